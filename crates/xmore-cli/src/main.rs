@@ -1,0 +1,2 @@
+//! The `xmore` command.
+fn main() {}
