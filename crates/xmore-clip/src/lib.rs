@@ -1,1 +1,28 @@
-//! placeholder
+//! Dual encoders on the CPU: images and texts in, unit vectors of one joint space out.
+//!
+//! 1. Open a model folder: [`Model::load`].
+//! 2. Prepare images: [`Model::preprocess`] gives a [`Preprocess`], whose [`Preprocess::load`] decodes, resizes exactly as Pillow
+//!    does, and normalises.
+//! 3. Encode: [`Model::encode_images`] and [`Model::encode_texts`] give [`Embeddings`] `[n, dim]`, the same bits for an input
+//!    alone as in any batch.
+//! 4. Compare: the cosine of an image and a text is the dot product of their rows; times [`Model::logit_scale`] it is a logit.
+//!
+//! Everything runs on the CPU with what the processor offers (AVX-512, AVX2, NEON), chosen at run time.
+
+mod checkpoint;
+mod config;
+mod embeddings;
+mod error;
+mod fingerprint;
+mod model;
+mod nn;
+mod preprocess;
+mod tokenizer;
+mod towers;
+
+pub use checkpoint::{Checkpoint, Dtype};
+pub use config::CONFIG_FILE;
+pub use embeddings::Embeddings;
+pub use error::{ClipError, Result};
+pub use model::{Model, TextEmbeddings};
+pub use preprocess::{Pixels, Preprocess, Region, ResizeMode, decode_file, decode_memory, resize_bicubic};

@@ -1,0 +1,107 @@
+//! A model folder's configuration: `open_clip_config.json`, in open_clip's manner.
+//!
+//! `model_cfg` describes the two towers with open_clip's own keys (`timm_model_name`, `hf_model_name`, …), `preprocess_cfg` the
+//! pixels. Our only additions are the `weights` file names, since a folder of ours keeps each tower in the file it was
+//! published in.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::{ClipError, Result};
+use crate::preprocess::PreprocessConfig;
+
+/// Name of the configuration file in a model folder.
+pub const CONFIG_FILE: &str = "open_clip_config.json";
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ModelConfig {
+    pub(crate) model_cfg: ArchConfig,
+    pub(crate) preprocess_cfg: PreprocessConfig,
+}
+
+/// `model_cfg`: the architecture.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ArchConfig {
+    /// Length of the joint embedding.
+    pub(crate) embed_dim: usize,
+    pub(crate) vision_cfg: VisionConfig,
+    pub(crate) text_cfg: TextConfig,
+    /// The file with both projection heads and the logit scale.
+    pub(crate) head_weights: String,
+}
+
+/// `vision_cfg`: the image tower.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct VisionConfig {
+    /// `efficientnet_lite0`; open_clip's key for towers that are not its own.
+    pub(crate) timm_model_name: String,
+    /// Side of the square input, in pixels.
+    pub(crate) image_size: usize,
+    /// Checkpoint file in the folder.
+    pub(crate) weights: String,
+    /// Stages of the network, where they are not the named model's own.
+    #[serde(default)]
+    pub(crate) stages: Option<Vec<StageConfig>>,
+    /// Channels of the first and the last layer, likewise.
+    #[serde(default)]
+    pub(crate) stem_and_features: Option<[usize; 2]>,
+}
+
+/// One stage of an EfficientNet: `repeats` blocks, the first of which strides.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct StageConfig {
+    pub(crate) repeats: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    /// Widening inside a block.
+    pub(crate) expand: usize,
+    /// Channels of the stage's output.
+    pub(crate) channels: usize,
+}
+
+/// `text_cfg`: the text tower.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct TextConfig {
+    /// Name of the published model; told to people, never fetched by this crate.
+    pub(crate) hf_model_name: String,
+    /// Only `mean_pooler` is read here.
+    pub(crate) hf_pooler_type: String,
+    /// Most tokens that a text may have, start and end included; longer ones are cut.
+    pub(crate) context_length: usize,
+    /// Checkpoint file in the folder.
+    pub(crate) weights: String,
+    /// `tokenizer.json` of the tokenizers library.
+    pub(crate) tokenizer: String,
+    /// transformers' `config.json` of the tower.
+    pub(crate) config: String,
+}
+
+/// What is needed of transformers' `BertConfig`.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct BertConfig {
+    pub(crate) hidden_size: usize,
+    pub(crate) num_hidden_layers: usize,
+    pub(crate) num_attention_heads: usize,
+    pub(crate) intermediate_size: usize,
+    pub(crate) layer_norm_eps: f32,
+    pub(crate) max_position_embeddings: usize,
+    pub(crate) type_vocab_size: usize,
+    pub(crate) vocab_size: usize,
+    pub(crate) hidden_act: String,
+}
+
+/// Reads a JSON file into `T`, naming the file in every error.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    const MAX: u64 = 1 << 20;
+    let len = std::fs::metadata(path).map_err(|e| ClipError::io(path, e))?.len();
+    if len > MAX {
+        return Err(ClipError::config(
+            path,
+            format!("is {len} bytes long; a configuration has at most {MAX}"),
+        ));
+    }
+    let text = std::fs::read(path).map_err(|e| ClipError::io(path, e))?;
+    serde_json::from_slice(&text).map_err(|e| ClipError::config(path, e.to_string()))
+}

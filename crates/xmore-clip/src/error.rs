@@ -1,0 +1,102 @@
+//! What can go wrong between a model folder and an embedding.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Result of this crate's fallible functions.
+pub type Result<T, E = ClipError> = std::result::Result<T, E>;
+
+/// Errors of loading models, images and texts. Every message names the file it is about.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ClipError {
+    /// A file could not be opened or read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A model folder lacks a file that its configuration names.
+    #[error("{} is missing from the model folder {}: {hint}", file, dir.display())]
+    MissingFile {
+        /// The model folder.
+        dir: PathBuf,
+        /// The missing file, relative to it.
+        file: String,
+        /// How to get it.
+        hint: String,
+    },
+    /// A configuration or tokenizer file does not say what it should.
+    #[error("{}: {message}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A checkpoint is not in a format that is read here, or is damaged.
+    #[error("{}: not a readable checkpoint: {message}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        message: String,
+    },
+    /// A checkpoint has no tensor of a name that the architecture needs.
+    #[error("{}: no tensor `{name}`; the file holds {count} tensors, such as {sample}", path.display())]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor looked for.
+        name: String,
+        /// How many there are.
+        count: usize,
+        /// A few that are there.
+        sample: String,
+    },
+    /// A tensor has another shape than the architecture needs.
+    #[error("{}: tensor `{name}` has shape {found:?}, expected {expected:?}", path.display())]
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The shape that was found.
+        found: Vec<usize>,
+        /// The shape that the configuration asks for.
+        expected: Vec<usize>,
+    },
+    /// An image could not be decoded.
+    #[error("{}: cannot decode the image: {message}", path.display())]
+    Image {
+        /// The image file.
+        path: PathBuf,
+        /// What the decoder said.
+        message: String,
+    },
+    /// A text could not be tokenized.
+    #[error("cannot tokenize {text:?}: {message}")]
+    Tokenize {
+        /// The start of the text.
+        text: String,
+        /// What the tokenizer said.
+        message: String,
+    },
+}
+
+impl ClipError {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn config(path: &Path, message: impl Into<String>) -> Self {
+        Self::Config { path: path.to_owned(), message: message.into() }
+    }
+
+    pub(crate) fn checkpoint(path: &Path, message: impl Into<String>) -> Self {
+        Self::Checkpoint { path: path.to_owned(), message: message.into() }
+    }
+}

@@ -1,0 +1,301 @@
+//! Convolution over channels-last images: dense by way of the matrix product, depthwise by SIMD over channels.
+//!
+//! Channels last makes a 1×1 convolution a plain matrix product and lets a depthwise one read whole vectors. Batch
+//! normalisation is folded into the weights at load, the activation is applied while the output is still in cache.
+
+use rayon::prelude::*;
+use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, SimdOp};
+
+use super::activation::Activation;
+use super::linear::Linear;
+use super::norm::BatchNorm;
+
+/// Height and width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+}
+
+impl Size {
+    pub(crate) fn area(self) -> usize {
+        self.height * self.width
+    }
+}
+
+/// Square kernel, stride, and TensorFlow's `SAME` padding: output = ⌈input / stride⌉, the odd pixel at the end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+}
+
+impl Window {
+    pub(crate) fn output(self, input: Size) -> Size {
+        Size { height: input.height.div_ceil(self.stride), width: input.width.div_ceil(self.stride) }
+    }
+
+    /// Zero rows (or columns) before the first one of an input of that length.
+    fn padding_before(self, input: usize) -> usize {
+        let span = (input.div_ceil(self.stride) - 1) * self.stride + self.kernel;
+        span.saturating_sub(input) / 2
+    }
+
+    /// For output position `o`: the first kernel tap that lies inside the input, the input position under it, and how many do.
+    #[inline]
+    fn taps(self, o: usize, input: usize) -> (usize, usize, usize) {
+        let start = (o * self.stride) as isize - self.padding_before(input) as isize;
+        let skip = (-start).max(0) as usize;
+        let first = start.max(0) as usize;
+        let count = (self.kernel - skip).min(input.saturating_sub(first));
+        (skip, first, count)
+    }
+}
+
+/// A dense convolution with folded batch normalisation.
+pub(crate) struct Conv2d {
+    /// `[outputs, kernel * kernel * inputs]`, taps in row order, channels innermost.
+    linear: Linear,
+    window: Window,
+    inputs: usize,
+    activation: Option<Activation>,
+}
+
+impl Conv2d {
+    /// `weight` is PyTorch's `[outputs, inputs, kernel, kernel]`.
+    pub(crate) fn new(
+        weight: &[f32],
+        inputs: usize,
+        window: Window,
+        bn: BatchNorm,
+        activation: Option<Activation>,
+    ) -> Self {
+        let outputs = bn.scale.len();
+        let taps = window.kernel * window.kernel;
+        let mut folded = vec![0.0; weight.len()];
+        for o in 0..outputs {
+            for i in 0..inputs {
+                for t in 0..taps {
+                    folded[(o * taps + t) * inputs + i] = weight[(o * inputs + i) * taps + t] * bn.scale[o];
+                }
+            }
+        }
+        Self {
+            linear: Linear::new(&folded, outputs, taps * inputs, Some(bn.shift)),
+            window,
+            inputs,
+            activation,
+        }
+    }
+
+    /// `x` is one image `[height, width, inputs]`; the output `[height', width', outputs]` is written to `out`.
+    pub(crate) fn forward(&self, x: &[f32], size: Size, out: &mut Vec<f32>) -> Size {
+        let to = self.window.output(size);
+        out.resize(to.area() * self.linear.outputs(), 0.0);
+        if self.window.kernel == 1 && self.window.stride == 1 {
+            self.linear.forward_into(x, out);
+        } else {
+            self.linear.forward_into(&self.columns(x, size, to), out);
+        }
+        if let Some(activation) = self.activation {
+            activation.apply(out);
+        }
+        to
+    }
+
+    /// 1×1 convolution onto a residual: `out += conv(x)`.
+    pub(crate) fn forward_add(&self, x: &[f32], out: &mut [f32]) {
+        debug_assert!(self.window.kernel == 1 && self.window.stride == 1 && self.activation.is_none());
+        self.linear.forward_add(x, out);
+    }
+
+    /// Lays the pixels under each output position side by side: `[height' * width', kernel * kernel * inputs]`.
+    fn columns(&self, x: &[f32], size: Size, to: Size) -> Vec<f32> {
+        let (k, c) = (self.window.kernel, self.inputs);
+        let mut columns = vec![0.0; to.area() * k * k * c];
+        columns.par_chunks_exact_mut(to.width * k * k * c).enumerate().for_each(|(oy, row)| {
+            let (ky0, y0, rows) = self.window.taps(oy, size.height);
+            for (ox, column) in row.chunks_exact_mut(k * k * c).enumerate() {
+                let (kx0, x0, cols) = self.window.taps(ox, size.width);
+                for r in 0..rows {
+                    let from = ((y0 + r) * size.width + x0) * c;
+                    let to = ((ky0 + r) * k + kx0) * c;
+                    column[to..to + cols * c].copy_from_slice(&x[from..from + cols * c]);
+                }
+            }
+        });
+        columns
+    }
+}
+
+/// A depthwise convolution with folded batch normalisation and ReLU6: each channel has a kernel of its own.
+pub(crate) struct DepthwiseConv2d {
+    /// `[kernel * kernel, channels]`.
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    window: Window,
+}
+
+impl DepthwiseConv2d {
+    /// `weight` is PyTorch's `[channels, 1, kernel, kernel]`.
+    pub(crate) fn new(weight: &[f32], window: Window, bn: BatchNorm) -> Self {
+        let (channels, taps) = (bn.scale.len(), window.kernel * window.kernel);
+        let mut folded = vec![0.0; weight.len()];
+        for c in 0..channels {
+            for t in 0..taps {
+                folded[t * channels + c] = weight[c * taps + t] * bn.scale[c];
+            }
+        }
+        Self { weight: folded, bias: bn.shift, window }
+    }
+
+    /// `x` is one image `[height, width, channels]`; `[height', width', channels]` is written to `out`.
+    pub(crate) fn forward_relu6(&self, x: &[f32], size: Size, out: &mut Vec<f32>) -> Size {
+        let channels = self.bias.len();
+        let to = self.window.output(size);
+        out.resize(to.area() * channels, 0.0);
+        out.par_chunks_exact_mut(to.width * channels).enumerate().for_each(|(oy, out)| {
+            DepthwiseRow { layer: self, x, size, oy, out }.dispatch();
+        });
+        to
+    }
+}
+
+/// One output row of a depthwise convolution.
+struct DepthwiseRow<'a> {
+    layer: &'a DepthwiseConv2d,
+    x: &'a [f32],
+    size: Size,
+    oy: usize,
+    out: &'a mut [f32],
+}
+
+impl SimdOp for DepthwiseRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let ops = isa.f32();
+        let Self { layer, x, size, oy, out } = self;
+        let channels = layer.bias.len();
+        let kernel = layer.window.kernel;
+        let (zero, six) = (ops.zero(), ops.splat(6.0));
+        let (ky0, y0, rows) = layer.window.taps(oy, size.height);
+        for (ox, out) in out.chunks_exact_mut(channels).enumerate() {
+            let (kx0, x0, cols) = layer.window.taps(ox, size.width);
+            let mut c = 0;
+            while c + ops.len() <= channels {
+                let mut sum = ops.load(&layer.bias[c..]);
+                for r in 0..rows {
+                    let pixels = ((y0 + r) * size.width + x0) * channels + c;
+                    let weights = ((ky0 + r) * kernel + kx0) * channels + c;
+                    for k in 0..cols {
+                        let pixel = ops.load(&x[pixels + k * channels..]);
+                        let weight = ops.load(&layer.weight[weights + k * channels..]);
+                        sum = ops.mul_add(pixel, weight, sum);
+                    }
+                }
+                ops.store(ops.min(ops.max(sum, zero), six), &mut out[c..]);
+                c += ops.len();
+            }
+            for c in c..channels {
+                let mut sum = layer.bias[c];
+                for r in 0..rows {
+                    for k in 0..cols {
+                        let pixel = x[((y0 + r) * size.width + x0 + k) * channels + c];
+                        sum = pixel.mul_add(layer.weight[((ky0 + r) * kernel + kx0 + k) * channels + c], sum);
+                    }
+                }
+                out[c] = sum.clamp(0.0, 6.0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Direct convolution in f64 with `SAME` padding, `[outputs, inputs / groups, k, k]` weights.
+    fn reference(
+        x: &[f32],
+        size: Size,
+        inputs: usize,
+        weight: &[f32],
+        outputs: usize,
+        depthwise: bool,
+        w: Window,
+    ) -> Vec<f64> {
+        let to = w.output(size);
+        let pad =
+            |n: usize| (((n.div_ceil(w.stride) - 1) * w.stride + w.kernel).saturating_sub(n) / 2) as isize;
+        let per_group = if depthwise { 1 } else { inputs };
+        let mut out = Vec::new();
+        for oy in 0..to.height {
+            for ox in 0..to.width {
+                for o in 0..outputs {
+                    let mut sum = 0.0;
+                    for i in 0..per_group {
+                        for ky in 0..w.kernel {
+                            for kx in 0..w.kernel {
+                                let y = (oy * w.stride + ky) as isize - pad(size.height);
+                                let xx = (ox * w.stride + kx) as isize - pad(size.width);
+                                if y < 0 || xx < 0 || y >= size.height as isize || xx >= size.width as isize {
+                                    continue;
+                                }
+                                let channel = if depthwise { o } else { i };
+                                let pixel = x[(y as usize * size.width + xx as usize) * inputs + channel];
+                                let tap = weight[((o * per_group + i) * w.kernel + ky) * w.kernel + kx];
+                                sum += f64::from(pixel) * f64::from(tap);
+                            }
+                        }
+                    }
+                    out.push(sum);
+                }
+            }
+        }
+        out
+    }
+
+    fn values(n: usize, seed: u32) -> Vec<f32> {
+        (0..n as u32)
+            .map(|i| ((i.wrapping_mul(2_654_435_761) ^ seed) >> 8) as f32 / (1 << 24) as f32 - 0.5)
+            .collect()
+    }
+
+    fn identity(channels: usize) -> BatchNorm {
+        BatchNorm { scale: vec![1.0; channels], shift: vec![0.0; channels] }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn dense_matches_f64(height in 1usize..12, width in 1usize..12, inputs in 1usize..6, outputs in 1usize..20,
+                             kernel in 1usize..6, stride in 1usize..3, seed: u32) {
+            let (size, window) = (Size { height, width }, Window { kernel, stride });
+            let x = values(size.area() * inputs, seed);
+            let weight = values(outputs * inputs * kernel * kernel, !seed);
+            let mut out = Vec::new();
+            Conv2d::new(&weight, inputs, window, identity(outputs), None).forward(&x, size, &mut out);
+            for (found, want) in out.iter().zip(reference(&x, size, inputs, &weight, outputs, false, window)) {
+                prop_assert!((f64::from(*found) - want).abs() < 1e-5, "{found} {want}");
+            }
+        }
+
+        #[test]
+        fn depthwise_matches_f64(height in 1usize..12, width in 1usize..12, channels in 1usize..40,
+                                 kernel in 1usize..6, stride in 1usize..3, seed: u32) {
+            let (size, window) = (Size { height, width }, Window { kernel, stride });
+            let x = values(size.area() * channels, seed);
+            let weight = values(channels * kernel * kernel, !seed);
+            let mut out = Vec::new();
+            DepthwiseConv2d::new(&weight, window, identity(channels)).forward_relu6(&x, size, &mut out);
+            for (found, want) in out.iter().zip(reference(&x, size, channels, &weight, channels, true, window)) {
+                prop_assert!((f64::from(*found) - want.clamp(0.0, 6.0)).abs() < 1e-5, "{found} {want}");
+            }
+        }
+    }
+}

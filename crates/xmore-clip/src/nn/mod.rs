@@ -1,0 +1,7 @@
+//! The layers that every tower is made of, each in one place. Activations are row-major f32 slices; shapes are in the docs.
+
+pub(crate) mod activation;
+pub(crate) mod attention;
+pub(crate) mod conv;
+pub(crate) mod linear;
+pub(crate) mod norm;

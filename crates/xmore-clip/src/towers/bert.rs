@@ -1,0 +1,131 @@
+//! BERT as a sentence encoder: the transformer of the MiniLM family with mean pooling.
+//!
+//! Reference: transformers' `BertModel` with sentence-transformers' mean pooling and normalisation. The texts of a batch stand behind one another
+//! without padding, so a text's numbers do not depend on its neighbours and no padding is computed.
+
+use rayon::prelude::*;
+
+use crate::checkpoint::Checkpoint;
+use crate::config::BertConfig;
+use crate::error::Result;
+use crate::nn::activation::Activation;
+use crate::nn::attention::self_attention;
+use crate::nn::linear::Linear;
+use crate::nn::norm::LayerNorm;
+
+use super::TextTower;
+use super::head::normalize_rows;
+
+/// The network. Embedding tables stay in the mapped file.
+pub(crate) struct Bert {
+    ckpt: Checkpoint,
+    width: usize,
+    heads: usize,
+    vocabulary: usize,
+    embedding_norm: LayerNorm,
+    layers: Vec<Layer>,
+}
+
+struct Layer {
+    qkv: Linear,
+    attention_out: Linear,
+    attention_norm: LayerNorm,
+    intermediate: Linear,
+    output: Linear,
+    output_norm: LayerNorm,
+}
+
+const WORDS: &str = "embeddings.word_embeddings.weight";
+const POSITIONS: &str = "embeddings.position_embeddings.weight";
+const TYPES: &str = "embeddings.token_type_embeddings.weight";
+
+impl Bert {
+    /// Takes the network's tensors from a checkpoint; `config` must have been checked.
+    pub(crate) fn load(ckpt: Checkpoint, config: &BertConfig) -> Result<Self> {
+        let width = config.hidden_size;
+        ckpt.rows(WORDS, [config.vocab_size, width])?;
+        ckpt.rows(POSITIONS, [config.max_position_embeddings, width])?;
+        ckpt.rows(TYPES, [config.type_vocab_size, width])?;
+        let norm = |prefix: &str| LayerNorm::load(&ckpt, prefix, width, config.layer_norm_eps);
+        // Layers are packed in parallel: packing is most of the time to the first embedding.
+        let layers = (0..config.num_hidden_layers).into_par_iter().map(|n| {
+            let prefix = format!("encoder.layer.{n}.");
+            let name = |part: &str| format!("{prefix}{part}.");
+            Ok(Layer {
+                qkv: fused_qkv(&ckpt, &name("attention.self"), width)?,
+                attention_out: Linear::load(&ckpt, &name("attention.output.dense"), width, width)?,
+                attention_norm: norm(&name("attention.output.LayerNorm"))?,
+                intermediate: Linear::load(
+                    &ckpt,
+                    &name("intermediate.dense"),
+                    config.intermediate_size,
+                    width,
+                )?,
+                output: Linear::load(&ckpt, &name("output.dense"), width, config.intermediate_size)?,
+                output_norm: norm(&name("output.LayerNorm"))?,
+            })
+        });
+        let layers = layers.collect::<Result<Vec<_>>>()?;
+        let embedding_norm = norm("embeddings.LayerNorm.")?;
+        let (heads, vocabulary) = (config.num_attention_heads, config.vocab_size);
+        Ok(Self { ckpt, width, heads, vocabulary, embedding_norm, layers })
+    }
+
+    /// Ids the tower has an embedding for.
+    pub(crate) fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+}
+
+/// Query, key and value as one product: `[3 * width, width]`.
+fn fused_qkv(ckpt: &Checkpoint, prefix: &str, width: usize) -> Result<Linear> {
+    let (mut weight, mut bias) = (Vec::with_capacity(3 * width * width), Vec::with_capacity(3 * width));
+    for part in ["query", "key", "value"] {
+        weight.extend_from_slice(&ckpt.tensor(&format!("{prefix}{part}.weight"), &[width, width])?);
+        bias.extend_from_slice(&ckpt.tensor(&format!("{prefix}{part}.bias"), &[width])?);
+    }
+    Ok(Linear::new(&weight, 3 * width, width, Some(bias)))
+}
+
+impl TextTower for Bert {
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn forward(&self, texts: &[&[u32]]) -> Vec<f32> {
+        let width = self.width;
+        let tokens: usize = texts.iter().map(|t| t.len()).sum();
+        let mut sequences = Vec::with_capacity(texts.len());
+        let mut x = vec![0.0; tokens * width];
+        let mut token = 0;
+        for text in texts {
+            sequences.push(token..token + text.len());
+            for (position, &id) in text.iter().enumerate() {
+                let row = &mut x[token * width..(token + 1) * width];
+                self.ckpt.add_row(WORDS, id as usize, row);
+                self.ckpt.add_row(TYPES, 0, row);
+                self.ckpt.add_row(POSITIONS, position, row);
+                token += 1;
+            }
+        }
+        self.embedding_norm.forward(&mut x);
+        for layer in &self.layers {
+            let attended = self_attention(&layer.qkv.forward(&x), width, self.heads, &sequences);
+            layer.attention_out.forward_add(&attended, &mut x);
+            layer.attention_norm.forward(&mut x);
+            let mut inner = layer.intermediate.forward(&x);
+            inner.par_chunks_mut(1 << 14).for_each(|chunk| Activation::Gelu.apply(chunk));
+            layer.output.forward_add(&inner, &mut x);
+            layer.output_norm.forward(&mut x);
+        }
+        let mut pooled = vec![0.0f32; texts.len() * width];
+        for (sequence, out) in sequences.iter().zip(pooled.chunks_exact_mut(width)) {
+            for row in x[sequence.start * width..sequence.end * width].chunks_exact(width) {
+                out.iter_mut().zip(row).for_each(|(o, r)| *o += r);
+            }
+            out.iter_mut().for_each(|o| *o /= sequence.len() as f32);
+        }
+        normalize_rows(&mut pooled, width);
+        pooled
+    }
+}

@@ -1,0 +1,49 @@
+//! A projection head: from a tower's features to the joint space.
+
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::nn::linear::Linear;
+
+/// Standardisation and a linear map, folded into one, then unit length.
+pub(crate) struct Head {
+    linear: Linear,
+}
+
+impl Head {
+    /// Takes `{prefix}proj.weight` `[outputs, inputs]`, `{prefix}proj.bias` `[outputs]` and, where there are any, the features'
+    /// `{prefix}mean` and `{prefix}std` `[inputs]`.
+    pub(crate) fn load(ckpt: &Checkpoint, prefix: &str, outputs: usize, inputs: usize) -> Result<Self> {
+        let mut weight = ckpt.tensor(&format!("{prefix}proj.weight"), &[outputs, inputs])?.into_owned();
+        let mut bias = ckpt.tensor(&format!("{prefix}proj.bias"), &[outputs])?.into_owned();
+        let (mean_name, std_name) = (format!("{prefix}mean"), format!("{prefix}std"));
+        if ckpt.contains(&mean_name) || ckpt.contains(&std_name) {
+            let (mean, std) = (ckpt.tensor(&mean_name, &[inputs])?, ckpt.tensor(&std_name, &[inputs])?);
+            for (row, bias) in weight.chunks_exact_mut(inputs).zip(&mut bias) {
+                let mut shift = 0.0f64;
+                for ((w, &mean), &std) in row.iter_mut().zip(&*mean).zip(&*std) {
+                    *w /= std;
+                    shift += f64::from(*w) * f64::from(mean);
+                }
+                *bias = (f64::from(*bias) - shift) as f32;
+            }
+        }
+        Ok(Self { linear: Linear::new(&weight, outputs, inputs, Some(bias)) })
+    }
+
+    /// `features` is `[rows, inputs]`; returns unit rows `[rows, outputs]`.
+    pub(crate) fn forward(&self, features: &[f32]) -> Vec<f32> {
+        let mut out = self.linear.forward(features);
+        normalize_rows(&mut out, self.linear.outputs());
+        out
+    }
+}
+
+/// Scales each row of `[rows, width]` to unit length; a row of zeros stays one.
+pub(crate) fn normalize_rows(x: &mut [f32], width: usize) {
+    for row in x.chunks_exact_mut(width) {
+        let norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+        if norm > 0.0 {
+            row.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
+        }
+    }
+}

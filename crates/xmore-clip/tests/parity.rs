@@ -1,0 +1,139 @@
+//! Parity with the reference implementations on the committed fixtures (see `fixtures/make_*.py`).
+
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use sha2::{Digest, Sha256};
+use xmore_clip::{Embeddings, Model, Pixels, Region, decode_file, resize_bicubic};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+struct Expected {
+    bytes: Vec<u8>,
+    images: Vec<PathBuf>,
+    texts: Vec<String>,
+}
+
+impl Expected {
+    fn read(name: &str) -> Self {
+        let bytes = std::fs::read(fixtures().join(name)).unwrap();
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        let notes = metadata.metadata().as_ref().unwrap();
+        let images: Vec<String> = serde_json::from_str(&notes["images"]).unwrap();
+        let texts = serde_json::from_str(&notes["texts"]).unwrap();
+        Self { images: images.iter().map(|i| fixtures().join("images").join(i)).collect(), texts, bytes }
+    }
+
+    fn rows(&self, name: &str) -> Embeddings {
+        let all = SafeTensors::deserialize(&self.bytes).unwrap();
+        let tensor = all.tensor(name).unwrap();
+        let values = tensor.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+        Embeddings::new(values, tensor.shape()[1])
+    }
+}
+
+/// Every value within `tolerance` of the row's largest.
+#[track_caller]
+fn assert_close(found: &Embeddings, expected: &Embeddings, tolerance: f32) {
+    assert_eq!((found.len(), found.dim()), (expected.len(), expected.dim()));
+    for (n, (found, expected)) in found.rows().zip(expected.rows()).enumerate() {
+        let scale = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let error = found.iter().zip(expected).fold(0f32, |m, (f, e)| m.max((f - e).abs())) / scale;
+        assert!(error < tolerance, "row {n}: relative error {error:e}");
+    }
+}
+
+fn load_all(model: &Model, images: &[PathBuf]) -> Vec<Pixels> {
+    images.iter().map(|path| model.preprocess().load(path).unwrap()).collect()
+}
+
+#[test]
+fn a_tiny_model_matches_the_reference() {
+    let model = Model::load(fixtures().join("tiny")).unwrap();
+    let expected = Expected::read("tiny_expected.safetensors");
+    let images = load_all(&model, &expected.images);
+    assert_eq!((model.dim(), model.logit_scale()), (16, 20f32.ln().exp()));
+
+    let features = model.image_features(&images).unwrap();
+    assert_close(&features, &expected.rows("image_features"), 1e-5);
+    let embeddings = model.encode_images(&images).unwrap();
+    assert_close(&embeddings, &expected.rows("image_embeddings"), 1e-5);
+
+    let (features, truncated) = model.text_features(&expected.texts).unwrap();
+    assert_close(&features, &expected.rows("text_features"), 1e-5);
+    assert_eq!(truncated, 3, "the three long texts are cut at 32 tokens");
+    let embeddings = model.encode_texts(&expected.texts).unwrap().embeddings;
+    assert_close(&embeddings, &expected.rows("text_embeddings"), 1e-5);
+}
+
+/// Needs the bundled model's towers: in `XMORE_LITE`, or fetched into the cache folder by `xmore model fetch lite`.
+#[test]
+fn the_real_towers_match_the_reference() {
+    let Some(dir) = std::env::var_os("XMORE_LITE").map(PathBuf::from) else {
+        eprintln!(
+            "SKIPPED: XMORE_LITE does not name a folder with the lite model (the CLI's tests fetch it)"
+        );
+        return;
+    };
+    let model = Model::load(dir).unwrap();
+    let expected = Expected::read("lite_expected.safetensors");
+    let images: Vec<Pixels> = expected.images.iter().map(|path| squash(&model, path)).collect();
+    let features = model.image_features(&images).unwrap();
+    assert_close(&features, &expected.rows("image_features"), 1e-4);
+    let (features, _) = model.text_features(&expected.texts).unwrap();
+    assert_close(&features, &expected.rows("text_features"), 1e-4);
+}
+
+/// The fixture squashes to the square, whatever the model's own preprocessing does.
+fn squash(model: &Model, path: &Path) -> Pixels {
+    let side = model.preprocess().size();
+    let whole = Region { x: 0, y: 0, width: side, height: side };
+    model.preprocess().prepare(&resize_bicubic(&decode_file(path).unwrap(), side, side, whole))
+}
+
+#[test]
+fn a_batch_gives_the_bits_of_each_alone() {
+    let model = Model::load(fixtures().join("tiny")).unwrap();
+    let expected = Expected::read("tiny_expected.safetensors");
+    let images = load_all(&model, &expected.images);
+    let texts: Vec<&String> = expected.texts.iter().cycle().take(33).collect();
+    let run = || {
+        let images = model.encode_images(&images).unwrap();
+        (images, model.encode_texts(&texts).unwrap().embeddings)
+    };
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let (all_images, all_texts) = pool(2).install(run);
+    assert_eq!((&all_images, &all_texts), (&pool(1).install(run).0, &pool(1).install(run).1));
+    for (n, image) in images.iter().enumerate() {
+        assert_eq!(model.encode_images(std::slice::from_ref(image)).unwrap().row(0), all_images.row(n));
+    }
+    for (n, text) in texts.iter().enumerate() {
+        assert_eq!(model.encode_texts(&[text]).unwrap().embeddings.row(0), all_texts.row(n));
+    }
+}
+
+#[test]
+fn resizing_gives_pillows_bytes() {
+    let hashes: std::collections::BTreeMap<String, String> =
+        serde_json::from_slice(&std::fs::read(fixtures().join("resized.json")).unwrap()).unwrap();
+    assert_eq!(hashes.len(), 32);
+    for (key, expected) in hashes {
+        let [name, mode, size] = key.split(' ').collect::<Vec<_>>().try_into().unwrap();
+        let side: u32 = size.parse().unwrap();
+        let image = decode_file(&fixtures().join("images").join(name)).unwrap();
+        let (w, h) = image.dimensions();
+        let long = |l: u32, s: u32| (f64::from(side) * f64::from(l) / f64::from(s)) as u32;
+        let (to_w, to_h) = match mode {
+            "squash" => (side, side),
+            _ if w <= h => (side, long(h, w)),
+            _ => (long(w, h), side),
+        };
+        let middle = |n: u32| (f64::from(n - side) / 2.0).round_ties_even() as u32;
+        let region = Region { x: middle(to_w), y: middle(to_h), width: side, height: side };
+        let bytes = resize_bicubic(&image, to_w, to_h, region);
+        let hash: String = Sha256::digest(bytes.as_raw()).iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hash, expected, "{key}");
+    }
+}
