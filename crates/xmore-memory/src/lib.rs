@@ -1,1 +1,6 @@
-//! placeholder
+//! wip
+mod error;
+pub mod ingest;
+pub mod search;
+pub mod store;
+pub use error::{MemoryError, Result};

@@ -1,0 +1,90 @@
+//! Exact search: every stored row against every query in one pass, in parallel over blocks of rows.
+
+use rayon::prelude::*;
+use rten_simd::SimdOp;
+
+use super::Hit;
+use super::dot::{DotProducts, pad_rows, padded};
+use super::top::Top;
+use crate::store::{Memory, Modality};
+
+/// Rows of a unit of parallel work.
+const BLOCK_ROWS: usize = 2048;
+
+/// Bytes of f32 rows that are converted at a time, so that they stay in the first-level cache for all queries.
+const TILE_BYTES: usize = 32 * 1024;
+
+/// The `n` best of each query, best first. The caller has checked that `n > 0`, that `queries` is `[q, dim]`, and
+/// that it is finite.
+pub(super) fn top_n(memory: &Memory, modality: Modality, queries: &[f32], n: usize) -> Vec<Vec<Hit>> {
+    let dim = memory.dim();
+    let count = queries.len() / dim;
+    let queries = pad_rows(queries, dim);
+
+    let blocks: Vec<Block> = memory
+        .parts()
+        .iter()
+        .flat_map(|part| {
+            let blocks = part.matrix(modality).data().chunks(BLOCK_ROWS * dim).enumerate();
+            blocks.map(|(i, rows)| Block { first_id: part.first_id() + (i * BLOCK_ROWS) as u64, rows })
+        })
+        .collect();
+
+    let nothing = || -> Vec<Top> { (0..count).map(|_| Top::new(n)).collect() };
+    let tops = blocks
+        .par_iter()
+        .fold(
+            || (nothing(), Tile::new(dim, count)),
+            |(mut tops, mut tile), block| {
+                tile.scan(block, &queries, &mut tops);
+                (tops, tile)
+            },
+        )
+        .map(|(tops, _)| tops)
+        .reduce(nothing, |mut a, b| {
+            for (a, b) in a.iter_mut().zip(b) {
+                a.merge(b);
+            }
+            a
+        });
+    tops.into_iter().map(Top::into_hits).collect()
+}
+
+/// Consecutive stored rows, `[≤ BLOCK_ROWS, dim]`.
+struct Block<'a> {
+    first_id: u64,
+    rows: &'a [half::f16],
+}
+
+/// Working space of one thread.
+struct Tile {
+    dim: usize,
+    /// Rows of the tile.
+    rows: usize,
+    /// Converted rows, `[rows, padded(dim)]`.
+    scratch: Vec<f32>,
+    /// Inner products, `[q, rows]`.
+    products: Vec<f32>,
+}
+
+impl Tile {
+    fn new(dim: usize, queries: usize) -> Tile {
+        let rows = (TILE_BYTES / (padded(dim) * size_of::<f32>())).clamp(8, 256);
+        Tile { dim, rows, scratch: vec![0.0; rows * padded(dim)], products: vec![0.0; queries * rows] }
+    }
+
+    /// Offers every row of the block to each query's best.
+    fn scan(&mut self, block: &Block, queries: &[f32], tops: &mut [Top]) {
+        for (i, rows) in block.rows.chunks(self.rows * self.dim).enumerate() {
+            let first_id = block.first_id + (i * self.rows) as u64;
+            let count = rows.len() / self.dim;
+            let products = &mut self.products[..tops.len() * count];
+            DotProducts { rows, dim: self.dim, queries, scratch: &mut self.scratch, out: products }.dispatch();
+            for (top, products) in tops.iter_mut().zip(products.chunks_exact(count)) {
+                for (row, &similarity) in products.iter().enumerate() {
+                    top.offer(first_id + row as u64, similarity);
+                }
+            }
+        }
+    }
+}
