@@ -144,7 +144,9 @@ mod tests {
     #[test]
     fn other_things_are_refused_with_a_hint() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, hint) in [("a.parquet", ".csv"), ("a.jpg", "folder"), ("a", "no extension"), ("a.zip", ".zip")] {
+        for (name, hint) in
+            [("a.parquet", ".csv"), ("a.jpg", "folder"), ("a", "no extension"), ("a.zip", ".zip")]
+        {
             let path = dir.path().join(name);
             std::fs::write(&path, "").unwrap();
             let message = Source::detect(&path).unwrap_err().to_string();

@@ -27,7 +27,8 @@ pub(super) fn read(path: &Path) -> Result<Ingested> {
 
 /// Reads a table from `input`; `path` is its name for messages and its folder for relative paths.
 fn read_from(input: impl Read, path: &Path, delimiter: u8) -> Result<Ingested> {
-    let mut reader = ReaderBuilder::new().delimiter(delimiter).flexible(true).trim(Trim::All).from_reader(input);
+    let mut reader =
+        ReaderBuilder::new().delimiter(delimiter).flexible(true).trim(Trim::All).from_reader(input);
     let header: Vec<String> = reader
         .byte_headers()
         .map_err(|e| csv_error(e, path))?
@@ -52,9 +53,9 @@ fn read_from(input: impl Read, path: &Path, delimiter: u8) -> Result<Ingested> {
                 });
                 ingested.pairs[index].captions.push(caption);
             }
-            Err(what) => ingested
-                .skipped
-                .push(Skip { path: path.to_owned(), reason: SkipReason::Row { line, what } }),
+            Err(what) => {
+                ingested.skipped.push(Skip { path: path.to_owned(), reason: SkipReason::Row { line, what } })
+            }
         }
     }
     Ok(ingested)
@@ -69,7 +70,10 @@ fn row(
 ) -> Result<(String, String), String> {
     // A caption with an unquoted delimiter makes a longer row; taking its first piece would cut it silently.
     if record.len() != columns {
-        return Err(format!("expected {columns} fields, found {} (a delimiter without quotes?)", record.len()));
+        return Err(format!(
+            "expected {columns} fields, found {} (a delimiter without quotes?)",
+            record.len()
+        ));
     }
     let (image, caption) = (&record[image_column], &record[caption_column]);
     if image.len().max(caption.len()) > MAX_FIELD_BYTES {
@@ -87,22 +91,29 @@ fn row(
 }
 
 /// Index of the first of `accepted` that is in the header, upper and lower case alike.
-fn find(header: &[String], wanted: &'static str, accepted: &'static [&'static str], path: &Path) -> Result<usize> {
-    accepted.iter().find_map(|name| header.iter().position(|h| h.eq_ignore_ascii_case(name))).ok_or_else(|| {
-        let hint = match header {
-            [only] if only.contains('\t') => "; it looks tab-separated: rename it to .tsv",
-            [only] if only.contains(';') => "; it looks separated by semicolons: use commas or tabs",
-            [only] if only.contains(',') => "; it looks comma-separated: rename it to .csv",
-            _ => "",
-        };
-        MemoryError::MissingColumn {
-            path: path.to_owned(),
-            wanted,
-            expected: accepted,
-            found: header.to_vec(),
-            hint: hint.to_owned(),
-        }
-    })
+fn find(
+    header: &[String],
+    wanted: &'static str,
+    accepted: &'static [&'static str],
+    path: &Path,
+) -> Result<usize> {
+    accepted.iter().find_map(|name| header.iter().position(|h| h.eq_ignore_ascii_case(name))).ok_or_else(
+        || {
+            let hint = match header {
+                [only] if only.contains('\t') => "; it looks tab-separated: rename it to .tsv",
+                [only] if only.contains(';') => "; it looks separated by semicolons: use commas or tabs",
+                [only] if only.contains(',') => "; it looks comma-separated: rename it to .csv",
+                _ => "",
+            };
+            MemoryError::MissingColumn {
+                path: path.to_owned(),
+                wanted,
+                expected: accepted,
+                found: header.to_vec(),
+                hint: hint.to_owned(),
+            }
+        },
+    )
 }
 
 /// With byte records and flexible rows the csv reader can only fail on I/O.

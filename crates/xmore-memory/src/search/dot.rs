@@ -92,7 +92,12 @@ fn as_simd_f16(row: &[half::f16]) -> &[rten_simd::f16] {
 
 /// Products of one query with all rows, `R` rows at a time, with `V` vectors making up the 16 lanes.
 #[inline(always)]
-fn query_by_rows<I: Isa, const V: usize, const R: usize>(isa: I, query: &[f32], rows: &[f32], out: &mut [f32]) {
+fn query_by_rows<I: Isa, const V: usize, const R: usize>(
+    isa: I,
+    query: &[f32],
+    rows: &[f32],
+    out: &mut [f32],
+) {
     let width = query.len();
     let tiles = out.len() / R;
     let (tiled, rest) = out.split_at_mut(tiles * R);
@@ -194,10 +199,10 @@ mod tests {
     }
 
     proptest! {
-        /// A sum of k + 1 fused or k + 2 unfused roundings per lane and 4 in the tree is within γ(k + 5) Σ|xᵢqᵢ| of
-        /// the exact one, k = ⌈dim / 16⌉, γ(m) = mu / (1 − mu), u = 2⁻²⁴ (Higham, Accuracy and Stability, §3.1);
-        /// no product underflows to where that fails, as 2⁻¹²⁶ is added for each. The f64 reference's own error is
-        /// below 2⁻⁴⁰ of that.
+        /// A product goes through at most one rounding of its own (none if fused), k = ⌈dim / 16⌉ of its lane and 4
+        /// of the tree, so the sum is within γ(k + 5) Σ|xᵢqᵢ| of the exact one, γ(m) = mu / (1 − mu), u = 2⁻²⁴
+        /// (Higham, Accuracy and Stability of Numerical Algorithms, §3.1). 2⁻¹²⁶ a product covers underflow. The
+        /// f64 reference's own error is smaller by 2⁻²⁰ at least.
         #[test]
         fn products_are_within_the_derived_bound_of_f64((dim, rows, queries) in inputs()) {
             let out = products(&rows, &queries, dim);

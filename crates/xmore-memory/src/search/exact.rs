@@ -14,13 +14,13 @@ const BLOCK_ROWS: usize = 2048;
 /// Bytes of f32 rows that are converted at a time, so that they stay in the first-level cache for all queries.
 const TILE_BYTES: usize = 32 * 1024;
 
+/// Queries of one pass over the rows: bounds the working space of a large batch.
+const PASS_QUERIES: usize = 256;
+
 /// The `n` best of each query, best first. The caller has checked that `n > 0`, that `queries` is `[q, dim]`, and
 /// that it is finite.
 pub(super) fn top_n(memory: &Memory, modality: Modality, queries: &[f32], n: usize) -> Vec<Vec<Hit>> {
     let dim = memory.dim();
-    let count = queries.len() / dim;
-    let queries = pad_rows(queries, dim);
-
     let blocks: Vec<Block> = memory
         .parts()
         .iter()
@@ -29,7 +29,13 @@ pub(super) fn top_n(memory: &Memory, modality: Modality, queries: &[f32], n: usi
             blocks.map(|(i, rows)| Block { first_id: part.first_id() + (i * BLOCK_ROWS) as u64, rows })
         })
         .collect();
+    queries.chunks(PASS_QUERIES * dim).flat_map(|queries| scan_all(&blocks, dim, queries, n)).collect()
+}
 
+/// One pass over all blocks for a few queries, `[q, dim]`.
+fn scan_all(blocks: &[Block], dim: usize, queries: &[f32], n: usize) -> Vec<Vec<Hit>> {
+    let count = queries.len() / dim;
+    let queries = pad_rows(queries, dim);
     let nothing = || -> Vec<Top> { (0..count).map(|_| Top::new(n)).collect() };
     let tops = blocks
         .par_iter()
@@ -79,7 +85,8 @@ impl Tile {
             let first_id = block.first_id + (i * self.rows) as u64;
             let count = rows.len() / self.dim;
             let products = &mut self.products[..tops.len() * count];
-            DotProducts { rows, dim: self.dim, queries, scratch: &mut self.scratch, out: products }.dispatch();
+            DotProducts { rows, dim: self.dim, queries, scratch: &mut self.scratch, out: products }
+                .dispatch();
             for (top, products) in tops.iter_mut().zip(products.chunks_exact(count)) {
                 for (row, &similarity) in products.iter().enumerate() {
                     top.offer(first_id + row as u64, similarity);

@@ -22,7 +22,7 @@ use std::path::Path;
 
 pub use manifest::{Manifest, ModelIdentity, PartInfo};
 pub use reader::Memory;
-pub(crate) use reader::{Modality, Part};
+pub(crate) use reader::Modality;
 pub use writer::MemoryWriter;
 
 use crate::error::{AtPath, Result};
@@ -62,8 +62,7 @@ impl Series {
 
     /// The digits of a part's file name, `None` if the name is no part of this series.
     fn digits<'a>(&self, file_name: &'a str) -> Option<&'a str> {
-        let digits =
-            file_name.strip_prefix(self.name)?.strip_prefix('_')?.strip_suffix(self.extension)?;
+        let digits = file_name.strip_prefix(self.name)?.strip_prefix('_')?.strip_suffix(self.extension)?;
         (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then_some(digits)
     }
 }

@@ -90,11 +90,8 @@ pub(crate) struct NpyMatrix {
 impl NpyMatrix {
     /// Maps the file and checks that it is exactly a C-ordered float16 matrix `[rows, dim]`.
     pub fn open(path: &Path, rows: u64, dim: usize) -> Result<NpyMatrix> {
-        let damaged = |expected: String, found: String| MemoryError::Damaged {
-            path: path.to_owned(),
-            expected,
-            found,
-        };
+        let damaged =
+            |expected: String, found: String| MemoryError::Damaged { path: path.to_owned(), expected, found };
         let file = File::open(path).at("open", path)?;
         // SAFETY: the map is only ever read. A memory's files are not changed in place: the writer replaces whole
         // files by rename. That no other program truncates them is asked of the user, as for every mapped index.
@@ -116,7 +113,8 @@ impl NpyMatrix {
         }
         let data = rows.checked_mul(dim as u64 * 2).and_then(|n| n.checked_add(header.bytes as u64));
         if data != Some(map.len() as u64) {
-            let expected = data.map_or_else(|| "a size that fits a file".to_owned(), |n| format!("{n} bytes"));
+            let expected =
+                data.map_or_else(|| "a size that fits a file".to_owned(), |n| format!("{n} bytes"));
             return Err(damaged(expected, format!("{} bytes", map.len())));
         }
         // The map begins on a page; only a header of odd length can misalign what follows.
@@ -177,7 +175,8 @@ fn parse_header(bytes: &[u8]) -> Result<Header, String> {
     }
     let text = bytes.get(start..start + length).ok_or_else(truncated)?;
     let text = std::str::from_utf8(text).map_err(|_| "a header that is not UTF-8".to_owned())?;
-    let mut header = Header { descr: String::new(), fortran_order: false, shape: vec![], bytes: start + length };
+    let mut header =
+        Header { descr: String::new(), fortran_order: false, shape: vec![], bytes: start + length };
     parse_dict(text, &mut header).ok_or_else(|| format!("the header {:?}", text.trim_end()))?;
     Ok(header)
 }
@@ -290,7 +289,10 @@ mod tests {
         version_2.extend((dict.len() as u32).to_le_bytes());
         version_2.extend(dict.as_bytes());
         let header = parse_header(&version_2).unwrap();
-        assert_eq!(header, Header { descr: "<f4".into(), fortran_order: true, shape: vec![], bytes: version_2.len() });
+        assert_eq!(
+            header,
+            Header { descr: "<f4".into(), fortran_order: true, shape: vec![], bytes: version_2.len() }
+        );
     }
 
     #[test]
@@ -316,7 +318,8 @@ mod tests {
     fn an_independent_reader_reads_what_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.npy");
-        let rows: Vec<[f16; 3]> = (0..5).map(|i| [0, 1, 2].map(|j| f16::from_f32((i * 3 + j) as f32))).collect();
+        let rows: Vec<[f16; 3]> =
+            (0..5).map(|i| [0, 1, 2].map(|j| f16::from_f32((i * 3 + j) as f32))).collect();
         let mut writer = NpyWriter::create(path.clone(), 3).unwrap();
         assert!(!path.exists());
         for row in &rows {

@@ -185,7 +185,10 @@ impl Memory {
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory").field("dir", &self.dir).field("manifest", &self.manifest).finish_non_exhaustive()
+        f.debug_struct("Memory")
+            .field("dir", &self.dir)
+            .field("manifest", &self.manifest)
+            .finish_non_exhaustive()
     }
 }
 

@@ -84,11 +84,12 @@ impl MemoryWriter {
         if complete && !overwrite {
             return Err(MemoryError::AlreadyExists { path: dir.to_owned() });
         }
-        if !complete && !building.exists() {
-            if let Some(entry) = fs::read_dir(dir).at("read", dir)?.next() {
-                let found = entry.at("read", dir)?.file_name().to_string_lossy().into_owned();
-                return Err(MemoryError::NotEmpty { path: dir.to_owned(), found });
-            }
+        if !complete
+            && !building.exists()
+            && let Some(entry) = fs::read_dir(dir).at("read", dir)?.next()
+        {
+            let found = entry.at("read", dir)?.file_name().to_string_lossy().into_owned();
+            return Err(MemoryError::NotEmpty { path: dir.to_owned(), found });
         }
 
         fs::create_dir_all(&building).at("create", &building)?;
