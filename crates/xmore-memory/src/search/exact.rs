@@ -1,5 +1,7 @@
 //! Exact search: every stored row against every query in one pass, in parallel over blocks of rows.
 
+use std::sync::{Mutex, PoisonError};
+
 use rayon::prelude::*;
 use rten_simd::SimdOp;
 
@@ -36,24 +38,24 @@ pub(super) fn top_n(memory: &Memory, modality: Modality, queries: &[f32], n: usi
 fn scan_all(blocks: &[Block], dim: usize, queries: &[f32], n: usize) -> Vec<Vec<Hit>> {
     let count = queries.len() / dim;
     let queries = pad_rows(queries, dim);
-    let nothing = || -> Vec<Top> { (0..count).map(|_| Top::new(n)).collect() };
-    let tops = blocks
-        .par_iter()
-        .fold(
-            || (nothing(), Tile::new(dim, count)),
-            |(mut tops, mut tile), block| {
-                tile.scan(block, &queries, &mut tops);
-                (tops, tile)
-            },
-        )
-        .map(|(tops, _)| tops)
-        .reduce(nothing, |mut a, b| {
-            for (a, b) in a.iter_mut().zip(b) {
-                a.merge(b);
-            }
-            a
-        });
-    tops.into_iter().map(Top::into_hits).collect()
+    // As many states as threads, handed from block to block: the first rows that a state sees all enter its heaps,
+    // so one state per block would spend more time on heaps than on products.
+    let states: Mutex<Vec<State>> = Mutex::new(Vec::new());
+    let lock = || states.lock().unwrap_or_else(PoisonError::into_inner);
+    blocks.par_iter().for_each(|block| {
+        let free = lock().pop();
+        let mut state = free.unwrap_or_else(|| State::new(dim, count, n));
+        state.scan(block, &queries);
+        lock().push(state);
+    });
+    let states = states.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let merged = states.into_iter().map(|state| state.tops).reduce(|mut a, b| {
+        for (a, b) in a.iter_mut().zip(b) {
+            a.merge(b);
+        }
+        a
+    });
+    merged.unwrap_or_default().into_iter().map(Top::into_hits).collect()
 }
 
 /// Consecutive stored rows, `[≤ BLOCK_ROWS, dim]`.
@@ -63,31 +65,39 @@ struct Block<'a> {
 }
 
 /// Working space of one thread.
-struct Tile {
+struct State {
     dim: usize,
-    /// Rows of the tile.
-    rows: usize,
-    /// Converted rows, `[rows, padded(dim)]`.
+    /// Best hits so far, `[q]`.
+    tops: Vec<Top>,
+    /// Rows converted at a time.
+    tile_rows: usize,
+    /// Converted rows, `[tile_rows, padded(dim)]`.
     scratch: Vec<f32>,
-    /// Inner products, `[q, rows]`.
+    /// Inner products, `[q, tile_rows]`.
     products: Vec<f32>,
 }
 
-impl Tile {
-    fn new(dim: usize, queries: usize) -> Tile {
-        let rows = (TILE_BYTES / (padded(dim) * size_of::<f32>())).clamp(8, 256);
-        Tile { dim, rows, scratch: vec![0.0; rows * padded(dim)], products: vec![0.0; queries * rows] }
+impl State {
+    fn new(dim: usize, queries: usize, n: usize) -> State {
+        let tile_rows = (TILE_BYTES / (padded(dim) * size_of::<f32>())).clamp(8, 256);
+        State {
+            dim,
+            tops: (0..queries).map(|_| Top::new(n)).collect(),
+            tile_rows,
+            scratch: vec![0.0; tile_rows * padded(dim)],
+            products: vec![0.0; queries * tile_rows],
+        }
     }
 
     /// Offers every row of the block to each query's best.
-    fn scan(&mut self, block: &Block, queries: &[f32], tops: &mut [Top]) {
-        for (i, rows) in block.rows.chunks(self.rows * self.dim).enumerate() {
-            let first_id = block.first_id + (i * self.rows) as u64;
+    fn scan(&mut self, block: &Block, queries: &[f32]) {
+        for (i, rows) in block.rows.chunks(self.tile_rows * self.dim).enumerate() {
+            let first_id = block.first_id + (i * self.tile_rows) as u64;
             let count = rows.len() / self.dim;
-            let products = &mut self.products[..tops.len() * count];
+            let products = &mut self.products[..self.tops.len() * count];
             DotProducts { rows, dim: self.dim, queries, scratch: &mut self.scratch, out: products }
                 .dispatch();
-            for (top, products) in tops.iter_mut().zip(products.chunks_exact(count)) {
+            for (top, products) in self.tops.iter_mut().zip(products.chunks_exact(count)) {
                 for (row, &similarity) in products.iter().enumerate() {
                     top.offer(first_id + row as u64, similarity);
                 }

@@ -1,6 +1,6 @@
 //! Nearest-neighbour search in a memory: what a hit is and what is asked of a query.
 //!
-//! [`exact`] scans every row. A faster scan (quantised rows with exact re-scoring) goes beside it.
+//! The scan of every row is in `exact`. A faster scan (quantised rows with exact re-scoring) goes beside it.
 
 mod dot;
 mod exact;
