@@ -1,0 +1,260 @@
+//! The one error type of this crate: what was expected, what was found, in which file, and the way out.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Everything that can go wrong in ingesting, storing, opening or searching a memory.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// The operating system refused to read or write a file or directory.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was attempted: "open", "read", "rename", …
+        action: &'static str,
+        /// The file or directory it was attempted on.
+        path: PathBuf,
+        /// The system's own error.
+        source: io::Error,
+    },
+
+    /// A path given as a source of pairs is of no kind that can be read.
+    #[error(
+        "{} is not a source of image-caption pairs: expected a folder of images with .txt captions, \
+         or a .csv or .tsv table; {hint}",
+        path.display()
+    )]
+    UnknownSource {
+        /// The path that was given.
+        path: PathBuf,
+        /// What it looks like and what to do.
+        hint: String,
+    },
+
+    /// A table's header lacks the image column or the caption column.
+    #[error(
+        "{} has no {wanted} column: expected one of {}, found {}{hint}",
+        path.display(), expected.join(", "), list(found)
+    )]
+    MissingColumn {
+        /// The table.
+        path: PathBuf,
+        /// "image" or "caption".
+        wanted: &'static str,
+        /// Column names that would have been accepted.
+        expected: &'static [&'static str],
+        /// Column names of the table.
+        found: Vec<String>,
+        /// A guess at the cause, empty when there is none; begins with its own punctuation.
+        hint: String,
+    },
+
+    /// The directory holds files, but neither a memory nor the beginnings of one.
+    #[error("{} is not a memory: it has no {}; {hint}", path.display(), crate::store::MANIFEST_FILE)]
+    NotAMemory {
+        /// The directory.
+        path: PathBuf,
+        /// What it looks like and what to do.
+        hint: &'static str,
+    },
+
+    /// The build of this memory was interrupted, so it has parts but no manifest.
+    #[error(
+        "the memory in {} is incomplete: its build was interrupted or is still running; \
+         build it again (what is there is replaced)",
+        path.display()
+    )]
+    Incomplete {
+        /// The directory of the memory.
+        path: PathBuf,
+    },
+
+    /// A complete memory is already where one was to be created.
+    #[error(
+        "{} already holds a complete memory; choose another directory, or overwrite it with --overwrite",
+        path.display()
+    )]
+    AlreadyExists {
+        /// The directory of the memory.
+        path: PathBuf,
+    },
+
+    /// The directory in which a memory was to be created holds something else.
+    #[error(
+        "{} is not empty and is not a memory (it holds {found:?}); choose an empty or a new directory",
+        path.display()
+    )]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// Name of one thing in it.
+        found: String,
+    },
+
+    /// Another process is building a memory in this directory.
+    #[error("another process is building a memory in {}; wait for it or choose another directory", path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
+
+    /// A writer was used again after one of its writes had failed.
+    #[error("the memory in {} cannot be continued after a failed write; build it again", path.display())]
+    WriterFailed {
+        /// The directory of the memory.
+        path: PathBuf,
+    },
+
+    /// The manifest cannot be understood, or contradicts itself.
+    #[error("{} is damaged: {reason}; build the memory again", path.display())]
+    Manifest {
+        /// The manifest file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// The manifest was written by a later version of this crate.
+    #[error(
+        "{} has format version {found}, and this version of xmore reads up to {supported}; \
+         update xmore or build the memory again",
+        path.display()
+    )]
+    Version {
+        /// The manifest file.
+        path: PathBuf,
+        /// Version found in it.
+        found: u64,
+        /// Latest version that can be read.
+        supported: u64,
+    },
+
+    /// A data file is not what the layout and the manifest say it is: truncated, of another shape or type.
+    #[error("{}: expected {expected}, found {found}; the file is damaged or not part of this memory", path.display())]
+    Damaged {
+        /// The file or directory.
+        path: PathBuf,
+        /// What should have been there.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+
+    /// A parquet file could not be read or written.
+    #[error("{}: {source}; the file is damaged or not parquet", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// The parquet reader's own error.
+        source: parquet::errors::ParquetError,
+    },
+
+    /// A model cannot be recorded: its embedding length is zero or absurd.
+    #[error("embedding length {found} of model {model:?} is not in 1..={max}")]
+    Dim {
+        /// Name of the model.
+        model: String,
+        /// Its embedding length.
+        found: usize,
+        /// Greatest length that is stored.
+        max: usize,
+    },
+
+    /// An embedding (or a buffer for one) has another length than the memory's.
+    #[error("{what} has {found} values, expected {expected}; was it made by another model?")]
+    Length {
+        /// What was measured: "image embedding", "text embedding", "output buffer".
+        what: &'static str,
+        /// The memory's embedding length.
+        expected: usize,
+        /// Length found.
+        found: usize,
+    },
+
+    /// A batch of queries does not divide into rows of the memory's embedding length.
+    #[error(
+        "{found} query values do not make whole queries of {dim}, the embedding length of {model:?}; \
+         was the query made by another model?"
+    )]
+    QueryLength {
+        /// The memory's embedding length.
+        dim: usize,
+        /// Number of values in the batch.
+        found: usize,
+        /// Name of the memory's model.
+        model: String,
+    },
+
+    /// An embedding holds a NaN, an infinity, or a value too large for float16.
+    #[error("{what} {row} holds {value} at position {position}; embeddings must be finite unit vectors")]
+    NotFinite {
+        /// What was checked: "image embedding", "text embedding", "query".
+        what: &'static str,
+        /// Its row.
+        row: u64,
+        /// Index within the row.
+        position: usize,
+        /// The value.
+        value: f32,
+    },
+
+    /// An id beyond the end of the memory.
+    #[error("there is no pair {id}: the memory in {} has {len}", path.display())]
+    NoSuchPair {
+        /// The id asked for.
+        id: u64,
+        /// Number of pairs.
+        len: u64,
+        /// The directory of the memory.
+        path: PathBuf,
+    },
+
+    /// A memory outgrew what the layout's part numbers can count.
+    #[error("the memory in {} would need more than {max} parts; split it into several memories", path.display())]
+    TooManyParts {
+        /// The directory of the memory.
+        path: PathBuf,
+        /// Greatest number of parts.
+        max: usize,
+    },
+}
+
+/// Result with [`MemoryError`].
+pub type Result<T, E = MemoryError> = std::result::Result<T, E>;
+
+/// Names a file in an I/O result, so that no bare "No such file or directory" reaches anyone.
+pub(crate) trait AtPath<T> {
+    /// Turns the error into [`MemoryError::Io`] with the action and the path.
+    fn at(self, action: &'static str, path: &Path) -> Result<T>;
+}
+
+impl<T> AtPath<T> for io::Result<T> {
+    fn at(self, action: &'static str, path: &Path) -> Result<T> {
+        self.map_err(|source| MemoryError::Io { action, path: path.to_owned(), source })
+    }
+}
+
+/// The same for parquet results.
+pub(crate) trait InParquet<T> {
+    /// Turns the error into [`MemoryError::Parquet`] with the path.
+    fn in_parquet(self, path: &Path) -> Result<T>;
+}
+
+impl<T> InParquet<T> for parquet::errors::Result<T> {
+    fn in_parquet(self, path: &Path) -> Result<T> {
+        self.map_err(|source| MemoryError::Parquet { path: path.to_owned(), source })
+    }
+}
+
+/// "a, b, c", or "none"; a long list is cut.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 20;
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    let mut out = names.iter().take(SHOWN).map(|n| format!("{n:?}")).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        out.push_str(&format!(" and {} more", names.len() - SHOWN));
+    }
+    out
+}

@@ -1,0 +1,241 @@
+//! Pairs from a `.csv` or `.tsv` table; rows that name one image are grouped, so that it is encoded once.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use csv::{ByteRecord, ReaderBuilder, Trim};
+
+use super::{Ingested, Pair, Skip, SkipReason, extension};
+use crate::error::{AtPath, MemoryError, Result};
+
+/// Names of the image column, most specific first: ours and clip-retrieval's, open_clip's, Flickr8k's, Hugging Face's.
+const IMAGE_COLUMNS: &[&str] = &["image_path", "filepath", "image", "file_name"];
+/// Names of the caption column: ours, open_clip's, Hugging Face's.
+const CAPTION_COLUMNS: &[&str] = &["caption", "title", "text"];
+
+/// Longest field taken for a path or a caption. A longer one nearly always comes from a quote that is never closed.
+const MAX_FIELD_BYTES: usize = 64 * 1024;
+
+/// Reads a table. Relative image paths are relative to the table's folder.
+pub(super) fn read(path: &Path) -> Result<Ingested> {
+    let delimiter = if extension(path) == "tsv" { b'\t' } else { b',' };
+    let file = File::open(path).at("open", path)?;
+    read_from(file, path, delimiter)
+}
+
+/// Reads a table from `input`; `path` is its name for messages and its folder for relative paths.
+fn read_from(input: impl Read, path: &Path, delimiter: u8) -> Result<Ingested> {
+    let mut reader =
+        ReaderBuilder::new().delimiter(delimiter).flexible(true).trim(Trim::All).from_reader(input);
+    let header: Vec<String> = reader
+        .byte_headers()
+        .map_err(|e| csv_error(e, path))?
+        .iter()
+        .map(|name| String::from_utf8_lossy(name).trim_start_matches('\u{feff}').trim().to_owned())
+        .collect();
+    let image_column = find(&header, "image", IMAGE_COLUMNS, path)?;
+    let caption_column = find(&header, "caption", CAPTION_COLUMNS, path)?;
+
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut ingested = Ingested::default();
+    let mut index_of: HashMap<PathBuf, usize> = HashMap::new();
+    let mut record = ByteRecord::new();
+    while reader.read_byte_record(&mut record).map_err(|e| csv_error(e, path))? {
+        let line = record.position().map_or(0, |p| p.line());
+        match row(&record, header.len(), image_column, caption_column) {
+            Ok((image, caption)) => {
+                let image_path = folder.join(image);
+                let index = *index_of.entry(image_path).or_insert_with_key(|image_path| {
+                    ingested.pairs.push(Pair { image_path: image_path.clone(), captions: Vec::new() });
+                    ingested.pairs.len() - 1
+                });
+                ingested.pairs[index].captions.push(caption);
+            }
+            Err(what) => {
+                ingested.skipped.push(Skip { path: path.to_owned(), reason: SkipReason::Row { line, what } })
+            }
+        }
+    }
+    Ok(ingested)
+}
+
+/// Image path and caption of one row, or what is wrong with it.
+fn row(
+    record: &ByteRecord,
+    columns: usize,
+    image_column: usize,
+    caption_column: usize,
+) -> Result<(String, String), String> {
+    // A caption with an unquoted delimiter makes a longer row; taking its first piece would cut it silently.
+    if record.len() != columns {
+        return Err(format!(
+            "expected {columns} fields, found {} (a delimiter without quotes?)",
+            record.len()
+        ));
+    }
+    let (image, caption) = (&record[image_column], &record[caption_column]);
+    if image.len().max(caption.len()) > MAX_FIELD_BYTES {
+        return Err(format!("a field is longer than {MAX_FIELD_BYTES} bytes (a quote that is not closed?)"));
+    }
+    let image = std::str::from_utf8(image).map_err(|_| "the image path is not UTF-8".to_owned())?;
+    if image.is_empty() {
+        return Err("the image path is empty".to_owned());
+    }
+    let caption = String::from_utf8_lossy(caption).trim().to_owned();
+    if caption.is_empty() {
+        return Err("the caption is empty".to_owned());
+    }
+    Ok((image.to_owned(), caption))
+}
+
+/// Index of the first of `accepted` that is in the header, upper and lower case alike.
+fn find(
+    header: &[String],
+    wanted: &'static str,
+    accepted: &'static [&'static str],
+    path: &Path,
+) -> Result<usize> {
+    accepted.iter().find_map(|name| header.iter().position(|h| h.eq_ignore_ascii_case(name))).ok_or_else(
+        || {
+            let hint = match header {
+                [only] if only.contains('\t') => "; it looks tab-separated: rename it to .tsv",
+                [only] if only.contains(';') => "; it looks separated by semicolons: use commas or tabs",
+                [only] if only.contains(',') => "; it looks comma-separated: rename it to .csv",
+                _ => "",
+            };
+            MemoryError::MissingColumn {
+                path: path.to_owned(),
+                wanted,
+                expected: accepted,
+                found: header.to_vec(),
+                hint: hint.to_owned(),
+            }
+        },
+    )
+}
+
+/// With byte records and flexible rows the csv reader can only fail on I/O.
+fn csv_error(error: csv::Error, path: &Path) -> MemoryError {
+    MemoryError::Io { action: "read", path: path.to_owned(), source: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &[u8], delimiter: u8) -> Result<Ingested> {
+        read_from(text, Path::new("/data/pairs.csv"), delimiter)
+    }
+
+    fn pair(path: &str, captions: &[&str]) -> Pair {
+        Pair { image_path: path.into(), captions: captions.iter().map(|&c| c.to_owned()).collect() }
+    }
+
+    #[test]
+    fn rows_of_one_image_are_grouped_in_order_of_appearance() {
+        let text = b"\xef\xbb\xbfid,Caption,image_path\n\
+            1,\"a dog, running\",b.jpg\n2,a cat,a.jpg\n3, a brown dog ,b.jpg\n4,far,/abs/c.jpg\n";
+        let ingested = parse(text, b',').unwrap();
+        assert_eq!(
+            ingested.pairs,
+            [
+                pair("/data/b.jpg", &["a dog, running", "a brown dog"]),
+                pair("/data/a.jpg", &["a cat"]),
+                pair("/abs/c.jpg", &["far"]),
+            ]
+        );
+        assert!(ingested.skipped.is_empty());
+    }
+
+    #[test]
+    fn the_column_names_of_other_tools_are_known() {
+        for header in ["filepath\ttitle", "image\tcaption", "file_name\ttext"] {
+            let ingested = parse(format!("{header}\nx.png\ta thing\n").as_bytes(), b'\t').unwrap();
+            assert_eq!(ingested.pairs, [pair("/data/x.png", &["a thing"])], "{header}");
+        }
+    }
+
+    #[test]
+    fn malformed_rows_are_skipped_with_their_line() {
+        let text = b"image_path,caption\na.jpg,one\nb.jpg\nc.jpg,x,y\n,no path\nd.jpg,  \n\
+            \xff.jpg,not utf-8\ne.jpg,\"two\nlines\"\nf.jpg,caf\xe9\ng.jpg\n";
+        let ingested = parse(text, b',').unwrap();
+        assert_eq!(
+            ingested.pairs,
+            [
+                pair("/data/a.jpg", &["one"]),
+                pair("/data/e.jpg", &["two\nlines"]),
+                pair("/data/f.jpg", &["caf\u{fffd}"])
+            ]
+        );
+        let lines: Vec<u64> = ingested
+            .skipped
+            .iter()
+            .map(|s| match s.reason {
+                SkipReason::Row { line, .. } => line,
+                _ => panic!("{s}"),
+            })
+            .collect();
+        assert_eq!(lines, [3, 4, 5, 6, 7, 11]);
+    }
+
+    #[test]
+    fn an_open_quote_is_skipped_not_taken_for_a_caption() {
+        let text = format!("image_path,caption\na.jpg,\"open\n{}", "b.jpg,fine\n".repeat(10_000));
+        let ingested = parse(text.as_bytes(), b',').unwrap();
+        assert_eq!((ingested.pairs.len(), ingested.skipped.len()), (0, 1));
+        assert!(ingested.skipped[0].to_string().contains("line 2"), "{}", ingested.skipped[0]);
+    }
+
+    #[test]
+    fn a_missing_column_is_an_error_that_names_those_found() {
+        let message = parse(b"image_path,words\na,b\n", b',').unwrap_err().to_string();
+        assert!(message.contains("caption") && message.contains("\"words\""), "{message}");
+        let message = parse(b"filepath\ttitle\na\tb\n", b',').unwrap_err().to_string();
+        assert!(message.contains(".tsv"), "{message}");
+        let message = parse(b"", b',').unwrap_err().to_string();
+        assert!(message.contains("found none"), "{message}");
+    }
+
+    proptest! {
+        #[test]
+        fn grouping_keeps_every_caption_once_and_in_order(
+            rows in prop::collection::vec((0u8..6, "[a-z,\" ]{0,8}[a-z]"), 0..60)
+        ) {
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            writer.write_record(["caption", "image_path"]).unwrap();
+            for (image, caption) in &rows {
+                writer.write_record([caption.as_str(), &format!("{image}.jpg")]).unwrap();
+            }
+            let ingested = parse(&writer.into_inner().unwrap(), b',').unwrap();
+            prop_assert!(ingested.skipped.is_empty());
+            let mut first_seen = Vec::new();
+            for (image, _) in &rows {
+                if !first_seen.contains(image) {
+                    first_seen.push(*image);
+                }
+            }
+            let expected: Vec<Pair> = first_seen
+                .iter()
+                .map(|image| Pair {
+                    image_path: format!("/data/{image}.jpg").into(),
+                    captions: rows.iter().filter(|r| r.0 == *image).map(|r| r.1.trim().to_owned()).collect(),
+                })
+                .collect();
+            prop_assert_eq!(ingested.pairs, expected);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let mut text = b"image_path,caption\n".to_vec();
+            text.extend(bytes);
+            let ingested = parse(&text, b',').unwrap();
+            for pair in &ingested.pairs {
+                prop_assert!(!pair.captions.is_empty());
+            }
+        }
+    }
+}

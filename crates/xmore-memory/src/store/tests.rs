@@ -1,0 +1,294 @@
+//! Tests of the store as a whole: what is written is read, what is damaged or interrupted is refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use half::f16;
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::MemoryError;
+
+pub(crate) fn model(dim: usize) -> ModelIdentity {
+    ModelIdentity { name: "test".into(), sha256: "0".repeat(64), dim }
+}
+
+/// Five images with two captions each, parts of four rows.
+fn small(dir: &Path) -> Manifest {
+    let mut writer = MemoryWriter::create(dir, model(3)).unwrap().with_part_rows(4);
+    fill(&mut writer);
+    writer.finish().unwrap()
+}
+
+fn fill(writer: &mut MemoryWriter) {
+    for i in 0..10 {
+        let x = i as f32;
+        let (image, caption) = (format!("{}.jpg", i / 2), format!("caption {i}"));
+        writer.push(&image, &caption, &[x, 0.0, 1.0], &[0.0, x, -1.0]).unwrap();
+    }
+    writer.set_skipped(7);
+}
+
+fn assert_is_small(memory: &Memory) {
+    assert_eq!((memory.len(), memory.dim()), (10, 3));
+    let mut row = [0.0; 3];
+    for id in (0..10).rev() {
+        assert_eq!(memory.caption(id).unwrap(), format!("caption {id}"));
+        assert_eq!(memory.image_path(id).unwrap(), format!("{}.jpg", id / 2));
+        memory.image_embedding(id, &mut row).unwrap();
+        assert_eq!(row, [id as f32, 0.0, 1.0]);
+        memory.text_embedding(id, &mut row).unwrap();
+        assert_eq!(row, [0.0, id as f32, -1.0]);
+    }
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let mut files: Vec<String> = walkdir::WalkDir::new(dir)
+        .into_iter()
+        .map(|e| e.unwrap().path().strip_prefix(dir).unwrap().to_str().unwrap().to_owned())
+        .filter(|p| p.contains('.'))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_memory_is_laid_out_as_clip_retrieval_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = small(dir.path());
+    assert_eq!((manifest.pairs, manifest.images, manifest.skipped), (10, 5, 7));
+    assert_eq!(manifest.parts.iter().map(|p| p.rows).collect::<Vec<_>>(), [4, 4, 2]);
+    assert_eq!(
+        files(dir.path()),
+        [
+            "img_emb/img_emb_0000.npy",
+            "img_emb/img_emb_0001.npy",
+            "img_emb/img_emb_0002.npy",
+            "metadata/metadata_0000.parquet",
+            "metadata/metadata_0001.parquet",
+            "metadata/metadata_0002.parquet",
+            "text_emb/text_emb_0000.npy",
+            "text_emb/text_emb_0001.npy",
+            "text_emb/text_emb_0002.npy",
+            "xmore_memory.json",
+        ]
+    );
+    let memory = Memory::open(dir.path()).unwrap();
+    assert_eq!(memory.manifest(), &manifest);
+    assert_is_small(&memory);
+}
+
+#[test]
+fn part_numbers_may_have_any_number_of_digits_and_other_files_are_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    small(dir.path());
+    for series in ALL_SERIES {
+        for number in 0..3 {
+            let folder = dir.path().join(series.name);
+            let short = format!("{}_{number}{}", series.name, series.extension);
+            fs::rename(folder.join(series.file_name(number)), folder.join(short)).unwrap();
+        }
+        fs::write(dir.path().join(series.name).join("notes.npy.parquet"), "").unwrap();
+    }
+    assert_is_small(&Memory::open(dir.path()).unwrap());
+}
+
+#[test]
+fn an_empty_memory_is_a_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = MemoryWriter::create(dir.path(), model(4)).unwrap().finish().unwrap();
+    assert_eq!((manifest.pairs, manifest.parts.len()), (0, 0));
+    let memory = Memory::open(dir.path()).unwrap();
+    assert!(memory.is_empty());
+    assert!(memory.caption(0).unwrap_err().to_string().contains("no pair 0"));
+    assert_eq!(memory.search_images(&[0.5; 8], 3).unwrap(), [vec![], vec![]]);
+}
+
+#[test]
+fn ids_and_buffers_are_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    small(dir.path());
+    let memory = Memory::open(dir.path()).unwrap();
+    for id in [10, u64::MAX] {
+        assert!(matches!(memory.image_path(id), Err(MemoryError::NoSuchPair { len: 10, .. })));
+        assert!(matches!(memory.image_embedding(id, &mut [0.0; 3]), Err(MemoryError::NoSuchPair { .. })));
+    }
+    let error = memory.text_embedding(0, &mut [0.0; 2]).unwrap_err();
+    assert!(matches!(error, MemoryError::Length { expected: 3, found: 2, .. }), "{error}");
+}
+
+#[test]
+fn bad_rows_are_refused_and_leave_no_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = MemoryWriter::create(dir.path(), model(2)).unwrap();
+    for bad in [&[0.0][..], &[0.0; 3], &[f32::NAN, 0.0], &[0.0, f32::INFINITY], &[70_000.0, 0.0]] {
+        assert!(writer.push("a", "b", bad, &[0.0; 2]).is_err());
+        assert!(writer.push("a", "b", &[0.0; 2], bad).is_err());
+    }
+    let message = writer.push("a", "b", &[0.0; 2], &[1.0, f32::NAN]).unwrap_err().to_string();
+    assert!(message.contains("text embedding") && message.contains("position 1"), "{message}");
+    writer.push("a", "b", &[1.0, 0.0], &[0.0, 1.0]).unwrap();
+    assert_eq!(writer.finish().unwrap().pairs, 1);
+    assert_eq!(Memory::open(dir.path()).unwrap().len(), 1);
+
+    for dim in [0, MAX_DIM + 1] {
+        let other = dir.path().join("other");
+        assert!(matches!(MemoryWriter::create(&other, model(dim)), Err(MemoryError::Dim { .. })));
+        assert!(!other.exists());
+    }
+}
+
+#[test]
+fn an_interrupted_build_is_refused_by_open_and_replaced_by_create() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = MemoryWriter::create(dir.path(), model(3)).unwrap().with_part_rows(3);
+    fill(&mut writer);
+    drop(writer);
+    let error = Memory::open(dir.path()).unwrap_err();
+    assert!(matches!(error, MemoryError::Incomplete { .. }), "{error}");
+    small(dir.path());
+    assert_eq!(files(dir.path()).len(), 10);
+    assert_is_small(&Memory::open(dir.path()).unwrap());
+}
+
+#[test]
+fn an_interruption_while_parts_are_put_in_place_is_seen_too() {
+    let dir = tempfile::tempdir().unwrap();
+    small(dir.path());
+    let mut writer = MemoryWriter::create_overwriting(dir.path(), model(3)).unwrap();
+    fill(&mut writer);
+    drop(writer);
+    // What finish has done when it has moved the first series.
+    fs::remove_file(dir.path().join(MANIFEST_FILE)).unwrap();
+    fs::remove_dir_all(dir.path().join("img_emb")).unwrap();
+    fs::rename(dir.path().join(BUILDING_DIR).join("img_emb"), dir.path().join("img_emb")).unwrap();
+    assert!(matches!(Memory::open(dir.path()), Err(MemoryError::Incomplete { .. })));
+    small(dir.path());
+    assert_is_small(&Memory::open(dir.path()).unwrap());
+}
+
+#[test]
+fn a_complete_memory_is_replaced_only_on_demand_and_only_when_the_new_one_is_complete() {
+    let dir = tempfile::tempdir().unwrap();
+    small(dir.path());
+    let error = MemoryWriter::create(dir.path(), model(3)).err().unwrap();
+    assert!(matches!(error, MemoryError::AlreadyExists { .. }), "{error}");
+    assert!(error.to_string().contains("--overwrite"), "{error}");
+
+    let mut writer = MemoryWriter::create_overwriting(dir.path(), model(1)).unwrap();
+    writer.push("new.jpg", "new", &[1.0], &[1.0]).unwrap();
+    let before = Memory::open(dir.path()).unwrap();
+    writer.finish().unwrap();
+    // One opened before keeps its mapped embeddings.
+    before.image_embedding(9, &mut [0.0; 3]).unwrap();
+    let after = Memory::open(dir.path()).unwrap();
+    assert_eq!((after.len(), after.caption(0).unwrap()), (1, "new"));
+    assert_eq!(files(dir.path()).len(), 4);
+}
+
+#[test]
+fn a_directory_of_something_else_is_never_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("thesis.tex"), "years of work").unwrap();
+    for result in
+        [MemoryWriter::create(dir.path(), model(1)), MemoryWriter::create_overwriting(dir.path(), model(1))]
+    {
+        let error = result.err().unwrap();
+        assert!(matches!(error, MemoryError::NotEmpty { .. }), "{error}");
+        assert!(error.to_string().contains("thesis.tex"), "{error}");
+    }
+    assert_eq!(files(dir.path()), ["thesis.tex"]);
+    assert!(matches!(Memory::open(dir.path()), Err(MemoryError::NotAMemory { .. })));
+    let message = Memory::open(dir.path().join("gone")).unwrap_err().to_string();
+    assert!(message.contains("gone"), "{message}");
+}
+
+#[test]
+fn two_writers_do_not_share_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = MemoryWriter::create(dir.path(), model(3)).unwrap();
+    assert!(matches!(MemoryWriter::create(dir.path(), model(3)), Err(MemoryError::Busy { .. })));
+    fill(&mut first);
+    first.finish().unwrap();
+    assert_is_small(&Memory::open(dir.path()).unwrap());
+}
+
+#[test]
+fn a_part_that_is_missing_truncated_or_misnamed_is_named() {
+    type Damage = fn(PathBuf);
+    let damage: [(&str, Damage); 5] = [
+        ("text_emb/text_emb_0001.npy", |p| fs::remove_file(p).unwrap()),
+        ("img_emb/img_emb_0002.npy", |p| {
+            fs::OpenOptions::new().write(true).open(p).unwrap().set_len(130).unwrap()
+        }),
+        ("metadata/metadata_0000.parquet", |p| {
+            fs::rename(&p, p.with_file_name("metadata_0009.parquet")).unwrap()
+        }),
+        ("text_emb/text_emb_0000.npy", |p| {
+            fs::copy(p.with_file_name("text_emb_0002.npy"), p).unwrap();
+        }),
+        ("xmore_memory.json", |p| fs::OpenOptions::new().write(true).open(p).unwrap().set_len(40).unwrap()),
+    ];
+    for (file, damage) in damage {
+        let dir = tempfile::tempdir().unwrap();
+        small(dir.path());
+        damage(dir.path().join(file));
+        let message = Memory::open(dir.path()).unwrap_err().to_string();
+        let named = file.split(['/', '_']).next().unwrap();
+        assert!(message.contains(named) && message.contains("damaged"), "{file}: {message}");
+    }
+}
+
+#[test]
+fn truncated_metadata_is_found_when_it_is_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    small(dir.path());
+    let path = dir.path().join("metadata/metadata_0001.parquet");
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(50).unwrap();
+    let memory = Memory::open(dir.path()).unwrap();
+    assert_eq!(memory.caption(3).unwrap(), "caption 3");
+    for _ in 0..2 {
+        let message = memory.caption(4).unwrap_err().to_string();
+        assert!(message.contains("metadata_0001.parquet"), "{message}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn what_is_pushed_comes_back_rounded_to_float16(
+        (dim, rows) in (1usize..40).prop_flat_map(|dim| {
+            let row = prop::collection::vec(-1.0f32..1.0, dim);
+            (Just(dim), prop::collection::vec((row.clone(), row, "\\PC{0,12}", 0u8..4), 0..30))
+        }),
+        part_rows in 1u64..12,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = MemoryWriter::create(dir.path(), model(dim)).unwrap().with_part_rows(part_rows);
+        for (image, text, caption, path) in &rows {
+            writer.push(&format!("{path}"), caption, image, text).unwrap();
+        }
+        let manifest = writer.finish().unwrap();
+        let distinct: std::collections::HashSet<u8> = rows.iter().map(|r| r.3).collect();
+        prop_assert_eq!(manifest.images, distinct.len() as u64);
+
+        let memory = Memory::open(dir.path()).unwrap();
+        prop_assert_eq!(memory.len(), rows.len() as u64);
+        let mut out = vec![0.0; dim];
+        for (id, (image, text, caption, path)) in rows.iter().enumerate() {
+            prop_assert_eq!(memory.caption(id as u64).unwrap(), caption);
+            prop_assert_eq!(memory.image_path(id as u64).unwrap(), path.to_string());
+            for (modality, row) in [("image", image), ("text", text)] {
+                match modality {
+                    "image" => memory.image_embedding(id as u64, &mut out).unwrap(),
+                    _ => memory.text_embedding(id as u64, &mut out).unwrap(),
+                }
+                for (&found, &given) in out.iter().zip(row) {
+                    // Half a unit in the last of 11 bits, or half of the smallest subnormal.
+                    prop_assert!((found - given).abs() <= (given.abs() / 2048.0).max(2.0f32.powi(-25)));
+                    prop_assert_eq!(found, f16::from_f32_const(given).to_f32());
+                }
+            }
+        }
+    }
+}
