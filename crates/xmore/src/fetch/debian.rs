@@ -52,7 +52,7 @@ impl Debian {
     /// know the package and we are root, the lists are fetched first: a fresh container has none.
     pub fn download(&self, downloads: &Path, progress: Progress) -> Result<PathBuf> {
         let scratch = cache::scratch(downloads)?;
-        let [work, logs] = ["work", "logs"].map(|name| scratch.path().join(name));
+        let [work, logs] = ["fetched", "logs"].map(|name| scratch.path().join(name));
         cache::create(&work)?;
         cache::create(&logs)?;
         let attempt = || self.attempt(downloads, &work, &logs, progress);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use tar::{Archive, EntryType};
 
+use super::digest::{CopyError, copy_hashed};
 use super::{FetchError, Result};
 
 const STAMPS: &str = "usr/share/tuxpaint/stamps/";
@@ -126,7 +127,11 @@ pub(crate) fn extract(tar: impl Read, into: &Path, limits: &Limits, package: &Pa
             other => other.map_err(FetchError::io("create", &path))?,
         };
         let expected = entry.size();
-        let copied = io::copy(&mut entry, &mut file).map_err(FetchError::io("write", &path))?;
+        let (copied, _) =
+            copy_hashed(&mut entry, &mut file, expected, &mut |_| ()).map_err(|error| match error {
+                CopyError::Read(e) => broken(format!("its tar stream: {e}")),
+                CopyError::Write(source) => FetchError::Io { action: "write", path: path.clone(), source },
+            })?;
         if copied != expected {
             return Err(broken(format!(
                 "ends within {}: expected {expected} bytes, found {copied}",

@@ -35,7 +35,7 @@ pub(crate) struct Request<'a> {
 impl Pip {
     /// Downloads into a folder of its own within `scratch` and returns that folder. What is in it is unchecked.
     pub fn download(&self, request: &Request, scratch: &Path, progress: Progress) -> Result<PathBuf> {
-        let [work, logs] = ["work", "logs"].map(|name| scratch.join(name));
+        let [work, logs] = ["fetched", "logs"].map(|name| scratch.join(name));
         let [dest, tmp] = ["dest", "tmp"].map(|name| work.join(name));
         for dir in [&dest, &tmp, &logs] {
             cache::create(dir)?;
@@ -112,7 +112,7 @@ mod tests {
         let works = sh(r#"while [ "$1" != --dest ]; do shift; done; printf '%s %s' "$3" "$PWD" > "$2/got""#);
         let (_keep, dest) = download(vec![nothing, no_pip, shim, works]);
         let got = std::fs::read_to_string(dest.unwrap().join("got")).unwrap();
-        assert!(got.starts_with("thing==1 ") && got.ends_with("/work/tmp"), "{got}");
+        assert!(got.starts_with("thing==1 ") && got.ends_with("/fetched/tmp"), "{got}");
     }
 
     #[test]

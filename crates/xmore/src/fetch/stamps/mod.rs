@@ -45,7 +45,9 @@ fn fetch_in(home: &Path, installed: &Path, debian: &Debian, progress: Progress) 
     if let Some(package) = packages_in(&downloads).pop() {
         match build(&package, &target, debian, progress) {
             Err(error @ (FetchError::Archive { .. } | FetchError::ToolFailed { .. })) => {
-                progress(FetchEvent::Note { message: &format!("{error} It is fetched again.") });
+                progress(FetchEvent::Note {
+                    message: &format!("{} is fetched again: {error}", package.display()),
+                });
             }
             other => return other,
         }

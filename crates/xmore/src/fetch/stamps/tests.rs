@@ -171,7 +171,7 @@ fn a_broken_package_is_fetched_again() {
         let (result, events) = world.fetch(&world.debian(false));
         result.unwrap();
         world.assert_complete();
-        assert!(events.iter().any(|e| e.contains("It is fetched again")), "{events:?}");
+        assert!(events.iter().any(|e| e.contains("is fetched again: ")), "{events:?}");
     }
 }
 
