@@ -105,3 +105,10 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T
     let text = std::fs::read(path).map_err(|e| ClipError::io(path, e))?;
     serde_json::from_slice(&text).map_err(|e| ClipError::config(path, e.to_string()))
 }
+
+/// The files of the bundled model `lite` that are ours: configuration and heads, as (name, content). Its towers are fetched; see the
+/// model card in `models/lite/README.md`.
+pub const LITE_FILES: &[(&str, &[u8])] = &[
+    (CONFIG_FILE, include_bytes!("../models/lite/open_clip_config.json")),
+    ("heads.safetensors", include_bytes!("../models/lite/heads.safetensors")),
+];

@@ -21,7 +21,7 @@ mod tokenizer;
 mod towers;
 
 pub use checkpoint::{Checkpoint, Dtype};
-pub use config::CONFIG_FILE;
+pub use config::{CONFIG_FILE, LITE_FILES};
 pub use embeddings::Embeddings;
 pub use error::{ClipError, Result};
 pub use model::{Model, TextEmbeddings};

@@ -1,3 +1,33 @@
-//! placeholder
+//! Zero-shot image classification that looks things up: X-MoRe (arXiv 2308.15273) and its baselines.
+//!
+//! 1. Get a model: [`fetch::lite`] for the bundled one; open it with [`NamedModel::open`].
+//! 2. Build a memory of image–caption pairs: [`build_memory`].
+//! 3. Name the labels: [`Labels`], with a prompt [`Template`] or several.
+//! 4. Set up a [`Classifier`] and gather [`Evidence`] on the query images' embeddings ([`encode_files`]).
+//! 5. Ask for the answer of any [`Method`]: [`Evidence::scores`].
+//! 6. Measure on labelled images: [`Dataset`], [`evaluate`].
+//!
+//! The evidence on an image is the same to the bit alone and in any batch.
 
+mod build;
+mod classify;
+mod encode;
+mod ensemble;
+mod error;
+mod eval;
 pub mod fetch;
+mod labels;
+mod math;
+mod models;
+mod retrieve;
+
+pub use build::{BuildProgress, BuildReport, Skipped, build_memory};
+pub use classify::{Classifier, ClassifierOptions, Evidence};
+pub use encode::{EncodedImages, encode_files};
+pub use ensemble::{Belief, Method, argmax, image_weight, mix};
+pub use error::{Result, XmoreError};
+pub use eval::{Accuracy, Dataset, EvalReport, evaluate};
+pub use labels::{DEFAULT_TEMPLATE, Labels, Template};
+pub use math::{confidence, entropy, softmax};
+pub use models::{LITE, Location, NamedModel, locate};
+pub use retrieve::{RetrievalOptions, Retrieved, RetrievedCaption, retrieve};

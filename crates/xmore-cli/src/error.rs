@@ -1,0 +1,43 @@
+//! What the command tells the user when it cannot go on.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+use xmore::XmoreError;
+use xmore::fetch::FetchError;
+use xmore_clip::ClipError;
+use xmore_memory::MemoryError;
+
+/// Result of a command.
+pub type Result<T, E = CliError> = std::result::Result<T, E>;
+
+/// Errors of the command line, with those of the libraries passed through.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// Anything of the method's crate.
+    #[error(transparent)]
+    Xmore(#[from] XmoreError),
+    /// Anything of the fetching room.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// Anything of the encoders.
+    #[error(transparent)]
+    Clip(#[from] ClipError),
+    /// Anything of the memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// "read", "write", …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Flags that do not fit together.
+    #[error("{0}")]
+    Usage(String),
+}

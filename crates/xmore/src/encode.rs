@@ -1,0 +1,53 @@
+//! Image files to embeddings, with the broken ones told apart.
+
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+use xmore_clip::{ClipError, Embeddings};
+
+use crate::error::Result;
+use crate::models::NamedModel;
+
+/// Images that are decoded and encoded together: bounds memory, changes no number.
+const BATCH: usize = 32;
+
+/// The embeddings of the images that could be read.
+#[derive(Debug)]
+pub struct EncodedImages {
+    /// Unit rows `[kept, dim]`.
+    pub embeddings: Embeddings,
+    /// For each row, the index of its file.
+    pub kept: Vec<usize>,
+    /// For each file that gave no row, its index and why.
+    pub failed: Vec<(usize, ClipError)>,
+}
+
+/// Encodes image files in order. `progress` is told how many are done.
+///
+/// # Errors
+/// Those of loading the image tower; a broken image is no error but counted in [`EncodedImages::failed`].
+pub fn encode_files(
+    model: &NamedModel,
+    files: &[PathBuf],
+    progress: &mut dyn FnMut(usize),
+) -> Result<EncodedImages> {
+    let (mut rows, mut kept, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    for (n, batch) in files.chunks(BATCH).enumerate() {
+        let loaded: Vec<_> = batch.par_iter().map(|path| model.preprocess().load(path)).collect();
+        let mut pixels = Vec::with_capacity(batch.len());
+        for (i, result) in loaded.into_iter().enumerate() {
+            match result {
+                Ok(image) => {
+                    kept.push(n * BATCH + i);
+                    pixels.push(image);
+                }
+                Err(error) => failed.push((n * BATCH + i, error)),
+            }
+        }
+        if !pixels.is_empty() {
+            rows.extend_from_slice(model.encode_images(&pixels)?.as_slice());
+        }
+        progress(n * BATCH + batch.len());
+    }
+    Ok(EncodedImages { embeddings: Embeddings::new(rows, model.dim()), kept, failed })
+}

@@ -1,0 +1,146 @@
+//! The modal-confidence ensemble and its baselines: from two distributions to one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::XmoreError;
+use crate::math::confidence;
+
+/// How the answer is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// p_img alone, with the prompt given.
+    ZeroShot,
+    /// p_img alone, class embeddings averaged over many templates.
+    Templates,
+    /// p_cap alone.
+    Captions,
+    /// ½ p_img + ½ p_cap, the paper's ablation.
+    Equal,
+    /// X-MoRe: each modality weighed by its confidence on this image; order-free.
+    Xmore,
+}
+
+impl Method {
+    /// All methods, baselines first.
+    pub const ALL: [Method; 5] =
+        [Method::ZeroShot, Method::Templates, Method::Captions, Method::Equal, Method::Xmore];
+
+    /// The name on the command line and in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::ZeroShot => "zero-shot",
+            Method::Templates => "templates",
+            Method::Captions => "captions",
+            Method::Equal => "equal",
+            Method::Xmore => "xmore",
+        }
+    }
+
+    /// Whether it uses retrieved captions.
+    pub fn needs_memory(self) -> bool {
+        matches!(self, Method::Captions | Method::Equal | Method::Xmore)
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Method {
+    type Err = XmoreError;
+
+    fn from_str(name: &str) -> Result<Self, XmoreError> {
+        Self::ALL.into_iter().find(|method| method.name() == name).ok_or_else(|| XmoreError::UnknownMethod {
+            name: name.to_owned(),
+            known: Self::ALL.map(Method::name).join(", "),
+        })
+    }
+}
+
+/// A distribution over the labels and how sure it is of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Belief {
+    /// Probability of each label, in the labels' order.
+    pub probabilities: Vec<f64>,
+    /// 1 − H(p) / ln C.
+    pub confidence: f64,
+}
+
+impl Belief {
+    /// # Panics
+    /// If there are fewer than two labels; [`crate::Labels`] refuses that.
+    pub fn new(probabilities: Vec<f64>) -> Self {
+        assert!(probabilities.len() >= 2, "confidence is undefined for fewer than two labels");
+        Self { confidence: confidence(&probabilities), probabilities }
+    }
+
+    /// Index of the most probable label; the first of equals.
+    pub fn argmax(&self) -> usize {
+        argmax(&self.probabilities)
+    }
+}
+
+/// Index of the largest score; the first of equals.
+pub fn argmax(scores: &[f64]) -> usize {
+    (1..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best })
+}
+
+/// w p_img + (1 − w) p_cap.
+pub fn mix(image: &Belief, captions: &Belief, image_weight: f64) -> Vec<f64> {
+    let pairs = image.probabilities.iter().zip(&captions.probabilities);
+    pairs.map(|(i, c)| image_weight * i + (1.0 - image_weight) * c).collect()
+}
+
+/// α / (α + β): the image's share in the ensemble. Two uniform distributions share equally.
+pub fn image_weight(image: &Belief, captions: &Belief) -> f64 {
+    let sum = image.confidence + captions.confidence;
+    if sum > 0.0 { image.confidence / sum } else { 0.5 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn belief(weights: &[f64]) -> Belief {
+        let sum: f64 = weights.iter().sum();
+        Belief::new(weights.iter().map(|w| w / sum).collect())
+    }
+
+    #[test]
+    fn the_surer_modality_leads() {
+        let (image, captions) = (belief(&[0.4, 0.35, 0.25]), belief(&[0.05, 0.05, 0.9]));
+        let weight = image_weight(&image, &captions);
+        assert!(weight < 0.1, "{weight}");
+        assert_eq!(argmax(&mix(&image, &captions, weight)), 2);
+        assert_eq!(argmax(&mix(&image, &captions, 1.0)), image.argmax());
+        assert_eq!(image_weight(&belief(&[1.0, 1.0]), &belief(&[1.0, 1.0])), 0.5);
+    }
+
+    #[test]
+    fn ties_go_to_the_first() {
+        assert_eq!(argmax(&[0.1, 0.4, 0.4]), 1);
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for method in Method::ALL {
+            assert_eq!(method.name().parse::<Method>().unwrap(), method);
+        }
+        let message = "xmoar".parse::<Method>().unwrap_err().to_string();
+        assert!(message.contains("zero-shot, templates"), "{message}");
+    }
+
+    proptest! {
+        #[test]
+        fn an_ensemble_is_a_distribution(weights in proptest::collection::vec((0.001f64..1.0, 0.001f64..1.0), 2..30)) {
+            let (i, c): (Vec<f64>, Vec<f64>) = weights.into_iter().unzip();
+            let (image, captions) = (belief(&i), belief(&c));
+            let mixed = mix(&image, &captions, image_weight(&image, &captions));
+            prop_assert!((mixed.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        }
+    }
+}

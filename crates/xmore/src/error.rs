@@ -1,0 +1,123 @@
+//! What can go wrong between photos with labels and predictions.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use xmore_clip::ClipError;
+use xmore_memory::MemoryError;
+
+use crate::fetch::FetchError;
+
+/// Result of this crate's fallible functions.
+pub type Result<T, E = XmoreError> = std::result::Result<T, E>;
+
+/// Errors of classification and evaluation, with those of the crates below passed through.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum XmoreError {
+    /// Model, image or text.
+    #[error(transparent)]
+    Clip(#[from] ClipError),
+    /// The memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// Getting a model or the demo's pictures.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// "read", "write", …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Fewer than two labels: with one there is nothing to choose, and no confidence is defined.
+    #[error("{found} label(s) given, at least 2 are needed: a classification chooses between labels")]
+    TooFewLabels {
+        /// How many there were.
+        found: usize,
+    },
+    /// A label twice would split its own probability.
+    #[error("label {label:?} is given twice; each label must be given once")]
+    DuplicateLabel {
+        /// The label.
+        label: String,
+    },
+    /// A prompt template without a place for the label.
+    #[error("template {template:?} has no `{{}}` (or `{{c}}`) where the label goes")]
+    Template {
+        /// The template.
+        template: String,
+    },
+    /// K = 0 captions asked for.
+    #[error("k is 0: at least one caption is needed; for none use --method zero-shot")]
+    NoCaptionsAsked,
+    /// Fewer neighbours than captions asked for.
+    #[error("k is {k}, but only {neighbours} neighbours are looked at; raise --neighbours to at least {k}")]
+    TooFewNeighbours {
+        /// Captions asked for.
+        k: usize,
+        /// Neighbours looked at.
+        neighbours: usize,
+    },
+    /// The memory holds nothing.
+    #[error("the memory {} holds no pairs: build it from a source with images and captions", dir.display())]
+    EmptyMemory {
+        /// The memory.
+        dir: PathBuf,
+    },
+    /// The memory was written with another model: its vectors mean nothing to this one.
+    #[error(
+        "the memory {} was built with model {memory_model}, but the model in use is {model}; \
+         use --model {memory_model}, or build the memory again with this model",
+        dir.display()
+    )]
+    ModelMismatch {
+        /// The memory.
+        dir: PathBuf,
+        /// Name and hash of the model that wrote the memory.
+        memory_model: String,
+        /// Name and hash of the model in use.
+        model: String,
+    },
+    /// A method that needs captions, without a memory.
+    #[error("method {method} needs a memory: give --memory DIR, or use --method zero-shot")]
+    MethodNeedsMemory {
+        /// The method.
+        method: &'static str,
+    },
+    /// No such method.
+    #[error("no method {name:?}; there are {known}")]
+    UnknownMethod {
+        /// What was asked for.
+        name: String,
+        /// All names.
+        known: String,
+    },
+    /// No such model.
+    #[error("no model {name:?}: expected `lite`, or the path of a model folder as `local-dir:PATH`")]
+    UnknownModel {
+        /// What was asked for.
+        name: String,
+    },
+    /// A dataset folder that is not one.
+    #[error("{}: {message}", path.display())]
+    Dataset {
+        /// The folder or file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        message: String,
+    },
+    /// The user asked to stop.
+    #[error("stopped on request")]
+    Interrupted,
+}
+
+impl XmoreError {
+    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), source }
+    }
+}

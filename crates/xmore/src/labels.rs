@@ -1,0 +1,138 @@
+//! Labels in plain words, and what they are to the model: one unit vector each.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use xmore_clip::{Embeddings, Model};
+
+use crate::error::{Result, XmoreError};
+
+/// The prompt unless told otherwise.
+pub const DEFAULT_TEMPLATE: &str = "a photo of a {}.";
+
+/// OpenAI's 80 ImageNet templates (CLIP repository, `notebooks/Prompt_Engineering_for_ImageNet.ipynb`, MIT), one a line.
+const IMAGENET_TEMPLATES: &str = include_str!("imagenet_templates.txt");
+
+/// A prompt with a place for the label: `{}` (open_clip, transformers) or `{c}` (CLIP_benchmark).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template(String);
+
+impl Template {
+    /// # Errors
+    /// [`XmoreError::Template`] if there is no place for the label.
+    pub fn new(text: impl Into<String>) -> Result<Self> {
+        let text = text.into();
+        if text.contains("{}") || text.contains("{c}") {
+            Ok(Self(text))
+        } else {
+            Err(XmoreError::Template { template: text })
+        }
+    }
+
+    /// The prompt for a label.
+    pub fn apply(&self, label: &str) -> String {
+        self.0.replace("{}", label).replace("{c}", label)
+    }
+
+    /// The 80 templates of the CLIP paper's ImageNet evaluation.
+    pub fn imagenet() -> Vec<Self> {
+        IMAGENET_TEMPLATES.lines().map(|line| Self(line.to_owned())).collect()
+    }
+}
+
+impl Default for Template {
+    fn default() -> Self {
+        Self(DEFAULT_TEMPLATE.to_owned())
+    }
+}
+
+/// At least two different labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labels(Vec<String>);
+
+impl Labels {
+    /// # Errors
+    /// [`XmoreError::TooFewLabels`] or [`XmoreError::DuplicateLabel`].
+    pub fn new(names: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
+        let names: Vec<String> = names.into_iter().map(Into::into).collect();
+        if names.len() < 2 {
+            return Err(XmoreError::TooFewLabels { found: names.len() });
+        }
+        let mut seen = HashSet::new();
+        if let Some(label) = names.iter().find(|name| !seen.insert(name.as_str())) {
+            return Err(XmoreError::DuplicateLabel { label: label.clone() });
+        }
+        Ok(Self(names))
+    }
+
+    /// From a comma-separated list, spaces around labels ignored.
+    ///
+    /// # Errors
+    /// As [`Labels::new`].
+    pub fn parse(list: &str) -> Result<Self> {
+        Self::new(list.split(',').map(str::trim).filter(|label| !label.is_empty()))
+    }
+
+    /// From a file with one label a line; empty lines are ignored.
+    ///
+    /// # Errors
+    /// As [`Labels::new`], and [`XmoreError::Io`].
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| XmoreError::io("read", path, e))?;
+        Self::new(text.lines().map(str::trim).filter(|label| !label.is_empty()))
+    }
+
+    /// The labels, in the order given.
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    /// Unit label embeddings `[C, dim]`: the mean of the templates' unit embeddings, renormalised (open_clip, CLIP_benchmark).
+    ///
+    /// # Errors
+    /// Those of the text tower.
+    pub fn embed(&self, model: &Model, templates: &[Template]) -> Result<Embeddings> {
+        let prompts: Vec<String> =
+            self.0.iter().flat_map(|name| templates.iter().map(|template| template.apply(name))).collect();
+        let prompts = model.encode_texts(&prompts)?.embeddings;
+        if templates.len() == 1 {
+            return Ok(prompts);
+        }
+        let dim = model.dim();
+        let mut means = Vec::with_capacity(self.0.len() * dim);
+        for of_label in prompts.as_slice().chunks_exact(templates.len() * dim) {
+            let mut sum = vec![0f64; dim];
+            for row in of_label.chunks_exact(dim) {
+                sum.iter_mut().zip(row).for_each(|(s, &v)| *s += f64::from(v));
+            }
+            // The length of the sum instead of the mean: renormalising takes the count out again.
+            let norm = sum.iter().map(|s| s * s).sum::<f64>().sqrt();
+            means.extend(sum.iter().map(|s| (s / norm) as f32));
+        }
+        Ok(Embeddings::new(means, dim))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_mistakes() {
+        assert_eq!(Labels::parse(" cat , hot dog,").unwrap().names(), ["cat", "hot dog"]);
+        assert!(matches!(Labels::parse("cat"), Err(XmoreError::TooFewLabels { found: 1 })));
+        assert!(
+            matches!(Labels::parse("cat,dog,cat"), Err(XmoreError::DuplicateLabel { label }) if label == "cat")
+        );
+    }
+
+    #[test]
+    fn templates_of_both_manners() {
+        assert_eq!(Template::default().apply("dog"), "a photo of a dog.");
+        assert_eq!(Template::new("a {c}!").unwrap().apply("dog"), "a dog!");
+        assert!(Template::new("a photo").is_err());
+        let imagenet = Template::imagenet();
+        assert_eq!(imagenet.len(), 80);
+        assert!(imagenet.iter().all(|template| template.0.contains("{}")));
+    }
+}
