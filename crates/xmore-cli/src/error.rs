@@ -37,7 +37,10 @@ pub enum CliError {
         /// What the operating system said.
         source: std::io::Error,
     },
-    /// Flags that do not fit together.
+    /// The command did what it could, but not all of it.
+    #[error("{0}")]
+    Failed(String),
+    /// Flags that do not fit together: exit code 2, as for a wrong flag.
     #[error("{0}")]
     Usage(String),
 }

@@ -1,0 +1,59 @@
+//! `xmore eval`: accuracy of the methods on labelled photos.
+
+use xmore::{Classifier, Dataset, EvalReport, Method, NamedModel, encode_files, evaluate};
+use xmore_memory::Memory;
+
+use crate::args::{EvalArgs, ShortFormat};
+use crate::error::{CliError, Result};
+use crate::files::{print, print_json};
+use crate::progress::bar;
+use crate::table::table;
+
+pub(crate) fn run(args: &EvalArgs) -> Result<()> {
+    let memory = args.method_args.memory.as_ref().map(Memory::open).transpose()?;
+    let methods = methods(args, memory.is_some())?;
+    let dataset = Dataset::read(&args.dataset)?;
+    let model = NamedModel::open(&args.model.model)?;
+    let options = args.method_args.options(methods.contains(&Method::Templates))?;
+    let classifier = Classifier::new(&model, dataset.labels.clone(), memory.as_ref(), &options)?;
+    let bar = bar(dataset.images.len() as u64, "images");
+    let encoded = encode_files(&model, &dataset.images, &mut |done| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
+    for (_, error) in &encoded.failed {
+        eprintln!("counted as wrong: {error}");
+    }
+    let evidence = classifier.evidence(&encoded.embeddings)?;
+    let truth: Vec<usize> = encoded.kept.iter().map(|&image| dataset.truth[image]).collect();
+    let report = evaluate(&dataset.name, &evidence, &truth, encoded.failed.len(), &methods)?;
+    match args.format {
+        ShortFormat::Json => print_json(&report),
+        ShortFormat::Table => print(&render(&report)),
+    }
+}
+
+fn methods(args: &EvalArgs, memory: bool) -> Result<Vec<Method>> {
+    if args.methods.is_empty() {
+        return Ok(Method::ALL.into_iter().filter(|method| memory || !method.needs_memory()).collect());
+    }
+    match args.methods.iter().find(|method| method.needs_memory() && !memory) {
+        Some(method) => {
+            Err(CliError::Usage(xmore::XmoreError::MethodNeedsMemory { method: method.name() }.to_string()))
+        }
+        None => Ok(args.methods.clone()),
+    }
+}
+
+fn render(report: &EvalReport) -> String {
+    let mut table = table(["method", "top-1 %"], &["top-1 %"]);
+    for (method, accuracy) in &report.methods {
+        table.add_row([method.name().to_owned(), format!("{:.2}", accuracy.acc1 * 100.0)]);
+    }
+    let mut text = format!("{}: {} images", report.dataset, report.images);
+    if report.unreadable > 0 {
+        text += &format!(", {} of them unreadable and counted as wrong", report.unreadable);
+    }
+    if report.methods.iter().any(|(method, _)| method.needs_memory()) {
+        text += &format!(", captions retrieved for {:.1} %", report.coverage * 100.0);
+    }
+    format!("{text}\n\n{table}")
+}

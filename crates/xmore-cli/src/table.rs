@@ -1,0 +1,18 @@
+//! Plain tables for people.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+/// A table without frames; columns named in `right` are aligned to the right, as numbers are.
+pub(crate) fn table<const N: usize>(header: [&str; N], right: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header);
+    for (column, name) in table.column_iter_mut().zip(header) {
+        if right.contains(&name) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
