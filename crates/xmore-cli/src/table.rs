@@ -16,3 +16,8 @@ pub(crate) fn table<const N: usize>(header: [&str; N], right: &[&str]) -> Table 
     }
     table
 }
+
+/// The table's text without the blanks that fill up the last column.
+pub(crate) fn trimmed(table: &Table) -> String {
+    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}

@@ -10,7 +10,7 @@ use crate::args::{ClassifyArgs, Format};
 use crate::error::{CliError, Result};
 use crate::files::{expand_images, print, print_json, stdout_error};
 use crate::progress::bar;
-use crate::table::table;
+use crate::table::{table, trimmed};
 
 pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     let labels = match (&args.labels.labels, &args.labels.labels_file) {
@@ -191,6 +191,5 @@ fn explanation(answer: &Answer, labels: &Labels) -> String {
         let similarity = format!("{:.3}", caption.similarity);
         table.add_row([similarity.as_str(), &labels.names()[vote], &caption.caption]);
     }
-    let rows = table.to_string();
-    text + "\n" + &rows.lines().map(|row| format!("  {}\n", row.trim_end())).collect::<String>()
+    text + "\n" + &trimmed(&table).lines().map(|row| format!("  {row}\n")).collect::<String>()
 }

@@ -7,7 +7,7 @@ use crate::args::{EvalArgs, ShortFormat};
 use crate::error::{CliError, Result};
 use crate::files::{print, print_json};
 use crate::progress::bar;
-use crate::table::table;
+use crate::table::{table, trimmed};
 
 pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     let memory = args.method_args.memory.as_ref().map(Memory::open).transpose()?;
@@ -55,5 +55,5 @@ fn render(report: &EvalReport) -> String {
     if report.methods.iter().any(|(method, _)| method.needs_memory()) {
         text += &format!(", captions retrieved for {:.1} %", report.coverage * 100.0);
     }
-    format!("{text}\n\n{table}")
+    format!("{text}\n\n{}", trimmed(&table))
 }

@@ -14,7 +14,7 @@ use crate::args::{
 use crate::error::{CliError, Result};
 use crate::files::{print, print_json, stdout_error};
 use crate::progress::bar;
-use crate::table::table;
+use crate::table::{table, trimmed};
 
 /// Skipped things that are listed one by one; the rest are counted.
 const SHOWN: usize = 20;
@@ -145,7 +145,7 @@ fn show(rows: &[(Hit, &str, &str)], args: &SearchArgs) -> Result<()> {
                 let (id, similarity) = (hit.id.to_string(), format!("{:.3}", hit.similarity));
                 table.add_row([id.as_str(), &similarity, caption, path]);
             }
-            print(&table.to_string())
+            print(&trimmed(&table))
         }
     }
 }

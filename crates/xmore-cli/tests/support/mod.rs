@@ -1,0 +1,77 @@
+//! Running the real binary.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What a run left.
+pub struct Run {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A run to be.
+pub struct Xmore(Command);
+
+/// `xmore` with arguments, free of the caller's settings.
+pub fn xmore<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Xmore {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xmore"));
+    command.args(args).stdin(Stdio::null());
+    for name in ["XMORE_HOME", "XMORE_MODEL", "XMORE_MEMORY", "XMORE_THREADS"] {
+        command.env_remove(name);
+    }
+    Xmore(command)
+}
+
+#[allow(dead_code, reason = "each test file uses its part")]
+impl Xmore {
+    /// With this cache folder.
+    pub fn home(self, home: &Path) -> Self {
+        self.env("XMORE_HOME", home)
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
+    /// Runs it to its end; death by a signal is a failure.
+    #[track_caller]
+    pub fn run(mut self) -> Run {
+        let output = self.0.output().expect("the binary was built");
+        Run {
+            code: output.status.code().expect("it ended by itself"),
+            stdout: String::from_utf8(output.stdout).expect("UTF-8 on stdout"),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Runs it and expects success; returns stdout.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        let run = self.run();
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.stdout
+    }
+
+    /// Runs it and expects failure with that code; returns stderr.
+    #[track_caller]
+    pub fn fails(self, code: i32) -> String {
+        let run = self.run();
+        assert_eq!(run.code, code, "stdout: {}\nstderr: {}", run.stdout, run.stderr);
+        assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
+        run.stderr
+    }
+}
+
+/// A file or folder of the committed fixtures of xmore-clip.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../xmore-clip/tests/fixtures").join(name)
+}
+
+/// `--model local-dir:…` of the tiny model with random weights.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub fn tiny_model() -> String {
+    format!("--model=local-dir:{}", fixture("tiny").display())
+}
