@@ -270,10 +270,14 @@ fn check(config: &ModelConfig, path: &Path) -> Result<()> {
     }
     let stages = arch.vision_cfg.stages.iter().flatten();
     for stage in stages {
-        let sane = |n: usize, max: usize| (1..=max).contains(&n);
-        if !(sane(stage.repeats, 64) && sane(stage.kernel, 15) && sane(stage.stride, 4))
-            || !(sane(stage.expand, 16) && sane(stage.channels, 8192))
-        {
+        let limits = [
+            (stage.repeats, 64),
+            (stage.kernel, 15),
+            (stage.stride, 4),
+            (stage.expand, 16),
+            (stage.channels, 8192),
+        ];
+        if limits.iter().any(|&(n, max)| !(1..=max).contains(&n)) {
             return fail(format!("stage {stage:?} has a number out of range"));
         }
     }
