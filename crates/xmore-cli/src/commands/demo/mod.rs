@@ -73,14 +73,10 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
         Some(set) => set,
         None => PairSet::stamps(&xmore::fetch::stamps::fetch(&progress::fetch_progress())?)?,
     };
-    eprintln!(
-        "{} pairs with {} labels from {}{}",
-        set.pairs.len(),
-        set.labels.names().len(),
-        set.dir.display(),
-        if set.skipped.is_empty() { String::new() } else { format!(", {} left out:", set.skipped.len()) }
-    );
-    let told = list_skipped(&set.skipped);
+    let (pairs, labels) = (set.pairs.len(), set.labels.names().len());
+    eprintln!("{pairs} pairs with {labels} labels from {}", set.dir.display());
+    let told = set.skipped.len();
+    list_skipped(&set.skipped);
 
     let settings = Settings { k: args.k, splits: args.splits, seed: args.seed };
     let findings = experiment::run(set, &model, settings)?;
@@ -96,10 +92,13 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     stdout.write_all(text.as_bytes()).map_err(|e| io_error("write to", Path::new("standard output"), e))
 }
 
-/// Tells what is left out, and how many things those are.
-fn list_skipped(skipped: &[String]) -> usize {
-    skipped.iter().for_each(|what| eprintln!("  left out: {what}"));
-    skipped.len()
+/// Tells what is left out; of many things the first. The report has them all.
+fn list_skipped(skipped: &[String]) {
+    const SHOWN: usize = 10;
+    skipped.iter().take(SHOWN).for_each(|what| eprintln!("left out: {what}"));
+    if skipped.len() > SHOWN {
+        eprintln!("left out: {} more, listed in the report", skipped.len() - SHOWN);
+    }
 }
 
 /// Makes the report's folder; returns the report's absolute path.

@@ -78,7 +78,8 @@ fn write_table(out: &mut String, findings: &Findings, changes: &[Change], report
     let splits = findings.runs.len();
     writeln!(
         out,
-        "Top-1 accuracy over {splits} random split(s): {} pairs in memory, {} photos asked about, {} labels, K = {}",
+        "Top-1 accuracy, {splits} random split{}: {} pairs in memory, {} photos asked about, {} labels, K = {}",
+        if splits == 1 { "" } else { "s" },
         findings.runs[0].memory.len(),
         findings.runs[0].queries.len(),
         findings.set.labels.names().len(),
@@ -111,7 +112,7 @@ fn write_table(out: &mut String, findings: &Findings, changes: &[Change], report
 
 fn methods(findings: &Findings) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY_CONDENSED);
+    table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header(["method", "accuracy", "gain over zero-shot", "without same captions"]);
     let strict = findings.strict_figures();
     for (method, f) in findings.figures().0 {
@@ -171,8 +172,10 @@ fn explain(out: &mut String, number: usize, findings: &Findings, change: &Change
     )?;
     let evidence = change.evidence;
     writeln!(out, "  captions (cosine with the picture, label voted for):")?;
-    for (caption, &vote) in evidence.retrieved.iter().zip(&evidence.votes).take(TOP_CAPTIONS) {
-        writeln!(out, "    {:+.3}  {:<16} {}", caption.similarity, set.label(vote), caption.caption)?;
+    let shown = || evidence.retrieved.iter().zip(&evidence.votes).take(TOP_CAPTIONS);
+    let width = shown().map(|(_, &vote)| set.label(vote).chars().count()).max().unwrap_or(0);
+    for (caption, &vote) in shown() {
+        writeln!(out, "    {:+.3}  {:<width$}  {}", caption.similarity, set.label(vote), caption.caption)?;
     }
     match evidence.retrieved.len().saturating_sub(TOP_CAPTIONS) {
         0 => Ok(()),

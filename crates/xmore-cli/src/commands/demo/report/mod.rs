@@ -45,6 +45,7 @@ pub(super) fn page(findings: &Findings) -> Result<Markup> {
                     @if changes.is_empty() { p { "Captions changed no answer." } }
                 }
                 (all_changes(findings, &pictures, &changes)?)
+                (labels(findings, &pictures)?)
                 (measured(findings))
                 (licences(findings))
             } }
@@ -70,7 +71,7 @@ fn introduction(findings: &Findings, figures: &Figures, changes: &[Change]) -> M
                 div { dt { "picture alone" } dd { (percent(zero_shot.acc1_mean, None)) } }
                 div { dt { "with captions (xmore)" } dd { (percent(xmore.acc1_mean, None)) } }
                 div { dt { "gain, in points" } dd { (points(xmore.gain_mean, xmore.gain_std)) } }
-                div { dt { "changed answers" } dd { (tally.better) " better, " (tally.worse) " worse" } }
+                div { dt { "answers changed to right / to wrong" } dd { (tally.better) " / " (tally.worse) } }
             }
         }
     }
@@ -80,10 +81,13 @@ fn accuracy_table(findings: &Findings, figures: &Figures) -> Markup {
     let strict = findings.strict_figures();
     html! {
         div.scroll { table.figures {
-            caption { "Top-1 accuracy, mean ± sample standard deviation over " (findings.runs.len()) " random splits; gain in points" }
+            caption {
+                "Top-1 accuracy, mean"
+                @if findings.runs.len() > 1 { " ± sample standard deviation over " (findings.runs.len()) " random splits" }
+                "; gain over zero-shot in points"
+            }
             thead { tr {
                 th scope="col" { "method" }
-                th scope="col" { "what it looks at" }
                 th scope="col" { "accuracy" }
                 th scope="col" { "gain" }
                 th scope="col" { "without same captions" }
@@ -91,8 +95,7 @@ fn accuracy_table(findings: &Findings, figures: &Figures) -> Markup {
             tbody {
                 @for (method, f) in &figures.0 {
                     tr {
-                        th scope="row" { (method.name()) }
-                        td { (description(*method)) }
+                        th scope="row" { (method.name()) span.what { (description(*method)) } }
                         td.number { (percent(f.acc1_mean, f.acc1_std)) }
                         td.number { @if *method == Method::ZeroShot { "–" } @else { (points(f.gain_mean, f.gain_std)) } }
                         td.number {
@@ -184,13 +187,35 @@ fn all_changes(findings: &Findings, pictures: &Pictures, changes: &[Change]) -> 
     })
 }
 
+/// One picture of each label, so that a reader sees what was asked.
+fn labels(findings: &Findings, pictures: &Pictures) -> Result<Markup> {
+    let set = &findings.set;
+    Ok(html! {
+        section {
+            h2 { "The " (set.labels.names().len()) " labels" }
+            ul.gallery {
+                @for (label, name) in set.labels.names().iter().enumerate() {
+                    @let mut of_label = (0..set.pairs.len()).filter(|&i| set.pairs[i].label == label);
+                    @if let Some(first) = of_label.next() {
+                        li {
+                            (pictures.img(first)?)
+                            p { strong { (name) } }
+                            p.fine { (of_label.count() + 1) " pairs" }
+                        }
+                    }
+                }
+            }
+        }
+    })
+}
+
 fn measured(findings: &Findings) -> Markup {
     let set = &findings.set;
     html! {
         section {
             h2 { "How it was measured" }
             ul {
-                li { (set.pairs.len()) " pairs with " (set.labels.names().len()) " labels: " (set.labels.names().join(", ")) "." }
+                li { (set.pairs.len()) " pairs with " (set.labels.names().len()) " labels." }
                 li {
                     (findings.runs.len()) " random splits, seeds " (findings.seed) " to " (findings.runs[findings.runs.len() - 1].seed)
                     ": 75 % of the pairs are remembered, the pictures of the other 25 % are asked about. A label takes part only through the prompt “"
