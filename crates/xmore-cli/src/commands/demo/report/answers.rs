@@ -29,8 +29,7 @@ pub(super) fn explained(findings: &Findings, pictures: &Pictures, change: &Chang
                     p.fine {
                         (set.pairs[change.pair].name) ", split " (change.run.seed) ". Its own caption (not shown to the model): “"
                         (set.pairs[change.pair].caption) "”"
-                        @if change.own_caption { ", which another pair in memory has too" }
-                        "."
+                        @if change.own_caption { ", which a pair in memory has too" }
                     }
                 }
             }

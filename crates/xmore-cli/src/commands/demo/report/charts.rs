@@ -57,7 +57,7 @@ pub(super) fn lines(sweep: &[(usize, Figures)]) -> Markup {
     let (low, high) = (ticks[0], ticks[ticks.len() - 1]);
     let x = |i: usize| LEFT + (WIDTH - LEFT - RIGHT) * i as f64 / (sweep.len() - 1).max(1) as f64;
     let y = |value: f64| TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low);
-    let ends: Vec<f64> = shown.iter().map(|&m| y(means(m).last().unwrap_or(low))).collect();
+    let ends: Vec<f64> = shown.iter().map(|&m| y(means(m).next_back().unwrap_or(low))).collect();
     html! {
         svg.lines viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img"
             aria-label="Accuracy over the number of captions K; the table below has the figures" {
