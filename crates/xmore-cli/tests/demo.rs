@@ -71,6 +71,10 @@ fn own_pairs_give_figures_and_a_report_that_needs_nothing_else() {
         );
         assert!(figures["acc1_std"].as_f64().unwrap() >= 0.0);
     }
+    // A tenth of 14 pairs in memory is less than the 4 captions asked for.
+    assert_eq!(result["neighbours"], 4);
+    assert_eq!(result["k_sweep"].as_array().unwrap().len(), 4);
+    assert_eq!(result["neighbour_sweep"][0]["neighbours"], 8);
     let skipped = result["skipped"].to_string();
     assert!(skipped.contains("broken.png") && skipped.contains("rare"), "{skipped}");
     assert_eq!(run(), result);
@@ -130,6 +134,8 @@ fn mistakes_are_told_before_any_work() {
     assert!(message.contains("at least two sub-folders"), "{message}");
     let message = refused(pairs.path(), &report, &["-k", "0"]);
     assert!(message.contains("k is 0"), "{message}");
+    let message = refused(pairs.path(), &report, &["--neighbours", "15"]);
+    assert!(message.contains("k is 16, but only 15"), "{message}");
     let message = refused(pairs.path(), &report, &["--splits", "0"]);
     assert!(message.contains("--splits"), "{message}");
     let message = refused(pairs.path(), out.path(), &[]);

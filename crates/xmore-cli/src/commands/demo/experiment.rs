@@ -18,6 +18,15 @@ use crate::progress;
 /// Numbers of captions of the sweep.
 const SWEEP: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 
+/// Numbers of neighbours of the other sweep; the last is the paper's.
+const NEIGHBOURS: [usize; 5] = [8, 16, 32, 64, PAPER_NEIGHBOURS];
+
+/// What the paper looks at, of 400 million pairs.
+pub(super) const PAPER_NEIGHBOURS: usize = 128;
+
+/// The share of a small memory that is looked at, unless told otherwise.
+const SMALL_SHARE: usize = 10;
+
 /// Captions that are encoded together.
 const TEXT_BATCH: usize = 64;
 
@@ -26,6 +35,8 @@ const TEXT_BATCH: usize = 64;
 pub(super) struct Settings {
     /// Captions kept for each query.
     pub k: usize,
+    /// Pairs looked at for each query; by the size of the memory if not given.
+    pub neighbours: Option<usize>,
     /// Number of splits.
     pub splits: u64,
     /// Seed of the first split; the next ones have the next numbers.
@@ -33,10 +44,12 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The paper's neighbours, or as many as are to be kept.
-    pub fn retrieval(k: usize) -> RetrievalOptions {
-        let default = RetrievalOptions::default();
-        RetrievalOptions { k, neighbours: default.neighbours.max(k) }
+    /// Without a number given: the paper's neighbours, at most a tenth of the memory, at least as many as are to be kept. The nearest 128 of
+    /// two hundred pairs are no longer similar pictures: the first stage would choose nothing.
+    pub fn retrieval(&self, memory: usize) -> RetrievalOptions {
+        let neighbours =
+            self.neighbours.unwrap_or_else(|| PAPER_NEIGHBOURS.min(memory / SMALL_SHARE).max(self.k));
+        RetrievalOptions { k: self.k, neighbours }
     }
 }
 
@@ -58,11 +71,12 @@ pub(super) fn run(set: PairSet, model: &NamedModel, settings: Settings) -> Resul
     let bar = progress::bar(settings.splits, "splits");
     let mut runs = Vec::new();
     for i in 0..settings.splits {
-        runs.push(experiment.split(settings.seed.wrapping_add(i), settings.k)?);
+        runs.push(experiment.split(settings.seed.wrapping_add(i), settings)?);
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(Findings { set, model: model.identity(), k: settings.k, seed: settings.seed, runs })
+    let neighbours = settings.retrieval(runs[0].memory.len()).neighbours;
+    Ok(Findings { set, model: model.identity(), k: settings.k, neighbours, seed: settings.seed, runs })
 }
 
 fn encode(set: PairSet, model: &NamedModel) -> Result<(PairSet, Encoded)> {
@@ -94,34 +108,40 @@ struct Experiment<'a> {
 }
 
 impl Experiment<'_> {
-    fn split(&self, seed: u64, k: usize) -> Result<SplitRun> {
+    fn split(&self, seed: u64, settings: Settings) -> Result<SplitRun> {
         let Split { memory, queries } = Split::random(self.set.pairs.len(), seed);
+        let retrieval = settings.retrieval(memory.len());
         let caption = |i: &usize| self.set.pairs[*i].caption.as_str();
         let remembered: HashSet<&str> = memory.iter().map(caption).collect();
         let asked: HashSet<&str> = queries.iter().map(caption).collect();
         let own_caption = queries.iter().map(|i| remembered.contains(caption(i))).collect();
         let strict: Vec<usize> = memory.iter().copied().filter(|i| !asked.contains(caption(i))).collect();
 
-        let (evidence, sweep) = self.remembering(&memory, |stored| {
-            let evidence = self.ask(stored, &queries, k)?;
-            let mut sweep = Vec::new();
-            for k in sweep_for(memory.len()) {
-                sweep.push((k, self.accuracies(&self.ask(stored, &queries, k)?, &queries)?));
+        let (evidence, sweep, neighbour_sweep) = self.remembering(&memory, |stored| {
+            let measured =
+                |options: RetrievalOptions| self.accuracies(&self.ask(stored, &queries, options)?, &queries);
+            let (mut sweep, mut neighbour_sweep) = (Vec::new(), Vec::new());
+            for k in SWEEP.into_iter().filter(|&k| k <= memory.len()) {
+                let options = RetrievalOptions { k, neighbours: retrieval.neighbours.max(k) };
+                sweep.push((k, measured(options)?));
             }
-            Ok((evidence, sweep))
+            for neighbours in neighbours_for(retrieval.k, memory.len()) {
+                neighbour_sweep.push((neighbours, measured(RetrievalOptions { neighbours, ..retrieval })?));
+            }
+            Ok((self.ask(stored, &queries, retrieval)?, sweep, neighbour_sweep))
         })?;
-        let strict_accuracies =
-            match strict.len() {
-                0 => None,
-                _ => Some(self.remembering(&strict, |stored| {
-                    self.accuracies(&self.ask(stored, &queries, k)?, &queries)
-                })?),
-            };
+        let strict_accuracies = match strict.len() {
+            0 => None,
+            _ => Some(self.remembering(&strict, |stored| {
+                self.accuracies(&self.ask(stored, &queries, retrieval)?, &queries)
+            })?),
+        };
         Ok(SplitRun {
             seed,
             accuracies: self.accuracies(&evidence, &queries)?,
             strict: strict_accuracies,
             sweep,
+            neighbour_sweep,
             memory,
             queries,
             evidence,
@@ -146,8 +166,8 @@ impl Experiment<'_> {
         then(&Memory::open(folder.path())?)
     }
 
-    fn ask(&self, memory: &Memory, queries: &[usize], k: usize) -> Result<Vec<Evidence>> {
-        let options = ClassifierOptions { retrieval: Settings::retrieval(k), ..Default::default() };
+    fn ask(&self, memory: &Memory, queries: &[usize], retrieval: RetrievalOptions) -> Result<Vec<Evidence>> {
+        let options = ClassifierOptions { retrieval, ..Default::default() };
         let classifier = Classifier::new(self.model, self.set.labels.clone(), Some(memory), &options)?;
         let images = &self.encoded.images;
         let rows: Vec<f32> = queries.iter().flat_map(|&i| images.row(i)).copied().collect();
@@ -165,9 +185,9 @@ impl Experiment<'_> {
     }
 }
 
-/// The numbers of captions that a memory of `pairs` can tell apart.
-fn sweep_for(pairs: usize) -> impl Iterator<Item = usize> {
-    SWEEP.into_iter().filter(move |&k| k <= pairs)
+/// The numbers of neighbours that K captions and a memory of `pairs` leave.
+fn neighbours_for(k: usize, pairs: usize) -> impl Iterator<Item = usize> {
+    NEIGHBOURS.into_iter().filter(move |&n| k <= n && n <= pairs)
 }
 
 #[cfg(test)]
@@ -175,14 +195,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sweep_ends_with_the_memory() {
-        assert_eq!(sweep_for(6).collect::<Vec<_>>(), [1, 2, 4]);
-        assert_eq!(sweep_for(600).count(), SWEEP.len());
+    fn neighbours_follow_the_memory_unless_told() {
+        let neighbours = |k, neighbours, memory| {
+            Settings { k, neighbours, splits: 1, seed: 0 }.retrieval(memory).neighbours
+        };
+        assert_eq!(neighbours(16, None, 30_000), PAPER_NEIGHBOURS);
+        assert_eq!(neighbours(16, None, 208), 20);
+        assert_eq!(neighbours(16, None, 50), 16);
+        assert_eq!(neighbours(300, None, 30_000), 300);
+        assert_eq!(neighbours(16, Some(128), 50), 128);
+        assert_eq!(RetrievalOptions::default().neighbours, PAPER_NEIGHBOURS);
     }
 
     #[test]
-    fn more_captions_than_the_paper_s_neighbours_widen_the_search() {
-        assert_eq!(Settings::retrieval(16), RetrievalOptions { k: 16, neighbours: 128 });
-        assert_eq!(Settings::retrieval(300), RetrievalOptions { k: 300, neighbours: 300 });
+    fn the_sweep_keeps_within_the_memory() {
+        assert_eq!(neighbours_for(16, 100).collect::<Vec<_>>(), [16, 32, 64]);
+        assert_eq!(neighbours_for(300, 10_000).count(), 0);
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct SplitRun {
     pub strict: Option<Accuracies>,
     /// For several numbers of captions.
     pub sweep: Vec<(usize, Accuracies)>,
+    /// For several numbers of neighbours; may be empty.
+    pub neighbour_sweep: Vec<(usize, Accuracies)>,
 }
 
 /// All of it.
@@ -35,6 +37,8 @@ pub(super) struct Findings {
     pub set: PairSet,
     pub model: ModelIdentity,
     pub k: usize,
+    /// Pairs looked at for each query.
+    pub neighbours: usize,
     pub seed: u64,
     pub runs: Vec<SplitRun>,
 }
@@ -153,8 +157,23 @@ impl Findings {
 
     /// Figures for each number of captions.
     pub fn sweep(&self) -> Vec<(usize, Figures)> {
-        let ks = self.runs[0].sweep.iter().map(|(k, _)| *k).enumerate();
-        ks.map(|(i, k)| (k, Figures::of(&self.runs.iter().map(|run| &run.sweep[i].1).collect::<Vec<_>>())))
+        self.over(|run| &run.sweep)
+    }
+
+    /// Figures for each number of neighbours.
+    pub fn neighbour_sweep(&self) -> Vec<(usize, Figures)> {
+        self.over(|run| &run.neighbour_sweep)
+    }
+
+    fn over<'a>(
+        &'a self,
+        sweep: impl Fn(&'a SplitRun) -> &'a [(usize, Accuracies)],
+    ) -> Vec<(usize, Figures)> {
+        let values = sweep(&self.runs[0]).iter().map(|(value, _)| *value).enumerate();
+        values
+            .map(|(i, value)| {
+                (value, Figures::of(&self.runs.iter().map(|run| &sweep(run)[i].1).collect::<Vec<_>>()))
+            })
             .collect()
     }
 
@@ -253,6 +272,7 @@ mod tests {
             accuracies: vec![],
             strict: None,
             sweep: vec![],
+            neighbour_sweep: vec![],
         }
     }
 

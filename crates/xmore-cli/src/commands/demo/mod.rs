@@ -36,6 +36,9 @@ pub(crate) struct DemoArgs {
     /// Captions kept for each photo
     #[arg(short, default_value_t = 16)]
     k: usize,
+    /// Pairs looked at for each photo [default: 128 as in the paper, but at most a tenth of the memory]
+    #[arg(long, value_name = "N")]
+    neighbours: Option<usize>,
     /// Number of random splits
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
     splits: u64,
@@ -61,7 +64,8 @@ enum Format {
 /// Runs the demo.
 pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     // What can be wrong without any work is found before minutes of it.
-    Settings::retrieval(args.k).check()?;
+    let settings = Settings { k: args.k, neighbours: args.neighbours, splits: args.splits, seed: args.seed };
+    settings.retrieval(0).check()?;
     let output = prepare_output(&args.output)?;
     let own = args.pairs.as_deref().map(PairSet::folder).transpose()?;
 
@@ -78,7 +82,6 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let told = set.skipped.len();
     list_skipped(&set.skipped);
 
-    let settings = Settings { k: args.k, splits: args.splits, seed: args.seed };
     let findings = experiment::run(set, &model, settings)?;
     list_skipped(&findings.set.skipped[told..]);
     let page = report::page(&findings)?;

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use xmore::Method;
 
+use super::experiment::PAPER_NEIGHBOURS;
 use super::findings::{Change, Figures, Findings, Tally, Turn, examples, tally};
 use crate::error::Result;
 
@@ -25,25 +26,32 @@ struct Json<'a> {
     skipped: &'a [String],
     model: &'a str,
     k: usize,
+    neighbours: usize,
     methods: Figures,
     /// With memories without any pair whose caption is a query's.
     methods_without_own_captions: Option<Figures>,
     /// Queries whose very caption is in memory.
     queries_with_own_caption: usize,
     changed: Tally,
-    k_sweep: Vec<Sweep>,
+    k_sweep: Vec<BySize>,
+    neighbour_sweep: Vec<BySize>,
     report: &'a Path,
 }
 
+/// Figures for one K, or for one number of neighbours.
 #[derive(Serialize)]
-struct Sweep {
-    k: usize,
+struct BySize {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    neighbours: Option<usize>,
     methods: Figures,
 }
 
 /// The findings as JSON.
 pub(super) fn json(findings: &Findings, report: &Path) -> Result<String> {
-    let sweep = findings.sweep().into_iter().map(|(k, methods)| Sweep { k, methods });
+    let of_k = |(k, methods)| BySize { k: Some(k), neighbours: None, methods };
+    let of_neighbours = |(n, methods)| BySize { k: None, neighbours: Some(n), methods };
     let json = Json {
         splits: findings.runs.len(),
         seed: findings.seed,
@@ -53,11 +61,13 @@ pub(super) fn json(findings: &Findings, report: &Path) -> Result<String> {
         skipped: &findings.set.skipped,
         model: &findings.model.name,
         k: findings.k,
+        neighbours: findings.neighbours,
         methods: findings.figures(),
         methods_without_own_captions: findings.strict_figures(),
         queries_with_own_caption: findings.own_captions(),
         changed: tally(&findings.changes()?),
-        k_sweep: sweep.collect(),
+        k_sweep: findings.sweep().into_iter().map(of_k).collect(),
+        neighbour_sweep: findings.neighbour_sweep().into_iter().map(of_neighbours).collect(),
         report,
     };
     let text = serde_json::to_string_pretty(&json).map_err(std::io::Error::from);
@@ -96,6 +106,16 @@ fn write_table(out: &mut String, findings: &Findings, changes: &[Change], report
         findings.queries()
     )?;
     writeln!(out, "column is with a memory from which all such pairs are taken out.")?;
+    write!(out, "Captions are those of the {} nearest pairs", findings.neighbours)?;
+    let paper = findings.neighbour_sweep().into_iter().find(|(n, _)| *n == PAPER_NEIGHBOURS);
+    match paper.filter(|_| findings.neighbours != PAPER_NEIGHBOURS) {
+        Some((n, figures)) => {
+            let f = figures.get(Method::Xmore);
+            let accuracy = percent(f.acc1_mean, f.acc1_std);
+            writeln!(out, "; with {n}, which the paper takes of 400 million, xmore has {accuracy}.")?;
+        }
+        None => writeln!(out, ".")?,
+    }
     let Tally { better, worse, still_wrong } = tally(changes);
     writeln!(
         out,

@@ -7,7 +7,7 @@ mod pictures;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use xmore::{DEFAULT_TEMPLATE, Method};
 
-use super::experiment::Settings;
+use super::experiment::PAPER_NEIGHBOURS;
 use super::findings::{Change, Figures, Findings, Turn, examples, tally};
 use super::text::{percent, points};
 use crate::error::Result;
@@ -127,30 +127,47 @@ fn description(method: Method) -> &'static str {
 
 fn sweep(findings: &Findings) -> Markup {
     let sweep = findings.sweep();
-    let shown = [Method::Captions, Method::Equal, Method::Xmore];
+    let neighbours = findings.neighbour_sweep();
     html! {
         section {
             h2 { "How many captions" }
             (charts::lines(&sweep))
-            div.scroll { table.figures {
-                caption { "Top-1 accuracy for each number of captions kept" }
-                thead { tr {
-                    th scope="col" { "K" }
-                    @for method in shown { th scope="col" { (method.name()) } }
-                } }
-                tbody {
-                    @for (k, figures) in &sweep {
-                        tr {
-                            th scope="row" { (k) }
-                            @for method in shown {
-                                @let f = figures.get(method);
-                                td.number { (percent(f.acc1_mean, f.acc1_std)) }
-                            }
+            (sweep_table("Top-1 accuracy for each number of captions kept", "K", &sweep))
+            @if !neighbours.is_empty() {
+                h3 { "Of how many neighbours" }
+                p {
+                    "Captions are chosen among those of the pairs with the most similar pictures. The paper takes " (PAPER_NEIGHBOURS)
+                    " of 400 million"
+                    @if findings.neighbours < PAPER_NEIGHBOURS { "; of a small memory so many would be no neighbours any more" }
+                    ". The figures above are with " (findings.neighbours) "; these are with other numbers, at K = " (findings.k) "."
+                }
+                (sweep_table("Top-1 accuracy for each number of neighbours", "neighbours", &neighbours))
+            }
+        }
+    }
+}
+
+fn sweep_table(caption: &str, what: &str, sweep: &[(usize, Figures)]) -> Markup {
+    let shown = [Method::Captions, Method::Equal, Method::Xmore];
+    html! {
+        div.scroll { table.figures {
+            caption { (caption) }
+            thead { tr {
+                th scope="col" { (what) }
+                @for method in shown { th scope="col" { (method.name()) } }
+            } }
+            tbody {
+                @for (value, figures) in sweep {
+                    tr {
+                        th scope="row" { (value) }
+                        @for method in shown {
+                            @let f = figures.get(method);
+                            td.number { (percent(f.acc1_mean, f.acc1_std)) }
                         }
                     }
                 }
-            } }
-        }
+            }
+        } }
     }
 }
 
@@ -222,7 +239,7 @@ fn measured(findings: &Findings) -> Markup {
                     (DEFAULT_TEMPLATE.replace("{}", "label")) "”; nothing is trained here, and no label of a pair in memory is used."
                 }
                 li {
-                    "Retrieval: the " (Settings::retrieval(findings.k).neighbours) " pairs with the most similar pictures, duplicate captions dropped, "
+                    "Retrieval: the " (findings.neighbours) " pairs with the most similar pictures, duplicate captions dropped, "
                     "the " (findings.k) " captions closest to the picture kept (K = " (findings.k) ")."
                 }
                 li { "Model: " code { (findings.model.name) } " (SHA-256 " code { (findings.model.sha256.chars().take(12).collect::<String>()) } "…)." }
