@@ -132,7 +132,10 @@ fn sweep(findings: &Findings) -> Markup {
         section {
             h2 { "How many captions" }
             (charts::lines(&sweep))
-            (sweep_table("Top-1 accuracy for each number of captions kept", "K", &sweep))
+            @let caption = format!(
+                "Top-1 accuracy for each number of captions kept, of {} neighbours or as many as are kept", findings.neighbours
+            );
+            (sweep_table(&caption, "K", &sweep))
             @if !neighbours.is_empty() {
                 h3 { "Of how many neighbours" }
                 p {
