@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use crate::commands::demo::DemoArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use xmore::{ClassifierOptions, DEFAULT_TEMPLATE, LITE, Method, RetrievalOptions, Template, XmoreError};
 
@@ -25,6 +26,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    // Its documentation is `DemoArgs`'.
+    Demo(DemoArgs),
     /// Name what is in photos, choosing between labels
     Classify(ClassifyArgs),
     /// Measure the methods' accuracy on labelled photos (one folder for each class)

@@ -1,6 +1,7 @@
 //! One module for each command, each with its `run`.
 
 pub(crate) mod classify;
+pub(crate) mod demo;
 pub(crate) mod embed;
 pub(crate) mod eval;
 pub(crate) mod memory;

@@ -1,0 +1,215 @@
+//! The demo's measurement: everything encoded once, then each split remembered, asked and counted.
+
+use std::collections::HashSet;
+
+use xmore::{
+    Classifier, ClassifierOptions, Evidence, Method, NamedModel, RetrievalOptions, encode_files, evaluate,
+};
+use xmore_clip::Embeddings;
+use xmore_memory::Memory;
+use xmore_memory::store::MemoryWriter;
+
+use super::findings::{Accuracies, Findings, SplitRun};
+use super::pairs::{Pair, PairSet};
+use super::splits::Split;
+use crate::error::{CliError, Result};
+use crate::progress;
+
+/// Numbers of captions of the sweep.
+const SWEEP: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
+
+/// Numbers of neighbours of the other sweep; the last is the paper's.
+const NEIGHBOURS: [usize; 5] = [8, 16, 32, 64, PAPER_NEIGHBOURS];
+
+/// What the paper looks at, of 400 million pairs.
+pub(super) const PAPER_NEIGHBOURS: usize = 128;
+
+/// The share of a small memory that is looked at, unless told otherwise.
+const SMALL_SHARE: usize = 10;
+
+/// Captions that are encoded together.
+const TEXT_BATCH: usize = 64;
+
+/// What the user may choose.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    /// Captions kept for each query.
+    pub k: usize,
+    /// Pairs looked at for each query; by the size of the memory if not given.
+    pub neighbours: Option<usize>,
+    /// Number of splits.
+    pub splits: u64,
+    /// Seed of the first split; the next ones have the next numbers.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// Without a number given: the paper's neighbours, at most a tenth of the memory, at least as many as are to be kept. The nearest 128 of
+    /// two hundred pairs are no longer similar pictures: the first stage would choose nothing.
+    pub fn retrieval(&self, memory: usize) -> RetrievalOptions {
+        let neighbours =
+            self.neighbours.unwrap_or_else(|| PAPER_NEIGHBOURS.min(memory / SMALL_SHARE).max(self.k));
+        RetrievalOptions { k: self.k, neighbours }
+    }
+}
+
+/// The pairs with their embeddings, row for row.
+struct Encoded {
+    images: Embeddings,
+    texts: Embeddings,
+}
+
+/// Measures all methods on all splits.
+pub(super) fn run(set: PairSet, model: &NamedModel, settings: Settings) -> Result<Findings> {
+    let (set, encoded) = encode(set, model)?;
+    // Zero-shot with 80 templates needs no memory: asked once, for all pictures.
+    let options = ClassifierOptions { with_templates_method: true, ..Default::default() };
+    let without_memory =
+        Classifier::new(model, set.labels.clone(), None, &options)?.evidence(&encoded.images)?;
+    let experiment = Experiment { set: &set, encoded: &encoded, model, without_memory: &without_memory };
+
+    let bar = progress::bar(settings.splits, "splits");
+    let mut runs = Vec::new();
+    for i in 0..settings.splits {
+        runs.push(experiment.split(settings.seed.wrapping_add(i), settings)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let neighbours = settings.retrieval(runs[0].memory.len()).neighbours;
+    Ok(Findings { set, model: model.identity(), k: settings.k, neighbours, seed: settings.seed, runs })
+}
+
+fn encode(set: PairSet, model: &NamedModel) -> Result<(PairSet, Encoded)> {
+    let files: Vec<_> = set.pairs.iter().map(|pair| pair.image.clone()).collect();
+    let bar = progress::bar(files.len() as u64, "pictures");
+    let encoded = encode_files(model, &files, &mut |done| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
+    let unreadable = encoded.failed.iter().map(|(_, error)| error.to_string()).collect();
+    let set = set.keeping(&encoded.kept, unreadable)?;
+
+    let bar = progress::bar(set.pairs.len() as u64, "captions");
+    let mut rows = Vec::with_capacity(set.pairs.len() * model.dim());
+    for batch in set.pairs.chunks(TEXT_BATCH) {
+        let captions: Vec<&str> = batch.iter().map(|pair| pair.caption.as_str()).collect();
+        rows.extend_from_slice(model.encode_texts(&captions)?.embeddings.as_slice());
+        bar.inc(batch.len() as u64);
+    }
+    bar.finish_and_clear();
+    let texts = Embeddings::new(rows, model.dim());
+    Ok((set, Encoded { images: encoded.embeddings, texts }))
+}
+
+struct Experiment<'a> {
+    set: &'a PairSet,
+    encoded: &'a Encoded,
+    model: &'a NamedModel,
+    /// For each pair the evidence of its picture alone, with both kinds of prompts.
+    without_memory: &'a [Evidence],
+}
+
+impl Experiment<'_> {
+    fn split(&self, seed: u64, settings: Settings) -> Result<SplitRun> {
+        let Split { memory, queries } = Split::random(self.set.pairs.len(), seed);
+        let retrieval = settings.retrieval(memory.len());
+        let caption = |i: &usize| self.set.pairs[*i].caption.as_str();
+        let remembered: HashSet<&str> = memory.iter().map(caption).collect();
+        let asked: HashSet<&str> = queries.iter().map(caption).collect();
+        let own_caption = queries.iter().map(|i| remembered.contains(caption(i))).collect();
+        let strict: Vec<usize> = memory.iter().copied().filter(|i| !asked.contains(caption(i))).collect();
+
+        let (evidence, sweep, neighbour_sweep) = self.remembering(&memory, |stored| {
+            let measured =
+                |options: RetrievalOptions| self.accuracies(&self.ask(stored, &queries, options)?, &queries);
+            let (mut sweep, mut neighbour_sweep) = (Vec::new(), Vec::new());
+            for k in SWEEP.into_iter().filter(|&k| k <= memory.len()) {
+                let options = RetrievalOptions { k, neighbours: retrieval.neighbours.max(k) };
+                sweep.push((k, measured(options)?));
+            }
+            for neighbours in neighbours_for(retrieval.k, memory.len()) {
+                neighbour_sweep.push((neighbours, measured(RetrievalOptions { neighbours, ..retrieval })?));
+            }
+            Ok((self.ask(stored, &queries, retrieval)?, sweep, neighbour_sweep))
+        })?;
+        let strict_accuracies = match strict.len() {
+            0 => None,
+            _ => Some(self.remembering(&strict, |stored| {
+                self.accuracies(&self.ask(stored, &queries, retrieval)?, &queries)
+            })?),
+        };
+        Ok(SplitRun {
+            seed,
+            accuracies: self.accuracies(&evidence, &queries)?,
+            strict: strict_accuracies,
+            sweep,
+            neighbour_sweep,
+            memory,
+            queries,
+            evidence,
+            own_caption,
+        })
+    }
+
+    /// Writes the pairs as a memory, as `xmore memory build` would, and hands it to `then` for as long as it exists.
+    fn remembering<T>(&self, pairs: &[usize], then: impl FnOnce(&Memory) -> Result<T>) -> Result<T> {
+        let folder = tempfile::Builder::new().prefix("xmore-demo-").tempdir();
+        let folder = folder.map_err(|source| CliError::Io {
+            action: "create a temporary folder in",
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        let mut writer = MemoryWriter::create(folder.path(), self.model.identity())?;
+        for &i in pairs {
+            let Pair { name, caption, .. } = &self.set.pairs[i];
+            writer.push(name, caption, self.encoded.images.row(i), self.encoded.texts.row(i))?;
+        }
+        writer.finish()?;
+        then(&Memory::open(folder.path())?)
+    }
+
+    fn ask(&self, memory: &Memory, queries: &[usize], retrieval: RetrievalOptions) -> Result<Vec<Evidence>> {
+        let options = ClassifierOptions { retrieval, ..Default::default() };
+        let classifier = Classifier::new(self.model, self.set.labels.clone(), Some(memory), &options)?;
+        let images = &self.encoded.images;
+        let rows: Vec<f32> = queries.iter().flat_map(|&i| images.row(i)).copied().collect();
+        let mut evidence = classifier.evidence(&Embeddings::new(rows, images.dim()))?;
+        for (evidence, &i) in evidence.iter_mut().zip(queries) {
+            evidence.templates.clone_from(&self.without_memory[i].templates);
+        }
+        Ok(evidence)
+    }
+
+    fn accuracies(&self, evidence: &[Evidence], queries: &[usize]) -> Result<Accuracies> {
+        let truth: Vec<usize> = queries.iter().map(|&i| self.set.pairs[i].label).collect();
+        let report = evaluate("demo", evidence, &truth, 0, &Method::ALL)?;
+        Ok(report.methods.into_iter().map(|(method, accuracy)| (method, accuracy.acc1)).collect())
+    }
+}
+
+/// The numbers of neighbours that K captions and a memory of `pairs` leave.
+fn neighbours_for(k: usize, pairs: usize) -> impl Iterator<Item = usize> {
+    NEIGHBOURS.into_iter().filter(move |&n| k <= n && n <= pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_follow_the_memory_unless_told() {
+        let neighbours = |k, neighbours, memory| {
+            Settings { k, neighbours, splits: 1, seed: 0 }.retrieval(memory).neighbours
+        };
+        assert_eq!(neighbours(16, None, 30_000), PAPER_NEIGHBOURS);
+        assert_eq!(neighbours(16, None, 208), 20);
+        assert_eq!(neighbours(16, None, 50), 16);
+        assert_eq!(neighbours(300, None, 30_000), 300);
+        assert_eq!(neighbours(16, Some(128), 50), 128);
+        assert_eq!(RetrievalOptions::default().neighbours, PAPER_NEIGHBOURS);
+    }
+
+    #[test]
+    fn the_sweep_keeps_within_the_memory() {
+        assert_eq!(neighbours_for(16, 100).collect::<Vec<_>>(), [16, 32, 64]);
+        assert_eq!(neighbours_for(300, 10_000).count(), 0);
+    }
+}

@@ -1,0 +1,144 @@
+//! `xmore demo`: pairs in, a memory, held-out photos classified by every method, a table and a report out.
+
+mod experiment;
+mod findings;
+mod pairs;
+mod report;
+mod splits;
+mod text;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use xmore::{LITE, NamedModel};
+use xmore_clip::LITE_FILES;
+
+use crate::error::{CliError, Result};
+use crate::progress;
+use experiment::Settings;
+use pairs::PairSet;
+
+/// Compare zero-shot with retrieved captions on held-out photos, and write a report
+///
+/// Fetches the model `lite` and Debian's free tuxpaint stamps (photos with captions), remembers 75 % of the pairs, classifies the other
+/// 25 % with every method, over several random splits.
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// Use your own pairs: a folder with one sub-folder for each label (its name, spaces for underscores), each holding at least 4
+    /// pictures with their captions in .txt files of the same stem
+    #[arg(long, value_name = "DIR")]
+    pairs: Option<PathBuf>,
+    /// Where to write the report: one file, nothing beside it
+    #[arg(short, long, value_name = "FILE", default_value = "xmore-demo.html")]
+    output: PathBuf,
+    /// Captions kept for each photo
+    #[arg(short, default_value_t = 16)]
+    k: usize,
+    /// Pairs looked at for each photo [default: 128 as in the paper, but at most a tenth of the memory]
+    #[arg(long, value_name = "N")]
+    neighbours: Option<usize>,
+    /// Number of random splits
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    splits: u64,
+    /// Seed of the first split; the others have the next numbers
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Model: lite, or a model folder as local-dir:PATH
+    #[arg(long, default_value = LITE)]
+    model: String,
+    /// What to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Table and explained examples
+    Table,
+    /// One object
+    Json,
+}
+
+/// Runs the demo.
+pub(crate) fn run(args: &DemoArgs) -> Result<()> {
+    // What can be wrong without any work is found before minutes of it.
+    let settings = Settings { k: args.k, neighbours: args.neighbours, splits: args.splits, seed: args.seed };
+    settings.retrieval(0).check()?;
+    let output = prepare_output(&args.output)?;
+    let own = args.pairs.as_deref().map(PairSet::folder).transpose()?;
+
+    if args.model == LITE {
+        xmore::fetch::lite::fetch(LITE_FILES, &progress::fetch_progress())?;
+    }
+    let model = NamedModel::open(&args.model)?;
+    let set = match own {
+        Some(set) => set,
+        None => PairSet::stamps(&xmore::fetch::stamps::fetch(&progress::fetch_progress())?)?,
+    };
+    let (pairs, labels) = (set.pairs.len(), set.labels.names().len());
+    eprintln!("{pairs} pairs with {labels} labels from {}", set.dir.display());
+    let told = set.skipped.len();
+    list_skipped(&set.skipped);
+
+    let findings = experiment::run(set, &model, settings)?;
+    list_skipped(&findings.set.skipped[told..]);
+    let page = report::page(&findings)?;
+    fs::write(&output, page.into_string()).map_err(|source| io_error("write", &output, source))?;
+
+    let text = match args.format {
+        Format::Table => text::table(&findings, &output)?,
+        Format::Json => text::json(&findings, &output)?,
+    };
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).map_err(|e| io_error("write to", Path::new("standard output"), e))
+}
+
+/// Tells what is left out; of many things the first. The report has them all.
+fn list_skipped(skipped: &[String]) {
+    const SHOWN: usize = 10;
+    skipped.iter().take(SHOWN).for_each(|what| eprintln!("left out: {what}"));
+    if skipped.len() > SHOWN {
+        eprintln!("left out: {} more, listed in the report", skipped.len() - SHOWN);
+    }
+}
+
+/// Makes the report's folder; returns the report's absolute path.
+fn prepare_output(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path).map_err(|e| io_error("resolve", path, e))?;
+    if path.is_dir() {
+        return Err(CliError::Usage(format!(
+            "--output {}: expected a file, found a folder; name a file in it, such as {}",
+            path.display(),
+            path.join("xmore-demo.html").display()
+        )));
+    }
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(|e| io_error("create the folder", parent, e))?;
+        // Found out now rather than after minutes of work.
+        tempfile::tempfile_in(parent).map_err(|e| io_error("write into", parent, e))?;
+    }
+    Ok(path)
+}
+
+fn io_error(action: &'static str, path: &Path, source: io::Error) -> CliError {
+    CliError::Io { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_s_place_is_checked_and_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = prepare_output(&dir.path().join("new/report.html")).unwrap();
+        assert!(path.is_absolute() && path.parent().unwrap().is_dir());
+        let message = prepare_output(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("found a folder"), "{message}");
+        fs::write(dir.path().join("file"), "").unwrap();
+        let message = prepare_output(&dir.path().join("file/report.html")).unwrap_err().to_string();
+        assert!(message.contains("file"), "{message}");
+    }
+}

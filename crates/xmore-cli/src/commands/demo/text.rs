@@ -1,0 +1,252 @@
+//! The demo's result on standard output: a table with explained examples, or JSON.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use xmore::Method;
+
+use super::experiment::PAPER_NEIGHBOURS;
+use super::findings::{Change, Figures, Findings, Tally, Turn, examples, tally};
+use crate::error::Result;
+
+/// Labels shown of a distribution, and captions of an example.
+const TOP_LABELS: usize = 3;
+const TOP_CAPTIONS: usize = 8;
+
+#[derive(Serialize)]
+struct Json<'a> {
+    splits: usize,
+    seed: u64,
+    pairs: usize,
+    labels: usize,
+    /// Over all splits.
+    queries: usize,
+    skipped: &'a [String],
+    model: &'a str,
+    k: usize,
+    neighbours: usize,
+    methods: Figures,
+    /// With memories without any pair whose caption is a query's.
+    methods_without_own_captions: Option<Figures>,
+    /// Queries whose very caption is in memory.
+    queries_with_own_caption: usize,
+    changed: Tally,
+    k_sweep: Vec<BySize>,
+    neighbour_sweep: Vec<BySize>,
+    report: &'a Path,
+}
+
+/// Figures for one K, or for one number of neighbours.
+#[derive(Serialize)]
+struct BySize {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    neighbours: Option<usize>,
+    methods: Figures,
+}
+
+/// The findings as JSON.
+pub(super) fn json(findings: &Findings, report: &Path) -> Result<String> {
+    let of_k = |(k, methods)| BySize { k: Some(k), neighbours: None, methods };
+    let of_neighbours = |(n, methods)| BySize { k: None, neighbours: Some(n), methods };
+    let json = Json {
+        splits: findings.runs.len(),
+        seed: findings.seed,
+        pairs: findings.set.pairs.len(),
+        labels: findings.set.labels.names().len(),
+        queries: findings.queries(),
+        skipped: &findings.set.skipped,
+        model: &findings.model.name,
+        k: findings.k,
+        neighbours: findings.neighbours,
+        methods: findings.figures(),
+        methods_without_own_captions: findings.strict_figures(),
+        queries_with_own_caption: findings.own_captions(),
+        changed: tally(&findings.changes()?),
+        k_sweep: findings.sweep().into_iter().map(of_k).collect(),
+        neighbour_sweep: findings.neighbour_sweep().into_iter().map(of_neighbours).collect(),
+        report,
+    };
+    let text = serde_json::to_string_pretty(&json).map_err(std::io::Error::from);
+    let text = text.map_err(|source| super::io_error("name", report, source))?;
+    Ok(text + "\n")
+}
+
+/// The findings for people.
+pub(super) fn table(findings: &Findings, report: &Path) -> Result<String> {
+    let changes = findings.changes()?;
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_table(&mut out, findings, &changes, report);
+    Ok(out)
+}
+
+fn write_table(out: &mut String, findings: &Findings, changes: &[Change], report: &Path) -> std::fmt::Result {
+    let splits = findings.runs.len();
+    writeln!(
+        out,
+        "Top-1 accuracy, {splits} random split{}: {} pairs in memory, {} photos asked about, {} labels, K = {}",
+        if splits == 1 { "" } else { "s" },
+        findings.runs[0].memory.len(),
+        findings.runs[0].queries.len(),
+        findings.set.labels.names().len(),
+        findings.k
+    )?;
+    writeln!(out, "{}", methods(findings))?;
+    if splits > 1 {
+        writeln!(out, "± is the sample standard deviation over the splits.")?;
+    }
+    let own = findings.own_captions();
+    writeln!(
+        out,
+        "{own} of {} queries have a pair with their very caption in memory; the last",
+        findings.queries()
+    )?;
+    writeln!(out, "column is with a memory from which all such pairs are taken out.")?;
+    write!(out, "Captions are those of the {} nearest pairs", findings.neighbours)?;
+    let paper = findings.neighbour_sweep().into_iter().find(|(n, _)| *n == PAPER_NEIGHBOURS);
+    match paper.filter(|_| findings.neighbours != PAPER_NEIGHBOURS) {
+        Some((n, figures)) => {
+            let f = figures.get(Method::Xmore);
+            let accuracy = percent(f.acc1_mean, f.acc1_std);
+            writeln!(out, "; with {n}, which the paper takes of 400 million, xmore has {accuracy}.")?;
+        }
+        None => writeln!(out, ".")?,
+    }
+    let Tally { better, worse, still_wrong } = tally(changes);
+    writeln!(
+        out,
+        "xmore changed {} of {} answers: {better} for the better, {worse} for the worse, {still_wrong} from one wrong label to another.",
+        changes.len(),
+        findings.queries()
+    )?;
+    for (i, example) in examples(changes).into_iter().enumerate() {
+        writeln!(out)?;
+        explain(out, i + 1, findings, example)?;
+    }
+    writeln!(out, "\nReport: {}", report.display())
+}
+
+fn methods(findings: &Findings) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header(["method", "accuracy", "gain over zero-shot", "without same captions"]);
+    let strict = findings.strict_figures();
+    for (method, f) in findings.figures().0 {
+        let gain = match method {
+            Method::ZeroShot => String::new(),
+            _ => points(f.gain_mean, f.gain_std),
+        };
+        let strict = strict.as_ref().map_or("–".to_owned(), |s| {
+            let f = s.get(method);
+            percent(f.acc1_mean, f.acc1_std)
+        });
+        table.add_row([method.name().to_owned(), percent(f.acc1_mean, f.acc1_std), gain, strict]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn explain(out: &mut String, number: usize, findings: &Findings, change: &Change) -> std::fmt::Result {
+    let set = &findings.set;
+    let turn = match change.turn {
+        Turn::Better => "captions put it right",
+        Turn::Worse => "captions put it wrong",
+        Turn::StillWrong => "wrong with and without captions",
+    };
+    writeln!(out, "Example {number}: {turn}: {}", set.pairs[change.pair].name)?;
+    writeln!(
+        out,
+        "  truth           {} (split {}{})",
+        set.label(change.truth),
+        change.run.seed,
+        if change.own_caption { ", its own caption is in memory" } else { "" }
+    )?;
+    let image = &change.evidence.image;
+    writeln!(
+        out,
+        "  picture alone   {}   confidence {:.2}",
+        top(findings, &image.probabilities),
+        image.confidence
+    )?;
+    if let Some(captions) = &change.evidence.captions {
+        writeln!(
+            out,
+            "  captions alone  {}   confidence {:.2}",
+            top(findings, &captions.probabilities),
+            captions.confidence
+        )?;
+    }
+    let weight = change.image_weight;
+    writeln!(
+        out,
+        "  together        {}   weights: picture {:.0} %, captions {:.0} %",
+        top(findings, &change.scores),
+        100.0 * weight,
+        100.0 * (1.0 - weight)
+    )?;
+    let evidence = change.evidence;
+    writeln!(out, "  captions (cosine with the picture, label voted for):")?;
+    let shown = || evidence.retrieved.iter().zip(&evidence.votes).take(TOP_CAPTIONS);
+    let width = shown().map(|(_, &vote)| set.label(vote).chars().count()).max().unwrap_or(0);
+    for (caption, &vote) in shown() {
+        writeln!(out, "    {:+.3}  {:<width$}  {}", caption.similarity, set.label(vote), caption.caption)?;
+    }
+    match evidence.retrieved.len().saturating_sub(TOP_CAPTIONS) {
+        0 => Ok(()),
+        more => writeln!(out, "    … and {more} more, in the report"),
+    }
+}
+
+/// The most probable labels.
+fn top(findings: &Findings, probabilities: &[f64]) -> String {
+    let labels = ranked(probabilities).into_iter().take(TOP_LABELS);
+    let shown =
+        labels.map(|label| format!("{} {:.1} %", findings.set.label(label), 100.0 * probabilities[label]));
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+/// Labels by falling probability; the first of equals first.
+pub(super) fn ranked(probabilities: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..probabilities.len()).collect();
+    order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
+    order
+}
+
+/// "51.4 ± 2.0 %"
+pub(super) fn percent(mean: f64, std: Option<f64>) -> String {
+    match std {
+        Some(std) => format!("{:.1} ± {:.1} %", 100.0 * mean, 100.0 * std),
+        None => format!("{:.1} %", 100.0 * mean),
+    }
+}
+
+/// "+5.7 ± 1.0", in percentage points.
+pub(super) fn points(mean: f64, std: Option<f64>) -> String {
+    // Rounded first: a difference of a rounding error must not show as "-0.0".
+    let mean = (1000.0 * mean).round() / 10.0 + 0.0;
+    match std {
+        Some(std) => format!("{mean:+.1} ± {:.1}", 100.0 * std),
+        None => format!("{mean:+.1}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_in_words() {
+        assert_eq!(percent(0.5144, Some(0.02)), "51.4 ± 2.0 %");
+        assert_eq!(percent(0.5144, None), "51.4 %");
+        assert_eq!(points(0.0571, Some(0.01)), "+5.7 ± 1.0");
+        assert_eq!(points(-1e-9, None), "+0.0");
+        assert_eq!(points(-0.02, None), "-2.0");
+        assert_eq!(ranked(&[0.2, 0.5, 0.2, 0.1]), [1, 0, 2, 3]);
+    }
+}
