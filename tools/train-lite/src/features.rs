@@ -1,0 +1,121 @@
+//! Features of Flickr8k from our own engine, kept on disk between runs.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use image::imageops::flip_horizontal;
+use ndarray::{Array2, ArrayView2};
+use rayon::prelude::*;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use sha2::{Digest, Sha256};
+use xmore::NamedModel;
+use xmore_clip::decode_file;
+use xmore_memory::ingest::Source;
+
+/// Photos held out of training, to measure retrieval on.
+const HELD_OUT: usize = 1000;
+/// Seed of the held-out photos: they are those with the smallest SHA-256 of "{seed}/{file name}".
+const SPLIT_SEED: u32 = 0;
+
+/// Flickr8k: photos, captions, and which photo a caption is of.
+pub struct Pairs {
+    /// Image features of the photos as they are and mirrored, `[photos, 1280]` each.
+    pub images: [Array2<f32>; 2],
+    /// Text features of the captions, `[captions, 384]`.
+    pub captions: Array2<f32>,
+    /// For each caption, its photo.
+    pub photo: Vec<usize>,
+    /// Photos that are not trained on, in order.
+    pub held_out: Vec<usize>,
+}
+
+impl Pairs {
+    /// For each photo, whether it is held out.
+    pub fn is_held_out(&self) -> Vec<bool> {
+        let mut held = vec![false; self.images[0].nrows()];
+        self.held_out.iter().for_each(|&photo| held[photo] = true);
+        held
+    }
+}
+
+/// Extracts or reads the features of Flickr8k.
+pub fn flickr(model: &NamedModel, csv: &Path, cache: &Path) -> Result<Pairs, Box<dyn Error>> {
+    let pairs = Source::detect(csv)?.read()?.pairs;
+    let files: Vec<PathBuf> = pairs.iter().map(|pair| pair.image_path.clone()).collect();
+    let captions: Vec<&str> = pairs.iter().flat_map(|pair| &pair.captions).map(String::as_str).collect();
+    let photo = pairs.iter().enumerate().flat_map(|(n, pair)| pair.captions.iter().map(move |_| n)).collect();
+    let plain = cached(cache, "flickr8k-images", || images(model, &files, false))?;
+    let mirrored = cached(cache, "flickr8k-mirrored", || images(model, &files, true))?;
+    let captions = cached(cache, "flickr8k-captions", || texts(model, &captions))?;
+    Ok(Pairs { images: [plain, mirrored], captions, photo, held_out: held_out(&files) })
+}
+
+fn held_out(files: &[PathBuf]) -> Vec<usize> {
+    let key = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Sha256::digest(format!("{SPLIT_SEED}/{name}"))
+    };
+    let mut order: Vec<usize> = (0..files.len()).collect();
+    order.sort_by_cached_key(|&n| key(&files[n]));
+    order.truncate(HELD_OUT);
+    order.sort_unstable();
+    order
+}
+
+/// Image features `[files, 1280]`, optionally of the mirrored images.
+pub fn images(model: &NamedModel, files: &[PathBuf], mirror: bool) -> Result<Array2<f32>, Box<dyn Error>> {
+    let mut rows = Vec::new();
+    for batch in files.chunks(64) {
+        let prepared = batch.par_iter().map(|file| {
+            let image = decode_file(file)?;
+            Ok(model.preprocess().prepare(&if mirror { flip_horizontal(&image) } else { image }))
+        });
+        let pixels = prepared.collect::<xmore_clip::Result<Vec<_>>>()?;
+        rows.extend_from_slice(model.image_features(&pixels)?.as_slice());
+        if rows.len() / 1280 % 1024 < 64 {
+            eprintln!("{} of {} images", rows.len() / 1280, files.len());
+        }
+    }
+    let width = rows.len() / files.len();
+    Ok(Array2::from_shape_vec((files.len(), width), rows)?)
+}
+
+/// Text features `[texts, 384]`.
+pub fn texts(model: &NamedModel, texts: &[&str]) -> Result<Array2<f32>, Box<dyn Error>> {
+    let mut rows = Vec::new();
+    for (n, batch) in texts.chunks(512).enumerate() {
+        rows.extend_from_slice(model.text_features(batch)?.0.as_slice());
+        if n % 16 == 0 {
+            eprintln!("{} of {} texts", n * 512, texts.len());
+        }
+    }
+    let width = rows.len() / texts.len();
+    Ok(Array2::from_shape_vec((texts.len(), width), rows)?)
+}
+
+/// Reads a table from the cache, or makes it and puts it there. The caller's inputs are taken to be the same every time: remove the
+/// folder when they change.
+pub fn cached(
+    cache: &Path,
+    name: &str,
+    make: impl FnOnce() -> Result<Array2<f32>, Box<dyn Error>>,
+) -> Result<Array2<f32>, Box<dyn Error>> {
+    let path = cache.join(format!("{name}.safetensors"));
+    if path.is_file() {
+        return read_table(&std::fs::read(&path)?, "rows");
+    }
+    let table = make()?;
+    std::fs::create_dir_all(cache)?;
+    let bytes: Vec<u8> = table.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, table.shape().to_vec(), &bytes)?;
+    safetensors::serialize_to_file([("rows", view)], None, &path)?;
+    Ok(table)
+}
+
+fn read_table(bytes: &[u8], name: &str) -> Result<Array2<f32>, Box<dyn Error>> {
+    let all = SafeTensors::deserialize(bytes)?;
+    let tensor = all.tensor(name)?;
+    let values: Vec<f32> = tensor.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+    let &[rows, width] = tensor.shape() else { return Err("expected a table".into()) };
+    Ok(ArrayView2::from_shape((rows, width), &values)?.to_owned())
+}
