@@ -7,7 +7,7 @@ use std::path::Path;
 use ndarray::Axis;
 use xmore::{Dataset, NamedModel, Template};
 
-use crate::features::{Pairs, cached, images, texts};
+use crate::features::{Pairs, View, cached, images, texts};
 use crate::heads::Heads;
 
 /// Text → image recall at 1, 5 and 10 among the held-out photos, over all their captions.
@@ -37,7 +37,7 @@ pub fn zero_shot(
 ) -> Result<(String, f64), Box<dyn Error>> {
     let dataset = Dataset::read(folder)?;
     let features =
-        cached(cache, &format!("eval-{}", dataset.name), || images(model, &dataset.images, false))?;
+        cached(cache, &format!("eval-{}", dataset.name), || images(model, &dataset.images, View::Plain))?;
     let prompts: Vec<String> =
         dataset.labels.names().iter().map(|name| Template::default().apply(name)).collect();
     let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();

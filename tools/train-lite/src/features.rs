@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use image::imageops::flip_horizontal;
+use image::RgbImage;
+use image::imageops::{crop_imm, flip_horizontal};
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -19,8 +20,8 @@ const SPLIT_SEED: u32 = 0;
 
 /// Flickr8k: photos, captions, and which photo a caption is of.
 pub struct Pairs {
-    /// Image features of the photos as they are and mirrored, `[photos, 1280]` each.
-    pub images: [Array2<f32>; 2],
+    /// Image features of the photos as they are and in other [`View`]s, `[photos, 1280]` each.
+    pub images: Vec<Array2<f32>>,
     /// Text features of the captions, `[captions, 384]`.
     pub captions: Array2<f32>,
     /// For each caption, its photo.
@@ -44,10 +45,13 @@ pub fn flickr(model: &NamedModel, csv: &Path, cache: &Path) -> Result<Pairs, Box
     let files: Vec<PathBuf> = pairs.iter().map(|pair| pair.image_path.clone()).collect();
     let captions: Vec<&str> = pairs.iter().flat_map(|pair| &pair.captions).map(String::as_str).collect();
     let photo = pairs.iter().enumerate().flat_map(|(n, pair)| pair.captions.iter().map(move |_| n)).collect();
-    let plain = cached(cache, "flickr8k-images", || images(model, &files, false))?;
-    let mirrored = cached(cache, "flickr8k-mirrored", || images(model, &files, true))?;
+    let mut views = Vec::new();
+    for view in View::ALL {
+        let name = format!("flickr8k-{view:?}").to_lowercase();
+        views.push(cached(cache, &name, || images(model, &files, view))?);
+    }
     let captions = cached(cache, "flickr8k-captions", || texts(model, &captions))?;
-    Ok(Pairs { images: [plain, mirrored], captions, photo, held_out: held_out(&files) })
+    Ok(Pairs { images: views, captions, photo, held_out: held_out(&files) })
 }
 
 fn held_out(files: &[PathBuf]) -> Vec<usize> {
@@ -62,14 +66,50 @@ fn held_out(files: &[PathBuf]) -> Vec<usize> {
     order
 }
 
-/// Image features `[files, 1280]`, optionally of the mirrored images.
-pub fn images(model: &NamedModel, files: &[PathBuf], mirror: bool) -> Result<Array2<f32>, Box<dyn Error>> {
+/// A photo as it is, or changed: augmentation that is made once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    Plain,
+    Mirrored,
+    /// A random part of at least a third of the area, mirrored half of the time.
+    CropA,
+    /// Another such part.
+    CropB,
+}
+
+impl View {
+    const ALL: [View; 4] = [View::Plain, View::Mirrored, View::CropA, View::CropB];
+
+    fn of(self, image: RgbImage, n: usize) -> RgbImage {
+        match self {
+            View::Plain => image,
+            View::Mirrored => flip_horizontal(&image),
+            View::CropA => crop(&image, 2 * n as u64),
+            View::CropB => crop(&image, 2 * n as u64 + 1),
+        }
+    }
+}
+
+fn crop(image: &RgbImage, seed: u64) -> RgbImage {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let area = (1.0 / 3.0 + 2.0 / 3.0 * rng.f64()).sqrt();
+    // Between 3 : 4 and 4 : 3.
+    let stretch = ((2.0 * rng.f64() - 1.0) * (4f64 / 3.0).ln() / 2.0).exp();
+    let side = |length: u32, factor: f64| ((f64::from(length) * factor) as u32).clamp(1, length);
+    let (width, height) = (side(image.width(), area * stretch), side(image.height(), area / stretch));
+    let (x, y) = (rng.u32(0..=image.width() - width), rng.u32(0..=image.height() - height));
+    let part = crop_imm(image, x, y, width, height).to_image();
+    if rng.bool() { flip_horizontal(&part) } else { part }
+}
+
+/// Image features `[files, 1280]` of one view.
+pub fn images(model: &NamedModel, files: &[PathBuf], view: View) -> Result<Array2<f32>, Box<dyn Error>> {
     let mut rows = Vec::new();
-    for batch in files.chunks(64) {
-        let prepared = batch.par_iter().map(|file| {
-            let image = decode_file(file)?;
-            Ok(model.preprocess().prepare(&if mirror { flip_horizontal(&image) } else { image }))
-        });
+    for (part, batch) in files.chunks(64).enumerate() {
+        let prepared = batch
+            .par_iter()
+            .enumerate()
+            .map(|(n, file)| Ok(model.preprocess().prepare(&view.of(decode_file(file)?, part * 64 + n))));
         let pixels = prepared.collect::<xmore_clip::Result<Vec<_>>>()?;
         rows.extend_from_slice(model.image_features(&pixels)?.as_slice());
         if rows.len() / 1280 % 1024 < 64 {

@@ -93,7 +93,7 @@ fn through_logits(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heads::Head;
+    use crate::heads::{Head, Linear};
 
     fn table(rows: usize, width: usize, seed: u64) -> Array2<f32> {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -104,9 +104,17 @@ mod tests {
     #[test]
     fn gradients_match_finite_differences() {
         let (n, dim) = (7, 5);
+        // The last layer starts as zero; here it must not be.
+        let with_mlp = |inputs, rng: &mut fastrand::Rng| {
+            let mut head = Head::random(dim, inputs, 4, rng);
+            if let Some([_, last]) = &mut head.mlp {
+                last.weight = table(dim, 4, 9);
+            }
+            head
+        };
         let (x, e) = (table(n, 11, 1), table(n, 6, 2));
         let mut rng = fastrand::Rng::with_seed(3);
-        let (visual, text) = (Head::random(dim, 11, &mut rng), Head::random(dim, 6, &mut rng));
+        let (visual, text) = (with_mlp(11, &mut rng), with_mlp(6, &mut rng));
         let negative = Array2::from_shape_fn((n, n), |(i, j)| (i + 2 * j) % 5 != 0);
         let mut targets = table(n, n, 4).mapv(|v| v + 0.6);
         targets /= &targets.sum_axis(Axis(1)).insert_axis(Axis(1));
@@ -123,32 +131,40 @@ mod tests {
             f64::from(nce.value) + f64::from(kl.value)
         };
         let (nce, kl, v, t) = losses(&visual, &text, log_scale);
-        let (visual_weight, visual_bias) = visual.backward(&v, &(&nce.images + &kl.images));
-        let (text_weight, _) = text.backward(&t, &(&nce.texts + &kl.texts));
+        let visual_gradient = visual.backward(&v, &(&nce.images + &kl.images));
+        let text_gradient = text.backward(&t, &(&nce.texts + &kl.texts));
         let h = 1e-2f32;
         let check = |name: &str, found: f32, up: f64, down: f64| {
             let want = (up - down) / (2.0 * f64::from(h));
             assert!((f64::from(found) - want).abs() < 2e-3, "{name}: {found} {want}");
         };
-        let moved = |head: &Head, r: usize, c: usize, by: f32| {
+        let moved = |head: &Head, layer: usize, (r, c): (usize, Option<usize>), by: f32| {
             let mut head = head.clone();
-            head.weight[[r, c]] += by;
+            match c {
+                Some(c) => head.layers_mut()[layer].weight[[r, c]] += by,
+                None => head.layers_mut()[layer].bias[r] += by,
+            }
             head
         };
-        for (r, c) in [(0, 0), (2, 7), (4, 10)] {
-            let at = |by| value(&moved(&visual, r, c, by), &text, log_scale);
-            check("visual weight", visual_weight[[r, c]], at(h), at(-h));
-        }
-        for (r, c) in [(0, 0), (3, 5)] {
-            let at = |by| value(&visual, &moved(&text, r, c, by), log_scale);
-            check("text weight", text_weight[[r, c]], at(h), at(-h));
-        }
-        let at = |by: f32| {
-            let mut head = visual.clone();
-            head.bias[1] += by;
-            value(&head, &text, log_scale)
+        let get = |gradient: &[Linear], layer: usize, (r, c): (usize, Option<usize>)| match c {
+            Some(c) => gradient[layer].weight[[r, c]],
+            None => gradient[layer].bias[r],
         };
-        check("visual bias", visual_bias[1], at(h), at(-h));
+        for (layer, place) in [
+            (0, (2, Some(7))),
+            (0, (4, Some(10))),
+            (0, (1, None)),
+            (1, (3, Some(2))),
+            (1, (0, None)),
+            (2, (4, Some(3))),
+        ] {
+            let at = |by| value(&moved(&visual, layer, place, by), &text, log_scale);
+            check("visual", get(&visual_gradient, layer, place), at(h), at(-h));
+        }
+        for (layer, place) in [(0, (0, Some(0))), (0, (3, Some(5))), (1, (2, Some(1))), (2, (1, None))] {
+            let at = |by| value(&visual, &moved(&text, layer, place, by), log_scale);
+            check("text", get(&text_gradient, layer, place), at(h), at(-h));
+        }
         let at = |by: f32| value(&visual, &text, log_scale + by);
         check("log scale", nce.log_scale + kl.log_scale, at(h), at(-h));
     }

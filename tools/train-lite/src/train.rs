@@ -8,7 +8,7 @@ use ndarray::{Array1, Array2, Axis, concatenate, s};
 
 use crate::classes::{Classes, Group};
 use crate::features::Pairs;
-use crate::heads::{Head, Heads};
+use crate::heads::{Head, Heads, Linear};
 use crate::loss::{Loss, distillation, info_nce};
 use crate::optim::{AdamW, one_cycle};
 
@@ -46,10 +46,16 @@ pub struct Recipe {
     #[arg(long, default_value_t = 256)]
     classes: usize,
     /// Weight of the classes' loss
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.25)]
     class_weight: f32,
+    /// Hidden width of the heads' residual perceptrons; 0 for linear heads
+    #[arg(long, default_value_t = 256)]
+    hidden: usize,
+    /// How much of a random photo's features is laid under a class's prototype
+    #[arg(long, default_value_t = 1.0)]
+    photo_mix: f32,
     /// Weight of the distillation from the classifier
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 1.0)]
     distill_weight: f32,
 }
 
@@ -79,9 +85,9 @@ pub fn train(pairs: &Pairs, classes: &Classes, recipe: &Recipe) -> Result<(Heads
     // The floor keeps features that are almost constant from being blown up.
     let floor = 1e-3 * train.std(1.0);
     let std: Array1<f32> = train.std_axis(Axis(0), 1.0) + floor;
-    let images = pairs.images.each_ref().map(|features| (features - &mean) / &std);
+    let images: Vec<_> = pairs.images.iter().map(|features| (features - &mean) / &std).collect();
     let prototypes = classes.prototypes(&((&train - &mean) / &std), &std);
-    let teacher = pairs.images.each_ref().map(|features| classes.classify(features));
+    let teacher: Vec<_> = pairs.images.iter().map(|features| classes.classify(features)).collect();
     // Text features are unit vectors; the head sees them at unit variance, and the factor goes into its weight in the end.
     let text_factor = (pairs.captions.ncols() as f32).sqrt();
     let captions_in = &pairs.captions * text_factor;
@@ -89,8 +95,8 @@ pub fn train(pairs: &Pairs, classes: &Classes, recipe: &Recipe) -> Result<(Heads
     let first_names: Vec<usize> = classes.names.iter().map(|group| group.texts[0]).collect();
     let prompts = class_texts.select(Axis(0), &first_names);
 
-    let mut visual = Head::random(recipe.dim, images[0].ncols(), &mut rng);
-    let mut text = Head::random(recipe.dim, captions_in.ncols(), &mut rng);
+    let mut visual = Head::random(recipe.dim, images[0].ncols(), recipe.hidden, &mut rng);
+    let mut text = Head::random(recipe.dim, captions_in.ncols(), recipe.hidden, &mut rng);
     let mut log_scale = FIRST_SCALE.ln();
     let mut visual_optimizer = HeadOptimizer::new(&visual, recipe.decay);
     let mut text_optimizer = HeadOptimizer::new(&text, recipe.decay);
@@ -113,7 +119,11 @@ pub fn train(pairs: &Pairs, classes: &Classes, recipe: &Recipe) -> Result<(Heads
         for (mut row, (&photo, &view)) in x.rows_mut().into_iter().zip(of.iter().zip(&views)) {
             row.assign(&images[view].row(photo));
         }
-        x.slice_mut(s![n.., ..]).assign(&prototypes.select(Axis(0), &drawn));
+        for (mut row, &class) in x.slice_mut(s![n.., ..]).rows_mut().into_iter().zip(&drawn) {
+            row.assign(&prototypes.row(class));
+            let photo = photos[rng.usize(0..photos.len())];
+            row.scaled_add(recipe.photo_mix, &images[0].row(photo));
+        }
         let e = concatenate![
             Axis(0),
             captions_in.select(Axis(0), batch),
@@ -152,25 +162,26 @@ pub fn train(pairs: &Pairs, classes: &Classes, recipe: &Recipe) -> Result<(Heads
             eprintln!("step {step} of {steps}, loss {final_loss:.3}, scale {scale:.1}");
         }
     }
-    text.weight *= text_factor;
+    text.proj.weight *= text_factor;
     let heads = Heads { mean, std, visual, text, log_scale };
     Ok((heads, Trained { steps, final_loss, seconds: start.elapsed().as_secs_f64() }))
 }
 
-/// A head's optimizers: its weight decays, its bias does not.
-struct HeadOptimizer {
-    weight: AdamW,
-    bias: AdamW,
-}
+/// A head's optimizers, a pair for each layer: weights decay, biases do not.
+struct HeadOptimizer(Vec<[AdamW; 2]>);
 
 impl HeadOptimizer {
     fn new(head: &Head, decay: f32) -> Self {
-        Self { weight: AdamW::new(head.weight.len(), decay), bias: AdamW::new(head.bias.len(), 0.0) }
+        let pair =
+            |layer: &Linear| [AdamW::new(layer.weight.len(), decay), AdamW::new(layer.bias.len(), 0.0)];
+        Self(head.layers().into_iter().map(|(_, layer)| pair(layer)).collect())
     }
 
-    fn step(&mut self, head: &mut Head, (weight, bias): &(Array2<f32>, Array1<f32>), rate: f32) {
-        self.weight.step(head.weight.iter_mut(), weight.iter(), rate);
-        self.bias.step(head.bias.iter_mut(), bias.iter(), rate);
+    fn step(&mut self, head: &mut Head, gradients: &[Linear], rate: f32) {
+        for (([weight, bias], layer), gradient) in self.0.iter_mut().zip(head.layers_mut()).zip(gradients) {
+            weight.step(layer.weight.iter_mut(), gradient.weight.iter(), rate);
+            bias.step(layer.bias.iter_mut(), gradient.bias.iter(), rate);
+        }
     }
 }
 

@@ -2,16 +2,18 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
+use crate::nn::activation::Activation;
 use crate::nn::linear::Linear;
 
-/// Standardisation and a linear map, folded into one, then unit length.
+/// Standardisation and a linear map, folded into one; a residual two-layer perceptron, where there is one; then unit length.
 pub(crate) struct Head {
     linear: Linear,
+    mlp: Option<[Linear; 2]>,
 }
 
 impl Head {
     /// Takes `{prefix}proj.weight` `[outputs, inputs]`, `{prefix}proj.bias` `[outputs]` and, where there are any, the features'
-    /// `{prefix}mean` and `{prefix}std` `[inputs]`.
+    /// `{prefix}mean` and `{prefix}std` `[inputs]`, and `{prefix}mlp.fc1` and `{prefix}mlp.fc2` with their weights and biases.
     pub(crate) fn load(ckpt: &Checkpoint, prefix: &str, outputs: usize, inputs: usize) -> Result<Self> {
         let mut weight = ckpt.tensor(&format!("{prefix}proj.weight"), &[outputs, inputs])?.into_owned();
         let mut bias = ckpt.tensor(&format!("{prefix}proj.bias"), &[outputs])?.into_owned();
@@ -27,12 +29,25 @@ impl Head {
                 *bias = (f64::from(*bias) - shift) as f32;
             }
         }
-        Ok(Self { linear: Linear::new(&weight, outputs, inputs, Some(bias)) })
+        let hidden = ckpt.shape(&format!("{prefix}mlp.fc1.bias")).and_then(|shape| shape.first().copied());
+        let mlp = match hidden {
+            None => None,
+            Some(hidden) => Some([
+                Linear::load(ckpt, &format!("{prefix}mlp.fc1."), hidden, outputs)?,
+                Linear::load(ckpt, &format!("{prefix}mlp.fc2."), outputs, hidden)?,
+            ]),
+        };
+        Ok(Self { linear: Linear::new(&weight, outputs, inputs, Some(bias)), mlp })
     }
 
     /// `features` is `[rows, inputs]`; returns unit rows `[rows, outputs]`.
     pub(crate) fn forward(&self, features: &[f32]) -> Vec<f32> {
         let mut out = self.linear.forward(features);
+        if let Some([fc1, fc2]) = &self.mlp {
+            let mut hidden = fc1.forward(&out);
+            Activation::Gelu.apply(&mut hidden);
+            fc2.forward_add(&hidden, &mut out);
+        }
         normalize_rows(&mut out, self.linear.outputs());
         out
     }
