@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use xmore_memory::ingest::is_image_name;
+
 use crate::error::{CliError, Result};
 
 /// The photos that arguments stand for: files as given, folders as all photos below them, sorted.
@@ -37,16 +39,11 @@ fn walk(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
     for path in paths {
         if path.is_dir() {
             walk(&path, depth + 1, files)?;
-        } else if is_image(&path) {
+        } else if is_image_name(&path) {
             files.push(path);
         }
     }
     Ok(())
-}
-
-fn is_image(path: &Path) -> bool {
-    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-    matches!(extension.as_deref(), Some("jpg" | "jpeg" | "png" | "webp"))
 }
 
 /// Prints a line to standard output; a reader that has gone away ends the program quietly.

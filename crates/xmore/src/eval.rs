@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::ser::SerializeMap;
+use xmore_memory::ingest::is_image_name;
 
 use crate::classify::Evidence;
 use crate::ensemble::{Method, argmax};
@@ -32,7 +33,8 @@ impl Dataset {
         let folders: Vec<PathBuf> = entries(dir)?.into_iter().filter(|path| path.is_dir()).collect();
         let (mut names, mut images, mut truth) = (Vec::new(), Vec::new(), Vec::new());
         for folder in folders {
-            let files: Vec<PathBuf> = entries(&folder)?.into_iter().filter(|path| is_image(path)).collect();
+            let files: Vec<PathBuf> =
+                entries(&folder)?.into_iter().filter(|path| is_image_name(path) && path.is_file()).collect();
             if files.is_empty() {
                 continue;
             }
@@ -63,11 +65,6 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
-}
-
-fn is_image(path: &Path) -> bool {
-    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-    path.is_file() && matches!(extension.as_deref(), Some("jpg" | "jpeg" | "png" | "webp"))
 }
 
 fn file_name(path: &Path) -> String {

@@ -54,6 +54,9 @@ pub struct Recipe {
     /// How much of a random photo's features is laid under a class's prototype
     #[arg(long, default_value_t = 1.0)]
     photo_mix: f32,
+    /// Weight of the distillation on classes laid over photos
+    #[arg(long, default_value_t = 0.1)]
+    class_distill_weight: f32,
     /// Weight of the distillation from the classifier
     #[arg(long, default_value_t = 1.0)]
     distill_weight: f32,
@@ -88,10 +91,12 @@ pub fn train(pairs: &Pairs, classes: &Classes, recipe: &Recipe) -> Result<(Heads
     let images: Vec<_> = pairs.images.iter().map(|features| (features - &mean) / &std).collect();
     let prototypes = classes.prototypes(&((&train - &mean) / &std), &std);
     let teacher: Vec<_> = pairs.images.iter().map(|features| classes.classify(features)).collect();
-    // Text features are unit vectors; the head sees them at unit variance, and the factor goes into its weight in the end.
+    // Text features are unit vectors; the head sees them centred and at about unit variance, which goes into its weights in the end.
     let text_factor = (pairs.captions.ncols() as f32).sqrt();
-    let captions_in = &pairs.captions * text_factor;
-    let class_texts = &classes.texts * text_factor;
+    let text_mean =
+        pairs.captions.select(Axis(0), &captions).mean_axis(Axis(0)).ok_or("no captions to train on")?;
+    let captions_in = (&pairs.captions - &text_mean) * text_factor;
+    let class_texts = (&classes.texts - &text_mean) * text_factor;
     let first_names: Vec<usize> = classes.names.iter().map(|group| group.texts[0]).collect();
     let prompts = class_texts.select(Axis(0), &first_names);
 
@@ -130,6 +135,7 @@ pub fn train(pairs: &Pairs, classes: &Classes, recipe: &Recipe) -> Result<(Heads
             class_texts.select(Axis(0), &texts),
             prompts
         ];
+        let class_targets = classes.classify(&(&x.slice(s![n.., ..]) * &std + &mean));
         let v = visual.forward(dropout(x, recipe.image_dropout, &mut rng));
         let t = text.forward(dropout(e, recipe.text_dropout, &mut rng));
 
@@ -145,11 +151,13 @@ pub fn train(pairs: &Pairs, classes: &Classes, recipe: &Recipe) -> Result<(Heads
         let pair = info_nce(photos_v, captions_t, scale, &negative, recipe.smoothing);
         let class = info_nce(classes_v, classes_t, scale, &class_negative, recipe.smoothing);
         let distil = distillation(photos_v, prompts_t, scale, &targets);
+        let class_distil = distillation(classes_v, prompts_t, scale, &class_targets);
 
         let mut gradient = Gradient::zeros(&v.unit, &t.unit);
         gradient.add(&pair, 1.0, 0, 0);
         gradient.add(&class, recipe.class_weight, n, n);
         gradient.add(&distil, recipe.distill_weight, 0, n + texts.len());
+        gradient.add(&class_distil, recipe.class_distill_weight, n, n + texts.len());
         let rate = one_cycle(step, steps, recipe.rate);
         let visual_gradient = visual.backward(&v, &gradient.images);
         let text_gradient = text.backward(&t, &gradient.texts);
@@ -163,6 +171,7 @@ pub fn train(pairs: &Pairs, classes: &Classes, recipe: &Recipe) -> Result<(Heads
         }
     }
     text.proj.weight *= text_factor;
+    text.proj.bias -= &text.proj.weight.dot(&text_mean);
     let heads = Heads { mean, std, visual, text, log_scale };
     Ok((heads, Trained { steps, final_loss, seconds: start.elapsed().as_secs_f64() }))
 }

@@ -6,11 +6,8 @@ use std::path::Path;
 
 use walkdir::WalkDir;
 
-use super::{Ingested, Pair, Skip, SkipReason, extension};
+use super::{Ingested, Pair, Skip, SkipReason, is_image_name};
 use crate::error::{AtPath, Result};
-
-/// Extensions of images, in lower case.
-const IMAGE_EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
 /// Most bytes read of a `.txt`: a first line longer than this is cut.
 const MAX_CAPTION_BYTES: u64 = 64 * 1024;
@@ -25,8 +22,7 @@ pub(super) fn read(folder: &Path) -> Result<Ingested> {
     for entry in WalkDir::new(folder).follow_links(true) {
         match entry {
             Ok(entry) => {
-                let is_image = IMAGE_EXTENSIONS.contains(&extension(entry.path()).as_str());
-                if is_image && entry.file_type().is_file() {
+                if is_image_name(entry.path()) && entry.file_type().is_file() {
                     images.push(entry.into_path());
                 }
             }

@@ -122,6 +122,11 @@ impl Source {
 }
 
 /// Extension in lower case, empty when there is none.
+/// Whether a file's name is that of an image: .jpg, .jpeg, .png or .webp, in any case.
+pub fn is_image_name(path: &Path) -> bool {
+    matches!(extension(path).as_str(), "jpg" | "jpeg" | "png" | "webp")
+}
+
 fn extension(path: &Path) -> String {
     path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
