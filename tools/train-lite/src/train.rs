@@ -46,19 +46,22 @@ pub struct Recipe {
     #[arg(long, default_value_t = 256)]
     classes: usize,
     /// Weight of the classes' loss
-    #[arg(long, default_value_t = 0.25)]
+    #[arg(long, default_value_t = 0.5)]
     class_weight: f32,
+    /// Chance of a class's text being a hypernym that it shares with other classes, against 1 of its name
+    #[arg(long, default_value_t = 0.3)]
+    hypernyms: f32,
     /// Hidden width of the heads' residual perceptrons; 0 for linear heads
     #[arg(long, default_value_t = 256)]
     hidden: usize,
     /// How much of a random photo's features is laid under a class's prototype
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 0.5)]
     photo_mix: f32,
     /// Weight of the distillation on classes laid over photos
     #[arg(long, default_value_t = 0.1)]
     class_distill_weight: f32,
     /// Weight of the distillation from the classifier
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 0.5)]
     distill_weight: f32,
 }
 
@@ -69,8 +72,10 @@ pub struct Trained {
     pub seconds: f64,
 }
 
-/// Chances of a class's text being a name, a synonym, a hypernym of several classes or one of its own.
-const KINDS: [f32; 4] = [1.0, 0.5, 1.0, 0.2];
+/// Chances of a class's text being a name, a synonym or a hypernym of its own, beside [`Recipe`]'s of a hypernym of several classes.
+const NAME: f32 = 1.0;
+const SYNONYM: f32 = 0.5;
+const OWN_HYPERNYM: f32 = 0.2;
 /// Highest logit scale, CLIP's.
 const MAX_SCALE: f32 = 100.0;
 const FIRST_SCALE: f32 = 14.0;
@@ -117,7 +122,7 @@ pub fn train(pairs: &Pairs, classes: &Classes, recipe: &Recipe) -> Result<(Heads
         let batch = &order[step % per_epoch * recipe.batch..][..recipe.batch];
         let of: Vec<usize> = batch.iter().map(|&caption| pairs.photo[caption]).collect();
         let views: Vec<usize> = of.iter().map(|_| rng.usize(0..images.len())).collect();
-        let (drawn, texts, class_negative) = draw_classes(classes, recipe.classes, &mut rng);
+        let (drawn, texts, class_negative) = draw_classes(classes, recipe, &mut rng);
 
         let n = of.len();
         let mut x = Array2::zeros((n + drawn.len(), images[0].ncols()));
@@ -224,22 +229,24 @@ impl Gradient {
 /// Different classes, a text for each, and which text is false of which class.
 fn draw_classes(
     classes: &Classes,
-    count: usize,
+    recipe: &Recipe,
     rng: &mut fastrand::Rng,
 ) -> (Vec<usize>, Vec<usize>, Array2<bool>) {
     let mut all: Vec<usize> = (0..classes.names.len()).collect();
     rng.shuffle(&mut all);
-    all.truncate(count);
-    let groups: Vec<&Group> = all.iter().map(|&class| draw_group(classes, class, rng)).collect();
+    all.truncate(recipe.classes);
+    let groups: Vec<&Group> =
+        all.iter().map(|&class| draw_group(classes, class, recipe.hypernyms, rng)).collect();
     let texts = groups.iter().map(|group| group.texts[rng.usize(0..group.texts.len())]).collect();
     let negative =
         Array2::from_shape_fn((all.len(), all.len()), |(i, j)| !groups[j].members.contains(&all[i]));
     (all, texts, negative)
 }
 
-fn draw_group<'a>(classes: &'a Classes, class: usize, rng: &mut fastrand::Rng) -> &'a Group {
-    let mut at = rng.f32() * KINDS.iter().sum::<f32>();
-    let kind = KINDS.iter().position(|&chance| {
+fn draw_group<'a>(classes: &'a Classes, class: usize, hypernyms: f32, rng: &mut fastrand::Rng) -> &'a Group {
+    let kinds = [NAME, SYNONYM, hypernyms, OWN_HYPERNYM];
+    let mut at = rng.f32() * kinds.iter().sum::<f32>();
+    let kind = kinds.iter().position(|&chance| {
         at -= chance;
         at < 0.0
     });
