@@ -144,13 +144,13 @@ impl Evidence {
     /// The method's distribution over the labels. A caption method without captions answers p_img, as METHOD says.
     ///
     /// # Errors
-    /// [`XmoreError::MethodNeedsMemory`] for [`Method::Templates`] if that was not set up.
+    /// [`XmoreError::TemplatesNotSetUp`] for [`Method::Templates`] if that was not set up.
     pub fn scores(&self, method: Method) -> Result<Vec<f64>> {
         let image = &self.image;
         Ok(match (method, &self.captions) {
             (Method::Templates, _) => {
                 let belief = self.templates.as_ref();
-                belief.ok_or(XmoreError::MethodNeedsMemory { method: "templates" })?.probabilities.clone()
+                belief.ok_or(XmoreError::TemplatesNotSetUp)?.probabilities.clone()
             }
             (Method::ZeroShot, _) | (_, None) => image.probabilities.clone(),
             (Method::Captions, Some(captions)) => captions.probabilities.clone(),

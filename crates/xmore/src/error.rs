@@ -89,6 +89,9 @@ pub enum XmoreError {
         /// The method.
         method: &'static str,
     },
+    /// The averaged templates were asked for, but not embedded beforehand.
+    #[error("method templates was not set up: ClassifierOptions::with_templates_method must say so")]
+    TemplatesNotSetUp,
     /// No such method.
     #[error("no method {name:?}; there are {known}")]
     UnknownMethod {
