@@ -10,6 +10,7 @@ mod table;
 use std::process::ExitCode;
 
 use clap::Parser;
+use xmore::XmoreError;
 
 use args::{Cli, Command};
 use error::CliError;
@@ -36,7 +37,9 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::from(if matches!(error, CliError::Usage(_)) { 2 } else { 1 })
+            let usage =
+                matches!(error, CliError::Usage(_) | CliError::Xmore(XmoreError::MethodNeedsMemory { .. }));
+            ExitCode::from(if usage { 2 } else { 1 })
         }
     }
 }

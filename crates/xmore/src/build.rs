@@ -2,16 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-use xmore_clip::Pixels;
 use xmore_memory::ingest::{Pair, Skip, Source};
 use xmore_memory::store::{Manifest, MemoryWriter};
 
+use crate::encode::{BATCH, encode_files};
 use crate::error::{Result, XmoreError};
 use crate::models::NamedModel;
-
-/// Images that are decoded and encoded together: bounds memory, changes no number.
-const BATCH: usize = 32;
 
 /// What a build did, for the user to see.
 #[derive(Debug)]
@@ -92,27 +88,19 @@ fn encode_batch(
     writer: &mut MemoryWriter,
     skipped: &mut Vec<Skipped>,
 ) -> Result<usize> {
-    let loaded: Vec<_> = batch.par_iter().map(|pair| model.preprocess().load(&pair.image_path)).collect();
-    let (mut pixels, mut kept): (Vec<Pixels>, Vec<&Pair>) = Default::default();
-    for (pair, result) in batch.iter().zip(loaded) {
-        match result {
-            Ok(image) => {
-                pixels.push(image);
-                kept.push(pair);
-            }
-            Err(error) => {
-                skipped.push(Skipped { path: pair.image_path.clone(), reason: error.to_string() });
-            }
-        }
-    }
+    let files: Vec<PathBuf> = batch.iter().map(|pair| pair.image_path.clone()).collect();
+    let images = encode_files(model, &files, &mut |_| {})?;
+    skipped.extend(
+        images.failed.iter().map(|(n, error)| Skipped { path: files[*n].clone(), reason: error.to_string() }),
+    );
+    let kept: Vec<&Pair> = images.kept.iter().map(|&n| &batch[n]).collect();
     if kept.is_empty() {
         return Ok(0);
     }
-    let images = model.encode_images(&pixels)?;
     let captions: Vec<&str> = kept.iter().flat_map(|pair| &pair.captions).map(String::as_str).collect();
     let texts = model.encode_texts(&captions)?;
     let mut text = texts.embeddings.rows();
-    for (pair, image) in kept.iter().zip(images.rows()) {
+    for (pair, image) in kept.iter().zip(images.embeddings.rows()) {
         let path = pair.image_path.to_string_lossy();
         for (caption, text) in pair.captions.iter().zip(text.by_ref()) {
             writer.push(&path, caption, image, text)?;

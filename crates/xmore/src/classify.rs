@@ -89,6 +89,28 @@ impl<'a> Classifier<'a> {
         })
     }
 
+    /// The same labels and prompts, embedded already, with another memory or retrieval.
+    ///
+    /// # Errors
+    /// Those of [`RetrievalOptions::check`] and [`NamedModel::check_memory`]; `model` must be the one of [`Classifier::new`].
+    pub fn with_memory<'b>(
+        &self,
+        model: &NamedModel,
+        memory: &'b Memory,
+        retrieval: RetrievalOptions,
+    ) -> Result<Classifier<'b>> {
+        retrieval.check()?;
+        model.check_memory(memory)?;
+        Ok(Classifier {
+            labels: self.labels.clone(),
+            label_embeddings: self.label_embeddings.clone(),
+            template_embeddings: self.template_embeddings.clone(),
+            logit_scale: self.logit_scale,
+            memory: Some(memory),
+            retrieval,
+        })
+    }
+
     /// The labels.
     pub fn labels(&self) -> &Labels {
         &self.labels

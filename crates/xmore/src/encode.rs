@@ -1,15 +1,17 @@
-//! Image files to embeddings, with the broken ones told apart.
+//! Many image files or texts to embeddings, a batch at a time; broken images are told apart.
 
 use std::path::PathBuf;
 
 use rayon::prelude::*;
-use xmore_clip::{ClipError, Embeddings};
+use xmore_clip::{ClipError, Embeddings, TextEmbeddings};
 
 use crate::error::Result;
 use crate::models::NamedModel;
 
 /// Images that are decoded and encoded together: bounds memory, changes no number.
-const BATCH: usize = 32;
+pub(crate) const BATCH: usize = 32;
+/// Texts that are encoded together.
+const TEXT_BATCH: usize = 256;
 
 /// The embeddings of the images that could be read.
 #[derive(Debug)]
@@ -50,4 +52,25 @@ pub fn encode_files(
         progress(n * BATCH + batch.len());
     }
     Ok(EncodedImages { embeddings: Embeddings::new(rows, model.dim()), kept, failed })
+}
+
+/// Encodes texts in order. `progress` is told how many are done.
+///
+/// # Errors
+/// Those of [`xmore_clip::Model::encode_texts`].
+pub fn encode_texts<S: AsRef<str> + Sync>(
+    model: &NamedModel,
+    texts: &[S],
+    progress: &mut dyn FnMut(usize),
+) -> Result<TextEmbeddings> {
+    let mut rows = Vec::with_capacity(texts.len() * model.dim());
+    let (mut truncated, mut done) = (0, 0);
+    for batch in texts.chunks(TEXT_BATCH) {
+        let encoded = model.encode_texts(batch)?;
+        rows.extend_from_slice(encoded.embeddings.as_slice());
+        truncated += encoded.truncated;
+        done += batch.len();
+        progress(done);
+    }
+    Ok(TextEmbeddings { embeddings: Embeddings::new(rows, model.dim()), truncated })
 }

@@ -23,7 +23,7 @@ mod retrieve;
 
 pub use build::{BuildProgress, BuildReport, Skipped, build_memory};
 pub use classify::{Classifier, ClassifierOptions, Evidence};
-pub use encode::{EncodedImages, encode_files};
+pub use encode::{EncodedImages, encode_files, encode_texts};
 pub use ensemble::{Belief, Method, argmax, image_weight, mix};
 pub use error::{Result, XmoreError};
 pub use eval::{Accuracy, Dataset, EvalReport, evaluate};

@@ -57,7 +57,7 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
 fn method(args: &ClassifyArgs, memory: bool) -> Result<Method> {
     match (args.method, memory) {
         (Some(method), false) if method.needs_memory() => {
-            Err(CliError::Usage(XmoreError::MethodNeedsMemory { method: method.name() }.to_string()))
+            Err(XmoreError::MethodNeedsMemory { method: method.name() }.into())
         }
         (Some(method), _) => Ok(method),
         (None, true) => Ok(Method::Xmore),

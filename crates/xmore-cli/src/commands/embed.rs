@@ -5,8 +5,8 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use npyz::WriterBuilder;
-use xmore::{NamedModel, encode_files};
-use xmore_clip::Embeddings;
+use xmore::{NamedModel, encode_files, encode_texts};
+use xmore_clip::{Embeddings, TextEmbeddings};
 
 use crate::args::EmbedArgs;
 use crate::error::{CliError, Result};
@@ -32,19 +32,13 @@ fn texts(model: &NamedModel, path: &Path) -> Result<Embeddings> {
         return Err(CliError::Usage(format!("{}: holds no line of text", path.display())));
     }
     let bar = bar(lines.len() as u64, "texts");
-    let mut rows = Vec::new();
-    let mut truncated = 0;
-    for batch in lines.chunks(256) {
-        let encoded = model.encode_texts(batch)?;
-        rows.extend_from_slice(encoded.embeddings.as_slice());
-        truncated += encoded.truncated;
-        bar.inc(batch.len() as u64);
-    }
+    let TextEmbeddings { embeddings, truncated } =
+        encode_texts(model, &lines, &mut |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     if truncated > 0 {
         eprintln!("{truncated} texts were longer than the model reads and were cut");
     }
-    Ok(Embeddings::new(rows, model.dim()))
+    Ok(embeddings)
 }
 
 fn images(model: &NamedModel, args: &EmbedArgs) -> Result<Embeddings> {

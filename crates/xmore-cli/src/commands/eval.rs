@@ -1,10 +1,10 @@
 //! `xmore eval`: accuracy of the methods on labelled photos.
 
-use xmore::{Classifier, Dataset, EvalReport, Method, NamedModel, encode_files, evaluate};
+use xmore::{Classifier, Dataset, EvalReport, Method, NamedModel, XmoreError, encode_files, evaluate};
 use xmore_memory::Memory;
 
 use crate::args::{EvalArgs, ShortFormat};
-use crate::error::{CliError, Result};
+use crate::error::Result;
 use crate::files::{print, print_json};
 use crate::progress::bar;
 use crate::table::{table, trimmed};
@@ -36,9 +36,7 @@ fn methods(args: &EvalArgs, memory: bool) -> Result<Vec<Method>> {
         return Ok(Method::ALL.into_iter().filter(|method| memory || !method.needs_memory()).collect());
     }
     match args.methods.iter().find(|method| method.needs_memory() && !memory) {
-        Some(method) => {
-            Err(CliError::Usage(xmore::XmoreError::MethodNeedsMemory { method: method.name() }.to_string()))
-        }
+        Some(method) => Err(XmoreError::MethodNeedsMemory { method: method.name() }.into()),
         None => Ok(args.methods.clone()),
     }
 }

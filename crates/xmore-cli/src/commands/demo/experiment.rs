@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use xmore::{
-    Classifier, ClassifierOptions, Evidence, Method, NamedModel, RetrievalOptions, encode_files, evaluate,
+    Classifier, ClassifierOptions, Evidence, Method, NamedModel, RetrievalOptions, encode_files,
+    encode_texts, evaluate,
 };
 use xmore_clip::Embeddings;
 use xmore_memory::Memory;
@@ -26,9 +27,6 @@ pub(super) const PAPER_NEIGHBOURS: usize = 128;
 
 /// The share of a small memory that is looked at, unless told otherwise.
 const SMALL_SHARE: usize = 10;
-
-/// Captions that are encoded together.
-const TEXT_BATCH: usize = 64;
 
 /// What the user may choose.
 #[derive(Clone, Copy, Debug)]
@@ -62,11 +60,10 @@ struct Encoded {
 /// Measures all methods on all splits.
 pub(super) fn run(set: PairSet, model: &NamedModel, settings: Settings) -> Result<Findings> {
     let (set, encoded) = encode(set, model)?;
-    // Zero-shot with 80 templates needs no memory: asked once, for all pictures.
+    // The labels are embedded once, for all memories.
     let options = ClassifierOptions { with_templates_method: true, ..Default::default() };
-    let without_memory =
-        Classifier::new(model, set.labels.clone(), None, &options)?.evidence(&encoded.images)?;
-    let experiment = Experiment { set: &set, encoded: &encoded, model, without_memory: &without_memory };
+    let classifier = Classifier::new(model, set.labels.clone(), None, &options)?;
+    let experiment = Experiment { set: &set, encoded: &encoded, model, classifier: &classifier };
 
     let bar = progress::bar(settings.splits, "splits");
     let mut runs = Vec::new();
@@ -88,14 +85,9 @@ fn encode(set: PairSet, model: &NamedModel) -> Result<(PairSet, Encoded)> {
     let set = set.keeping(&encoded.kept, unreadable)?;
 
     let bar = progress::bar(set.pairs.len() as u64, "captions");
-    let mut rows = Vec::with_capacity(set.pairs.len() * model.dim());
-    for batch in set.pairs.chunks(TEXT_BATCH) {
-        let captions: Vec<&str> = batch.iter().map(|pair| pair.caption.as_str()).collect();
-        rows.extend_from_slice(model.encode_texts(&captions)?.embeddings.as_slice());
-        bar.inc(batch.len() as u64);
-    }
+    let captions: Vec<&str> = set.pairs.iter().map(|pair| pair.caption.as_str()).collect();
+    let texts = encode_texts(model, &captions, &mut |done| bar.set_position(done as u64))?.embeddings;
     bar.finish_and_clear();
-    let texts = Embeddings::new(rows, model.dim());
     Ok((set, Encoded { images: encoded.embeddings, texts }))
 }
 
@@ -103,8 +95,8 @@ struct Experiment<'a> {
     set: &'a PairSet,
     encoded: &'a Encoded,
     model: &'a NamedModel,
-    /// For each pair the evidence of its picture alone, with both kinds of prompts.
-    without_memory: &'a [Evidence],
+    /// Knows the labels, but no memory.
+    classifier: &'a Classifier<'a>,
 }
 
 impl Experiment<'_> {
@@ -167,15 +159,10 @@ impl Experiment<'_> {
     }
 
     fn ask(&self, memory: &Memory, queries: &[usize], retrieval: RetrievalOptions) -> Result<Vec<Evidence>> {
-        let options = ClassifierOptions { retrieval, ..Default::default() };
-        let classifier = Classifier::new(self.model, self.set.labels.clone(), Some(memory), &options)?;
+        let classifier = self.classifier.with_memory(self.model, memory, retrieval)?;
         let images = &self.encoded.images;
         let rows: Vec<f32> = queries.iter().flat_map(|&i| images.row(i)).copied().collect();
-        let mut evidence = classifier.evidence(&Embeddings::new(rows, images.dim()))?;
-        for (evidence, &i) in evidence.iter_mut().zip(queries) {
-            evidence.templates.clone_from(&self.without_memory[i].templates);
-        }
-        Ok(evidence)
+        Ok(classifier.evidence(&Embeddings::new(rows, images.dim()))?)
     }
 
     fn accuracies(&self, evidence: &[Evidence], queries: &[usize]) -> Result<Accuracies> {
