@@ -24,5 +24,5 @@ pub use checkpoint::{Checkpoint, Dtype};
 pub use config::{CONFIG_FILE, LITE_FILES};
 pub use embeddings::Embeddings;
 pub use error::{ClipError, Result};
-pub use model::{Model, TextEmbeddings};
+pub use model::{LoadOptions, Model, TextEmbeddings};
 pub use preprocess::{Pixels, Preprocess, Region, ResizeMode, decode_file, decode_memory, resize_bicubic};

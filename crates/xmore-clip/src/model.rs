@@ -20,6 +20,14 @@ use crate::towers::{ImageTower, TextTower};
 /// Tokens that go through the text tower together: bounds memory, changes no number.
 const TOKENS_PER_PASS: usize = 8192;
 
+/// What a caller may choose about loading a model; the default is what the model's own files say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// QuickGELU (true) or GELU (false) in the towers, where the files do not say: a state dict alone does not tell them apart.
+    pub quick_gelu: Option<bool>,
+}
+
 /// A dual encoder on the CPU.
 ///
 /// Loading reads the configuration only; a tower is mapped and packed when it is first used, so that a program that
@@ -64,6 +72,14 @@ impl Model {
     /// # Errors
     /// [`ClipError::MissingFile`] if the folder lacks a file, [`ClipError::Config`] if its configuration makes no sense.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::load_with(dir, &LoadOptions::default())
+    }
+
+    /// Opens a model folder or checkpoint file, with choices of the caller's.
+    ///
+    /// # Errors
+    /// Those of [`Model::load`].
+    pub fn load_with(dir: impl AsRef<Path>, _options: &LoadOptions) -> Result<Self> {
         let dir = dir.as_ref().to_owned();
         let config_path = dir.join(CONFIG_FILE);
         require(&dir, CONFIG_FILE)?;
