@@ -77,6 +77,24 @@ pub enum ClipError {
         /// What the decoder said.
         message: String,
     },
+    /// Prepared pixels are not of the image tower's size.
+    #[error("an image of {found} values, expected {expected}: [{side}, {side}, 3]")]
+    PixelCount {
+        /// Values that were given.
+        found: usize,
+        /// Values of an image.
+        expected: usize,
+        /// Side of the tower's square, in pixels.
+        side: usize,
+    },
+    /// Tokens that the text tower cannot take.
+    #[error("{}: {message}", path.display())]
+    Tokens {
+        /// The model.
+        path: PathBuf,
+        /// What was found and what was expected.
+        message: String,
+    },
     /// A text could not be tokenized.
     #[error("cannot tokenize {text:?}: {message}")]
     Tokenize {

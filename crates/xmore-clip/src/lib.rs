@@ -17,12 +17,15 @@ mod fingerprint;
 mod model;
 mod nn;
 mod preprocess;
+mod profile;
 mod tokenizer;
 mod towers;
+mod weights;
 
 pub use checkpoint::{Checkpoint, Dtype};
 pub use config::{CONFIG_FILE, LITE_FILES};
 pub use embeddings::Embeddings;
 pub use error::{ClipError, Result};
 pub use model::{LoadOptions, Model, TextEmbeddings};
+pub use profile::profile_report;
 pub use preprocess::{Pixels, Preprocess, Region, ResizeMode, decode_file, decode_memory, resize_bicubic};

@@ -1,25 +1,100 @@
 //! Activation functions, in place.
 
-use rten_simd::ops::{BitOps, NumOps};
-use rten_simd::{Isa, SimdUnaryOp};
-use rten_vecmath::Gelu;
+use rten_simd::ops::{BitOps, FloatOps, NumOps};
+use rten_simd::{Isa, SimdOp, SimdUnaryOp};
+use rten_vecmath::{Exp, Gelu};
 
 /// An element-wise activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activation {
+    /// max(x, 0).
+    Relu,
     /// min(max(x, 0), 6), of MobileNet and EfficientNet-Lite.
     Relu6,
     /// x Φ(x), with the error function rather than the tanh approximation.
     Gelu,
+    /// x σ(1.702 x), OpenAI's approximation of GELU.
+    QuickGelu,
 }
 
 impl Activation {
     /// Applies the activation to each element.
     pub(crate) fn apply(self, x: &mut [f32]) {
         match self {
+            Activation::Relu => Relu.map_mut(x),
             Activation::Relu6 => Relu6.map_mut(x),
             Activation::Gelu => Gelu {}.map_mut(x),
+            Activation::QuickGelu => QuickGelu.map_mut(x),
         }
+    }
+
+    /// Applies the activation to `rows` rows of `columns` elements, `stride` elements apart.
+    ///
+    /// # Safety
+    /// The rows must be valid for reads and writes, and nobody else may touch them meanwhile.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn apply_rows(self, x: *mut f32, stride: usize, rows: usize, columns: usize) {
+        match self {
+            Activation::Relu => MapRows { op: Relu, x, stride, rows, columns }.dispatch(),
+            Activation::Relu6 => MapRows { op: Relu6, x, stride, rows, columns }.dispatch(),
+            Activation::Gelu => MapRows { op: Gelu {}, x, stride, rows, columns }.dispatch(),
+            Activation::QuickGelu => MapRows { op: QuickGelu, x, stride, rows, columns }.dispatch(),
+        }
+    }
+}
+
+struct MapRows<Op> {
+    op: Op,
+    x: *mut f32,
+    stride: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl<Op: SimdUnaryOp<f32>> SimdOp for MapRows<Op> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let ops = isa.f32();
+        for r in 0..self.rows {
+            // SAFETY: the caller of `apply_rows` vouches for the rows; the mask keeps the last vector inside its row.
+            #[allow(unsafe_code)]
+            unsafe {
+                let row = self.x.add(r * self.stride);
+                let mut c = 0;
+                while c + ops.len() <= self.columns {
+                    ops.store_ptr(self.op.eval(isa, ops.load_ptr(row.add(c))), row.add(c));
+                    c += ops.len();
+                }
+                if c < self.columns {
+                    let mask = ops.first_n_mask(self.columns - c);
+                    let y = self.op.eval(isa, ops.load_ptr_mask(row.add(c), mask));
+                    ops.store_ptr_mask(y, row.add(c), mask);
+                }
+            }
+        }
+    }
+}
+
+struct Relu;
+
+impl SimdUnaryOp<f32> for Relu {
+    #[inline(always)]
+    fn eval<I: Isa>(&self, isa: I, x: I::F32) -> I::F32 {
+        let ops = isa.f32();
+        ops.max(x, ops.zero())
+    }
+}
+
+struct QuickGelu;
+
+impl SimdUnaryOp<f32> for QuickGelu {
+    #[inline(always)]
+    fn eval<I: Isa>(&self, isa: I, x: I::F32) -> I::F32 {
+        let ops = isa.f32();
+        let exp = Exp::apply(isa, ops.mul(x, ops.splat(-1.702)));
+        ops.div(x, ops.add(exp, ops.one()))
     }
 }
 

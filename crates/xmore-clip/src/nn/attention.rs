@@ -1,4 +1,4 @@
-//! Multi-head self-attention over sequences of different lengths, without padding.
+//! Multi-head attention over sequences of different lengths, without padding.
 
 use std::ops::Range;
 
@@ -6,52 +6,108 @@ use rayon::prelude::*;
 use rten_simd::SimdOp;
 use rten_vecmath::Softmax;
 
-use super::linear::{matmul, view};
+pub(crate) use super::gemm::Strided;
+use super::gemm::{ColumnBlock, Scratch, Threads, split};
 
-/// Scaled dot-product attention: softmax(q kᵀ / √d) v per head and sequence.
-///
-/// `qkv` is `[tokens, 3 * width]`: query, key and value of a token side by side, the heads' slices in order within each.
-/// `sequences` are the token ranges that attend to themselves; together they cover all tokens, in order.
-/// Returns `[tokens, width]`.
+/// Which queries attend to which keys.
+#[derive(Clone, Debug)]
+pub(crate) struct Sequence {
+    pub(crate) queries: Range<usize>,
+    pub(crate) keys: Range<usize>,
+}
+
+/// Queries, keys and values of all tokens: row per token, in each row the heads' slices in order.
+#[derive(Clone, Copy)]
+pub(crate) struct Attention<'a> {
+    /// Already scaled by 1 / √head_width.
+    pub(crate) queries: Strided<'a>,
+    pub(crate) keys: Strided<'a>,
+    pub(crate) values: Strided<'a>,
+    pub(crate) heads: usize,
+    pub(crate) head_width: usize,
+    /// Whether a token sees those up to itself only.
+    pub(crate) causal: bool,
+}
+
+impl Attention<'_> {
+    /// softmax(q kᵀ) v per head and sequence, written to `out`, `[queries, heads * head_width]`.
+    ///
+    /// The sequences' queries cover all rows of `out`, in order.
+    pub(crate) fn forward(&self, sequences: &[Sequence], out: &mut [f32], threads: Threads) {
+        let width = self.heads * self.head_width;
+        let mut units = Vec::with_capacity(sequences.len() * self.heads);
+        let mut rest = out;
+        for sequence in sequences {
+            let (rows, tail) = rest.split_at_mut(sequence.queries.len() * width);
+            let blocks = ColumnBlock::split(rows, width, self.head_width).into_iter().enumerate();
+            units.extend(blocks.map(|(head, block)| (sequence, head, block)));
+            rest = tail;
+        }
+        assert!(rest.is_empty(), "the sequences cover all rows");
+        let run = |units: &mut [(&Sequence, usize, ColumnBlock<'_>)]| {
+            let mut buffers = Buffers { keys: Scratch::new(), values: Scratch::new(), scores: Vec::new() };
+            for (sequence, head, out) in units {
+                self.one(sequence, *head, out, &mut buffers);
+            }
+        };
+        if threads == Threads::One {
+            return run(&mut units);
+        }
+        let parts = split(units.len(), 4 * rayon::current_num_threads()).len();
+        let each = units.len().div_ceil(parts).max(1);
+        units.par_chunks_mut(each).for_each(run);
+    }
+
+    fn one(&self, sequence: &Sequence, head: usize, out: &mut ColumnBlock<'_>, buffers: &mut Buffers) {
+        let Buffers { keys, values, scores } = buffers;
+        let (at, width, n) = (head * self.head_width, self.head_width, sequence.keys.len());
+        keys.set_transposed(skip(self.keys, sequence.keys.start), n, at, width);
+        values.set(skip(self.values, sequence.keys.start), n, at, width);
+        let (stride, tile) = (keys.padded(n), keys.tile_rows());
+        scores.resize(tile * stride, 0.0);
+        let queries = skip(self.queries, sequence.queries.start);
+        for first in (0..sequence.queries.len()).step_by(tile) {
+            let count = tile.min(sequence.queries.len() - first);
+            keys.multiply(skip(queries, first), count, at, &mut ColumnBlock::whole(scores, stride));
+            for (r, row) in scores.chunks_exact_mut(stride).take(count).enumerate() {
+                let seen = if self.causal { first + r + 1 } else { n };
+                let (seen, unseen) = row[..n].split_at_mut(seen);
+                Softmax::new_mut(seen).dispatch();
+                unseen.fill(0.0);
+            }
+            let weights = Strided { data: scores, stride };
+            values.multiply(weights, count, 0, &mut out.from_row(first));
+        }
+    }
+}
+
+struct Buffers {
+    keys: Scratch,
+    values: Scratch,
+    scores: Vec<f32>,
+}
+
+fn skip(rows: Strided<'_>, first: usize) -> Strided<'_> {
+    Strided { data: &rows.data[first * rows.stride..], stride: rows.stride }
+}
+
+/// Self-attention over `qkv`, `[tokens, 3 * width]`: query, key and value of a token side by side.
 pub(crate) fn self_attention(
     qkv: &[f32],
-    width: usize,
     heads: usize,
-    sequences: &[Range<usize>],
-) -> Vec<f32> {
-    let head_width = width / heads;
-    let scale = 1.0 / (head_width as f32).sqrt();
-    let tokens = qkv.len() / (3 * width);
-    let mut out = vec![0.0; tokens * width];
-    let mut slices = Vec::with_capacity(sequences.len());
-    let mut rest = out.as_mut_slice();
-    for sequence in sequences {
-        let (slice, tail) = rest.split_at_mut(sequence.len() * width);
-        slices.push((sequence, slice));
-        rest = tail;
-    }
-    assert!(rest.is_empty(), "the sequences cover all tokens");
-    slices.into_par_iter().for_each(|(sequence, out)| {
-        let n = sequence.len();
-        let qkv = &qkv[sequence.start * 3 * width..sequence.end * 3 * width];
-        let stride = 3 * width;
-        let (mut scores, mut head_out) = (vec![0.0; n * n], vec![0.0; n * head_width]);
-        for head in 0..heads {
-            let at = head * head_width;
-            let query = view(&qkv[at..], n, head_width, [stride, 1]);
-            let key = view(&qkv[width + at..], head_width, n, [1, stride]);
-            let value = view(&qkv[2 * width + at..], n, head_width, [stride, 1]);
-            matmul(query, key, scale, &mut scores);
-            for row in scores.chunks_exact_mut(n) {
-                Softmax::new_mut(row).dispatch();
-            }
-            matmul(view(&scores, n, n, [n, 1]), value, 1.0, &mut head_out);
-            for (token, values) in head_out.chunks_exact(head_width).enumerate() {
-                out[token * width + at..][..head_width].copy_from_slice(values);
-            }
-        }
-    });
-    out
+    head_width: usize,
+    causal: bool,
+    ranges: &[Range<usize>],
+    out: &mut [f32],
+    threads: Threads,
+) {
+    let width = heads * head_width;
+    let part = |n: usize| Strided { data: qkv.get(n * width..).unwrap_or_default(), stride: 3 * width };
+    let attention =
+        Attention { queries: part(0), keys: part(1), values: part(2), heads, head_width, causal };
+    let sequences: Vec<_> =
+        ranges.iter().map(|range| Sequence { queries: range.clone(), keys: range.clone() }).collect();
+    attention.forward(&sequences, out, threads);
 }
 
 #[cfg(test)]
@@ -60,28 +116,35 @@ mod tests {
 
     #[test]
     fn matches_f64_and_ignores_the_neighbouring_sequences() {
-        let (width, heads, lengths) = (24, 3, [1usize, 5, 18]);
-        let tokens: usize = lengths.iter().sum();
-        let qkv: Vec<f32> =
-            (0..tokens * 3 * width).map(|i| ((i * 7919 % 1009) as f32 / 1009.0 - 0.5) * 4.0).collect();
-        let mut start = 0;
-        let ranges: Vec<_> = lengths.iter().map(|&n| (start..start + n, start += n).0).collect();
-        let out = self_attention(&qkv, width, heads, &ranges);
-        let head_width = width / heads;
-        let at = |token: usize, part: usize, c: usize| f64::from(qkv[token * 3 * width + part * width + c]);
-        for range in ranges {
-            for token in range.clone() {
-                for c in 0..width {
-                    let head = c / head_width * head_width;
-                    let score = |other: usize| {
-                        let dot: f64 =
-                            (head..head + head_width).map(|i| at(token, 0, i) * at(other, 1, i)).sum();
-                        (dot / (head_width as f64).sqrt()).exp()
-                    };
-                    let total: f64 = range.clone().map(score).sum();
-                    let want: f64 = range.clone().map(|other| score(other) / total * at(other, 2, c)).sum();
-                    let found = f64::from(out[token * width + c]);
-                    assert!((found - want).abs() < 1e-5, "{found} {want}");
+        for (heads, head_width, causal) in [(3, 8, false), (2, 24, true), (2, 64, true), (1, 88, false)] {
+            let (width, lengths) = (heads * head_width, [1usize, 5, 18, 77]);
+            let tokens: usize = lengths.iter().sum();
+            let qkv: Vec<f32> =
+                (0..tokens * 3 * width).map(|i| ((i * 7919 % 1009) as f32 / 1009.0 - 0.5) * 2.0).collect();
+            let mut start = 0;
+            let ranges: Vec<_> = lengths.iter().map(|&n| (start..start + n, start += n).0).collect();
+            let run = |threads| {
+                let mut out = vec![0.0; tokens * width];
+                self_attention(&qkv, heads, head_width, causal, &ranges, &mut out, threads);
+                out
+            };
+            let out = run(Threads::One);
+            assert_eq!(out, run(Threads::Pool));
+            let at = |token: usize, part: usize, c: usize| f64::from(qkv[token * 3 * width + part * width + c]);
+            for range in &ranges {
+                for token in range.clone() {
+                    let keys = range.start..if causal { token + 1 } else { range.end };
+                    for c in 0..width {
+                        let head = c / head_width * head_width;
+                        let score = |other: usize| {
+                            let dot: f64 = (head..head + head_width).map(|i| at(token, 0, i) * at(other, 1, i)).sum();
+                            dot.exp()
+                        };
+                        let total: f64 = keys.clone().map(score).sum();
+                        let want: f64 = keys.clone().map(|other| score(other) / total * at(other, 2, c)).sum();
+                        let found = f64::from(out[token * width + c]);
+                        assert!((found - want).abs() < 1e-5, "{found} {want}");
+                    }
                 }
             }
         }

@@ -8,8 +8,12 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::activation::Activation;
+use super::gemm::{Rows, Threads, Windows};
 use super::linear::Linear;
 use super::norm::BatchNorm;
+
+/// From so many channels on, pixels are read where they lie; fewer are laid side by side first.
+const WINDOW_CHANNELS: usize = 16;
 
 /// Height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,22 +28,44 @@ impl Size {
     }
 }
 
-/// Square kernel, stride, and TensorFlow's `SAME` padding: output = ⌈input / stride⌉, the odd pixel at the end.
+/// Zeros around an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Padding {
+    /// TensorFlow's `SAME`: output = ⌈input / stride⌉, the odd pixel at the end.
+    Same,
+    /// PyTorch's: so many on every side.
+    Around(usize),
+}
+
+/// Square kernel, stride and padding.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window {
     pub(crate) kernel: usize,
     pub(crate) stride: usize,
+    pub(crate) padding: Padding,
 }
 
 impl Window {
+    /// A 1×1 kernel.
+    pub(crate) const POINT: Self = Self { kernel: 1, stride: 1, padding: Padding::Around(0) };
+
     pub(crate) fn output(self, input: Size) -> Size {
-        Size { height: input.height.div_ceil(self.stride), width: input.width.div_ceil(self.stride) }
+        let length = |n: usize| match self.padding {
+            Padding::Same => n.div_ceil(self.stride),
+            Padding::Around(p) => (n + 2 * p).checked_sub(self.kernel).map_or(0, |rest| rest / self.stride + 1),
+        };
+        Size { height: length(input.height), width: length(input.width) }
     }
 
     /// Zero rows (or columns) before the first one of an input of that length.
     fn padding_before(self, input: usize) -> usize {
-        let span = (input.div_ceil(self.stride) - 1) * self.stride + self.kernel;
-        span.saturating_sub(input) / 2
+        match self.padding {
+            Padding::Same => {
+                let span = (input.div_ceil(self.stride) - 1) * self.stride + self.kernel;
+                span.saturating_sub(input) / 2
+            }
+            Padding::Around(p) => p,
+        }
     }
 
     /// For output position `o`: the first kernel tap that lies inside the input, the input position under it, and how many do.
@@ -90,24 +116,25 @@ impl Conv2d {
     }
 
     /// `x` is one image `[height, width, inputs]`; the output `[height', width', outputs]` is written to `out`.
-    pub(crate) fn forward(&self, x: &[f32], size: Size, out: &mut Vec<f32>) -> Size {
+    pub(crate) fn forward(&self, x: &[f32], size: Size, out: &mut Vec<f32>, threads: Threads) -> Size {
         let to = self.window.output(size);
         out.resize(to.area() * self.linear.outputs(), 0.0);
         if self.window.kernel == 1 && self.window.stride == 1 {
-            self.linear.forward_into(x, out);
+            self.linear.forward_into(x, out, self.activation, threads);
+        } else if self.inputs < WINDOW_CHANNELS {
+            self.linear.forward_into(&self.columns(x, size, to), out, self.activation, threads);
         } else {
-            self.linear.forward_into(&self.columns(x, size, to), out);
-        }
-        if let Some(activation) = self.activation {
-            activation.apply(out);
+            let zeros = vec![0.0; self.inputs];
+            let windows = ImageWindows { x, zeros: &zeros, size, width: to.width, window: self.window };
+            self.linear.rows(Rows::Windows(&windows), to.area(), out, false, self.activation, threads);
         }
         to
     }
 
-    /// 1×1 convolution onto a residual: `out += conv(x)`.
-    pub(crate) fn forward_add(&self, x: &[f32], out: &mut [f32]) {
-        debug_assert!(self.window.kernel == 1 && self.window.stride == 1 && self.activation.is_none());
-        self.linear.forward_add(x, out);
+    /// 1×1 convolution onto a residual: `out = activation(out + conv(x))`.
+    pub(crate) fn forward_add(&self, x: &[f32], out: &mut [f32], threads: Threads) {
+        debug_assert!(self.window.kernel == 1 && self.window.stride == 1);
+        self.linear.forward_add(x, out, self.activation, threads);
     }
 
     /// Lays the pixels under each output position side by side: `[height' * width', kernel * kernel * inputs]`.
@@ -126,6 +153,34 @@ impl Conv2d {
             }
         });
         columns
+    }
+}
+
+/// The pixels under each output position, where they lie.
+struct ImageWindows<'a> {
+    x: &'a [f32],
+    /// One pixel of zeros: all that lies outside.
+    zeros: &'a [f32],
+    size: Size,
+    /// Width of the output.
+    width: usize,
+    window: Window,
+}
+
+impl Windows for ImageWindows<'_> {
+    fn taps(&self) -> usize {
+        self.window.kernel * self.window.kernel
+    }
+
+    fn piece(&self, row: usize, tap: usize) -> &[f32] {
+        let (kernel, stride) = (self.window.kernel, self.window.stride);
+        let y = (row / self.width * stride + tap / kernel).wrapping_sub(self.window.padding_before(self.size.height));
+        let x = (row % self.width * stride + tap % kernel).wrapping_sub(self.window.padding_before(self.size.width));
+        if y >= self.size.height || x >= self.size.width {
+            return self.zeros;
+        }
+        let channels = self.zeros.len();
+        &self.x[(y * self.size.width + x) * channels..][..channels]
     }
 }
 
@@ -229,8 +284,10 @@ mod tests {
         w: Window,
     ) -> Vec<f64> {
         let to = w.output(size);
-        let pad =
-            |n: usize| (((n.div_ceil(w.stride) - 1) * w.stride + w.kernel).saturating_sub(n) / 2) as isize;
+        let pad = |n: usize| match w.padding {
+            Padding::Same => (((n.div_ceil(w.stride) - 1) * w.stride + w.kernel).saturating_sub(n) / 2) as isize,
+            Padding::Around(p) => p as isize,
+        };
         let per_group = if depthwise { 1 } else { inputs };
         let mut out = Vec::new();
         for oy in 0..to.height {
@@ -273,13 +330,14 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn dense_matches_f64(height in 1usize..12, width in 1usize..12, inputs in 1usize..6, outputs in 1usize..20,
-                             kernel in 1usize..6, stride in 1usize..3, seed: u32) {
-            let (size, window) = (Size { height, width }, Window { kernel, stride });
+        fn dense_matches_f64(height in 1usize..12, width in 1usize..12, inputs in prop_oneof![1usize..6, 16usize..20],
+                             outputs in 1usize..20, kernel in 1usize..6, stride in 1usize..3, around: bool, seed: u32) {
+            let padding = if around { Padding::Around(kernel / 2) } else { Padding::Same };
+            let (size, window) = (Size { height, width }, Window { kernel, stride, padding });
             let x = values(size.area() * inputs, seed);
             let weight = values(outputs * inputs * kernel * kernel, !seed);
             let mut out = Vec::new();
-            Conv2d::new(&weight, inputs, window, identity(outputs), None).forward(&x, size, &mut out);
+            Conv2d::new(&weight, inputs, window, identity(outputs), None).forward(&x, size, &mut out, Threads::Pool);
             for (found, want) in out.iter().zip(reference(&x, size, inputs, &weight, outputs, false, window)) {
                 prop_assert!((f64::from(*found) - want).abs() < 1e-5, "{found} {want}");
             }
@@ -288,7 +346,8 @@ mod tests {
         #[test]
         fn depthwise_matches_f64(height in 1usize..12, width in 1usize..12, channels in 1usize..40,
                                  kernel in 1usize..6, stride in 1usize..3, seed: u32) {
-            let (size, window) = (Size { height, width }, Window { kernel, stride });
+            let padding = Padding::Same;
+            let (size, window) = (Size { height, width }, Window { kernel, stride, padding });
             let x = values(size.area() * channels, seed);
             let weight = values(channels * kernel * kernel, !seed);
             let mut out = Vec::new();

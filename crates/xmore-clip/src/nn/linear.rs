@@ -1,27 +1,83 @@
-//! The matrix product: packed weights for layers, plain views for attention. The one place that calls `rten-gemm`.
-
-use rten_gemm::{BiasVector, GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
-use rten_tensor::{Layout, Matrix, NdTensorView};
+//! A fully connected layer.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 
-/// The kernel for what the processor offers. Made anew each time: it holds nothing, and detection is cached by std.
-fn executor() -> GemmExecutor<f32> {
-    GemmExecutor::new()
+use super::activation::Activation;
+use super::gemm::{Finish, Output, Packed, Rows, Threads, multiply};
+
+/// y = x Wᵀ + b, with the weight packed once for the matrix product.
+pub(crate) struct Linear {
+    weight: Packed,
+    bias: Option<Vec<f32>>,
 }
 
-/// A fully connected layer, y = x Wᵀ + b, with its weight packed once for the matrix product.
-pub(crate) struct Linear {
-    weight: PackedBMatrix<f32>,
-    bias: Option<Vec<f32>>,
+/// Rows of a layer's weight with a factor on them (and on their bias): layers that read the same input are computed as one, and
+/// attention's 1/√d goes into the queries' rows.
+pub(crate) struct Part<'a> {
+    /// `[outputs, inputs]`.
+    pub(crate) weight: &'a [f32],
+    /// `[outputs]`.
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) scale: f32,
+}
+
+/// 1/√d, by which attention's scores are scaled.
+pub(crate) fn query_scale(head_width: usize) -> f32 {
+    (1.0 / (head_width as f64).sqrt()) as f32
 }
 
 impl Linear {
     /// From a weight `[outputs, inputs]` in row-major order and an optional bias `[outputs]`.
     pub(crate) fn new(weight: &[f32], outputs: usize, inputs: usize, bias: Option<Vec<f32>>) -> Self {
-        let transposed = view(weight, inputs, outputs, [1, inputs]);
-        Self { weight: executor().prepack_b(transposed), bias }
+        assert_eq!(weight.len(), outputs * inputs);
+        let packed = Packed::from_rows(outputs, inputs, |o| (&weight[o * inputs..(o + 1) * inputs], 1.0));
+        Self { weight: packed, bias }
+    }
+
+    /// From several weights over the same inputs; the outputs stand side by side.
+    pub(crate) fn fused(parts: &[Part<'_>], inputs: usize) -> Self {
+        let bounds: Vec<usize> = parts
+            .iter()
+            .scan(0, |end, part| {
+                *end += part.weight.len() / inputs;
+                Some(*end)
+            })
+            .collect();
+        let outputs = bounds.last().copied().unwrap_or(0);
+        let weight = Packed::from_rows(outputs, inputs, |o| {
+            let n = bounds.partition_point(|&end| end <= o);
+            let at = o - if n == 0 { 0 } else { bounds[n - 1] };
+            (&parts[n].weight[at * inputs..(at + 1) * inputs], parts[n].scale)
+        });
+        let bias = parts.iter().any(|part| part.bias.is_some()).then(|| {
+            let biases = parts.iter().flat_map(|part| {
+                let outputs = part.weight.len() / inputs;
+                let values = part.bias.map_or_else(|| vec![0.0; outputs], <[f32]>::to_vec);
+                values.into_iter().map(|b| b * part.scale)
+            });
+            biases.collect()
+        });
+        Self { weight, bias }
+    }
+
+    /// Attention's input layer: weights and biases of query, key and value, with 1/√d on the queries.
+    pub(crate) fn qkv(parts: [(&[f32], &[f32]); 3], inputs: usize, head_width: usize) -> Self {
+        let scales = [query_scale(head_width), 1.0, 1.0];
+        let part = |n: usize| Part { weight: parts[n].0, bias: Some(parts[n].1), scale: scales[n] };
+        Self::fused(&[part(0), part(1), part(2)], inputs)
+    }
+
+    /// From the transpose, `[inputs, outputs]`: how OpenAI and open_clip store projections.
+    pub(crate) fn from_transposed(weight: &[f32], inputs: usize, outputs: usize) -> Self {
+        assert_eq!(weight.len(), outputs * inputs);
+        let mut rows = vec![0.0; weight.len()];
+        for (i, line) in weight.chunks_exact(outputs).enumerate() {
+            for (o, &value) in line.iter().enumerate() {
+                rows[o * inputs + i] = value;
+            }
+        }
+        Self::new(&rows, outputs, inputs, None)
     }
 
     /// Takes `{prefix}weight` `[outputs, inputs]` and `{prefix}bias` `[outputs]`.
@@ -31,104 +87,82 @@ impl Linear {
         Ok(Self::new(&weight, outputs, inputs, Some(bias.into_owned())))
     }
 
+    /// Length of an input row.
+    pub(crate) fn inputs(&self) -> usize {
+        self.weight.depth()
+    }
+
     /// Length of an output row.
     pub(crate) fn outputs(&self) -> usize {
-        self.weight.cols()
+        self.weight.columns()
     }
 
     /// `x` is `[rows, inputs]`; returns `[rows, outputs]`.
-    pub(crate) fn forward(&self, x: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.0; x.len() / self.weight.rows() * self.weight.cols()];
-        self.run(x, &mut out, 0.0);
+    pub(crate) fn forward(&self, x: &[f32], threads: Threads) -> Vec<f32> {
+        let mut out = vec![0.0; x.len() / self.inputs() * self.outputs()];
+        self.forward_into(x, &mut out, None, threads);
         out
     }
 
-    /// Writes `x` Wᵀ + b to `out`.
-    pub(crate) fn forward_into(&self, x: &[f32], out: &mut [f32]) {
-        self.run(x, out, 0.0);
+    /// Writes activation(`x` Wᵀ + b) to `out`, `[rows, outputs]`.
+    pub(crate) fn forward_into(&self, x: &[f32], out: &mut [f32], activation: Option<Activation>, threads: Threads) {
+        self.dense(x, out, false, activation, threads);
     }
 
     /// Adds `x` Wᵀ + b to `out`: a layer on a residual branch.
-    pub(crate) fn forward_add(&self, x: &[f32], out: &mut [f32]) {
-        self.run(x, out, 1.0);
+    pub(crate) fn forward_add(&self, x: &[f32], out: &mut [f32], activation: Option<Activation>, threads: Threads) {
+        self.dense(x, out, true, activation, threads);
     }
 
-    fn run(&self, x: &[f32], out: &mut [f32], beta: f32) {
-        let (inputs, outputs) = (self.weight.rows(), self.weight.cols());
-        let rows = x.len() / inputs;
-        assert_eq!(
-            (x.len(), out.len()),
-            (rows * inputs, rows * outputs),
-            "rows of {inputs} in, of {outputs} out"
-        );
-        let options =
-            GemmOptions { beta, bias: self.bias.as_deref().map(BiasVector::Row), ..Default::default() };
-        executor()
-            .gemm(
-                out,
-                GemmInputA::Unpacked(view(x, rows, inputs, [inputs, 1])),
-                GemmInputB::Packed(&self.weight),
-                options,
-            )
-            .expect("shapes were checked and the packing is this executor's");
+    fn dense(&self, x: &[f32], out: &mut [f32], add: bool, activation: Option<Activation>, threads: Threads) {
+        let (inputs, outputs) = (self.inputs(), self.outputs());
+        let count = x.len() / inputs;
+        let found = (x.len(), out.len());
+        assert_eq!(found, (count * inputs, count * outputs), "rows of {inputs} in, of {outputs} out");
+        self.rows(Rows::Dense { data: x, stride: inputs }, count, out, add, activation, threads);
     }
-}
 
-/// A strided matrix inside a slice: `rows` × `cols`, element (r, c) at `r * strides[0] + c * strides[1]`.
-pub(crate) fn view(data: &[f32], rows: usize, cols: usize, strides: [usize; 2]) -> Matrix<'_, f32> {
-    let matrix = NdTensorView::from_slice_with_strides([rows, cols], data, strides)
-        .expect("the slice holds the matrix");
-    debug_assert_eq!(matrix.shape(), [rows, cols]);
-    matrix
-}
-
-/// out = alpha · a b, `out` in row-major order.
-pub(crate) fn matmul(a: Matrix<'_, f32>, b: Matrix<'_, f32>, alpha: f32, out: &mut [f32]) {
-    let options = GemmOptions { alpha, ..Default::default() };
-    executor()
-        .gemm(out, GemmInputA::Unpacked(a), GemmInputB::Unpacked(b), options)
-        .expect("the caller's shapes agree");
+    /// The same for rows that lie anywhere; `out` is `[count, outputs]`.
+    pub(crate) fn rows(
+        &self,
+        rows: Rows<'_>,
+        count: usize,
+        out: &mut [f32],
+        add: bool,
+        activation: Option<Activation>,
+        threads: Threads,
+    ) {
+        let finish = Finish { bias: self.bias.as_deref(), add, activation };
+        let stride = self.outputs();
+        multiply(rows, count, &self.weight, &mut Output { data: out, stride }, finish, threads);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
-    fn values(n: usize, seed: u32) -> Vec<f32> {
-        (0..n as u32)
-            .map(|i| ((i.wrapping_mul(2_654_435_761) ^ seed) >> 8) as f32 / (1 << 24) as f32 - 0.5)
-            .collect()
+    #[test]
+    fn fused_parts_are_the_layers_side_by_side() {
+        let (inputs, first, second) = (5, [0.5f32; 15], [0.25f32; 10]);
+        let x: Vec<f32> = (0..10).map(|i| i as f32).collect();
+        let fused = Linear::fused(
+            &[
+                Part { weight: &first, bias: Some(&[1.0; 3]), scale: 2.0 },
+                Part { weight: &second, bias: None, scale: 1.0 },
+            ],
+            inputs,
+        );
+        let y = fused.forward(&x, Threads::One);
+        assert_eq!(y, [12.0, 12.0, 12.0, 2.5, 2.5, 37.0, 37.0, 37.0, 8.75, 8.75]);
     }
 
-    proptest! {
-        /// Against f64: |error| ≤ γ_k Σ|a||b| with γ_k = (k + 1) u / (1 − (k + 1) u), u = 2⁻²⁴ (Higham, 3.1).
-        #[test]
-        fn linear_is_within_the_rounding_bound(rows in 1usize..40, inputs in 1usize..400, outputs in 1usize..70, seed: u32) {
-            let (x, w, b) = (values(rows * inputs, seed), values(outputs * inputs, !seed), values(outputs, 7));
-            let y = Linear::new(&w, outputs, inputs, Some(b.clone())).forward(&x);
-            let u = (-24f64).exp2();
-            let k = (inputs + 1) as f64 * u;
-            for r in 0..rows {
-                for o in 0..outputs {
-                    let products = (0..inputs).map(|i| f64::from(x[r * inputs + i]) * f64::from(w[o * inputs + i]));
-                    let (sum, abs) = products.fold((f64::from(b[o]), f64::from(b[o]).abs()), |(s, a), p| (s + p, a + p.abs()));
-                    let error = (f64::from(y[r * outputs + o]) - sum).abs();
-                    prop_assert!(error <= k / (1.0 - k) * abs, "{error}");
-                }
-            }
-        }
-
-        /// A row's result depends on that row alone, whatever rows stand beside it.
-        #[test]
-        fn rows_are_independent_to_the_bit(rows in 1usize..50, inputs in 1usize..600, seed: u32) {
-            let outputs = 48;
-            let (x, w) = (values(rows * inputs, seed), values(outputs * inputs, !seed));
-            let layer = Linear::new(&w, outputs, inputs, None);
-            let all = layer.forward(&x);
-            for r in 0..rows {
-                prop_assert_eq!(&layer.forward(&x[r * inputs..(r + 1) * inputs])[..], &all[r * outputs..(r + 1) * outputs]);
-            }
-        }
+    #[test]
+    fn a_transposed_weight_is_the_same_layer() {
+        let weight: Vec<f32> = (0..12).map(|i| i as f32).collect();
+        let transposed: Vec<f32> = (0..12).map(|i| weight[i % 3 * 4 + i / 3]).collect();
+        let x = [1.0, -2.0, 0.5, 3.0];
+        let y = Linear::new(&weight, 3, 4, None).forward(&x, Threads::One);
+        assert_eq!(Linear::from_transposed(&transposed, 4, 3).forward(&x, Threads::One), y);
     }
 }

@@ -1,10 +1,13 @@
 //! Layer normalisation, and the folding of batch normalisation into a convolution's weights.
 
-use rten_simd::SimdOp;
-use rten_vecmath::{Normalize, NormalizeOptions, Sum, SumSquareSub};
+use rayon::prelude::*;
+use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, SimdOp};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
+
+use super::gemm::Threads;
 
 /// Layer normalisation over rows of `width` elements.
 pub(crate) struct LayerNorm {
@@ -12,6 +15,9 @@ pub(crate) struct LayerNorm {
     bias: Vec<f32>,
     epsilon: f32,
 }
+
+/// Elements from which on a second thread is worth waking.
+const PARALLEL: usize = 1 << 16;
 
 impl LayerNorm {
     /// Takes `{prefix}weight` and `{prefix}bias`, `[width]` each.
@@ -25,18 +31,75 @@ impl LayerNorm {
 
     /// Normalises each row of `x`, `[rows, width]`, in place.
     pub(crate) fn forward(&self, x: &mut [f32]) {
+        for row in x.chunks_exact_mut(self.weight.len()) {
+            // The row is read wholly before it is written.
+            NormalizeRow { norm: self, x: row.as_ptr(), out: row.as_mut_ptr() }.dispatch();
+        }
+    }
+
+    /// Writes the normalised rows of `x`, `[rows, width]`, to `out`.
+    pub(crate) fn forward_into(&self, x: &[f32], out: &mut [f32], threads: Threads) {
+        assert_eq!(x.len(), out.len());
         let width = self.weight.len();
-        for row in x.chunks_exact_mut(width) {
-            let mean = Sum::new(row).dispatch() / width as f32;
-            let variance = SumSquareSub::new(row, mean).dispatch() / width as f32;
-            let options = NormalizeOptions {
-                pre_scale_bias: mean,
-                scale: 1.0 / (variance + self.epsilon).sqrt(),
-                element_scale: Some(&self.weight),
-                element_bias: Some(&self.bias),
-                ..Default::default()
-            };
-            Normalize::new_mut(row, options).dispatch();
+        let rows = |x: &[f32], out: &mut [f32]| {
+            for (row, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+                NormalizeRow { norm: self, x: row.as_ptr(), out: out.as_mut_ptr() }.dispatch();
+            }
+        };
+        if threads == Threads::One || x.len() < PARALLEL {
+            return rows(x, out);
+        }
+        let part = (x.len() / width).div_ceil(2 * rayon::current_num_threads()) * width;
+        x.par_chunks(part).zip(out.par_chunks_mut(part)).for_each(|(x, out)| rows(x, out));
+    }
+}
+
+/// One row, `[width]`; `x` and `out` may be the same.
+struct NormalizeRow<'a> {
+    norm: &'a LayerNorm,
+    x: *const f32,
+    out: *mut f32,
+}
+
+impl SimdOp for NormalizeRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let Self { norm, x, out } = self;
+        let ops = isa.f32();
+        let (width, lanes) = (norm.weight.len(), ops.len());
+        let whole = width - width % lanes;
+        // SAFETY: `x` and `out` are rows of `width` elements, as are the weights; no index is beyond.
+        #[allow(unsafe_code)]
+        unsafe {
+            // Two sums each, so that additions need not wait for one another.
+            let mut sums = [ops.zero(); 2];
+            for (n, i) in (0..whole).step_by(lanes).enumerate() {
+                sums[n % 2] = ops.add(sums[n % 2], ops.load_ptr(x.add(i)));
+            }
+            let mut sum = ops.sum(ops.add(sums[0], sums[1]));
+            (whole..width).for_each(|i| sum += *x.add(i));
+            let mean = sum / width as f32;
+            let means = ops.splat(mean);
+            let mut squares = [ops.zero(); 2];
+            for (n, i) in (0..whole).step_by(lanes).enumerate() {
+                let d = ops.sub(ops.load_ptr(x.add(i)), means);
+                squares[n % 2] = ops.mul_add(d, d, squares[n % 2]);
+            }
+            let mut square = ops.sum(ops.add(squares[0], squares[1]));
+            (whole..width).for_each(|i| square += (*x.add(i) - mean).powi(2));
+            let scale = 1.0 / (square / width as f32 + norm.epsilon).sqrt();
+            let scales = ops.splat(scale);
+            for i in (0..whole).step_by(lanes) {
+                let d = ops.mul(ops.sub(ops.load_ptr(x.add(i)), means), scales);
+                let weight = ops.load_ptr(norm.weight.as_ptr().add(i));
+                let bias = ops.load_ptr(norm.bias.as_ptr().add(i));
+                ops.store_ptr(ops.mul_add(d, weight, bias), out.add(i));
+            }
+            for i in whole..width {
+                *out.add(i) = ((*x.add(i) - mean) * scale).mul_add(norm.weight[i], norm.bias[i]);
+            }
         }
     }
 }

@@ -14,15 +14,26 @@ pub use resize::{Region, resize_bicubic};
 use crate::error::Result;
 
 /// `preprocess_cfg`, with open_clip's keys.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default)]
 pub(crate) struct PreprocessConfig {
     /// Per channel, of pixels in [0, 1].
     pub(crate) mean: [f32; 3],
     pub(crate) std: [f32; 3],
-    #[serde(default)]
     pub(crate) interpolation: Interpolation,
-    #[serde(default)]
     pub(crate) resize_mode: ResizeMode,
+}
+
+/// OpenAI's, which most CLIP models share.
+impl Default for PreprocessConfig {
+    fn default() -> Self {
+        Self {
+            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+            interpolation: Interpolation::default(),
+            resize_mode: ResizeMode::default(),
+        }
+    }
 }
 
 /// The resampling filter; the one that CLIP models are trained with.
@@ -30,7 +41,10 @@ pub(crate) struct PreprocessConfig {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Interpolation {
     /// Pillow's BICUBIC: a = −0.5, antialiased.
+    ///
+    /// open_clip's `random` is a training augmentation; it too reads images bicubically.
     #[default]
+    #[serde(alias = "random")]
     Bicubic,
 }
 
@@ -50,6 +64,12 @@ pub enum ResizeMode {
 pub struct Pixels(pub(crate) Vec<f32>);
 
 impl Pixels {
+    /// Values that were prepared elsewhere: `[size, size, 3]`, normalised, channels last. [`crate::Model::encode_images`] refuses another
+    /// length than its tower's.
+    pub fn new(values: Vec<f32>) -> Self {
+        Self(values)
+    }
+
     /// The values, `[size, size, 3]`.
     pub fn as_slice(&self) -> &[f32] {
         &self.0

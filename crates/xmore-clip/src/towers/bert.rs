@@ -10,6 +10,7 @@ use crate::config::BertConfig;
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::attention::self_attention;
+use crate::nn::gemm::Threads;
 use crate::nn::linear::Linear;
 use crate::nn::norm::LayerNorm;
 
@@ -52,7 +53,7 @@ impl Bert {
             let prefix = format!("encoder.layer.{n}.");
             let name = |part: &str| format!("{prefix}{part}.");
             Ok(Layer {
-                qkv: fused_qkv(&ckpt, &name("attention.self"), width)?,
+                qkv: fused_qkv(&ckpt, &name("attention.self"), width, config.num_attention_heads)?,
                 attention_out: Linear::load(&ckpt, &name("attention.output.dense"), width, width)?,
                 attention_norm: norm(&name("attention.output.LayerNorm"))?,
                 intermediate: Linear::load(
@@ -78,13 +79,13 @@ impl Bert {
 }
 
 /// Query, key and value as one product: `[3 * width, width]`.
-fn fused_qkv(ckpt: &Checkpoint, prefix: &str, width: usize) -> Result<Linear> {
-    let (mut weight, mut bias) = (Vec::with_capacity(3 * width * width), Vec::with_capacity(3 * width));
-    for part in ["query", "key", "value"] {
-        weight.extend_from_slice(&ckpt.tensor(&format!("{prefix}{part}.weight"), &[width, width])?);
-        bias.extend_from_slice(&ckpt.tensor(&format!("{prefix}{part}.bias"), &[width])?);
-    }
-    Ok(Linear::new(&weight, 3 * width, width, Some(bias)))
+fn fused_qkv(ckpt: &Checkpoint, prefix: &str, width: usize, heads: usize) -> Result<Linear> {
+    let part = |name: &str| {
+        let weight = ckpt.tensor(&format!("{prefix}{name}.weight"), &[width, width])?;
+        Ok((weight, ckpt.tensor(&format!("{prefix}{name}.bias"), &[width])?))
+    };
+    let parts = [part("query")?, part("key")?, part("value")?];
+    Ok(Linear::qkv(parts.each_ref().map(|(w, b)| (&**w, &**b)), width, width / heads))
 }
 
 impl TextTower for Bert {
@@ -92,7 +93,7 @@ impl TextTower for Bert {
         self.width
     }
 
-    fn forward(&self, texts: &[&[u32]]) -> Vec<f32> {
+    fn forward(&self, texts: &[&[u32]], threads: Threads) -> Vec<f32> {
         let width = self.width;
         let tokens: usize = texts.iter().map(|t| t.len()).sum();
         let mut sequences = Vec::with_capacity(texts.len());
@@ -109,13 +110,16 @@ impl TextTower for Bert {
             }
         }
         self.embedding_norm.forward(&mut x);
+        let (mut qkv, mut attended) = (vec![0.0; tokens * 3 * width], vec![0.0; tokens * width]);
+        let mut inner = Vec::new();
         for layer in &self.layers {
-            let attended = self_attention(&layer.qkv.forward(&x), width, self.heads, &sequences);
-            layer.attention_out.forward_add(&attended, &mut x);
+            layer.qkv.forward_into(&x, &mut qkv, None, threads);
+            self_attention(&qkv, self.heads, width / self.heads, false, &sequences, &mut attended, threads);
+            layer.attention_out.forward_add(&attended, &mut x, None, threads);
             layer.attention_norm.forward(&mut x);
-            let mut inner = layer.intermediate.forward(&x);
-            inner.par_chunks_mut(1 << 14).for_each(|chunk| Activation::Gelu.apply(chunk));
-            layer.output.forward_add(&inner, &mut x);
+            inner.resize(tokens * layer.intermediate.outputs(), 0.0);
+            layer.intermediate.forward_into(&x, &mut inner, Some(Activation::Gelu), threads);
+            layer.output.forward_add(&inner, &mut x, None, threads);
             layer.output_norm.forward(&mut x);
         }
         let mut pooled = vec![0.0f32; texts.len() * width];

@@ -6,7 +6,8 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{StageConfig, VisionConfig};
 use crate::error::Result;
 use crate::nn::activation::Activation;
-use crate::nn::conv::{Conv2d, DepthwiseConv2d, Size, Window};
+use crate::nn::conv::{Conv2d, DepthwiseConv2d, Padding, Size, Window};
+use crate::nn::gemm::Threads;
 use crate::nn::norm::BatchNorm;
 
 use super::ImageTower;
@@ -51,9 +52,9 @@ impl EfficientNet {
         let stages = config.stages.as_deref().unwrap_or(&LITE0);
         let [stem_channels, features] = config.stem_and_features.unwrap_or(LITE0_STEM_AND_FEATURES);
         let relu6 = Some(Activation::Relu6);
-        let pointwise = Window { kernel: 1, stride: 1 };
+        let pointwise = Window::POINT;
         let stem =
-            conv(ckpt, "_conv_stem", "_bn0", [stem_channels, 3], Window { kernel: 3, stride: 2 }, relu6)?;
+            conv(ckpt, "_conv_stem", "_bn0", [stem_channels, 3], Window { kernel: 3, stride: 2, padding: Padding::Same }, relu6)?;
         let mut blocks = Vec::new();
         let mut inputs = stem_channels;
         for stage in stages {
@@ -67,7 +68,7 @@ impl EfficientNet {
                 } else {
                     Some(conv(ckpt, &name("_expand_conv"), &name("_bn0"), [wide, inputs], pointwise, relu6)?)
                 };
-                let window = Window { kernel: stage.kernel, stride };
+                let window = Window { kernel: stage.kernel, stride, padding: Padding::Same };
                 let weight =
                     ckpt.tensor(&name("_depthwise_conv.weight"), &[wide, 1, stage.kernel, stage.kernel])?;
                 let bn = BatchNorm::load(ckpt, &name("_bn1."), wide, BN_EPSILON)?;
@@ -98,25 +99,31 @@ impl ImageTower for EfficientNet {
         self.features
     }
 
-    fn forward(&self, pixels: &[f32]) -> Vec<f32> {
+    fn forward(&self, images: &[&[f32]], threads: Threads) -> Vec<f32> {
+        images.iter().flat_map(|pixels| self.one(pixels, threads)).collect()
+    }
+}
+
+impl EfficientNet {
+    fn one(&self, pixels: &[f32], threads: Threads) -> Vec<f32> {
         let (mut x, mut wide, mut deep) = (Vec::new(), Vec::new(), Vec::new());
-        let mut size = self.stem.forward(pixels, self.size, &mut x);
+        let mut size = self.stem.forward(pixels, self.size, &mut x, threads);
         for block in &self.blocks {
             let input = match &block.expand {
                 Some(expand) => {
-                    expand.forward(&x, size, &mut wide);
+                    expand.forward(&x, size, &mut wide, threads);
                     &wide
                 }
                 None => &x,
             };
             size = block.depthwise.forward_relu6(input, size, &mut deep);
             if block.residual {
-                block.project.forward_add(&deep, &mut x);
+                block.project.forward_add(&deep, &mut x, threads);
             } else {
-                block.project.forward(&deep, size, &mut x);
+                block.project.forward(&deep, size, &mut x, threads);
             }
         }
-        self.head.forward(&x, size, &mut wide);
+        self.head.forward(&x, size, &mut wide, threads);
         average(&wide, self.features)
     }
 }

@@ -3,6 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::nn::activation::Activation;
+use crate::nn::gemm::Threads;
 use crate::nn::linear::Linear;
 
 /// Standardisation and a linear map, folded into one; a residual two-layer perceptron, where there is one; then unit length.
@@ -40,13 +41,18 @@ impl Head {
         Ok(Self { linear: Linear::new(&weight, outputs, inputs, Some(bias)), mlp })
     }
 
+    /// A plain projection.
+    pub(crate) fn projection(linear: Linear) -> Self {
+        Self { linear, mlp: None }
+    }
+
     /// `features` is `[rows, inputs]`; returns unit rows `[rows, outputs]`.
     pub(crate) fn forward(&self, features: &[f32]) -> Vec<f32> {
-        let mut out = self.linear.forward(features);
+        let mut out = self.linear.forward(features, Threads::Pool);
         if let Some([fc1, fc2]) = &self.mlp {
-            let mut hidden = fc1.forward(&out);
-            Activation::Gelu.apply(&mut hidden);
-            fc2.forward_add(&hidden, &mut out);
+            let mut hidden = vec![0.0; out.len() / fc1.inputs() * fc1.outputs()];
+            fc1.forward_into(&out, &mut hidden, Some(Activation::Gelu), Threads::Pool);
+            fc2.forward_add(&hidden, &mut out, None, Threads::Pool);
         }
         normalize_rows(&mut out, self.linear.outputs());
         out

@@ -1,14 +1,11 @@
-//! A model folder's configuration: `open_clip_config.json`, in open_clip's manner.
+//! Configuration of a folder whose towers are not CLIP's own: `open_clip_config.json`, in open_clip's manner.
 //!
 //! `model_cfg` describes the two towers with open_clip's own keys (`timm_model_name`, `hf_model_name`, …), `preprocess_cfg` the
 //! pixels. Our only additions are the `weights` file names, since a folder of ours keeps each tower in the file it was
 //! published in.
 
-use std::path::Path;
-
 use serde::Deserialize;
 
-use crate::error::{ClipError, Result};
 use crate::preprocess::PreprocessConfig;
 
 /// Name of the configuration file in a model folder.
@@ -92,23 +89,9 @@ pub(crate) struct BertConfig {
     pub(crate) hidden_act: String,
 }
 
-/// Reads a JSON file into `T`, naming the file in every error.
-pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    const MAX: u64 = 1 << 20;
-    let len = std::fs::metadata(path).map_err(|e| ClipError::io(path, e))?.len();
-    if len > MAX {
-        return Err(ClipError::config(
-            path,
-            format!("is {len} bytes long; a configuration has at most {MAX}"),
-        ));
-    }
-    let text = std::fs::read(path).map_err(|e| ClipError::io(path, e))?;
-    serde_json::from_slice(&text).map_err(|e| ClipError::config(path, e.to_string()))
-}
-
 /// The files of the bundled model `lite` that are ours: configuration and heads, as (name, content). Its towers are fetched; see the
 /// model card in `models/lite/README.md`.
 pub const LITE_FILES: &[(&str, &[u8])] = &[
-    (CONFIG_FILE, include_bytes!("../models/lite/open_clip_config.json")),
-    ("heads.safetensors", include_bytes!("../models/lite/heads.safetensors")),
+    (CONFIG_FILE, include_bytes!("../../models/lite/open_clip_config.json")),
+    ("heads.safetensors", include_bytes!("../../models/lite/heads.safetensors")),
 ];

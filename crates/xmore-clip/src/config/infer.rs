@@ -1,0 +1,105 @@
+//! The architecture of a checkpoint that comes without a configuration, from its tensors' shapes.
+//!
+//! Reference: OpenAI's `build_model` (open_clip's `build_model_from_openai_state_dict`), which fixes heads at width / 64 and leaves only the
+//! activation untold: OpenAI's own archives need QuickGELU.
+
+use crate::error::{ClipError, Result};
+use crate::nn::activation::Activation;
+use crate::preprocess::PreprocessConfig;
+use crate::towers::transformer::TransformerSizes;
+use crate::weights::Weights;
+
+use super::arch::{ClipArch, LAYER_NORM_EPSILON, ResNetArch, TextArch, VisionArch, VitArch};
+
+/// Width of a head in OpenAI's models; ViT-H, g and G differ, see [`head_width`].
+const HEAD_WIDTH: usize = 64;
+
+/// Tells the architecture; `quick_gelu` is the activation.
+pub(crate) fn infer(weights: &Weights<'_>, quick_gelu: bool) -> Result<ClipArch> {
+    let path = weights.checkpoint.path();
+    let activation = if quick_gelu { Activation::QuickGelu } else { Activation::Gelu };
+    let shape = |name: &str, dims: usize| -> Result<&[usize]> {
+        match weights.shape(name) {
+            Some(shape) if shape.len() == dims => Ok(shape),
+            Some(shape) => {
+                let message = format!("tensor `{name}` has shape {shape:?}, expected {dims} dimensions");
+                Err(ClipError::checkpoint(path, message))
+            }
+            None => {
+                let sample: Vec<_> = weights.checkpoint.names().take(3).map(|n| format!("`{n}`")).collect();
+                let message = format!(
+                    "no tensor `{name}`, so it is no CLIP model; it holds {} tensors, such as {}",
+                    weights.checkpoint.names().count(),
+                    sample.join(", ")
+                );
+                Err(ClipError::checkpoint(path, message))
+            }
+        }
+    };
+    let [context_length, text_width] = [0, 1].map(|n| shape("positional_embedding", 2).map(|s| s[n]));
+    let (context_length, text_width) = (context_length?, text_width?);
+    let vocabulary = shape("token_embedding.weight", 2)?[0];
+    let dim = shape("text_projection", 2)?[1];
+    let text_blocks = weights.text_blocks();
+    let text = TextArch {
+        context_length,
+        vocabulary,
+        sizes: TransformerSizes {
+            width: text_width,
+            heads: text_width / HEAD_WIDTH,
+            layers: text_blocks.count(),
+            mlp_width: text_blocks.mlp_width(0).unwrap_or(0),
+        },
+        activation,
+        epsilon: LAYER_NORM_EPSILON,
+    };
+    let vision = if weights.shape("visual.proj").is_some() {
+        let kernel = shape("visual.conv1.weight", 4)?;
+        let (width, patch) = (kernel[0], kernel[3]);
+        let blocks = weights.visual_blocks();
+        let side = grid(shape("visual.positional_embedding", 2)?[0]);
+        VisionArch::Vit(VitArch {
+            image_size: side.saturating_mul(patch),
+            patch,
+            sizes: TransformerSizes {
+                width,
+                heads: width / head_width(width),
+                layers: blocks.count(),
+                mlp_width: blocks.mlp_width(0).unwrap_or(0),
+            },
+            activation,
+            epsilon: LAYER_NORM_EPSILON,
+        })
+    } else {
+        let width = shape("visual.layer1.0.conv1.weight", 4)?[0];
+        let side = grid(shape("visual.attnpool.positional_embedding", 2)?[0]);
+        let count = |stage: usize| {
+            let name = |n: usize| format!("visual.layer{stage}.{n}.conv1.weight");
+            (0..).take_while(|&n| weights.shape(&name(n)).is_some()).count()
+        };
+        VisionArch::ResNet(ResNetArch {
+            image_size: side.saturating_mul(32),
+            layers: [1, 2, 3, 4].map(count),
+            width,
+            heads: width.saturating_mul(32) / HEAD_WIDTH,
+        })
+    };
+    let arch = ClipArch { dim, vision, text, preprocess: PreprocessConfig::default() };
+    arch.check(path)?;
+    Ok(arch)
+}
+
+/// Side of a square of `tokens` − 1 positions, rounded as the reference does.
+fn grid(tokens: usize) -> usize {
+    (tokens.saturating_sub(1) as f64).sqrt().round() as usize
+}
+
+/// Heads are not told by shapes. OpenAI's are 64 wide; open_clip's ViT-H (1280) has 80, ViT-g (1408) 88, ViT-bigG (1664) 104.
+fn head_width(width: usize) -> usize {
+    match width {
+        1280 => 80,
+        1408 => 88,
+        1664 => 104,
+        _ => HEAD_WIDTH,
+    }
+}

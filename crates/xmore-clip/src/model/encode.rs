@@ -1,0 +1,143 @@
+//! Batches through the towers: what runs side by side, and in what portions. None of it changes a number.
+
+use rayon::prelude::*;
+
+use super::Model;
+use crate::embeddings::Embeddings;
+use crate::error::{ClipError, Result};
+use crate::nn::gemm::{Threads, split};
+use crate::preprocess::Pixels;
+use crate::tokenizer::Tokens;
+use crate::towers::head::normalize_rows;
+
+/// Tokens of texts that one thread takes together.
+const TOKENS_PER_PASS: usize = 512;
+
+/// What [`Model::encode_texts`] gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextEmbeddings {
+    /// Unit rows `[texts, dim]`.
+    pub embeddings: Embeddings,
+    /// How many texts were longer than the model's context and were cut.
+    pub truncated: usize,
+}
+
+impl Model {
+    /// Unit rows `[images, dim]`.
+    ///
+    /// # Errors
+    /// Those of loading the image tower, at first use, and [`ClipError::PixelCount`].
+    pub fn encode_images(&self, images: &[Pixels]) -> Result<Embeddings> {
+        let features = self.image_features(images)?;
+        let rows = match &self.image()?.head {
+            Some(head) => head.forward(features.as_slice()),
+            None => {
+                let mut rows = features.as_slice().to_vec();
+                normalize_rows(&mut rows, self.dim());
+                rows
+            }
+        };
+        Ok(Embeddings::new(rows, self.dim()))
+    }
+
+    /// Unit rows `[texts, dim]`.
+    ///
+    /// # Errors
+    /// Those of loading the text tower, at first use, and [`ClipError::Tokenize`].
+    pub fn encode_texts<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<TextEmbeddings> {
+        let (features, truncated) = self.text_features(texts)?;
+        let rows = self.text()?.head.forward(features.as_slice());
+        Ok(TextEmbeddings { embeddings: Embeddings::new(rows, self.dim()), truncated })
+    }
+
+    /// Unit rows `[texts, dim]` of texts that were tokenized elsewhere, start and end tokens included, without padding.
+    ///
+    /// # Errors
+    /// Those of loading the text tower, at first use, and [`ClipError::Tokens`].
+    pub fn encode_token_ids(&self, texts: &[&[u32]]) -> Result<Embeddings> {
+        let features = self.token_features(texts)?;
+        Ok(Embeddings::new(self.text()?.head.forward(features.as_slice()), self.dim()))
+    }
+
+    /// The image tower's features before the head, `[images, width]`: what heads are trained on.
+    ///
+    /// # Errors
+    /// Those of loading the image tower, at first use, and [`ClipError::PixelCount`].
+    pub fn image_features(&self, images: &[Pixels]) -> Result<Embeddings> {
+        let tower = &self.image()?.tower;
+        let side = self.preprocess().size() as usize;
+        let expected = side * side * 3;
+        if let Some(wrong) = images.iter().find(|image| image.0.len() != expected) {
+            return Err(ClipError::PixelCount { found: wrong.0.len(), expected, side });
+        }
+        let images: Vec<&[f32]> = images.iter().map(Pixels::as_slice).collect();
+        // Whole images for each thread as long as every thread gets as many; the last few are shared by all threads.
+        let workers = rayon::current_num_threads();
+        let apart = if workers == 1 { images.len() } else { images.len() / workers * workers };
+        let (apart, shared) = images.split_at(apart);
+        let each = tower.images_per_pass().clamp(1, (apart.len() / workers).max(1));
+        let parts = apart.par_chunks(each).map(|images| tower.forward(images, Threads::One));
+        let mut rows = parts.collect::<Vec<_>>().concat();
+        if !shared.is_empty() {
+            rows.extend(tower.forward(shared, Threads::Pool));
+        }
+        Ok(Embeddings::new(rows, tower.width()))
+    }
+
+    /// The text tower's features before the head, `[texts, width]`, and how many texts were cut.
+    ///
+    /// # Errors
+    /// Those of loading the text tower, at first use, and [`ClipError::Tokenize`].
+    pub fn text_features<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<(Embeddings, usize)> {
+        let (tokenizer, tower) = rayon::join(|| self.tokenizer(), || self.text());
+        let (tokenizer, _) = (tokenizer?, tower?);
+        let tokens: Vec<Tokens> =
+            texts.par_iter().map(|text| tokenizer.encode(text.as_ref())).collect::<Result<_>>()?;
+        let ids: Vec<&[u32]> = tokens.iter().map(|t| t.ids.as_slice()).collect();
+        let truncated = tokens.iter().filter(|t| t.truncated).count();
+        Ok((self.token_features(&ids)?, truncated))
+    }
+
+    fn token_features(&self, texts: &[&[u32]]) -> Result<Embeddings> {
+        let text = self.text()?;
+        let fail = |message: String| Err(ClipError::Tokens { path: self.path.clone(), message });
+        if let Some(id) = texts.iter().flat_map(|t| t.iter()).find(|&&id| id as usize >= text.vocabulary) {
+            return fail(format!("token {id}, but the text tower knows {} tokens only", text.vocabulary));
+        }
+        let context = self.context_length();
+        if let Some(wrong) = texts.iter().find(|t| !(1..=context).contains(&t.len())) {
+            return fail(format!("a text of {} tokens, expected 1 to {context}", wrong.len()));
+        }
+        let portions = portions(texts);
+        if portions.len() == 1 {
+            return Ok(Embeddings::new(text.tower.forward(texts, Threads::Pool), text.tower.width()));
+        }
+        let parts = portions.into_par_iter().map(|texts| text.tower.forward(texts, Threads::One));
+        Ok(Embeddings::new(parts.collect::<Vec<_>>().concat(), text.tower.width()))
+    }
+}
+
+/// Cuts a batch of texts into portions of nearly the same number of tokens, a multiple of the threads where there are enough.
+fn portions<'a, 'b>(texts: &'b [&'a [u32]]) -> Vec<&'b [&'a [u32]]> {
+    let total: usize = texts.iter().map(|t| t.len()).sum();
+    let workers = rayon::current_num_threads();
+    let count = match total.div_ceil(TOKENS_PER_PASS) {
+        1 => 1,
+        n => n.next_multiple_of(workers),
+    };
+    let ends: Vec<usize> = texts
+        .iter()
+        .scan(0, |sum, text| {
+            *sum += text.len();
+            Some(*sum)
+        })
+        .collect();
+    let bounds = split(total, count).into_iter().map(|range| ends.partition_point(|&end| end <= range.end));
+    let mut from = 0;
+    let portions = bounds.map(|to| {
+        let portion = &texts[from..to.max(from)];
+        from = to.max(from);
+        portion
+    });
+    portions.filter(|portion| !portion.is_empty()).collect()
+}

@@ -1,0 +1,154 @@
+//! Loading a folder whose towers were published apart from one another, as the bundled model's were.
+
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::Checkpoint;
+use crate::config::lite::{BertConfig, ModelConfig};
+use crate::config::{CONFIG_FILE, read_json};
+use crate::error::{ClipError, Result};
+use crate::preprocess::Preprocess;
+use crate::tokenizer::Tokenizer;
+use crate::towers::bert::Bert;
+use crate::towers::efficientnet::EfficientNet;
+use crate::towers::head::Head;
+
+use super::{Facts, ImageEncoder, Source, TextEncoder};
+
+/// A folder with `open_clip_config.json`, one file for each tower, and the heads.
+pub(super) struct LiteSource {
+    dir: PathBuf,
+    config: ModelConfig,
+}
+
+impl LiteSource {
+    /// Reads the configuration; the towers wait.
+    pub(super) fn open(dir: &Path) -> Result<(Self, Facts)> {
+        let path = dir.join(CONFIG_FILE);
+        let config: ModelConfig = read_json(&path)?;
+        check(&config, &path)?;
+        let arch = &config.model_cfg;
+        let text = &arch.text_cfg;
+        let files =
+            [&arch.vision_cfg.weights, &text.weights, &text.tokenizer, &text.config, &arch.head_weights];
+        for file in files {
+            require(dir, file)?;
+        }
+        let logit_scale = Checkpoint::open(dir.join(&arch.head_weights))?.tensor("logit_scale", &[])?[0].exp();
+        let facts = Facts {
+            dim: arch.embed_dim,
+            logit_scale,
+            preprocess: Preprocess::new(arch.vision_cfg.image_size, config.preprocess_cfg.clone()),
+            towers: [arch.vision_cfg.timm_model_name.clone(), text.hf_model_name.clone()],
+            context_length: text.context_length,
+            files: std::iter::once(CONFIG_FILE.to_owned()).chain(files.map(String::clone)).collect(),
+        };
+        Ok((Self { dir: dir.to_owned(), config }, facts))
+    }
+
+    fn head(&self, prefix: &str, inputs: usize) -> Result<Head> {
+        let arch = &self.config.model_cfg;
+        let heads = Checkpoint::open(self.dir.join(&arch.head_weights))?;
+        Head::load(&heads, prefix, arch.embed_dim, inputs)
+    }
+}
+
+impl Source for LiteSource {
+    fn image(&self) -> Result<ImageEncoder> {
+        let vision = &self.config.model_cfg.vision_cfg;
+        let ckpt = Checkpoint::open(self.dir.join(&vision.weights))?;
+        let tower = Box::new(EfficientNet::load(&ckpt, vision)?);
+        let head = Some(self.head("visual.", crate::towers::ImageTower::width(&*tower))?);
+        Ok(ImageEncoder { tower, head })
+    }
+
+    fn text(&self) -> Result<TextEncoder> {
+        let text = &self.config.model_cfg.text_cfg;
+        let path = self.dir.join(&text.config);
+        let bert: BertConfig = read_json(&path)?;
+        check_bert(&bert, text.context_length, &path)?;
+        let tower = Bert::load(Checkpoint::open(self.dir.join(&text.weights))?, &bert)?;
+        let (head, vocabulary) =
+            (self.head("text.", crate::towers::TextTower::width(&tower))?, tower.vocabulary());
+        Ok(TextEncoder { tower: Box::new(tower), head, vocabulary })
+    }
+
+    fn tokenizer(&self) -> Result<Tokenizer> {
+        let text = &self.config.model_cfg.text_cfg;
+        Tokenizer::load(&self.dir.join(&text.tokenizer), text.context_length)
+    }
+}
+
+fn require(dir: &Path, file: &str) -> Result<()> {
+    if Path::new(file).components().count() != 1 {
+        return Err(ClipError::config(
+            &dir.join(CONFIG_FILE),
+            format!("names {file:?}, expected a file of the folder"),
+        ));
+    }
+    if dir.join(file).is_file() {
+        return Ok(());
+    }
+    Err(ClipError::MissingFile {
+        dir: dir.to_owned(),
+        file: file.to_owned(),
+        hint: "for the bundled model run `xmore model fetch lite`; for a folder of your own, complete it"
+            .into(),
+    })
+}
+
+fn check(config: &ModelConfig, path: &Path) -> Result<()> {
+    let arch = &config.model_cfg;
+    let fail = |message: String| Err(ClipError::config(path, message));
+    if !(1..=1 << 16).contains(&arch.embed_dim) {
+        return fail(format!("embed_dim is {}, expected 1 to 65536", arch.embed_dim));
+    }
+    if !(1..=4096).contains(&arch.vision_cfg.image_size) {
+        return fail(format!("image_size is {}, expected 1 to 4096", arch.vision_cfg.image_size));
+    }
+    if arch.vision_cfg.timm_model_name != "efficientnet_lite0" {
+        return fail(format!(
+            "timm_model_name is {:?}, expected \"efficientnet_lite0\"",
+            arch.vision_cfg.timm_model_name
+        ));
+    }
+    if arch.text_cfg.hf_pooler_type != "mean_pooler" {
+        return fail(format!(
+            "hf_pooler_type is {:?}, expected \"mean_pooler\"",
+            arch.text_cfg.hf_pooler_type
+        ));
+    }
+    let stages = arch.vision_cfg.stages.iter().flatten();
+    for stage in stages {
+        let limits = [
+            (stage.repeats, 64),
+            (stage.kernel, 15),
+            (stage.stride, 4),
+            (stage.expand, 16),
+            (stage.channels, 8192),
+        ];
+        if limits.iter().any(|&(n, max)| !(1..=max).contains(&n)) {
+            return fail(format!("stage {stage:?} has a number out of range"));
+        }
+    }
+    Ok(())
+}
+
+fn check_bert(config: &BertConfig, context_length: usize, path: &Path) -> Result<()> {
+    let fail = |message: String| Err(ClipError::config(path, message));
+    if config.num_attention_heads == 0 || !config.hidden_size.is_multiple_of(config.num_attention_heads) {
+        return fail(format!("hidden_size {} in {} heads", config.hidden_size, config.num_attention_heads));
+    }
+    if config.hidden_act != "gelu" {
+        return fail(format!("hidden_act is {:?}, expected \"gelu\"", config.hidden_act));
+    }
+    if !(3..=config.max_position_embeddings).contains(&context_length) {
+        return fail(format!(
+            "has {} positions, but {CONFIG_FILE} asks for a context_length of {context_length}",
+            config.max_position_embeddings
+        ));
+    }
+    if config.num_hidden_layers > 256 || config.hidden_size > 1 << 16 || config.intermediate_size > 1 << 20 {
+        return fail("has a size out of range".into());
+    }
+    Ok(())
+}

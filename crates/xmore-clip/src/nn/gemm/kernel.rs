@@ -1,0 +1,233 @@
+//! The innermost loop of the matrix product: one tile of the output, held in registers.
+//!
+//! A tile is up to [`MAX_ROWS`] rows of the left operand times one panel (one or two vectors wide) of the right one. The rows come as
+//! pointers, so that a convolution's windows need not be copied side by side first. Each output element is one chain of fused
+//! multiply-adds in the order of the inputs, whatever the tile's shape and the instruction set: the bits are the same on all of them.
+
+use std::sync::OnceLock;
+
+/// Rows of the largest tile.
+pub(super) const MAX_ROWS: usize = 14;
+/// Columns of the widest panel.
+pub(super) const MAX_WIDTH: usize = 32;
+
+/// What a tile function computes: `c[r][j] = init + Σ_t Σ_i a[t][r][skip + i] · b[t · depth + i][j]`.
+pub(super) struct Tile {
+    /// `taps` groups of [`MAX_ROWS`] pointers; of each group the tile's rows are read.
+    pub(super) a: *const *const f32,
+    pub(super) taps: usize,
+    /// Elements to skip at each pointer.
+    pub(super) skip: usize,
+    /// Elements read at each pointer.
+    pub(super) depth: usize,
+    /// The panel, `[taps * depth, width]`.
+    pub(super) b: *const f32,
+    pub(super) c: *mut f32,
+    /// Elements from one row of `c` to the next.
+    pub(super) stride: usize,
+    /// Added to every row where not null, `[width]`.
+    pub(super) bias: *const f32,
+    /// Whether what `c` holds is added to.
+    pub(super) add: bool,
+}
+
+/// # Safety
+/// The tile's pointers must be valid for what [`Tile`] says is read and written, with the function's own number of rows and width, and the
+/// processor must have the instructions.
+pub(super) type TileFn = unsafe fn(&Tile);
+
+/// Tile functions for one instruction set.
+pub(super) struct Kernel {
+    pub(super) name: &'static str,
+    /// f32 in a vector; a panel has twice as many columns.
+    pub(super) lanes: usize,
+    /// Rows of the tile that uses the registers best.
+    pub(super) rows: usize,
+    /// `tiles[v - 1][r - 1]` computes `r` rows of `v` vectors.
+    pub(super) tiles: [[Option<TileFn>; MAX_ROWS]; 2],
+}
+
+/// The best kernel that this processor runs; `XMORE_SIMD` (`avx512`, `avx2`, `portable`) asks for another.
+pub(super) fn best() -> &'static Kernel {
+    static BEST: OnceLock<&Kernel> = OnceLock::new();
+    BEST.get_or_init(|| {
+        let wish = std::env::var("XMORE_SIMD").ok();
+        let mut offered = available();
+        let wished = offered.iter().position(|k| Some(k.name) == wish.as_deref());
+        offered.swap_remove(wished.unwrap_or(0))
+    })
+}
+
+/// All kernels that this processor runs, the best first.
+pub(super) fn available() -> Vec<&'static Kernel> {
+    let mut kernels: Vec<&Kernel> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            kernels.push(&AVX512);
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            kernels.push(&AVX2);
+        }
+    }
+    kernels.push(&PORTABLE);
+    kernels
+}
+
+/// Writes a tile function's body: `$zero`, `$load`, `$store`, `$splat`, `$add`, `$fma` are the instruction set's.
+macro_rules! tile {
+    ($(#[$attribute:meta])* $name:ident, $lanes:expr, $zero:expr, $load:expr, $store:expr, $splat:expr, $add:expr, $fma:expr) => {
+        $(#[$attribute])*
+        pub(super) unsafe fn $name<const ROWS: usize, const VECTORS: usize>(tile: &Tile) {
+            // SAFETY: see `TileFn`: all pointers are valid for the tile's rows, vectors and depth.
+            unsafe {
+                let mut sum = [[$zero; VECTORS]; ROWS];
+                if tile.add {
+                    for r in 0..ROWS {
+                        for v in 0..VECTORS {
+                            sum[r][v] = $load(tile.c.add(r * tile.stride + v * $lanes));
+                        }
+                    }
+                }
+                if !tile.bias.is_null() {
+                    for v in 0..VECTORS {
+                        let bias = $load(tile.bias.add(v * $lanes));
+                        for r in 0..ROWS {
+                            sum[r][v] = $add(sum[r][v], bias);
+                        }
+                    }
+                }
+                let mut b = tile.b;
+                for tap in 0..tile.taps {
+                    let a: [*const f32; ROWS] =
+                        std::array::from_fn(|r| (*tile.a.add(tap * MAX_ROWS + r)).add(tile.skip));
+                    macro_rules! step {
+                        ($k:expr) => {{
+                            let vectors: [_; VECTORS] = std::array::from_fn(|v| $load(b.add(v * $lanes)));
+                            for r in 0..ROWS {
+                                let x = $splat(a[r].add($k));
+                                for v in 0..VECTORS {
+                                    sum[r][v] = $fma(x, vectors[v], sum[r][v]);
+                                }
+                            }
+                            b = b.add(VECTORS * $lanes);
+                        }};
+                    }
+                    let mut k = 0;
+                    while k + 4 <= tile.depth {
+                        step!(k);
+                        step!(k + 1);
+                        step!(k + 2);
+                        step!(k + 3);
+                        k += 4;
+                    }
+                    while k < tile.depth {
+                        step!(k);
+                        k += 1;
+                    }
+                }
+                for r in 0..ROWS {
+                    for v in 0..VECTORS {
+                        $store(tile.c.add(r * tile.stride + v * $lanes), sum[r][v]);
+                    }
+                }
+            }
+        }
+    };
+}
+
+/// The table of a tile function's instances for 1 to `$rows` rows, one and two vectors.
+macro_rules! table {
+    ($name:ident: $($rows:literal)*) => {{
+        let mut tiles: [[Option<TileFn>; MAX_ROWS]; 2] = [[None; MAX_ROWS]; 2];
+        $(
+            tiles[0][$rows - 1] = Some($name::<$rows, 1>);
+            tiles[1][$rows - 1] = Some($name::<$rows, 2>);
+        )*
+        tiles
+    }};
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{MAX_ROWS, Tile};
+
+    tile!(
+        #[target_feature(enable = "avx512f")]
+        avx512,
+        16,
+        _mm512_setzero_ps(),
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        |x: *const f32| _mm512_set1_ps(*x),
+        _mm512_add_ps,
+        _mm512_fmadd_ps
+    );
+
+    tile!(
+        #[target_feature(enable = "avx2,fma")]
+        avx2,
+        8,
+        _mm256_setzero_ps(),
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        |x: *const f32| _mm256_broadcast_ss(&*x),
+        _mm256_add_ps,
+        _mm256_fmadd_ps
+    );
+}
+
+/// 14 × 32: 28 of 32 registers hold sums.
+#[cfg(target_arch = "x86_64")]
+static AVX512: Kernel = {
+    use x86::avx512;
+    let tiles = table!(avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    Kernel { name: "avx512", lanes: 16, rows: 14, tiles }
+};
+
+/// 6 × 16: 12 of 16 registers hold sums.
+#[cfg(target_arch = "x86_64")]
+static AVX2: Kernel = {
+    use x86::avx2;
+    Kernel { name: "avx2", lanes: 8, rows: 6, tiles: table!(avx2: 1 2 3 4 5 6) }
+};
+
+/// Plain Rust, which compilers turn into the target's own vectors (NEON, for one).
+mod plain {
+    #![allow(unsafe_code)]
+    use super::{MAX_ROWS, Tile};
+
+    type V = [f32; 4];
+
+    #[inline(always)]
+    unsafe fn load(at: *const f32) -> V {
+        // SAFETY: the caller's pointer is valid for four elements.
+        unsafe { at.cast::<V>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(at: *mut f32, v: V) {
+        // SAFETY: the caller's pointer is valid for four elements.
+        unsafe { at.cast::<V>().write(v) }
+    }
+
+    #[inline(always)]
+    fn add(a: V, b: V) -> V {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    fn fma(a: V, b: V, c: V) -> V {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+
+    tile!(portable, 4, [0.0; 4], load, store, |x: *const f32| [*x; 4], add, fma);
+}
+
+static PORTABLE: Kernel = {
+    use plain::portable;
+    Kernel { name: "portable", lanes: 4, rows: 8, tiles: table!(portable: 1 2 3 4 5 6 7 8) }
+};

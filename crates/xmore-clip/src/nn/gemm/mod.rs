@@ -1,0 +1,307 @@
+//! The matrix product: rows of activations times packed weights, with bias, residual and activation in the same pass.
+//!
+//! Crates were compared first (see ARCHITECTURE.md): on CLIP's shapes they reach 60–80 % of what the processor can multiply and
+//! add. Blocking follows Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008), except that the left
+//! operand is not packed: its rows are read where they lie, through pointers. That suits 50 to 200 rows, and convolutions.
+
+mod kernel;
+mod packed;
+mod small;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::activation::Activation;
+use kernel::{MAX_ROWS, MAX_WIDTH, Tile};
+pub(crate) use packed::Packed;
+use packed::{Panels, panel_width};
+pub(crate) use small::{ColumnBlock, Scratch, Strided};
+
+/// Inputs that are multiplied before the next block of them: a panel of so many rows stays in the first cache.
+const DEPTH_BLOCK: usize = 256;
+/// Rows that are taken together: their block of inputs stays in the second cache.
+const ROW_BLOCK: usize = 256;
+/// Columns whose sums are finished before the next ones are begun, so that they stay in the second cache meanwhile.
+const COLUMN_BLOCK: usize = 512;
+
+/// The left operand: rows that lie somewhere in a slice, each in one or more pieces ("taps").
+#[derive(Clone, Copy)]
+pub(crate) enum Rows<'a> {
+    /// Row `r` is `data[r * stride..]`.
+    Dense { data: &'a [f32], stride: usize },
+    /// Row `r` is a window of an image, a piece for each of its positions.
+    Windows(&'a dyn Windows),
+}
+
+/// Rows in pieces: a convolution's input, where row r is output position r and a tap a position in the kernel.
+///
+/// Pieces that lie outside the image are pieces of zeros.
+pub(crate) trait Windows: Sync {
+    /// Number of pieces of each row.
+    fn taps(&self) -> usize;
+    /// Piece `tap` of row `row`.
+    fn piece(&self, row: usize, tap: usize) -> &[f32];
+}
+
+/// Whether a product may use all threads of the pool, or is itself one of many that run side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Threads {
+    One,
+    Pool,
+}
+
+/// What happens to a product before it is stored.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Finish<'a> {
+    /// Added to every row, `[columns]`.
+    pub(crate) bias: Option<&'a [f32]>,
+    /// Adds to what the output holds.
+    pub(crate) add: bool,
+    /// Applied last.
+    pub(crate) activation: Option<Activation>,
+}
+
+/// The output: row `r` is `data[r * stride..][..columns]`.
+pub(crate) struct Output<'a> {
+    pub(crate) data: &'a mut [f32],
+    pub(crate) stride: usize,
+}
+
+/// `out = activation(out·add + rows · weight + bias)` for `count` rows.
+pub(crate) fn multiply(
+    rows: Rows<'_>,
+    count: usize,
+    weight: &Packed,
+    out: &mut Output<'_>,
+    finish: Finish<'_>,
+    threads: Threads,
+) {
+    let panels = weight.view();
+    let job = Job::new(rows, count, panels, out, finish);
+    let full = 2 * panels.kernel.lanes;
+    let all_panels = panels.columns.div_ceil(full);
+    let work = count * panels.columns * panels.depth;
+    let workers = rayon::current_num_threads();
+    if threads == Threads::One || workers == 1 || work < 1 << 17 {
+        return job.run(0..count, 0..all_panels);
+    }
+    // Rows are split where there are many, else columns: each thread then reads only its share of the weights.
+    let row_tasks = (count / (4 * panels.kernel.rows)).clamp(1, 4 * workers);
+    if row_tasks >= workers && (row_tasks >= 4 * workers || all_panels < 2 * workers) {
+        split(count, row_tasks).into_par_iter().for_each(|range| job.run(range, 0..all_panels));
+    } else {
+        let parts = (2 * workers).min(all_panels);
+        split(all_panels, parts).into_par_iter().for_each(|range| job.run(0..count, range));
+    }
+}
+
+/// `0..n` in `parts` ranges of nearly the same length.
+pub(crate) fn split(n: usize, parts: usize) -> Vec<Range<usize>> {
+    let parts = parts.clamp(1, n.max(1));
+    (0..parts).map(|i| i * n / parts..(i + 1) * n / parts).collect()
+}
+
+/// One product with everything that its parts need; parts may run on several threads.
+struct Job<'a> {
+    rows: Rows<'a>,
+    taps: usize,
+    /// Inputs of a piece.
+    depth: usize,
+    panels: Panels<'a>,
+    out: OutPointer,
+    stride: usize,
+    finish: Finish<'a>,
+}
+
+/// Where the output lies. Parts of a job write disjoint rectangles of it.
+#[derive(Clone, Copy)]
+struct OutPointer(*mut f32);
+
+// SAFETY: only `Job::run` writes through the pointer, and the callers of `run` give each thread other rows or other panels.
+#[allow(unsafe_code)]
+unsafe impl Sync for OutPointer {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Send for OutPointer {}
+
+impl<'a> Job<'a> {
+    /// Checks all bounds, on which `run` relies.
+    fn new(
+        rows: Rows<'a>,
+        count: usize,
+        panels: Panels<'a>,
+        out: &mut Output<'_>,
+        finish: Finish<'a>,
+    ) -> Self {
+        let (taps, depth) = match rows {
+            Rows::Dense { data, stride } => {
+                let needed = count.checked_sub(1).map_or(0, |last| last * stride + panels.depth);
+                assert!(data.len() >= needed, "{count} rows of {} in {}", panels.depth, data.len());
+                (1, panels.depth)
+            }
+            Rows::Windows(windows) => {
+                let taps = windows.taps();
+                assert!(taps > 0 && panels.depth.is_multiple_of(taps), "{} in {taps} taps", panels.depth);
+                (taps, panels.depth / taps)
+            }
+        };
+        let needed = count.checked_sub(1).map_or(0, |last| last * out.stride + panels.columns);
+        assert!(out.data.len() >= needed && (count < 2 || out.stride >= panels.columns), "output too small");
+        assert!(panels.data.len() >= packed::packed_len(panels.kernel, panels.depth, panels.columns));
+        assert!(finish.bias.is_none_or(|bias| bias.len() == panels.columns), "one bias for each column");
+        Self { rows, taps, depth, panels, out: OutPointer(out.data.as_mut_ptr()), stride: out.stride, finish }
+    }
+
+    /// Computes the rectangle of these rows and panels.
+    fn run(&self, rows: Range<usize>, panels: Range<usize>) {
+        let blocks = rows.len().div_ceil(ROW_BLOCK).max(1);
+        let mut pointers = Vec::new();
+        for block in split(rows.len(), blocks) {
+            self.run_block(rows.start + block.start..rows.start + block.end, panels.clone(), &mut pointers);
+        }
+    }
+
+    fn run_block(&self, rows: Range<usize>, panels: Range<usize>, pointers: &mut Vec<*const f32>) {
+        let kernel = self.panels.kernel;
+        let tiles = split(rows.len(), rows.len().div_ceil(kernel.rows));
+        // [tile, tap, row in tile]
+        pointers.clear();
+        pointers.resize(tiles.len() * self.taps * MAX_ROWS, std::ptr::null());
+        for (tile, places) in tiles.iter().zip(pointers.chunks_exact_mut(self.taps * MAX_ROWS)) {
+            for (tap, places) in places.chunks_exact_mut(MAX_ROWS).enumerate() {
+                for (row, place) in tile.clone().zip(places) {
+                    *place = self.piece(rows.start + row, tap).as_ptr();
+                }
+            }
+        }
+        let steps = self.depth_steps();
+        for group in split(panels.len(), (panels.len() * 2 * kernel.lanes).div_ceil(COLUMN_BLOCK)) {
+            for step in &steps {
+                for panel in panels.start + group.start..panels.start + group.end {
+                    for (t, tile) in tiles.iter().enumerate() {
+                        let places = &pointers[t * self.taps * MAX_ROWS..][..self.taps * MAX_ROWS];
+                        self.tile(places, Place { row: rows.start + tile.start, rows: tile.len(), panel }, step);
+                    }
+                }
+            }
+        }
+    }
+
+    fn piece(&self, row: usize, tap: usize) -> &[f32] {
+        match self.rows {
+            Rows::Dense { data, stride } => &data[row * stride..row * stride + self.depth],
+            Rows::Windows(windows) => {
+                let piece = windows.piece(row, tap);
+                assert!(piece.len() >= self.depth, "a piece of {} inputs", piece.len());
+                piece
+            }
+        }
+    }
+
+    /// The order in which inputs are multiplied: whole taps together, or parts of a long one.
+    fn depth_steps(&self) -> Vec<DepthStep> {
+        let mut parts = Vec::new();
+        if self.depth * 2 <= DEPTH_BLOCK {
+            let together = DEPTH_BLOCK / self.depth.max(1);
+            parts.extend(split(self.taps, self.taps.div_ceil(together)).into_iter().map(|taps| (taps, 0..self.depth)));
+        } else {
+            let inputs = split(self.depth, self.depth.div_ceil(DEPTH_BLOCK));
+            parts.extend((0..self.taps).flat_map(|tap| inputs.iter().map(move |i| (tap..tap + 1, i.clone()))));
+        }
+        let last = parts.len() - 1;
+        let steps = parts.into_iter().enumerate();
+        steps.map(|(n, (taps, inputs))| DepthStep { taps, inputs, first: n == 0, last: n == last }).collect()
+    }
+
+    fn tile(&self, places: &[*const f32], at: Place, step: &DepthStep) {
+        let kernel = self.panels.kernel;
+        let column = at.panel * 2 * kernel.lanes;
+        let width = panel_width(kernel, self.panels.columns, at.panel);
+        let columns = (self.panels.columns - column).min(width);
+        let start = column * self.panels.depth + (step.taps.start * self.depth + step.inputs.start) * width;
+        let panel = &self.panels.data[start..start + step.taps.len() * step.inputs.len() * width];
+        let function = kernel.tiles[width / kernel.lanes - 1][at.rows - 1].expect("the kernel has such tiles");
+        let bias = self.finish.bias.filter(|_| step.first).map(|bias| &bias[column..column + columns]);
+        // SAFETY: `new` checked that the output holds every row and column.
+        #[allow(unsafe_code)]
+        let out = unsafe { self.out.0.add(at.row * self.stride + column) };
+        let mut tile = Tile {
+            a: places[step.taps.start * MAX_ROWS..].as_ptr(),
+            taps: step.taps.len(),
+            skip: step.inputs.start,
+            depth: step.inputs.len(),
+            b: panel.as_ptr(),
+            c: out,
+            stride: self.stride,
+            bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            add: !step.first || self.finish.add,
+        };
+        // SAFETY: `new` checked that every row has its inputs, that the output holds every row and column, and that the panels are
+        // complete; the pieces' lengths were checked when `places` was filled. Other threads write other rows or columns. A panel
+        // with columns that do not exist is computed beside the output.
+        #[allow(unsafe_code)]
+        unsafe {
+            if columns == width {
+                function(&tile);
+            } else {
+                beside(function, &mut tile, bias, at.rows, columns, width);
+            }
+            if step.last && let Some(activation) = self.finish.activation {
+                activation.apply_rows(out, self.stride, at.rows, columns);
+            }
+        }
+    }
+}
+
+/// Runs a tile on a copy of its output and bias that has the panel's full width, and copies the columns that exist back.
+///
+/// # Safety
+/// As for the tile function, but the output and the bias need have `columns` columns only.
+#[allow(unsafe_code)]
+unsafe fn beside(
+    function: kernel::TileFn,
+    tile: &mut Tile,
+    bias: Option<&[f32]>,
+    rows: usize,
+    columns: usize,
+    width: usize,
+) {
+    let mut scratch = [0.0f32; MAX_ROWS * MAX_WIDTH];
+    let mut wide_bias = [0.0f32; MAX_WIDTH];
+    if let Some(bias) = bias {
+        wide_bias[..columns].copy_from_slice(bias);
+        tile.bias = wide_bias.as_ptr();
+    }
+    let (out, stride) = (tile.c, tile.stride);
+    (tile.c, tile.stride) = (scratch.as_mut_ptr(), width);
+    // SAFETY: the output has `rows` rows of `columns`, which nobody else touches; the scratch holds the largest tile.
+    unsafe {
+        if tile.add {
+            for r in 0..rows {
+                std::ptr::copy_nonoverlapping(out.add(r * stride), tile.c.add(r * width), columns);
+            }
+        }
+        function(tile);
+        for r in 0..rows {
+            std::ptr::copy_nonoverlapping(tile.c.add(r * width), out.add(r * stride), columns);
+        }
+    }
+}
+
+/// Where a tile lies.
+struct Place {
+    row: usize,
+    rows: usize,
+    panel: usize,
+}
+
+/// Inputs `inputs` of each of the pieces `taps`.
+struct DepthStep {
+    taps: Range<usize>,
+    inputs: Range<usize>,
+    first: bool,
+    last: bool,
+}

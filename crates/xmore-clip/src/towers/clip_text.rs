@@ -1,0 +1,67 @@
+//! CLIP's text transformer: causal, so that nothing behind a text's end token matters and nothing of it is computed.
+//!
+//! Reference: OpenAI's `CLIP.encode_text`, whose feature is the last layer's row at the end token.
+
+use std::sync::Arc;
+
+use crate::checkpoint::Checkpoint;
+use crate::config::arch::TextArch;
+use crate::error::Result;
+use crate::nn::gemm::Threads;
+use crate::nn::norm::LayerNorm;
+use crate::weights::Weights;
+
+use super::TextTower;
+use super::transformer::Transformer;
+
+/// The network, without the projection into the joint space. The token table stays in the mapped file.
+pub(crate) struct ClipText {
+    checkpoint: Arc<Checkpoint>,
+    token_table: String,
+    width: usize,
+    /// `[context, width]`.
+    positions: Vec<f32>,
+    transformer: Transformer,
+    norm: LayerNorm,
+}
+
+impl ClipText {
+    /// Takes the network's tensors; `arch` must have been checked.
+    pub(crate) fn load(checkpoint: Arc<Checkpoint>, weights: &Weights<'_>, arch: &TextArch) -> Result<Self> {
+        let width = arch.sizes.width;
+        let token_table = weights.name("token_embedding.weight");
+        checkpoint.rows(&token_table, [arch.vocabulary, width])?;
+        Ok(Self {
+            token_table,
+            width,
+            positions: weights.tensor("positional_embedding", &[arch.context_length, width])?.into_owned(),
+            transformer: Transformer::load(&weights.text_blocks(), arch.sizes, arch.activation, arch.epsilon, true)?,
+            norm: weights.norm("ln_final", width, arch.epsilon)?,
+            checkpoint,
+        })
+    }
+}
+
+impl TextTower for ClipText {
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn forward(&self, texts: &[&[u32]], threads: Threads) -> Vec<f32> {
+        let width = self.width;
+        let mut x = Vec::with_capacity(texts.iter().map(|text| text.len()).sum::<usize>() * width);
+        let mut sequences = Vec::with_capacity(texts.len());
+        for text in texts {
+            let (start, at) = (x.len() / width, x.len());
+            x.extend_from_slice(&self.positions[..text.len() * width]);
+            for (&id, row) in text.iter().zip(x[at..].chunks_exact_mut(width)) {
+                self.checkpoint.add_row(&self.token_table, id as usize, row);
+            }
+            sequences.push(start..start + text.len());
+        }
+        let ends: Vec<_> = sequences.iter().map(|range| range.end - 1).collect();
+        let mut pooled = self.transformer.forward(x, &sequences, &ends, threads);
+        self.norm.forward(&mut pooled);
+        pooled
+    }
+}
