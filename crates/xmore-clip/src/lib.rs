@@ -20,7 +20,7 @@ mod preprocess;
 mod tokenizer;
 mod towers;
 
-pub use checkpoint::{Checkpoint, Dtype};
+pub use checkpoint::{Checkpoint, CheckpointKind, Dtype};
 pub use config::{CONFIG_FILE, LITE_FILES};
 pub use embeddings::Embeddings;
 pub use error::{ClipError, Result};
