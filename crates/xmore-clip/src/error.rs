@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::checkpoint::Dtype;
+
 /// Result of this crate's fallible functions.
 pub type Result<T, E = ClipError> = std::result::Result<T, E>;
 
@@ -68,6 +70,34 @@ pub enum ClipError {
         found: Vec<usize>,
         /// The shape that the configuration asks for.
         expected: Vec<usize>,
+    },
+    /// A tensor holds other elements than floats.
+    #[error("{}: tensor `{name}` holds {found}, expected {expected}", path.display())]
+    TensorDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What it holds.
+        found: Dtype,
+        /// What can be read.
+        expected: &'static str,
+    },
+    /// A tensor holds values that are NaN or infinite.
+    #[error(
+        "{}: tensor `{name}` has {count} values that are NaN or infinite, the first at element {first}; the file is damaged or \
+         its training had diverged: download it again, or take an earlier one",
+        path.display()
+    )]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// How many of its values; in a tensor whose rows are read one by one, of its first part that has any.
+        count: usize,
+        /// The first of them, counted in row-major order.
+        first: usize,
     },
     /// An image could not be decoded.
     #[error("{}: cannot decode the image: {message}", path.display())]

@@ -22,7 +22,7 @@ mod tokenizer;
 mod towers;
 mod weights;
 
-pub use checkpoint::{Checkpoint, Dtype};
+pub use checkpoint::{Checkpoint, CheckpointKind, Dtype};
 pub use config::{CONFIG_FILE, LITE_FILES};
 pub use embeddings::Embeddings;
 pub use error::{ClipError, Result};

@@ -1,107 +1,107 @@
-//! Named tensors in a memory-mapped file, whatever format wrote it.
+//! Named tensors in memory-mapped files, whatever format wrote them.
 //!
 //! A [`Checkpoint`] knows where each tensor's bytes lie; nothing is copied until a layer asks for its weights, so opening a
 //! file costs its header only.
 
 mod pickle;
+mod prefix;
 mod safetensors;
+mod shards;
+mod source;
+mod tensor;
 mod torch;
+mod values;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use memmap2::Mmap;
-
 use crate::error::{ClipError, Result};
+use source::Source;
+pub use tensor::Dtype;
+use tensor::TensorInfo;
 
-/// Element type of a stored tensor. Integers occur as counters and position ids only and are never asked for as weights.
+/// What wrote a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
-    /// 32-bit float.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// bfloat16.
-    Bf16,
-    /// 64-bit float.
-    F64,
-    /// Anything else, with its size in bytes.
-    Other(usize),
+#[non_exhaustive]
+pub enum CheckpointKind {
+    /// safetensors.
+    Safetensors,
+    /// `torch.save` of a state dict or a training state: `.bin`, `.pth`, `.pt`, `.ckpt`.
+    TorchStateDict,
+    /// `torch.jit.save`, as OpenAI's original `.pt`. Its code is not read.
+    TorchScript,
 }
 
-impl Dtype {
-    /// Bytes per element.
-    pub fn size(self) -> usize {
-        match self {
-            Dtype::F32 => 4,
-            Dtype::F16 | Dtype::Bf16 => 2,
-            Dtype::F64 => 8,
-            Dtype::Other(size) => size,
-        }
-    }
-}
+type Tensors = BTreeMap<String, TensorInfo>;
 
-/// Where a tensor lies in its file.
-#[derive(Clone, Debug)]
-struct TensorInfo {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    /// Elements from one index to the next in each dimension, where that is not row-major order: PyTorch stores views as they are.
-    strides: Option<Vec<usize>>,
-    /// Bytes in the file, from the first element to the last.
-    range: Range<usize>,
-}
-
-/// A memory-mapped file of named tensors: safetensors, or PyTorch's `.pth`/`.pt`/`.bin` (parsed, never executed).
+/// Named tensors of one or several memory-mapped files.
+///
+/// Read are safetensors, PyTorch's `.bin`, `.pth`, `.pt`, `.ckpt` of all versions since 0.2 and TorchScript archives (parsed, never
+/// executed), and the index of a checkpoint in shards. A training file's tensors go by the model's own names: of
+/// `{"state_dict": {"module.visual.proj": …}, "optimizer": …}` only `visual.proj` is seen.
 pub struct Checkpoint {
     path: PathBuf,
-    map: Mmap,
-    tensors: BTreeMap<String, TensorInfo>,
+    kind: CheckpointKind,
+    sources: Vec<Source>,
+    tensors: Tensors,
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint, telling the format from its first bytes.
+    /// Opens a checkpoint, telling the format from its first bytes; a path that ends in `.json` is an index of shards.
     ///
     /// # Errors
-    /// [`ClipError::Io`] if it cannot be read, [`ClipError::Checkpoint`] if it is truncated, damaged or of no known format.
+    /// [`ClipError::Io`] if it cannot be read, [`ClipError::Checkpoint`] if it is truncated, damaged, of no known format or would
+    /// call what no state dict needs, [`ClipError::MissingFile`] if a shard is not beside its index.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|e| ClipError::io(path, e))?;
-        // SAFETY: the map is read-only and private to this struct. If another process truncates the file while it is mapped,
-        // reads fault; that is the usual contract of mapped weights and no worse than a file deleted under any reader.
-        #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| ClipError::io(path, e))?;
-        let tensors = Self::index(&map).map_err(|message| ClipError::checkpoint(path, message))?;
+        if shards::is_index(path) {
+            return shards::open(path);
+        }
+        Self::from_source(Source::map(path)?)
+    }
+
+    /// Reads a checkpoint that is in memory. `name` stands for its path in errors.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::open`]; an index of shards is not read, for it needs the files beside it.
+    pub fn from_bytes(bytes: Vec<u8>, name: &Path) -> Result<Self> {
+        Self::from_source(Source::owned(bytes, name))
+    }
+
+    fn from_source(source: Source) -> Result<Self> {
+        let path = source.path.clone();
+        let (source, kind, tensors) = Self::read(source)?;
+        Ok(Self::new(&path, kind, vec![source], tensors))
+    }
+
+    fn new(path: &Path, kind: CheckpointKind, sources: Vec<Source>, tensors: Tensors) -> Self {
+        Self { path: path.to_owned(), kind, sources, tensors: prefix::plain(tensors) }
+    }
+
+    /// One file's tensors, under the names that it gives them.
+    fn read(source: Source) -> Result<(Source, CheckpointKind, Tensors)> {
+        let fail = |message| ClipError::checkpoint(&source.path, message);
+        let (kind, tensors) = index(&source).map_err(fail)?;
         for (name, info) in &tensors {
-            info.check(map.len())
-                .map_err(|message| ClipError::checkpoint(path, format!("tensor `{name}`: {message}")))?;
+            info.check(source.len()).map_err(|message| fail(format!("tensor `{name}`: {message}")))?;
         }
-        Ok(Self { path: path.to_owned(), map, tensors })
+        Ok((source, kind, tensors))
     }
 
-    fn index(bytes: &[u8]) -> Result<BTreeMap<String, TensorInfo>, String> {
-        if torch::is_legacy(bytes) {
-            torch::index_legacy(bytes)
-        } else if bytes.starts_with(b"PK\x03\x04") {
-            Err("PyTorch's zip format is not read yet; re-save it as safetensors".into())
-        } else if safetensors::looks_like(bytes) {
-            safetensors::index(bytes)
-        } else {
-            let head: Vec<u8> = bytes.iter().take(8).copied().collect();
-            Err(format!(
-                "expected safetensors or a PyTorch file, found {} bytes starting {head:02x?}",
-                bytes.len()
-            ))
-        }
-    }
-
-    /// The file it was opened from.
+    /// The file it was opened from; of shards, their index.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The files that hold the tensors: the one of [`Checkpoint::path`], or the shards in alphabetical order.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.sources.iter().map(|source| source.path.as_path())
+    }
+
+    /// What wrote it.
+    pub fn kind(&self) -> CheckpointKind {
+        self.kind
     }
 
     /// Names of all tensors, in alphabetical order.
@@ -119,32 +119,28 @@ impl Checkpoint {
         self.tensors.get(name).map(|info| info.shape.as_slice())
     }
 
+    /// The element type that a tensor is stored in, if there is one of that name.
+    pub fn dtype(&self, name: &str) -> Option<Dtype> {
+        self.tensors.get(name).map(|info| info.dtype)
+    }
+
     /// A tensor's elements as f32 in row-major order; borrowed from the map where that needs no conversion.
     ///
     /// # Errors
-    /// [`ClipError::MissingTensor`] or [`ClipError::TensorShape`].
+    /// [`ClipError::MissingTensor`], [`ClipError::TensorShape`], [`ClipError::TensorDtype`] if it holds no floats, or
+    /// [`ClipError::NotFinite`] if a value is NaN or infinite as f32.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>> {
-        let info = self.info(name, shape)?;
-        let bytes = &self.map[info.range.clone()];
-        let floats = match info.dtype {
-            Dtype::F32 => match bytemuck::try_cast_slice(bytes) {
-                Ok(floats) if cfg!(target_endian = "little") => Cow::Borrowed(floats),
-                _ => Cow::Owned(decode(bytes, f32::from_le_bytes)),
-            },
-            Dtype::F16 => Cow::Owned(decode(bytes, |b| f16::from_le_bytes(b).to_f32())),
-            Dtype::Bf16 => Cow::Owned(decode(bytes, |b| bf16::from_le_bytes(b).to_f32())),
-            Dtype::F64 => Cow::Owned(decode(bytes, |b| f64::from_le_bytes(b) as f32)),
-            Dtype::Other(size) => {
-                return Err(ClipError::checkpoint(
-                    &self.path,
-                    format!("tensor `{name}` holds integers of {size} bytes, expected floats"),
-                ));
-            }
-        };
-        Ok(match &info.strides {
+        let (source, info) = self.info(name, shape)?;
+        let floats = values::floats(&source[info.range.clone()], info.dtype);
+        let floats = floats.ok_or_else(|| dtype_error(source, name, info.dtype))?;
+        let floats = match &info.strides {
             None => floats,
-            Some(strides) => Cow::Owned(gather(&floats, &info.shape, strides)),
-        })
+            Some(strides) => Cow::Owned(values::gather(&floats, &info.shape, strides)),
+        };
+        match values::not_finite(&floats) {
+            None => Ok(floats),
+            Some(found) => Err(not_finite_error(source, name, found)),
+        }
     }
 
     /// Adds row `row` of a `[rows, width]` tensor to `out` (`[width]`), reading only that row's bytes from the file.
@@ -157,89 +153,91 @@ impl Checkpoint {
         assert_eq!(width, out.len());
         let size = info.dtype.size();
         let start = info.range.start + row * width * size;
-        let bytes = &self.map[start..start + width * size];
-        match info.dtype {
-            Dtype::F32 => add(bytes, out, f32::from_le_bytes),
-            Dtype::F16 => add(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::Bf16 => add(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
-            Dtype::F64 => add(bytes, out, |b| f64::from_le_bytes(b) as f32),
-            Dtype::Other(_) => unreachable!("checked by `rows` at load"),
+        let bytes = &self.sources[info.source][start..start + width * size];
+        let floats = values::floats(bytes, info.dtype).expect("checked by `rows` at load");
+        for (o, value) in out.iter_mut().zip(&*floats) {
+            *o += value;
         }
     }
 
-    /// Checks that [`Checkpoint::add_row`] can read a tensor of that shape.
+    /// Checks that [`Checkpoint::add_row`] can read a tensor of that shape, and that all its values are numbers.
     ///
     /// # Errors
     /// Those of [`Checkpoint::tensor`], and [`ClipError::Checkpoint`] for a tensor that is stored as a view.
     pub(crate) fn rows(&self, name: &str, shape: [usize; 2]) -> Result<()> {
-        let info = self.info(name, &shape)?;
-        if info.strides.is_some() || matches!(info.dtype, Dtype::Other(_)) {
-            let message = format!("tensor `{name}` is no plain table of floats");
-            return Err(ClipError::checkpoint(&self.path, message));
+        /// Bytes that are converted at a time, where they must be.
+        const PART: usize = 1 << 16;
+        let (source, info) = self.info(name, &shape)?;
+        if info.strides.is_some() {
+            let message = format!(
+                "tensor `{name}` is stored as a view, which its rows cannot be read from; save it after .contiguous()"
+            );
+            return Err(ClipError::checkpoint(&source.path, message));
+        }
+        let mut done = 0;
+        for part in source[info.range.clone()].chunks(PART * info.dtype.size()) {
+            let floats = values::floats(part, info.dtype);
+            let floats = floats.ok_or_else(|| dtype_error(source, name, info.dtype))?;
+            if let Some((count, first)) = values::not_finite(&floats) {
+                return Err(not_finite_error(source, name, (count, done + first)));
+            }
+            done += floats.len();
         }
         Ok(())
     }
 
-    fn info(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
+    /// The tensor of that name and shape, and the file it lies in.
+    fn info(&self, name: &str, shape: &[usize]) -> Result<(&Source, &TensorInfo)> {
         let info = self.tensors.get(name).ok_or_else(|| ClipError::MissingTensor {
             path: self.path.clone(),
             name: name.to_owned(),
             count: self.tensors.len(),
             sample: self.names().take(3).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", "),
         })?;
+        let source = &self.sources[info.source];
         if info.shape != shape {
             return Err(ClipError::TensorShape {
-                path: self.path.clone(),
+                path: source.path.clone(),
                 name: name.to_owned(),
                 found: info.shape.clone(),
                 expected: shape.to_vec(),
             });
         }
-        Ok(info)
+        Ok((source, info))
     }
 }
 
-impl TensorInfo {
-    /// Checks that shape, element type and byte range agree and lie within a file of `len` bytes.
-    fn check(&self, len: usize) -> Result<(), String> {
-        // A view's extent: one past its last element.
-        let elements = match &self.strides {
-            None => self.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)),
-            Some(_) if self.shape.contains(&0) => Some(0),
-            Some(strides) => self.shape.iter().zip(strides).try_fold(1usize, |n, (&d, &stride)| {
-                (d - 1).checked_mul(stride).and_then(|extent| n.checked_add(extent))
-            }),
+/// Tells the format and reads its index.
+fn index(bytes: &[u8]) -> Result<(CheckpointKind, Tensors), String> {
+    if torch::is_legacy(bytes) {
+        Ok((CheckpointKind::TorchStateDict, torch::index_legacy(bytes)?))
+    } else if torch::is_archive(bytes) {
+        torch::index_archive(bytes)
+    } else if safetensors::looks_like(bytes) {
+        Ok((CheckpointKind::Safetensors, safetensors::index(bytes)?))
+    } else {
+        let head: Vec<u8> = bytes.iter().take(8).copied().collect();
+        let hint = if bytes.starts_with(b"version https://git-lfs") {
+            "; it is a placeholder of Git LFS, run `git lfs pull`"
+        } else {
+            ""
         };
-        let bytes = elements.and_then(|n| n.checked_mul(self.dtype.size()));
-        if bytes != Some(self.range.end.saturating_sub(self.range.start)) || self.range.start > self.range.end
-        {
-            return Err(format!(
-                "shape {:?} of {:?} does not fit bytes {:?}",
-                self.shape, self.dtype, self.range
-            ));
-        }
-        if self.range.end > len {
-            return Err(format!("ends at byte {}, but the file has {len}: it is truncated", self.range.end));
-        }
-        Ok(())
+        Err(format!(
+            "expected safetensors or a PyTorch file, found {} bytes starting {head:02x?}{hint}",
+            bytes.len()
+        ))
     }
 }
 
-/// A view's elements in row-major order.
-fn gather(data: &[f32], shape: &[usize], strides: &[usize]) -> Vec<f32> {
-    let mut offsets = vec![0];
-    for (&d, &stride) in shape.iter().zip(strides) {
-        offsets = offsets.iter().flat_map(|&o| (0..d).map(move |i| o + i * stride)).collect();
+fn dtype_error(source: &Source, name: &str, found: Dtype) -> ClipError {
+    ClipError::TensorDtype {
+        path: source.path.clone(),
+        name: name.to_owned(),
+        found,
+        expected: "F32, F16, BF16 or F64",
     }
-    offsets.into_iter().map(|o| data[o]).collect()
 }
 
-fn decode<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks::<N>().0.iter().map(|&b| f(b)).collect()
-}
-
-fn add<const N: usize>(bytes: &[u8], out: &mut [f32], f: impl Fn([u8; N]) -> f32) {
-    for (o, &b) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
-        *o += f(b);
-    }
+fn not_finite_error(source: &Source, name: &str, (count, first): (usize, usize)) -> ClipError {
+    ClipError::NotFinite { path: source.path.clone(), name: name.to_owned(), count, first }
 }

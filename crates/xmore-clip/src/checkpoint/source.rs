@@ -1,0 +1,50 @@
+//! One file of a checkpoint: its path and bytes.
+
+use std::fs::{self, File};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use crate::error::{ClipError, Result};
+
+/// A file, mapped, or bytes that the caller brought under a name.
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Source {
+    pub(super) fn map(path: &Path) -> Result<Self> {
+        // Opening a pipe would wait for its writer.
+        if !fs::metadata(path).map_err(|e| ClipError::io(path, e))?.is_file() {
+            return Err(ClipError::checkpoint(path, "it is no regular file; name the file with the weights"));
+        }
+        let file = File::open(path).map_err(|e| ClipError::io(path, e))?;
+        // SAFETY: the map is read-only and private to this struct. If another process truncates the file while it is mapped,
+        // reads fault; that is the usual contract of mapped weights and no worse than a file deleted under any reader.
+        #[allow(unsafe_code)]
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| ClipError::io(path, e))?;
+        Ok(Self { path: path.to_owned(), bytes: Bytes::Mapped(map) })
+    }
+
+    pub(super) fn owned(bytes: Vec<u8>, name: &Path) -> Self {
+        Self { path: name.to_owned(), bytes: Bytes::Owned(bytes) }
+    }
+}
+
+impl Deref for Source {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Mapped(map) => map,
+            Bytes::Owned(bytes) => bytes,
+        }
+    }
+}
