@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::config::CONFIG_FILE;
-use crate::error::{ClipError, Result};
+use crate::error::Result;
 use crate::fingerprint::fingerprint;
 use crate::preprocess::Preprocess;
 use crate::tokenizer::Tokenizer;

@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use crate::checkpoint::Checkpoint;
-use crate::config::BertConfig;
+use crate::config::lite::BertConfig;
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::attention::self_attention;

@@ -3,7 +3,7 @@
 //! Reference: PyPI `efficientnet-lite-pytorch`, `model.py`, whose tensor names these are. Pooled features, no classifier.
 
 use crate::checkpoint::Checkpoint;
-use crate::config::{StageConfig, VisionConfig};
+use crate::config::lite::{StageConfig, VisionConfig};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::conv::{Conv2d, DepthwiseConv2d, Padding, Size, Window};

@@ -80,6 +80,9 @@ pub(crate) fn multiply(
     threads: Threads,
 ) {
     let panels = weight.view();
+    if count == 0 || panels.columns == 0 {
+        return;
+    }
     let job = Job::new(rows, count, panels, out, finish);
     let full = 2 * panels.kernel.lanes;
     let all_panels = panels.columns.div_ceil(full);
