@@ -26,3 +26,6 @@ pub use embeddings::Embeddings;
 pub use error::{ClipError, Result};
 pub use model::{LoadOptions, Model, TextEmbeddings};
 pub use preprocess::{Pixels, Preprocess, Region, ResizeMode, decode_file, decode_memory, resize_bicubic};
+pub use tokenizer::ClipTokenizer;
+#[doc(hidden)]
+pub use tokenizer::encode_with_json;
