@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use tokenizers::models::ModelWrapper;
-use tokenizers::{PostProcessor, Tokenizer as HfTokenizer, TruncationDirection, TruncationParams};
+use tokenizers::processors::PostProcessorWrapper;
+use tokenizers::{PostProcessor, Tokenizer as HfTokenizer, TruncationDirection};
 
 use super::Tokens;
 use crate::error::{ClipError, Result};
@@ -16,7 +17,11 @@ const MAX_BYTES: u64 = 64 << 20;
 
 /// A tokenizer from a file, cut at a context length, never padded.
 pub(crate) struct JsonTokenizer {
+    /// All but the post-processor: it would also go over every piece that is cut off.
     inner: HfTokenizer,
+    /// Adds the start and end tokens.
+    processor: Option<PostProcessorWrapper>,
+    context_length: usize,
     /// Tokens of the text that fit beside the start and end tokens.
     room: usize,
 }
@@ -33,9 +38,11 @@ impl JsonTokenizer {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(format!("expected a tokenizer of at most {} MB, found more", MAX_BYTES >> 20));
         }
+        refuse_prefixed_merges(bytes)?;
         let mut inner = guard(|| HfTokenizer::from_bytes(bytes))
             .map_err(|e| format!("not a usable tokenizer.json: {e}"))?;
-        let special = inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        let processor = inner.get_post_processor().cloned();
+        let special = processor.as_ref().map_or(0, |processor| processor.added_tokens(false));
         let Some(room) = context_length.checked_sub(special).filter(|&room| room > 0) else {
             return Err(format!(
                 "adds {special} tokens to each text, which leaves no room in {context_length}"
@@ -50,12 +57,9 @@ impl JsonTokenizer {
             inner.with_model(ModelWrapper::BPE(bpe));
         }
         inner.with_padding(None);
-        // one more than fits, so that a text that just fits is told from one that is cut
-        let max_length = context_length + 1;
-        let truncation =
-            TruncationParams { max_length, direction: TruncationDirection::Right, ..Default::default() };
-        inner.with_truncation(Some(truncation)).map_err(|e| e.to_string())?;
-        Ok(Self { inner, room })
+        inner.with_post_processor(None::<PostProcessorWrapper>);
+        inner.with_truncation(None).map_err(|e| e.to_string())?;
+        Ok(Self { inner, processor, context_length, room })
     }
 
     pub(super) fn encode(&self, text: &str) -> Result<Tokens> {
@@ -64,8 +68,16 @@ impl JsonTokenizer {
             let truncated = encoding.len() > self.room;
             encoding.truncate(self.room, 0, TruncationDirection::Right);
             encoding.take_overflowing();
-            let encoding = self.inner.post_process(encoding, None, true)?;
-            Ok(Tokens { ids: encoding.get_ids().to_vec(), truncated })
+            if let Some(processor) = &self.processor {
+                encoding = processor.process(encoding, None, true)?;
+            }
+            let ids = encoding.get_ids().to_vec();
+            if ids.len() > self.context_length {
+                return Err(
+                    format!("gave {} tokens, expected at most {}", ids.len(), self.context_length).into()
+                );
+            }
+            Ok(Tokens { ids, truncated })
         };
         guard(tokens)
             .map_err(|message| ClipError::Tokenize { text: text.chars().take(40).collect(), message })
@@ -74,6 +86,29 @@ impl JsonTokenizer {
     /// One more than the largest id.
     pub(super) fn vocabulary(&self) -> usize {
         self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
+    }
+}
+
+/// Refuses BPE with a `continuing_subword_prefix`: the library cuts it off merges unchecked, even within a character, and goes on
+/// with what is no UTF-8. No tokenizer of CLIP's kin has one.
+fn refuse_prefixed_merges(bytes: &[u8]) -> Result<(), String> {
+    #[derive(serde::Deserialize)]
+    struct Parts {
+        model: Model,
+    }
+    #[derive(serde::Deserialize)]
+    struct Model {
+        merges: Option<serde::de::IgnoredAny>,
+        continuing_subword_prefix: Option<String>,
+    }
+    // a file that this cannot read is left to the library, whose message says more
+    match serde_json::from_slice::<Parts>(bytes) {
+        Ok(Parts { model: Model { merges: Some(_), continuing_subword_prefix: Some(prefix) } })
+            if !prefix.is_empty() =>
+        {
+            Err(format!("expected merges without `continuing_subword_prefix`, found {prefix:?}"))
+        }
+        _ => Ok(()),
     }
 }
 
