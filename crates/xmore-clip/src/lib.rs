@@ -29,3 +29,6 @@ pub use error::{ClipError, Result};
 pub use model::{LoadOptions, Model, TextEmbeddings};
 pub use profile::profile_report;
 pub use preprocess::{Pixels, Preprocess, Region, ResizeMode, decode_file, decode_memory, resize_bicubic};
+pub use tokenizer::ClipTokenizer;
+#[doc(hidden)]
+pub use tokenizer::encode_with_json;
