@@ -151,11 +151,12 @@ fn answer(world: &World, log: &Mutex<Vec<Seen>>, port: u16, stream: TcpStream) -
     if seen.path == format!("/api/models/{}/revision/main", world.repo) {
         let siblings: Vec<_> =
             world.files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
-        let body = serde_json::json!({ "sha": world.commit, "siblings": siblings }).to_string();
+        let body =
+            serde_json::json!({ "id": world.repo, "sha": world.commit, "siblings": siblings }).to_string();
         return body_of(&mut out, 200, "", body.as_bytes(), usize::MAX, &seen);
     }
-    let resolve = format!("/{}/resolve/{}/", world.repo, world.commit);
-    let Some(name) = storage.or_else(|| seen.path.strip_prefix(&resolve)) else {
+    let resolve = |revision: &str| seen.path.strip_prefix(&format!("/{}/resolve/{revision}/", world.repo));
+    let Some(name) = storage.or_else(|| resolve(&world.commit)).or_else(|| resolve("main")) else {
         return plain(
             &mut out,
             404,

@@ -176,10 +176,9 @@ impl Client {
     pub fn gave_up(&self, request: &Request, file: &str, reason: String) -> HubError {
         HubError::Unreachable {
             name: request.name.clone(),
-            repo: request.repo.to_string(),
-            file: file.to_owned(),
-            host: self.host.clone(),
-            reason,
+            what: format!("{file} of {}", request.repo),
+            host: self.host.as_str().into(),
+            reason: reason.into(),
             cache: self.cache.clone(),
         }
     }

@@ -43,7 +43,7 @@ pub enum HubError {
     },
     /// The hub does not answer, or stopped doing so.
     #[error(
-        "cannot get {file} of {repo} from {host}: {reason}. With a network, `xmore model fetch {name}` goes on where this stopped. \
+        "cannot get {what} from {host}: {reason}. With a network, `xmore model fetch {name}` goes on where this stopped. \
          Without: set HF_ENDPOINT if you have a mirror of the hub; or fetch it on another machine and copy its folder here, to be used \
          by --model local-dir:PATH; HF_HUB_OFFLINE=1 uses the cache {} only",
         cache.display()
@@ -51,14 +51,12 @@ pub enum HubError {
     Unreachable {
         /// The model.
         name: String,
-        /// Where it is on the hub.
-        repo: String,
-        /// What was being fetched.
-        file: String,
+        /// What was being fetched: a file of a repository.
+        what: String,
         /// The hub's host, or the mirror's.
-        host: String,
+        host: Box<str>,
         /// What went wrong.
-        reason: String,
+        reason: Box<str>,
         /// The cache folder.
         cache: PathBuf,
     },
@@ -82,7 +80,7 @@ pub enum HubError {
     },
     /// No such repository, or no such revision of it.
     #[error(
-        "{host} has no {what} (HTTP 404{}): check the name after hf-hub:, and HF_ENDPOINT if you set it",
+        "{host} has no {what} (HTTP 404{}): check its name, and HF_ENDPOINT if you set it",
         detail(message)
     )]
     NotFound {
