@@ -176,6 +176,45 @@ fn a_download_given_up_is_continued_by_the_next_run() {
 }
 
 #[test]
+fn a_killed_download_is_continued() {
+    let fault = |seen: &Seen, _| match seen.path.starts_with("/storage") && seen.path.ends_with(WEIGHTS) {
+        true => Fault::Stall(60_000),
+        false => Fault::None,
+    };
+    let (machine, hub) = (Machine::new(), Hub::start(tiny().with_fault(fault)));
+    let mut child = machine.xmore(&hub.url(), &["model", "fetch", NAME]).start();
+    let there = || {
+        let entries = fs::read_dir(machine.repo().join("blobs")).into_iter().flatten().flatten();
+        let part = entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".incomplete"));
+        part.filter_map(|entry| entry.metadata().ok()).any(|meta| meta.len() == 60_000)
+    };
+    let patience = std::time::Instant::now();
+    while !there() {
+        assert!(patience.elapsed().as_secs() < 20, "{:?}", machine.blobs());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let good = Hub::start(tiny());
+    machine.xmore(&good.url(), &["model", "fetch", NAME]).ok();
+    let ranges: Vec<_> = good.gets(WEIGHTS).into_iter().map(|seen| seen.range).collect();
+    assert_eq!(ranges, [Some("bytes=60000-".into())]);
+}
+
+#[test]
+fn a_model_of_another_kind_is_refused_before_its_weights_are_fetched() {
+    let mut world = tiny();
+    let config = r#"{"model_cfg": {"embed_dim": 768, "vision_cfg": {"image_size": 224, "timm_model_name": "vit_base_patch16_siglip_224"},
+        "text_cfg": {"context_length": 64, "hf_tokenizer_name": "x"}}, "preprocess_cfg": {}}"#;
+    world.files.insert("open_clip_config.json".into(), config.into());
+    world.files.insert("open_clip_model.safetensors".into(), vec![1; 50_000]);
+    let (machine, hub) = (Machine::new(), Hub::start(world));
+    let error = machine.xmore(&hub.url(), &["model", "fetch", &format!("hf-hub:{REPO}")]).fails(1);
+    assert!(error.contains("open_clip_config.json") && error.contains("not fetched"), "{error}");
+    assert!(!hub.seen().iter().any(|seen| seen.path.ends_with("open_clip_model.safetensors")));
+}
+
+#[test]
 fn a_server_without_ranges_is_read_from_the_start() {
     let fault = |seen: &Seen, before| match seen.path.starts_with("/storage") && before == 0 {
         true => Fault::Cut(20_000),

@@ -35,10 +35,12 @@ fn fetch(name: &ModelName) -> Result<()> {
 
 fn info(name: &ModelName, format: ShortFormat) -> Result<()> {
     let model = NamedModel::open_cached(name)?;
+    let (Presence::Ready(place) | Presence::ToBeFetched(place) | Presence::Missing(place)) =
+        models::presence(name)?;
     let [image_tower, text_tower] = model.tower_names();
     let value = json!({
         "name": model.name(),
-        "folder": model.dir(),
+        "folder": place,
         "image_tower": image_tower,
         "text_tower": text_tower,
         "image_size": model.preprocess().size(),

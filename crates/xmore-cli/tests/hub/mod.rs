@@ -25,6 +25,8 @@ pub enum Fault {
     /// Ranges are ignored: all bytes, status 200.
     NoRanges,
     Status(u16, &'static str),
+    /// So many bytes, then nothing for a long time.
+    Stall(usize),
 }
 
 /// One request as it came.
@@ -144,8 +146,8 @@ fn answer(world: &World, log: &Mutex<Vec<Seen>>, port: u16, stream: TcpStream) -
         return plain(&mut out, status, &format!("{header}\r\n"));
     }
     let storage = seen.path.strip_prefix("/storage/");
-    if storage.is_none() && world.token.is_some_and(|t| seen.token.as_deref() != Some(&format!("Bearer {t}")))
-    {
+    let gated = storage.is_none() && !seen.path.starts_with("/api/");
+    if gated && world.token.is_some_and(|t| seen.token.as_deref() != Some(&format!("Bearer {t}"))) {
         return plain(&mut out, 401, "X-Error-Code: GatedRepo\r\nX-Error-Message: Access is restricted\r\n");
     }
     if seen.path == format!("/api/models/{}/revision/main", world.repo) {
@@ -197,7 +199,16 @@ fn answer(world: &World, log: &Mutex<Vec<Seen>>, port: u16, stream: TcpStream) -
         Fault::Short => &bytes[start..bytes.len() - 7],
         _ => &bytes[start..],
     };
-    let limit = if let Fault::Cut(limit) = fault { limit } else { usize::MAX };
+    let limit = match fault {
+        Fault::Cut(limit) => limit,
+        Fault::Stall(limit) => {
+            write!(out, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())?;
+            out.write_all(&body[..limit])?;
+            std::thread::sleep(std::time::Duration::from_secs(60));
+            return Ok(());
+        }
+        _ => usize::MAX,
+    };
     if start > 0 {
         let range = format!("Content-Range: bytes {start}-{}/{}\r\n", bytes.len() - 1, bytes.len());
         return body_of(&mut out, 206, &range, body, limit, &seen);

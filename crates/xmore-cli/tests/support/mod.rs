@@ -35,6 +35,11 @@ impl Xmore {
         self
     }
 
+    /// Starts it.
+    pub fn start(mut self) -> std::process::Child {
+        self.0.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary was built")
+    }
+
     /// Runs it to its end; death by a signal is a failure.
     #[track_caller]
     pub fn run(mut self) -> Run {

@@ -62,11 +62,7 @@ impl NamedModel {
 
     fn load(name: &ModelName, path: &Path) -> Result<Self> {
         let mut options = LoadOptions::default();
-        options.quick_gelu = match name {
-            ModelName::Pretrained(entry) => Some(entry.quick_gelu),
-            ModelName::Checkpoint { quick_gelu, .. } => Some(*quick_gelu),
-            _ => None,
-        };
+        options.quick_gelu = name.quick_gelu();
         let model = Model::load_with(path, &options)?;
         if let ModelName::Checkpoint { architecture, path, .. } = name
             && architecture.embed_dim != model.dim()
@@ -199,6 +195,16 @@ impl ModelName {
             Self::Pretrained(entry) => (entry.file, entry.plain),
             _ => ("", false),
         };
-        Some(hub::Request { name: self.to_string(), repo: self.repo()?, file, bare })
+        let (name, repo) = (self.to_string(), self.repo()?);
+        Some(hub::Request { name, repo, file, bare, quick_gelu: self.quick_gelu() })
+    }
+
+    /// The activation, as far as the name tells it.
+    fn quick_gelu(&self) -> Option<bool> {
+        match self {
+            Self::Pretrained(entry) => Some(entry.quick_gelu),
+            Self::Checkpoint { quick_gelu, .. } => Some(*quick_gelu),
+            _ => None,
+        }
     }
 }

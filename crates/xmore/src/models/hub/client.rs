@@ -95,7 +95,7 @@ impl Client {
         let url = format!("{}/api/models/{}/revision/{revision}", self.endpoint, request.repo.name());
         let response = self.get(&url).call();
         let mut response = response.map_err(|e| self.unreachable(request, "the list of files", &e))?;
-        self.check(&response, &url, &request.repo.to_string())?;
+        self.check(&response, &url, request, "")?;
         let text = response.body_mut().with_config().limit(LIST_LIMIT).read_to_string();
         let text = text.map_err(|e| self.unreachable(request, "the list of files", &e))?;
         let answer: Answer = serde_json::from_str(&text)
@@ -126,7 +126,7 @@ impl Client {
                     continue;
                 }
             } else {
-                self.check(&response, &url, &format!("{file} in {}", request.repo))?;
+                self.check(&response, &url, request, file)?;
             }
             return meta(headers, response.status())
                 .map_err(|reason| HubError::Answer { url: url.clone(), reason });
@@ -163,13 +163,10 @@ impl Client {
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
                 Err(Trouble::Passing(format!("HTTP {status}")))
             }
-            _ => {
-                let what = format!("{file} in {}", request.repo);
-                Err(Trouble::Final(match self.check(&response, &url, &what) {
-                    Err(error) => error,
-                    Ok(()) => HubError::Answer { url, reason: format!("HTTP {}", response.status()) },
-                }))
-            }
+            _ => Err(Trouble::Final(match self.check(&response, &url, request, file) {
+                Err(error) => error,
+                Ok(()) => HubError::Answer { url, reason: format!("HTTP {}", response.status()) },
+            })),
         }
     }
 
@@ -202,7 +199,8 @@ impl Client {
         format!("{}/{}/resolve/{commit}/{file}", self.endpoint, request.repo.name())
     }
 
-    fn check(&self, response: &Response<Body>, url: &str, what: &str) -> Result<()> {
+    /// Turns a refusal into an error; `file` is empty for the repository as a whole.
+    fn check(&self, response: &Response<Body>, url: &str, request: &Request, file: &str) -> Result<()> {
         let status = response.status();
         if status.is_success() {
             return Ok(());
@@ -210,10 +208,15 @@ impl Client {
         let said = |name| text(response.headers(), name).map(|t| t.chars().take(300).collect::<String>());
         let message = said("x-error-message").or_else(|| said("x-error-code")).unwrap_or_default();
         let host = self.host.clone();
+        let what = match file {
+            "" => request.repo.to_string(),
+            file => format!("{file} of {}", request.repo),
+        };
         Err(match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => HubError::Denied {
                 host,
-                repo: what.to_owned(),
+                what,
+                repo: request.repo.name().to_owned(),
                 status: status.as_u16(),
                 message,
                 token: match self.token {
@@ -223,7 +226,7 @@ impl Client {
                     None => "no token was sent; put yours into HF_TOKEN, or into the file HF_HOME/token",
                 },
             },
-            StatusCode::NOT_FOUND => HubError::NotFound { host, what: what.to_owned(), message },
+            StatusCode::NOT_FOUND => HubError::NotFound { host, what, message },
             _ => HubError::Answer { url: url.to_owned(), reason: format!("HTTP {status} {message}") },
         })
     }

@@ -5,6 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use xmore_clip::{ClipError, LoadOptions, Model};
+
 use super::cache::RepoCache;
 use super::client::{Client, Listing, Meta, Trouble};
 use super::select::Files;
@@ -55,6 +57,16 @@ impl Files for Remote<'_> {
             }
         }
         self.cache.link(commit, file, &meta.etag)
+    }
+
+    fn check(&self, dir: &Path) -> Result<()> {
+        let mut options = LoadOptions::default();
+        options.quick_gelu = self.request.quick_gelu;
+        match Model::load_with(dir, &options) {
+            Err(error @ ClipError::Config { .. }) => Err(HubError::Unsupported(Box::new(error))),
+            // Weights that are missing are on their way.
+            _ => Ok(()),
+        }
     }
 }
 

@@ -62,13 +62,15 @@ pub enum HubError {
     },
     /// The hub wants to know who asks: the repository is gated, private, or does not exist.
     #[error(
-        "{host} refuses {repo} (HTTP {status}{}): {token}. A gated model asks you to accept its terms on {host}/{repo} first; a \
+        "{host} refuses {what} (HTTP {status}{}): {token}. A gated model asks you to accept its terms on {host}/{repo} first; a \
          repository that does not exist is refused the same way, so check its name too",
         detail(message)
     )]
     Denied {
         /// The hub's host.
         host: String,
+        /// What was asked for: the repository, or a file of it.
+        what: String,
         /// The repository.
         repo: String,
         /// 401 or 403.
@@ -99,6 +101,9 @@ pub enum HubError {
         /// What is wrong with the answer.
         reason: String,
     },
+    /// The model's configuration, which is fetched first, tells that it cannot be read here.
+    #[error("{0}. Its weights were not fetched")]
+    Unsupported(Box<xmore_clip::ClipError>),
     /// A repository without a model in it that this program could open.
     #[error("{repo} has no model that can be read here: expected {expected}")]
     NoModel {

@@ -44,6 +44,8 @@ pub(crate) struct Request {
     pub file: &'static str,
     /// Whether weights without a configuration are enough.
     pub bare: bool,
+    /// The activation, where the name tells it.
+    pub quick_gelu: Option<bool>,
 }
 
 impl Hub {

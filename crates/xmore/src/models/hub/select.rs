@@ -14,13 +14,21 @@ const CONFIG_LIMIT: u64 = 64 << 20;
 /// No checkpoint is in more parts.
 const SHARD_LIMIT: usize = 1000;
 const OPEN_CLIP: &str = xmore_clip::CONFIG_FILE;
-const OPEN_CLIP_WEIGHTS: [&str; 2] = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"];
-const TRANSFORMERS: &str = "config.json";
-/// Weights, and the index of their parts where they are in several.
-const TRANSFORMERS_WEIGHTS: [(&str, &str); 2] = [
-    ("model.safetensors", "model.safetensors.index.json"),
-    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+/// Weights, or the index of their parts, in the order in which they are preferred.
+const OPEN_CLIP_WEIGHTS: [&str; 4] = [
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_model.safetensors.index.json",
 ];
+const TRANSFORMERS: &str = "config.json";
+const TRANSFORMERS_WEIGHTS: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
+const INDEX: &str = ".index.json";
 
 /// The files of a repository at one commit.
 pub(super) trait Files {
@@ -30,6 +38,10 @@ pub(super) trait Files {
     fn has(&self, file: &str) -> bool;
     /// The path of a file in the snapshot's folder, where it is now if it was not before.
     fn get(&mut self, file: &str) -> Result<PathBuf>;
+    /// Refuses a model whose configuration, which is there, tells that it cannot be read: before its weights are fetched.
+    fn check(&self, _dir: &Path) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A snapshot in the cache, as far as it is there.
@@ -80,7 +92,8 @@ pub(super) fn select(files: &mut impl Files, weights: &str) -> Result<Selected> 
     if files.has(TRANSFORMERS) {
         return transformers(files);
     }
-    match OPEN_CLIP_WEIGHTS.into_iter().find(|file| files.has(file)) {
+    let single = OPEN_CLIP_WEIGHTS.into_iter().find(|file| files.has(file) && !file.ends_with(INDEX));
+    match single {
         Some(file) => Ok(Selected { path: files.get(file)?, configured: false }),
         None => Err(no_model(files, "open_clip_config.json, or transformers' config.json, with weights")),
     }
@@ -88,36 +101,40 @@ pub(super) fn select(files: &mut impl Files, weights: &str) -> Result<Selected> 
 
 fn open_clip(files: &mut impl Files) -> Result<Selected> {
     let config = files.get(OPEN_CLIP)?;
+    let selected = folder(&config);
     let named = named_files(&config)?;
+    files.check(&selected.path)?;
     if named.is_empty() {
-        let weights = OPEN_CLIP_WEIGHTS.into_iter().find(|file| files.has(file));
-        let weights = weights.ok_or_else(|| no_model(files, &OPEN_CLIP_WEIGHTS.join(" or ")))?;
-        optional(files, &["tokenizer.json"])?;
-        files.get(weights)?;
+        optional(files, "tokenizer.json")?;
+        weights(files, &OPEN_CLIP_WEIGHTS)?;
     }
     for file in named {
         files.get(&file)?;
     }
-    Ok(folder(&config))
+    Ok(selected)
 }
 
 fn transformers(files: &mut impl Files) -> Result<Selected> {
     let config = files.get(TRANSFORMERS)?;
-    optional(files, &["preprocessor_config.json", "tokenizer.json"])?;
-    for (whole, index) in TRANSFORMERS_WEIGHTS {
-        if files.has(whole) {
-            files.get(whole)?;
-            return Ok(folder(&config));
-        }
-        if files.has(index) {
-            let index = files.get(index)?;
-            for part in shards(&index)? {
-                files.get(&part)?;
-            }
-            return Ok(folder(&config));
+    let selected = folder(&config);
+    optional(files, "preprocessor_config.json")?;
+    files.check(&selected.path)?;
+    optional(files, "tokenizer.json")?;
+    weights(files, &TRANSFORMERS_WEIGHTS)?;
+    Ok(selected)
+}
+
+/// The first that is there, with all its parts.
+fn weights(files: &mut impl Files, candidates: &[&str]) -> Result<()> {
+    let found = candidates.iter().find(|file| files.has(file));
+    let file = found.ok_or_else(|| no_model(files, &candidates.join(" or ")))?;
+    let path = files.get(file)?;
+    if file.ends_with(INDEX) {
+        for part in shards(&path)? {
+            files.get(&part)?;
         }
     }
-    Err(no_model(files, "model.safetensors or pytorch_model.bin beside config.json"))
+    Ok(())
 }
 
 /// The folder of a file in it.
@@ -125,13 +142,11 @@ fn folder(file: &Path) -> Selected {
     Selected { path: file.parent().unwrap_or(Path::new(".")).to_owned(), configured: true }
 }
 
-fn optional(files: &mut impl Files, names: &[&str]) -> Result<()> {
-    names.iter().filter(|name| files.has(name)).copied().collect::<Vec<_>>().into_iter().try_for_each(
-        |name| {
-            files.get(name)?;
-            Ok(())
-        },
-    )
+fn optional(files: &mut impl Files, file: &str) -> Result<()> {
+    if files.has(file) {
+        files.get(file)?;
+    }
+    Ok(())
 }
 
 /// The files that a configuration of `lite`'s kind names; none for open_clip's own.
