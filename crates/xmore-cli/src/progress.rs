@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressState, ProgressStyle, TermLike};
+use indicatif::{
+    DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressState, ProgressStyle, TermLike,
+};
 use xmore::fetch::FetchEvent;
 
 /// Between two lines where standard error is not a terminal.
@@ -32,7 +34,7 @@ pub(crate) fn fetch_progress() -> impl Fn(FetchEvent<'_>) {
     move |event| match event {
         FetchEvent::Started { what, total } => {
             if !terminal {
-                let size = total.map_or(String::new(), |bytes| format!(" ({:.1} MB)", bytes as f64 / 1e6));
+                let size = total.map_or(String::new(), |bytes| format!(" ({})", DecimalBytes(bytes)));
                 eprintln!("fetching {what}{size}");
             }
             *current.borrow_mut() = Some(fetch_bar(what, total, terminal));

@@ -7,6 +7,7 @@ use xmore_clip::ClipError;
 use xmore_memory::MemoryError;
 
 use crate::fetch::FetchError;
+use crate::models::HubError;
 
 /// Result of this crate's fallible functions.
 pub type Result<T, E = XmoreError> = std::result::Result<T, E>;
@@ -24,6 +25,9 @@ pub enum XmoreError {
     /// Getting a model or the demo's pictures.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// Getting a model of the hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -101,10 +105,82 @@ pub enum XmoreError {
         known: String,
     },
     /// No such model.
-    #[error("no model {name:?}: expected `lite`, or the path of a model folder as `local-dir:PATH`")]
+    #[error(
+        "no model {name:?}: {hint}expected `lite`, a name of open_clip's such as `ViT-B-16,openai` (`xmore model list` has them), \
+         `hf-hub:org/name`, or the path of a model folder or checkpoint as `local-dir:PATH`"
+    )]
     UnknownModel {
         /// What was asked for.
         name: String,
+        /// The name that may be meant, or nothing.
+        hint: String,
+    },
+    /// The name is a path, and nothing is there.
+    #[error(
+        "no model at {}: expected a model folder or a checkpoint file (.pt, .bin, .safetensors){hint}",
+        path.display()
+    )]
+    NoModelThere {
+        /// The path.
+        path: PathBuf,
+        /// What else may be meant, or nothing.
+        hint: String,
+    },
+    /// An architecture of open_clip's that is not CLIP's.
+    #[error(
+        "architecture {architecture} is not supported: {reason}. CLIP's own are, with ResNet or ViT image towers; \
+         `xmore model list` has them"
+    )]
+    UnsupportedModel {
+        /// The architecture.
+        architecture: String,
+        /// What is different about it.
+        reason: &'static str,
+    },
+    /// An architecture without weights: a model with random ones would only guess.
+    #[error("which weights of {architecture}? Give --pretrained; there are: {tags}")]
+    NoPretrained {
+        /// The architecture.
+        architecture: String,
+        /// The tags there are.
+        tags: String,
+    },
+    /// No such weights of this architecture.
+    #[error(
+        "{architecture} has no weights {pretrained:?}: {hint}there are: {tags}. A checkpoint file's path is possible too"
+    )]
+    UnknownPretrained {
+        /// The architecture.
+        architecture: String,
+        /// What was asked for.
+        pretrained: String,
+        /// The tag that may be meant, or nothing.
+        hint: String,
+        /// The tags there are.
+        tags: String,
+    },
+    /// `--pretrained` beside a model that has its weights already.
+    #[error(
+        "--pretrained {pretrained} does not go with --model {model}, which has its weights already; it goes with an architecture \
+         such as ViT-B-16"
+    )]
+    UnusedPretrained {
+        /// The model.
+        model: String,
+        /// What was given beside it.
+        pretrained: String,
+    },
+    /// A checkpoint of another architecture than the one named with it.
+    #[error("{} gives embeddings of length {found}, but {architecture} has {expected}: name its own architecture", path.display())]
+    OtherArchitecture {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The architecture named.
+        architecture: &'static str,
+        /// Its embeddings' length.
+        expected: usize,
+        /// The checkpoint's.
+        found: usize,
     },
     /// A dataset folder that is not one.
     #[error("{}: {message}", path.display())]

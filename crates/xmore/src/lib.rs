@@ -1,6 +1,7 @@
 //! Zero-shot image classification that looks things up: X-MoRe (arXiv 2308.15273) and its baselines.
 //!
-//! 1. Get a model: [`fetch::lite`] for the bundled one; open it with [`NamedModel::open`].
+//! 1. Name a model: [`ModelName::parse`] knows open_clip's names, the hub's, and paths; get and open it with
+//!    [`NamedModel::open_or_fetch`] ([`fetch::lite`] gets the bundled one).
 //! 2. Build a memory of image–caption pairs: [`build_memory`].
 //! 3. Name the labels: [`Labels`], with a prompt [`Template`] or several.
 //! 4. Set up a [`Classifier`] and gather [`Evidence`] on the query images' embeddings ([`encode_files`]).
@@ -18,7 +19,7 @@ mod eval;
 pub mod fetch;
 mod labels;
 mod math;
-mod models;
+pub mod models;
 mod retrieve;
 
 pub use build::{BuildProgress, BuildReport, Skipped, build_memory};
@@ -29,5 +30,5 @@ pub use error::{Result, XmoreError};
 pub use eval::{Accuracy, Dataset, EvalReport, evaluate};
 pub use labels::{DEFAULT_TEMPLATE, Labels, Template};
 pub use math::{confidence, entropy, softmax};
-pub use models::{LITE, Location, NamedModel, locate};
+pub use models::{LITE, ModelName, NamedModel};
 pub use retrieve::{RetrievalOptions, Retrieved, RetrievedCaption, retrieve};

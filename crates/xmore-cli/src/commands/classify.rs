@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use xmore::{Classifier, Evidence, Labels, Method, NamedModel, XmoreError, encode_files, image_weight};
+use xmore::{Classifier, Evidence, Labels, Method, XmoreError, encode_files, image_weight};
 use xmore_memory::Memory;
 
 use crate::args::{ClassifyArgs, Format};
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     let memory = args.method_args.memory.as_ref().map(Memory::open).transpose()?;
     let method = method(args, memory.is_some())?;
     let options = args.method_args.options(method == Method::Templates)?;
-    let model = NamedModel::open(&args.model.model)?;
+    let model = args.model.open()?;
     let bar = bar(files.len() as u64, "images");
     // Side by side, so that the two towers load at the same time.
     let (classifier, encoded) = rayon::join(

@@ -14,7 +14,7 @@ use crate::files::expand_images;
 use crate::progress::bar;
 
 pub(crate) fn run(args: &EmbedArgs) -> Result<()> {
-    let model = NamedModel::open(&args.model.model)?;
+    let model = args.model.open()?;
     let embeddings = match &args.texts {
         Some(path) => texts(&model, path)?,
         None => images(&model, args)?,

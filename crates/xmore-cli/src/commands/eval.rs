@@ -1,6 +1,6 @@
 //! `xmore eval`: accuracy of the methods on labelled photos.
 
-use xmore::{Classifier, Dataset, EvalReport, Method, NamedModel, XmoreError, encode_files, evaluate};
+use xmore::{Classifier, Dataset, EvalReport, Method, XmoreError, encode_files, evaluate};
 use xmore_memory::Memory;
 
 use crate::args::{EvalArgs, ShortFormat};
@@ -13,7 +13,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     let memory = args.method_args.memory.as_ref().map(Memory::open).transpose()?;
     let methods = methods(args, memory.is_some())?;
     let dataset = Dataset::read(&args.dataset)?;
-    let model = NamedModel::open(&args.model.model)?;
+    let model = args.model.open()?;
     let options = args.method_args.options(methods.contains(&Method::Templates))?;
     let classifier = Classifier::new(&model, dataset.labels.clone(), memory.as_ref(), &options)?;
     let bar = bar(dataset.images.len() as u64, "images");

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde_json::json;
-use xmore::{BuildReport, NamedModel, XmoreError, build_memory, encode_files};
+use xmore::{BuildReport, XmoreError, build_memory, encode_files};
 use xmore_memory::{Hit, Memory};
 
 use crate::args::{
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &MemoryArgs) -> Result<()> {
 }
 
 fn build(args: &BuildArgs) -> Result<()> {
-    let model = NamedModel::open(&args.model.model)?;
+    let model = args.model.open()?;
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     // A second Ctrl-C ends the program at once. Without a handler the first one does; the memory is then incomplete all the same.
@@ -100,7 +100,7 @@ fn info(args: &InfoArgs) -> Result<()> {
 
 fn search(args: &SearchArgs) -> Result<()> {
     let memory = Memory::open(&args.memory)?;
-    let model = NamedModel::open(&args.model.model)?;
+    let model = args.model.open()?;
     model.check_memory(&memory)?;
     let query = match (&args.query.image, &args.query.text) {
         (Some(image), _) => {

@@ -1,40 +1,46 @@
-//! `xmore model`: fetching and inspecting models.
+//! `xmore model`: listing, fetching and inspecting models.
 
-use serde_json::json;
-use xmore::fetch::lite;
-use xmore::{LITE, Location, NamedModel, locate};
-use xmore_clip::LITE_FILES;
+use serde_json::{Value, json};
+use xmore::models::{self, Presence, Pretrained};
+use xmore::{LITE, ModelName, NamedModel};
+use xmore_clip::{CONFIG_FILE, LITE_FILES};
 
 use crate::args::{ModelArgs, ModelCommand, ShortFormat};
 use crate::error::{CliError, Result};
 use crate::files::{print, print_json};
 use crate::progress::fetch_progress;
+use crate::table::{table, trimmed};
 
 pub(crate) fn run(args: &ModelArgs) -> Result<()> {
     match &args.command {
-        ModelCommand::Fetch { name } => fetch(name),
-        ModelCommand::Info { name, format } => info(name, *format),
-        ModelCommand::List => list(),
+        ModelCommand::Fetch(name) => fetch(&name.name()?),
+        ModelCommand::Info { name, format } => info(&name.name()?, *format),
+        ModelCommand::List { filter, format } => list(filter.as_deref().unwrap_or(""), *format),
     }
 }
 
-fn fetch(name: &str) -> Result<()> {
-    if let Location::Folder(dir) = locate(name)? {
-        let message = format!("{} is a folder of yours; only `{LITE}` is fetched", dir.display());
+fn fetch(name: &ModelName) -> Result<()> {
+    if let Some(path) = name.local_path() {
+        let message = format!(
+            "{} is a path of yours; what is fetched are `{LITE}` and models of the hub",
+            path.display()
+        );
         return Err(CliError::Usage(message));
     }
-    let dir = lite::fetch(LITE_FILES, &fetch_progress())?;
+    let path = models::fetch(name, &fetch_progress())?;
     // Opening it shows that what was fetched is what this program reads.
-    NamedModel::open(LITE)?;
-    print(&format!("{LITE} is ready in {}", dir.display()))
+    NamedModel::open_cached(name)?;
+    print(&format!("{name} is ready in {}", path.display()))
 }
 
-fn info(name: &str, format: ShortFormat) -> Result<()> {
-    let model = NamedModel::open(name)?;
+fn info(name: &ModelName, format: ShortFormat) -> Result<()> {
+    let model = NamedModel::open_cached(name)?;
+    let (Presence::Ready(place) | Presence::ToBeFetched(place) | Presence::Missing(place)) =
+        models::presence(name)?;
     let [image_tower, text_tower] = model.tower_names();
     let value = json!({
         "name": model.name(),
-        "folder": model.dir(),
+        "folder": place,
         "image_tower": image_tower,
         "text_tower": text_tower,
         "image_size": model.preprocess().size(),
@@ -52,12 +58,82 @@ fn info(name: &str, format: ShortFormat) -> Result<()> {
     print(&lines.collect::<Vec<_>>().join("\n"))
 }
 
-fn list() -> Result<()> {
-    let location = locate(LITE)?;
-    let state = if lite::status(location.dir()).is_complete() { "ready" } else { "to be fetched" };
-    print(&format!(
-        "{LITE}  EfficientNet-Lite0 and MiniLM-L6 with heads trained by this project, {state} ({})\n\
-         local-dir:PATH  a model folder of yours",
-        location.dir().display()
-    ))
+/// A line of the list.
+struct Row {
+    name: ModelName,
+    embed_dim: Value,
+    image_size: Value,
+    presence: Presence,
+}
+
+impl Row {
+    fn lite() -> Result<Self> {
+        let config = LITE_FILES.iter().find(|(name, _)| *name == CONFIG_FILE).map(|(_, bytes)| *bytes);
+        let config: Value = serde_json::from_slice(config.unwrap_or_default()).unwrap_or_default();
+        let model = &config["model_cfg"];
+        let (embed_dim, image_size) = (model["embed_dim"].clone(), model["vision_cfg"]["image_size"].clone());
+        Ok(Self {
+            presence: models::presence(&ModelName::Lite)?,
+            name: ModelName::Lite,
+            embed_dim,
+            image_size,
+        })
+    }
+
+    fn pretrained(entry: &'static Pretrained) -> Result<Self> {
+        let name = ModelName::Pretrained(entry);
+        let (embed_dim, image_size) =
+            (entry.architecture.embed_dim.into(), entry.architecture.image_size.into());
+        Ok(Self { presence: models::presence(&name)?, name, embed_dim, image_size })
+    }
+
+    fn matches(&self, filter: &str) -> bool {
+        self.name.to_string().to_lowercase().contains(filter)
+    }
+
+    fn json(&self) -> Value {
+        let mut value = json!({
+            "name": self.name.to_string(),
+            "embed_dim": self.embed_dim,
+            "image_size": self.image_size,
+            "cached": matches!(self.presence, Presence::Ready(_)),
+        });
+        if let ModelName::Pretrained(entry) = &self.name {
+            value["model"] = entry.architecture.name.into();
+            value["pretrained"] = entry.tag.into();
+            value["quick_gelu"] = entry.quick_gelu.into();
+            value["repository"] = entry.repo.into();
+        }
+        value
+    }
+}
+
+fn list(filter: &str, format: ShortFormat) -> Result<()> {
+    // OpenAI's spelling finds its model too.
+    let wanted = filter.to_lowercase().replace('/', "-").replace("@336px", "-336");
+    let mut rows = vec![Row::lite()?];
+    for entry in models::pretrained() {
+        rows.push(Row::pretrained(entry)?);
+    }
+    rows.retain(|row| row.matches(&wanted));
+    if format == ShortFormat::Json {
+        return print_json(&rows.iter().map(Row::json).collect::<Vec<_>>());
+    }
+    if rows.is_empty() {
+        let message = format!("no model has {filter:?} in its name; `xmore model list` shows all of them");
+        return Err(CliError::Failed(message));
+    }
+    let mut lines = table(["model", "dim", "image", "here"], &["dim", "image"]);
+    for row in &rows {
+        let here = if matches!(row.presence, Presence::Ready(_)) { "ready" } else { "to be fetched" };
+        lines.add_row([&row.name.to_string(), &row.embed_dim.to_string(), &row.image_size.to_string(), here]);
+    }
+    let mut text = trimmed(&lines);
+    if filter.is_empty() {
+        text.push_str(
+            "\n\nAlso: hf-hub:ORG/NAME, a CLIP model of the hub in the form of open_clip or transformers; \
+             local-dir:PATH, a folder or checkpoint of yours.",
+        );
+    }
+    print(&text)
 }

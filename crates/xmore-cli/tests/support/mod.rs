@@ -17,7 +17,7 @@ pub struct Xmore(Command);
 pub fn xmore<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Xmore {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xmore"));
     command.args(args).stdin(Stdio::null());
-    for name in ["XMORE_HOME", "XMORE_MODEL", "XMORE_MEMORY", "XMORE_THREADS"] {
+    for name in ["XMORE_HOME", "XMORE_MODEL", "XMORE_PRETRAINED", "XMORE_MEMORY", "XMORE_THREADS"] {
         command.env_remove(name);
     }
     Xmore(command)
@@ -33,6 +33,11 @@ impl Xmore {
     pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.0.env(name, value);
         self
+    }
+
+    /// Starts it.
+    pub fn start(mut self) -> std::process::Child {
+        self.0.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary was built")
     }
 
     /// Runs it to its end; death by a signal is a failure.

