@@ -31,7 +31,9 @@ pub(super) fn index(bytes: &[u8]) -> Result<BTreeMap<String, TensorInfo>, String
             StDtype::BF16 => Dtype::Bf16,
             StDtype::F64 => Dtype::F64,
             other if other.bitsize() % 8 == 0 => Dtype::Other(other.bitsize() / 8),
-            other => return Err(format!("tensor `{name}` has elements of type {other:?}, which are not read")),
+            other => {
+                return Err(format!("tensor `{name}` has elements of type {other:?}, which are not read"));
+            }
         };
         let (start, end) = info.data_offsets;
         let range = data + start..data + end;
