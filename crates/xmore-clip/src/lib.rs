@@ -27,6 +27,7 @@ pub use config::{CONFIG_FILE, LITE_FILES};
 pub use embeddings::Embeddings;
 pub use error::{ClipError, Result};
 pub use model::{LoadOptions, Model, TextEmbeddings};
+pub use nn::linear::Precision;
 pub use profile::profile_report;
 pub use preprocess::{Pixels, Preprocess, Region, ResizeMode, decode_file, decode_memory, resize_bicubic};
 pub use tokenizer::ClipTokenizer;

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::nn::linear::Linear;
+use crate::nn::linear::{Linear, Precision};
 use crate::nn::norm::LayerNorm;
 
 /// A weight `[width, width]` and its bias `[width]`.
@@ -42,11 +42,13 @@ impl Naming {
 pub(crate) struct Weights<'a> {
     pub(crate) checkpoint: &'a Checkpoint,
     pub(crate) naming: Naming,
+    /// How transformers' linear layers are kept.
+    pub(crate) precision: Precision,
 }
 
 impl<'a> Weights<'a> {
     pub(crate) fn new(checkpoint: &'a Checkpoint) -> Self {
-        Self { checkpoint, naming: Naming::detect(checkpoint) }
+        Self { checkpoint, naming: Naming::detect(checkpoint), precision: Precision::F32 }
     }
 
     /// The name that OpenAI's `name` has in this checkpoint.
@@ -156,7 +158,13 @@ impl<'a> BlockWeights<'a> {
 
     /// A layer of block `n`, `[outputs, inputs]`.
     pub(crate) fn linear(&self, n: usize, ours: &str, [outputs, inputs]: [usize; 2]) -> Result<Linear> {
-        Linear::load(self.weights.checkpoint, &format!("{}.", self.name(n, ours)), outputs, inputs)
+        let prefix = format!("{}.", self.name(n, ours));
+        Linear::load_as(self.weights.checkpoint, &prefix, [outputs, inputs], self.precision())
+    }
+
+    /// How linear layers are kept.
+    pub(crate) fn precision(&self) -> Precision {
+        self.weights.precision
     }
 
     /// Query, key and value of block `n`.

@@ -57,7 +57,7 @@ pub struct Classes {
 impl Classes {
     /// Reads the classifier from the image tower's checkpoint and encodes the texts.
     pub fn load(model: &NamedModel, cache: &Path) -> Result<Self, Box<dyn Error>> {
-        let checkpoint = Checkpoint::open(model.dir().join("efficientnet-lite0.pth"))?;
+        let checkpoint = Checkpoint::open(model.path().join("efficientnet-lite0.pth"))?;
         let weight = checkpoint.tensor("_fc.weight", &[1000, 1280])?.into_owned();
         let bias = checkpoint.tensor("_fc.bias", &[1000])?.into_owned();
         let mut all: Vec<String> = Vec::new();

@@ -7,6 +7,7 @@ use crate::checkpoint::{Checkpoint, CheckpointKind};
 use crate::config::arch::{ClipArch, VisionArch};
 use crate::config::{CONFIG_FILE, infer, read_open_clip, read_transformers};
 use crate::error::{ClipError, Result};
+use crate::nn::linear::Precision;
 use crate::preprocess::Preprocess;
 use crate::tokenizer::Tokenizer;
 use crate::towers::ImageTower;
@@ -41,6 +42,7 @@ const CLIP_VOCABULARY: usize = 49408;
 pub(super) struct ClipSource {
     checkpoint: Arc<Checkpoint>,
     naming: Naming,
+    precision: Precision,
     arch: ClipArch,
     /// `tokenizer.json`, where it is to be used instead of the vocabulary on board.
     tokenizer: Option<PathBuf>,
@@ -74,7 +76,7 @@ impl ClipSource {
             .filter(|path| path.is_file() && (!open_clip || arch.text.vocabulary != CLIP_VOCABULARY));
         let mut files = vec![config.to_owned()];
         files.extend(checkpoint.files().map(|path| file_name(path)));
-        Self::new(checkpoint, arch, tokenizer, files)
+        Self::new(checkpoint, arch, tokenizer, files, options)
     }
 
     /// Opens a single checkpoint file, whose architecture its shapes tell.
@@ -89,7 +91,7 @@ impl ClipSource {
         let quick_gelu = options.quick_gelu.unwrap_or(checkpoint.kind() == CheckpointKind::TorchScript);
         let arch = infer(&weights, quick_gelu)?;
         let files = checkpoint.files().map(|path| file_name(path)).collect();
-        Self::new(checkpoint, arch, None, files)
+        Self::new(checkpoint, arch, None, files, options)
     }
 
     fn new(
@@ -97,6 +99,7 @@ impl ClipSource {
         arch: ClipArch,
         tokenizer: Option<PathBuf>,
         files: Vec<String>,
+        options: &LoadOptions,
     ) -> Result<(Self, Facts)> {
         let weights = Weights::new(&checkpoint);
         let naming = weights.naming;
@@ -110,11 +113,12 @@ impl ClipSource {
             context_length: arch.text.context_length,
             files,
         };
-        Ok((Self { checkpoint: Arc::new(checkpoint), naming, arch, tokenizer }, facts))
+        let precision = options.precision;
+        Ok((Self { checkpoint: Arc::new(checkpoint), naming, precision, arch, tokenizer }, facts))
     }
 
     fn weights(&self) -> Weights<'_> {
-        Weights { checkpoint: &self.checkpoint, naming: self.naming }
+        Weights { checkpoint: &self.checkpoint, naming: self.naming, precision: self.precision }
     }
 }
 

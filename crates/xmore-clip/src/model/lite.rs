@@ -6,23 +6,25 @@ use crate::checkpoint::Checkpoint;
 use crate::config::lite::{BertConfig, ModelConfig};
 use crate::config::{CONFIG_FILE, read_json};
 use crate::error::{ClipError, Result};
+use crate::nn::linear::Precision;
 use crate::preprocess::Preprocess;
 use crate::tokenizer::Tokenizer;
 use crate::towers::bert::Bert;
 use crate::towers::efficientnet::EfficientNet;
 use crate::towers::head::Head;
 
-use super::{Facts, ImageEncoder, Source, TextEncoder};
+use super::{Facts, ImageEncoder, LoadOptions, Source, TextEncoder};
 
 /// A folder with `open_clip_config.json`, one file for each tower, and the heads.
 pub(super) struct LiteSource {
     dir: PathBuf,
     config: ModelConfig,
+    precision: Precision,
 }
 
 impl LiteSource {
     /// Reads the configuration; the towers wait.
-    pub(super) fn open(dir: &Path) -> Result<(Self, Facts)> {
+    pub(super) fn open(dir: &Path, options: &LoadOptions) -> Result<(Self, Facts)> {
         let path = dir.join(CONFIG_FILE);
         let config: ModelConfig = read_json(&path)?;
         check(&config, &path)?;
@@ -42,7 +44,7 @@ impl LiteSource {
             context_length: text.context_length,
             files: std::iter::once(CONFIG_FILE.to_owned()).chain(files.map(String::clone)).collect(),
         };
-        Ok((Self { dir: dir.to_owned(), config }, facts))
+        Ok((Self { dir: dir.to_owned(), config, precision: options.precision }, facts))
     }
 
     fn head(&self, prefix: &str, inputs: usize) -> Result<Head> {
@@ -66,7 +68,7 @@ impl Source for LiteSource {
         let path = self.dir.join(&text.config);
         let bert: BertConfig = read_json(&path)?;
         check_bert(&bert, text.context_length, &path)?;
-        let tower = Bert::load(Checkpoint::open(self.dir.join(&text.weights))?, &bert)?;
+        let tower = Bert::load(Checkpoint::open(self.dir.join(&text.weights))?, &bert, self.precision)?;
         let (head, vocabulary) =
             (self.head("text.", crate::towers::TextTower::width(&tower))?, tower.vocabulary());
         Ok(TextEncoder { tower: Box::new(tower), head, vocabulary })

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use crate::config::CONFIG_FILE;
 use crate::error::Result;
 use crate::fingerprint::fingerprint;
+use crate::nn::linear::Precision;
 use crate::preprocess::Preprocess;
 use crate::tokenizer::Tokenizer;
 use crate::towers::head::Head;
@@ -23,6 +24,8 @@ pub use encode::TextEmbeddings;
 pub struct LoadOptions {
     /// QuickGELU (true) or GELU (false) in the towers, where the files do not say: a state dict alone does not tell them apart.
     pub quick_gelu: Option<bool>,
+    /// How the transformers' weights are kept and multiplied.
+    pub precision: Precision,
 }
 
 /// A dual encoder on the CPU.
@@ -94,13 +97,17 @@ impl Model {
             let (source, facts) = clip::ClipSource::open_file(path, options)?;
             (Box::new(source), facts, path.parent().unwrap_or(Path::new("")))
         } else if is_lite(path)? {
-            let (source, facts) = lite::LiteSource::open(path)?;
+            let (source, facts) = lite::LiteSource::open(path, options)?;
             (Box::new(source), facts, path)
         } else {
             let (source, facts) = clip::ClipSource::open_folder(path, options)?;
             (Box::new(source), facts, path)
         };
-        let fingerprint = fingerprint(dir, facts.files.iter().map(String::as_str))?;
+        let mut fingerprint = fingerprint(dir, facts.files.iter().map(String::as_str))?;
+        if options.precision == Precision::Int8 {
+            // Other numbers, so another model to a memory.
+            fingerprint.push_str("-int8");
+        }
         Ok(Self {
             path: path.to_owned(),
             facts,

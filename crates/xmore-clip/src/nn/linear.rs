@@ -4,12 +4,26 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 
 use super::activation::Activation;
+use super::int8::Int8;
 use super::gemm::{Finish, Output, Packed, Rows, Threads, multiply};
 
+/// How a layer's weights are kept and multiplied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit floats, as published.
+    #[default]
+    F32,
+    /// 8-bit integers in the transformers' linear layers: weights scaled per output channel, activations per token as they come. A
+    /// quarter of the memory, faster, and not quite the same numbers.
+    Int8,
+}
+
 /// y = x Wᵀ + b, with the weight packed once for the matrix product.
-pub(crate) struct Linear {
-    weight: Packed,
-    bias: Option<Vec<f32>>,
+pub(crate) struct Linear(Weight);
+
+enum Weight {
+    F32 { weight: Packed, bias: Option<Vec<f32>> },
+    Int8(Int8),
 }
 
 /// Rows of a layer's weight with a factor on them (and on their bias): layers that read the same input are computed as one, and
@@ -31,12 +45,12 @@ impl Linear {
     /// From a weight `[outputs, inputs]` in row-major order and an optional bias `[outputs]`.
     pub(crate) fn new(weight: &[f32], outputs: usize, inputs: usize, bias: Option<Vec<f32>>) -> Self {
         assert_eq!(weight.len(), outputs * inputs);
-        let packed = Packed::from_rows(outputs, inputs, |o| (&weight[o * inputs..(o + 1) * inputs], 1.0));
-        Self { weight: packed, bias }
+        let weight = Packed::from_rows(outputs, inputs, |o| (&weight[o * inputs..(o + 1) * inputs], 1.0));
+        Self(Weight::F32 { weight, bias })
     }
 
     /// From several weights over the same inputs; the outputs stand side by side.
-    pub(crate) fn fused(parts: &[Part<'_>], inputs: usize) -> Self {
+    pub(crate) fn fused(parts: &[Part<'_>], inputs: usize, precision: Precision) -> Self {
         let bounds: Vec<usize> = parts
             .iter()
             .scan(0, |end, part| {
@@ -45,12 +59,12 @@ impl Linear {
             })
             .collect();
         let outputs = bounds.last().copied().unwrap_or(0);
-        let weight = Packed::from_rows(outputs, inputs, |o| {
+        let row = |o| {
             let n = bounds.partition_point(|&end| end <= o);
             let at = o - if n == 0 { 0 } else { bounds[n - 1] };
             (&parts[n].weight[at * inputs..(at + 1) * inputs], parts[n].scale)
-        });
-        let bias = parts.iter().any(|part| part.bias.is_some()).then(|| {
+        };
+        let bias: Option<Vec<f32>> = parts.iter().any(|part| part.bias.is_some()).then(|| {
             let biases = parts.iter().flat_map(|part| {
                 let outputs = part.weight.len() / inputs;
                 let values = part.bias.map_or_else(|| vec![0.0; outputs], <[f32]>::to_vec);
@@ -58,14 +72,24 @@ impl Linear {
             });
             biases.collect()
         });
-        Self { weight, bias }
+        Self(match precision {
+            Precision::F32 => Weight::F32 { weight: Packed::from_rows(outputs, inputs, row), bias },
+            Precision::Int8 => {
+                Weight::Int8(Int8::from_rows(outputs, inputs, bias.as_deref().unwrap_or_default(), row))
+            }
+        })
     }
 
     /// Attention's input layer: weights and biases of query, key and value, with 1/√d on the queries.
-    pub(crate) fn qkv(parts: [(&[f32], &[f32]); 3], inputs: usize, head_width: usize) -> Self {
+    pub(crate) fn qkv(
+        parts: [(&[f32], &[f32]); 3],
+        inputs: usize,
+        head_width: usize,
+        precision: Precision,
+    ) -> Self {
         let scales = [query_scale(head_width), 1.0, 1.0];
         let part = |n: usize| Part { weight: parts[n].0, bias: Some(parts[n].1), scale: scales[n] };
-        Self::fused(&[part(0), part(1), part(2)], inputs)
+        Self::fused(&[part(0), part(1), part(2)], inputs, precision)
     }
 
     /// From the transpose, `[inputs, outputs]`: how OpenAI and open_clip store projections.
@@ -87,14 +111,32 @@ impl Linear {
         Ok(Self::new(&weight, outputs, inputs, Some(bias.into_owned())))
     }
 
+    /// The same with a choice of precision.
+    pub(crate) fn load_as(
+        ckpt: &Checkpoint,
+        prefix: &str,
+        [outputs, inputs]: [usize; 2],
+        precision: Precision,
+    ) -> Result<Self> {
+        let weight = ckpt.tensor(&format!("{prefix}weight"), &[outputs, inputs])?;
+        let bias = ckpt.tensor(&format!("{prefix}bias"), &[outputs])?;
+        Ok(Self::fused(&[Part { weight: &weight, bias: Some(&bias), scale: 1.0 }], inputs, precision))
+    }
+
     /// Length of an input row.
     pub(crate) fn inputs(&self) -> usize {
-        self.weight.depth()
+        match &self.0 {
+            Weight::F32 { weight, .. } => weight.depth(),
+            Weight::Int8(weight) => weight.inputs(),
+        }
     }
 
     /// Length of an output row.
     pub(crate) fn outputs(&self) -> usize {
-        self.weight.columns()
+        match &self.0 {
+            Weight::F32 { weight, .. } => weight.columns(),
+            Weight::Int8(weight) => weight.outputs(),
+        }
     }
 
     /// `x` is `[rows, inputs]`; returns `[rows, outputs]`.
@@ -119,10 +161,18 @@ impl Linear {
         let count = x.len() / inputs;
         let found = (x.len(), out.len());
         assert_eq!(found, (count * inputs, count * outputs), "rows of {inputs} in, of {outputs} out");
-        self.rows(Rows::Dense { data: x, stride: inputs }, count, out, add, activation, threads);
+        match &self.0 {
+            Weight::F32 { .. } => {
+                self.rows(Rows::Dense { data: x, stride: inputs }, count, out, add, activation, threads);
+            }
+            Weight::Int8(weight) => weight.multiply(x, count, out, add, activation, threads),
+        }
     }
 
     /// The same for rows that lie anywhere; `out` is `[count, outputs]`.
+    ///
+    /// # Panics
+    /// If the layer is not in f32: convolutions always are.
     pub(crate) fn rows(
         &self,
         rows: Rows<'_>,
@@ -132,9 +182,10 @@ impl Linear {
         activation: Option<Activation>,
         threads: Threads,
     ) {
-        let finish = Finish { bias: self.bias.as_deref(), add, activation };
+        let Weight::F32 { weight, bias } = &self.0 else { panic!("rows of a layer in 8 bits") };
+        let finish = Finish { bias: bias.as_deref(), add, activation };
         let stride = self.outputs();
-        multiply(rows, count, &self.weight, &mut Output { data: out, stride }, finish, threads);
+        multiply(rows, count, weight, &mut Output { data: out, stride }, finish, threads);
     }
 }
 
@@ -152,6 +203,7 @@ mod tests {
                 Part { weight: &second, bias: None, scale: 1.0 },
             ],
             inputs,
+            Precision::F32,
         );
         let y = fused.forward(&x, Threads::One);
         assert_eq!(y, [12.0, 12.0, 12.0, 2.5, 2.5, 37.0, 37.0, 37.0, 8.75, 8.75]);

@@ -82,11 +82,6 @@ impl JsonTokenizer {
         guard(tokens)
             .map_err(|message| ClipError::Tokenize { text: text.chars().take(40).collect(), message })
     }
-
-    /// One more than the largest id.
-    pub(super) fn vocabulary(&self) -> usize {
-        self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
-    }
 }
 
 /// Refuses BPE with a `continuing_subword_prefix`: the library cuts it off merges unchecked, even within a character, and goes on

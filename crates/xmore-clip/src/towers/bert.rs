@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::attention::self_attention;
 use crate::nn::gemm::Threads;
-use crate::nn::linear::Linear;
+use crate::nn::linear::{Linear, Precision};
 use crate::nn::norm::LayerNorm;
 
 use super::TextTower;
@@ -42,27 +42,24 @@ const TYPES: &str = "embeddings.token_type_embeddings.weight";
 
 impl Bert {
     /// Takes the network's tensors from a checkpoint; `config` must have been checked.
-    pub(crate) fn load(ckpt: Checkpoint, config: &BertConfig) -> Result<Self> {
+    pub(crate) fn load(ckpt: Checkpoint, config: &BertConfig, precision: Precision) -> Result<Self> {
         let width = config.hidden_size;
         ckpt.rows(WORDS, [config.vocab_size, width])?;
         ckpt.rows(POSITIONS, [config.max_position_embeddings, width])?;
         ckpt.rows(TYPES, [config.type_vocab_size, width])?;
         let norm = |prefix: &str| LayerNorm::load(&ckpt, prefix, width, config.layer_norm_eps);
+        let linear = |prefix: &str, shape| Linear::load_as(&ckpt, prefix, shape, precision);
+        let inner = config.intermediate_size;
         // Layers are packed in parallel: packing is most of the time to the first embedding.
         let layers = (0..config.num_hidden_layers).into_par_iter().map(|n| {
             let prefix = format!("encoder.layer.{n}.");
             let name = |part: &str| format!("{prefix}{part}.");
             Ok(Layer {
-                qkv: fused_qkv(&ckpt, &name("attention.self"), width, config.num_attention_heads)?,
-                attention_out: Linear::load(&ckpt, &name("attention.output.dense"), width, width)?,
+                qkv: fused_qkv(&ckpt, &name("attention.self"), width, config.num_attention_heads, precision)?,
+                attention_out: linear(&name("attention.output.dense"), [width, width])?,
                 attention_norm: norm(&name("attention.output.LayerNorm"))?,
-                intermediate: Linear::load(
-                    &ckpt,
-                    &name("intermediate.dense"),
-                    config.intermediate_size,
-                    width,
-                )?,
-                output: Linear::load(&ckpt, &name("output.dense"), width, config.intermediate_size)?,
+                intermediate: linear(&name("intermediate.dense"), [inner, width])?,
+                output: linear(&name("output.dense"), [width, inner])?,
                 output_norm: norm(&name("output.LayerNorm"))?,
             })
         });
@@ -79,13 +76,19 @@ impl Bert {
 }
 
 /// Query, key and value as one product: `[3 * width, width]`.
-fn fused_qkv(ckpt: &Checkpoint, prefix: &str, width: usize, heads: usize) -> Result<Linear> {
+fn fused_qkv(
+    ckpt: &Checkpoint,
+    prefix: &str,
+    width: usize,
+    heads: usize,
+    precision: Precision,
+) -> Result<Linear> {
     let part = |name: &str| {
         let weight = ckpt.tensor(&format!("{prefix}{name}.weight"), &[width, width])?;
         Ok((weight, ckpt.tensor(&format!("{prefix}{name}.bias"), &[width])?))
     };
     let parts = [part("query")?, part("key")?, part("value")?];
-    Ok(Linear::qkv(parts.each_ref().map(|(w, b)| (&**w, &**b)), width, width / heads))
+    Ok(Linear::qkv(parts.each_ref().map(|(w, b)| (&**w, &**b)), width, width / heads, precision))
 }
 
 impl TextTower for Bert {

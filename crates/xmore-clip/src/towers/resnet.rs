@@ -10,7 +10,7 @@ use crate::nn::activation::Activation;
 use crate::nn::attention::{Attention, Sequence, Strided};
 use crate::nn::conv::{Conv2d, Padding, Size, Window};
 use crate::nn::gemm::Threads;
-use crate::nn::linear::{Linear, Part, query_scale};
+use crate::nn::linear::{Linear, Part, Precision, query_scale};
 use crate::nn::norm::BatchNorm;
 use crate::nn::pool::average_pool;
 use crate::profile;
@@ -152,8 +152,8 @@ impl AttentionPool {
         let value = Part { weight: &vw, bias: Some(&vb), scale: 1.0 };
         Ok(Self {
             positions: weights.tensor("visual.attnpool.positional_embedding", &[tokens, width])?.into_owned(),
-            query: Linear::fused(&[query], width),
-            key_value: Linear::fused(&[key, value], width),
+            query: Linear::fused(&[query], width, Precision::F32),
+            key_value: Linear::fused(&[key, value], width, Precision::F32),
             out: Linear::new(&cw, dim, width, Some(cb.into_owned())),
             heads: arch.heads,
         })

@@ -78,7 +78,7 @@ impl Transformer {
         // Blocks are packed in parallel: packing is most of the time to the first embedding.
         let block = |n: usize| -> Result<Block> {
             let parts = weights.qkv(n, width)?;
-            let qkv = Linear::qkv(parts.each_ref().map(|(w, b)| (&**w, &**b)), width, width / heads);
+            let qkv = Linear::qkv(parts.each_ref().map(|(w, b)| (&**w, &**b)), width, width / heads, weights.precision());
             Ok(Block { qkv, rest: rest(n)? })
         };
         let blocks = (0..layers - 1).into_par_iter().map(block).collect::<Result<Vec<_>>>()?;
@@ -87,8 +87,8 @@ impl Transformer {
         let key = Part { weight: &kw, bias: Some(&kb), scale: 1.0 };
         let value = Part { weight: &vw, bias: Some(&vb), scale: 1.0 };
         let last = LastBlock {
-            query: Linear::fused(&[query], width),
-            key_value: Linear::fused(&[key, value], width),
+            query: Linear::fused(&[query], width, weights.precision()),
+            key_value: Linear::fused(&[key, value], width, weights.precision()),
             rest: rest(layers - 1)?,
         };
         Ok(Self { sizes, causal, blocks, last })

@@ -1,6 +1,9 @@
 //! Products small enough for one thread and the caches, as attention has by the thousand: nothing is blocked or allocated.
 
 use std::marker::PhantomData;
+use std::ops::Range;
+
+use crate::nn::activation::Activation;
 
 use super::beside;
 use super::kernel::{self, Kernel, MAX_ROWS, Tile};
@@ -156,16 +159,66 @@ impl<'a> ColumnBlock<'a> {
         ColumnBlock { data, rows: self.rows - first, lifetime: PhantomData, ..*self }
     }
 
+    /// Cuts a matrix `[rows, stride]` into these ranges of columns, which must follow one another.
+    pub(crate) fn split_at(data: &'a mut [f32], stride: usize, ranges: &[Range<usize>]) -> Vec<Self> {
+        assert!(data.len().is_multiple_of(stride) && ranges.last().is_none_or(|last| last.end <= stride));
+        assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start) && ranges.iter().all(|r| r.start <= r.end));
+        let (rows, start) = (data.len() / stride, data.as_mut_ptr());
+        let block = |range: &Range<usize>| {
+            // SAFETY: column `range.start` lies in the first row, or at its end.
+            #[allow(unsafe_code)]
+            let data = unsafe { start.add(if rows == 0 { 0 } else { range.start }) };
+            Self { data, rows, columns: range.len(), stride, lifetime: PhantomData }
+        };
+        ranges.iter().map(block).collect()
+    }
+
+    /// Some rows and columns of the block.
+    pub(crate) fn part(&mut self, row: usize, rows: usize, column: usize, columns: usize) -> ColumnBlock<'_> {
+        assert!(row + rows <= self.rows && column + columns <= self.columns && rows > 0);
+        // SAFETY: the row and column are the block's.
+        #[allow(unsafe_code)]
+        let data = unsafe { self.data.add(row * self.stride + column) };
+        ColumnBlock { data, rows, columns, stride: self.stride, lifetime: PhantomData }
+    }
+
+    /// Where the block begins, and the elements from one of its rows to the next.
+    pub(crate) fn pointer(&mut self) -> (*mut f32, usize) {
+        (self.data, self.stride)
+    }
+
+    /// Copies the block to rows of `width` elements.
+    pub(crate) fn copy_to(&self, to: &mut [f32], width: usize) {
+        for (r, to) in to.chunks_exact_mut(width).take(self.rows).enumerate() {
+            // SAFETY: row `r` is the block's.
+            #[allow(unsafe_code)]
+            let row = unsafe { std::slice::from_raw_parts(self.data.add(r * self.stride), self.columns) };
+            to[..self.columns].copy_from_slice(row);
+        }
+    }
+
+    /// Fills the block from rows of `width` elements.
+    pub(crate) fn copy_from(&mut self, from: &[f32], width: usize) {
+        for (r, from) in from.chunks_exact(width).take(self.rows).enumerate() {
+            // SAFETY: row `r` is the block's, and nobody else's while it is borrowed.
+            #[allow(unsafe_code)]
+            let row = unsafe { std::slice::from_raw_parts_mut(self.data.add(r * self.stride), self.columns) };
+            row.copy_from_slice(&from[..self.columns]);
+        }
+    }
+
+    /// Applies an activation to all elements.
+    pub(crate) fn activate(&mut self, activation: Activation) {
+        // SAFETY: the rows and columns are the block's, and nobody else's while it is borrowed.
+        #[allow(unsafe_code)]
+        unsafe {
+            activation.apply_rows(self.data, self.stride, self.rows, self.columns);
+        }
+    }
+
     /// Cuts a matrix `[rows, stride]` into blocks of `columns` columns each.
     pub(crate) fn split(data: &'a mut [f32], stride: usize, columns: usize) -> Vec<Self> {
-        assert!(data.len().is_multiple_of(stride) && stride.is_multiple_of(columns));
-        let (rows, start) = (data.len() / stride, data.as_mut_ptr());
-        let block = |n: usize| {
-            // SAFETY: column `n * columns` lies in the first row.
-            #[allow(unsafe_code)]
-            let data = unsafe { start.add(if rows == 0 { 0 } else { n * columns }) };
-            Self { data, rows, columns, stride, lifetime: PhantomData }
-        };
-        (0..stride / columns).map(block).collect()
+        let ranges: Vec<_> = (0..stride / columns).map(|n| n * columns..(n + 1) * columns).collect();
+        Self::split_at(data, stride, &ranges)
     }
 }

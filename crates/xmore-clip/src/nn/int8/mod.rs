@@ -1,0 +1,229 @@
+//! The matrix product in 8 bits: weights scaled per output channel once, activations per row as they come.
+//!
+//! A row x becomes unsigned bytes q with x ≈ s (q − z); a weight column w signed bytes p with w ≈ t p. Then x·w ≈ s t (q·p − z Σp), where
+//! q·p is exact in 32 bits. Reference for the scheme: Dettmers et al., "LLM.int8()" (arXiv 2208.07339), section 2, without its outliers.
+
+mod kernel;
+#[cfg(test)]
+mod tests;
+
+use rayon::prelude::*;
+use rten_simd::SimdOp;
+use rten_vecmath::{MinMax, Quantize};
+
+use super::activation::Activation;
+use super::gemm::{ColumnBlock, Threads, split};
+use kernel::{GROUP, Kernel, MAX_ROWS, MAX_WIDTH, Tile};
+
+/// A weight in 8 bits, in panels as the kernel reads them.
+pub(crate) struct Int8 {
+    kernel: &'static Kernel,
+    inputs: usize,
+    outputs: usize,
+    /// `[panel][group][width][GROUP]`; inputs and outputs that do not exist are zero.
+    panels: Vec<i8>,
+    /// Of each output, with zeros up to a whole panel.
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+    bias: Vec<f32>,
+}
+
+/// Rows in 8 bits.
+struct Quantized {
+    /// `[rows, groups * GROUP]`.
+    bytes: Vec<u8>,
+    scales: Vec<f32>,
+    zeros: Vec<i32>,
+}
+
+impl Int8 {
+    /// From the outputs' rows of `inputs` elements, each with a factor, and the bias, empty or `[outputs]`.
+    pub(crate) fn from_rows<'w>(
+        outputs: usize,
+        inputs: usize,
+        bias: &[f32],
+        row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
+    ) -> Self {
+        Self::for_kernel(kernel::best(), outputs, inputs, bias, row)
+    }
+
+    fn for_kernel<'w>(
+        kernel: &'static Kernel,
+        outputs: usize,
+        inputs: usize,
+        bias: &[f32],
+        row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
+    ) -> Self {
+        let width = 2 * kernel.lanes;
+        let padded = outputs.next_multiple_of(width);
+        let groups = inputs.div_ceil(GROUP);
+        let mut panels = vec![0i8; padded * groups * GROUP];
+        let (mut scales, mut sums) = (vec![0.0; padded], vec![0; padded]);
+        panels
+            .par_chunks_mut(width * groups * GROUP)
+            .zip(scales.par_chunks_mut(width).zip(sums.par_chunks_mut(width)))
+            .enumerate()
+            .for_each(|(p, (panel, (scales, sums)))| {
+                for (j, output) in (p * width..outputs.min((p + 1) * width)).enumerate() {
+                    let (row, factor) = row(output);
+                    let largest = row.iter().fold(0.0f32, |max, &w| max.max((w * factor).abs()));
+                    if largest == 0.0 {
+                        continue;
+                    }
+                    let inverse = factor * kernel.weight_max / largest;
+                    scales[j] = largest / kernel.weight_max;
+                    for (k, &weight) in row.iter().enumerate() {
+                        let byte = (weight * inverse).round_ties_even() as i8;
+                        sums[j] += i32::from(byte);
+                        panel[(k / GROUP * width + j) * GROUP + k % GROUP] = byte;
+                    }
+                }
+            });
+        let mut padded_bias = bias.to_vec();
+        padded_bias.resize(padded, 0.0);
+        Self { kernel, inputs, outputs, panels, scales, sums, bias: padded_bias }
+    }
+
+    pub(crate) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    pub(crate) fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// `out = activation(out·add + x · weight + bias)`; `x` is `[count, inputs]`, `out` `[count, outputs]`.
+    pub(crate) fn multiply(
+        &self,
+        x: &[f32],
+        count: usize,
+        out: &mut [f32],
+        add: bool,
+        activation: Option<Activation>,
+        threads: Threads,
+    ) {
+        assert_eq!((x.len(), out.len()), (count * self.inputs, count * self.outputs));
+        if count == 0 {
+            return;
+        }
+        let rows = quantize(x, self.inputs, threads);
+        let width = 2 * self.kernel.lanes;
+        let all = self.outputs.div_ceil(width);
+        let parts = match threads {
+            Threads::One => 1,
+            Threads::Pool => 2 * rayon::current_num_threads(),
+        };
+        let ranges = split(all, parts);
+        let columns: Vec<_> = ranges.iter().map(|r| r.start * width..self.outputs.min(r.end * width)).collect();
+        let blocks = ColumnBlock::split_at(out, self.outputs, &columns);
+        let run = |(panels, mut block): (std::ops::Range<usize>, ColumnBlock<'_>)| {
+            self.run(&rows, count, panels, &mut block, add, activation);
+        };
+        match threads {
+            Threads::One => ranges.into_iter().zip(blocks).for_each(run),
+            Threads::Pool => ranges.into_par_iter().zip(blocks).for_each(run),
+        }
+    }
+
+    /// Computes the columns of these panels, which `out` consists of.
+    fn run(
+        &self,
+        rows: &Quantized,
+        count: usize,
+        panels: std::ops::Range<usize>,
+        out: &mut ColumnBlock<'_>,
+        add: bool,
+        activation: Option<Activation>,
+    ) {
+        let (groups, width) = (self.inputs.div_ceil(GROUP), 2 * self.kernel.lanes);
+        let tiles = split(count, count.div_ceil(self.kernel.rows));
+        let first = panels.start;
+        for p in panels {
+            let column = p * width;
+            let columns = (self.outputs - column).min(width);
+            for tile in &tiles {
+                let mut a = [std::ptr::null(); MAX_ROWS];
+                let (mut scale, mut zero) = ([0.0; MAX_ROWS], [0; MAX_ROWS]);
+                for (r, row) in tile.clone().enumerate() {
+                    a[r] = rows.bytes[row * groups * GROUP..(row + 1) * groups * GROUP].as_ptr();
+                    (scale[r], zero[r]) = (rows.scales[row], rows.zeros[row]);
+                }
+                let function = self.kernel.tiles[1][tile.len() - 1].expect("the kernel has such tiles");
+                let mut scratch = [0.0f32; MAX_ROWS * MAX_WIDTH];
+                let mut place = out.part(tile.start, tile.len(), (p - first) * width, columns);
+                let whole = columns == width;
+                if !whole && add {
+                    place.copy_to(&mut scratch, width);
+                }
+                let (c, stride) = if whole { place.pointer() } else { (scratch.as_mut_ptr(), width) };
+                let tile = Tile {
+                    a,
+                    groups,
+                    b: self.panels[p * width * groups * GROUP..(p + 1) * width * groups * GROUP].as_ptr(),
+                    c,
+                    stride,
+                    add,
+                    scale,
+                    zero,
+                    column_scale: self.scales[column..column + width].as_ptr(),
+                    column_sum: self.sums[column..column + width].as_ptr(),
+                    bias: self.bias[column..column + width].as_ptr(),
+                };
+                // SAFETY: rows, panel and the columns' factors were sliced to their lengths; the output has the tile's rows and `width`
+                // columns, or is the scratch, which holds the largest tile.
+                #[allow(unsafe_code)]
+                unsafe {
+                    function(&tile);
+                }
+                if !whole {
+                    place.copy_from(&scratch, width);
+                }
+                if let Some(activation) = activation {
+                    place.activate(activation);
+                }
+            }
+        }
+    }
+}
+
+/// To unsigned bytes, each row with its own scale and zero.
+fn quantize(x: &[f32], inputs: usize, threads: Threads) -> Quantized {
+    let (rows, padded) = (x.len() / inputs, inputs.next_multiple_of(GROUP));
+    let mut bytes = vec![0u8; rows * padded];
+    let (mut scales, mut zeros) = (vec![0.0; rows], vec![0; rows]);
+    let one = |row: &[f32], bytes: &mut [u8], scale: &mut f32, zero: &mut i32| {
+        let (min, max) = MinMax::new(row).dispatch();
+        // The range holds zero, so that a constant row and padding are exact.
+        let (min, max) = (min.min(0.0), max.max(0.0));
+        *scale = (max - min) / 255.0;
+        if *scale == 0.0 || !scale.is_finite() {
+            *scale = 0.0;
+            return;
+        }
+        let inverse = 1.0 / *scale;
+        let point = (-min * inverse).round_ties_even() as u8;
+        *zero = i32::from(point);
+        let (now, _) = bytes.split_at_mut(row.len());
+        Quantize::new(row, as_uninit(now), inverse, point).dispatch();
+    };
+    match threads {
+        Threads::One => {
+            let out = bytes.chunks_exact_mut(padded).zip(scales.iter_mut().zip(&mut zeros));
+            x.chunks_exact(inputs).zip(out).for_each(|(row, (bytes, (s, z)))| one(row, bytes, s, z));
+        }
+        Threads::Pool => {
+            let out = bytes.par_chunks_exact_mut(padded).zip(scales.par_iter_mut().zip(&mut zeros));
+            let rows = x.par_chunks_exact(inputs).zip(out).with_min_len(16);
+            rows.for_each(|(row, (bytes, (s, z)))| one(row, bytes, s, z));
+        }
+    }
+    Quantized { bytes, scales, zeros }
+}
+
+fn as_uninit(bytes: &mut [u8]) -> &mut [std::mem::MaybeUninit<u8>] {
+    // SAFETY: initialised bytes are valid as maybe-initialised ones, and the callee only writes initialised bytes.
+    #[allow(unsafe_code)]
+    unsafe {
+        &mut *(std::ptr::from_mut(bytes) as *mut [std::mem::MaybeUninit<u8>])
+    }
+}
