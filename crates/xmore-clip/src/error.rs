@@ -94,7 +94,7 @@ pub enum ClipError {
         path: PathBuf,
         /// The tensor.
         name: String,
-        /// How many of its values; in a tensor whose rows are read one by one, of its first part that has any.
+        /// How many of its values.
         count: usize,
         /// The first of them, counted in row-major order.
         first: usize,

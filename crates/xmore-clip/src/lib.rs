@@ -7,6 +7,8 @@
 //!    alone as in any batch.
 //! 4. Compare: the cosine of an image and a text is the dot product of their rows; times [`Model::logit_scale`] it is a logit.
 //!
+//! [`ClipTokenizer`] turns texts into CLIP's token ids by itself, with the vocabulary on board.
+//!
 //! Everything runs on the CPU with what the processor offers (AVX-512, AVX2, NEON), chosen at run time.
 
 mod checkpoint;

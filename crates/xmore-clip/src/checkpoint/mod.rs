@@ -37,9 +37,9 @@ type Tensors = BTreeMap<String, TensorInfo>;
 
 /// Named tensors of one or several memory-mapped files.
 ///
-/// Read are safetensors, PyTorch's `.bin`, `.pth`, `.pt`, `.ckpt` of all versions since 0.2 and TorchScript archives (parsed, never
-/// executed), and the index of a checkpoint in shards. A training file's tensors go by the model's own names: of
-/// `{"state_dict": {"module.visual.proj": …}, "optimizer": …}` only `visual.proj` is seen.
+/// Read are safetensors, PyTorch's `.bin`, `.pth`, `.pt`, `.ckpt` in the zip format (since 1.6) and the older one, TorchScript
+/// archives, and the index of a checkpoint in shards. Pickles are parsed, never executed. A training file's tensors go by the
+/// model's own names: of `{"state_dict": {"module.visual.proj": …}, "optimizer": …}` only `visual.proj` is seen.
 pub struct Checkpoint {
     path: PathBuf,
     kind: CheckpointKind,
@@ -174,16 +174,17 @@ impl Checkpoint {
             );
             return Err(ClipError::checkpoint(&source.path, message));
         }
-        let mut done = 0;
+        let (mut done, mut bad) = (0, None);
         for part in source[info.range.clone()].chunks(PART * info.dtype.size()) {
             let floats = values::floats(part, info.dtype);
             let floats = floats.ok_or_else(|| dtype_error(source, name, info.dtype))?;
             if let Some((count, first)) = values::not_finite(&floats) {
-                return Err(not_finite_error(source, name, (count, done + first)));
+                let (before, earliest) = bad.unwrap_or((0, done + first));
+                bad = Some((before + count, earliest));
             }
             done += floats.len();
         }
-        Ok(())
+        bad.map_or(Ok(()), |found| Err(not_finite_error(source, name, found)))
     }
 
     /// The tensor of that name and shape, and the file it lies in.
@@ -240,4 +241,53 @@ fn dtype_error(source: &Source, name: &str, found: Dtype) -> ClipError {
 
 fn not_finite_error(source: &Source, name: &str, (count, first): (usize, usize)) -> ClipError {
     ClipError::NotFinite { path: source.path.clone(), name: name.to_owned(), count, first }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::{bf16, f16};
+
+    /// A safetensors file of one tensor `t`.
+    fn file(dtype: &str, shape: [usize; 2], data: &[u8]) -> Checkpoint {
+        let end = data.len();
+        let header = format!(r#"{{"t":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[0,{end}]}}}}"#);
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat();
+        Checkpoint::from_bytes(bytes, Path::new("t.safetensors")).unwrap()
+    }
+
+    #[test]
+    fn rows_of_every_float_type_are_added() {
+        let values = [1.0f32, -2.0, 0.5, 3.0, 4.0, -0.25];
+        let all = |f: &dyn Fn(f32) -> Vec<u8>| values.iter().flat_map(|&v| f(v)).collect::<Vec<u8>>();
+        for (dtype, data) in [
+            ("F32", all(&|v| v.to_le_bytes().to_vec())),
+            ("F16", all(&|v| f16::from_f32(v).to_le_bytes().to_vec())),
+            ("BF16", all(&|v| bf16::from_f32(v).to_le_bytes().to_vec())),
+            ("F64", all(&|v| f64::from(v).to_le_bytes().to_vec())),
+        ] {
+            let checkpoint = file(dtype, [2, 3], &data);
+            checkpoint.rows("t", [2, 3]).unwrap();
+            let mut row = [10.0; 3];
+            checkpoint.add_row("t", 1, &mut row);
+            assert_eq!(row, [13.0, 14.0, 9.75], "{dtype}");
+            assert!(matches!(checkpoint.rows("t", [3, 2]), Err(ClipError::TensorShape { .. })));
+        }
+        let integers = file("I16", [2, 3], &[0; 12]);
+        assert!(matches!(
+            integers.rows("t", [2, 3]),
+            Err(ClipError::TensorDtype { found: Dtype::Other(2), .. })
+        ));
+    }
+
+    #[test]
+    fn a_table_with_values_that_are_no_numbers_is_refused_and_they_are_counted() {
+        let mut values = vec![1.0f32; 400_000];
+        for at in [70_000, 70_001, 399_999] {
+            values[at] = f32::NAN;
+        }
+        let checkpoint = file("F32", [1000, 400], bytemuck::cast_slice(&values));
+        let error = checkpoint.rows("t", [1000, 400]).unwrap_err();
+        assert!(matches!(error, ClipError::NotFinite { count: 3, first: 70_000, .. }), "{error}");
+    }
 }

@@ -6,8 +6,8 @@ use safetensors::{Dtype as StDtype, SafeTensors};
 
 use super::tensor::{Dtype, TensorInfo};
 
-/// Longest header that is read; that of the largest CLIP takes a hundred kilobytes.
-const MAX_HEADER: u64 = 16 << 20;
+/// Longest header that is read; that of the largest CLIP takes some hundred kilobytes.
+const MAX_HEADER: u64 = 4 << 20;
 
 /// A safetensors file opens with the length of its JSON header, which opens with a brace.
 pub(super) fn looks_like(bytes: &[u8]) -> bool {

@@ -13,7 +13,7 @@ use super::source::Source;
 use crate::error::{ClipError, Result};
 
 /// Longest index that is read; that of a model with a thousand tensors takes a hundred kilobytes.
-const MAX_INDEX: usize = 16 << 20;
+const MAX_INDEX: usize = 4 << 20;
 /// Files of one checkpoint.
 const MAX_SHARDS: usize = 1024;
 

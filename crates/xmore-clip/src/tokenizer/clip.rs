@@ -31,6 +31,9 @@ static WORDS: LazyLock<Regex> = LazyLock::new(|| {
 /// Text is cleaned as there (the fixes of ftfy, HTML entities, whitespace, lower case). Ids are below
 /// [`ClipTokenizer::VOCABULARY`]; they start with 49406, end with 49407 and are not padded.
 ///
+/// Two things are not as there: letters and numbers are those of the `regex` crate's Unicode version (16 now), so scripts that came
+/// later are split like signs; and ftfy's repetition stops on texts with thousands of entities inside each other.
+///
 /// ```
 /// let tokenizer = xmore_clip::ClipTokenizer::new(77);
 /// let (ids, truncated) = tokenizer.encode("a photo of a dog");

@@ -1,0 +1,19 @@
+#!/bin/sh
+# Fills corpus/ with the fixtures of the tests, the larger ones left out.
+set -e
+cd "$(dirname "$0")"
+fixtures=../crates/xmore-clip/tests/fixtures
+mkdir -p corpus/torch_file corpus/safetensors_file corpus/shard_index
+cp $fixtures/torch/*.pt $fixtures/torch/*.pth $fixtures/torch/*.bin corpus/torch_file/
+cp $fixtures/torch/*.safetensors corpus/safetensors_file/
+cp $fixtures/torch/*.index.json corpus/shard_index/
+# The headers without their frame, which the target adds.
+for file in $fixtures/torch/*.safetensors; do
+    tail -c +9 "$file" | tr -d '\000-\010\016-\037\177-\377' | sed 's/}}.*/}}/' > "corpus/safetensors_file/$(basename "$file").header"
+done
+# The pickles without their archive; the legacy files have none.
+for file in $fixtures/torch/*.pt $fixtures/torch/*.bin; do
+    if [ "$(head -c 2 "$file")" = PK ]; then
+        unzip -p "$file" '*/data.pkl' > "corpus/torch_file/$(basename "$file").pkl"
+    fi
+done
