@@ -29,6 +29,9 @@ fn main() -> ExitCode {
         Command::Memory(args) => commands::memory::run(args),
         Command::Model(args) => commands::model::run(args),
     };
+    if let Some(report) = xmore_clip::profile_report() {
+        eprintln!("{report}");
+    }
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of our output has gone (`| head`): nobody is left to tell, and nothing went wrong.

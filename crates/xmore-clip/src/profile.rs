@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-static ENABLED: LazyLock<bool> = LazyLock::new(|| std::env::var_os("XMORE_PROFILE").is_some_and(|v| v != "0"));
+static ENABLED: LazyLock<bool> =
+    LazyLock::new(|| std::env::var_os("XMORE_PROFILE").is_some_and(|v| v != "0"));
 static TIMES: Mutex<BTreeMap<&'static str, Entry>> = Mutex::new(BTreeMap::new());
 
 #[derive(Clone, Copy, Default)]

@@ -142,7 +142,9 @@ impl<'a> BlockWeights<'a> {
 
     /// How many blocks there are.
     pub(crate) fn count(&self) -> usize {
-        (0..).take_while(|&n| self.weights.checkpoint.contains(&format!("{}.bias", self.name(n, "ln_1")))).count()
+        (0..)
+            .take_while(|&n| self.weights.checkpoint.contains(&format!("{}.bias", self.name(n, "ln_1"))))
+            .count()
     }
 
     /// The outputs of block `n`'s perceptron's first layer, if it is there.

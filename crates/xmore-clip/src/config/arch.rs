@@ -75,7 +75,8 @@ impl ClipArch {
                 check_sizes("image", &vit.sizes, path)?;
                 range("the patch size", vit.patch, vit.image_size)?;
                 if !vit.image_size.is_multiple_of(vit.patch) {
-                    let message = format!("patches of {} do not fill an image of {}", vit.patch, vit.image_size);
+                    let message =
+                        format!("patches of {} do not fill an image of {}", vit.patch, vit.image_size);
                     return Err(ClipError::config(path, message));
                 }
             }
@@ -87,7 +88,8 @@ impl ClipArch {
                     return Err(ClipError::config(path, message));
                 }
                 if !resnet.image_size.is_multiple_of(32) {
-                    let message = format!("the image size is {}, expected a multiple of 32", resnet.image_size);
+                    let message =
+                        format!("the image size is {}, expected a multiple of 32", resnet.image_size);
                     return Err(ClipError::config(path, message));
                 }
             }

@@ -166,11 +166,12 @@ const DEFAULTS: &[(&str, &[&str])] = &[
 pub(crate) fn read_open_clip(path: &Path, quick_gelu: Option<bool>) -> Result<ClipArch> {
     let File { model_cfg, preprocess_cfg } = super::read_json(path)?;
     let ModelCfg { embed_dim, vision_cfg, text_cfg, quick_gelu: written, rest } = model_cfg;
-    for (place, rest) in [("model_cfg", &rest), ("vision_cfg", &vision_cfg.rest), ("text_cfg", &text_cfg.rest)] {
+    for (place, rest) in
+        [("model_cfg", &rest), ("vision_cfg", &vision_cfg.rest), ("text_cfg", &text_cfg.rest)]
+    {
         refuse_unknown(path, place, rest)?;
     }
-    let activation =
-        if quick_gelu.unwrap_or(written) { Activation::QuickGelu } else { Activation::Gelu };
+    let activation = if quick_gelu.unwrap_or(written) { Activation::QuickGelu } else { Activation::Gelu };
     let epsilon = |norm: &Option<NormKwargs>| norm.as_ref().map_or(LAYER_NORM_EPSILON, |norm| norm.eps);
     let image_size = match vision_cfg.image_size {
         Side::One(n) => n,

@@ -138,7 +138,9 @@ fn preprocess(path: std::path::PathBuf, image_size: usize) -> Result<PreprocessC
     };
     let (size, crop) = (side(processor.size), side(processor.crop_size));
     if size != image_size || crop != image_size {
-        return fail(format!("resizes to {size} and crops to {crop}; only the tower's own {image_size} is supported"));
+        return fail(format!(
+            "resizes to {size} and crops to {crop}; only the tower's own {image_size} is supported"
+        ));
     }
     if processor.resample.is_some_and(|n| n != BICUBIC) {
         return fail(format!("resample is {:?}, expected {BICUBIC}, which is bicubic", processor.resample));

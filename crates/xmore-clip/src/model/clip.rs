@@ -52,8 +52,11 @@ impl ClipSource {
     /// Opens a folder.
     pub(super) fn open_folder(dir: &Path, options: &LoadOptions) -> Result<(Self, Facts)> {
         let open_clip = dir.join(CONFIG_FILE).is_file();
-        let (config, candidates) =
-            if open_clip { (CONFIG_FILE, OPEN_CLIP_WEIGHTS) } else { (TRANSFORMERS_CONFIG, TRANSFORMERS_WEIGHTS) };
+        let (config, candidates) = if open_clip {
+            (CONFIG_FILE, OPEN_CLIP_WEIGHTS)
+        } else {
+            (TRANSFORMERS_CONFIG, TRANSFORMERS_WEIGHTS)
+        };
         if !dir.join(config).is_file() {
             return Err(ClipError::MissingFile {
                 dir: dir.to_owned(),
@@ -84,7 +87,8 @@ impl ClipSource {
         let checkpoint = Checkpoint::open(path)?;
         let weights = Weights::new(&checkpoint);
         if weights.naming == Naming::Transformers {
-            let message = format!("transformers' weights need their {TRANSFORMERS_CONFIG}: give the folder instead");
+            let message =
+                format!("transformers' weights need their {TRANSFORMERS_CONFIG}: give the folder instead");
             return Err(ClipError::checkpoint(path, message));
         }
         // OpenAI published TorchScript archives, and trained with QuickGELU.
@@ -139,11 +143,7 @@ impl Source for ClipSource {
         let (weights, text) = (self.weights(), &self.arch.text);
         let head = weights.projection("text_projection", text.sizes.width, self.arch.dim)?;
         let tower = ClipText::load(Arc::clone(&self.checkpoint), &weights, text)?;
-        Ok(TextEncoder {
-            tower: Box::new(tower),
-            head: Head::projection(head),
-            vocabulary: text.vocabulary,
-        })
+        Ok(TextEncoder { tower: Box::new(tower), head: Head::projection(head), vocabulary: text.vocabulary })
     }
 
     fn tokenizer(&self) -> Result<Tokenizer> {

@@ -35,7 +35,8 @@ impl LiteSource {
         for file in files {
             require(dir, file)?;
         }
-        let logit_scale = Checkpoint::open(dir.join(&arch.head_weights))?.tensor("logit_scale", &[])?[0].exp();
+        let logit_scale =
+            Checkpoint::open(dir.join(&arch.head_weights))?.tensor("logit_scale", &[])?[0].exp();
         let facts = Facts {
             dim: arch.embed_dim,
             logit_scale,

@@ -103,8 +103,7 @@ pub(crate) fn self_attention(
 ) {
     let width = heads * head_width;
     let part = |n: usize| Strided { data: qkv.get(n * width..).unwrap_or_default(), stride: 3 * width };
-    let attention =
-        Attention { queries: part(0), keys: part(1), values: part(2), heads, head_width, causal };
+    let attention = Attention { queries: part(0), keys: part(1), values: part(2), heads, head_width, causal };
     let sequences: Vec<_> =
         ranges.iter().map(|range| Sequence { queries: range.clone(), keys: range.clone() }).collect();
     attention.forward(&sequences, out, threads);
@@ -130,18 +129,21 @@ mod tests {
             };
             let out = run(Threads::One);
             assert_eq!(out, run(Threads::Pool));
-            let at = |token: usize, part: usize, c: usize| f64::from(qkv[token * 3 * width + part * width + c]);
+            let at =
+                |token: usize, part: usize, c: usize| f64::from(qkv[token * 3 * width + part * width + c]);
             for range in &ranges {
                 for token in range.clone() {
                     let keys = range.start..if causal { token + 1 } else { range.end };
                     for c in 0..width {
                         let head = c / head_width * head_width;
                         let score = |other: usize| {
-                            let dot: f64 = (head..head + head_width).map(|i| at(token, 0, i) * at(other, 1, i)).sum();
+                            let dot: f64 =
+                                (head..head + head_width).map(|i| at(token, 0, i) * at(other, 1, i)).sum();
                             dot.exp()
                         };
                         let total: f64 = keys.clone().map(score).sum();
-                        let want: f64 = keys.clone().map(|other| score(other) / total * at(other, 2, c)).sum();
+                        let want: f64 =
+                            keys.clone().map(|other| score(other) / total * at(other, 2, c)).sum();
                         let found = f64::from(out[token * width + c]);
                         assert!((found - want).abs() < 1e-5, "{found} {want}");
                     }

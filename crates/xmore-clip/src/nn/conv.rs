@@ -52,7 +52,9 @@ impl Window {
     pub(crate) fn output(self, input: Size) -> Size {
         let length = |n: usize| match self.padding {
             Padding::Same => n.div_ceil(self.stride),
-            Padding::Around(p) => (n + 2 * p).checked_sub(self.kernel).map_or(0, |rest| rest / self.stride + 1),
+            Padding::Around(p) => {
+                (n + 2 * p).checked_sub(self.kernel).map_or(0, |rest| rest / self.stride + 1)
+            }
         };
         Size { height: length(input.height), width: length(input.width) }
     }
@@ -174,8 +176,10 @@ impl Windows for ImageWindows<'_> {
 
     fn piece(&self, row: usize, tap: usize) -> &[f32] {
         let (kernel, stride) = (self.window.kernel, self.window.stride);
-        let y = (row / self.width * stride + tap / kernel).wrapping_sub(self.window.padding_before(self.size.height));
-        let x = (row % self.width * stride + tap % kernel).wrapping_sub(self.window.padding_before(self.size.width));
+        let y = (row / self.width * stride + tap / kernel)
+            .wrapping_sub(self.window.padding_before(self.size.height));
+        let x = (row % self.width * stride + tap % kernel)
+            .wrapping_sub(self.window.padding_before(self.size.width));
         if y >= self.size.height || x >= self.size.width {
             return self.zeros;
         }
@@ -285,7 +289,9 @@ mod tests {
     ) -> Vec<f64> {
         let to = w.output(size);
         let pad = |n: usize| match w.padding {
-            Padding::Same => (((n.div_ceil(w.stride) - 1) * w.stride + w.kernel).saturating_sub(n) / 2) as isize,
+            Padding::Same => {
+                (((n.div_ceil(w.stride) - 1) * w.stride + w.kernel).saturating_sub(n) / 2) as isize
+            }
             Padding::Around(p) => p as isize,
         };
         let per_group = if depthwise { 1 } else { inputs };

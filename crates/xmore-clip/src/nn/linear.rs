@@ -4,8 +4,8 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 
 use super::activation::Activation;
-use super::int8::Int8;
 use super::gemm::{Finish, Output, Packed, Rows, Threads, multiply};
+use super::int8::Int8;
 
 /// How a layer's weights are kept and multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,12 +147,24 @@ impl Linear {
     }
 
     /// Writes activation(`x` Wᵀ + b) to `out`, `[rows, outputs]`.
-    pub(crate) fn forward_into(&self, x: &[f32], out: &mut [f32], activation: Option<Activation>, threads: Threads) {
+    pub(crate) fn forward_into(
+        &self,
+        x: &[f32],
+        out: &mut [f32],
+        activation: Option<Activation>,
+        threads: Threads,
+    ) {
         self.dense(x, out, false, activation, threads);
     }
 
     /// Adds `x` Wᵀ + b to `out`: a layer on a residual branch.
-    pub(crate) fn forward_add(&self, x: &[f32], out: &mut [f32], activation: Option<Activation>, threads: Threads) {
+    pub(crate) fn forward_add(
+        &self,
+        x: &[f32],
+        out: &mut [f32],
+        activation: Option<Activation>,
+        threads: Threads,
+    ) {
         self.dense(x, out, true, activation, threads);
     }
 

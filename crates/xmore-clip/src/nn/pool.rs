@@ -27,7 +27,9 @@ pub(crate) fn average_pool(x: &[f32], size: Size, side: usize, out: &mut Vec<f32
     };
     match threads {
         Threads::One => out.chunks_exact_mut(to.width * channels).enumerate().for_each(|(y, l)| line(y, l)),
-        Threads::Pool => out.par_chunks_exact_mut(to.width * channels).enumerate().for_each(|(y, l)| line(y, l)),
+        Threads::Pool => {
+            out.par_chunks_exact_mut(to.width * channels).enumerate().for_each(|(y, l)| line(y, l))
+        }
     }
     to
 }

@@ -35,7 +35,13 @@ impl ClipText {
             token_table,
             width,
             positions: weights.tensor("positional_embedding", &[arch.context_length, width])?.into_owned(),
-            transformer: Transformer::load(&weights.text_blocks(), arch.sizes, arch.activation, arch.epsilon, true)?,
+            transformer: Transformer::load(
+                &weights.text_blocks(),
+                arch.sizes,
+                arch.activation,
+                arch.epsilon,
+                true,
+            )?,
             norm: weights.norm("ln_final", width, arch.epsilon)?,
             checkpoint,
         })

@@ -53,8 +53,14 @@ impl EfficientNet {
         let [stem_channels, features] = config.stem_and_features.unwrap_or(LITE0_STEM_AND_FEATURES);
         let relu6 = Some(Activation::Relu6);
         let pointwise = Window::POINT;
-        let stem =
-            conv(ckpt, "_conv_stem", "_bn0", [stem_channels, 3], Window { kernel: 3, stride: 2, padding: Padding::Same }, relu6)?;
+        let stem = conv(
+            ckpt,
+            "_conv_stem",
+            "_bn0",
+            [stem_channels, 3],
+            Window { kernel: 3, stride: 2, padding: Padding::Same },
+            relu6,
+        )?;
         let mut blocks = Vec::new();
         let mut inputs = stem_channels;
         for stage in stages {

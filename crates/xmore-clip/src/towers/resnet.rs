@@ -93,7 +93,8 @@ impl Bottleneck {
     fn load(weights: &Weights<'_>, prefix: &str, [inputs, width]: [usize; 2], stride: usize) -> Result<Self> {
         let (relu, outputs) = (Some(Activation::Relu), width * 4);
         let downsample = if stride > 1 || inputs != outputs {
-            let kernel = weights.tensor(&format!("{prefix}.downsample.0.weight"), &[outputs, inputs, 1, 1])?;
+            let kernel =
+                weights.tensor(&format!("{prefix}.downsample.0.weight"), &[outputs, inputs, 1, 1])?;
             let bn = weights.name(&format!("{prefix}.downsample.1."));
             let bn = BatchNorm::load(weights.checkpoint, &bn, outputs, EPSILON)?;
             Some(Conv2d::new(&kernel, inputs, Window::POINT, bn, None))
@@ -111,7 +112,14 @@ impl Bottleneck {
     }
 
     /// Replaces `x`; `y` and `z` are room.
-    fn forward(&self, x: &mut Vec<f32>, size: Size, y: &mut Vec<f32>, z: &mut Vec<f32>, threads: Threads) -> Size {
+    fn forward(
+        &self,
+        x: &mut Vec<f32>,
+        size: Size,
+        y: &mut Vec<f32>,
+        z: &mut Vec<f32>,
+        threads: Threads,
+    ) -> Size {
         let mut to = size;
         profile::time("conv 1x1", 0, || self.narrow.forward(x, size, y, threads));
         profile::time("conv 3x3", 0, || self.middle.forward(y, size, z, threads));
@@ -208,6 +216,7 @@ fn conv(
 ) -> Result<Conv2d> {
     let shape = [outputs, inputs, window.kernel, window.kernel];
     let kernel = weights.tensor(&format!("{prefix}.conv{n}.weight"), &shape)?;
-    let bn = BatchNorm::load(weights.checkpoint, &weights.name(&format!("{prefix}.bn{n}.")), outputs, EPSILON)?;
+    let bn =
+        BatchNorm::load(weights.checkpoint, &weights.name(&format!("{prefix}.bn{n}.")), outputs, EPSILON)?;
     Ok(Conv2d::new(&kernel, inputs, window, bn, activation))
 }

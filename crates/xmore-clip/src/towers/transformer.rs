@@ -78,7 +78,12 @@ impl Transformer {
         // Blocks are packed in parallel: packing is most of the time to the first embedding.
         let block = |n: usize| -> Result<Block> {
             let parts = weights.qkv(n, width)?;
-            let qkv = Linear::qkv(parts.each_ref().map(|(w, b)| (&**w, &**b)), width, width / heads, weights.precision());
+            let qkv = Linear::qkv(
+                parts.each_ref().map(|(w, b)| (&**w, &**b)),
+                width,
+                width / heads,
+                weights.precision(),
+            );
             Ok(Block { qkv, rest: rest(n)? })
         };
         let blocks = (0..layers - 1).into_par_iter().map(block).collect::<Result<Vec<_>>>()?;
@@ -142,8 +147,11 @@ impl Transformer {
             head_width: width / heads,
             causal: false,
         };
-        let all: Vec<_> =
-            sequences.iter().enumerate().map(|(n, keys)| Sequence { queries: n..n + 1, keys: keys.clone() }).collect();
+        let all: Vec<_> = sequences
+            .iter()
+            .enumerate()
+            .map(|(n, keys)| Sequence { queries: n..n + 1, keys: keys.clone() })
+            .collect();
         normed.truncate(x.len());
         profile::time("attention", 0, || attention.forward(&all, &mut normed, threads));
         rest.out.forward_add(&normed, &mut x, None, threads);

@@ -52,7 +52,13 @@ impl Vit {
             class: weights.tensor("visual.class_embedding", &[width])?.into_owned(),
             positions: weights.tensor("visual.positional_embedding", &[tokens, width])?.into_owned(),
             norm_pre: weights.norm("visual.ln_pre", width, epsilon)?,
-            transformer: Transformer::load(&weights.visual_blocks(), arch.sizes, arch.activation, epsilon, false)?,
+            transformer: Transformer::load(
+                &weights.visual_blocks(),
+                arch.sizes,
+                arch.activation,
+                epsilon,
+                false,
+            )?,
             norm_post: weights.norm("visual.ln_post", width, epsilon)?,
         })
     }
@@ -85,7 +91,8 @@ impl ImageTower for Vit {
         let tokens = self.positions.len() / width;
         let mut pixels = Vec::with_capacity(images.len() * (tokens - 1) * self.patches.inputs());
         images.iter().for_each(|image| self.lay_out(image, &mut pixels));
-        let embedded = profile::time("patches", pixels.len() * 2 * width, || self.patches.forward(&pixels, threads));
+        let embedded =
+            profile::time("patches", pixels.len() * 2 * width, || self.patches.forward(&pixels, threads));
         let mut x = Vec::with_capacity(images.len() * tokens * width);
         for image in embedded.chunks_exact((tokens - 1) * width) {
             let start = x.len();

@@ -10,7 +10,7 @@ mod table;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use xmore_clip::{LoadOptions, Model};
+use xmore_clip::{LoadOptions, Model, Precision};
 use xmore_memory::Memory;
 use xmore_memory::store::ModelIdentity;
 
@@ -44,24 +44,27 @@ impl NamedModel {
     /// As [`NamedModel::open`].
     pub fn open_cached(name: &ModelName) -> Result<Self> {
         match name.request() {
-            Some(request) => Self::load(name, &Hub::from_env()?.require_cached(&request)?),
-            None => Self::load(name, &local(name)?),
+            Some(request) => Self::load(name, &Hub::from_env()?.require_cached(&request)?, Precision::F32),
+            None => Self::load(name, &local(name)?, Precision::F32),
         }
     }
 
-    /// Opens a model, and fetches it before if it is one of the hub's that its cache does not have.
+    /// Opens a model in the precision wanted, and fetches it before if it is one of the hub's that its cache does not have.
     ///
     /// # Errors
     /// As [`NamedModel::open`], and those of downloading: [`HubError`].
-    pub fn open_or_fetch(name: &ModelName, progress: Progress) -> Result<Self> {
+    pub fn open_or_fetch(name: &ModelName, precision: Precision, progress: Progress) -> Result<Self> {
         match name.request() {
-            Some(request) => Self::load(name, &Hub::from_env()?.cached_or_fetched(&request, progress)?),
-            None => Self::load(name, &local(name)?),
+            Some(request) => {
+                Self::load(name, &Hub::from_env()?.cached_or_fetched(&request, progress)?, precision)
+            }
+            None => Self::load(name, &local(name)?, precision),
         }
     }
 
-    fn load(name: &ModelName, path: &Path) -> Result<Self> {
+    fn load(name: &ModelName, path: &Path, precision: Precision) -> Result<Self> {
         let mut options = LoadOptions::default();
+        options.precision = precision;
         options.quick_gelu = name.quick_gelu();
         let model = Model::load_with(path, &options)?;
         if let ModelName::Checkpoint { architecture, path, .. } = name
@@ -74,7 +77,8 @@ impl NamedModel {
                 found: model.dim(),
             });
         }
-        Ok(Self { name: name.to_string(), model })
+        let suffix = if precision == Precision::Int8 { " int8" } else { "" };
+        Ok(Self { name: format!("{name}{suffix}"), model })
     }
 
     /// The canonical name, such as `ViT-B-16,openai` where `ViT-B/16` was asked for.

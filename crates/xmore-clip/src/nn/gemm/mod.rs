@@ -186,7 +186,11 @@ impl<'a> Job<'a> {
                 for panel in panels.start + group.start..panels.start + group.end {
                     for (t, tile) in tiles.iter().enumerate() {
                         let places = &pointers[t * self.taps * MAX_ROWS..][..self.taps * MAX_ROWS];
-                        self.tile(places, Place { row: rows.start + tile.start, rows: tile.len(), panel }, step);
+                        self.tile(
+                            places,
+                            Place { row: rows.start + tile.start, rows: tile.len(), panel },
+                            step,
+                        );
                     }
                 }
             }
@@ -209,10 +213,13 @@ impl<'a> Job<'a> {
         let mut parts = Vec::new();
         if self.depth * 2 <= DEPTH_BLOCK {
             let together = DEPTH_BLOCK / self.depth.max(1);
-            parts.extend(split(self.taps, self.taps.div_ceil(together)).into_iter().map(|taps| (taps, 0..self.depth)));
+            parts.extend(
+                split(self.taps, self.taps.div_ceil(together)).into_iter().map(|taps| (taps, 0..self.depth)),
+            );
         } else {
             let inputs = split(self.depth, self.depth.div_ceil(DEPTH_BLOCK));
-            parts.extend((0..self.taps).flat_map(|tap| inputs.iter().map(move |i| (tap..tap + 1, i.clone()))));
+            parts
+                .extend((0..self.taps).flat_map(|tap| inputs.iter().map(move |i| (tap..tap + 1, i.clone()))));
         }
         let last = parts.len() - 1;
         let steps = parts.into_iter().enumerate();
@@ -226,7 +233,8 @@ impl<'a> Job<'a> {
         let columns = (self.panels.columns - column).min(width);
         let start = column * self.panels.depth + (step.taps.start * self.depth + step.inputs.start) * width;
         let panel = &self.panels.data[start..start + step.taps.len() * step.inputs.len() * width];
-        let function = kernel.tiles[width / kernel.lanes - 1][at.rows - 1].expect("the kernel has such tiles");
+        let function =
+            kernel.tiles[width / kernel.lanes - 1][at.rows - 1].expect("the kernel has such tiles");
         let bias = self.finish.bias.filter(|_| step.first).map(|bias| &bias[column..column + columns]);
         // SAFETY: `new` checked that the output holds every row and column.
         #[allow(unsafe_code)]
@@ -252,7 +260,9 @@ impl<'a> Job<'a> {
             } else {
                 beside(function, &mut tile, bias, at.rows, columns, width);
             }
-            if step.last && let Some(activation) = self.finish.activation {
+            if step.last
+                && let Some(activation) = self.finish.activation
+            {
                 activation.apply_rows(out, self.stride, at.rows, columns);
             }
         }

@@ -77,11 +77,13 @@ impl Packed {
         let len = packed_len(kernel, depth, columns);
         let mut buffer = Buffer::zeroed(len);
         // A chunk is one panel; the last may be shorter.
-        buffer.as_mut_slice()[..len].par_chunks_mut((depth * full).max(1)).enumerate().for_each(|(p, panel)| {
-            let width = panel_width(kernel, columns, p);
-            let first = p * full;
-            transpose((first..columns.min(first + full)).map(&row), panel, width);
-        });
+        buffer.as_mut_slice()[..len].par_chunks_mut((depth * full).max(1)).enumerate().for_each(
+            |(p, panel)| {
+                let width = panel_width(kernel, columns, p);
+                let first = p * full;
+                transpose((first..columns.min(first + full)).map(&row), panel, width);
+            },
+        );
         Self { buffer, depth, columns, kernel }
     }
 

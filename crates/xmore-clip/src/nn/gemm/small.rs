@@ -87,7 +87,9 @@ impl Scratch {
     /// exactly as wide as the product.
     pub(crate) fn multiply(&self, a: Strided<'_>, count: usize, at: usize, out: &mut ColumnBlock<'_>) {
         let full = 2 * self.kernel.lanes;
-        assert!(out.rows >= count && (out.columns == self.columns || out.columns >= self.padded(self.columns)));
+        assert!(
+            out.rows >= count && (out.columns == self.columns || out.columns >= self.padded(self.columns))
+        );
         for first in (0..count).step_by(self.kernel.rows) {
             let rows = self.kernel.rows.min(count - first);
             let mut pointers = [std::ptr::null(); MAX_ROWS];
@@ -98,8 +100,8 @@ impl Scratch {
                 let width = panel_width(self.kernel, self.columns, p);
                 let columns = width.min(out.columns - p * full);
                 let panel = &self.buffer[self.start + p * full * self.depth..][..width * self.depth];
-                let function =
-                    self.kernel.tiles[width / self.kernel.lanes - 1][rows - 1].expect("the kernel has such tiles");
+                let function = self.kernel.tiles[width / self.kernel.lanes - 1][rows - 1]
+                    .expect("the kernel has such tiles");
                 // SAFETY: the pieces and the panel were sliced to their lengths; the block is ours alone and has the rows and columns.
                 #[allow(unsafe_code)]
                 unsafe {
@@ -162,7 +164,10 @@ impl<'a> ColumnBlock<'a> {
     /// Cuts a matrix `[rows, stride]` into these ranges of columns, which must follow one another.
     pub(crate) fn split_at(data: &'a mut [f32], stride: usize, ranges: &[Range<usize>]) -> Vec<Self> {
         assert!(data.len().is_multiple_of(stride) && ranges.last().is_none_or(|last| last.end <= stride));
-        assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start) && ranges.iter().all(|r| r.start <= r.end));
+        assert!(
+            ranges.windows(2).all(|pair| pair[0].end <= pair[1].start)
+                && ranges.iter().all(|r| r.start <= r.end)
+        );
         let (rows, start) = (data.len() / stride, data.as_mut_ptr());
         let block = |range: &Range<usize>| {
             // SAFETY: column `range.start` lies in the first row, or at its end.

@@ -6,7 +6,9 @@ use super::kernel::Kernel;
 use super::*;
 
 fn values(n: usize, seed: u32) -> Vec<f32> {
-    (0..n as u32).map(|i| ((i.wrapping_mul(2_654_435_761) ^ seed) >> 8) as f32 / (1 << 24) as f32 - 0.5).collect()
+    (0..n as u32)
+        .map(|i| ((i.wrapping_mul(2_654_435_761) ^ seed) >> 8) as f32 / (1 << 24) as f32 - 0.5)
+        .collect()
 }
 
 fn pack(kernel: &'static Kernel, weight: &[f32], columns: usize, depth: usize) -> Packed {

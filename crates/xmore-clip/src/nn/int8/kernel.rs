@@ -137,7 +137,8 @@ mod x86 {
                 _mm512_loadu_si512(tile.column_sum.add(column).cast()),
             );
             let value = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, zeros));
-            let scale = _mm512_mul_ps(_mm512_set1_ps(tile.scale[r]), _mm512_loadu_ps(tile.column_scale.add(column)));
+            let scale =
+                _mm512_mul_ps(_mm512_set1_ps(tile.scale[r]), _mm512_loadu_ps(tile.column_scale.add(column)));
             let at = tile.c.add(r * tile.stride + column);
             let mut before = _mm512_loadu_ps(tile.bias.add(column));
             if tile.add {
@@ -157,7 +158,8 @@ mod x86 {
                 _mm256_loadu_si256(tile.column_sum.add(column).cast()),
             );
             let value = _mm256_cvtepi32_ps(_mm256_sub_epi32(sum, zeros));
-            let scale = _mm256_mul_ps(_mm256_set1_ps(tile.scale[r]), _mm256_loadu_ps(tile.column_scale.add(column)));
+            let scale =
+                _mm256_mul_ps(_mm256_set1_ps(tile.scale[r]), _mm256_loadu_ps(tile.column_scale.add(column)));
             let at = tile.c.add(r * tile.stride + column);
             let mut before = _mm256_loadu_ps(tile.bias.add(column));
             if tile.add {
@@ -213,7 +215,9 @@ mod plain {
     type Weights = [[i8; GROUP]; 4];
 
     fn dot(sum: [i32; 4], x: [u8; GROUP], w: Weights) -> [i32; 4] {
-        std::array::from_fn(|j| sum[j] + (0..GROUP).map(|i| i32::from(x[i]) * i32::from(w[j][i])).sum::<i32>())
+        std::array::from_fn(|j| {
+            sum[j] + (0..GROUP).map(|i| i32::from(x[i]) * i32::from(w[j][i])).sum::<i32>()
+        })
     }
 
     unsafe fn store(tile: &Tile, r: usize, column: usize, sum: [i32; 4]) {

@@ -114,7 +114,8 @@ impl Int8 {
             Threads::Pool => 2 * rayon::current_num_threads(),
         };
         let ranges = split(all, parts);
-        let columns: Vec<_> = ranges.iter().map(|r| r.start * width..self.outputs.min(r.end * width)).collect();
+        let columns: Vec<_> =
+            ranges.iter().map(|r| r.start * width..self.outputs.min(r.end * width)).collect();
         let blocks = ColumnBlock::split_at(out, self.outputs, &columns);
         let run = |(panels, mut block): (std::ops::Range<usize>, ColumnBlock<'_>)| {
             self.run(&rows, count, panels, &mut block, add, activation);

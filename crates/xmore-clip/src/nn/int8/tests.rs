@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use super::*;
 
 fn values(n: usize, seed: u32) -> Vec<f32> {
-    (0..n as u32).map(|i| ((i.wrapping_mul(2_654_435_761) ^ seed) >> 8) as f32 / (1 << 24) as f32 - 0.5).collect()
+    (0..n as u32)
+        .map(|i| ((i.wrapping_mul(2_654_435_761) ^ seed) >> 8) as f32 / (1 << 24) as f32 - 0.5)
+        .collect()
 }
 
 proptest! {
@@ -53,16 +55,23 @@ proptest! {
 #[test]
 fn small_integers_are_exact() {
     let (count, inputs, outputs) = (17, 51, 37);
-    let x: Vec<f32> = (0..count * inputs).map(|i| if i % inputs == 0 { 255.0 } else { (i % 200) as f32 }).collect();
+    let x: Vec<f32> =
+        (0..count * inputs).map(|i| if i % inputs == 0 { 255.0 } else { (i % 200) as f32 }).collect();
     let weight: Vec<f32> = (0..outputs * inputs).map(|i| if i % 3 == 0 { 1.0 } else { -1.0 }).collect();
     for kernel in kernel::available() {
-        let layer = Int8::for_kernel(kernel, outputs, inputs, &[], |o| (&weight[o * inputs..(o + 1) * inputs], 1.0));
+        let layer =
+            Int8::for_kernel(kernel, outputs, inputs, &[], |o| (&weight[o * inputs..(o + 1) * inputs], 1.0));
         let mut out = vec![0.0; count * outputs];
         layer.multiply(&x, count, &mut out, false, None, Threads::One);
         for r in 0..count {
             for o in 0..outputs {
                 let want: f32 = (0..inputs).map(|i| x[r * inputs + i] * weight[o * inputs + i]).sum();
-                assert!((out[r * outputs + o] - want).abs() < 0.01, "{}: {} {want}", kernel.name, out[r * outputs + o]);
+                assert!(
+                    (out[r * outputs + o] - want).abs() < 0.01,
+                    "{}: {} {want}",
+                    kernel.name,
+                    out[r * outputs + o]
+                );
             }
         }
     }
