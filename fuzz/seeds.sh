@@ -3,7 +3,7 @@
 set -e
 cd "$(dirname "$0")"
 fixtures=../crates/xmore-clip/tests/fixtures
-mkdir -p corpus/torch_file corpus/safetensors_file corpus/shard_index
+mkdir -p corpus/torch_file corpus/safetensors_file corpus/shard_index corpus/config corpus/clip_text corpus/tokenizer_json
 cp $fixtures/torch/*.pt $fixtures/torch/*.pth $fixtures/torch/*.bin corpus/torch_file/
 cp $fixtures/torch/*.safetensors corpus/safetensors_file/
 cp $fixtures/torch/*.index.json corpus/shard_index/
@@ -17,3 +17,11 @@ for file in $fixtures/torch/*.pt $fixtures/torch/*.bin; do
         unzip -p "$file" '*/data.pkl' > "corpus/torch_file/$(basename "$file").pkl"
     fi
 done
+# Configurations: a byte that says whose, and transformers' two files with a zero byte between them.
+for family in vit_gelu vit_quickgelu; do
+    { printf 'a'; cat $fixtures/clip/$family/transformers/config.json; printf '\000'
+      cat $fixtures/clip/$family/transformers/preprocessor_config.json; } > corpus/config/$family.transformers
+    { printf 'b'; cat $fixtures/clip/$family/open_clip/open_clip_config.json; } > corpus/config/$family.open_clip
+done
+cp $fixtures/tokenizer/nasty.json corpus/clip_text/
+cp $fixtures/tiny/tokenizer.json corpus/tokenizer_json/

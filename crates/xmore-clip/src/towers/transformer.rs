@@ -172,3 +172,74 @@ impl BlockRest {
         profile::time("mlp out", flops, || self.fc2.forward_add(hidden, x, None, threads));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::weights::Weights;
+
+    impl Transformer {
+        /// All rows of the last block, computed as the other blocks are.
+        fn forward_all(&self, mut x: Vec<f32>, sequences: &[Range<usize>]) -> Vec<f32> {
+            let TransformerSizes { width, heads, mlp_width, .. } = self.sizes;
+            let tokens = x.len() / width;
+            let (mut normed, mut hidden) = (vec![0.0; x.len()], vec![0.0; tokens * mlp_width]);
+            let qkv_of = |normed: &[f32], n: usize| -> Vec<f32> {
+                if let Some(block) = self.blocks.get(n) {
+                    return block.qkv.forward(normed, Threads::One);
+                }
+                let (query, rest) = (&self.last.query, &self.last.key_value);
+                let (query, rest) = (query.forward(normed, Threads::One), rest.forward(normed, Threads::One));
+                let rows = query.chunks_exact(width).zip(rest.chunks_exact(2 * width));
+                rows.flat_map(|(q, kv)| q.iter().chain(kv).copied().collect::<Vec<_>>()).collect()
+            };
+            let rests = self.blocks.iter().map(|block| &block.rest).chain([&self.last.rest]);
+            for (n, rest) in rests.enumerate() {
+                rest.norm_1.forward_into(&x, &mut normed, Threads::One);
+                let qkv = qkv_of(&normed, n);
+                self_attention(&qkv, heads, width / heads, self.causal, sequences, &mut normed, Threads::One);
+                rest.out.forward_add(&normed, &mut x, None, Threads::One);
+                rest.perceptron(&mut x, &mut normed, &mut hidden, Threads::One);
+            }
+            x
+        }
+    }
+
+    /// The bits of the wanted tokens, whether or not the rest of the last block, and what follows a text's end, is computed.
+    #[test]
+    fn what_is_left_out_changes_no_bit() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures/clip/vit_gelu/open_clip/open_clip_model.safetensors");
+        let checkpoint = Checkpoint::open(path).unwrap();
+        let weights = Weights::new(&checkpoint);
+        for (blocks, causal) in [(weights.visual_blocks(), false), (weights.text_blocks(), true)] {
+            let width = checkpoint.shape(if causal { "ln_final.bias" } else { "visual.ln_post.bias" }).unwrap()[0];
+            let mlp_width = blocks.mlp_width(0).unwrap();
+            let heads = if width % 80 == 0 { width / 80 } else { 1 };
+            let sizes = TransformerSizes { width, heads, layers: blocks.count(), mlp_width };
+            let tower = Transformer::load(&blocks, sizes, Activation::Gelu, 1e-5, causal).unwrap();
+            let lengths = [1usize, 12, 77, 40];
+            let mut start = 0;
+            let whole: Vec<_> = lengths.iter().map(|&n| (start..start + n, start += n).0).collect();
+            let x: Vec<f32> = (0..start * width).map(|i| (i * 7919 % 1009) as f32 / 504.5 - 1.0).collect();
+            let all = tower.forward_all(x.clone(), &whole);
+            // A causal sequence may end anywhere; what follows is left out. Else the first token is wanted.
+            let kept: Vec<_> = whole
+                .iter()
+                .map(|r| if causal { r.start..r.start + r.len().div_ceil(2) } else { r.clone() })
+                .collect();
+            let cut: Vec<f32> = kept.iter().flat_map(|r| x[r.start * width..r.end * width].to_vec()).collect();
+            let mut start = 0;
+            let sequences: Vec<_> = kept.iter().map(|r| (start..start + r.len(), start += r.len()).0).collect();
+            let wanted: Vec<_> = sequences.iter().map(|r| if causal { r.end - 1 } else { r.start }).collect();
+            let found = tower.forward(cut, &sequences, &wanted, Threads::Pool);
+            for (n, row) in found.chunks_exact(width).enumerate() {
+                let token = if causal { kept[n].end - 1 } else { kept[n].start };
+                assert_eq!(row, &all[token * width..(token + 1) * width], "sequence {n}");
+            }
+        }
+    }
+}
