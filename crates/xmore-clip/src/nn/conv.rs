@@ -127,8 +127,17 @@ impl Conv2d {
             self.linear.forward_into(&self.columns(x, size, to), out, self.activation, threads);
         } else {
             let zeros = vec![0.0; self.inputs];
-            let windows = ImageWindows { x, zeros: &zeros, size, width: to.width, window: self.window };
-            self.linear.rows(Rows::Windows(&windows), to.area(), out, false, self.activation, threads);
+            let windows = Windows {
+                image: x,
+                height: size.height,
+                width: size.width,
+                zeros: &zeros,
+                kernel: self.window.kernel,
+                stride: self.window.stride,
+                padding: [size.height, size.width].map(|n| self.window.padding_before(n)),
+                out_width: to.width,
+            };
+            self.linear.rows(Rows::Windows(windows), to.area(), out, false, self.activation, threads);
         }
         to
     }
@@ -155,36 +164,6 @@ impl Conv2d {
             }
         });
         columns
-    }
-}
-
-/// The pixels under each output position, where they lie.
-struct ImageWindows<'a> {
-    x: &'a [f32],
-    /// One pixel of zeros: all that lies outside.
-    zeros: &'a [f32],
-    size: Size,
-    /// Width of the output.
-    width: usize,
-    window: Window,
-}
-
-impl Windows for ImageWindows<'_> {
-    fn taps(&self) -> usize {
-        self.window.kernel * self.window.kernel
-    }
-
-    fn piece(&self, row: usize, tap: usize) -> &[f32] {
-        let (kernel, stride) = (self.window.kernel, self.window.stride);
-        let y = (row / self.width * stride + tap / kernel)
-            .wrapping_sub(self.window.padding_before(self.size.height));
-        let x = (row % self.width * stride + tap % kernel)
-            .wrapping_sub(self.window.padding_before(self.size.width));
-        if y >= self.size.height || x >= self.size.width {
-            return self.zeros;
-        }
-        let channels = self.zeros.len();
-        &self.x[(y * self.size.width + x) * channels..][..channels]
     }
 }
 

@@ -216,7 +216,8 @@ mod tests {
         let checkpoint = Checkpoint::open(path).unwrap();
         let weights = Weights::new(&checkpoint);
         for (blocks, causal) in [(weights.visual_blocks(), false), (weights.text_blocks(), true)] {
-            let width = checkpoint.shape(if causal { "ln_final.bias" } else { "visual.ln_post.bias" }).unwrap()[0];
+            let width =
+                checkpoint.shape(if causal { "ln_final.bias" } else { "visual.ln_post.bias" }).unwrap()[0];
             let mlp_width = blocks.mlp_width(0).unwrap();
             let heads = if width % 80 == 0 { width / 80 } else { 1 };
             let sizes = TransformerSizes { width, heads, layers: blocks.count(), mlp_width };
@@ -231,9 +232,11 @@ mod tests {
                 .iter()
                 .map(|r| if causal { r.start..r.start + r.len().div_ceil(2) } else { r.clone() })
                 .collect();
-            let cut: Vec<f32> = kept.iter().flat_map(|r| x[r.start * width..r.end * width].to_vec()).collect();
+            let cut: Vec<f32> =
+                kept.iter().flat_map(|r| x[r.start * width..r.end * width].to_vec()).collect();
             let mut start = 0;
-            let sequences: Vec<_> = kept.iter().map(|r| (start..start + r.len(), start += r.len()).0).collect();
+            let sequences: Vec<_> =
+                kept.iter().map(|r| (start..start + r.len(), start += r.len()).0).collect();
             let wanted: Vec<_> = sequences.iter().map(|r| if causal { r.end - 1 } else { r.start }).collect();
             let found = tower.forward(cut, &sequences, &wanted, Threads::Pool);
             for (n, row) in found.chunks_exact(width).enumerate() {

@@ -9,6 +9,7 @@ mod packed;
 mod small;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use std::ops::Range;
 
@@ -19,6 +20,7 @@ use kernel::{MAX_ROWS, MAX_WIDTH, Tile};
 pub(crate) use packed::Packed;
 use packed::{Panels, panel_width};
 pub(crate) use small::{ColumnBlock, Scratch, Strided};
+pub(crate) use windows::Windows;
 
 /// Inputs that are multiplied before the next block of them: a panel of so many rows stays in the first cache.
 const DEPTH_BLOCK: usize = 256;
@@ -32,18 +34,8 @@ const COLUMN_BLOCK: usize = 512;
 pub(crate) enum Rows<'a> {
     /// Row `r` is `data[r * stride..]`.
     Dense { data: &'a [f32], stride: usize },
-    /// Row `r` is a window of an image, a piece for each of its positions.
-    Windows(&'a dyn Windows),
-}
-
-/// Rows in pieces: a convolution's input, where row r is output position r and a tap a position in the kernel.
-///
-/// Pieces that lie outside the image are pieces of zeros.
-pub(crate) trait Windows: Sync {
-    /// Number of pieces of each row.
-    fn taps(&self) -> usize;
-    /// Piece `tap` of row `row`.
-    fn piece(&self, row: usize, tap: usize) -> &[f32];
+    /// Row `r` is a window of an image, a piece for each of its pixels.
+    Windows(Windows<'a>),
 }
 
 /// Whether a product may use all threads of the pool, or is itself one of many that run side by side.
@@ -147,8 +139,8 @@ impl<'a> Job<'a> {
             }
             Rows::Windows(windows) => {
                 let taps = windows.taps();
-                assert!(taps > 0 && panels.depth.is_multiple_of(taps), "{} in {taps} taps", panels.depth);
-                (taps, panels.depth / taps)
+                assert_eq!(panels.depth, taps * windows.zeros.len(), "inputs, in {taps} taps");
+                (taps, windows.zeros.len())
             }
         };
         let needed = count.checked_sub(1).map_or(0, |last| last * out.stride + panels.columns);
@@ -174,9 +166,12 @@ impl<'a> Job<'a> {
         pointers.clear();
         pointers.resize(tiles.len() * self.taps * MAX_ROWS, std::ptr::null());
         for (tile, places) in tiles.iter().zip(pointers.chunks_exact_mut(self.taps * MAX_ROWS)) {
-            for (tap, places) in places.chunks_exact_mut(MAX_ROWS).enumerate() {
-                for (row, place) in tile.clone().zip(places) {
-                    *place = self.piece(rows.start + row, tap).as_ptr();
+            match self.rows {
+                Rows::Windows(windows) => windows.places(rows.start + tile.start, tile.len(), places),
+                Rows::Dense { data, stride } => {
+                    for (row, place) in tile.clone().zip(places) {
+                        *place = data[(rows.start + row) * stride..][..self.depth].as_ptr();
+                    }
                 }
             }
         }
@@ -197,22 +192,11 @@ impl<'a> Job<'a> {
         }
     }
 
-    fn piece(&self, row: usize, tap: usize) -> &[f32] {
-        match self.rows {
-            Rows::Dense { data, stride } => &data[row * stride..row * stride + self.depth],
-            Rows::Windows(windows) => {
-                let piece = windows.piece(row, tap);
-                assert!(piece.len() >= self.depth, "a piece of {} inputs", piece.len());
-                piece
-            }
-        }
-    }
-
     /// The order in which inputs are multiplied: whole taps together, or parts of a long one.
     fn depth_steps(&self) -> Vec<DepthStep> {
         let mut parts = Vec::new();
         if self.depth * 2 <= DEPTH_BLOCK {
-            let together = DEPTH_BLOCK / self.depth.max(1);
+            let together = (DEPTH_BLOCK + DEPTH_BLOCK / 4) / self.depth.max(1);
             parts.extend(
                 split(self.taps, self.taps.div_ceil(together)).into_iter().map(|taps| (taps, 0..self.depth)),
             );
