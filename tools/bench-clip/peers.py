@@ -36,6 +36,14 @@ def inputs(torch, open_clip, model, row):
     return torch.from_numpy(np.fromfile(row["input"], dtype=np.float32).reshape(row["batch"], 3, size, size))
 
 
+def shorten(torch, model, x, row):
+    """open_clip's text tower takes texts of its full length only: a shorter copy of its positions and its mask takes cut ones."""
+    if row["kind"] == "texts":
+        n = x.shape[1]
+        model.positional_embedding = torch.nn.Parameter(model.positional_embedding[:n].clone(), requires_grad=False)
+        model.attn_mask = model.attn_mask[:n, :n].clone()
+
+
 class Tower:
     """The tower of a row as one module."""
 
@@ -58,6 +66,7 @@ class Torch:
         torch, open_clip, model = open_clip_model(self.args.cache, row["arch"])
         torch.set_num_threads(self.args.threads)
         self.torch, self.tower, self.x = torch, Tower(torch, model, row), inputs(torch, open_clip, model, row)
+        shorten(torch, model, self.x, row)
         return f"torch {torch.__version__}, open_clip {open_clip.__version__}"
 
     def run(self):
@@ -77,6 +86,7 @@ class Onnxruntime:
         torch, open_clip, model = open_clip_model(self.args.cache, row["arch"])
         torch.set_num_threads(self.args.threads)
         tower, x = Tower(torch, model, row), inputs(torch, open_clip, model, row)
+        shorten(torch, model, x, row)
         # A text graph is exported at its length: the causal mask is a constant of that size.
         name = row["arch"] + (f"-text{x.shape[1]}" if row["kind"] == "texts" else "-image")
         path = self.args.cache / f"{name}.onnx"

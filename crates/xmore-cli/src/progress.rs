@@ -64,11 +64,14 @@ fn fetch_bar(what: &str, total: Option<u64>, terminal: bool) -> ProgressBar {
     let (target, template) = match (terminal, total) {
         (true, Some(_)) => (
             ProgressDrawTarget::stderr(),
-            "{prefix} [{bar:32}] {bytes}/{total_bytes} · {bytes_per_sec} · {eta} left",
+            "{prefix} [{bar:32}] {decimal_bytes}/{decimal_total_bytes} · {decimal_bytes_per_sec} · {eta} left",
         ),
-        (true, None) => (ProgressDrawTarget::stderr(), "{spinner} {prefix} {bytes}"),
-        (false, Some(_)) => (plain(), "{prefix}: {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"),
-        (false, None) => (plain(), "{prefix}: {bytes}"),
+        (true, None) => (ProgressDrawTarget::stderr(), "{spinner} {prefix} {decimal_bytes}"),
+        (false, Some(_)) => (
+            plain(),
+            "{prefix}: {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left",
+        ),
+        (false, None) => (plain(), "{prefix}: {decimal_bytes}"),
     };
     let bar = ProgressBar::with_draw_target(total, target).with_finish(ProgressFinish::AndClear);
     bar.set_style(style(template));

@@ -32,9 +32,7 @@ impl Expected {
         let [mean, std]: [[f64; 3]; 2] =
             ["mean", "std"].map(|key| serde_json::from_str(&notes[key]).unwrap());
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let words = |name: &str| {
-            tensors.tensor(name).unwrap().data().as_chunks::<4>().0.iter().copied().collect::<Vec<_>>()
-        };
+        let words = |name: &str| tensors.tensor(name).unwrap().data().as_chunks::<4>().0.to_vec();
         let floats = |name: &str| words(name).into_iter().map(f32::from_le_bytes).collect::<Vec<_>>();
         let integers = |name: &str| words(name).into_iter().map(u32::from_le_bytes).collect::<Vec<_>>();
 
@@ -179,8 +177,8 @@ fn token_ids_that_the_tower_does_not_know_are_refused() {
 fn full_size_models() {
     let Some(dirs) = std::env::var_os("XMORE_FULL_DIR") else {
         // Past the test harness, which would keep the line to itself.
-        let line = "skipped: XMORE_FULL_DIR is not set (folders written by make_clip.py --full)";
-        return writeln!(std::io::stderr(), "{line}").unwrap();
+        let line = "skipped: XMORE_FULL_DIR is not set (folders written by make_clip.py --full)\n";
+        return std::io::stderr().write_all(line.as_bytes()).unwrap();
     };
     for dir in std::env::split_paths(&dirs) {
         let expected = Expected::read(&dir.join("expected.safetensors"));

@@ -11,7 +11,7 @@ use xmore_clip::{Embeddings, Model};
 
 /// Past the test harness, which would keep the line to itself.
 fn say(line: &str) {
-    writeln!(std::io::stderr(), "{line}").unwrap();
+    std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 /// The data, if they are here.

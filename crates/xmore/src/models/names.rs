@@ -94,7 +94,8 @@ impl ModelName {
                 (None, false) => spelt.only(),
             };
         }
-        if path || has_separator(model) || is_checkpoint(Path::new(model)) {
+        let mistyped = !exists && model.starts_with("ViT-") && !is_checkpoint(Path::new(model));
+        if path || (has_separator(model) && !mistyped) || is_checkpoint(Path::new(model)) {
             return alone(Self::Local(model.to_owned()));
         }
         Err(XmoreError::UnknownModel { name: model.to_owned(), hint: unknown_hint(model) })
@@ -303,6 +304,7 @@ mod tests {
         assert!(refused("ViT-B16", None).contains("did you mean \"ViT-B-16\"?"));
         assert!(refused("vit-b-16", None).contains("did you mean \"ViT-B-16\"?"));
         assert!(refused("ViT-B16,openai", None).contains("did you mean \"ViT-B-16\"?"));
+        assert!(refused("ViT-L/14@336", None).contains("did you mean \"ViT-L-14-336\"?"));
         assert!(refused("Lite", None).contains("did you mean \"lite\"?"));
         assert!(refused("ViT-B-16", Some("opnai")).contains("did you mean \"openai\"?"));
         assert!(!refused("gpt2", None).contains("did you mean"));
@@ -320,6 +322,18 @@ mod tests {
         for model in ["lite", "local-dir:/m", "hf-hub:a/b", "/some/folder", "ViT-B-16,openai"] {
             let error = refused(model, Some("metaclip_400m"));
             assert!(error.contains("--pretrained metaclip_400m") && error.contains(model), "{error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_refused_or_has_a_canonical_name(
+            model in r"(ViT-|RN50|lite|hf-hub:|open_clip:|local-dir:|)[ -~é]{0,24}(,[ -~]{0,12}|)",
+            pretrained in proptest::option::of("openai|laion2b_s34b_b88k|[ -~]{0,12}"),
+        ) {
+            if let Ok(name) = ModelName::parse(&model, pretrained.as_deref()) {
+                assert_eq!(parse(&name.to_string()).unwrap(), name);
+            }
         }
     }
 

@@ -74,8 +74,8 @@ impl Remote<'_> {
     fn download(&self, file: &str, meta: &Meta, blob: &Path) -> Result<()> {
         let part = self.cache.blob(&format!("{}.incomplete", meta.etag));
         let io = |action| HubError::io(action, &part);
-        let mut out = File::options().create(true).truncate(false).read(true).write(true).open(&part);
-        let out = out.as_mut().map_err(|e| io("write")(io::Error::new(e.kind(), e.to_string())))?;
+        let out = File::options().create(true).truncate(false).read(true).write(true).open(&part);
+        let out = &mut out.map_err(io("write"))?;
         let mut have = out.seek(SeekFrom::End(0)).map_err(io("read"))?;
         if meta.size.is_some_and(|size| have > size) {
             have = cut(out, 0).map_err(io("write"))?;
