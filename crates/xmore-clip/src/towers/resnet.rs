@@ -20,6 +20,8 @@ use super::ImageTower;
 
 /// `BatchNorm2d`'s default epsilon.
 const EPSILON: f32 = 1e-5;
+/// Images whose attention pooling, a quarter of the weights, one thread had best do together.
+const IMAGES_PER_PASS: usize = 4;
 const KERNEL_3: Window = Window { kernel: 3, stride: 1, padding: Padding::Around(1) };
 
 /// The network, with its projection into the joint space, which is the attention pooling's last layer.
@@ -74,7 +76,8 @@ impl ResNet {
         Ok(Self { size, stem, blocks, pool: AttentionPool::load(weights, arch, dim)? })
     }
 
-    fn one(&self, pixels: &[f32], threads: Threads) -> Vec<f32> {
+    /// The last stage's output, `[positions, width]`.
+    fn trunk(&self, pixels: &[f32], threads: Threads) -> Vec<f32> {
         let (mut x, mut y, mut z) = (Vec::new(), Vec::new(), Vec::new());
         let mut size = profile::time("stem", 0, || {
             let size = self.stem[0].forward(pixels, self.size, &mut x, threads);
@@ -85,7 +88,7 @@ impl ResNet {
         for block in &self.blocks {
             size = block.forward(&mut x, size, &mut y, &mut z, threads);
         }
-        profile::time("attention pool", 0, || self.pool.forward(&x, threads))
+        x
     }
 }
 
@@ -167,18 +170,23 @@ impl AttentionPool {
         })
     }
 
-    /// `x` is `[positions, width]`; returns `[dim]`.
-    fn forward(&self, x: &[f32], threads: Threads) -> Vec<f32> {
+    /// `x` is `[positions, width]` of each image; returns `[images, dim]`.
+    fn forward(&self, images: &[Vec<f32>], threads: Threads) -> Vec<f32> {
         let width = self.query.inputs();
         let tokens = self.positions.len() / width;
-        let mut mean = vec![0.0f32; width];
-        for row in x.chunks_exact(width) {
-            mean.iter_mut().zip(row).for_each(|(m, v)| *m += v);
+        let mut all = Vec::with_capacity(images.len() * tokens * width);
+        for x in images {
+            let start = all.len();
+            all.resize(start + width, 0.0f32);
+            for row in x.chunks_exact(width) {
+                all[start..].iter_mut().zip(row).for_each(|(mean, v)| *mean += v);
+            }
+            all[start..].iter_mut().for_each(|mean| *mean /= (tokens - 1) as f32);
+            all.extend_from_slice(x);
+            all[start..].iter_mut().zip(&self.positions).for_each(|(v, p)| *v += p);
         }
-        mean.iter_mut().for_each(|m| *m /= (tokens - 1) as f32);
-        let mut all = [mean.as_slice(), x].concat();
-        all.iter_mut().zip(&self.positions).for_each(|(v, p)| *v += p);
-        let query = self.query.forward(&all[..width], threads);
+        let means: Vec<f32> = all.chunks_exact(tokens * width).flat_map(|x| &x[..width]).copied().collect();
+        let query = self.query.forward(&means, threads);
         let key_value = self.key_value.forward(&all, threads);
         let rows = |at: usize| Strided { data: &key_value[at..], stride: 2 * width };
         let attention = Attention {
@@ -189,8 +197,10 @@ impl AttentionPool {
             head_width: width / self.heads,
             causal: false,
         };
-        let mut attended = vec![0.0; width];
-        attention.forward(&[Sequence { queries: 0..1, keys: 0..tokens }], &mut attended, threads);
+        let image = |n: usize| Sequence { queries: n..n + 1, keys: n * tokens..(n + 1) * tokens };
+        let sequences: Vec<_> = (0..images.len()).map(image).collect();
+        let mut attended = means;
+        attention.forward(&sequences, &mut attended, threads);
         self.out.forward(&attended, threads)
     }
 }
@@ -200,8 +210,13 @@ impl ImageTower for ResNet {
         self.pool.out.outputs()
     }
 
+    fn images_per_pass(&self) -> usize {
+        IMAGES_PER_PASS
+    }
+
     fn forward(&self, images: &[&[f32]], threads: Threads) -> Vec<f32> {
-        images.iter().flat_map(|pixels| self.one(pixels, threads)).collect()
+        let trunks: Vec<_> = images.iter().map(|pixels| self.trunk(pixels, threads)).collect();
+        profile::time("attention pool", 0, || self.pool.forward(&trunks, threads))
     }
 }
 

@@ -4,12 +4,16 @@
 //! pointers, so that a convolution's windows need not be copied side by side first. Each output element is one chain of fused
 //! multiply-adds in the order of the inputs, whatever the tile's shape and the instruction set: the bits are the same on all of them.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Rows of the largest tile.
 pub(super) const MAX_ROWS: usize = 14;
 /// Columns of the widest panel.
 pub(super) const MAX_WIDTH: usize = 32;
+
+/// f32 in a cache line.
+pub(super) const LINE: usize = 16;
 
 /// What a tile function computes: `c[r][j] = init + Σ_t Σ_i a[t][r][skip + i] · b[t · depth + i][j]`.
 pub(super) struct Tile {
@@ -29,6 +33,10 @@ pub(super) struct Tile {
     pub(super) bias: *const f32,
     /// Whether what `c` holds is added to.
     pub(super) add: bool,
+    /// Whether negative sums are stored as zero.
+    pub(super) relu: bool,
+    /// What will be read next from memory is asked for meanwhile: two cache lines at every fourth step, from here to there.
+    pub(super) prefetch: Range<*const f32>,
 }
 
 /// # Safety
@@ -74,9 +82,25 @@ pub(super) fn available() -> Vec<&'static Kernel> {
     kernels
 }
 
-/// Writes a tile function's body: `$zero`, `$load`, `$store`, `$splat`, `$add`, `$fma` are the instruction set's.
+/// Asks for a cache line; no more than a hint, at any address.
+#[inline(always)]
+fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing and faults at no address; SSE is part of x86-64.
+        #[allow(unsafe_code)]
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T1>(at.cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Writes a tile function's body: `$zero`, `$load`, `$store`, `$splat`, `$add`, `$max`, `$fma` are the instruction set's.
 macro_rules! tile {
-    ($(#[$attribute:meta])* $name:ident, $lanes:expr, $zero:expr, $load:expr, $store:expr, $splat:expr, $add:expr, $fma:expr) => {
+    ($(#[$attribute:meta])* $name:ident, $lanes:expr, $zero:expr, $load:expr, $store:expr, $splat:expr, $add:expr, $max:expr, $fma:expr) => {
         $(#[$attribute])*
         pub(super) unsafe fn $name<const ROWS: usize, const VECTORS: usize>(tile: &Tile) {
             // SAFETY: see `TileFn`: all pointers are valid for the tile's rows, vectors and depth.
@@ -98,6 +122,7 @@ macro_rules! tile {
                     }
                 }
                 let mut b = tile.b;
+                let Range { start: mut next, end: next_end } = tile.prefetch;
                 for tap in 0..tile.taps {
                     let a: [*const f32; ROWS] =
                         std::array::from_fn(|r| (*tile.a.add(tap * MAX_ROWS + r)).add(tile.skip));
@@ -115,6 +140,11 @@ macro_rules! tile {
                     }
                     let mut k = 0;
                     while k + 4 <= tile.depth {
+                        if next < next_end {
+                            prefetch(next);
+                            prefetch(next.wrapping_add(LINE));
+                            next = next.wrapping_add(2 * LINE);
+                        }
                         step!(k);
                         step!(k + 1);
                         step!(k + 2);
@@ -124,6 +154,13 @@ macro_rules! tile {
                     while k < tile.depth {
                         step!(k);
                         k += 1;
+                    }
+                }
+                if tile.relu {
+                    for row in &mut sum {
+                        for value in row {
+                            *value = $max(*value, $zero);
+                        }
                     }
                 }
                 for r in 0..ROWS {
@@ -153,7 +190,7 @@ macro_rules! table {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{MAX_ROWS, Tile};
+    use super::{LINE, MAX_ROWS, Range, Tile, prefetch};
 
     tile!(
         #[target_feature(enable = "avx512f")]
@@ -164,6 +201,7 @@ mod x86 {
         _mm512_storeu_ps,
         |x: *const f32| _mm512_set1_ps(*x),
         _mm512_add_ps,
+        _mm512_max_ps,
         _mm512_fmadd_ps
     );
 
@@ -176,6 +214,7 @@ mod x86 {
         _mm256_storeu_ps,
         |x: *const f32| _mm256_broadcast_ss(&*x),
         _mm256_add_ps,
+        _mm256_max_ps,
         _mm256_fmadd_ps
     );
 }
@@ -198,7 +237,7 @@ static AVX2: Kernel = {
 /// Plain Rust, which compilers turn into the target's own vectors (NEON, for one).
 mod plain {
     #![allow(unsafe_code)]
-    use super::{MAX_ROWS, Tile};
+    use super::{LINE, MAX_ROWS, Range, Tile, prefetch};
 
     type V = [f32; 4];
 
@@ -220,11 +259,16 @@ mod plain {
     }
 
     #[inline(always)]
+    fn max(a: V, b: V) -> V {
+        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
     fn fma(a: V, b: V, c: V) -> V {
         std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
     }
 
-    tile!(portable, 4, [0.0; 4], load, store, |x: *const f32| [*x; 4], add, fma);
+    tile!(portable, 4, [0.0; 4], load, store, |x: *const f32| [*x; 4], add, max, fma);
 }
 
 static PORTABLE: Kernel = {

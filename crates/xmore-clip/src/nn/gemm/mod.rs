@@ -176,20 +176,31 @@ impl<'a> Job<'a> {
             }
         }
         let steps = self.depth_steps();
-        for group in split(panels.len(), (panels.len() * 2 * kernel.lanes).div_ceil(COLUMN_BLOCK)) {
-            for step in &steps {
-                for panel in panels.start + group.start..panels.start + group.end {
-                    for (t, tile) in tiles.iter().enumerate() {
-                        let places = &pointers[t * self.taps * MAX_ROWS..][..self.taps * MAX_ROWS];
-                        self.tile(
-                            places,
-                            Place { row: rows.start + tile.start, rows: tile.len(), panel },
-                            step,
-                        );
-                    }
-                }
+        let groups = split(panels.len(), (panels.len() * 2 * kernel.lanes).div_ceil(COLUMN_BLOCK));
+        let order: Vec<(usize, &DepthStep)> = groups
+            .iter()
+            .flat_map(|group| steps.iter().map(move |step| (group, step)))
+            .flat_map(|(group, step)| group.clone().map(move |panel| (panel, step)))
+            .map(|(panel, step)| (panels.start + panel, step))
+            .collect();
+        for (n, &(panel, step)) in order.iter().enumerate() {
+            // Of the panel that comes next every tile asks for a share.
+            let next = order.get(n + 1).map_or(&[][..], |&(panel, step)| self.panel(panel, step).0);
+            for (t, tile) in tiles.iter().enumerate() {
+                let places = &pointers[t * self.taps * MAX_ROWS..][..self.taps * MAX_ROWS];
+                let share = &next[t * next.len() / tiles.len()..(t + 1) * next.len() / tiles.len()];
+                let at = Place { row: rows.start + tile.start, rows: tile.len(), panel };
+                self.tile(places, at, step, share);
             }
         }
+    }
+
+    /// The weights of a panel for a step, and the panel's width.
+    fn panel(&self, panel: usize, step: &DepthStep) -> (&[f32], usize) {
+        let column = panel * 2 * self.panels.kernel.lanes;
+        let width = panel_width(self.panels.kernel, self.panels.columns, panel);
+        let start = column * self.panels.depth + (step.taps.start * self.depth + step.inputs.start) * width;
+        (&self.panels.data[start..start + step.taps.len() * step.inputs.len() * width], width)
     }
 
     /// The order in which inputs are multiplied: whole taps together, or parts of a long one.
@@ -210,13 +221,11 @@ impl<'a> Job<'a> {
         steps.map(|(n, (taps, inputs))| DepthStep { taps, inputs, first: n == 0, last: n == last }).collect()
     }
 
-    fn tile(&self, places: &[*const f32], at: Place, step: &DepthStep) {
+    fn tile(&self, places: &[*const f32], at: Place, step: &DepthStep, next: &[f32]) {
         let kernel = self.panels.kernel;
+        let (panel, width) = self.panel(at.panel, step);
         let column = at.panel * 2 * kernel.lanes;
-        let width = panel_width(kernel, self.panels.columns, at.panel);
         let columns = (self.panels.columns - column).min(width);
-        let start = column * self.panels.depth + (step.taps.start * self.depth + step.inputs.start) * width;
-        let panel = &self.panels.data[start..start + step.taps.len() * step.inputs.len() * width];
         let function =
             kernel.tiles[width / kernel.lanes - 1][at.rows - 1].expect("the kernel has such tiles");
         let bias = self.finish.bias.filter(|_| step.first).map(|bias| &bias[column..column + columns]);
@@ -233,6 +242,8 @@ impl<'a> Job<'a> {
             stride: self.stride,
             bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
             add: !step.first || self.finish.add,
+            relu: step.last && self.finish.activation == Some(Activation::Relu),
+            prefetch: next.as_ptr_range(),
         };
         // SAFETY: `new` checked that every row has its inputs, that the output holds every row and column, and that the panels are
         // complete; the pieces' lengths were checked when `places` was filled. Other threads write other rows or columns. A panel

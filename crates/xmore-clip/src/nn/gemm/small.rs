@@ -115,6 +115,8 @@ impl Scratch {
                         stride: out.stride,
                         bias: std::ptr::null(),
                         add: false,
+                        relu: false,
+                        prefetch: std::ptr::null()..std::ptr::null(),
                     };
                     if columns == width {
                         function(&tile);
