@@ -6,14 +6,16 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use xmore_clip::{Embeddings, LoadOptions, Model, Pixels};
+use xmore_clip::{Embeddings, LoadOptions, Model, Pixels, Precision};
 
 use crate::Result;
 use crate::rows::{Input, Row, SIDE};
 
 /// The ways to load a model that are timed, the reference first: each gets a column and its ratio to the first.
 pub fn variants() -> Vec<(&'static str, LoadOptions)> {
-    vec![("f32", LoadOptions::default())]
+    let mut int8 = LoadOptions::default();
+    int8.precision = Precision::Int8;
+    vec![("f32", LoadOptions::default()), ("int8", int8)]
 }
 
 /// A model and a row's input.

@@ -78,7 +78,7 @@ impl ClipSource {
         let tokenizer = Some(dir.join(TOKENIZER))
             .filter(|path| path.is_file() && (!open_clip || arch.text.vocabulary != CLIP_VOCABULARY));
         let mut files = vec![config.to_owned()];
-        files.extend(checkpoint.files().map(|path| file_name(path)));
+        files.extend(checkpoint.files().map(file_name));
         Self::new(checkpoint, arch, tokenizer, files, options)
     }
 
@@ -94,7 +94,7 @@ impl ClipSource {
         // OpenAI published TorchScript archives, and trained with QuickGELU.
         let quick_gelu = options.quick_gelu.unwrap_or(checkpoint.kind() == CheckpointKind::TorchScript);
         let arch = infer(&weights, quick_gelu)?;
-        let files = checkpoint.files().map(|path| file_name(path)).collect();
+        let files = checkpoint.files().map(file_name).collect();
         Self::new(checkpoint, arch, None, files, options)
     }
 

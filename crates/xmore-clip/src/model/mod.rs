@@ -81,7 +81,7 @@ impl Model {
     /// training checkpoints).
     ///
     /// # Errors
-    /// [`ClipError::MissingFile`] if the folder lacks a file, [`ClipError::Config`] if its configuration makes no sense or asks for what is
+    /// [`crate::ClipError::MissingFile`] if the folder lacks a file, [`crate::ClipError::Config`] if its configuration makes no sense or asks for what is
     /// not supported, those of [`crate::Checkpoint::open`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         Self::load_with(path, &LoadOptions::default())

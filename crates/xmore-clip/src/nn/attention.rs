@@ -76,7 +76,7 @@ impl Attention<'_> {
                 unseen.fill(0.0);
             }
             let weights = Strided { data: scores, stride };
-            values.multiply(weights, count, 0, &mut out.from_row(first));
+            values.multiply(weights, count, 0, &mut out.skip_rows(first));
         }
     }
 }

@@ -219,7 +219,7 @@ mod tests {
             let width =
                 checkpoint.shape(if causal { "ln_final.bias" } else { "visual.ln_post.bias" }).unwrap()[0];
             let mlp_width = blocks.mlp_width(0).unwrap();
-            let heads = if width % 80 == 0 { width / 80 } else { 1 };
+            let heads = if width.is_multiple_of(80) { width / 80 } else { 1 };
             let sizes = TransformerSizes { width, heads, layers: blocks.count(), mlp_width };
             let tower = Transformer::load(&blocks, sizes, Activation::Gelu, 1e-5, causal).unwrap();
             let lengths = [1usize, 12, 77, 40];

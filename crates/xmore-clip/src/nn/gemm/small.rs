@@ -155,7 +155,7 @@ impl<'a> ColumnBlock<'a> {
     }
 
     /// The rows from `first` on.
-    pub(crate) fn from_row(&mut self, first: usize) -> ColumnBlock<'_> {
+    pub(crate) fn skip_rows(&mut self, first: usize) -> ColumnBlock<'_> {
         assert!(first <= self.rows);
         // SAFETY: row `first` lies in the matrix or just behind it.
         #[allow(unsafe_code)]
