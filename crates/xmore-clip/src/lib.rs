@@ -29,6 +29,8 @@ pub use config::{CONFIG_FILE, LITE_FILES};
 pub use embeddings::Embeddings;
 pub use error::{ClipError, Result};
 pub use model::{LoadOptions, Model, TextEmbeddings};
+#[doc(hidden)]
+pub use nn::gemm::time_products;
 pub use nn::linear::Precision;
 pub use preprocess::{Pixels, Preprocess, Region, ResizeMode, decode_file, decode_memory, resize_bicubic};
 pub use profile::profile_report;

@@ -1,5 +1,6 @@
 //! Times xmore-clip against other engines on the same random weights: interleaved, one at a time, medians.
 
+mod int8;
 mod ours;
 mod peak;
 mod peer;
@@ -35,6 +36,9 @@ struct Args {
     /// Captions: a csv file with a column `caption`, or lines of text; without it 64 sentences that are built in
     #[arg(long)]
     captions: Option<PathBuf>,
+    /// Model folder whose int8 text embeddings are compared with its f32 ones, such as lite's
+    #[arg(long)]
+    int8_texts: Option<PathBuf>,
     /// Rows to run: parts of their names, separated by commas (`--rows list` names them)
     #[arg(long, default_value = "")]
     rows: String,
@@ -78,7 +82,7 @@ fn run(args: &Args) -> Result<()> {
     }
     let wanted: Vec<&str> = args.rows.split(',').filter(|part| !part.is_empty()).collect();
     let chosen = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part));
-    let captions = rows::captions(args.captions.as_deref())?;
+    let captions = rows::captions(args.captions.as_deref(), 64)?;
     let rows: Vec<Row> = rows::all(captions).into_iter().filter(|row| chosen(&row.name)).collect();
     if wanted == ["list"] {
         rows::all(Vec::new()).iter().for_each(|row| println!("{}", row.name));
@@ -111,6 +115,12 @@ fn run(args: &Args) -> Result<()> {
         let load = ours::load(&cache.join(arch), args.threads, args.repeats)?;
         eprintln!("{}: {load}", rows::load_name(arch));
         report.loads.push((rows::load_name(arch), load));
+    }
+    if let Some(dir) = &args.int8_texts {
+        let texts = rows::captions(args.captions.as_deref(), 2000)?;
+        let agreement = int8::measure(dir, &texts)?;
+        eprintln!("int8/texts: {agreement}");
+        report.int8_texts = Some(agreement);
     }
     match args.format {
         Format::Table => print!("{report}"),

@@ -80,8 +80,8 @@ impl Row {
     }
 }
 
-/// 64 captions, taken evenly from a file, or from Flickr8k beside the repository, or made of a few words.
-pub fn captions(path: Option<&Path>) -> Result<Vec<String>> {
+/// `count` captions, taken evenly from a file, or from Flickr8k beside the repository; without either 64 that are made of a few words.
+pub fn captions(path: Option<&Path>, count: usize) -> Result<Vec<String>> {
     let shared = PathBuf::from("../shared/data/flickr8k/captions.csv");
     let path = path.or_else(|| shared.is_file().then_some(shared.as_path()));
     let Some(path) = path else { return Ok(built_in()) };
@@ -96,11 +96,11 @@ pub fn captions(path: Option<&Path>) -> Result<Vec<String>> {
     } else {
         std::fs::read_to_string(path).map_err(|e| name(&e))?.lines().map(str::to_owned).collect()
     };
-    if all.len() < 64 {
-        return Err(name(&format!("{} captions, expected at least 64", all.len())).into());
+    if all.len() < count {
+        return Err(name(&format!("{} captions, expected at least {count}", all.len())).into());
     }
-    let step = all.len() / 64;
-    Ok(all.into_iter().step_by(step).take(64).collect())
+    let step = all.len() / count;
+    Ok(all.into_iter().step_by(step).take(count).collect())
 }
 
 /// As long as captions of photos usually are: 8 to 15 words.

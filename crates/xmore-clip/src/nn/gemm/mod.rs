@@ -7,6 +7,7 @@
 mod kernel;
 mod packed;
 mod small;
+mod speed;
 #[cfg(test)]
 mod tests;
 mod windows;
@@ -20,6 +21,7 @@ use kernel::{MAX_ROWS, MAX_WIDTH, Tile};
 pub(crate) use packed::Packed;
 use packed::{Panels, panel_width};
 pub(crate) use small::{ColumnBlock, Scratch, Strided};
+pub use speed::time_products;
 pub(crate) use windows::Windows;
 
 /// Inputs that are multiplied before the next block of them: a panel of so many rows stays in the first cache.

@@ -52,7 +52,7 @@ impl Codepage {
         let code = |hex| u32::from_str_radix(hex, 16).ok().and_then(char::from_u32).expect("a table of ours");
         let chars: Vec<char> = fields.map(code).collect();
         assert_eq!(chars.len(), 128, "{name}: a table of ours");
-        let mut bytes: Vec<_> = chars.iter().copied().zip(0x80..).collect();
+        let mut bytes: Vec<_> = chars.iter().copied().zip(0x80..=0xff).collect();
         bytes.sort_unstable();
         Self { name, sloppy, chars, bytes }
     }
