@@ -30,7 +30,9 @@ pub use embeddings::Embeddings;
 pub use error::{ClipError, Result};
 pub use model::{LoadOptions, Model, TextEmbeddings};
 pub use nn::linear::Precision;
-pub use preprocess::{Pixels, Preprocess, Region, ResizeMode, decode_file, decode_memory, resize_bicubic};
+pub use preprocess::{
+    Alpha, Pixels, Preprocess, Region, ResizeMode, decode_file, decode_memory, resize_bicubic,
+};
 pub use profile::profile_report;
 pub use tokenizer::ClipTokenizer;
 #[doc(hidden)]
