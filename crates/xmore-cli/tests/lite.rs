@@ -45,7 +45,12 @@ fn the_real_towers_match_the_reference() {
 fn squash(model: &Model, path: &Path) -> Pixels {
     let side = model.preprocess().size();
     let whole = Region { x: 0, y: 0, width: side, height: side };
-    model.preprocess().prepare(&resize_bicubic(&decode_file(path).unwrap(), side, side, whole))
+    model.preprocess().prepare(&resize_bicubic(
+        &decode_file(path, model.preprocess().alpha()).unwrap(),
+        side,
+        side,
+        whole,
+    ))
 }
 
 #[test]

@@ -32,7 +32,9 @@ pub use model::{LoadOptions, Model, TextEmbeddings};
 #[doc(hidden)]
 pub use nn::gemm::time_products;
 pub use nn::linear::Precision;
-pub use preprocess::{Pixels, Preprocess, Region, ResizeMode, decode_file, decode_memory, resize_bicubic};
+pub use preprocess::{
+    Alpha, Pixels, Preprocess, Region, ResizeMode, decode_file, decode_memory, resize_bicubic,
+};
 pub use profile::profile_report;
 pub use tokenizer::ClipTokenizer;
 #[doc(hidden)]

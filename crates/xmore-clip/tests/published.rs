@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use xmore_clip::{Embeddings, Model};
+use xmore_clip::{Alpha, Embeddings, Model, Region, decode_file, resize_bicubic};
 
 /// Past the test harness, which would keep the line to itself.
 fn say(line: &str) {
@@ -98,6 +98,29 @@ fn strings(value: &Value) -> Vec<&str> {
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+/// OpenAI's preprocessing of a JPEG photo: decoding, resizing, cropping and normalising.
+#[test]
+fn preprocessing_of_franz_kafka() {
+    let Some(dir) = parity() else { return };
+    let case = &published(&dir)["preprocess"];
+    let expected = npy(&dir.join("preprocess/expected_preprocessed_image.npy"));
+    let photo = decode_file(&dir.join(case["image"].as_str().unwrap()), Alpha::Drop).unwrap();
+    let (width, height) = photo.dimensions();
+    let to_height = (224.0 * f64::from(height) / f64::from(width)) as u32;
+    let y = (f64::from(to_height - 224) / 2.0).round_ties_even() as u32;
+    let square = resize_bicubic(&photo, 224, to_height, Region { x: 0, y, width: 224, height: 224 });
+    let [mean, std] = [[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]]
+        .map(|values| values.map(|v: f64| v as f32));
+    let expected = expected.as_slice();
+    for (p, pixel) in square.pixels().enumerate() {
+        for c in 0..3 {
+            let found = (f32::from(pixel.0[c]) / 255.0 - mean[c]) / std[c];
+            let error = (found - expected[c * 224 * 224 + p]).abs();
+            assert!(f64::from(error) <= case["atol"].as_f64().unwrap(), "pixel {p}, channel {c}: {error:e}");
+        }
+    }
 }
 
 #[test]

@@ -106,10 +106,10 @@ fn crop(image: &RgbImage, seed: u64) -> RgbImage {
 pub fn images(model: &NamedModel, files: &[PathBuf], view: View) -> Result<Array2<f32>, Box<dyn Error>> {
     let mut rows = Vec::new();
     for (part, batch) in files.chunks(64).enumerate() {
-        let prepared = batch
-            .par_iter()
-            .enumerate()
-            .map(|(n, file)| Ok(model.preprocess().prepare(&view.of(decode_file(file)?, part * 64 + n))));
+        let prepared = batch.par_iter().enumerate().map(|(n, file)| {
+            let image = decode_file(file, model.preprocess().alpha())?;
+            Ok(model.preprocess().prepare(&view.of(image, part * 64 + n)))
+        });
         let pixels = prepared.collect::<xmore_clip::Result<Vec<_>>>()?;
         rows.extend_from_slice(model.image_features(&pixels)?.as_slice());
         if rows.len() / 1280 % 1024 < 64 {

@@ -1,56 +1,99 @@
 //! Image files to 8-bit RGB, with limits on what a file may make us allocate.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Seek};
+use std::io::{Cursor, Read};
 use std::path::Path;
 
-use image::{DynamicImage, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ImageFormat, ImageReader, Limits, RgbImage};
+use serde::Deserialize;
 
+use super::jpeg;
 use crate::error::{ClipError, Result};
 
-/// Largest decoded image, in bytes: 170 megapixels of RGB.
-const MAX_BYTES: u64 = 512 << 20;
+/// Largest file and largest decoded image, in bytes: 178 megapixels of RGB.
+pub(super) const MAX_BYTES: u64 = 512 << 20;
 /// Longest side, in pixels.
-const MAX_SIDE: u32 = 1 << 16;
+pub(super) const MAX_SIDE: u32 = 1 << 16;
 
-/// Decodes a JPEG, PNG or WebP file, telling the format from its content. Transparency is laid on white.
+/// What becomes of transparency.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Alpha {
+    /// Left out; the colours below it, which nobody sees, come out. CLIP's way, as Pillow's `convert("RGB")`.
+    #[default]
+    Drop,
+    /// Laid on white paper.
+    White,
+}
+
+/// Decodes a JPEG, PNG or WebP file, telling the format from its content.
+///
+/// The bytes are those of Pillow's `convert("RGB")` where `alpha` is [`Alpha::Drop`], also of a photo's orientation, which is not
+/// looked at. But for 16-bit grey, which Pillow cuts at 255: here, as with colours, the high byte is taken.
 ///
 /// # Errors
 /// [`ClipError::Io`] if it cannot be read, [`ClipError::Image`] if it is no image, broken, or too large.
-pub fn decode_file(path: &Path) -> Result<RgbImage> {
-    let file = File::open(path).map_err(|e| ClipError::io(path, e))?;
-    decode(BufReader::with_capacity(1 << 16, file), path)
+pub fn decode_file(path: &Path, alpha: Alpha) -> Result<RgbImage> {
+    let read = || {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    decode_memory(&read().map_err(|e| ClipError::io(path, e))?, path, alpha)
 }
 
-/// Decodes an image file's bytes; `name` stands for the file in errors.
+/// Decodes an image file's bytes as [`decode_file`] does; `name` stands for the file in errors.
 ///
 /// # Errors
 /// [`ClipError::Image`].
-pub fn decode_memory(bytes: &[u8], name: &Path) -> Result<RgbImage> {
-    decode(Cursor::new(bytes), name)
+pub fn decode_memory(bytes: &[u8], name: &Path, alpha: Alpha) -> Result<RgbImage> {
+    decode(bytes, alpha).map_err(|message| ClipError::Image { path: name.to_owned(), message })
 }
 
-fn decode(reader: impl BufRead + Seek, path: &Path) -> Result<RgbImage> {
-    let fail = |message: String| ClipError::Image { path: path.to_owned(), message };
-    let mut reader = ImageReader::new(reader).with_guessed_format().map_err(|e| ClipError::io(path, e))?;
-    if reader.format().is_none() {
-        return Err(fail("it is neither JPEG, PNG nor WebP".into()));
+fn decode(bytes: &[u8], alpha: Alpha) -> std::result::Result<RgbImage, String> {
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(format!("it is larger than {} MiB", MAX_BYTES >> 20));
     }
+    let format = image::guess_format(bytes).ok();
+    let mut reader = match format {
+        Some(ImageFormat::Jpeg) => return jpeg::decode(bytes),
+        Some(format @ (ImageFormat::Png | ImageFormat::WebP)) => {
+            ImageReader::with_format(Cursor::new(bytes), format)
+        }
+        _ => return Err("it is neither JPEG, PNG nor WebP".into()),
+    };
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_BYTES);
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     reader.limits(limits);
-    let image = reader.decode().map_err(|e| fail(e.to_string()))?;
+    let image = reader.decode().map_err(|e| e.to_string())?;
     if image.width() == 0 || image.height() == 0 {
-        return Err(fail("it has no pixels".into()));
+        return Err("it has no pixels".into());
     }
-    Ok(flatten(image))
+    Ok(flatten(narrow(image), alpha))
 }
 
-/// To RGB; transparent pixels as they look on white paper.
-fn flatten(image: DynamicImage) -> RgbImage {
-    if !image.color().has_alpha() {
+/// Of 16 bits the high byte, as Pillow takes it.
+fn narrow(image: DynamicImage) -> DynamicImage {
+    fn high<P: image::Pixel<Subpixel = u16>, Q: image::Pixel<Subpixel = u8>>(
+        wide: image::ImageBuffer<P, Vec<u16>>,
+    ) -> image::ImageBuffer<Q, Vec<u8>> {
+        let (width, height) = wide.dimensions();
+        let bytes = wide.into_raw().into_iter().map(|v| (v >> 8) as u8).collect();
+        image::ImageBuffer::from_raw(width, height, bytes).expect("as many channels as before")
+    }
+    match image {
+        DynamicImage::ImageLuma16(wide) => DynamicImage::ImageLuma8(high(wide)),
+        DynamicImage::ImageLumaA16(wide) => DynamicImage::ImageLumaA8(high(wide)),
+        DynamicImage::ImageRgb16(wide) => DynamicImage::ImageRgb8(high(wide)),
+        DynamicImage::ImageRgba16(wide) => DynamicImage::ImageRgba8(high(wide)),
+        narrow => narrow,
+    }
+}
+
+fn flatten(image: DynamicImage, alpha: Alpha) -> RgbImage {
+    if alpha == Alpha::Drop || !image.color().has_alpha() {
         return image.into_rgb8();
     }
     let rgba = image.into_rgba8();
@@ -72,22 +115,23 @@ mod tests {
     }
 
     #[test]
-    fn transparency_is_laid_on_white() {
+    fn transparency_is_dropped_or_laid_on_white() {
         let mut image = RgbaImage::new(3, 1);
         image.put_pixel(0, 0, Rgba([10, 20, 30, 255]));
         image.put_pixel(1, 0, Rgba([10, 20, 30, 0]));
         image.put_pixel(2, 0, Rgba([0, 0, 0, 128]));
-        let rgb = decode_memory(&png(image), Path::new("a.png")).unwrap();
-        assert_eq!(rgb.as_raw(), &[10, 20, 30, 255, 255, 255, 127, 127, 127]);
+        let decode = |alpha| decode_memory(&png(image.clone()), Path::new("a.png"), alpha).unwrap();
+        assert_eq!(decode(Alpha::White).as_raw(), &[10, 20, 30, 255, 255, 255, 127, 127, 127]);
+        assert_eq!(decode(Alpha::Drop).as_raw(), &[10, 20, 30, 10, 20, 30, 0, 0, 0]);
     }
 
     #[test]
     fn a_broken_file_is_named() {
         let mut bytes = png(RgbaImage::new(40, 40));
         bytes.truncate(bytes.len() / 2);
-        let message = decode_memory(&bytes, Path::new("half.png")).unwrap_err().to_string();
+        let message = decode_memory(&bytes, Path::new("half.png"), Alpha::Drop).unwrap_err().to_string();
         assert!(message.starts_with("half.png: cannot decode"), "{message}");
-        let message = decode_memory(b"hello", Path::new("hello.jpg")).unwrap_err().to_string();
+        let message = decode_memory(b"hello", Path::new("hello.jpg"), Alpha::Drop).unwrap_err().to_string();
         assert!(message.contains("neither JPEG"), "{message}");
     }
 
@@ -99,7 +143,7 @@ mod tests {
         bytes[20..24].copy_from_slice(&60_000u32.to_be_bytes());
         let crc = crc32(&bytes[12..29]);
         bytes[29..33].copy_from_slice(&crc.to_be_bytes());
-        let message = decode_memory(&bytes, Path::new("bomb.png")).unwrap_err().to_string();
+        let message = decode_memory(&bytes, Path::new("bomb.png"), Alpha::Drop).unwrap_err().to_string();
         assert!(message.contains("bomb.png"), "{message}");
     }
 

@@ -1,6 +1,7 @@
 //! From an image file to the numbers that an image tower takes.
 
 mod decode;
+mod jpeg;
 mod resize;
 
 use std::path::Path;
@@ -8,12 +9,12 @@ use std::path::Path;
 use image::RgbImage;
 use serde::Deserialize;
 
-pub use decode::{decode_file, decode_memory};
+pub use decode::{Alpha, decode_file, decode_memory};
 pub use resize::{Region, resize_bicubic};
 
 use crate::error::Result;
 
-/// `preprocess_cfg`, with open_clip's keys.
+/// `preprocess_cfg`, with open_clip's keys and `alpha`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default)]
 pub(crate) struct PreprocessConfig {
@@ -22,6 +23,7 @@ pub(crate) struct PreprocessConfig {
     pub(crate) std: [f32; 3],
     pub(crate) interpolation: Interpolation,
     pub(crate) resize_mode: ResizeMode,
+    pub(crate) alpha: Alpha,
 }
 
 /// OpenAI's, which most CLIP models share.
@@ -32,6 +34,7 @@ impl Default for PreprocessConfig {
             std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
             interpolation: Interpolation::default(),
             resize_mode: ResizeMode::default(),
+            alpha: Alpha::default(),
         }
     }
 }
@@ -94,12 +97,17 @@ impl Preprocess {
         self.size
     }
 
+    /// What becomes of a picture's transparency.
+    pub fn alpha(&self) -> Alpha {
+        self.config.alpha
+    }
+
     /// Decodes and prepares an image file.
     ///
     /// # Errors
     /// [`crate::ClipError::Io`] or [`crate::ClipError::Image`].
     pub fn load(&self, path: &Path) -> Result<Pixels> {
-        Ok(self.prepare(&decode_file(path)?))
+        Ok(self.prepare(&decode_file(path, self.config.alpha)?))
     }
 
     /// Resizes, crops and normalises a decoded image.

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{FilterType, resize};
 use maud::{Markup, html};
-use xmore_clip::decode_file;
+use xmore_clip::{Alpha, decode_file};
 
 use super::super::findings::Findings;
 use super::super::io_error;
@@ -52,7 +52,7 @@ impl<'a> Pictures<'a> {
         }
         let path = &self.findings.set.pairs[pair].image;
         // As the model sees it: transparency on white.
-        let picture = decode_file(path)?;
+        let picture = decode_file(path, Alpha::White)?;
         let (width, height) = fitting(picture.width(), picture.height());
         let picture = resize(&picture, width, height, FilterType::CatmullRom);
         let mut jpeg = Vec::new();
