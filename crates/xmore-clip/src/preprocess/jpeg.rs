@@ -1,5 +1,5 @@
-//! JPEG to RGB through libjpeg-turbo's C, as Pillow does: no decoder in Rust gives the same bytes, and those decide a few of the
-//! numbers that a tower sees.
+//! JPEG to RGB through libjpeg-turbo's C (MozJPEG's copy), as Pillow does: the `image` crate's decoder rounds otherwise, so that up to
+//! a fifth of a photo's bytes would not be those that CLIP was trained and published with.
 
 use std::any::Any;
 use std::io::{self, BufRead, Read};
@@ -61,10 +61,12 @@ fn check(width: u64, height: u64, components: u64, scans: &Scans) -> Result<(), 
     if width > side || height > side || pixels * 3 > MAX_BYTES {
         return Err(format!("{width}x{height} pixels; at most {} are read", MAX_BYTES / 3));
     }
-    // A file of several scans has its coefficients in memory, two bytes each, besides its pixels.
-    if scans.several && pixels * (3 + 2 * components) > 2 * MAX_BYTES {
-        let limit = 2 * MAX_BYTES / (3 + 2 * components);
-        return Err(format!("{width}x{height} pixels in several scans; at most {limit} are read"));
+    // Besides the pixels: CMYK before it is RGB, and with several scans all coefficients, two bytes each.
+    let cmyk = if components == 4 { 4 } else { 0 };
+    let coefficients = if scans.several { 2 * components } else { 0 };
+    let limit = 2 * MAX_BYTES / (3 + cmyk + coefficients);
+    if pixels > limit {
+        return Err(format!("{width}x{height} pixels in {} scans; at most {limit} are read", scans.count));
     }
     if scans.count > MAX_SCANS || scans.count * pixels * components > MAX_VISITS {
         return Err(format!(
