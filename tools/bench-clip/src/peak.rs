@@ -46,33 +46,48 @@ fn multiply_add(factor: f32) -> usize {
             return unsafe { multiply_add_avx2(factor) };
         }
     }
-    sums::<4, 12>(factor)
+    multiply_add_plain(factor)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 fn multiply_add_avx512(factor: f32) -> usize {
-    sums::<16, 24>(factor)
+    use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_set1_ps};
+    let (factor, term) = (_mm512_set1_ps(factor), _mm512_set1_ps(1e-9));
+    // Enough independent sums to hide the latency of a multiply-add.
+    let mut sums = [_mm512_set1_ps(1.0); 24];
+    for _ in 0..STEPS {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(*sum, factor, term);
+        }
+    }
+    std::hint::black_box(sums);
+    STEPS * sums.len() * 16 * 2
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn multiply_add_avx2(factor: f32) -> usize {
-    sums::<8, 12>(factor)
-}
-
-/// `SUMS` registers of `LANES`, enough of them to hide the latency; compiled into vector code where it is inlined into a function that may
-/// use it.
-#[inline(always)]
-fn sums<const LANES: usize, const SUMS: usize>(factor: f32) -> usize {
-    let mut sums = [[1f32; LANES]; SUMS];
+    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps};
+    let (factor, term) = (_mm256_set1_ps(factor), _mm256_set1_ps(1e-9));
+    let mut sums = [_mm256_set1_ps(1.0); 12];
     for _ in 0..STEPS {
         for sum in &mut sums {
-            for value in sum {
-                *value = value.mul_add(factor, 1e-9);
-            }
+            *sum = _mm256_fmadd_ps(*sum, factor, term);
         }
     }
     std::hint::black_box(sums);
-    STEPS * SUMS * LANES * 2
+    STEPS * sums.len() * 8 * 2
+}
+
+/// What compilers make of plain code.
+fn multiply_add_plain(factor: f32) -> usize {
+    let mut sums = [[1f32; 4]; 12];
+    for _ in 0..STEPS {
+        for sum in &mut sums {
+            *sum = sum.map(|value| value.mul_add(factor, 1e-9));
+        }
+    }
+    std::hint::black_box(sums);
+    STEPS * sums.len() * 4 * 2
 }

@@ -6,6 +6,7 @@ use super::Model;
 use crate::embeddings::Embeddings;
 use crate::error::{ClipError, Result};
 use crate::nn::gemm::{Threads, split};
+use crate::nn::pool_threads::awake;
 use crate::preprocess::Pixels;
 use crate::tokenizer::Tokens;
 use crate::towers::head::normalize_rows;
@@ -76,11 +77,14 @@ impl Model {
         let apart = if workers == 1 { images.len() } else { images.len() / workers * workers };
         let (apart, shared) = images.split_at(apart);
         let each = tower.images_per_pass().clamp(1, (apart.len() / workers).max(1));
-        let parts = apart.par_chunks(each).map(|images| tower.forward(images, Threads::One));
-        let mut rows = parts.collect::<Vec<_>>().concat();
-        if !shared.is_empty() {
-            rows.extend(tower.forward(shared, Threads::Pool));
-        }
+        let rows = awake(|| {
+            let parts = apart.par_chunks(each).map(|images| tower.forward(images, Threads::One));
+            let mut rows = parts.collect::<Vec<_>>().concat();
+            if !shared.is_empty() {
+                rows.extend(tower.forward(shared, Threads::Pool));
+            }
+            rows
+        });
         Ok(Embeddings::new(rows, tower.width()))
     }
 
@@ -110,7 +114,8 @@ impl Model {
         }
         let portions = portions(texts);
         if portions.len() == 1 {
-            return Ok(Embeddings::new(text.tower.forward(texts, Threads::Pool), text.tower.width()));
+            let rows = awake(|| text.tower.forward(texts, Threads::Pool));
+            return Ok(Embeddings::new(rows, text.tower.width()));
         }
         let parts = portions.into_par_iter().map(|texts| text.tower.forward(texts, Threads::One));
         Ok(Embeddings::new(parts.collect::<Vec<_>>().concat(), text.tower.width()))
