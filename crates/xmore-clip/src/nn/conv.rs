@@ -189,13 +189,15 @@ impl DepthwiseConv2d {
     }
 
     /// `x` is one image `[height, width, channels]`; `[height', width', channels]` is written to `out`.
-    pub(crate) fn forward_relu6(&self, x: &[f32], size: Size, out: &mut Vec<f32>) -> Size {
+    pub(crate) fn forward_relu6(&self, x: &[f32], size: Size, out: &mut Vec<f32>, threads: Threads) -> Size {
         let channels = self.bias.len();
         let to = self.window.output(size);
         out.resize(to.area() * channels, 0.0);
-        out.par_chunks_exact_mut(to.width * channels).enumerate().for_each(|(oy, out)| {
-            DepthwiseRow { layer: self, x, size, oy, out }.dispatch();
-        });
+        let row = |(oy, out)| DepthwiseRow { layer: self, x, size, oy, out }.dispatch();
+        match threads {
+            Threads::One => out.chunks_exact_mut(to.width * channels).enumerate().for_each(row),
+            Threads::Pool => out.par_chunks_exact_mut(to.width * channels).enumerate().for_each(row),
+        }
         to
     }
 }
@@ -336,7 +338,7 @@ mod tests {
             let x = values(size.area() * channels, seed);
             let weight = values(channels * kernel * kernel, !seed);
             let mut out = Vec::new();
-            DepthwiseConv2d::new(&weight, window, identity(channels)).forward_relu6(&x, size, &mut out);
+            DepthwiseConv2d::new(&weight, window, identity(channels)).forward_relu6(&x, size, &mut out, Threads::Pool);
             for (found, want) in out.iter().zip(reference(&x, size, channels, &weight, channels, true, window)) {
                 prop_assert!((f64::from(*found) - want.clamp(0.0, 6.0)).abs() < 1e-5, "{found} {want}");
             }

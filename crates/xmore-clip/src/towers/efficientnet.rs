@@ -9,6 +9,7 @@ use crate::nn::activation::Activation;
 use crate::nn::conv::{Conv2d, DepthwiseConv2d, Padding, Size, Window};
 use crate::nn::gemm::Threads;
 use crate::nn::norm::BatchNorm;
+use crate::profile;
 
 use super::ImageTower;
 
@@ -113,23 +114,27 @@ impl ImageTower for EfficientNet {
 impl EfficientNet {
     fn one(&self, pixels: &[f32], threads: Threads) -> Vec<f32> {
         let (mut x, mut wide, mut deep) = (Vec::new(), Vec::new(), Vec::new());
-        let mut size = self.stem.forward(pixels, self.size, &mut x, threads);
+        let mut size = profile::time("stem", 0, || self.stem.forward(pixels, self.size, &mut x, threads));
         for block in &self.blocks {
             let input = match &block.expand {
                 Some(expand) => {
-                    expand.forward(&x, size, &mut wide, threads);
+                    profile::time("conv 1x1 wide", 0, || expand.forward(&x, size, &mut wide, threads));
                     &wide
                 }
                 None => &x,
             };
-            size = block.depthwise.forward_relu6(input, size, &mut deep);
-            if block.residual {
-                block.project.forward_add(&deep, &mut x, threads);
-            } else {
-                block.project.forward(&deep, size, &mut x, threads);
-            }
+            size = profile::time("depthwise", 0, || {
+                block.depthwise.forward_relu6(input, size, &mut deep, threads)
+            });
+            profile::time("conv 1x1 narrow", 0, || {
+                if block.residual {
+                    block.project.forward_add(&deep, &mut x, threads);
+                } else {
+                    block.project.forward(&deep, size, &mut x, threads);
+                }
+            });
         }
-        self.head.forward(&x, size, &mut wide, threads);
+        profile::time("head", 0, || self.head.forward(&x, size, &mut wide, threads));
         average(&wide, self.features)
     }
 }
