@@ -216,38 +216,98 @@ impl SimdOp for DepthwiseRow<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let ops = isa.f32();
+        const TOGETHER: usize = 4;
         let Self { layer, x, size, oy, out } = self;
+        let Window { kernel, stride, .. } = layer.window;
         let channels = layer.bias.len();
-        let kernel = layer.window.kernel;
-        let (zero, six) = (ops.zero(), ops.splat(6.0));
-        let (ky0, y0, rows) = layer.window.taps(oy, size.height);
-        for (ox, out) in out.chunks_exact_mut(channels).enumerate() {
-            let (kx0, x0, cols) = layer.window.taps(ox, size.width);
-            let mut c = 0;
-            while c + ops.len() <= channels {
-                let mut sum = ops.load(&layer.bias[c..]);
-                for r in 0..rows {
-                    let pixels = ((y0 + r) * size.width + x0) * channels + c;
-                    let weights = ((ky0 + r) * kernel + kx0) * channels + c;
-                    for k in 0..cols {
-                        let pixel = ops.load(&x[pixels + k * channels..]);
-                        let weight = ops.load(&layer.weight[weights + k * channels..]);
-                        sum = ops.mul_add(pixel, weight, sum);
-                    }
-                }
-                ops.store(ops.min(ops.max(sum, zero), six), &mut out[c..]);
-                c += ops.len();
+        let width = out.len() / channels;
+        assert!(x.len() == size.area() * channels && layer.weight.len() == kernel * kernel * channels);
+        let (ky, y, rows) = layer.window.taps(oy, size.height);
+        let (padding, patch) = (layer.window.padding_before(size.width), Patch { x, size, ky, y, rows });
+        let inside = |ox: usize| ox * stride >= padding && ox * stride - padding + kernel <= size.width;
+        let mut ox = 0;
+        while ox < width {
+            // Where all of the window lies inside, neighbours share each weight that is loaded.
+            if ox + TOGETHER <= width && inside(ox) && inside(ox + TOGETHER - 1) {
+                let out = &mut out[ox * channels..(ox + TOGETHER) * channels];
+                layer.pixels::<I, TOGETHER>(isa, &patch, [0, ox * stride - padding, kernel], out);
+                ox += TOGETHER;
+            } else {
+                let (kx, x, columns) = layer.window.taps(ox, size.width);
+                let out = &mut out[ox * channels..(ox + 1) * channels];
+                layer.pixels::<I, 1>(isa, &patch, [kx, x, columns], out);
+                ox += 1;
             }
-            for c in c..channels {
-                let mut sum = layer.bias[c];
-                for r in 0..rows {
-                    for k in 0..cols {
-                        let pixel = x[((y0 + r) * size.width + x0 + k) * channels + c];
-                        sum = pixel.mul_add(layer.weight[((ky0 + r) * kernel + kx0 + k) * channels + c], sum);
+        }
+    }
+}
+
+/// The rows of an image under one row of the output.
+struct Patch<'a> {
+    x: &'a [f32],
+    size: Size,
+    /// The first row of the kernel that lies inside, the image's row under it, and how many do.
+    ky: usize,
+    y: usize,
+    rows: usize,
+}
+
+impl DepthwiseConv2d {
+    /// `N` output pixels side by side, `[N, channels]`. `[kx, x, columns]`: the first column of the kernel that lies inside, the image's
+    /// column under it for the first pixel, and how many do.
+    #[inline(always)]
+    fn pixels<I: Isa, const N: usize>(
+        &self,
+        isa: I,
+        patch: &Patch<'_>,
+        [kx, x, columns]: [usize; 3],
+        out: &mut [f32],
+    ) {
+        let ops = isa.f32();
+        let (channels, kernel, stride) = (self.bias.len(), self.window.kernel, self.window.stride);
+        let (zero, six) = (ops.zero(), ops.splat(6.0));
+        let line = patch.size.width * channels;
+        let start = patch.y * line + x * channels;
+        let weights = (patch.ky * kernel + kx) * channels;
+        if patch.rows > 0 && columns > 0 {
+            let last = start + (patch.rows - 1) * line + ((N - 1) * stride + columns) * channels;
+            assert!(last <= patch.x.len());
+            assert!(weights + ((patch.rows - 1) * kernel + columns) * channels <= self.weight.len());
+        }
+        assert_eq!(out.len(), N * channels);
+        let mut c = 0;
+        while c + ops.len() <= channels {
+            // SAFETY: the last pixel and the last weight that are read were just checked to lie in their slices, as was the output's length.
+            #[allow(unsafe_code)]
+            unsafe {
+                let mut sums = [ops.load_ptr(self.bias.as_ptr().add(c)); N];
+                for r in 0..patch.rows {
+                    let pixel = patch.x.as_ptr().add(start + r * line + c);
+                    let weight = self.weight.as_ptr().add(weights + r * kernel * channels + c);
+                    for k in 0..columns {
+                        let weight = ops.load_ptr(weight.add(k * channels));
+                        for (n, sum) in sums.iter_mut().enumerate() {
+                            let pixel = ops.load_ptr(pixel.add((n * stride + k) * channels));
+                            *sum = ops.mul_add(pixel, weight, *sum);
+                        }
                     }
                 }
-                out[c] = sum.clamp(0.0, 6.0);
+                for (n, sum) in sums.into_iter().enumerate() {
+                    ops.store_ptr(ops.min(ops.max(sum, zero), six), out.as_mut_ptr().add(n * channels + c));
+                }
+            }
+            c += ops.len();
+        }
+        for c in c..channels {
+            for n in 0..N {
+                let mut sum = self.bias[c];
+                for r in 0..patch.rows {
+                    for k in 0..columns {
+                        let pixel = patch.x[start + r * line + (n * stride + k) * channels + c];
+                        sum = pixel.mul_add(self.weight[weights + (r * kernel + k) * channels + c], sum);
+                    }
+                }
+                out[n * channels + c] = sum.clamp(0.0, 6.0);
             }
         }
     }
