@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum MemoryError {
     /// The operating system refused to read or write a file or directory.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}{}", path.display(), way_out(source))]
     Io {
         /// What was attempted: "open", "read", "rename", …
         action: &'static str,
@@ -61,7 +61,7 @@ pub enum MemoryError {
     /// The build of this memory was interrupted, so it has parts but no manifest.
     #[error(
         "the memory in {} is incomplete: its build was interrupted or is still running; \
-         build it again (what is there is replaced)",
+         run the command that builds it again: it goes on where it stopped",
         path.display()
     )]
     Incomplete {
@@ -71,7 +71,8 @@ pub enum MemoryError {
 
     /// A complete memory is already where one was to be created.
     #[error(
-        "{} already holds a complete memory; choose another directory, or overwrite it with --overwrite",
+        "{} already holds a complete memory; choose another directory, add to it with `xmore memory append`, \
+         or replace it with --overwrite",
         path.display()
     )]
     AlreadyExists {
@@ -91,6 +92,61 @@ pub enum MemoryError {
         found: String,
     },
 
+    /// What an interrupted build left cannot be gone on from by this command.
+    #[error(
+        "{} holds an unfinished build with model {model}: finish it with the command that began it, or discard it with \
+         --overwrite or by removing that folder",
+        path.display()
+    )]
+    OtherBuild {
+        /// Its folder.
+        path: PathBuf,
+        /// Its model.
+        model: String,
+    },
+
+    /// Pairs are to be added by another model than the memory's.
+    #[error(
+        "the memory in {} was built with model {memory}, not with {given}: add pairs with its own model, and embeddings by \
+         another one with `xmore memory embed`",
+        path.display()
+    )]
+    OtherModel {
+        /// The directory of the memory.
+        path: PathBuf,
+        /// Its model.
+        memory: String,
+        /// The model that was given.
+        given: String,
+    },
+
+    /// The memory has no embeddings by a model, or not of all rows.
+    #[error(
+        "the memory in {} has no {what} by model {model}{}: add them with `xmore memory embed {} --model {model}`",
+        path.display(), rows(*have, *len), path.display()
+    )]
+    NoColumn {
+        /// The directory of the memory.
+        path: PathBuf,
+        /// "image embeddings" or "text embeddings".
+        what: &'static str,
+        /// The model.
+        model: String,
+        /// Rows that have one.
+        have: u64,
+        /// Rows in all.
+        len: u64,
+    },
+
+    /// A column is there already.
+    #[error("the memory in {} has embeddings by model {model} already", path.display())]
+    ColumnExists {
+        /// The directory of the memory.
+        path: PathBuf,
+        /// The model.
+        model: String,
+    },
+
     /// Another process is building a memory in this directory.
     #[error("another process is building a memory in {}; wait for it or choose another directory", path.display())]
     Busy {
@@ -99,7 +155,7 @@ pub enum MemoryError {
     },
 
     /// A writer was used again after one of its writes had failed.
-    #[error("the memory in {} cannot be continued after a failed write; build it again", path.display())]
+    #[error("the memory in {} cannot be continued after a failed write; run the command again", path.display())]
     WriterFailed {
         /// The directory of the memory.
         path: PathBuf,
@@ -130,7 +186,7 @@ pub enum MemoryError {
     },
 
     /// A data file is not what the layout and the manifest say it is: truncated, of another shape or type.
-    #[error("{}: expected {expected}, found {found}; the file is damaged or not part of this memory", path.display())]
+    #[error("{}: expected {expected}, found {found}; the file is damaged or not part of this memory (`xmore memory verify` checks them all)", path.display())]
     Damaged {
         /// The file or directory.
         path: PathBuf,
@@ -244,6 +300,21 @@ impl<T> InParquet<T> for parquet::errors::Result<T> {
     fn in_parquet(self, path: &Path) -> Result<T> {
         self.map_err(|source| MemoryError::Parquet { path: path.to_owned(), source })
     }
+}
+
+/// What to do about an error of the operating system, where that is known.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            "; make room and run the same command again: it goes on where it stopped"
+        }
+        _ => "",
+    }
+}
+
+/// " for all rows", where some are there.
+fn rows(have: u64, len: u64) -> String {
+    if have == 0 { String::new() } else { format!(" for more than its first {have} of {len} rows") }
 }
 
 /// "a, b, c", or "none"; a long list is cut.

@@ -8,7 +8,7 @@ use rten_simd::SimdOp;
 use super::Hit;
 use super::dot::{DotProducts, pad_rows, padded};
 use super::top::Top;
-use crate::store::{Memory, Modality};
+use crate::store::{Column, Modality};
 
 /// Rows of a unit of parallel work.
 const BLOCK_ROWS: usize = 2048;
@@ -21,13 +21,14 @@ const PASS_QUERIES: usize = 256;
 
 /// The `n` best of each query, best first. The caller has checked that `n > 0`, that `queries` is `[q, dim]`, and
 /// that it is finite.
-pub(super) fn top_n(memory: &Memory, modality: Modality, queries: &[f32], n: usize) -> Vec<Vec<Hit>> {
-    let dim = memory.dim();
-    let blocks: Vec<Block> = memory
+pub(super) fn top_n(column: &Column, modality: Modality, queries: &[f32], n: usize) -> Vec<Vec<Hit>> {
+    let dim = column.dim();
+    let blocks: Vec<Block> = column
         .parts()
         .iter()
         .flat_map(|part| {
-            let blocks = part.matrix(modality).data().chunks(BLOCK_ROWS * dim).enumerate();
+            let rows = part.embeddings(modality).map_or(&[][..], |e| e.matrix.data());
+            let blocks = rows.chunks(BLOCK_ROWS * dim).enumerate();
             blocks.map(|(i, rows)| Block { first_id: part.first_id() + (i * BLOCK_ROWS) as u64, rows })
         })
         .collect();

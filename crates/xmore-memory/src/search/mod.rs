@@ -2,12 +2,13 @@
 //!
 //! The scan of every row is in `exact`. A faster scan (quantised rows with exact re-scoring) goes beside it.
 
+pub(crate) mod codes;
 mod dot;
 mod exact;
 mod top;
 
 use crate::error::{MemoryError, Result};
-use crate::store::{Memory, Modality};
+use crate::store::{Column, Memory, Modality};
 
 /// A pair that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,7 +32,7 @@ impl Memory {
     /// [`MemoryError::QueryLength`] if `queries` is no whole number of rows, [`MemoryError::NotFinite`] if one
     /// holds a NaN or an infinity.
     pub fn search_images(&self, queries: &[f32], n: usize) -> Result<Vec<Vec<Hit>>> {
-        self.search(Modality::Image, queries, n)
+        self.own().search(Modality::Image, queries, n)
     }
 
     /// The `n` pairs whose captions are most similar to each query; otherwise as
@@ -40,20 +41,27 @@ impl Memory {
     /// # Errors
     /// As [`search_images`](Self::search_images).
     pub fn search_texts(&self, queries: &[f32], n: usize) -> Result<Vec<Vec<Hit>>> {
-        self.search(Modality::Text, queries, n)
+        self.own().search(Modality::Text, queries, n)
     }
+}
 
-    fn search(&self, modality: Modality, queries: &[f32], n: usize) -> Result<Vec<Vec<Hit>>> {
+impl Column {
+    /// The `n` pairs nearest to each query, as [`Memory::search_images`] says.
+    ///
+    /// # Errors
+    /// As [`Memory::search_images`], and [`MemoryError::NoColumn`] if rows have no such embedding.
+    pub fn search(&self, modality: Modality, queries: &[f32], n: usize) -> Result<Vec<Vec<Hit>>> {
         let dim = self.dim();
         if !queries.len().is_multiple_of(dim) {
-            let model = self.manifest().model.name.clone();
+            let model = self.model().name.clone();
             return Err(MemoryError::QueryLength { dim, found: queries.len(), model });
         }
         if let Some(at) = queries.iter().position(|v| !v.is_finite()) {
             let (row, position, value) = ((at / dim) as u64, at % dim, queries[at]);
             return Err(MemoryError::NotFinite { what: "query", row, position, value });
         }
-        let n = usize::try_from(self.len()).map_or(n, |len| n.min(len));
+        self.require(modality)?;
+        let n = usize::try_from(self.rows()).map_or(n, |len| n.min(len));
         if n == 0 {
             return Ok(vec![Vec::new(); queries.len() / dim]);
         }

@@ -24,7 +24,7 @@ const BATCH_ROWS: usize = 4096;
 
 /// Strings of one column, back to back.
 #[derive(Debug, Default)]
-pub(super) struct Strings {
+pub(crate) struct Strings {
     text: String,
     /// End of each string in `text`.
     ends: Vec<usize>,
@@ -54,14 +54,15 @@ impl Strings {
         Some(&self.text[start..end])
     }
 
-    fn iter(&self) -> impl Iterator<Item = &str> {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
         (0..self.len()).filter_map(|row| self.get(row))
     }
 }
 
 /// Metadata of one part.
 #[derive(Debug, Default)]
-pub(super) struct Metadata {
+pub(crate) struct Metadata {
     /// Image path of each row.
     pub image_paths: Strings,
     /// Caption of each row.
@@ -69,6 +70,16 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
+    /// The first rows.
+    pub fn first(&self, rows: usize) -> Metadata {
+        let mut first = Metadata::default();
+        for (image_path, caption) in self.image_paths.iter().zip(self.captions.iter()).take(rows) {
+            first.image_paths.push(image_path);
+            first.captions.push(caption);
+        }
+        first
+    }
+
     /// Writes a parquet file (snappy, one row group) under a temporary name, makes it durable, renames it.
     pub fn write(&self, path: &Path) -> Result<()> {
         let temporary = path.with_extension("parquet.tmp");

@@ -4,7 +4,7 @@
 //! nested brackets and multiplies shapes unchecked. The tests read our files with it as an independent reader.
 
 use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use half::f16;
@@ -26,12 +26,17 @@ const WRITTEN_HEADER_BYTES: usize = 128;
 /// Longest header dictionary that is read, numpy's own limit.
 const MAX_DICT_BYTES: usize = 10_000;
 
-/// A float16 matrix that is being written, under a temporary name until it is finished.
-pub(super) struct NpyWriter {
+/// A float16 matrix that is being written, under a temporary name until it is finished. It can be left at any row and
+/// taken up again.
+pub(crate) struct NpyWriter {
     file: BufWriter<File>,
+    /// A second handle with a place of its own, for reading rows back.
+    reader: File,
     path: PathBuf,
     temporary: PathBuf,
     rows: u64,
+    /// Rows that have left the buffer.
+    flushed: u64,
     dim: usize,
 }
 
@@ -39,9 +44,42 @@ impl NpyWriter {
     /// Starts a matrix of rows of `dim` values that will be at `path`.
     pub fn create(path: PathBuf, dim: usize) -> Result<NpyWriter> {
         let temporary = path.with_extension("npy.tmp");
-        let mut file = BufWriter::with_capacity(1 << 18, File::create(&temporary).at("create", &temporary)?);
-        file.write_all(&header(0, dim)).at("write", &temporary)?;
-        Ok(NpyWriter { file, path, temporary, rows: 0, dim })
+        let file = File::create(&temporary).at("create", &temporary)?;
+        let mut writer = Self::over(file, path, temporary, dim)?;
+        writer.file.write_all(&header(0, dim)).at("write", &writer.temporary)?;
+        Ok(writer)
+    }
+
+    /// Takes up a matrix after `rows` rows, whatever was written behind them, even if it was finished since.
+    ///
+    /// # Errors
+    /// [`MemoryError::Damaged`] if there are fewer rows.
+    pub fn resume(path: PathBuf, dim: usize, rows: u64) -> Result<NpyWriter> {
+        let temporary = path.with_extension("npy.tmp");
+        if path.exists() {
+            std::fs::rename(&path, &temporary).at("rename to", &temporary)?;
+        }
+        let file = File::options().read(true).write(true).open(&temporary).at("open", &temporary)?;
+        let found = file.metadata().at("read", &temporary)?.len();
+        let kept = WRITTEN_HEADER_BYTES as u64 + rows * dim as u64 * 2;
+        if found < kept {
+            return Err(MemoryError::Damaged {
+                path: temporary,
+                expected: format!("{kept} bytes, as the checkpoint says"),
+                found: found.to_string(),
+            });
+        }
+        file.set_len(kept).at("cut", &temporary)?;
+        let mut writer = Self::over(file, path, temporary, dim)?;
+        writer.file.seek(SeekFrom::End(0)).at("read", &writer.temporary)?;
+        (writer.rows, writer.flushed) = (rows, rows);
+        Ok(writer)
+    }
+
+    fn over(file: File, path: PathBuf, temporary: PathBuf, dim: usize) -> Result<NpyWriter> {
+        let reader = File::open(&temporary).at("open", &temporary)?;
+        let file = BufWriter::with_capacity(1 << 18, file);
+        Ok(NpyWriter { file, reader, path, temporary, rows: 0, flushed: 0, dim })
     }
 
     /// Appends a row.
@@ -49,6 +87,32 @@ impl NpyWriter {
         assert_eq!(row.len(), self.dim, "the caller checks the length");
         self.file.write_all(bytemuck::cast_slice(row)).at("write", &self.temporary)?;
         self.rows += 1;
+        Ok(())
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Reads a row back into `out`, `[dim]`.
+    pub fn read_row(&mut self, row: u64, out: &mut [f16]) -> Result<()> {
+        assert!(row < self.rows && out.len() == self.dim, "the caller checks row and length");
+        if row >= self.flushed {
+            self.file.flush().at("write", &self.temporary)?;
+            self.flushed = self.rows;
+        }
+        let at = WRITTEN_HEADER_BYTES as u64 + row * self.dim as u64 * 2;
+        self.reader
+            .seek(SeekFrom::Start(at))
+            .and_then(|_| self.reader.read_exact(bytemuck::cast_slice_mut(out)))
+            .at("read", &self.temporary)
+    }
+
+    /// Makes all rows so far durable.
+    pub fn sync(&mut self) -> Result<()> {
+        self.file.flush().and_then(|()| self.file.get_ref().sync_data()).at("write", &self.temporary)?;
+        self.flushed = self.rows;
         Ok(())
     }
 
@@ -123,6 +187,47 @@ impl NpyMatrix {
         }
         // The length of a map is a usize, so `rows`, which is not greater, is one too.
         Ok(NpyMatrix { map, offset: header.bytes, rows: rows as usize, dim })
+    }
+
+    /// Number of whole rows of `dim` that a file has, however much of it is missing: what its header says at most, none if
+    /// it cannot be read.
+    pub fn whole_rows(path: &Path, dim: usize) -> u64 {
+        let read = || {
+            let mut file = File::open(path).ok()?;
+            let bytes = file.metadata().ok()?.len();
+            let mut start = vec![0; (12 + MAX_DICT_BYTES).min(usize::try_from(bytes).ok()?)];
+            file.read_exact(&mut start).ok()?;
+            let header = parse_header(&start).ok()?;
+            let fits =
+                header.descr == "<f2" && !header.fortran_order && header.shape.get(1) == Some(&(dim as u64));
+            let rows = bytes.checked_sub(header.bytes as u64)? / (dim as u64 * 2);
+            fits.then(|| rows.min(header.shape[0]))
+        };
+        read().unwrap_or(0)
+    }
+
+    /// Copies the first `rows` rows of a matrix that may be cut off to another file.
+    pub fn copy_rows(from: &Path, to: &Path, rows: u64, dim: usize) -> Result<()> {
+        let file = File::open(from).at("open", from)?;
+        // SAFETY: as in `open`; the copy is made while the memory is locked.
+        #[allow(unsafe_code)]
+        let map = unsafe { Mmap::map(&file) }.at("map", from)?;
+        let damaged = |found: String| MemoryError::Damaged {
+            path: from.to_owned(),
+            expected: format!("{rows} rows"),
+            found,
+        };
+        let header = parse_header(&map).map_err(damaged)?;
+        let data = rows.checked_mul(dim as u64 * 2).and_then(|n| usize::try_from(n).ok());
+        let data = data.and_then(|bytes| map.get(header.bytes..)?.get(..bytes));
+        let data = data.ok_or_else(|| damaged(format!("{} bytes", map.len())))?;
+        let mut writer = NpyWriter::create(to.to_owned(), dim)?;
+        let mut row = vec![f16::ZERO; dim];
+        for bytes in data.chunks_exact(dim * 2) {
+            bytemuck::cast_slice_mut(&mut row).copy_from_slice(bytes);
+            writer.push(&row)?;
+        }
+        writer.finish()
     }
 
     /// Number of rows.
@@ -333,6 +438,43 @@ mod tests {
         assert_eq!(npy.order(), npyz::Order::C);
         assert_eq!(npy.into_vec::<f16>().unwrap(), rows.concat());
         assert_eq!(NpyMatrix::open(&path, 5, 3).unwrap().data(), rows.concat());
+    }
+
+    #[test]
+    fn a_matrix_is_taken_up_where_it_was_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = |i: u16| [f16::from_f32(f32::from(i)), f16::ONE];
+        let whole = dir.path().join("whole.npy");
+        let mut writer = NpyWriter::create(whole.clone(), 2).unwrap();
+        (0..9).for_each(|i| writer.push(&row(i)).unwrap());
+        let mut back = [f16::ZERO; 2];
+        for i in [8, 0, 5] {
+            writer.read_row(i, &mut back).unwrap();
+            assert_eq!(back, row(i as u16));
+        }
+        writer.finish().unwrap();
+
+        let path = dir.path().join("part.npy");
+        for (kept, finished) in [(0, false), (4, false), (7, true)] {
+            let mut writer = NpyWriter::create(path.clone(), 2).unwrap();
+            (0..7).for_each(|i| writer.push(&row(i)).unwrap());
+            writer.sync().unwrap();
+            // What came behind the last checkpoint, half a row of it.
+            writer.file.write_all(&[1, 2, 3]).unwrap();
+            if finished {
+                writer.finish().unwrap();
+            } else {
+                drop(writer);
+            }
+            let mut writer = NpyWriter::resume(path.clone(), 2, kept).unwrap();
+            (kept as u16..9).for_each(|i| writer.push(&row(i)).unwrap());
+            writer.read_row(3, &mut back).unwrap();
+            assert_eq!(back, row(3));
+            writer.finish().unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&whole).unwrap());
+            assert!(matches!(NpyWriter::resume(path.clone(), 2, 10), Err(MemoryError::Damaged { .. })));
+            std::fs::remove_file(path.with_extension("npy.tmp")).unwrap();
+        }
     }
 
     #[test]

@@ -1,48 +1,68 @@
-//! Opening a memory: embeddings memory-mapped, metadata read on first need.
+//! Opening a memory: embeddings and strings memory-mapped, nothing read before it is asked for.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
-use super::manifest::Manifest;
+use super::lookup::Lookup;
+use super::manifest::{ColumnInfo, Manifest, ModelIdentity};
 use super::metadata::Metadata;
 use super::npy::NpyMatrix;
-use super::{BUILDING_DIR, IMAGES, MANIFEST_FILE, METADATA, Series, TEXTS};
+use super::{BUILDING_DIR, COLUMNS_DIR, IMAGES, LOOKUP, MANIFEST_FILE, METADATA, Modality};
 use crate::error::{AtPath, MemoryError, Result};
-
-/// Which of a pair's two embeddings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Modality {
-    /// The image embedding.
-    Image,
-    /// The caption's embedding.
-    Text,
-}
+use crate::search::codes::Codes;
 
 /// An open memory. Cheap to open and to share between threads; a pair's id is its row, from 0.
 ///
-/// The embedding files are memory-mapped: they must not be truncated or changed in place while they are open.
+/// The files are memory-mapped: they must not be truncated or changed in place while they are open.
 pub struct Memory {
     dir: PathBuf,
     manifest: Manifest,
-    parts: Vec<Part>,
+    /// The memory's own column, then the further ones.
+    columns: Vec<Column>,
+    strings: Vec<Strings>,
 }
 
-/// One part of an open memory.
+/// Embeddings of a memory's rows by one model.
+pub struct Column {
+    dir: PathBuf,
+    model: ModelIdentity,
+    parts: Vec<Part>,
+    /// Rows of the memory.
+    len: u64,
+}
+
+/// One part of a column.
 pub(crate) struct Part {
     /// Id of its first row.
     first_id: u64,
-    images: NpyMatrix,
-    texts: NpyMatrix,
+    rows: u64,
+    images: Option<Embeddings>,
+    texts: Embeddings,
+}
+
+/// The embeddings of one modality in one part.
+pub(crate) struct Embeddings {
+    pub matrix: NpyMatrix,
+    /// Their 8-bit copy, where there is one.
+    pub codes: Option<Codes>,
+}
+
+/// The strings of one part.
+struct Strings {
+    first_id: u64,
+    rows: u64,
+    lookup: Option<Lookup>,
     metadata_path: PathBuf,
+    /// Read from the parquet file where there is no lookup file.
     metadata: OnceLock<Metadata>,
     /// Held while the metadata is read, so that it is read once.
     loading: Mutex<()>,
 }
 
 impl Memory {
-    /// Opens the memory in `dir` and checks every part's header and size against the manifest.
+    /// Opens the memory in `dir` and checks every file's header and size against the manifest.
     ///
     /// # Errors
     /// [`MemoryError::Incomplete`] for an interrupted build, [`MemoryError::NotAMemory`] for another directory,
@@ -56,7 +76,7 @@ impl Memory {
                 return Err(MemoryError::Incomplete { path: dir.to_owned() });
             }
             let hint = if dir.join(IMAGES.name).is_dir() {
-                "it looks like the output of clip-retrieval, which cannot be opened yet"
+                "it looks like the output of clip-retrieval: make a memory of it with `xmore memory build`"
             } else {
                 "build one first"
             };
@@ -64,34 +84,35 @@ impl Memory {
         }
         let manifest = Manifest::read(&manifest_path)?;
 
-        let images = list_parts(dir, IMAGES, manifest.parts.len())?;
-        let texts = list_parts(dir, TEXTS, manifest.parts.len())?;
-        let metadata = list_parts(dir, METADATA, manifest.parts.len())?;
-        let mut parts = Vec::with_capacity(manifest.parts.len());
+        let mut columns = vec![Column::open(dir, &manifest, &manifest.model, manifest.parts.len(), true)?];
+        for ColumnInfo { name, model, images, parts, .. } in &manifest.columns {
+            columns.push(Column::open(
+                &dir.join(COLUMNS_DIR).join(name),
+                &manifest,
+                model,
+                parts.len(),
+                *images,
+            )?);
+        }
+        let mut strings = Vec::with_capacity(manifest.parts.len());
         let mut first_id = 0;
         for (i, info) in manifest.parts.iter().enumerate() {
-            let (image, text, meta) = (&images[i], &texts[i], &metadata[i]);
-            for other in [text, meta] {
-                if other.digits != image.digits {
-                    return Err(MemoryError::Damaged {
-                        path: other.path.clone(),
-                        expected: format!("part {} to go with {}", image.digits, image.path.display()),
-                        found: format!("part {}", other.digits),
-                    });
-                }
-            }
-            parts.push(Part {
+            let lookup = LOOKUP.path(dir, i);
+            let lookup = if lookup.exists() { Some(Lookup::open(&lookup, info.rows)?) } else { None };
+            let metadata_path = METADATA.path(dir, i);
+            require_file(&metadata_path)?;
+            strings.push(Strings {
                 first_id,
-                images: NpyMatrix::open(&image.path, info.rows, manifest.model.dim)?,
-                texts: NpyMatrix::open(&text.path, info.rows, manifest.model.dim)?,
-                metadata_path: meta.path.clone(),
+                rows: info.rows,
+                lookup,
+                metadata_path,
                 metadata: OnceLock::new(),
                 loading: Mutex::new(()),
             });
             // The sum was checked not to overflow when the manifest was read.
             first_id += info.rows;
         }
-        Ok(Memory { dir: dir.to_owned(), manifest, parts })
+        Ok(Memory { dir: dir.to_owned(), manifest, columns, strings })
     }
 
     /// Number of pairs.
@@ -104,7 +125,7 @@ impl Memory {
         self.len() == 0
     }
 
-    /// Embedding length.
+    /// Embedding length of the memory's own column.
     pub fn dim(&self) -> usize {
         self.manifest.model.dim
     }
@@ -119,62 +140,68 @@ impl Memory {
         &self.dir
     }
 
-    /// Caption of pair `id`. The first call for a part reads the part's metadata.
+    /// The columns: the memory's own, by the model it was built with, and the further ones.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// The memory's own column.
+    pub fn own(&self) -> &Column {
+        &self.columns[0]
+    }
+
+    /// The column by a model, known by its fingerprint.
+    pub fn column(&self, model: &ModelIdentity) -> Option<&Column> {
+        self.columns.iter().find(|c| (&c.model.sha256, c.model.dim) == (&model.sha256, model.dim))
+    }
+
+    /// Caption of pair `id`.
     ///
     /// # Errors
-    /// [`MemoryError::NoSuchPair`], or what reading the metadata gives.
+    /// [`MemoryError::NoSuchPair`], or what reading the strings gives.
     pub fn caption(&self, id: u64) -> Result<&str> {
-        let (part, row) = self.locate(id)?;
-        part.metadata()?.captions.get(row).ok_or_else(|| self.no_such_pair(id))
-    }
-
-    /// Image path of pair `id`, as it was recorded. The first call for a part reads the part's metadata.
-    ///
-    /// # Errors
-    /// [`MemoryError::NoSuchPair`], or what reading the metadata gives.
-    pub fn image_path(&self, id: u64) -> Result<&str> {
-        let (part, row) = self.locate(id)?;
-        part.metadata()?.image_paths.get(row).ok_or_else(|| self.no_such_pair(id))
-    }
-
-    /// Writes the image embedding of pair `id` to `out`, `[dim]`.
-    ///
-    /// # Errors
-    /// [`MemoryError::NoSuchPair`], or [`MemoryError::Length`] if `out` has another length.
-    pub fn image_embedding(&self, id: u64, out: &mut [f32]) -> Result<()> {
-        self.embedding(Modality::Image, id, out)
-    }
-
-    /// Writes the caption embedding of pair `id` to `out`, `[dim]`.
-    ///
-    /// # Errors
-    /// [`MemoryError::NoSuchPair`], or [`MemoryError::Length`] if `out` has another length.
-    pub fn text_embedding(&self, id: u64, out: &mut [f32]) -> Result<()> {
-        self.embedding(Modality::Text, id, out)
-    }
-
-    fn embedding(&self, modality: Modality, id: u64, out: &mut [f32]) -> Result<()> {
-        let (part, row) = self.locate(id)?;
-        if out.len() != self.dim() {
-            let (expected, found) = (self.dim(), out.len());
-            return Err(MemoryError::Length { what: "output buffer", expected, found });
+        let (strings, row) = self.locate(id)?;
+        match &strings.lookup {
+            Some(lookup) => lookup.caption(row),
+            None => strings.metadata()?.captions.get(row).ok_or_else(|| self.no_such_pair(id)),
         }
-        part.matrix(modality).read_row(row, out);
-        Ok(())
     }
 
-    /// The parts in id order.
-    pub(crate) fn parts(&self) -> &[Part] {
-        &self.parts
+    /// Image path of pair `id`, as it was recorded.
+    ///
+    /// # Errors
+    /// [`MemoryError::NoSuchPair`], or what reading the strings gives.
+    pub fn image_path(&self, id: u64) -> Result<&str> {
+        let (strings, row) = self.locate(id)?;
+        match &strings.lookup {
+            Some(lookup) => lookup.image_path(row),
+            None => strings.metadata()?.image_paths.get(row).ok_or_else(|| self.no_such_pair(id)),
+        }
+    }
+
+    /// Writes the image embedding of pair `id` in the memory's own column to `out`, `[dim]`.
+    ///
+    /// # Errors
+    /// As [`Column::image_embedding`].
+    pub fn image_embedding(&self, id: u64, out: &mut [f32]) -> Result<()> {
+        self.own().image_embedding(id, out)
+    }
+
+    /// Writes the caption embedding of pair `id` in the memory's own column to `out`, `[dim]`.
+    ///
+    /// # Errors
+    /// As [`Column::text_embedding`].
+    pub fn text_embedding(&self, id: u64, out: &mut [f32]) -> Result<()> {
+        self.own().text_embedding(id, out)
     }
 
     /// Part and row of a pair.
-    fn locate(&self, id: u64) -> Result<(&Part, usize)> {
+    fn locate(&self, id: u64) -> Result<(&Strings, usize)> {
         if id >= self.len() {
             return Err(self.no_such_pair(id));
         }
         // Part 0 begins at id 0, so the point is at least 1. An empty part is never the last to begin at an id.
-        let part = &self.parts[self.parts.partition_point(|p| p.first_id <= id) - 1];
+        let part = &self.strings[self.strings.partition_point(|p| p.first_id <= id) - 1];
         Ok((part, (id - part.first_id) as usize))
     }
 
@@ -192,20 +219,127 @@ impl fmt::Debug for Memory {
     }
 }
 
+impl Column {
+    fn open(
+        dir: &Path,
+        manifest: &Manifest,
+        model: &ModelIdentity,
+        part_count: usize,
+        images: bool,
+    ) -> Result<Column> {
+        let mut parts = Vec::with_capacity(part_count);
+        let mut first_id = 0;
+        for (i, info) in manifest.parts.iter().take(part_count).enumerate() {
+            let open = |modality: Modality| -> Result<Embeddings> {
+                let path = modality.series().path(dir, i);
+                require_file(&path)?;
+                let matrix = NpyMatrix::open(&path, info.rows, model.dim)?;
+                let codes = modality.codes().path(dir, i);
+                let codes = if codes.exists() {
+                    Some(Codes::open(&codes, info.rows as usize, model.dim)?)
+                } else {
+                    None
+                };
+                Ok(Embeddings { matrix, codes })
+            };
+            let images = if images { Some(open(Modality::Image)?) } else { None };
+            parts.push(Part { first_id, rows: info.rows, images, texts: open(Modality::Text)? });
+            first_id += info.rows;
+        }
+        Ok(Column { dir: dir.to_owned(), model: model.clone(), parts, len: manifest.pairs })
+    }
+
+    /// The model whose embeddings these are.
+    pub fn model(&self) -> &ModelIdentity {
+        &self.model
+    }
+
+    /// Embedding length.
+    pub fn dim(&self) -> usize {
+        self.model.dim
+    }
+
+    /// Rows that have embeddings; fewer than the memory has if that has grown since the column was made.
+    pub fn rows(&self) -> u64 {
+        self.parts.last().map_or(0, |part| part.first_id + part.rows)
+    }
+
+    /// Checks that every row of the memory has an embedding of this modality.
+    ///
+    /// # Errors
+    /// [`MemoryError::NoColumn`].
+    pub fn require(&self, modality: Modality) -> Result<()> {
+        let there = modality == Modality::Text || self.parts.iter().all(|part| part.images.is_some());
+        let have = if there { self.rows() } else { 0 };
+        if have == self.len {
+            return Ok(());
+        }
+        let what = match modality {
+            Modality::Image => "image embeddings",
+            Modality::Text => "text embeddings",
+        };
+        let (path, model) = (self.dir.clone(), self.model.name.clone());
+        Err(MemoryError::NoColumn { path, what, model, have, len: self.len })
+    }
+
+    /// Writes the image embedding of pair `id` to `out`, `[dim]`.
+    ///
+    /// # Errors
+    /// [`MemoryError::NoSuchPair`] if the column has none, or [`MemoryError::Length`] if `out` has another length.
+    pub fn image_embedding(&self, id: u64, out: &mut [f32]) -> Result<()> {
+        self.embedding(Modality::Image, id, out)
+    }
+
+    /// Writes the caption embedding of pair `id` to `out`, `[dim]`.
+    ///
+    /// # Errors
+    /// [`MemoryError::NoSuchPair`] if the column has none, or [`MemoryError::Length`] if `out` has another length.
+    pub fn text_embedding(&self, id: u64, out: &mut [f32]) -> Result<()> {
+        self.embedding(Modality::Text, id, out)
+    }
+
+    fn embedding(&self, modality: Modality, id: u64, out: &mut [f32]) -> Result<()> {
+        if out.len() != self.dim() {
+            let (expected, found) = (self.dim(), out.len());
+            return Err(MemoryError::Length { what: "output buffer", expected, found });
+        }
+        let part = self.parts.partition_point(|p| p.first_id <= id).checked_sub(1).map(|i| &self.parts[i]);
+        let part = part.filter(|part| id - part.first_id < part.rows);
+        let Some((part, embeddings)) = part.and_then(|part| Some((part, part.embeddings(modality)?))) else {
+            return Err(MemoryError::NoSuchPair { id, len: self.rows(), path: self.dir.clone() });
+        };
+        embeddings.matrix.read_row((id - part.first_id) as usize, out);
+        Ok(())
+    }
+
+    /// The parts in id order.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+}
+
+impl fmt::Debug for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Column").field("dir", &self.dir).field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
 impl Part {
     /// Id of its first row.
     pub fn first_id(&self) -> u64 {
         self.first_id
     }
 
-    /// Embeddings `[rows, dim]`.
-    pub fn matrix(&self, modality: Modality) -> &NpyMatrix {
+    /// Embeddings `[rows, dim]`; `None` if the column has none of this modality.
+    pub fn embeddings(&self, modality: Modality) -> Option<&Embeddings> {
         match modality {
-            Modality::Image => &self.images,
-            Modality::Text => &self.texts,
+            Modality::Image => self.images.as_ref(),
+            Modality::Text => Some(&self.texts),
         }
     }
+}
 
+impl Strings {
     fn metadata(&self) -> Result<&Metadata> {
         if let Some(metadata) = self.metadata.get() {
             return Ok(metadata);
@@ -215,34 +349,16 @@ impl Part {
         if let Some(metadata) = self.metadata.get() {
             return Ok(metadata);
         }
-        let metadata = Metadata::read(&self.metadata_path, self.images.rows() as u64)?;
+        let metadata = Metadata::read(&self.metadata_path, self.rows)?;
         Ok(self.metadata.get_or_init(|| metadata))
     }
 }
 
-/// A part's file.
-struct PartFile {
-    digits: String,
-    path: PathBuf,
-}
-
-/// The part files of a series sorted by name, as many as the manifest says.
-fn list_parts(dir: &Path, series: Series, expected: usize) -> Result<Vec<PartFile>> {
-    let folder = dir.join(series.name);
-    let mut files = Vec::new();
-    for entry in fs::read_dir(&folder).at("read", &folder)? {
-        let path = entry.at("read", &folder)?.path();
-        if let Some(digits) = path.file_name().and_then(|n| n.to_str()).and_then(|n| series.digits(n)) {
-            files.push(PartFile { digits: digits.to_owned(), path: path.clone() });
-        }
+/// A file that the manifest speaks of must be there.
+fn require_file(path: &Path) -> Result<()> {
+    if path.try_exists().at("open", path)? {
+        return Ok(());
     }
-    if files.len() != expected {
-        return Err(MemoryError::Damaged {
-            path: folder,
-            expected: format!("{expected} files {}_….{}", series.name, &series.extension[1..]),
-            found: files.len().to_string(),
-        });
-    }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
+    let expected = "a file of the memory, as its manifest says".to_owned();
+    Err(MemoryError::Damaged { path: path.to_owned(), expected, found: "none".to_owned() })
 }

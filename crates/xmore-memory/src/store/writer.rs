@@ -1,58 +1,63 @@
-//! Writing a memory: rows go to the part at hand, the manifest last.
+//! Writing a memory: rows go to the part at hand, the manifest last. Left at any moment, it is taken up at the last checkpoint.
 
-use std::collections::HashSet;
-use std::fs::{self, File, TryLockError};
-use std::hash::{BuildHasher, RandomState};
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::manifest::{Manifest, ModelIdentity, PartInfo};
-use super::metadata::Metadata;
-use super::npy::NpyWriter;
-use super::{ALL_SERIES, BUILDING_DIR, IMAGES, MANIFEST_FILE, MAX_DIM, METADATA, TEXTS, sync_dir};
+use super::lock::Lock;
+use super::manifest::{Manifest, ModelIdentity, SourceInfo};
+use super::npy::NpyMatrix;
+use super::open_part::{OpenPart, remove_journal};
+use super::publish::{Publication, publish, roll_forward};
+use super::reader::Memory;
+use super::staging::{Checkpoint, Cursor, Mode, Staging, foreign_entry};
+use super::texts::{DistinctCount, KnownTexts};
+use super::{
+    ALL_SERIES, BUILDING_DIR, LOOKUP, MANIFEST_FILE, MAX_DIM, PART_ROWS, SKIPPED_DIR, TEXTS, checksum, lookup,
+};
 use crate::error::{AtPath, MemoryError, Result};
 
-/// Rows of a full part.
-const PART_ROWS: u64 = 65_536;
 /// A part is closed early when its paths and captions, which are held until then, take this many bytes.
 const PART_TEXT_BYTES: usize = 64 << 20;
 /// Part numbers have four digits.
 const MAX_PARTS: usize = 10_000;
-/// Held locked while a memory is built; the system unlocks it when the process ends, however it ends.
-const LOCK_FILE: &str = "lock";
+/// Work that a power cut may cost; a killed process loses no more than that either.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
 /// Writes a memory row by row.
 ///
 /// Embeddings are written as they come and strings a part at a time, so little memory is used however many pairs
-/// there are. The memory becomes visible only with [`finish`](Self::finish); a writer dropped before that leaves
-/// an incomplete memory, which [`Memory::open`](super::Memory::open) refuses and `create` replaces.
+/// there are. The rows become visible only with [`finish`](Self::finish); a writer that ends before leaves what it has at its
+/// last [`checkpoint`](Self::checkpoint), which [`open`](Self::open) takes up.
 pub struct MemoryWriter {
     dir: PathBuf,
-    building: PathBuf,
+    staging: Staging,
     /// Keeps other processes out.
-    lock: File,
-    model: ModelIdentity,
+    _lock: Lock,
+    /// What is there already and is added to.
+    base: Option<Memory>,
+    /// The state that is kept: mode, model, closed parts, cursor.
+    state: Checkpoint,
     part_rows: u64,
-    part: Option<OpenPart>,
-    parts: Vec<PartInfo>,
-    pairs: u64,
-    skipped: u64,
+    open: Option<OpenPart>,
+    /// Text embeddings of the closed parts, for texts that come again.
+    closed_texts: Vec<NpyMatrix>,
+    known: KnownTexts,
     images: DistinctCount,
+    /// Rows written, those of the base not counted.
+    pairs: u64,
+    skipped: Option<File>,
+    checkpoint_every: Duration,
+    last_checkpoint: Instant,
     /// Row buffers, `[dim]` each.
     image_row: Vec<f16>,
     text_row: Vec<f16>,
     /// Set while a part is being changed, so that an error in between is remembered.
     failed: bool,
-}
-
-/// The part that rows go to.
-struct OpenPart {
-    images: NpyWriter,
-    texts: NpyWriter,
-    metadata: Metadata,
 }
 
 impl MemoryWriter {
@@ -62,7 +67,9 @@ impl MemoryWriter {
     /// [`MemoryError::AlreadyExists`] over a complete memory, [`MemoryError::NotEmpty`] over anything else,
     /// [`MemoryError::Busy`] if another process is building here, [`MemoryError::Dim`], [`MemoryError::Io`].
     pub fn create(dir: impl AsRef<Path>, model: ModelIdentity) -> Result<MemoryWriter> {
-        Self::start(dir.as_ref(), model, false)
+        let mut writer = Self::locked(dir.as_ref(), model, Mode::Create)?;
+        writer.start_anew()?;
+        Ok(writer)
     }
 
     /// As [`create`](Self::create), but replaces a complete memory, which stays readable until
@@ -71,66 +78,194 @@ impl MemoryWriter {
     /// # Errors
     /// As [`create`](Self::create), without [`MemoryError::AlreadyExists`].
     pub fn create_overwriting(dir: impl AsRef<Path>, model: ModelIdentity) -> Result<MemoryWriter> {
-        Self::start(dir.as_ref(), model, true)
+        let mut writer = Self::locked(dir.as_ref(), model, Mode::Overwrite)?;
+        writer.start_anew()?;
+        Ok(writer)
     }
 
-    fn start(dir: &Path, model: ModelIdentity, overwrite: bool) -> Result<MemoryWriter> {
+    /// Starts a memory, or takes up what an interrupted process with the same model and mode left: [`cursor`](Self::cursor)
+    /// says how far that came.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); [`MemoryError::OtherBuild`] if what was left is of another model or mode (with
+    /// [`Mode::Overwrite`] it is discarded); with [`Mode::Append`] those of [`Memory::open`] and
+    /// [`MemoryError::OtherModel`] if the memory is of another model.
+    pub fn open(dir: impl AsRef<Path>, model: ModelIdentity, mode: Mode) -> Result<MemoryWriter> {
+        let mut writer = Self::locked(dir.as_ref(), model, mode)?;
+        match writer.staging.checkpoint()? {
+            Some(left) if left.base == writer.state.base => {
+                let (ours, theirs) = (&writer.state, &left);
+                if (ours.mode, &ours.model) == (theirs.mode, &theirs.model) {
+                    writer.resume(left)?;
+                } else if mode == Mode::Overwrite {
+                    writer.start_anew()?;
+                } else {
+                    let root = writer.staging.root;
+                    return Err(MemoryError::OtherBuild { path: root, model: left.model.name });
+                }
+            }
+            // None, or one of a memory that has been completed since.
+            _ => writer.start_anew()?,
+        }
+        Ok(writer)
+    }
+
+    fn locked(dir: &Path, model: ModelIdentity, mode: Mode) -> Result<MemoryWriter> {
         if !(1..=MAX_DIM).contains(&model.dim) {
             return Err(MemoryError::Dim { model: model.name, found: model.dim, max: MAX_DIM });
         }
-        fs::create_dir_all(dir).at("create", dir)?;
-        let building = dir.join(BUILDING_DIR);
-        let complete = dir.join(MANIFEST_FILE).exists();
-        if complete && !overwrite {
+        let manifest_path = dir.join(MANIFEST_FILE);
+        let staging = Staging { root: dir.join(BUILDING_DIR), series: &ALL_SERIES };
+        if mode != Mode::Append {
+            fs::create_dir_all(dir).at("create", dir)?;
+            if !manifest_path.exists()
+                && !staging.root.exists()
+                && let Some(found) = foreign_entry(dir)?
+            {
+                return Err(MemoryError::NotEmpty { path: dir.to_owned(), found });
+            }
+        } else if !dir.exists() {
+            // Says what is wrong.
+            Memory::open(dir)?;
+        }
+        let lock = Lock::take(dir)?;
+        roll_forward(dir, &staging)?;
+        if mode == Mode::Create && manifest_path.exists() {
             return Err(MemoryError::AlreadyExists { path: dir.to_owned() });
         }
-        if !complete
-            && !building.exists()
-            && let Some(entry) = fs::read_dir(dir).at("read", dir)?.next()
-        {
-            let found = entry.at("read", dir)?.file_name().to_string_lossy().into_owned();
-            return Err(MemoryError::NotEmpty { path: dir.to_owned(), found });
+        let (mut base, mut base_checksum) = (None, String::new());
+        if mode == Mode::Append {
+            let memory = Memory::open(dir)?;
+            let theirs = &memory.manifest().model;
+            if (&theirs.sha256, theirs.dim) != (&model.sha256, model.dim) {
+                return Err(MemoryError::OtherModel {
+                    path: dir.to_owned(),
+                    memory: theirs.name.clone(),
+                    given: model.name,
+                });
+            }
+            base = Some(memory);
         }
-
-        fs::create_dir_all(&building).at("create", &building)?;
-        let lock_path = building.join(LOCK_FILE);
-        let lock = File::create(&lock_path).at("create", &lock_path)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(MemoryError::Busy { path: dir.to_owned() }),
-            // Some network file systems have no locks; building there is still better than not building.
-            Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(e)) => return Err(e).at("lock", &lock_path),
+        if manifest_path.exists() {
+            base_checksum = checksum::of_file(&manifest_path)?;
         }
-        for series in ALL_SERIES {
-            let path = building.join(series.name);
-            remove_dir_if_there(&path)?;
-            fs::create_dir(&path).at("create", &path)?;
-        }
-
+        let first_part = base.as_ref().map_or(0, |memory| memory.manifest().parts.len());
         let dim = model.dim;
         Ok(MemoryWriter {
             dir: dir.to_owned(),
-            building,
-            lock,
-            model,
+            staging,
+            _lock: lock,
+            base,
+            state: Checkpoint::start(mode, base_checksum, model, first_part),
             part_rows: PART_ROWS,
-            part: None,
-            parts: Vec::new(),
-            pairs: 0,
-            skipped: 0,
+            open: None,
+            closed_texts: Vec::new(),
+            known: KnownTexts::default(),
             images: DistinctCount::default(),
+            pairs: 0,
+            skipped: None,
+            checkpoint_every: CHECKPOINT_EVERY,
+            last_checkpoint: Instant::now(),
             image_row: vec![f16::ZERO; dim],
             text_row: vec![f16::ZERO; dim],
             failed: false,
         })
     }
 
+    /// Discards all that was staged and begins at the first row.
+    ///
+    /// # Errors
+    /// [`MemoryError::Io`].
+    pub fn start_anew(&mut self) -> Result<()> {
+        let state = &self.state;
+        self.state = Checkpoint::start(state.mode, state.base.clone(), state.model.clone(), state.first_part);
+        (self.open, self.skipped, self.pairs) = (None, None, 0);
+        self.closed_texts.clear();
+        self.staging.start()?;
+        self.learn_strings()?;
+        self.save()
+    }
+
+    fn resume(&mut self, left: Checkpoint) -> Result<()> {
+        let (root, dim) = (&self.staging.root, left.model.dim);
+        let number = left.first_part + left.parts.len();
+        let growing = if left.open_rows > 0 { OpenPart::growing_files(root, number) } else { Vec::new() };
+        self.staging.clean(&left, &growing)?;
+        for (i, part) in left.parts.iter().enumerate() {
+            let path = TEXTS.path(root, left.first_part + i);
+            self.closed_texts.push(NpyMatrix::open(&path, part.rows, dim)?);
+        }
+        if left.open_rows > 0 {
+            self.open = Some(OpenPart::resume(root, number, dim, left.open_rows, left.journal_bytes)?);
+        }
+        let path = self.skipped_path(left.first_part);
+        if left.skipped > 0 {
+            let mut file = File::options().write(true).open(&path).at("open", &path)?;
+            file.set_len(left.skipped_bytes).at("cut", &path)?;
+            file.seek(SeekFrom::End(0)).at("read", &path)?;
+            self.skipped = Some(file);
+        } else {
+            super::remove_file_if_there(&path)?;
+        }
+        self.pairs = left.parts.iter().map(|p| p.rows).sum::<u64>() + left.open_rows;
+        self.state = left;
+        self.learn_strings()
+    }
+
+    /// Learns the strings of all rows there are.
+    fn learn_strings(&mut self) -> Result<()> {
+        (self.known, self.images) = Default::default();
+        let mut row = 0;
+        if let Some(base) = &self.base {
+            for id in 0..base.len() {
+                self.images.add(base.image_path(id)?);
+                self.known.add(base.caption(id)?, id);
+            }
+            row = base.len();
+        }
+        for (i, part) in self.state.parts.iter().enumerate() {
+            let path = LOOKUP.path(&self.staging.root, self.state.first_part + i);
+            let strings = lookup::Lookup::open(&path, part.rows)?;
+            for r in 0..part.rows as usize {
+                self.images.add(strings.image_path(r)?);
+                self.known.add(strings.caption(r)?, row);
+                row += 1;
+            }
+        }
+        if let Some(open) = &self.open {
+            let metadata = open.metadata();
+            for (image_path, caption) in metadata.image_paths.iter().zip(metadata.captions.iter()) {
+                self.images.add(image_path);
+                self.known.add(caption, row);
+                row += 1;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes parts of `rows` rows, so that tests need not write 65,536.
-    #[cfg(test)]
-    pub(crate) fn with_part_rows(mut self, rows: u64) -> MemoryWriter {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_part_rows(mut self, rows: u64) -> MemoryWriter {
         self.part_rows = rows;
         self
+    }
+
+    /// How often [`checkpoint`](Self::checkpoint) really writes one; zero is always.
+    #[must_use]
+    pub fn with_checkpoint_every(mut self, every: Duration) -> MemoryWriter {
+        self.checkpoint_every = every;
+        self
+    }
+
+    /// Where the caller was at the last checkpoint; the default at the beginning.
+    pub fn cursor(&self) -> &Cursor {
+        &self.state.cursor
+    }
+
+    /// Whether the memory has already all that these sources give, by their digest: what a repeated command finds.
+    pub fn has_source(&self, digest: &str) -> bool {
+        self.base.as_ref().is_some_and(|base| base.manifest().sources.iter().any(|s| s.digest == digest))
     }
 
     /// Appends a pair. `image` and `text` are unit embeddings of the model's length; they are rounded to
@@ -150,53 +285,137 @@ impl MemoryWriter {
     }
 
     fn write_row(&mut self, image_path: &str, caption: &str) -> Result<()> {
-        let part = match &mut self.part {
+        let part = match &mut self.open {
             Some(part) => part,
             None => {
-                let number = self.parts.len();
+                let number = self.state.first_part + self.state.parts.len();
                 if number >= MAX_PARTS {
                     return Err(MemoryError::TooManyParts { path: self.dir.clone(), max: MAX_PARTS });
                 }
-                let npy = |series: super::Series| {
-                    let path = self.building.join(series.name).join(series.file_name(number));
-                    NpyWriter::create(path, self.model.dim)
-                };
-                let (images, texts) = (npy(IMAGES)?, npy(TEXTS)?);
-                self.part.insert(OpenPart { images, texts, metadata: Metadata::default() })
+                self.open.insert(OpenPart::create(&self.staging.root, number, self.state.model.dim)?)
             }
         };
-        part.images.push(&self.image_row)?;
-        part.texts.push(&self.text_row)?;
-        part.metadata.image_paths.push(image_path);
-        part.metadata.captions.push(caption);
+        part.push(image_path, caption, &self.image_row, &self.text_row)?;
         self.images.add(image_path);
+        self.known.add(caption, self.base_len() + self.pairs);
         self.pairs += 1;
-        let text_bytes = part.metadata.image_paths.bytes() + part.metadata.captions.bytes();
-        if part.metadata.captions.len() as u64 >= self.part_rows || text_bytes >= PART_TEXT_BYTES {
+        if let Some(part) = &self.open
+            && (part.rows() >= self.part_rows || part.text_bytes() >= PART_TEXT_BYTES)
+        {
             self.close_part()?;
         }
         Ok(())
     }
 
     fn close_part(&mut self) -> Result<()> {
-        let Some(OpenPart { images, texts, metadata }) = self.part.take() else { return Ok(()) };
-        let name = METADATA.file_name(self.parts.len());
-        let rows = metadata.captions.len() as u64;
-        images.finish()?;
-        texts.finish()?;
-        metadata.write(&self.building.join(METADATA.name).join(name))?;
-        self.parts.push(PartInfo { rows });
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let number = self.state.first_part + self.state.parts.len();
+        let info = open.close()?;
+        let texts = TEXTS.path(&self.staging.root, number);
+        self.closed_texts.push(NpyMatrix::open(&texts, info.rows, self.state.model.dim)?);
+        self.state.parts.push(info);
         Ok(())
     }
 
-    /// Records how many things of the source were skipped.
-    pub fn set_skipped(&mut self, skipped: u64) {
-        self.skipped = skipped;
+    /// The stored embedding of a caption that some row has already, `None` if none has. It is what the memory keeps, so a
+    /// caption that is encoded once gives the same bytes as one that is encoded each time.
+    ///
+    /// # Errors
+    /// [`MemoryError::Io`].
+    pub fn known_text(&mut self, caption: &str) -> Result<Option<Vec<f32>>> {
+        let Some(mut row) = self.known.row(caption) else { return Ok(None) };
+        let mut out = vec![0.0; self.state.model.dim];
+        if row < self.base_len() {
+            if let Some(base) = &self.base {
+                base.text_embedding(row, &mut out)?;
+            }
+            return Ok(Some(out));
+        }
+        row -= self.base_len();
+        for closed in &self.closed_texts {
+            if row < closed.rows() as u64 {
+                closed.read_row(row as usize, &mut out);
+                return Ok(Some(out));
+            }
+            row -= closed.rows() as u64;
+        }
+        let Some(open) = &mut self.open else { return Ok(None) };
+        open.read_text(row, &mut self.text_row)?;
+        self.text_row.convert_to_f32_slice(&mut out);
+        Ok(Some(out))
     }
 
-    /// Number of pairs pushed so far.
+    /// Counts a thing of the source that gives no pair, and lists it in the memory.
+    ///
+    /// # Errors
+    /// [`MemoryError::Io`].
+    pub fn skip(&mut self, path: &str, reason: &str) -> Result<()> {
+        self.check_usable()?;
+        self.failed = true;
+        let file_path = self.skipped_path(self.state.first_part);
+        if self.skipped.is_none() {
+            let folder = self.staging.root.join(SKIPPED_DIR);
+            fs::create_dir_all(&folder).at("create", &folder)?;
+            let mut file = File::create(&file_path).at("create", &file_path)?;
+            file.write_all(b"path,reason\n").at("write", &file_path)?;
+            self.skipped = Some(file);
+        }
+        let mut line = csv::WriterBuilder::new().from_writer(Vec::new());
+        line.write_record([path, reason]).map_err(std::io::Error::other).at("write", &file_path)?;
+        let line = line.into_inner().map_err(|e| e.into_error()).at("write", &file_path)?;
+        if let Some(file) = &mut self.skipped {
+            file.write_all(&line).at("write", &file_path)?;
+        }
+        self.state.skipped += 1;
+        self.failed = false;
+        Ok(())
+    }
+
+    /// Number of things skipped so far.
+    pub fn skipped(&self) -> u64 {
+        self.state.skipped
+    }
+
+    /// Number of pairs written so far, without those that were there before.
     pub fn pairs(&self) -> u64 {
         self.pairs
+    }
+
+    /// Tells that all up to the cursor is dealt with; every few seconds that is made durable.
+    ///
+    /// # Errors
+    /// [`MemoryError::Io`], [`MemoryError::WriterFailed`].
+    pub fn checkpoint(&mut self, cursor: Cursor) -> Result<()> {
+        self.state.cursor = cursor;
+        if self.last_checkpoint.elapsed() >= self.checkpoint_every { self.save() } else { Ok(()) }
+    }
+
+    /// As [`checkpoint`](Self::checkpoint), durable when it returns.
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Self::checkpoint).
+    pub fn checkpoint_now(&mut self, cursor: Cursor) -> Result<()> {
+        self.state.cursor = cursor;
+        self.save()
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.check_usable()?;
+        (self.state.open_rows, self.state.journal_bytes) = match &mut self.open {
+            Some(open) => (open.rows(), open.sync()?),
+            None => (0, 0),
+        };
+        if let Some(file) = &self.skipped {
+            let path = self.skipped_path(self.state.first_part);
+            file.sync_data().at("write", &path)?;
+            self.state.skipped_bytes = file.metadata().at("read", &path)?.len();
+        }
+        self.staging.save(&self.state)?;
+        for i in 0..self.state.parts.len() {
+            remove_journal(&self.staging.root, self.state.first_part + i)?;
+        }
+        self.last_checkpoint = Instant::now();
+        Ok(())
     }
 
     /// Completes the memory: closes the last part, puts the parts in place, writes the manifest last.
@@ -206,32 +425,44 @@ impl MemoryWriter {
     pub fn finish(mut self) -> Result<Manifest> {
         self.check_usable()?;
         self.close_part()?;
-        for series in ALL_SERIES {
-            sync_dir(&self.building.join(series.name))?;
+        // The journals go with this checkpoint.
+        self.save()?;
+        let replace = self.state.mode != Mode::Append;
+        if replace {
+            let folder = self.staging.root.join(SKIPPED_DIR);
+            fs::create_dir_all(&folder).at("create", &folder)?;
         }
-        let manifest = Manifest::new(self.model, self.pairs, self.images.count(), self.parts, self.skipped);
-        let staged = self.building.join(MANIFEST_FILE);
-        manifest.write(&staged)?;
-
-        // From here to the last rename the directory has no manifest, so it counts as incomplete.
-        let published = self.dir.join(MANIFEST_FILE);
-        match fs::remove_file(&published) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).at("remove", &published),
-            _ => sync_dir(&self.dir)?,
-        }
-        for series in ALL_SERIES {
-            let place = self.dir.join(series.name);
-            remove_dir_if_there(&place)?;
-            fs::rename(self.building.join(series.name), &place).at("rename to", &place)?;
-        }
-        sync_dir(&self.dir)?;
-        fs::rename(&staged, &published).at("rename to", &published)?;
-        sync_dir(&self.dir)?;
-
-        // The memory is complete; an emptied directory that cannot be removed does not change that.
-        drop(self.lock);
-        let _ = fs::remove_dir_all(&self.building);
+        let manifest = self.manifest();
+        let publication = Publication { replace, into: PathBuf::new() };
+        publish(&self.dir, &self.staging, &publication, &manifest)?;
         Ok(manifest)
+    }
+
+    /// What is there together with what was written.
+    fn manifest(&self) -> Manifest {
+        let (state, cursor) = (&self.state, &self.state.cursor);
+        let base = self.base.as_ref().map(|memory| memory.manifest().clone().updated());
+        let mut manifest = base.unwrap_or_else(|| Manifest::empty(state.model.clone()));
+        manifest.pairs += self.pairs;
+        manifest.images = self.images.count();
+        manifest.parts.extend(state.parts.iter().cloned());
+        manifest.skipped += state.skipped;
+        manifest.truncated += cursor.truncated;
+        manifest.sources.push(SourceInfo {
+            digest: cursor.digest.clone(),
+            first_part: state.first_part,
+            pairs: self.pairs,
+            skipped: state.skipped,
+        });
+        manifest
+    }
+
+    fn base_len(&self) -> u64 {
+        self.base.as_ref().map_or(0, Memory::len)
+    }
+
+    fn skipped_path(&self, first_part: usize) -> PathBuf {
+        self.staging.root.join(SKIPPED_DIR).join(format!("skipped_{first_part:04}.csv"))
     }
 
     fn check_usable(&self) -> Result<()> {
@@ -240,7 +471,7 @@ impl MemoryWriter {
 }
 
 /// Checks an embedding and rounds it into `out`, `[dim]`.
-fn to_f16(what: &'static str, row: &[f32], number: u64, out: &mut [f16]) -> Result<()> {
+pub(super) fn to_f16(what: &'static str, row: &[f32], number: u64, out: &mut [f16]) -> Result<()> {
     if row.len() != out.len() {
         return Err(MemoryError::Length { what, expected: out.len(), found: row.len() });
     }
@@ -248,30 +479,5 @@ fn to_f16(what: &'static str, row: &[f32], number: u64, out: &mut [f16]) -> Resu
     match out.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
         Some(position) => Err(MemoryError::NotFinite { what, row: number, position, value: row[position] }),
-    }
-}
-
-fn remove_dir_if_there(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(e).at("remove", path),
-        _ => Ok(()),
-    }
-}
-
-/// Counts distinct strings by their 64-bit hash: 8 bytes each, and a miscount by one has a chance below 10⁻⁵
-/// for ten million.
-#[derive(Default)]
-struct DistinctCount {
-    hasher: RandomState,
-    seen: HashSet<u64>,
-}
-
-impl DistinctCount {
-    fn add(&mut self, string: &str) {
-        self.seen.insert(self.hasher.hash_one(string));
-    }
-
-    fn count(&self) -> u64 {
-        self.seen.len() as u64
     }
 }

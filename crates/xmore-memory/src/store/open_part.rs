@@ -1,0 +1,215 @@
+//! The part that rows go to: embeddings in growing npy files, strings in a journal, everything else when it is closed.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use half::f16;
+
+use super::manifest::{Checksums, PartInfo};
+use super::metadata::Metadata;
+use super::npy::{NpyMatrix, NpyWriter};
+use super::{ALL_SERIES, IMAGES, LOOKUP, METADATA, Modality, Series, TEXTS, checksum, lookup};
+use crate::error::{AtPath, MemoryError, Result};
+use crate::search::codes;
+
+/// A part that is being written, below a staging folder.
+pub(super) struct OpenPart {
+    root: PathBuf,
+    number: usize,
+    dim: usize,
+    images: NpyWriter,
+    texts: NpyWriter,
+    journal: Journal,
+    metadata: Metadata,
+}
+
+impl OpenPart {
+    /// Starts part `number`.
+    pub fn create(root: &Path, number: usize, dim: usize) -> Result<OpenPart> {
+        Ok(OpenPart {
+            root: root.to_owned(),
+            number,
+            dim,
+            images: NpyWriter::create(IMAGES.path(root, number), dim)?,
+            texts: NpyWriter::create(TEXTS.path(root, number), dim)?,
+            journal: Journal::create(journal_path(root, number))?,
+            metadata: Metadata::default(),
+        })
+    }
+
+    /// Takes part `number` up after `rows` rows and `journal_bytes` of strings.
+    pub fn resume(root: &Path, number: usize, dim: usize, rows: u64, journal_bytes: u64) -> Result<OpenPart> {
+        let (journal, metadata) = Journal::resume(journal_path(root, number), rows, journal_bytes)?;
+        Ok(OpenPart {
+            root: root.to_owned(),
+            number,
+            dim,
+            images: NpyWriter::resume(IMAGES.path(root, number), dim, rows)?,
+            texts: NpyWriter::resume(TEXTS.path(root, number), dim, rows)?,
+            journal,
+            metadata,
+        })
+    }
+
+    /// The files of part `number` that grow.
+    pub fn growing_files(root: &Path, number: usize) -> Vec<PathBuf> {
+        let mut files = vec![journal_path(root, number)];
+        for series in [IMAGES, TEXTS] {
+            let path = series.path(root, number);
+            files.push(path.with_extension("npy.tmp"));
+            files.push(path);
+        }
+        files
+    }
+
+    /// Appends a row.
+    pub fn push(
+        &mut self,
+        image_path: &str,
+        caption: &str,
+        image_row: &[f16],
+        text_row: &[f16],
+    ) -> Result<()> {
+        self.images.push(image_row)?;
+        self.texts.push(text_row)?;
+        self.journal.push(image_path, caption)?;
+        self.metadata.image_paths.push(image_path);
+        self.metadata.captions.push(caption);
+        Ok(())
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> u64 {
+        self.images.rows()
+    }
+
+    /// Bytes of all strings, which are also held in memory until the part is closed.
+    pub fn text_bytes(&self) -> usize {
+        self.metadata.image_paths.bytes() + self.metadata.captions.bytes()
+    }
+
+    /// The strings so far.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Reads a text embedding back.
+    pub fn read_text(&mut self, row: u64, out: &mut [f16]) -> Result<()> {
+        self.texts.read_row(row, out)
+    }
+
+    /// Makes all rows durable; returns the length of the journal.
+    pub fn sync(&mut self) -> Result<u64> {
+        self.images.sync()?;
+        self.texts.sync()?;
+        self.journal.sync()
+    }
+
+    /// Writes what a whole part has, under its final names. The journal stays until [`remove_journal`](remove_journal): an
+    /// earlier checkpoint may still need it.
+    pub fn close(self) -> Result<PartInfo> {
+        let OpenPart { root, number, dim, images, texts, metadata, .. } = self;
+        let rows = images.rows();
+        images.finish()?;
+        texts.finish()?;
+        metadata.write(&METADATA.path(&root, number))?;
+        lookup::write(&LOOKUP.path(&root, number), &metadata)?;
+        for modality in [Modality::Image, Modality::Text] {
+            write_codes(&root, number, modality, rows, dim)?;
+        }
+        Ok(PartInfo { rows, sha256: checksums(&root, number, &ALL_SERIES)? })
+    }
+}
+
+/// Writes the 8-bit copy of a part's embeddings.
+pub(super) fn write_codes(
+    root: &Path,
+    number: usize,
+    modality: Modality,
+    rows: u64,
+    dim: usize,
+) -> Result<()> {
+    let matrix = NpyMatrix::open(&modality.series().path(root, number), rows, dim)?;
+    codes::write(&modality.codes().path(root, number), matrix.data(), dim)
+}
+
+/// Checksums of a part's files.
+pub(super) fn checksums(root: &Path, number: usize, series: &[Series]) -> Result<Checksums> {
+    series
+        .iter()
+        .map(|series| Ok((series.name.to_owned(), checksum::of_file(&series.path(root, number))?)))
+        .collect()
+}
+
+fn journal_path(root: &Path, number: usize) -> PathBuf {
+    root.join(METADATA.name).join(format!("strings_{number:04}.journal"))
+}
+
+/// Removes the journal of a part that a checkpoint calls closed.
+pub(super) fn remove_journal(root: &Path, number: usize) -> Result<()> {
+    super::remove_file_if_there(&journal_path(root, number))
+}
+
+/// Strings in the order of the rows: length of the path and of the caption as u32, then both.
+struct Journal {
+    file: BufWriter<File>,
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl Journal {
+    fn create(path: PathBuf) -> Result<Journal> {
+        let file = File::create(&path).at("create", &path)?;
+        Ok(Journal { file: BufWriter::new(file), path, bytes: 0 })
+    }
+
+    fn push(&mut self, image_path: &str, caption: &str) -> Result<()> {
+        let lengths = [image_path, caption].map(|s| (s.len() as u32).to_le_bytes());
+        for bytes in [&lengths[0], &lengths[1], image_path.as_bytes(), caption.as_bytes()] {
+            self.file.write_all(bytes).at("write", &self.path)?;
+            self.bytes += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<u64> {
+        self.file.flush().and_then(|()| self.file.get_ref().sync_data()).at("write", &self.path)?;
+        Ok(self.bytes)
+    }
+
+    /// Reads `rows` rows in `bytes` bytes back and goes on behind them.
+    fn resume(path: PathBuf, rows: u64, bytes: u64) -> Result<(Journal, Metadata)> {
+        let damaged = |found: &str| MemoryError::Damaged {
+            path: path.clone(),
+            expected: format!("{rows} rows"),
+            found: found.to_owned(),
+        };
+        let mut file = File::options().read(true).write(true).open(&path).at("open", &path)?;
+        let mut reader = BufReader::new(&file).take(bytes);
+        let mut metadata = Metadata::default();
+        let mut lengths = [0; 8];
+        for _ in 0..rows {
+            reader.read_exact(&mut lengths).map_err(|_| damaged("its end"))?;
+            let [path_bytes, caption_bytes] = [&lengths[..4], &lengths[4..]]
+                .map(|b| u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+            for (length, strings) in
+                [(path_bytes, &mut metadata.image_paths), (caption_bytes, &mut metadata.captions)]
+            {
+                if length > reader.limit() {
+                    return Err(damaged("a string beyond its end"));
+                }
+                let mut string = vec![0; length as usize];
+                reader.read_exact(&mut string).map_err(|_| damaged("its end"))?;
+                strings
+                    .push(std::str::from_utf8(&string).map_err(|_| damaged("a string that is not UTF-8"))?);
+            }
+        }
+        if reader.limit() != 0 {
+            return Err(damaged("more"));
+        }
+        file.set_len(bytes).at("cut", &path)?;
+        file.seek(SeekFrom::Start(bytes)).at("read", &path)?;
+        Ok((Journal { file: BufWriter::new(file), path, bytes }, metadata))
+    }
+}

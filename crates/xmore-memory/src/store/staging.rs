@@ -1,0 +1,166 @@
+//! Where new parts are until they are put in place, and the checkpoint that says how far they are good.
+//!
+//! Every file in a staging folder only grows. A checkpoint is written when what it counts is durable, so whatever ends the
+//! process, a rerun cuts the files to the last checkpoint's lengths and goes on from there.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::manifest::{ModelIdentity, PartInfo};
+use super::{Series, remove_dir_if_there, remove_file_if_there, sync_dir, write_whole};
+use crate::error::{AtPath, MemoryError, Result};
+
+/// The checkpoint in a staging folder.
+const CHECKPOINT_FILE: &str = "checkpoint.json";
+const FORMAT_VERSION: u64 = 1;
+
+/// What a writer does with a memory that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// There must be none.
+    Create,
+    /// It is replaced when the new one is complete.
+    Overwrite,
+    /// New parts are added to it.
+    Append,
+}
+
+/// How far the caller has come in its sources; kept with the checkpoint and given back on resuming.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Number of things of the sources that are dealt with.
+    pub consumed: u64,
+    /// Digest of these things, to tell whether the sources are still the same.
+    pub digest: String,
+    /// Captions that were cut so far.
+    pub truncated: u64,
+}
+
+/// State of a staging folder at some moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Checkpoint {
+    format_version: u64,
+    pub mode: Mode,
+    /// Checksum of the manifest that is added to; empty if none is.
+    pub base: String,
+    pub model: ModelIdentity,
+    /// Number of the first new part.
+    pub first_part: usize,
+    /// Parts that are closed.
+    pub parts: Vec<PartInfo>,
+    /// Rows of the part that is open.
+    pub open_rows: u64,
+    /// Length of its journal of strings.
+    pub journal_bytes: u64,
+    /// Number of things skipped.
+    pub skipped: u64,
+    /// Length of their list.
+    pub skipped_bytes: u64,
+    pub cursor: Cursor,
+}
+
+impl Checkpoint {
+    /// Nothing done yet.
+    pub fn start(mode: Mode, base: String, model: ModelIdentity, first_part: usize) -> Checkpoint {
+        Checkpoint {
+            format_version: FORMAT_VERSION,
+            mode,
+            base,
+            model,
+            first_part,
+            parts: Vec::new(),
+            open_rows: 0,
+            journal_bytes: 0,
+            skipped: 0,
+            skipped_bytes: 0,
+            cursor: Cursor::default(),
+        }
+    }
+}
+
+/// A folder inside a memory's in which parts are built.
+#[derive(Debug, Clone)]
+pub(super) struct Staging {
+    /// The folder.
+    pub root: PathBuf,
+    /// Its series.
+    pub series: &'static [Series],
+}
+
+impl Staging {
+    /// Reads the checkpoint, if there is one that can be gone on from. What an older version or a broken disk left is none.
+    pub fn checkpoint(&self) -> Result<Option<Checkpoint>> {
+        let path = self.root.join(CHECKPOINT_FILE);
+        let text = match fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.at("read", &path)?,
+        };
+        let checkpoint: Option<Checkpoint> = serde_json::from_slice(&text).ok();
+        Ok(checkpoint.filter(|c| c.format_version == FORMAT_VERSION))
+    }
+
+    /// Empties the folder and makes those of the series.
+    pub fn start(&self) -> Result<()> {
+        remove_dir_if_there(&self.root)?;
+        for series in self.series {
+            let folder = self.root.join(series.name);
+            fs::create_dir_all(&folder).at("create", &folder)?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything that came after the checkpoint but the open part's own growing files, which are cut when they are
+    /// opened.
+    pub fn clean(&self, checkpoint: &Checkpoint, growing: &[PathBuf]) -> Result<()> {
+        let mut keep: HashSet<PathBuf> = growing.iter().cloned().collect();
+        for (i, part) in checkpoint.parts.iter().enumerate() {
+            for series in self.series.iter().filter(|s| part.sha256.contains_key(s.name)) {
+                let path = series.path(&self.root, checkpoint.first_part + i);
+                if !path.exists() {
+                    let expected = "a closed part, as the checkpoint says".to_owned();
+                    return Err(MemoryError::Damaged { path, expected, found: "nothing".to_owned() });
+                }
+                keep.insert(path);
+            }
+        }
+        for series in self.series {
+            let folder = self.root.join(series.name);
+            fs::create_dir_all(&folder).at("create", &folder)?;
+            for entry in fs::read_dir(&folder).at("read", &folder)? {
+                let path = entry.at("read", &folder)?.path();
+                if !keep.contains(&path) {
+                    remove_file_if_there(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the checkpoint. What it counts must be durable.
+    pub fn save(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let path = self.checkpoint_path();
+        let text = serde_json::to_vec(checkpoint)
+            .map_err(|e| MemoryError::Manifest { path: path.clone(), reason: e.to_string() })?;
+        write_whole(&path, &text)?;
+        sync_dir(&self.root)
+    }
+
+    pub fn checkpoint_path(&self) -> PathBuf {
+        self.root.join(CHECKPOINT_FILE)
+    }
+}
+
+/// Whether something in `dir` is there that no writer of a memory put there; returns its name.
+pub(super) fn foreign_entry(dir: &Path) -> Result<Option<String>> {
+    for entry in fs::read_dir(dir).at("read", dir)? {
+        let name = entry.at("read", dir)?.file_name().to_string_lossy().into_owned();
+        if !name.starts_with(".xmore-") {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,124 @@
+//! Further columns: by another model, of all rows, resumable, and behind when the memory has grown.
+
+use super::resuming::bytes_of;
+use super::*;
+
+fn other() -> ModelIdentity {
+    ModelIdentity { name: "ViT-L/14 other".into(), sha256: "1".repeat(64), dim: 2 }
+}
+
+/// Writes rows up to `end`; the image of pair 6 cannot be read.
+fn go_on(writer: &mut ColumnWriter, end: u64) {
+    for id in writer.next_row()..end {
+        let caption = writer.memory().caption(id).unwrap().to_owned();
+        let text = writer.known_text(&caption).unwrap().unwrap_or(vec![id as f32, 1.0]);
+        let image = [1.0, id as f32];
+        writer.push((id != 6).then_some(&image), &text).unwrap();
+        writer.checkpoint().unwrap();
+    }
+}
+
+fn open(dir: &Path, images: bool) -> ColumnWriter {
+    ColumnWriter::open(dir, other(), images).unwrap().with_checkpoint_every(Default::default())
+}
+
+fn append(dir: &Path, rows: u64) {
+    let mut writer = MemoryWriter::open(dir, model(3), Mode::Append).unwrap();
+    for i in 0..rows {
+        writer.push("more.jpg", &format!("caption {i}"), &[0.0; 3], &[0.0; 3]).unwrap();
+    }
+    writer.checkpoint_now(Cursor { consumed: rows, digest: format!("{rows} more"), truncated: 0 }).unwrap();
+    writer.finish().unwrap();
+}
+
+#[test]
+fn a_column_taken_up_at_any_row_has_the_same_bytes() {
+    let undisturbed = tempfile::tempdir().unwrap();
+    small(undisturbed.path());
+    let mut writer = open(undisturbed.path(), true);
+    go_on(&mut writer, 10);
+    let manifest = writer.finish().unwrap();
+    assert_eq!((manifest.columns[0].name.as_str(), manifest.columns[0].unreadable), ("ViT-L-14-other", 1));
+    let expected = bytes_of(undisturbed.path());
+    for stop in 0..=10 {
+        let dir = tempfile::tempdir().unwrap();
+        small(dir.path());
+        let mut writer = open(dir.path(), true);
+        go_on(&mut writer, stop);
+        drop(writer);
+        let mut writer = open(dir.path(), true);
+        assert_eq!(writer.next_row(), stop);
+        go_on(&mut writer, 10);
+        writer.finish().unwrap();
+        assert_eq!(bytes_of(dir.path()), expected, "stopped at {stop}");
+    }
+
+    let memory = Memory::open(undisturbed.path()).unwrap();
+    assert_is_small(&memory);
+    let column = memory.column(&other()).unwrap();
+    assert_eq!((memory.columns().len(), column.dim(), column.rows()), (2, 2, 10));
+    let mut row = [0.0; 2];
+    column.text_embedding(9, &mut row).unwrap();
+    assert_eq!(row, [9.0, 1.0]);
+    column.image_embedding(6, &mut row).unwrap();
+    assert!(row[0].is_nan());
+    let hits = column.search(Modality::Image, &[0.0, 1.0], 20).unwrap().remove(0);
+    assert_eq!(hits.iter().map(|h| h.id).collect::<Vec<_>>(), [9, 8, 7, 5, 4, 3, 2, 1, 0], "6 is not found");
+    assert!(verify(undisturbed.path(), &mut |_, _| {}).unwrap().findings.is_empty());
+}
+
+#[test]
+fn a_column_that_is_behind_says_so_and_is_continued() {
+    let dir = tempfile::tempdir().unwrap();
+    small(dir.path());
+    let mut writer = open(dir.path(), false);
+    go_on(&mut writer, 10);
+    writer.finish().unwrap();
+    append(dir.path(), 3);
+    let memory = Memory::open(dir.path()).unwrap();
+    let column = memory.column(&other()).unwrap();
+    let message = column.search(Modality::Text, &[1.0, 0.0], 1).unwrap_err().to_string();
+    assert!(message.contains("first 10 of 13 rows") && message.contains("memory embed"), "{message}");
+    let message = column.require(Modality::Image).unwrap_err().to_string();
+    assert!(message.contains("no image embeddings by model ViT-L/14 other"), "{message}");
+    assert!(column.text_embedding(10, &mut [0.0; 2]).is_err());
+
+    let mut writer = open(dir.path(), false);
+    assert_eq!(writer.next_row(), 10);
+    go_on(&mut writer, 13);
+    let manifest = writer.finish().unwrap();
+    assert_eq!((manifest.columns.len(), manifest.columns[0].parts.len()), (1, 4));
+    let memory = Memory::open(dir.path()).unwrap();
+    memory.column(&other()).unwrap().require(Modality::Text).unwrap();
+}
+
+#[test]
+fn a_column_that_is_there_or_is_not_whole_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    small(dir.path());
+    let own = ColumnWriter::open(dir.path(), model(3), true).err().unwrap();
+    assert!(matches!(own, MemoryError::ColumnExists { .. }), "{own}");
+    let mut writer = open(dir.path(), true);
+    assert!(matches!(ColumnWriter::open(dir.path(), other(), true), Err(MemoryError::Busy { .. })));
+    assert!(writer.push(None, &[f32::NAN, 0.0]).is_err());
+    go_on(&mut writer, 9);
+    assert!(matches!(writer.finish(), Err(MemoryError::NoSuchPair { id: 9, .. })));
+    let mut writer = open(dir.path(), true);
+    go_on(&mut writer, 10);
+    assert!(matches!(writer.push(None, &[0.0; 2]), Err(MemoryError::NoSuchPair { .. })));
+    writer.finish().unwrap();
+    let again = ColumnWriter::open(dir.path(), other(), true).err().unwrap();
+    assert!(matches!(again, MemoryError::ColumnExists { .. }), "{again}");
+}
+
+#[test]
+fn overwriting_a_memory_removes_its_columns() {
+    let dir = tempfile::tempdir().unwrap();
+    small(dir.path());
+    let mut writer = open(dir.path(), true);
+    go_on(&mut writer, 10);
+    writer.finish().unwrap();
+    MemoryWriter::create_overwriting(dir.path(), model(3)).unwrap().finish().unwrap();
+    assert!(!dir.path().join(COLUMNS_DIR).exists());
+    assert_eq!(Memory::open(dir.path()).unwrap().columns().len(), 1);
+}

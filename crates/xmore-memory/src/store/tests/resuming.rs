@@ -1,0 +1,196 @@
+//! A build that is left at any moment and taken up again ends with the bytes of an undisturbed one.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// Everything below `dir` but the lock: path → bytes.
+pub(super) fn bytes_of(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    files(dir).into_iter().map(|name| (name.clone(), fs::read(dir.join(name)).unwrap())).collect()
+}
+
+/// Row `i` of an endless source in which captions come again and every seventh thing is skipped.
+fn step(writer: &mut MemoryWriter, i: u64) {
+    if i % 7 == 3 {
+        writer.skip(&format!("{i}.jpg"), "broken, \"quoted\"").unwrap();
+        return;
+    }
+    let caption = format!("caption {}", i % 5);
+    let text = match writer.known_text(&caption).unwrap() {
+        Some(text) => text,
+        None => vec![0.6, (i % 5) as f32 / 7.0, 0.8],
+    };
+    writer.push(&format!("{}.jpg", i / 2), &caption, &[1.0, i as f32, 0.0], &text).unwrap();
+}
+
+fn cursor(consumed: u64) -> Cursor {
+    Cursor { consumed, digest: format!("of {consumed}"), truncated: consumed / 4 }
+}
+
+/// Goes on to step `end`, with a checkpoint every third step.
+fn go_on(writer: &mut MemoryWriter, end: u64) {
+    for i in writer.cursor().consumed..end {
+        step(writer, i);
+        if i % 3 == 2 {
+            writer.checkpoint(cursor(i + 1)).unwrap();
+        }
+    }
+}
+
+fn open(dir: &Path, mode: Mode) -> MemoryWriter {
+    MemoryWriter::open(dir, model(3), mode)
+        .unwrap()
+        .with_part_rows(4)
+        .with_checkpoint_every(Default::default())
+}
+
+fn finish(mut writer: MemoryWriter, end: u64) -> Manifest {
+    writer.checkpoint_now(cursor(end)).unwrap();
+    writer.finish().unwrap()
+}
+
+#[test]
+fn a_build_taken_up_at_any_step_has_the_same_bytes() {
+    const END: u64 = 20;
+    let undisturbed = tempfile::tempdir().unwrap();
+    let mut writer = open(undisturbed.path(), Mode::Create);
+    go_on(&mut writer, END);
+    let manifest = finish(writer, END);
+    assert_eq!((manifest.pairs, manifest.skipped, manifest.truncated), (17, 3, 5));
+    let expected = bytes_of(undisturbed.path());
+    let texts: Vec<f32> = {
+        let memory = Memory::open(undisturbed.path()).unwrap();
+        let mut row = [0.0; 3];
+        (0..17).map(|id| memory.text_embedding(id, &mut row).map(|()| row[1]).unwrap()).collect()
+    };
+    assert_eq!(texts[0], texts[4], "row 4 is step 5, whose caption is that of step 0");
+
+    for first in 0..=END {
+        for second in [first, (first + 5).min(END)] {
+            let dir = tempfile::tempdir().unwrap();
+            for stop in [first, second] {
+                let mut writer = open(dir.path(), Mode::Create);
+                let at = writer.cursor().consumed;
+                assert!(at <= stop && stop - at < stop + 1, "{at} {stop}");
+                go_on(&mut writer, stop.max(at));
+            }
+            let mut writer = open(dir.path(), Mode::Create);
+            go_on(&mut writer, END);
+            assert_eq!(finish(writer, END), manifest);
+            assert_eq!(bytes_of(dir.path()), expected, "stopped at {first} and {second}");
+        }
+    }
+}
+
+#[test]
+fn rows_behind_the_last_checkpoint_are_forgotten_even_when_their_part_was_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open(dir.path(), Mode::Create).with_checkpoint_every(std::time::Duration::MAX);
+    (0..2).for_each(|i| step(&mut writer, i));
+    writer.checkpoint_now(cursor(2)).unwrap();
+    (2..12).for_each(|i| step(&mut writer, i));
+    drop(writer);
+    let writer = open(dir.path(), Mode::Create);
+    assert_eq!((writer.cursor(), writer.pairs(), writer.skipped()), (&cursor(2), 2, 0));
+    drop(writer);
+    // The files of later parts are gone.
+    assert!(files(dir.path()).iter().all(|f| !f.contains("0001")), "{:?}", files(dir.path()));
+}
+
+#[test]
+fn appending_adds_parts_and_leaves_those_that_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open(dir.path(), Mode::Create);
+    go_on(&mut writer, 6);
+    finish(writer, 6);
+    let before = bytes_of(dir.path());
+    let reader = Memory::open(dir.path()).unwrap();
+
+    let mut writer = open(dir.path(), Mode::Append);
+    assert!(writer.has_source("of 6") && !writer.has_source("of 7"));
+    // A caption of the memory is known, with its stored bits.
+    let mut stored = [0.0; 3];
+    reader.text_embedding(1, &mut stored).unwrap();
+    assert_eq!(writer.known_text("caption 1").unwrap().unwrap(), stored);
+    go_on(&mut writer, 9);
+    drop(writer);
+    assert_eq!(Memory::open(dir.path()).unwrap().len(), 5, "what is not finished is not seen");
+    let mut writer = open(dir.path(), Mode::Append);
+    assert_eq!(writer.cursor().consumed, 9);
+    go_on(&mut writer, 12);
+    let manifest = finish(writer, 12);
+
+    assert_eq!((manifest.pairs, manifest.skipped, manifest.sources.len()), (5 + 10, 1 + 2, 2));
+    assert_eq!(manifest.parts.iter().map(|p| p.rows).collect::<Vec<_>>(), [4, 1, 4, 4, 2]);
+    let after = bytes_of(dir.path());
+    for (name, bytes) in before.iter().filter(|(name, _)| *name != MANIFEST_FILE) {
+        assert_eq!(after.get(name), Some(bytes), "{name}");
+    }
+    assert!(after.contains_key("skipped/skipped_0002.csv"));
+    let memory = Memory::open(dir.path()).unwrap();
+    assert_eq!(memory.caption(5).unwrap(), "caption 0");
+    assert_eq!(reader.len(), 5, "one opened before sees what it saw");
+    assert_eq!(reader.caption(4).unwrap(), memory.caption(4).unwrap());
+}
+
+#[test]
+fn a_crash_while_parts_are_put_in_place_is_finished_by_the_next_writer() {
+    for mode in [Mode::Overwrite, Mode::Append] {
+        let build = |dir: &Path| {
+            let mut writer = open(dir, Mode::Create);
+            go_on(&mut writer, 6);
+            finish(writer, 6);
+        };
+        let undisturbed = tempfile::tempdir().unwrap();
+        build(undisturbed.path());
+        let mut writer = open(undisturbed.path(), mode);
+        go_on(&mut writer, 10);
+        finish(writer, 10);
+        let expected = bytes_of(undisturbed.path());
+
+        // The moves are done one by one; each number of them may be the last.
+        for moved in 0..=7 {
+            let dir = tempfile::tempdir().unwrap();
+            build(dir.path());
+            let mut writer = open(dir.path(), mode);
+            go_on(&mut writer, 10);
+            publish::stop_after(Some(moved));
+            writer.checkpoint_now(cursor(10)).unwrap();
+            let stopped = writer.finish().is_err();
+            publish::stop_after(None);
+            assert!(stopped, "{moved}");
+            // The next writer, whatever it wants, first finishes.
+            let refused = MemoryWriter::open(dir.path(), model(3), Mode::Create).err().unwrap();
+            assert!(matches!(refused, MemoryError::AlreadyExists { .. }), "{refused}");
+            assert_eq!(bytes_of(dir.path()), expected, "{mode:?} after {moved} moves");
+        }
+    }
+}
+
+#[test]
+fn what_another_build_left_is_not_taken_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open(dir.path(), Mode::Create);
+    go_on(&mut writer, 6);
+    drop(writer);
+    let other = ModelIdentity { name: "other".into(), ..model(5) };
+    let error = MemoryWriter::open(dir.path(), other.clone(), Mode::Create).err().unwrap();
+    assert!(error.to_string().contains("unfinished build with model test"), "{error}");
+    let writer = MemoryWriter::open(dir.path(), other.clone(), Mode::Overwrite).unwrap();
+    assert_eq!(writer.cursor(), &Cursor::default());
+    writer.finish().unwrap();
+    let error = MemoryWriter::open(dir.path(), model(3), Mode::Append).err().unwrap();
+    assert!(matches!(error, MemoryError::OtherModel { .. }), "{error}");
+    let error = MemoryWriter::open(dir.path().join("gone"), model(3), Mode::Append).err().unwrap();
+    assert!(error.to_string().contains("gone"), "{error}");
+}
+
+#[test]
+fn a_damaged_checkpoint_starts_the_build_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open(dir.path(), Mode::Create);
+    go_on(&mut writer, 6);
+    drop(writer);
+    fs::write(dir.path().join(BUILDING_DIR).join("checkpoint.json"), "{\"format_version\": 1").unwrap();
+    assert_eq!(open(dir.path(), Mode::Create).cursor(), &Cursor::default());
+}

@@ -1,0 +1,198 @@
+//! Checking a memory against its manifest: every byte by its checksum, rows that belong together, embeddings of unit length.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::lookup::Lookup;
+use super::manifest::{Checksums, Manifest};
+use super::metadata::Metadata;
+use super::npy::NpyMatrix;
+use super::{
+    ALL_SERIES, BUILDING_DIR, COLUMN_SERIES, COLUMNS_DIR, IMAGES, LOOKUP, MANIFEST_FILE, METADATA, Modality,
+    Series, checksum,
+};
+use crate::error::{AtPath, MemoryError, Result};
+use crate::search::codes::Codes;
+
+/// Stored unit vectors are this near to length 1: float16 rounds each value by 2⁻¹¹ of it at most.
+const NORM_TOLERANCE: f64 = 2e-3;
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The file.
+    pub path: PathBuf,
+    /// The part it belongs to.
+    pub part: usize,
+    /// The column's name; `None` for the memory's own.
+    pub column: Option<String>,
+    /// What was expected and what was found.
+    pub problem: String,
+    /// Whether it can be made again from the rest.
+    pub derived: bool,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.problem)
+    }
+}
+
+/// What [`verify`] found.
+#[derive(Debug, Default)]
+pub struct VerifyReport {
+    /// Number of pairs.
+    pub pairs: u64,
+    /// Number of files read.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files without a recorded checksum, as memories of version 1 have none.
+    pub unchecked: u64,
+    /// Rows whose embedding is not of unit length, in both modalities and all columns.
+    pub not_unit: u64,
+    /// What is wrong; empty if nothing is.
+    pub findings: Vec<Finding>,
+    /// An unfinished build is there beside the memory.
+    pub unfinished: bool,
+}
+
+/// Reads all of a memory and compares it with its manifest. `progress` gets the parts done and their number.
+///
+/// # Errors
+/// [`MemoryError::Manifest`], [`MemoryError::NotAMemory`] and the like if there is no manifest to compare with. What is wrong
+/// with the files is no error but a [`Finding`].
+pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<VerifyReport> {
+    let manifest_path = dir.join(MANIFEST_FILE);
+    if !manifest_path.exists() {
+        // Says why.
+        super::Memory::open(dir)?;
+    }
+    let manifest = Manifest::read(&manifest_path)?;
+    let mut report = VerifyReport {
+        pairs: manifest.pairs,
+        unfinished: dir.join(BUILDING_DIR).exists(),
+        ..VerifyReport::default()
+    };
+    let total = manifest.parts.len() + manifest.columns.iter().map(|c| c.parts.len()).sum::<usize>();
+    let mut done = 0;
+    for (number, part) in manifest.parts.iter().enumerate() {
+        let at = Part { dir, column: None, number, rows: part.rows, dim: manifest.model.dim };
+        at.check(&ALL_SERIES, &part.sha256, &mut report);
+        done += 1;
+        progress(done, total);
+    }
+    for column in &manifest.columns {
+        let folder = dir.join(COLUMNS_DIR).join(&column.name);
+        for (number, sha256) in column.parts.iter().enumerate() {
+            let rows = manifest.parts[number].rows;
+            let at = Part { dir: &folder, column: Some(&column.name), number, rows, dim: column.model.dim };
+            let images = |s: &&Series| column.images || !s.name.starts_with("img_");
+            let series: Vec<Series> = COLUMN_SERIES.iter().filter(images).copied().collect();
+            at.check(&series, sha256, &mut report);
+            done += 1;
+            progress(done, total);
+        }
+    }
+    Ok(report)
+}
+
+/// A part to be checked.
+struct Part<'a> {
+    dir: &'a Path,
+    column: Option<&'a str>,
+    number: usize,
+    rows: u64,
+    dim: usize,
+}
+
+impl Part<'_> {
+    fn check(&self, series: &[Series], sha256: &Checksums, report: &mut VerifyReport) {
+        for &series in series {
+            let path = series.path(self.dir, self.number);
+            let recorded = sha256.get(series.name);
+            if series.is_derived() && recorded.is_none() && !path.exists() {
+                // Memories of version 1 have none.
+                continue;
+            }
+            if let Err(problem) = self.check_file(series, &path, recorded, report) {
+                let column = self.column.map(str::to_owned);
+                let derived = series.is_derived();
+                report.findings.push(Finding { path, part: self.number, column, problem, derived });
+            }
+        }
+    }
+
+    fn check_file(
+        &self,
+        series: Series,
+        path: &Path,
+        recorded: Option<&String>,
+        report: &mut VerifyReport,
+    ) -> Result<(), String> {
+        // The path is part of the finding already.
+        let told = |error: MemoryError| match error {
+            MemoryError::Damaged { expected, found, .. } => format!("expected {expected}, found {found}"),
+            MemoryError::Io { action, source, .. } => format!("cannot {action} it: {source}"),
+            MemoryError::Parquet { source, .. } => source.to_string(),
+            other => other.to_string(),
+        };
+        report.bytes += fs::metadata(path).at("open", path).map_err(told)?.len();
+        report.files += 1;
+        match series {
+            METADATA => {
+                let metadata = Metadata::read(path, self.rows).map_err(told)?;
+                self.compare_lookup(&metadata)?;
+            }
+            LOOKUP => drop(Lookup::open(path, self.rows).map_err(told)?),
+            series if series.is_derived() => {
+                drop(Codes::open(path, self.rows as usize, self.dim).map_err(told)?)
+            }
+            series => {
+                let matrix = NpyMatrix::open(path, self.rows, self.dim).map_err(told)?;
+                report.not_unit += not_unit(&matrix, self.dim, series == IMAGES && self.column.is_some());
+            }
+        }
+        match recorded {
+            None => report.unchecked += 1,
+            Some(recorded) => {
+                let found = checksum::of_file(path).map_err(told)?;
+                if *recorded != found {
+                    return Err(format!(
+                        "its content has changed: expected SHA-256 {recorded}, found {found}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Strings must be the same in both files; a lookup file that cannot be read is a finding of its own.
+    fn compare_lookup(&self, metadata: &Metadata) -> Result<(), String> {
+        let Ok(lookup) = Lookup::open(&LOOKUP.path(self.dir, self.number), self.rows) else { return Ok(()) };
+        let same = |row: usize| {
+            lookup.image_path(row).ok() == metadata.image_paths.get(row)
+                && lookup.caption(row).ok() == metadata.captions.get(row)
+        };
+        match (0..self.rows as usize).find(|&row| !same(row)) {
+            None => Ok(()),
+            Some(row) => Err(format!("row {row} differs from the one in {}", LOOKUP.file_name(self.number))),
+        }
+    }
+}
+
+/// Number of rows that are no unit vectors. Where an image could not be read, a further column has NaNs on purpose.
+fn not_unit(matrix: &NpyMatrix, dim: usize, nan_is_fine: bool) -> u64 {
+    let odd = |row: &&[half::f16]| {
+        let norm = row.iter().map(|v| v.to_f64() * v.to_f64()).sum::<f64>().sqrt();
+        let missing = nan_is_fine && row.iter().all(|v| v.is_nan());
+        !missing && !((norm - 1.0).abs() <= NORM_TOLERANCE)
+    };
+    matrix.data().chunks_exact(dim).filter(odd).count() as u64
+}
+
+/// The modality of a series of 8-bit copies.
+pub(super) fn modality_of(series: Series) -> Option<Modality> {
+    [Modality::Image, Modality::Text].into_iter().find(|m| m.codes() == series)
+}
