@@ -13,7 +13,7 @@
 
 mod manifest;
 mod metadata;
-mod npy;
+pub(crate) mod npy;
 mod reader;
 mod writer;
 
