@@ -20,8 +20,8 @@ pub enum MemoryError {
 
     /// A path given as a source of pairs is of no kind that can be read.
     #[error(
-        "{} is not a source of image-caption pairs: expected a folder of images with .txt captions, \
-         or a .csv or .tsv table; {hint}",
+        "{} is not a source of image-caption pairs: expected a folder of images with .txt or .json captions, a .csv or \
+         .tsv table, .parquet, a webdataset .tar, COCO captions in .json, or clip-retrieval's output; {hint}",
         path.display()
     )]
     UnknownSource {
@@ -29,6 +29,60 @@ pub enum MemoryError {
         path: PathBuf,
         /// What it looks like and what to do.
         hint: String,
+    },
+
+    /// A source is not what its name or its format says.
+    #[error("{}: expected {expected}, found {found}; {hint}", path.display())]
+    WrongSource {
+        /// The path that was given.
+        path: PathBuf,
+        /// What it was taken for.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+        /// What to do.
+        hint: String,
+    },
+
+    /// The images that a captions file names are in none of the places where they might be.
+    #[error(
+        "{} names images that are not found: none of the first {looked_for} is in {}; say where they are with --image-root",
+        path.display(), places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    ImagesNotFound {
+        /// The captions file.
+        path: PathBuf,
+        /// Number of images that were looked for.
+        looked_for: usize,
+        /// Folders in which they were.
+        places: Vec<PathBuf>,
+    },
+
+    /// A pattern of paths stands for nothing, or for too much.
+    #[error("{pattern}: {reason}")]
+    Pattern {
+        /// The pattern as it was given.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// The bytes of an image cannot be read.
+    #[error("cannot read the image {image}: {reason}")]
+    Image {
+        /// Where it should be.
+        image: String,
+        /// Why not.
+        reason: String,
+    },
+
+    /// The parts of clip-retrieval's output do not fit each other.
+    #[error("{} does not align: {reason}", path.display())]
+    Misaligned {
+        /// The folder.
+        path: PathBuf,
+        /// What should be alike, and how it differs.
+        reason: String,
     },
 
     /// A table's header lacks the image column or the caption column.

@@ -4,10 +4,11 @@
 //! whatever model made them. The workflow:
 //!
 //! 1. Find out what kind of source a path is with [`Source::detect`](ingest::Source::detect): a folder of images
-//!    with captions in `.txt` files, or a `.csv` or `.tsv` table.
+//!    with captions beside them, a table, parquet, webdataset tars, COCO's captions (the list is in [`ingest`]).
 //! 2. [`Source::read`](ingest::Source::read) it into [`Pair`](ingest::Pair)s, one per distinct image with all its
 //!    captions. What gives no pair is skipped and listed.
-//! 3. Encode every image once and every caption once, with an encoder of your choice.
+//! 3. Encode every image once and every caption once, with an encoder of your choice. An
+//!    [`ImageReader`](ingest::ImageReader) reads the images' bytes, wherever they are.
 //! 4. Write the pairs with a [`MemoryWriter`](store::MemoryWriter): one row per caption, in the on-disk layout of
 //!    clip-retrieval (described in [`store`]).
 //! 5. Open the memory with [`Memory::open`]: embeddings are memory-mapped, so this is immediate at any size.
@@ -15,10 +16,10 @@
 //! 7. Look up what was found: [`Memory::caption`], [`Memory::image_path`], [`Memory::text_embedding`].
 //!
 //! ```
-//! use xmore_memory::ingest::Source;
+//! use xmore_memory::ingest::{InputFormat, Source, SourceOptions};
 //! use xmore_memory::store::{MemoryWriter, ModelIdentity};
 //! use xmore_memory::Memory;
-//! # fn encode_image(path: &std::path::Path) -> [f32; 2] {
+//! # fn encode_image(path: &str) -> [f32; 2] {
 //! #     if path.ends_with("dog.jpg") { [1.0, 0.0] } else { [0.6, 0.8] }
 //! # }
 //! # fn encode_text(text: &str) -> [f32; 2] { if text.contains("dog") { [0.8, 0.6] } else { [0.0, 1.0] } }
@@ -27,16 +28,17 @@
 //! # let folder = folder.path();
 //! std::fs::write(folder.join("pairs.csv"), "image_path,caption\ndog.jpg,a dog\ndog.jpg,a brown dog\ncat.jpg,a cat\n")?;
 //!
-//! let source = Source::detect(folder.join("pairs.csv"))?;
+//! let source = Source::detect(folder.join("pairs.csv"), InputFormat::Auto, &SourceOptions::default())?;
 //! let ingested = source.read()?;
 //! assert_eq!(ingested.pairs.len(), 2);
 //!
 //! let model = ModelIdentity { name: "ViT-B-32,openai".into(), sha256: "…".into(), dim: 2 };
 //! let mut writer = MemoryWriter::create(folder.join("memory"), model)?;
 //! for pair in &ingested.pairs {
-//!     let image = encode_image(&pair.image_path);
+//!     let path = pair.image.to_string();
+//!     let image = encode_image(&path);
 //!     for caption in &pair.captions {
-//!         writer.push(&pair.image_path.to_string_lossy(), caption, &image, &encode_text(caption))?;
+//!         writer.push(&path, caption, &image, &encode_text(caption))?;
 //!     }
 //! }
 //! writer.set_skipped(ingested.skipped.len() as u64);

@@ -1,16 +1,14 @@
-//! Pairs from a folder: every image, with the first line of the `.txt` of the same stem as its caption.
+//! Pairs from a folder: every image, with the caption in the `.txt` or `.json` of the same stem.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use walkdir::WalkDir;
 
-use super::{Ingested, Pair, Skip, SkipReason, is_image_name};
+use super::caption::{self, Lines};
+use super::{ImageRef, Ingested, Pair, Skip, SkipReason, is_image_name};
 use crate::error::{AtPath, Result};
-
-/// Most bytes read of a `.txt`: a first line longer than this is cut.
-const MAX_CAPTION_BYTES: u64 = 64 * 1024;
 
 /// Reads a folder and its sub-folders. Pairs are sorted by path, so that ids do not depend on the file system.
 pub(super) fn read(folder: &Path) -> Result<Ingested> {
@@ -35,30 +33,39 @@ pub(super) fn read(folder: &Path) -> Result<Ingested> {
     images.sort();
 
     for image_path in images {
-        match caption_of(&image_path) {
-            Ok(caption) => ingested.pairs.push(Pair { image_path, captions: vec![caption] }),
+        match captions_of(&image_path) {
+            Ok(captions) => ingested.pairs.push(Pair { image: ImageRef::File(image_path), captions }),
             Err(reason) => ingested.skipped.push(Skip { path: image_path, reason }),
         }
     }
     Ok(ingested)
 }
 
-/// The first line of the image's `.txt`, trimmed.
-fn caption_of(image_path: &Path) -> Result<String, SkipReason> {
+/// The first line of the image's `.txt`; where that gives nothing, the captions in its `.json`.
+fn captions_of(image_path: &Path) -> Result<Vec<String>, SkipReason> {
     if image_path.to_str().is_none() {
         return Err(SkipReason::PathNotUtf8);
     }
-    let text_path = image_path.with_extension("txt");
-    let mut bytes = Vec::new();
-    match File::open(&text_path).and_then(|file| file.take(MAX_CAPTION_BYTES).read_to_end(&mut bytes)) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(SkipReason::NoCaption),
-        Err(error) => return Err(SkipReason::Unreadable(format!("{}: {error}", text_path.display()))),
+    let text = beside(image_path, "txt", |file| caption::of_text(file, Lines::First));
+    let json = match &text {
+        Some(Ok(_)) => None,
+        _ => beside(image_path, "json", caption::of_json),
+    };
+    caption::choose(text, json)
+}
+
+/// What `read` gives of the file of the same stem, `None` if there is none.
+fn beside<T>(
+    image_path: &Path,
+    extension: &str,
+    read: impl FnOnce(File) -> io::Result<Result<T, SkipReason>>,
+) -> Option<Result<T, SkipReason>> {
+    let path = image_path.with_extension(extension);
+    match File::open(&path).and_then(read) {
+        Ok(captions) => Some(captions),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => Some(Err(SkipReason::Unreadable(format!("{}: {error}", path.display())))),
     }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let line = bytes.split(|&b| b == b'\n' || b == b'\r').next().unwrap_or_default();
-    let caption = String::from_utf8_lossy(line).trim().to_owned();
-    if caption.is_empty() { Err(SkipReason::EmptyCaption) } else { Ok(caption) }
 }
 
 #[cfg(test)]
@@ -72,7 +79,7 @@ mod tests {
             .iter()
             .map(|p| {
                 assert_eq!(p.captions.len(), 1);
-                let path = p.image_path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                let path = p.image.to_string().strip_prefix(&format!("{}/", root.display())).unwrap().to_owned();
                 (path, p.captions[0].clone())
             })
             .collect()
@@ -115,13 +122,46 @@ mod tests {
         );
     }
 
+    /// As img2dataset's output_format "files" leaves it.
+    #[test]
+    fn captions_come_from_img2datasets_json_where_there_is_no_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = dir.path().join("00000");
+        fs::create_dir(&shard).unwrap();
+        fs::write(dir.path().join("00000.parquet"), "PAR1").unwrap();
+        fs::write(dir.path().join("00000_stats.json"), r#"{"count": 5}"#).unwrap();
+        let json = |caption: &str| format!(r#"{{"url": "u", "caption": {caption}, "key": "k", "status": "success"}}"#);
+        for (key, text, caption) in [
+            ("000000000", Some("from the text"), "\"from the json\""),
+            ("000000001", None, "\"from the json\""),
+            ("000000002", Some(""), "\"the text is blank\""),
+            ("000000003", Some(""), "null"),
+            ("000000004", None, "null"),
+        ] {
+            fs::write(shard.join(key).with_extension("jpg"), "").unwrap();
+            fs::write(shard.join(key).with_extension("json"), json(caption)).unwrap();
+            if let Some(text) = text {
+                fs::write(shard.join(key).with_extension("txt"), text).unwrap();
+            }
+        }
+        let ingested = read(dir.path()).unwrap();
+        let expected = [
+            ("00000/000000000.jpg", "from the text"),
+            ("00000/000000001.jpg", "from the json"),
+            ("00000/000000002.jpg", "the text is blank"),
+        ];
+        assert_eq!(pairs(&ingested, dir.path()), expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+        let reasons: Vec<_> = ingested.skipped.iter().map(|s| s.reason.clone()).collect();
+        assert_eq!(reasons, [SkipReason::EmptyCaption, SkipReason::NoCaption]);
+    }
+
     #[test]
     fn a_huge_text_is_read_only_at_its_beginning() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.jpg"), "").unwrap();
         fs::write(dir.path().join("a.txt"), "x".repeat(1 << 20)).unwrap();
         let ingested = read(dir.path()).unwrap();
-        assert_eq!(ingested.pairs[0].captions[0].len() as u64, MAX_CAPTION_BYTES);
+        assert_eq!(ingested.pairs[0].captions[0].len(), caption::MAX_CAPTION_BYTES);
     }
 
     #[test]

@@ -1,20 +1,52 @@
 //! Sources of image–caption pairs: what kind a path is, and what is read from it.
 //!
+//! [`expand`] turns arguments into paths, [`Source::detect`] finds each one's kind, [`Source::read`] lists its pairs as light
+//! references, and an [`ImageReader`] reads the images' bytes. [`EmbeddingsFolder`] has embeddings instead of images.
+//!
+//! | source | made by | images | captions |
+//! |---|---|---|---|
+//! | folder | anyone; img2dataset's "files" | `.jpg`, `.jpeg`, `.png`, `.webp` below it | `.txt` (first line) or `.json` beside the image |
+//! | `.csv`, `.tsv` | anyone; open_clip, Flickr8k | column `image_path`, `filepath`, `image` or `file_name` | `caption`, `title` or `text` |
+//! | `.parquet` | Hugging Face, img2dataset | as a table's; or bytes in `image`, `jpg`, `png`, `webp` | as a table's; also lists |
+//! | `.tar` | img2dataset, webdataset | `KEY.jpg` … | `KEY.txt`, else `KEY.json` |
+//! | `.json` | COCO | `images` | `annotations` |
+//! | `img_emb`, `metadata` | clip-retrieval, LAION | none: embeddings | in the metadata |
+//!
 //! A new kind of source is a new module with a `read(&Path) -> Result<Ingested>` and a new [`Source`] variant.
 
+mod caption;
+mod coco;
+mod columns;
+mod embeddings;
+mod expand;
 mod folder;
+mod group;
+mod image_reader;
+mod image_ref;
+mod json;
+mod parquet;
+mod source;
 mod table;
+mod tar_members;
+mod webdataset;
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{AtPath, MemoryError, Result};
+pub use embeddings::{Batches, EmbeddingsBatch, EmbeddingsFolder, EmbeddingsPart, SkippedRows};
+pub use expand::expand;
+pub use image_reader::{ImageReader, MAX_IMAGE_BYTES};
+pub use image_ref::{ImageRef, Span};
+pub use source::{InputFormat, Source, SourceOptions};
 
 /// One distinct image with all its captions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
-    /// Path of the image. It is not opened while ingesting, so it may turn out not to exist.
-    pub image_path: PathBuf,
+    /// Where the image is. It is not opened while ingesting, so it may turn out not to exist.
+    pub image: ImageRef,
     /// Its captions in the order of the source; never empty, and no caption is blank.
     pub captions: Vec<String>,
 }
@@ -31,7 +63,7 @@ pub struct Ingested {
 /// One thing of a source that gives no pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skip {
-    /// The image (of a folder) or the table that holds the bad row.
+    /// The image (`TAR#NAME` in a tar) or the file that holds the bad row.
     pub path: PathBuf,
     /// Why it was skipped.
     pub reason: SkipReason,
@@ -47,7 +79,7 @@ impl fmt::Display for Skip {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SkipReason {
-    /// The image has no `.txt` of the same stem beside it.
+    /// The image has neither a `.txt` of the same name beside it nor a `.json` with a caption.
     NoCaption,
     /// The caption is blank (for a `.txt`: its first line is).
     EmptyCaption,
@@ -62,102 +94,59 @@ pub enum SkipReason {
         /// What is wrong with it.
         what: String,
     },
+    /// A row of a parquet file gives no pair.
+    ParquetRow {
+        /// Row of the file, counted from 0.
+        row: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// An element of COCO's lists gives no pair.
+    Element {
+        /// Which, and what is wrong with it.
+        what: String,
+    },
+    /// A caption in a tar has no image of the same key.
+    NoImage,
+    /// A second image in a tar under one key.
+    SecondImage,
+    /// The file is damaged or cut off from some point on; what came before was read.
+    Damaged(String),
+    /// Images that lie beside the tars of a folder taken for a webdataset.
+    LooseImages {
+        /// How many.
+        count: u64,
+    },
 }
 
 impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SkipReason::NoCaption => f.write_str("no .txt file of the same name beside it"),
+            SkipReason::NoCaption => f.write_str("no caption: neither a .txt of the same name nor a .json with a caption"),
             SkipReason::EmptyCaption => f.write_str("its caption is empty"),
             SkipReason::PathNotUtf8 => f.write_str("its path is not UTF-8"),
             SkipReason::Unreadable(message) => write!(f, "cannot be read: {message}"),
             SkipReason::Row { line, what } => write!(f, "line {line}: {what}"),
+            SkipReason::ParquetRow { row, what } => write!(f, "row {row}: {what}"),
+            SkipReason::Element { what } | SkipReason::Damaged(what) => f.write_str(what),
+            SkipReason::NoImage => f.write_str("no image of the same name"),
+            SkipReason::SecondImage => f.write_str("a second image of the same name; the first is taken"),
+            SkipReason::LooseImages { count } => write!(
+                f,
+                "{count} loose image{} left out: a folder of tars is taken for a webdataset; \
+                 say --input-format files to read its loose images instead",
+                if *count == 1 { "" } else { "s" }
+            ),
         }
     }
 }
 
-/// A source of pairs, by kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Source {
-    /// A folder of images, each with its caption in a `.txt` of the same stem.
-    Folder(PathBuf),
-    /// A comma- or tab-separated table with an image column and a caption column.
-    Table(PathBuf),
-}
-
-impl Source {
-    /// Finds out what kind of source `path` is: a directory is a folder, `.csv` and `.tsv` are tables.
-    ///
-    /// # Errors
-    /// [`MemoryError::Io`] if there is nothing at `path`, [`MemoryError::UnknownSource`] if it is of another kind.
-    pub fn detect(path: impl AsRef<Path>) -> Result<Source> {
-        let path = path.as_ref();
-        let metadata = std::fs::metadata(path).at("open", path)?;
-        if metadata.is_dir() {
-            return Ok(Source::Folder(path.to_owned()));
-        }
-        let extension = extension(path);
-        let hint = match extension.as_str() {
-            "csv" | "tsv" => return Ok(Source::Table(path.to_owned())),
-            "parquet" | "tar" => format!("a .{extension} cannot be read yet: write its pairs to a .csv"),
-            "txt" => "rename the file to .csv or .tsv if it is a table".to_owned(),
-            "jpg" | "jpeg" | "png" | "webp" => "give the folder that holds the image".to_owned(),
-            "" => "the file has no extension".to_owned(),
-            other => format!("a .{other} file cannot be read"),
-        };
-        Err(MemoryError::UnknownSource { path: path.to_owned(), hint })
-    }
-
-    /// Reads all pairs of the source. Bad rows and images without a caption are skipped and listed.
-    ///
-    /// # Errors
-    /// Only what makes the source as a whole unusable: it cannot be opened, or a table lacks a column.
-    pub fn read(&self) -> Result<Ingested> {
-        match self {
-            Source::Folder(path) => folder::read(path),
-            Source::Table(path) => table::read(path),
-        }
-    }
-}
-
-/// Extension in lower case, empty when there is none.
 /// Whether a file's name is that of an image: .jpg, .jpeg, .png or .webp, in any case.
 pub fn is_image_name(path: &Path) -> bool {
     matches!(extension(path).as_str(), "jpg" | "jpeg" | "png" | "webp")
 }
 
+/// Extension in lower case, empty when there is none.
 fn extension(path: &Path) -> String {
     path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_source_is_known_by_its_path() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Source::detect(dir.path()).unwrap(), Source::Folder(dir.path().to_owned()));
-        for name in ["pairs.csv", "pairs.TSV"] {
-            let path = dir.path().join(name);
-            std::fs::write(&path, "image_path,caption\n").unwrap();
-            assert_eq!(Source::detect(&path).unwrap(), Source::Table(path));
-        }
-    }
-
-    #[test]
-    fn other_things_are_refused_with_a_hint() {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, hint) in
-            [("a.parquet", ".csv"), ("a.jpg", "folder"), ("a", "no extension"), ("a.zip", ".zip")]
-        {
-            let path = dir.path().join(name);
-            std::fs::write(&path, "").unwrap();
-            let message = Source::detect(&path).unwrap_err().to_string();
-            assert!(message.contains(hint) && message.contains(name), "{message}");
-        }
-        let message = Source::detect(dir.path().join("absent.csv")).unwrap_err().to_string();
-        assert!(message.contains("absent.csv"), "{message}");
-    }
 }

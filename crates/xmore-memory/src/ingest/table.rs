@@ -1,32 +1,33 @@
 //! Pairs from a `.csv` or `.tsv` table; rows that name one image are grouped, so that it is encoded once.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use csv::{ByteRecord, ReaderBuilder, Trim};
 
-use super::{Ingested, Pair, Skip, SkipReason, extension};
+use super::caption::MAX_CAPTION_BYTES;
+use super::group::Grouping;
+use super::{Ingested, Skip, SkipReason, extension};
 use crate::error::{AtPath, MemoryError, Result};
 
 /// Names of the image column, most specific first: ours and clip-retrieval's, open_clip's, Flickr8k's, Hugging Face's.
-const IMAGE_COLUMNS: &[&str] = &["image_path", "filepath", "image", "file_name"];
+pub(super) const IMAGE_COLUMNS: &[&str] = &["image_path", "filepath", "image", "file_name"];
 /// Names of the caption column: ours, open_clip's, Hugging Face's.
-const CAPTION_COLUMNS: &[&str] = &["caption", "title", "text"];
+pub(super) const CAPTION_COLUMNS: &[&str] = &["caption", "title", "text"];
 
 /// Longest field taken for a path or a caption. A longer one nearly always comes from a quote that is never closed.
-const MAX_FIELD_BYTES: usize = 64 * 1024;
+const MAX_FIELD_BYTES: usize = MAX_CAPTION_BYTES;
 
-/// Reads a table. Relative image paths are relative to the table's folder.
-pub(super) fn read(path: &Path) -> Result<Ingested> {
+/// Reads a table. Relative image paths are relative to `image_root`, else to the table's folder.
+pub(super) fn read(path: &Path, image_root: Option<&Path>) -> Result<Ingested> {
     let delimiter = if extension(path) == "tsv" { b'\t' } else { b',' };
     let file = File::open(path).at("open", path)?;
-    read_from(file, path, delimiter)
+    read_from(file, path, image_root, delimiter)
 }
 
-/// Reads a table from `input`; `path` is its name for messages and its folder for relative paths.
-fn read_from(input: impl Read, path: &Path, delimiter: u8) -> Result<Ingested> {
+/// Reads a table from `input`; `path` is its name for messages.
+fn read_from(input: impl Read, path: &Path, image_root: Option<&Path>, delimiter: u8) -> Result<Ingested> {
     let mut reader =
         ReaderBuilder::new().delimiter(delimiter).flexible(true).trim(Trim::All).from_reader(input);
     let header: Vec<String> = reader
@@ -38,27 +39,20 @@ fn read_from(input: impl Read, path: &Path, delimiter: u8) -> Result<Ingested> {
     let image_column = find(&header, "image", IMAGE_COLUMNS, path)?;
     let caption_column = find(&header, "caption", CAPTION_COLUMNS, path)?;
 
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let mut ingested = Ingested::default();
-    let mut index_of: HashMap<PathBuf, usize> = HashMap::new();
+    let folder = image_root.or(path.parent()).unwrap_or(Path::new(""));
+    let mut grouping = Grouping::default();
+    let mut skipped = Vec::new();
     let mut record = ByteRecord::new();
     while reader.read_byte_record(&mut record).map_err(|e| csv_error(e, path))? {
         let line = record.position().map_or(0, |p| p.line());
         match row(&record, header.len(), image_column, caption_column) {
-            Ok((image, caption)) => {
-                let image_path = folder.join(image);
-                let index = *index_of.entry(image_path).or_insert_with_key(|image_path| {
-                    ingested.pairs.push(Pair { image_path: image_path.clone(), captions: Vec::new() });
-                    ingested.pairs.len() - 1
-                });
-                ingested.pairs[index].captions.push(caption);
-            }
+            Ok((image, caption)) => grouping.add(folder.join(image), [caption]),
             Err(what) => {
-                ingested.skipped.push(Skip { path: path.to_owned(), reason: SkipReason::Row { line, what } })
+                skipped.push(Skip { path: path.to_owned(), reason: SkipReason::Row { line, what } })
             }
         }
     }
-    Ok(ingested)
+    Ok(Ingested { pairs: grouping.pairs, skipped })
 }
 
 /// Image path and caption of one row, or what is wrong with it.
@@ -103,6 +97,7 @@ fn find(
                 [only] if only.contains('\t') => "; it looks tab-separated: rename it to .tsv",
                 [only] if only.contains(';') => "; it looks separated by semicolons: use commas or tabs",
                 [only] if only.contains(',') => "; it looks comma-separated: rename it to .csv",
+                _ if wanted == "image" => &no_images_hint(header),
                 _ => "",
             };
             MemoryError::MissingColumn {
@@ -116,6 +111,18 @@ fn find(
     )
 }
 
+/// What to do about a table that names images by their urls only; empty if it does not.
+pub(super) fn no_images_hint(columns: &[String]) -> String {
+    let has = |name: &str| columns.iter().any(|column| column.eq_ignore_ascii_case(name));
+    if !has("url") {
+        String::new()
+    } else if has("key") && has("status") {
+        "; it is img2dataset's record of a shard: give the folder or the tars that lie beside it".to_owned()
+    } else {
+        "; images are not downloaded: fetch them with img2dataset and give its output".to_owned()
+    }
+}
+
 /// With byte records and flexible rows the csv reader can only fail on I/O.
 fn csv_error(error: csv::Error, path: &Path) -> MemoryError {
     MemoryError::Io { action: "read", path: path.to_owned(), source: error.into() }
@@ -123,15 +130,16 @@ fn csv_error(error: csv::Error, path: &Path) -> MemoryError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{ImageRef, Pair};
     use super::*;
     use proptest::prelude::*;
 
     fn parse(text: &[u8], delimiter: u8) -> Result<Ingested> {
-        read_from(text, Path::new("/data/pairs.csv"), delimiter)
+        read_from(text, Path::new("/data/pairs.csv"), None, delimiter)
     }
 
     fn pair(path: &str, captions: &[&str]) -> Pair {
-        Pair { image_path: path.into(), captions: captions.iter().map(|&c| c.to_owned()).collect() }
+        Pair { image: ImageRef::File(path.into()), captions: captions.iter().map(|&c| c.to_owned()).collect() }
     }
 
     #[test]
@@ -156,6 +164,21 @@ mod tests {
             let ingested = parse(format!("{header}\nx.png\ta thing\n").as_bytes(), b'\t').unwrap();
             assert_eq!(ingested.pairs, [pair("/data/x.png", &["a thing"])], "{header}");
         }
+    }
+
+    #[test]
+    fn relative_paths_are_relative_to_the_image_root() {
+        let text = b"image_path,caption\na.jpg,one\n/b.jpg,two\n";
+        let ingested = read_from(&text[..], Path::new("/data/pairs.csv"), Some(Path::new("/root")), b',').unwrap();
+        assert_eq!(ingested.pairs, [pair("/root/a.jpg", &["one"]), pair("/b.jpg", &["two"])]);
+    }
+
+    #[test]
+    fn a_table_of_urls_is_refused_with_the_way_out() {
+        let message = parse(b"url,caption\nhttp://x/a.jpg,a\n", b',').unwrap_err().to_string();
+        assert!(message.contains("fetch them with img2dataset"), "{message}");
+        let message = parse(b"url,caption,key,status\nu,a,0,success\n", b',').unwrap_err().to_string();
+        assert!(message.contains("record of a shard"), "{message}");
     }
 
     #[test]
@@ -221,7 +244,7 @@ mod tests {
             let expected: Vec<Pair> = first_seen
                 .iter()
                 .map(|image| Pair {
-                    image_path: format!("/data/{image}.jpg").into(),
+                    image: ImageRef::File(format!("/data/{image}.jpg").into()),
                     captions: rows.iter().filter(|r| r.0 == *image).map(|r| r.1.trim().to_owned()).collect(),
                 })
                 .collect();

@@ -24,7 +24,7 @@ const MAGIC: &[u8; 6] = b"\x93NUMPY";
 const WRITTEN_HEADER_BYTES: usize = 128;
 
 /// Longest header dictionary that is read, numpy's own limit.
-const MAX_DICT_BYTES: usize = 10_000;
+pub(crate) const MAX_DICT_BYTES: usize = 10_000;
 
 /// A float16 matrix that is being written, under a temporary name until it is finished. It can be left at any row and
 /// taken up again.
@@ -248,17 +248,19 @@ impl NpyMatrix {
 
 /// What an npy header says.
 #[derive(Debug, PartialEq, Eq)]
-struct Header {
+pub(crate) struct Header {
     /// Element type, such as `<f2`.
-    descr: String,
-    fortran_order: bool,
-    shape: Vec<u64>,
+    pub descr: String,
+    /// Whether columns rather than rows lie together.
+    pub fortran_order: bool,
+    /// Sizes of the dimensions.
+    pub shape: Vec<u64>,
     /// Bytes before the data.
-    bytes: usize,
+    pub bytes: usize,
 }
 
 /// Parses the header at the beginning of `bytes`, or says what is wrong with it.
-fn parse_header(bytes: &[u8]) -> Result<Header, String> {
+pub(crate) fn parse_header(bytes: &[u8]) -> Result<Header, String> {
     let truncated = || format!("a file that ends in the header, after {} bytes", bytes.len());
     if !bytes.starts_with(MAGIC) {
         return Err("a file that does not begin as npy does".to_owned());

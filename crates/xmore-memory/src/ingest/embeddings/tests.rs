@@ -1,0 +1,1 @@
+//! Folders of embeddings: aligned, misaligned, damaged.

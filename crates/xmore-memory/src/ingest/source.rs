@@ -1,0 +1,315 @@
+//! Sources of pairs by kind, and how a path's kind is found out.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use walkdir::WalkDir;
+
+use super::embeddings::EmbeddingsFolder;
+use super::{Ingested, coco, extension, folder, is_image_name, parquet, table, tar_members, webdataset};
+use crate::error::{AtPath, MemoryError, Result};
+use crate::store::IMAGES;
+
+/// What a path is to be read as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InputFormat {
+    /// What it looks like.
+    #[default]
+    Auto,
+    /// A folder of images with captions beside them.
+    Files,
+    /// A `.csv` or `.tsv` table.
+    Table,
+    /// `.parquet` files.
+    Parquet,
+    /// Tars, as img2dataset writes them.
+    Webdataset,
+    /// COCO's captions, a `.json`.
+    Coco,
+    /// Embeddings, as clip-retrieval writes them.
+    Embeddings,
+}
+
+impl InputFormat {
+    /// All formats by the names that a command line takes.
+    pub const NAMES: [(&str, InputFormat); 7] = [
+        ("auto", InputFormat::Auto),
+        ("files", InputFormat::Files),
+        ("table", InputFormat::Table),
+        ("parquet", InputFormat::Parquet),
+        ("webdataset", InputFormat::Webdataset),
+        ("coco", InputFormat::Coco),
+        ("embeddings", InputFormat::Embeddings),
+    ];
+}
+
+impl fmt::Display for InputFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = InputFormat::NAMES.iter().find(|(_, format)| format == self);
+        f.write_str(name.map_or("", |(name, _)| name))
+    }
+}
+
+impl FromStr for InputFormat {
+    type Err = String;
+
+    /// Reads one of [`InputFormat::NAMES`].
+    fn from_str(text: &str) -> Result<InputFormat, String> {
+        let found = InputFormat::NAMES.iter().find(|(name, _)| *name == text);
+        found.map(|(_, format)| *format).ok_or_else(|| {
+            format!("expected one of {}", InputFormat::NAMES.map(|(name, _)| name).join(", "))
+        })
+    }
+}
+
+/// What [`Source::detect`] should know beyond the path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceOptions {
+    /// Folder that the relative image paths of a table, of parquet files and of COCO are relative to; by default that of the file.
+    pub image_root: Option<PathBuf>,
+}
+
+/// A source of pairs, by kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// A folder of images, each with its caption in a `.txt` or `.json` of the same stem.
+    Folder(PathBuf),
+    /// A comma- or tab-separated table with an image column and a caption column.
+    Table {
+        /// The table.
+        path: PathBuf,
+        /// See [`SourceOptions::image_root`].
+        image_root: Option<PathBuf>,
+    },
+    /// Parquet files with captions, and images or their paths.
+    Parquet {
+        /// The files in order.
+        files: Vec<PathBuf>,
+        /// See [`SourceOptions::image_root`].
+        image_root: Option<PathBuf>,
+    },
+    /// Tars, as img2dataset writes them.
+    WebDataset {
+        /// The tars in order.
+        tars: Vec<PathBuf>,
+        /// The folder that was given, if it was one: its loose images are counted.
+        folder: Option<PathBuf>,
+    },
+    /// COCO's captions.
+    Coco {
+        /// The `.json`.
+        path: PathBuf,
+        /// See [`SourceOptions::image_root`].
+        image_root: Option<PathBuf>,
+    },
+    /// Embeddings, as clip-retrieval writes them. They have rows, not pairs of images: [`EmbeddingsFolder::batches`].
+    Embeddings(EmbeddingsFolder),
+}
+
+impl Source {
+    /// Finds out what kind of source `path` is, by its name and its first bytes, or takes it as `format` says.
+    ///
+    /// A folder with `img_emb` in it is clip-retrieval's; one with tars that hold images is a webdataset; one with an image
+    /// anywhere below is a folder of images, else a folder of parquet files if there are some.
+    ///
+    /// # Errors
+    /// [`MemoryError::Io`] if there is nothing at `path`, [`MemoryError::UnknownSource`] or [`MemoryError::WrongSource`] if it
+    /// is of another kind, and those of [`EmbeddingsFolder::open`].
+    pub fn detect(path: impl AsRef<Path>, format: InputFormat, options: &SourceOptions) -> Result<Source> {
+        let path = path.as_ref();
+        if std::fs::metadata(path).at("open", path)?.is_dir() {
+            return of_folder(path, format, options);
+        }
+        let (path_buf, image_root) = (path.to_owned(), options.image_root.clone());
+        let format = match format {
+            InputFormat::Auto => guess(path)?,
+            format => format,
+        };
+        let (expected, extensions, magic): (_, &[&str], _) = match format {
+            InputFormat::Table => ("a .csv or .tsv table", &["csv", "tsv"], Magic::Other),
+            InputFormat::Parquet => ("parquet", &["parquet"], Magic::Parquet),
+            InputFormat::Webdataset => ("a webdataset tar", &["tar"], Magic::Tar),
+            InputFormat::Coco => ("COCO captions in .json", &["json"], Magic::Other),
+            InputFormat::Files => return Err(wrong(path, "a folder of images", "a file", "give the folder that holds it")),
+            InputFormat::Embeddings => {
+                let hint = "give the folder that holds img_emb and metadata";
+                return Err(wrong(path, "a folder of clip-retrieval's embeddings", "a file", hint));
+            }
+            InputFormat::Auto => unreachable!("guessed above"),
+        };
+        let found = Magic::of(path)?;
+        if found != magic {
+            return Err(wrong(path, expected, found.name(), found.way_out()));
+        }
+        // References to tars and parquet files are told from plain paths by the extension.
+        if !extensions.contains(&extension(path).as_str()) {
+            return Err(wrong(path, expected, "another extension", &format!("rename it to .{}", extensions[0])));
+        }
+        Ok(match format {
+            InputFormat::Table => Source::Table { path: path_buf, image_root },
+            InputFormat::Coco => Source::Coco { path: path_buf, image_root },
+            InputFormat::Webdataset => Source::WebDataset { tars: vec![path_buf], folder: None },
+            _ => Source::Parquet { files: vec![path_buf], image_root },
+        })
+    }
+
+    /// Reads all pairs of the source, as light references: no image is opened. Bad rows and images without a caption are skipped
+    /// and listed; where a file is damaged, what comes before is kept.
+    ///
+    /// # Errors
+    /// Only what makes the source as a whole unusable: it cannot be opened, lacks a column, holds no images; and
+    /// [`Source::Embeddings`], which has none.
+    pub fn read(&self) -> Result<Ingested> {
+        match self {
+            Source::Folder(path) => folder::read(path),
+            Source::Table { path, image_root } => table::read(path, image_root.as_deref()),
+            Source::Parquet { files, image_root } => parquet::read(files, image_root.as_deref()),
+            Source::WebDataset { tars, folder } => webdataset::read(tars, folder.as_deref()),
+            Source::Coco { path, image_root } => coco::read(path, image_root.as_deref()),
+            Source::Embeddings(folder) => {
+                let hint = "its embeddings are taken as they are, without an encoder";
+                Err(wrong(folder.path(), "images with captions", "embeddings", hint))
+            }
+        }
+    }
+}
+
+fn of_folder(path: &Path, format: InputFormat, options: &SourceOptions) -> Result<Source> {
+    let image_root = options.image_root.clone();
+    let folder = Some(path.to_owned());
+    match format {
+        InputFormat::Auto => {}
+        InputFormat::Files => return Ok(Source::Folder(path.to_owned())),
+        InputFormat::Embeddings => return EmbeddingsFolder::open(path).map(Source::Embeddings),
+        InputFormat::Webdataset => {
+            let tars = files_below(path, "tar", usize::MAX);
+            return match tars.is_empty() {
+                true => Err(wrong(path, "a folder of webdataset tars", "no .tar in it", "check the path")),
+                false => Ok(Source::WebDataset { tars, folder }),
+            };
+        }
+        InputFormat::Parquet => {
+            let files = files_below(path, "parquet", usize::MAX);
+            return match files.is_empty() {
+                true => Err(wrong(path, "a folder of parquet files", "no .parquet in it", "check the path")),
+                false => Ok(Source::Parquet { files, image_root }),
+            };
+        }
+        InputFormat::Table => return Err(wrong(path, "a .csv or .tsv table", "a folder", "give the file")),
+        InputFormat::Coco => return Err(wrong(path, "COCO captions in .json", "a folder", "give the file")),
+    }
+    if path.join(IMAGES.name).is_dir() {
+        return EmbeddingsFolder::open(path).map(Source::Embeddings);
+    }
+    let tars = files_below(path, "tar", 1);
+    if tars.iter().any(|tar| webdataset::holds_images(tar)) {
+        return Ok(Source::WebDataset { tars, folder });
+    }
+    let is_image = |file: &walkdir::DirEntry| file.file_type().is_file() && is_image_name(file.path());
+    if WalkDir::new(path).follow_links(true).into_iter().filter_map(Result::ok).any(|file| is_image(&file)) {
+        return Ok(Source::Folder(path.to_owned()));
+    }
+    let tars = files_below(path, "tar", usize::MAX);
+    let files = files_below(path, "parquet", usize::MAX);
+    if tars.iter().any(|tar| webdataset::holds_images(tar)) {
+        Ok(Source::WebDataset { tars, folder })
+    } else if !files.is_empty() {
+        Ok(Source::Parquet { files, image_root })
+    } else {
+        Ok(Source::Folder(path.to_owned()))
+    }
+}
+
+/// Files of an extension in a folder, down to a depth, sorted by path.
+fn files_below(folder: &Path, wanted: &str, depth: usize) -> Vec<PathBuf> {
+    let files = WalkDir::new(folder).max_depth(depth).follow_links(true).into_iter().filter_map(Result::ok);
+    let mut paths: Vec<PathBuf> = files
+        .filter(|file| file.file_type().is_file() && extension(file.path()) == wanted)
+        .map(walkdir::DirEntry::into_path)
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// The format that a file's extension promises.
+fn guess(path: &Path) -> Result<InputFormat> {
+    let extension = extension(path);
+    let hint = match extension.as_str() {
+        "csv" | "tsv" => return Ok(InputFormat::Table),
+        "parquet" => return Ok(InputFormat::Parquet),
+        "tar" => return Ok(InputFormat::Webdataset),
+        "json" => return Ok(InputFormat::Coco),
+        other => match (Magic::of(path)?, other) {
+            (magic @ (Magic::Tar | Magic::Parquet | Magic::Gzip), _) => {
+                format!("it is {}: {}", magic.name(), magic.way_out())
+            }
+            (_, "txt") => "rename the file to .csv or .tsv if it is a table".to_owned(),
+            (_, "jpg" | "jpeg" | "png" | "webp") => "give the folder that holds the image".to_owned(),
+            (_, "npy") => "give the folder that holds img_emb and metadata".to_owned(),
+            (_, "jsonl") => "write its pairs to a .csv".to_owned(),
+            (_, "") => "the file has no extension".to_owned(),
+            (_, other) => format!("a .{other} file cannot be read"),
+        },
+    };
+    Err(MemoryError::UnknownSource { path: path.to_owned(), hint })
+}
+
+/// What a file's first bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Magic {
+    Parquet,
+    Tar,
+    Gzip,
+    Zip,
+    Empty,
+    Other,
+}
+
+impl Magic {
+    fn of(path: &Path) -> Result<Magic> {
+        let mut head = Vec::new();
+        File::open(path).and_then(|file| file.take(512).read_to_end(&mut head)).at("read", path)?;
+        Ok(match &head[..] {
+            [] => Magic::Empty,
+            head if head.starts_with(b"PAR1") => Magic::Parquet,
+            head if head.starts_with(b"\x1f\x8b") => Magic::Gzip,
+            head if head.starts_with(b"PK\x03\x04") => Magic::Zip,
+            head if tar_members::is_tar(head) => Magic::Tar,
+            _ => Magic::Other,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Magic::Parquet => "a parquet file",
+            Magic::Tar => "a tar",
+            Magic::Gzip => "a gzip file",
+            Magic::Zip => "a zip file",
+            Magic::Empty => "an empty file",
+            Magic::Other => "something else, or a damaged file",
+        }
+    }
+
+    fn way_out(self) -> &'static str {
+        match self {
+            Magic::Parquet => "rename it to .parquet",
+            Magic::Tar => "rename it to .tar",
+            Magic::Gzip => "unpack it first, with gunzip",
+            Magic::Zip => "unpack it and give the folder",
+            Magic::Empty => "fetch or write it again",
+            Magic::Other => "check the path and the format",
+        }
+    }
+}
+
+fn wrong(path: &Path, expected: &'static str, found: &str, hint: &str) -> MemoryError {
+    MemoryError::WrongSource { path: path.to_owned(), expected, found: found.to_owned(), hint: hint.to_owned() }
+}
+
+#[cfg(test)]
+mod tests;

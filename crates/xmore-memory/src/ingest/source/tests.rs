@@ -1,0 +1,112 @@
+//! What a path is taken for, and what is said of what it cannot be.
+
+use super::*;
+
+fn detect(path: &Path, format: InputFormat) -> Result<Source> {
+    Source::detect(path, format, &SourceOptions::default())
+}
+
+fn refused(path: &Path, format: InputFormat) -> String {
+    let message = detect(path, format).unwrap_err().to_string();
+    assert!(message.contains(path.file_name().unwrap().to_str().unwrap()), "{message}");
+    message
+}
+
+fn write_tar(path: &Path, members: &[&str]) {
+    let mut builder = tar::Builder::new(File::create(path).unwrap());
+    for name in members {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(1);
+        builder.append_data(&mut header, name, &b"x"[..]).unwrap();
+    }
+    builder.finish().unwrap();
+}
+
+#[test]
+fn a_file_is_known_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SourceOptions { image_root: Some("/root".into()) };
+    let image_root = options.image_root.clone();
+    for name in ["pairs.csv", "pairs.TSV", "captions.json"] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, "image_path,caption\n").unwrap();
+        let expected = match name {
+            "captions.json" => Source::Coco { path: path.clone(), image_root: image_root.clone() },
+            _ => Source::Table { path: path.clone(), image_root: image_root.clone() },
+        };
+        assert_eq!(Source::detect(&path, InputFormat::Auto, &options).unwrap(), expected);
+    }
+    let parquet = dir.path().join("a.parquet");
+    std::fs::write(&parquet, "PAR1").unwrap();
+    let source = Source::detect(&parquet, InputFormat::Auto, &options).unwrap();
+    assert_eq!(source, Source::Parquet { files: vec![parquet], image_root });
+    let tar = dir.path().join("a.tar");
+    write_tar(&tar, &["a.jpg"]);
+    assert_eq!(detect(&tar, InputFormat::Auto).unwrap(), Source::WebDataset { tars: vec![tar], folder: None });
+}
+
+#[test]
+fn other_files_are_refused_with_a_hint() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes, hint) in [
+        ("a.jpg", &b""[..], "give the folder"),
+        ("a", b"", "no extension"),
+        ("a.zip", b"", "a .zip file"),
+        ("a.npy", b"", "img_emb"),
+        ("a.tar", b"PAR1", "expected a webdataset tar, found a parquet file; rename it to .parquet"),
+        ("b.tar", b"", "found an empty file"),
+        ("a.tar.gz", b"\x1f\x8b\x08", "gunzip"),
+        ("a.tgz", b"\x1f\x8b\x08", "gunzip"),
+        ("c.tar", b"\x1f\x8b\x08", "gunzip"),
+        ("a.parquet", b"hello", "something else"),
+        ("a.csv", b"PAR1", "rename it to .parquet"),
+        ("b.csv", b"PK\x03\x04", "a zip file"),
+        ("a.pq", b"PAR1", "rename it to .parquet"),
+    ] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let message = refused(&path, InputFormat::Auto);
+        assert!(message.contains(hint), "{message}");
+    }
+    let tar = dir.path().join("shard");
+    write_tar(&tar, &["a.jpg"]);
+    assert!(refused(&tar, InputFormat::Auto).contains("rename it to .tar"));
+    assert!(refused(&tar, InputFormat::Webdataset).contains("rename it to .tar"));
+    assert!(refused(&dir.path().join("a.jpg"), InputFormat::Files).contains("give the folder"));
+    refused(&dir.path().join("absent.csv"), InputFormat::Auto);
+}
+
+#[test]
+fn a_folder_is_known_by_what_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    let auto = || detect(folder, InputFormat::Auto).unwrap();
+    assert_eq!(auto(), Source::Folder(folder.to_owned()));
+
+    std::fs::create_dir(folder.join("data")).unwrap();
+    let parquet = folder.join("data/train.parquet");
+    std::fs::write(&parquet, "PAR1").unwrap();
+    assert_eq!(auto(), Source::Parquet { files: vec![parquet], image_root: None });
+
+    // Tars without images are not a webdataset, and one image makes a folder of images.
+    write_tar(&folder.join("1.tar"), &["a.npy", "a.txt"]);
+    assert!(matches!(auto(), Source::Parquet { .. }));
+    std::fs::write(folder.join("data/a.jpg"), "").unwrap();
+    assert_eq!(auto(), Source::Folder(folder.to_owned()));
+
+    write_tar(&folder.join("0.tar"), &["a.npy", "a.jpg", "a.txt"]);
+    let tars = vec![folder.join("0.tar"), folder.join("1.tar")];
+    assert_eq!(auto(), Source::WebDataset { tars, folder: Some(folder.to_owned()) });
+    assert_eq!(detect(folder, InputFormat::Files).unwrap(), Source::Folder(folder.to_owned()));
+    let skipped = auto().read().unwrap().skipped;
+    let said = skipped.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(said.contains("1 loose image") && said.contains("--input-format files"), "{said}");
+}
+
+#[test]
+fn formats_are_named_as_they_are_read() {
+    for (name, format) in InputFormat::NAMES {
+        assert_eq!((name.parse(), format.to_string().as_str()), (Ok(format), name));
+    }
+    assert!("tars".parse::<InputFormat>().unwrap_err().contains("webdataset"));
+}

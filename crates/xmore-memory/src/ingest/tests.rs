@@ -1,0 +1,1 @@
+//! Sources against files of independent writers, and images read back from them.
