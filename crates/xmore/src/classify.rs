@@ -2,14 +2,13 @@
 
 use rayon::prelude::*;
 use xmore_clip::{Embeddings, Model};
-use xmore_memory::Memory;
 
 use crate::ensemble::{Belief, Method, image_weight, mix};
 use crate::error::{Result, XmoreError};
 use crate::labels::{Labels, Template};
 use crate::math::{dot, softmax};
 use crate::models::NamedModel;
-use crate::retrieve::{RetrievalOptions, RetrievedCaption, retrieve};
+use crate::retrieve::{Queries, Retrieval, RetrievedCaption};
 
 /// How a [`Classifier`] is set up.
 #[derive(Clone, Debug)]
@@ -18,28 +17,21 @@ pub struct ClassifierOptions {
     pub templates: Vec<Template>,
     /// Whether [`Method::Templates`] will be asked for: it costs 80 prompts a label unless several templates are given.
     pub with_templates_method: bool,
-    /// Retrieval.
-    pub retrieval: RetrievalOptions,
 }
 
 impl Default for ClassifierOptions {
     fn default() -> Self {
-        Self {
-            templates: vec![Template::default()],
-            with_templates_method: false,
-            retrieval: Default::default(),
-        }
+        Self { templates: vec![Template::default()], with_templates_method: false }
     }
 }
 
-/// Labels, a model's scale and, if there is one, a memory: all that classifying an embedded image needs.
+/// Labels, a model's scale and, if there are any, pairs to retrieve from: all that classifying an embedded image needs.
 pub struct Classifier<'a> {
     labels: Labels,
     label_embeddings: Embeddings,
     template_embeddings: Option<Embeddings>,
     logit_scale: f64,
-    memory: Option<&'a Memory>,
-    retrieval: RetrievalOptions,
+    retrieval: Option<Retrieval<'a>>,
 }
 
 /// What is known of one query image: each modality's belief and the captions behind it.
@@ -49,29 +41,27 @@ pub struct Evidence {
     pub image: Belief,
     /// p_img with averaged templates, where [`ClassifierOptions::with_templates_method`] asked for it.
     pub templates: Option<Belief>,
-    /// p_cap; `None` without a memory or if nothing was retrieved.
+    /// p_cap; `None` without pairs or if nothing was retrieved.
     pub captions: Option<Belief>,
     /// The captions, best first.
     pub retrieved: Vec<RetrievedCaption>,
     /// Label that each caption votes for, in the captions' order.
     pub votes: Vec<usize>,
+    /// What the engine has to say, such as why it gave fewer pairs than asked for.
+    pub note: Option<String>,
 }
 
 impl<'a> Classifier<'a> {
-    /// Embeds the labels and checks that memory, model and options fit.
+    /// Embeds the labels. `retrieval` has pairs and options; its classifying model must be `model`.
     ///
     /// # Errors
-    /// [`XmoreError::ModelMismatch`], [`XmoreError::EmptyMemory`], those of [`RetrievalOptions::check`], and those of the text tower.
+    /// Those of the text tower.
     pub fn new(
         model: &NamedModel,
         labels: Labels,
-        memory: Option<&'a Memory>,
+        retrieval: Option<Retrieval<'a>>,
         options: &ClassifierOptions,
     ) -> Result<Self> {
-        if let Some(memory) = memory {
-            options.retrieval.check()?;
-            model.check_memory(memory)?;
-        }
         let label_embeddings = labels.embed(model, &options.templates)?;
         let template_embeddings = match (options.with_templates_method, options.templates.len()) {
             (false, _) => None,
@@ -84,31 +74,19 @@ impl<'a> Classifier<'a> {
             label_embeddings,
             template_embeddings,
             logit_scale: f64::from(model.logit_scale()),
-            memory,
-            retrieval: options.retrieval,
+            retrieval,
         })
     }
 
-    /// The same labels and prompts, embedded already, with another memory or retrieval.
-    ///
-    /// # Errors
-    /// Those of [`RetrievalOptions::check`] and [`NamedModel::check_memory`]; `model` must be the one of [`Classifier::new`].
-    pub fn with_memory<'b>(
-        &self,
-        model: &NamedModel,
-        memory: &'b Memory,
-        retrieval: RetrievalOptions,
-    ) -> Result<Classifier<'b>> {
-        retrieval.check()?;
-        model.check_memory(memory)?;
-        Ok(Classifier {
+    /// The same labels and prompts, embedded already, with other pairs or options, or with none.
+    pub fn with_retrieval<'b>(&self, retrieval: Option<Retrieval<'b>>) -> Classifier<'b> {
+        Classifier {
             labels: self.labels.clone(),
             label_embeddings: self.label_embeddings.clone(),
             template_embeddings: self.template_embeddings.clone(),
             logit_scale: self.logit_scale,
-            memory: Some(memory),
             retrieval,
-        })
+        }
     }
 
     /// The labels.
@@ -116,16 +94,16 @@ impl<'a> Classifier<'a> {
         &self.labels
     }
 
-    /// Gathers the evidence on each query image, `[queries, dim]` unit rows. A query's evidence does not depend on the others'.
+    /// Gathers the evidence on each query image. A query's evidence does not depend on the others'.
     ///
     /// # Errors
-    /// Those of reading the memory.
-    pub fn evidence(&self, queries: &Embeddings) -> Result<Vec<Evidence>> {
-        let retrieved = match self.memory {
-            Some(memory) => retrieve(memory, queries, self.retrieval)?,
-            None => vec![Default::default(); queries.len()],
+    /// Those of [`Retrieval::retrieve`].
+    pub fn evidence(&self, queries: &Queries) -> Result<Vec<Evidence>> {
+        let retrieved = match &self.retrieval {
+            Some(retrieval) => retrieval.retrieve(queries)?,
+            None => vec![Default::default(); queries.classify.len()],
         };
-        let rows: Vec<&[f32]> = queries.rows().collect();
+        let rows: Vec<&[f32]> = queries.classify.rows().collect();
         let evidence = rows.into_par_iter().zip(retrieved).map(|(query, retrieved)| {
             let each: Vec<Belief> = retrieved
                 .embeddings
@@ -138,6 +116,7 @@ impl<'a> Classifier<'a> {
                 captions: mean(&each),
                 votes: each.iter().map(Belief::argmax).collect(),
                 retrieved: retrieved.captions,
+                note: retrieved.note,
             }
         });
         Ok(evidence.collect())

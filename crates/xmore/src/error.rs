@@ -73,19 +73,51 @@ pub enum XmoreError {
         /// The memory.
         dir: PathBuf,
     },
-    /// The memory was written with another model: its vectors mean nothing to this one.
+    /// Embeddings that were given as a model's are not.
     #[error(
-        "the memory {} was built with model {memory_model}, but the model in use is {model}; \
-         use --model {memory_model}, or build the memory again with this model",
+        "{} does not hold embeddings of model {model}: {reason}; name the model that made them with --model",
+        path.display()
+    )]
+    NotThisModel {
+        /// The folder of embeddings.
+        path: PathBuf,
+        /// The model that was given.
+        model: String,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// A build cannot go on, since its sources are not what they were.
+    #[error(
+        "the sources of {} have changed since its build was interrupted: its first {done} images and skipped things are others now; \
+         restore them, or begin anew with --overwrite",
         dir.display()
     )]
-    ModelMismatch {
+    SourcesChanged {
         /// The memory.
         dir: PathBuf,
-        /// Name and hash of the model that wrote the memory.
+        /// Number of things done.
+        done: u64,
+    },
+    /// The memory has embeddings by other models only: their vectors mean nothing to this one.
+    #[error(
+        "the memory {location} was built with model {memory_model}, but the model in use is {model}; \
+         name that one with --model, or add this one's embeddings with `{command}`"
+    )]
+    ModelMismatch {
+        /// The memory's folder or URL.
+        location: String,
+        /// Names and hashes of the models whose embeddings it has.
         memory_model: String,
         /// Name and hash of the model in use.
         model: String,
+        /// The command that adds embeddings.
+        command: &'static str,
+    },
+    /// An engine was asked for a part of its pairs.
+    #[error("{location} is an engine: filters by caption or row work on a local memory only")]
+    EngineFilter {
+        /// Its URL.
+        location: String,
     },
     /// A method that needs captions, without a memory.
     #[error("method {method} needs a memory: give --memory DIR, or use --method zero-shot")]

@@ -11,6 +11,7 @@
 //! The evidence on an image is the same to the bit alone and in any batch.
 
 mod build;
+mod captions;
 mod classify;
 mod encode;
 mod ensemble;
@@ -22,7 +23,10 @@ mod math;
 pub mod models;
 mod retrieve;
 
-pub use build::{BuildProgress, BuildReport, Skipped, build_memory};
+pub use build::{
+    BuildOptions, BuildProgress, BuildReport, ColumnProgress, ColumnReport, Skipped, build_memory, embed_column,
+};
+pub use captions::CaptionStore;
 pub use classify::{Classifier, ClassifierOptions, Evidence};
 pub use encode::{EncodedImages, encode_files, encode_texts};
 pub use ensemble::{Belief, Method, argmax, image_weight, mix};
@@ -31,4 +35,6 @@ pub use eval::{Accuracy, Dataset, EvalReport, evaluate};
 pub use labels::{DEFAULT_TEMPLATE, Labels, Template};
 pub use math::{confidence, entropy, softmax};
 pub use models::{LITE, ModelName, NamedModel};
-pub use retrieve::{RetrievalOptions, Retrieved, RetrievedCaption, retrieve};
+pub use retrieve::{
+    Pairs, Queries, Retrieval, RetrievalModels, RetrievalOptions, Retrieved, RetrievedCaption,
+};

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use xmore_clip::{LoadOptions, Model, Precision};
 use xmore_memory::Memory;
-use xmore_memory::store::ModelIdentity;
+use xmore_memory::retriever::Retriever;
+use xmore_memory::store::{Column, ModelIdentity};
 
 use crate::error::{Result, XmoreError};
 use crate::fetch::{Progress, cache, lite};
@@ -95,27 +96,50 @@ impl NamedModel {
         }
     }
 
-    /// Checks that a memory holds pairs, and vectors of this very model.
+    /// Whether an identity is this model's.
+    pub fn is(&self, identity: &ModelIdentity) -> bool {
+        let ours = self.identity();
+        (&ours.sha256, ours.dim) == (&identity.sha256, identity.dim)
+    }
+
+    /// The memory's embeddings by this very model.
     ///
     /// # Errors
     /// [`XmoreError::EmptyMemory`] or [`XmoreError::ModelMismatch`].
-    pub fn check_memory(&self, memory: &Memory) -> Result<()> {
+    pub fn column_of<'a>(&self, memory: &'a Memory) -> Result<&'a Column> {
         if memory.is_empty() {
             return Err(XmoreError::EmptyMemory { dir: memory.dir().to_owned() });
         }
-        let (theirs, ours) = (&memory.manifest().model, self.identity());
-        if theirs.sha256 == ours.sha256 && theirs.dim == ours.dim {
-            return Ok(());
+        memory.column(&self.identity()).ok_or_else(|| {
+            let models: Vec<&ModelIdentity> = memory.columns().iter().map(Column::model).collect();
+            self.mismatch(memory.dir().display().to_string(), &models, "xmore memory embed")
+        })
+    }
+
+    /// Checks that an engine's embeddings are this model's, as far as it tells.
+    ///
+    /// # Errors
+    /// [`XmoreError::ModelMismatch`].
+    pub fn check_engine(&self, engine: &dyn Retriever) -> Result<()> {
+        match engine.identity() {
+            Some(theirs) if !self.is(theirs) => {
+                Err(self.mismatch(engine.location().into_owned(), &[theirs], "xmore memory upload"))
+            }
+            _ => Ok(()),
         }
+    }
+
+    fn mismatch(&self, location: String, theirs: &[&ModelIdentity], command: &'static str) -> XmoreError {
         let describe = |model: &ModelIdentity| {
             let hash: String = model.sha256.chars().take(12).collect();
             format!("{} ({hash})", model.name)
         };
-        Err(XmoreError::ModelMismatch {
-            dir: memory.dir().to_owned(),
-            memory_model: describe(theirs),
-            model: describe(&ours),
-        })
+        XmoreError::ModelMismatch {
+            location,
+            memory_model: theirs.iter().map(|model| describe(model)).collect::<Vec<_>>().join(", "),
+            model: describe(&self.identity()),
+            command,
+        }
     }
 }
 

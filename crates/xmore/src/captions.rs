@@ -1,0 +1,207 @@
+//! Embeddings of captions that an engine gives without them: encoded once, kept for the next query and the next run.
+//!
+//! A file for each model, `captions/FINGERPRINT.bin` in xmore's cache folder: a header, then records of one size: the first 16
+//! bytes of the caption's SHA-256, the unit embedding as float16, and 4 bytes of the SHA-256 of these two. Records are only
+//! appended. What a crash or another writer has torn fails its checksum and is encoded again.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use sha2::{Digest, Sha256};
+
+use crate::encode::encode_texts;
+use crate::error::Result;
+use crate::fetch::cache;
+use crate::models::NamedModel;
+
+const MAGIC: &[u8; 8] = b"XMORECP1";
+const KEY_BYTES: usize = 16;
+const SUM_BYTES: usize = 4;
+/// A file grows to this size; captions beyond are kept for this run only.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+/// Embeddings held in memory for each model; when there are more, they are forgotten together.
+const MAX_HELD: usize = 200_000;
+
+type Key = [u8; KEY_BYTES];
+
+/// Unit embeddings by caption.
+pub(crate) type Encoded<'a> = HashMap<&'a str, Arc<[f32]>>;
+
+/// Keeps caption embeddings for each model that asks.
+#[derive(Default)]
+pub struct CaptionStore {
+    /// Folder of the files; `None` keeps nothing beyond this run.
+    dir: Option<PathBuf>,
+    models: Mutex<HashMap<String, HashMap<Key, Arc<[f32]>>>>,
+}
+
+impl CaptionStore {
+    /// One that ends with this process.
+    pub fn in_memory() -> Self {
+        Self::default()
+    }
+
+    /// One with files in `captions/` of xmore's cache folder.
+    ///
+    /// # Errors
+    /// That no cache folder can be told.
+    pub fn on_disk() -> Result<Self> {
+        Ok(Self { dir: Some(cache::home()?.join("captions")), models: Mutex::default() })
+    }
+
+    /// Embeddings of the captions by a model, encoding those that are not known. They are rounded to float16 as a memory's are, so
+    /// that a kept one and a new one are the same.
+    ///
+    /// # Errors
+    /// Those of the text tower. A file that cannot be read or written costs time, not the answer.
+    pub(crate) fn embeddings<'a>(&self, model: &NamedModel, captions: &[&'a str]) -> Result<Encoded<'a>> {
+        let fingerprint = model.identity().sha256;
+        let path = self.dir.as_ref().map(|dir| dir.join(format!("{fingerprint}.bin")));
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = models.entry(fingerprint).or_insert_with(|| {
+            path.as_deref().and_then(|path| read(path, model.dim()).ok()).unwrap_or_default()
+        });
+        let distinct: HashSet<&str> = captions.iter().copied().collect();
+        let mut unknown: Vec<&str> = distinct.iter().copied().filter(|c| !known.contains_key(&key(c))).collect();
+        // The order in which they are kept should not be a hasher's.
+        unknown.sort_unstable();
+        if !unknown.is_empty() {
+            let encoded = encode_texts(model, &unknown, &mut |_| {})?.embeddings;
+            let rows: Vec<(Key, Vec<f16>)> = unknown
+                .iter()
+                .zip(encoded.rows())
+                .map(|(caption, row)| (key(caption), row.iter().map(|&v| f16::from_f32(v)).collect()))
+                .collect();
+            if let Some(path) = &path {
+                // The answer does not depend on it.
+                let _ = append(path, model.dim(), &rows);
+            }
+            if known.len() + rows.len() > MAX_HELD {
+                known.retain(|key, _| distinct.iter().any(|caption| self::key(caption) == *key));
+            }
+            known.extend(rows.into_iter().map(|(key, row)| (key, widen(&row))));
+        }
+        Ok(distinct.into_iter().map(|caption| (caption, known[&key(caption)].clone())).collect())
+    }
+}
+
+fn key(caption: &str) -> Key {
+    let mut key = [0; KEY_BYTES];
+    key.copy_from_slice(&Sha256::digest(caption.as_bytes())[..KEY_BYTES]);
+    key
+}
+
+fn widen(row: &[f16]) -> Arc<[f32]> {
+    row.to_f32_vec().into()
+}
+
+fn header(dim: usize) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[..8].copy_from_slice(MAGIC);
+    header[8..].copy_from_slice(&(dim as u64).to_le_bytes());
+    header
+}
+
+fn record_bytes(dim: usize) -> usize {
+    KEY_BYTES + dim * 2 + SUM_BYTES
+}
+
+fn sum(record: &[u8]) -> [u8; SUM_BYTES] {
+    let digest = Sha256::digest(record);
+    [digest[0], digest[1], digest[2], digest[3]]
+}
+
+/// All good records of a file.
+fn read(path: &Path, dim: usize) -> std::io::Result<HashMap<Key, Arc<[f32]>>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES + record_bytes(dim) as u64).read_to_end(&mut bytes)?;
+    let mut known = HashMap::new();
+    let Some(records) = bytes.strip_prefix(&header(dim)) else { return Ok(known) };
+    for record in records.chunks_exact(record_bytes(dim)) {
+        let (content, check) = record.split_at(record.len() - SUM_BYTES);
+        if sum(content) != *check {
+            continue;
+        }
+        let (key_bytes, values) = content.split_at(KEY_BYTES);
+        let mut key = [0; KEY_BYTES];
+        key.copy_from_slice(key_bytes);
+        let row: Vec<f16> = values.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]])).collect();
+        known.insert(key, widen(&row));
+    }
+    Ok(known)
+}
+
+/// Appends records in one write under a lock; a file that is not whole records long is brought to that length first, so that
+/// later records lie where they are looked for.
+fn append(path: &Path, dim: usize, rows: &[(Key, Vec<f16>)]) -> std::io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let mut file = File::options().create(true).append(true).read(true).open(path)?;
+    file.lock()?;
+    let length = file.metadata()?.len();
+    let mut bytes = Vec::with_capacity(rows.len() * record_bytes(dim));
+    let start = header(dim);
+    if length == 0 {
+        bytes.extend_from_slice(&start);
+    } else {
+        let mut found = [0; 16];
+        file.read_exact(&mut found)?;
+        if found != start {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
+        let torn = (length - start.len() as u64) % record_bytes(dim) as u64;
+        file.set_len(length - torn)?;
+    }
+    for (key, row) in rows {
+        let from = bytes.len();
+        bytes.extend_from_slice(key);
+        row.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+        let check = sum(&bytes[from..]);
+        bytes.extend_from_slice(&check);
+    }
+    if length + bytes.len() as u64 > MAX_FILE_BYTES {
+        return Ok(());
+    }
+    file.write_all(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(from: u8, to: u8) -> Vec<(Key, Vec<f16>)> {
+        (from..to).map(|i| (key(&i.to_string()), vec![f16::from_f32(f32::from(i)), f16::ONE])).collect()
+    }
+
+    #[test]
+    fn what_is_appended_is_read_back_and_torn_records_are_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("captions/model.bin");
+        append(&path, 2, &rows(0, 3)).unwrap();
+        append(&path, 2, &rows(3, 5)).unwrap();
+        let whole = fs::read(&path).unwrap();
+        let known = read(&path, 2).unwrap();
+        assert_eq!(known.len(), 5);
+        assert_eq!(*known[&key("4")], [4.0, 1.0]);
+        assert!(read(&path, 3).unwrap().is_empty(), "another length is another model's");
+
+        fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+        assert_eq!(read(&path, 2).unwrap().len(), 4);
+        append(&path, 2, &rows(4, 7)).unwrap();
+        assert_eq!(read(&path, 2).unwrap().len(), 7);
+
+        let mut flipped = whole;
+        flipped[16 + 20] ^= 1;
+        fs::write(&path, flipped).unwrap();
+        assert_eq!(read(&path, 2).unwrap().len(), 4);
+        fs::write(&path, b"something else entirely").unwrap();
+        assert!(append(&path, 2, &rows(0, 1)).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"something else entirely");
+    }
+}
