@@ -4,6 +4,7 @@
 //! memory/
 //!   img_emb/img_emb_0000.npy          float16 [rows, dim], C order: image embeddings
 //!   text_emb/text_emb_0000.npy        float16 [rows, dim], C order: caption embeddings
+//!   img_codes/img_codes_0000.bin      8-bit codes of the image embeddings; text_codes the same of the captions'
 //!   metadata/metadata_0000.parquet    columns image_path, caption
 //!   xmore_memory.json                 manifest, written last
 //! ```
@@ -51,8 +52,12 @@ pub(crate) const IMAGES: Series = Series { name: "img_emb", extension: ".npy" };
 pub(crate) const TEXTS: Series = Series { name: "text_emb", extension: ".npy" };
 /// Image paths and captions.
 pub(crate) const METADATA: Series = Series { name: "metadata", extension: ".parquet" };
+/// Codes of the image embeddings, see [`crate::search::codes`].
+pub(crate) const IMAGE_CODES: Series = Series { name: "img_codes", extension: ".bin" };
+/// Codes of the text embeddings.
+pub(crate) const TEXT_CODES: Series = Series { name: "text_codes", extension: ".bin" };
 /// All of them.
-pub(crate) const ALL_SERIES: [Series; 3] = [IMAGES, TEXTS, METADATA];
+pub(crate) const ALL_SERIES: [Series; 5] = [IMAGES, TEXTS, METADATA, IMAGE_CODES, TEXT_CODES];
 
 impl Series {
     /// File name of part `number`, in four digits so that names sort as numbers do.

@@ -8,8 +8,9 @@ use std::sync::{Mutex, OnceLock};
 use super::manifest::Manifest;
 use super::metadata::Metadata;
 use super::npy::NpyMatrix;
-use super::{BUILDING_DIR, IMAGES, MANIFEST_FILE, METADATA, Series, TEXTS};
+use super::{BUILDING_DIR, IMAGE_CODES, IMAGES, MANIFEST_FILE, METADATA, Series, TEXT_CODES, TEXTS};
 use crate::error::{AtPath, MemoryError, Result};
+use crate::search::codes::Codes;
 
 /// Which of a pair's two embeddings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub(crate) struct Part {
     first_id: u64,
     images: NpyMatrix,
     texts: NpyMatrix,
+    image_codes: Option<Codes>,
+    text_codes: Option<Codes>,
     metadata_path: PathBuf,
     metadata: OnceLock<Metadata>,
     /// Held while the metadata is read, so that it is read once.
@@ -84,6 +87,8 @@ impl Memory {
                 first_id,
                 images: NpyMatrix::open(&image.path, info.rows, manifest.model.dim)?,
                 texts: NpyMatrix::open(&text.path, info.rows, manifest.model.dim)?,
+                image_codes: open_codes(dir, IMAGE_CODES, &image.digits, info.rows, manifest.model.dim)?,
+                text_codes: open_codes(dir, TEXT_CODES, &image.digits, info.rows, manifest.model.dim)?,
                 metadata_path: meta.path.clone(),
                 metadata: OnceLock::new(),
                 loading: Mutex::new(()),
@@ -206,6 +211,14 @@ impl Part {
         }
     }
 
+    /// Codes of the embeddings, if there are any.
+    pub fn codes(&self, modality: Modality) -> Option<&Codes> {
+        match modality {
+            Modality::Image => self.image_codes.as_ref(),
+            Modality::Text => self.text_codes.as_ref(),
+        }
+    }
+
     fn metadata(&self) -> Result<&Metadata> {
         if let Some(metadata) = self.metadata.get() {
             return Ok(metadata);
@@ -218,6 +231,16 @@ impl Part {
         let metadata = Metadata::read(&self.metadata_path, self.images.rows() as u64)?;
         Ok(self.metadata.get_or_init(|| metadata))
     }
+}
+
+/// A part's codes; a memory is whole without them, and searched exactly all the same.
+fn open_codes(dir: &Path, series: Series, digits: &str, rows: u64, dim: usize) -> Result<Option<Codes>> {
+    let path = dir.join(series.name).join(format!("{}_{digits}{}", series.name, series.extension));
+    if !path.try_exists().at("open", &path)? {
+        return Ok(None);
+    }
+    // The rows were mapped, so their number is a usize.
+    Codes::open(&path, rows as usize, dim).map(Some)
 }
 
 /// A part's file.

@@ -61,12 +61,18 @@ fn a_memory_is_laid_out_as_clip_retrieval_does() {
     assert_eq!(
         files(dir.path()),
         [
+            "img_codes/img_codes_0000.bin",
+            "img_codes/img_codes_0001.bin",
+            "img_codes/img_codes_0002.bin",
             "img_emb/img_emb_0000.npy",
             "img_emb/img_emb_0001.npy",
             "img_emb/img_emb_0002.npy",
             "metadata/metadata_0000.parquet",
             "metadata/metadata_0001.parquet",
             "metadata/metadata_0002.parquet",
+            "text_codes/text_codes_0000.bin",
+            "text_codes/text_codes_0001.bin",
+            "text_codes/text_codes_0002.bin",
             "text_emb/text_emb_0000.npy",
             "text_emb/text_emb_0001.npy",
             "text_emb/text_emb_0002.npy",
@@ -147,7 +153,7 @@ fn an_interrupted_build_is_refused_by_open_and_replaced_by_create() {
     let error = Memory::open(dir.path()).unwrap_err();
     assert!(matches!(error, MemoryError::Incomplete { .. }), "{error}");
     small(dir.path());
-    assert_eq!(files(dir.path()).len(), 10);
+    assert_eq!(files(dir.path()).len(), 16);
     assert_is_small(&Memory::open(dir.path()).unwrap());
 }
 
@@ -183,7 +189,7 @@ fn a_complete_memory_is_replaced_only_on_demand_and_only_when_the_new_one_is_com
     before.image_embedding(9, &mut [0.0; 3]).unwrap();
     let after = Memory::open(dir.path()).unwrap();
     assert_eq!((after.len(), after.caption(0).unwrap()), (1, "new"));
-    assert_eq!(files(dir.path()).len(), 4);
+    assert_eq!(files(dir.path()).len(), 6);
 }
 
 #[test]

@@ -11,9 +11,13 @@ use half::slice::HalfFloatSliceExt;
 
 use super::manifest::{Manifest, ModelIdentity, PartInfo};
 use super::metadata::Metadata;
-use super::npy::NpyWriter;
-use super::{ALL_SERIES, BUILDING_DIR, IMAGES, MANIFEST_FILE, MAX_DIM, METADATA, TEXTS, sync_dir};
+use super::npy::{NpyMatrix, NpyWriter};
+use super::{
+    ALL_SERIES, BUILDING_DIR, IMAGE_CODES, IMAGES, MANIFEST_FILE, MAX_DIM, METADATA, TEXT_CODES, TEXTS,
+    sync_dir,
+};
 use crate::error::{AtPath, MemoryError, Result};
+use crate::search::codes;
 
 /// Rows of a full part.
 const PART_ROWS: u64 = 65_536;
@@ -184,6 +188,11 @@ impl MemoryWriter {
         let rows = metadata.captions.len() as u64;
         images.finish()?;
         texts.finish()?;
+        for (series, codes) in [(IMAGES, IMAGE_CODES), (TEXTS, TEXT_CODES)] {
+            let place = |s: super::Series| self.building.join(s.name).join(s.file_name(self.parts.len()));
+            let matrix = NpyMatrix::open(&place(series), rows, self.model.dim)?;
+            codes::write(&place(codes), matrix.data(), self.model.dim)?;
+        }
         metadata.write(&self.building.join(METADATA.name).join(name))?;
         self.parts.push(PartInfo { rows });
         Ok(())

@@ -1,0 +1,328 @@
+//! The innermost loop of a coded scan: sums of products of code bytes with a query's digits, sixteen rows at a time, and which
+//! of them can still matter.
+
+use std::sync::OnceLock;
+
+/// Rows of a block: codes of sixteen rows lie interleaved, so that no instruction set needs sums across a vector.
+pub(in crate::search) const BLOCK: usize = 16;
+/// Dimensions that one instruction multiplies for each row.
+pub(in crate::search) const GROUP: usize = 4;
+/// Blocks of the largest tile.
+pub(in crate::search) const MAX_BLOCKS: usize = 2;
+/// Queries of the largest tile.
+pub(in crate::search) const MAX_QUERIES: usize = 12;
+
+/// Sums of sixteen rows with one query.
+pub(in crate::search) type Sums = [i32; BLOCK];
+
+/// What decides whether a row with sum d, scale s and error e can still matter:
+/// s·(d·factor) + (e·norm + base) ≥ floor. A NaN counts as yes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::search) struct Test {
+    pub(in crate::search) factor: f32,
+    pub(in crate::search) norm: f32,
+    pub(in crate::search) base: f32,
+    pub(in crate::search) floor: f32,
+}
+
+/// A few blocks of rows and a few queries.
+///
+/// A row's sum is Σ (u − 128)·q over its code bytes u and the query's digits q, which are at most 64 in size: then two
+/// products of a byte fit 16 bits, and sums of `MAX_DIM` products fit 32.
+pub(in crate::search) struct Tile {
+    /// The blocks' code bytes, `[groups, BLOCK, GROUP]` each.
+    pub(in crate::search) codes: [*const u8; MAX_BLOCKS],
+    /// Their scales and errors, `[BLOCK]` each.
+    pub(in crate::search) scales: [*const f32; MAX_BLOCKS],
+    pub(in crate::search) errors: [*const f32; MAX_BLOCKS],
+    /// Groups of dimensions.
+    pub(in crate::search) groups: usize,
+    /// Digits, `[groups, queries, GROUP]`.
+    pub(in crate::search) panel: *const i8,
+    /// −128 Σ q of each query, for the instruction sets that multiply unsigned bytes: `[queries]`.
+    pub(in crate::search) offsets: *const i32,
+    /// `[queries]`.
+    pub(in crate::search) tests: *const Test,
+    /// Sums, `[blocks, queries]`.
+    pub(in crate::search) sums: *mut Sums,
+}
+
+/// Computes all sums; bit q of a block's answer says that some row passes query q's test.
+///
+/// # Safety
+/// The tile's pointers must be valid for what [`Tile`] says is read and written, with the function's own number of blocks and
+/// queries, and the processor must have the instructions.
+pub(in crate::search) type TileFn = unsafe fn(&Tile) -> [u32; MAX_BLOCKS];
+
+/// Tile functions for one instruction set.
+pub(in crate::search) struct Kernel {
+    pub(in crate::search) name: &'static str,
+    /// Blocks and queries of the tile that uses the registers best.
+    pub(in crate::search) blocks: usize,
+    pub(in crate::search) queries: usize,
+    /// `tiles[b - 1][q - 1]` takes `b` blocks and `q` queries.
+    pub(in crate::search) tiles: [[Option<TileFn>; MAX_QUERIES]; MAX_BLOCKS],
+}
+
+/// The best kernel that this processor runs; `XMORE_SIMD` (`avx512`, `avxvnni`, `avx2`, `neon`, `portable`) asks for those of
+/// another.
+pub(in crate::search) fn best() -> &'static Kernel {
+    static BEST: OnceLock<&Kernel> = OnceLock::new();
+    BEST.get_or_init(|| {
+        let wish = std::env::var("XMORE_SIMD").ok();
+        let mut offered = available();
+        let wished = offered.iter().position(|k| Some(k.name) == wish.as_deref());
+        offered.swap_remove(wished.unwrap_or(0))
+    })
+}
+
+/// All kernels that this processor runs, the best first.
+pub(in crate::search) fn available() -> Vec<&'static Kernel> {
+    let mut kernels: Vec<&Kernel> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512f") {
+            kernels.push(&AVX512);
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if is_x86_feature_detected!("avxvnni") {
+                kernels.push(&AVX_VNNI);
+            }
+            kernels.push(&AVX2);
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    kernels.push(&NEON);
+    kernels.push(&PORTABLE);
+    kernels
+}
+
+/// Writes a tile function's body from an instruction set's operations on vectors of `lanes` rows.
+macro_rules! tile {
+    (
+        $(#[$attribute:meta])* $name:ident, $lanes:expr,
+        start: $start:expr, load: $load:expr, splat: $splat:expr, dot: $dot:expr, store: $store:expr, passes: $passes:expr
+    ) => {
+        $(#[$attribute])*
+        pub(super) unsafe fn $name<const BLOCKS: usize, const QUERIES: usize>(tile: &Tile) -> [u32; MAX_BLOCKS] {
+            const VECTORS: usize = BLOCK / $lanes;
+            // SAFETY: see `TileFn`: all pointers are valid for the tile's blocks, queries and groups.
+            unsafe {
+                let mut sums: [[[_; VECTORS]; QUERIES]; BLOCKS] =
+                    std::array::from_fn(|_| std::array::from_fn(|q| [$start(*tile.offsets.add(q)); VECTORS]));
+                for k in 0..tile.groups {
+                    let rows: [[_; VECTORS]; BLOCKS] = std::array::from_fn(|b| {
+                        std::array::from_fn(|v| $load(tile.codes[b].add((k * BLOCK + v * $lanes) * GROUP)))
+                    });
+                    for q in 0..QUERIES {
+                        let digits = $splat(tile.panel.add((k * QUERIES + q) * GROUP));
+                        for b in 0..BLOCKS {
+                            for v in 0..VECTORS {
+                                sums[b][q][v] = $dot(sums[b][q][v], rows[b][v], digits);
+                            }
+                        }
+                    }
+                }
+                let mut passed = [0; MAX_BLOCKS];
+                for b in 0..BLOCKS {
+                    for q in 0..QUERIES {
+                        let out = tile.sums.add(b * QUERIES + q).cast::<i32>();
+                        let test = &*tile.tests.add(q);
+                        for v in 0..VECTORS {
+                            let (scales, errors) = (tile.scales[b].add(v * $lanes), tile.errors[b].add(v * $lanes));
+                            $store(out.add(v * $lanes), sums[b][q][v]);
+                            passed[b] |= u32::from($passes(sums[b][q][v], scales, errors, test)) << q;
+                        }
+                    }
+                }
+                passed
+            }
+        }
+    };
+}
+
+/// The table of a tile function's instances.
+macro_rules! table {
+    ($name:ident: $($queries:literal)*) => {{
+        let mut tiles: [[Option<TileFn>; MAX_QUERIES]; MAX_BLOCKS] = [[None; MAX_QUERIES]; MAX_BLOCKS];
+        $(
+            tiles[0][$queries - 1] = Some($name::<1, $queries>);
+            tiles[1][$queries - 1] = Some($name::<2, $queries>);
+        )*
+        tiles
+    }};
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{BLOCK, GROUP, MAX_BLOCKS, Test, Tile};
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn passes_512(sums: __m512i, scales: *const f32, errors: *const f32, test: &Test) -> bool {
+        // SAFETY: the caller's block has 16 rows.
+        let (scales, errors) = unsafe { (_mm512_loadu_ps(scales), _mm512_loadu_ps(errors)) };
+        let radius = _mm512_fmadd_ps(errors, _mm512_set1_ps(test.norm), _mm512_set1_ps(test.base));
+        let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(test.factor));
+        let upper = _mm512_fmadd_ps(scales, value, radius);
+        // Not less, so that a NaN passes.
+        _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(upper, _mm512_set1_ps(test.floor)) != 0
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn passes_256(sums: __m256i, scales: *const f32, errors: *const f32, test: &Test) -> bool {
+        // SAFETY: the caller's block has 8 rows from here on.
+        let (scales, errors) = unsafe { (_mm256_loadu_ps(scales), _mm256_loadu_ps(errors)) };
+        let radius = _mm256_fmadd_ps(errors, _mm256_set1_ps(test.norm), _mm256_set1_ps(test.base));
+        let value = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_set1_ps(test.factor));
+        let upper = _mm256_fmadd_ps(scales, value, radius);
+        _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(upper, _mm256_set1_ps(test.floor))) != 0
+    }
+
+    tile!(
+        #[target_feature(enable = "avx512f,avx512vnni")]
+        avx512, 16,
+        start: _mm512_set1_epi32,
+        load: |u: *const u8| _mm512_loadu_si512(u.cast()),
+        splat: |q: *const i8| _mm512_set1_epi32(q.cast::<i32>().read_unaligned()),
+        dot: _mm512_dpbusd_epi32,
+        store: |out: *mut i32, sums| _mm512_storeu_si512(out.cast(), sums),
+        passes: passes_512
+    );
+
+    tile!(
+        #[target_feature(enable = "avx2,fma,avxvnni")]
+        avx_vnni, 8,
+        start: _mm256_set1_epi32,
+        load: |u: *const u8| _mm256_loadu_si256(u.cast()),
+        splat: |q: *const i8| _mm256_set1_epi32(q.cast::<i32>().read_unaligned()),
+        dot: _mm256_dpbusd_avx_epi32,
+        store: |out: *mut i32, sums| _mm256_storeu_si256(out.cast(), sums),
+        passes: passes_256
+    );
+
+    tile!(
+        #[target_feature(enable = "avx2,fma")]
+        avx2, 8,
+        start: _mm256_set1_epi32,
+        load: |u: *const u8| _mm256_loadu_si256(u.cast()),
+        splat: |q: *const i8| _mm256_set1_epi32(q.cast::<i32>().read_unaligned()),
+        dot: |sums, u, q| {
+            // Digits of 64 at most: 2 · 255 · 64 fits 16 bits, so nothing saturates.
+            let pairs = _mm256_maddubs_epi16(u, q);
+            _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        },
+        store: |out: *mut i32, sums| _mm256_storeu_si256(out.cast(), sums),
+        passes: passes_256
+    );
+}
+
+/// `vpdpbusd`: four products for each of 16 rows in one instruction.
+#[cfg(target_arch = "x86_64")]
+static AVX512: Kernel = {
+    use x86::avx512;
+    let tiles = table!(avx512: 1 2 3 4 5 6 7 8 9 10 11 12);
+    Kernel { name: "avx512", blocks: 2, queries: 12, tiles }
+};
+
+/// The same instruction for 8 rows, on processors without AVX-512.
+#[cfg(target_arch = "x86_64")]
+static AVX_VNNI: Kernel = {
+    use x86::avx_vnni;
+    Kernel { name: "avxvnni", blocks: 1, queries: 6, tiles: table!(avx_vnni: 1 2 3 4 5 6) }
+};
+
+/// Without such an instruction: three, with 16-bit sums in between.
+#[cfg(target_arch = "x86_64")]
+static AVX2: Kernel = {
+    use x86::avx2;
+    Kernel { name: "avx2", blocks: 1, queries: 4, tiles: table!(avx2: 1 2 3 4) }
+};
+
+#[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code)]
+mod aarch64 {
+    use std::arch::aarch64::*;
+
+    use super::{BLOCK, GROUP, MAX_BLOCKS, Test, Tile};
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn dot(sums: int32x4_t, u: int8x16_t, q: int8x16_t) -> int32x4_t {
+        let low = vmull_s8(vget_low_s8(u), vget_low_s8(q));
+        let high = vmull_high_s8(u, q);
+        // Digits of 64 at most: 2 · 128 · 64 fits 16 bits.
+        vpadalq_s16(sums, vpaddq_s16(low, high))
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    unsafe fn passes(sums: int32x4_t, scales: *const f32, errors: *const f32, test: &Test) -> bool {
+        // SAFETY: the caller's block has 4 rows from here on.
+        let (scales, errors) = unsafe { (vld1q_f32(scales), vld1q_f32(errors)) };
+        let radius = vfmaq_f32(vdupq_n_f32(test.base), errors, vdupq_n_f32(test.norm));
+        let value = vmulq_f32(vcvtq_f32_s32(sums), vdupq_n_f32(test.factor));
+        let less = vcltq_f32(vfmaq_f32(radius, scales, value), vdupq_n_f32(test.floor));
+        vminvq_u32(less) == 0
+    }
+
+    tile!(
+        #[target_feature(enable = "neon")]
+        neon, 4,
+        // Bytes are made signed as they are loaded, so there is nothing to take off.
+        start: |_: i32| vdupq_n_s32(0),
+        load: |u: *const u8| vreinterpretq_s8_u8(veorq_u8(vld1q_u8(u), vdupq_n_u8(0x80))),
+        splat: |q: *const i8| vreinterpretq_s8_s32(vdupq_n_s32(q.cast::<i32>().read_unaligned())),
+        dot: dot,
+        store: |out: *mut i32, sums| vst1q_s32(out, sums),
+        passes: passes
+    );
+}
+
+/// Widening products and pairwise sums.
+#[cfg(target_arch = "aarch64")]
+static NEON: Kernel = {
+    use aarch64::neon;
+    Kernel { name: "neon", blocks: 1, queries: 4, tiles: table!(neon: 1 2 3 4) }
+};
+
+#[allow(unsafe_code)]
+mod plain {
+    use super::{BLOCK, GROUP, MAX_BLOCKS, Test, Tile};
+
+    type Row = [u8; GROUP];
+
+    fn dot(sums: [i32; 4], u: [Row; 4], q: [i8; GROUP]) -> [i32; 4] {
+        std::array::from_fn(|r| {
+            sums[r] + (0..GROUP).map(|i| i32::from(u[r][i]) * i32::from(q[i])).sum::<i32>()
+        })
+    }
+
+    unsafe fn passes(sums: [i32; 4], scales: *const f32, errors: *const f32, test: &Test) -> bool {
+        (0..4).any(|r| {
+            // SAFETY: the caller's block has 4 rows from here on.
+            let (scale, error) = unsafe { (*scales.add(r), *errors.add(r)) };
+            let upper = scale * (sums[r] as f32 * test.factor) + (error * test.norm + test.base);
+            upper.is_nan() || upper >= test.floor
+        })
+    }
+
+    tile!(
+        portable, 4,
+        start: |offset: i32| [offset; 4],
+        load: |u: *const u8| u.cast::<[Row; 4]>().read(),
+        splat: |q: *const i8| q.cast::<[i8; GROUP]>().read(),
+        dot: dot,
+        store: |out: *mut i32, sums: [i32; 4]| out.cast::<[i32; 4]>().write(sums),
+        passes: passes
+    );
+}
+
+static PORTABLE: Kernel = {
+    use plain::portable;
+    Kernel { name: "portable", blocks: 1, queries: 2, tiles: table!(portable: 1 2) }
+};
