@@ -59,5 +59,5 @@ pub mod search;
 pub mod store;
 
 pub use error::{MemoryError, Result};
-pub use search::Hit;
+pub use search::{Hit, RowSet, SearchOptions};
 pub use store::Memory;

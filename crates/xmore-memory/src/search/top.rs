@@ -46,6 +46,16 @@ impl Top {
         Top { n, heap: BinaryHeap::new(), floor: f32::NEG_INFINITY }
     }
 
+    /// How many are kept at most.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Similarity below which a hit is certainly not kept: the worst one's, if there are n.
+    pub fn floor(&self) -> f32 {
+        self.floor
+    }
+
     /// Offers a hit. A NaN similarity is never kept.
     #[inline]
     pub fn offer(&mut self, id: u64, similarity: f32) {

@@ -14,6 +14,8 @@
 
 pub(super) mod kernel;
 pub(super) mod quantize;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -183,6 +185,11 @@ impl Codes {
     /// Dimensions of a row.
     pub fn dim(&self) -> usize {
         self.layout.dim
+    }
+
+    /// Size of the file.
+    pub fn bytes(&self) -> u64 {
+        self.map.len() as u64
     }
 
     /// Mean of the rows, `[dim]`.

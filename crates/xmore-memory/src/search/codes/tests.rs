@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::kernel::{MAX_BLOCKS, MAX_QUERIES, Test, Tile, available};
+use super::kernel::{MAX_BLOCKS, Test, Tile, available};
 use super::*;
 
 fn bytes(n: usize, mut seed: u64) -> Vec<u8> {
@@ -81,6 +81,8 @@ fn no_sum_overflows() {
         let codes = vec![byte; groups * BLOCK * GROUP];
         let (factors, panel) = ([0.0f32; BLOCK], vec![digit; groups * GROUP]);
         let expected = (i32::from(byte) - 128) * i32::from(digit) * MAX_DIM as i32;
+        let offsets = [-128 * i32::from(digit) * MAX_DIM as i32];
+        let test_of_one = [Test::default()];
         for kernel in available() {
             let mut sums = [[0; BLOCK]];
             let tile = Tile {
@@ -89,8 +91,8 @@ fn no_sum_overflows() {
                 errors: [factors.as_ptr(); MAX_BLOCKS],
                 groups,
                 panel: panel.as_ptr(),
-                offsets: [-128 * i32::from(digit) * MAX_DIM as i32].as_ptr(),
-                tests: [Test::default(); MAX_QUERIES].as_ptr(),
+                offsets: offsets.as_ptr(),
+                tests: test_of_one.as_ptr(),
                 sums: sums.as_mut_ptr(),
             };
             // SAFETY: all arrays are as long as `Tile` says for one block and one query, and the processor has the kernel.

@@ -1,0 +1,231 @@
+//! The bounds against exact scores, and coded searches against those that read every row.
+
+use half::f16;
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::MemoryError;
+use crate::search::codes::{self, Codes};
+use crate::search::{Hit, RowSet, SearchOptions, exact, search};
+
+/// Repeatable values in -1..1 (xorshift).
+fn values(count: usize, seed: u64) -> Vec<f32> {
+    let mut seed = seed | 1;
+    (0..count)
+        .map(|_| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            (seed >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+/// Rows as embeddings are, and every kind that a bound could get wrong.
+fn rows(kinds: &[u8], dim: usize, seed: u64) -> Vec<f16> {
+    let mut rows = values(kinds.len() * dim, seed);
+    for (row, kind) in rows.chunks_exact_mut(dim).zip(kinds) {
+        match kind {
+            // Nearly the same row many times.
+            0..4 => row.iter_mut().enumerate().for_each(|(d, x)| *x = 0.001 * *x + (d % 3) as f32 / 4.0),
+            4 => row[0] = 500.0,
+            5 => row.fill(0.25),
+            6 => row.fill(0.0),
+            7 => row.iter_mut().for_each(|x| *x *= 1e-6),
+            8 => row.iter_mut().for_each(|x| *x *= 6e4),
+            9 => row[dim / 2] = f32::NAN,
+            10 => row[dim - 1] = f32::INFINITY,
+            11 => row[0] = f32::NEG_INFINITY,
+            _ => {}
+        }
+    }
+    rows.into_iter().map(f16::from_f32).collect()
+}
+
+fn encoded(rows: &[f16], dim: usize) -> (tempfile::TempDir, Codes) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("codes.bin");
+    codes::write(&path, rows, dim).unwrap();
+    let codes = Codes::open(&path, rows.len() / dim, dim).unwrap();
+    (dir, codes)
+}
+
+/// The bits of every row's score, as a search without codes computes it; rows without a score are left out.
+fn scores(rows: &[f16], dim: usize, query: &[f32]) -> Vec<Hit> {
+    let part = SearchPart { first_id: 0, rows, codes: None };
+    let filter = Filter { rows: 0..u64::MAX, allowed: None };
+    exact::top_n(&[part], dim, query, rows.len() / dim, &filter).remove(0).into_hits()
+}
+
+fn bits(hits: &[Vec<Hit>]) -> Vec<Vec<(u64, u32)>> {
+    hits.iter().map(|h| h.iter().map(|h| (h.id, h.similarity.to_bits())).collect()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn every_score_is_within_its_bounds_and_passes_the_test_of_any_floor_it_reaches(
+        kinds in prop::collection::vec(0u8..20, 1..60), dim in 1usize..150, seed: u64,
+        size in prop_oneof![Just(1.0f32), 1e-8f32..1e8],
+    ) {
+        let rows = rows(&kinds, dim, seed);
+        let query: Vec<f32> = values(dim, !seed).into_iter().map(|y| y * size).collect();
+        let (_dir, codes) = encoded(&rows, dim);
+        let digits = Digits::new(&query).unwrap();
+        let bounds = Bounds::new(&query, &digits, &codes);
+        for hit in scores(&rows, dim, &query) {
+            let (block, r) = (hit.id as usize / BLOCK, hit.id as usize % BLOCK);
+            let exact: f64 = rows[hit.id as usize * dim..][..dim]
+                .iter()
+                .zip(&query)
+                .map(|(x, y)| x.to_f64() * f64::from(*y))
+                .sum();
+            for kernel in kernel::available() {
+                let (mut high, mut low) = ([[0; BLOCK]], [[0; BLOCK]]);
+                let test = Test { floor: hit.similarity, ..bounds.test };
+                let of = |digits: &[i8]| [offset(digits)];
+                let passed = run_tile(kernel, &codes, block..block + 1,
+                    Digits8 { values: &digits.high, offsets: &of(&digits.high) }, &[test], &mut high);
+                prop_assert_eq!(passed[0], 1, "{} drops row {} of kind {}", kernel.name, hit.id, kinds[hit.id as usize]);
+                run_tile(kernel, &codes, block..block + 1,
+                    Digits8 { values: &digits.low, offsets: &of(&digits.low) }, &[test], &mut low);
+                let factors = codes.block(block);
+                let (lower, upper) = bounds.of(high[0][r], low[0][r], factors.scales[r], factors.errors[r]);
+                for score in [f64::from(hit.similarity), exact] {
+                    prop_assert!(f64::from(lower) <= score && score <= f64::from(upper),
+                        "row {} of kind {}: {} not in {}..{}", hit.id, kinds[hit.id as usize], score, lower, upper);
+                }
+            }
+        }
+    }
+
+    /// The same bits with codes for all parts, for some and for none, on every kernel, for any filter.
+    #[test]
+    fn codes_change_no_bits(
+        kinds in prop::collection::vec(0u8..60, 1..900), dim in 1usize..80, count in 1usize..20, n in 1usize..30,
+        splits in prop::collection::vec(any::<prop::sample::Index>(), 0..3), without in 0usize..4,
+        range in prop::option::of((any::<prop::sample::Index>(), any::<prop::sample::Index>())), modulus in 0u64..5, seed: u64,
+    ) {
+        let rows = rows(&kinds, dim, seed);
+        let queries = values(dim * count, !seed);
+        let mut ends: Vec<usize> = splits.iter().map(|s| s.index(kinds.len() + 1)).chain([kinds.len()]).collect();
+        ends.sort_unstable();
+        let mut start = 0;
+        let parts: Vec<_> = ends.iter().map(|&end| {
+            let part = &rows[start * dim..end * dim];
+            let first_id = start as u64;
+            start = end;
+            (first_id, part, encoded(part, dim))
+        }).collect();
+        let part = |i: usize, coded: bool| {
+            let (first_id, rows, (_, codes)) = &parts[i];
+            SearchPart { first_id: *first_id, rows, codes: coded.then_some(codes) }
+        };
+        let set = RowSet::from_fn(kinds.len() as u64, |id| modulus < 2 || id % modulus == 0);
+        let at = |i: prop::sample::Index| i.index(kinds.len() + 1) as u64;
+        let options = SearchOptions {
+            n,
+            rows: range.map(|(a, b)| at(a).min(at(b))..at(a).max(at(b))),
+            allowed: (modulus > 0).then_some(&set),
+        };
+        let plain: Vec<_> = (0..parts.len()).map(|i| part(i, false)).collect();
+        let expected = search(&plain, dim, &queries, &options).unwrap().hits;
+
+        // Brute force: all scores, of which those that may be found are kept.
+        for (query, hits) in queries.chunks_exact(dim).zip(&expected) {
+            let mut all = scores(&rows, dim, query);
+            all.retain(|h| set.contains(h.id) && options.rows.as_ref().is_none_or(|r| r.contains(&h.id)));
+            all.truncate(n);
+            prop_assert_eq!(&bits(&[all]), &bits(std::slice::from_ref(hits)));
+        }
+        let mixed: Vec<_> = (0..parts.len()).map(|i| part(i, i != without)).collect();
+        let found = search(&mixed, dim, &queries, &options).unwrap();
+        prop_assert_eq!(bits(&found.hits), bits(&expected));
+        // However few the rows are, and on every kernel.
+        let coded: Vec<_> = (0..parts.len()).map(|i| part(i, true)).collect();
+        let filter = Filter { rows: options.rows.clone().unwrap_or(0..u64::MAX), allowed: options.allowed };
+        let of = |values| CodedQuery { values, digits: Digits::new(values).unwrap() };
+        let coded_queries: Vec<_> = queries.chunks_exact(dim).map(of).collect();
+        for kernel in kernel::available() {
+            let tops = (0..count).map(|_| Top::new(n)).collect();
+            let (tops, _) = top_n_with(kernel, &coded, &coded_queries, n, &filter, tops);
+            for (top, expected) in tops.into_iter().zip(&expected) {
+                let hits = top.unwrap().into_hits();
+                prop_assert_eq!(bits(&[hits]), bits(std::slice::from_ref(expected)), "{}", kernel.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn few_rows_are_scored_exactly() {
+    let (count, dim, n) = (20_000, 64, 10);
+    let rows = rows(&vec![99; count], dim, 7);
+    let (_dir, codes) = encoded(&rows, dim);
+    let part = SearchPart { first_id: 0, rows: &rows, codes: Some(&codes) };
+    let found = search(&[part], dim, &values(dim * 3, 9), &SearchOptions::new(n)).unwrap();
+    assert_eq!(found.counts.undecided, 0);
+    assert!(found.counts.scored >= 3 * n as u64 && found.counts.scored < 1_000, "{:?}", found.counts);
+}
+
+#[test]
+fn rows_that_no_bound_tells_apart_are_all_read() {
+    let (count, dim, n) = (40_000, 4, 5);
+    let rows: Vec<f16> = [0.5, 0.25, -0.5, 0.0].map(f16::from_f32).repeat(count);
+    let (_dir, codes) = encoded(&rows, dim);
+    let part = SearchPart { first_id: 3, rows: &rows, codes: Some(&codes) };
+    let found = search(&[part], dim, &[1.0, 0.0, 0.0, 0.0].repeat(2), &SearchOptions::new(n)).unwrap();
+    assert_eq!(found.counts.undecided, 2);
+    for hits in found.hits {
+        assert_eq!(hits.iter().map(|h| h.id).collect::<Vec<_>>(), [3, 4, 5, 6, 7]);
+    }
+}
+
+#[test]
+fn codes_of_other_rows_are_noticed() {
+    let (count, dim) = (5_000, 32);
+    let (these, others) = (rows(&vec![99; count], dim, 7), rows(&vec![99; count], dim, 8));
+    let (_dir, codes) = encoded(&others, dim);
+    let options = SearchOptions::new(10);
+    let query = values(dim, 9);
+    let stale = SearchPart { first_id: 0, rows: &these, codes: Some(&codes) };
+    let plain = SearchPart { codes: None, ..stale };
+    let (found, expected) =
+        (search(&[stale], dim, &query, &options).unwrap(), search(&[plain], dim, &query, &options).unwrap());
+    assert_eq!(found.counts.undecided, 1);
+    assert_eq!(found.hits, expected.hits);
+}
+
+#[test]
+fn queries_that_are_no_embeddings_are_answered_all_the_same() {
+    let (count, dim) = (1_000, 3);
+    let rows = rows(&vec![99; count], dim, 7);
+    let (_dir, codes) = encoded(&rows, dim);
+    let coded = SearchPart { first_id: 0, rows: &rows, codes: Some(&codes) };
+    let plain = SearchPart { codes: None, ..coded };
+    let queries = [[0.0f32; 3], [1e-40; 3], [3e38, -3e38, 3e38]].concat();
+    let options = SearchOptions::new(10);
+    let (found, expected) = (
+        search(&[coded], dim, &queries, &options).unwrap(),
+        search(&[plain], dim, &queries, &options).unwrap(),
+    );
+    assert_eq!(found.counts.undecided, 3);
+    assert_eq!(bits(&found.hits), bits(&expected.hits));
+}
+
+#[test]
+fn parts_that_do_not_fit_are_refused() {
+    let rows = rows(&[99; 40], 3, 7);
+    let (_dir, codes) = encoded(&rows, 3);
+    let part = SearchPart { first_id: 0, rows: &rows, codes: Some(&codes) };
+    let refused = |parts: &[SearchPart<'_>], dim: usize, queries: &[f32]| {
+        let error = search(parts, dim, queries, &SearchOptions::new(3)).unwrap_err();
+        assert!(matches!(error, MemoryError::Length { .. }), "{error}");
+    };
+    refused(&[part], 7, &[0.0; 7]);
+    refused(&[SearchPart { rows: &rows[3..], ..part }], 3, &[0.0; 3]);
+    refused(&[part, SearchPart { first_id: 39, ..part }], 3, &[0.0; 3]);
+    refused(&[part], 3, &[0.0; 4]);
+    refused(&[part], 0, &[0.0; 4]);
+}
