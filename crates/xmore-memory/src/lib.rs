@@ -53,11 +53,14 @@
 //! # }
 //! ```
 
+mod duplicates;
 mod error;
+mod filter;
 pub mod ingest;
 pub mod search;
 pub mod store;
 
+pub use duplicates::{DuplicateReport, duplicates};
 pub use error::{MemoryError, Result};
 pub use search::{Hit, RowSet, SearchOptions};
 pub use store::Memory;

@@ -214,7 +214,7 @@ impl<'a> Retrieval<'a> {
         let (search, rerank, classify) = (search?, rerank?, classify?);
         let options =
             SearchOptions { n: self.options.neighbours, rows: self.rows.clone(), allowed: self.allowed };
-        let found = search.search_with(Modality::Image, queries.search().as_slice(), &options)?;
+        let found = search.search_with(Modality::Image, queries.search().as_slice(), &options)?.hits;
         let rerank_queries: Vec<&[f32]> = queries.rerank().rows().collect();
         let text = |column: &Column, id: u64| -> Result<Vec<f32>> {
             let mut embedding = vec![0.0; column.dim()];
