@@ -327,6 +327,38 @@ pub enum MemoryError {
         /// Greatest number of parts.
         max: usize,
     },
+
+    /// Where pairs are was given in a form that cannot be understood.
+    #[error("{text:?} is no place of pairs: expected {expected}")]
+    Location {
+        /// What was given, without a password.
+        text: String,
+        /// The form expected.
+        expected: &'static str,
+    },
+
+    /// An engine does not answer, or is not up yet, even after retries.
+    #[error(
+        "cannot reach {location} ({attempts} attempt{} made): {reason}",
+        if *attempts == 1 { "" } else { "s" }
+    )]
+    Unreachable {
+        /// The engine as the user named it.
+        location: String,
+        /// How often the request was sent.
+        attempts: u32,
+        /// What went wrong last, and the way out.
+        reason: String,
+    },
+
+    /// An engine answers, but refuses, or what it says makes no sense.
+    #[error("{location}: {reason}")]
+    Remote {
+        /// The engine as the user named it.
+        location: String,
+        /// What it said, what was expected, and the way out.
+        reason: String,
+    },
 }
 
 /// Result with [`MemoryError`].

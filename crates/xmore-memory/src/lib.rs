@@ -15,6 +15,8 @@
 //! 6. [`Memory::search_images`] or [`Memory::search_texts`] for the nearest pairs of a batch of queries, exactly.
 //! 7. Look up what was found: [`Memory::caption`], [`Memory::image_path`], [`Memory::text_embedding`].
 //!
+//! Pairs too many for one machine are in an engine of their own; [`retriever`] searches there in the same way.
+//!
 //! ```
 //! use xmore_memory::ingest::{InputFormat, Source, SourceOptions};
 //! use xmore_memory::store::{MemoryWriter, ModelIdentity};
@@ -57,10 +59,12 @@ mod duplicates;
 mod error;
 mod filter;
 pub mod ingest;
+pub mod retriever;
 pub mod search;
 pub mod store;
 
 pub use duplicates::{DuplicateReport, duplicates};
 pub use error::{MemoryError, Result};
 pub use search::{Hit, RowSet, SearchOptions};
+pub use retriever::Retriever;
 pub use store::Memory;

@@ -1,0 +1,266 @@
+//! A memory into a collection: what is missing is sent, what was sent is counted, and nothing is there twice.
+//!
+//! Rows are upserted under the memory's own ids, so sending a row again changes nothing. Which rows the server has is
+//! asked of the server each time, by counts of ranges; nothing is remembered here, so an upload may end in any way and
+//! be started again from anywhere.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
+
+use super::rows::{Batch, batch, cut, rows_of_request};
+use super::{Milvus, check_model, poll};
+use crate::error::{MemoryError, Result};
+use crate::store::Memory;
+
+/// A range of so few rows is sent again as a whole if some are missing: sending takes less time than counting on.
+const LEAF: u64 = 4096;
+/// Pairs whose texts are compared with the memory's before more is sent.
+const SAMPLES: u64 = 64;
+/// More requests than this at a time were no faster.
+const SENDERS: usize = 2;
+/// How often what is still missing at the end is sent again: a server that started anew may have lost some.
+const ROUNDS: usize = 3;
+
+/// How far an upload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UploadProgress {
+    /// Pairs that the server has.
+    pub done: u64,
+    /// Pairs of the memory.
+    pub total: u64,
+}
+
+/// What an upload did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UploadReport {
+    /// Pairs of the memory.
+    pub total: u64,
+    /// Pairs that were there before.
+    pub present: u64,
+    /// Pairs that were sent; some of them may have been there before.
+    pub sent: u64,
+    /// Pairs that were left out, since their embeddings are not finite.
+    pub skipped: u64,
+    /// Texts longer than the server takes (65,535 bytes), of which the beginning was sent.
+    pub cut: u64,
+    /// Whether all pairs are there now and can be found. If not, the caller stopped it, and the same call goes on.
+    pub complete: bool,
+}
+
+impl Milvus {
+    /// Sends a memory's pairs that the collection has not. `progress` is told after each request and returns whether
+    /// to go on. At the end all pairs are counted, and are visible to searches.
+    ///
+    /// May be called again after any interruption, and after the memory has grown.
+    ///
+    /// # Errors
+    /// [`MemoryError::Remote`] if the memory is of another model, the collection holds other pairs, or pairs stay
+    /// missing; [`MemoryError::Unreachable`] if the server is away for longer than
+    /// [`upload_patience`](super::RemoteOptions::upload_patience), with how far it came. Those of reading the memory.
+    pub fn upload(
+        &self,
+        memory: &Memory,
+        mut progress: impl FnMut(UploadProgress) -> bool,
+    ) -> Result<UploadReport> {
+        check_model(&self.api, &self.model, &memory.manifest().model)?;
+        let total = memory.len();
+        let mut report = UploadReport { total, ..UploadReport::default() };
+        let mut present = self.present(total)?;
+        report.present = present;
+        self.check_samples(memory, present)?;
+        let mut progress = |done: u64| progress(UploadProgress { done: done.min(total), total });
+        if !progress(present) {
+            return Ok(report);
+        }
+        for round in 0..ROUNDS {
+            let missing = self.missing(0..total, present)?;
+            if missing.is_empty() {
+                break;
+            }
+            // Skipped and cut rows are missing or sent each time.
+            (report.skipped, report.cut) = (0, 0);
+            let done = if round == 0 {
+                present
+            } else {
+                total - missing.iter().map(|r| r.end - r.start).sum::<u64>()
+            };
+            let mut confirmed = done;
+            let go_on = self.send(memory, &missing, &mut report, &mut |sent| {
+                confirmed = (done + sent).min(total);
+                progress(confirmed)
+            });
+            if !go_on.map_err(|error| with_way_out(error, confirmed, total))? {
+                return Ok(report);
+            }
+            present = self.present(total)?;
+            if present + report.skipped >= total {
+                break;
+            }
+        }
+        if present + report.skipped < total {
+            let missing = total - report.skipped - present;
+            return Err(self.api.remote(format!(
+                "{missing} of {total} pairs are missing although the server took them all; upload again"
+            )));
+        }
+        // Whether it is flushed now or by and by makes no difference to what is found.
+        let _ = self.api.flush();
+        self.wait_until_visible(present)?;
+        report.complete = true;
+        Ok(report)
+    }
+
+    /// Number of the memory's pairs that are there; other pairs are refused.
+    fn present(&self, total: u64) -> Result<u64> {
+        // In this order another upload of the same memory, between the two, does no harm.
+        let all = self.api.count(None, self.api.upload)?;
+        let present = self.api.count(Some((0, total)), self.api.upload)?;
+        if all > present {
+            let (collection, others) = (&self.api.collection, all - present);
+            return Err(self.api.remote(format!(
+                "collection {collection:?} holds {others} pairs beyond the memory's {total}: it is of another memory; \
+                 choose another collection"
+            )));
+        }
+        Ok(present)
+    }
+
+    /// Compares texts of pairs all over the memory: another memory of the same model would be found out.
+    fn check_samples(&self, memory: &Memory, present: u64) -> Result<()> {
+        let total = memory.len();
+        if present == 0 || total == 0 {
+            return Ok(());
+        }
+        // Uploads fill a collection from the beginning.
+        let among = if present < total { present } else { total };
+        let ids: Vec<u64> = (0..SAMPLES.min(among)).map(|i| i * among / SAMPLES.min(among)).collect();
+        for (id, found) in ids.iter().zip(self.metadata(&ids)?) {
+            let Some(found) = found else { continue };
+            let (caption, path) = (cut(memory.caption(*id)?).0, cut(memory.image_path(*id)?).0);
+            if found.caption != caption || found.image_path != path {
+                return Err(self.api.remote(format!(
+                    "pair {id} of collection {:?} is {:?} of {:?}, in the memory it is {caption:?} of {path:?}: it \
+                     holds another memory; choose another collection",
+                    self.api.collection, found.caption, found.image_path
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ranges in which pairs are missing, found by halving; `present` is the number of pairs in `range`.
+    fn missing(&self, range: Range<u64>, present: u64) -> Result<Vec<Range<u64>>> {
+        let mut missing: Vec<Range<u64>> = Vec::new();
+        let mut open = vec![(range, present)];
+        while let Some((range, present)) = open.pop() {
+            let length = range.end - range.start;
+            if present >= length {
+                continue;
+            }
+            if present == 0 || length <= LEAF {
+                match missing.last_mut() {
+                    Some(last) if last.end == range.start => last.end = range.end,
+                    _ => missing.push(range),
+                }
+                continue;
+            }
+            let middle = range.start + length / 2;
+            let first = self.api.count(Some((range.start, middle)), self.api.upload)?;
+            // Ranges are taken from the end, so the first half goes last.
+            open.push((middle..range.end, present.saturating_sub(first)));
+            open.push((range.start..middle, first));
+        }
+        Ok(missing)
+    }
+
+    /// Sends the rows of some ranges. Returns whether all were sent, `false` if `progress` ended it.
+    fn send(
+        &self,
+        memory: &Memory,
+        ranges: &[Range<u64>],
+        report: &mut UploadReport,
+        progress: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<bool> {
+        let step = rows_of_request(memory.dim());
+        let requests = Mutex::new(ranges.iter().flat_map(|range| {
+            let end = range.end;
+            (range.start..end).step_by(step as usize).map(move |from| from..end.min(from + step))
+        }));
+        let stop = AtomicBool::new(false);
+        let (tell, told) = mpsc::channel::<Result<Batch>>();
+        let work = |tell: mpsc::Sender<Result<Batch>>| {
+            while !stop.load(Ordering::Relaxed) {
+                let next = requests.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
+                let Some(range) = next else { break };
+                let sent = self.send_request(memory, range);
+                stop.fetch_or(sent.is_err(), Ordering::Relaxed);
+                // The receiver outlives the senders.
+                let _ = tell.send(sent);
+            }
+        };
+        let mut result = Ok(true);
+        std::thread::scope(|scope| {
+            for _ in 0..SENDERS.min(self.options.parallel).max(1) {
+                let tell = tell.clone();
+                scope.spawn(|| work(tell));
+            }
+            drop(tell);
+            let mut done = 0;
+            for sent in told {
+                match sent {
+                    Ok(batch) => {
+                        report.sent += batch.rows;
+                        report.skipped += batch.skipped;
+                        report.cut += batch.cut;
+                        done += batch.rows;
+                        if !progress(done) && result.is_ok() {
+                            stop.store(true, Ordering::Relaxed);
+                            result = Ok(false);
+                        }
+                    }
+                    Err(error) if result.is_ok() => result = Err(error),
+                    Err(_) => {}
+                }
+            }
+        });
+        result
+    }
+
+    fn send_request(&self, memory: &Memory, range: Range<u64>) -> Result<Batch> {
+        let mut request = batch(memory, &self.api.collection, range.start, range.end)?;
+        if request.rows > 0 {
+            self.api.upsert(&request.body)?;
+        }
+        request.body = Vec::new();
+        Ok(request)
+    }
+
+    /// Searches lag behind what was inserted by seconds: waits until they do not.
+    fn wait_until_visible(&self, present: u64) -> Result<()> {
+        let visible = poll(self.options.upload_patience, || {
+            let visible = self.api.visible(self.api.upload)?;
+            Ok((visible >= present).then_some(visible))
+        })?;
+        let visible =
+            visible.ok_or_else(|| self.api.remote("the pairs that were sent do not become visible"))?;
+        self.pairs.store(visible, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Says how far an upload came whose server is gone.
+fn with_way_out(error: MemoryError, confirmed: u64, total: u64) -> MemoryError {
+    let add = |reason: String| {
+        format!(
+            "{reason}. {confirmed} of {total} pairs are there: the same upload again goes on where this one stopped"
+        )
+    };
+    match error {
+        MemoryError::Unreachable { location, attempts, reason } => {
+            MemoryError::Unreachable { location, attempts, reason: add(reason) }
+        }
+        MemoryError::Remote { location, reason } => MemoryError::Remote { location, reason: add(reason) },
+        other => other,
+    }
+}
