@@ -1,15 +1,21 @@
 //! The command line: every flag with its help, default and environment variable.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::commands::demo::DemoArgs;
+use crate::commands::memory::MemoryArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use regex::Regex;
 use xmore::{
     ClassifierOptions, DEFAULT_TEMPLATE, LITE, Method, ModelName, NamedModel, RetrievalOptions, Template,
     XmoreError,
 };
 use xmore_clip::Precision;
+use xmore_memory::retriever::RemoteOptions;
+use xmore_memory::store::ModelIdentity;
 
 use crate::progress::fetch_progress;
 
@@ -53,8 +59,10 @@ pub(crate) struct ModelChoice {
     ///
     /// `xmore model list` has the names. A model of the Hugging Face hub is downloaded when it is first used; HF_HOME, HF_ENDPOINT,
     /// HF_TOKEN and HF_HUB_OFFLINE are obeyed.
-    #[arg(long, alias = "clip_model", default_value = LITE, env = "XMORE_MODEL", value_name = "NAME")]
-    pub(crate) model: String,
+    ///
+    /// The default is the model of the memory, `lite` without one.
+    #[arg(long, alias = "clip_model", env = "XMORE_MODEL", value_name = "NAME")]
+    pub(crate) model: Option<String>,
     /// Weights of an architecture named by --model: a tag such as `openai`, or a checkpoint file
     #[arg(long, env = "XMORE_PRETRAINED", value_name = "TAG")]
     pub(crate) pretrained: Option<String>,
@@ -74,17 +82,38 @@ pub(crate) enum PrecisionArg {
 }
 
 impl ModelChoice {
+    /// The model that is named, or the default without a memory.
     pub(crate) fn name(&self) -> Result<ModelName, XmoreError> {
-        model_name(&self.model, self.pretrained.as_deref())
+        model_name(self.model.as_deref().unwrap_or(LITE), self.pretrained.as_deref())
     }
 
     /// Opens the model; one of the hub's is fetched before, with progress on standard error.
     pub(crate) fn open(&self) -> Result<NamedModel, XmoreError> {
-        let precision = match self.precision {
+        NamedModel::open_or_fetch(&self.name()?, self.precision(), &fetch_progress())
+    }
+
+    /// The same, but without a name given it is the model that a memory was built with.
+    pub(crate) fn open_for(&self, memory: Option<&ModelIdentity>) -> Result<NamedModel, XmoreError> {
+        let Some(recorded) = memory.filter(|_| self.model.is_none() && self.pretrained.is_none()) else {
+            return self.open();
+        };
+        let (name, precision) = match recorded.name.strip_suffix(" int8") {
+            Some(name) => (name, Precision::Int8),
+            None => (recorded.name.as_str(), self.precision()),
+        };
+        NamedModel::open_or_fetch(&ModelName::parse(name, None)?, precision, &fetch_progress())
+    }
+
+    /// Opens another model in the same precision.
+    pub(crate) fn open_other(&self, name: &str) -> Result<NamedModel, XmoreError> {
+        NamedModel::open_or_fetch(&ModelName::parse(name, None)?, self.precision(), &fetch_progress())
+    }
+
+    fn precision(&self) -> Precision {
+        match self.precision {
             PrecisionArg::F32 => Precision::F32,
             PrecisionArg::Int8 => Precision::Int8,
-        };
-        NamedModel::open_or_fetch(&self.name()?, precision, &fetch_progress())
+        }
     }
 }
 
@@ -96,9 +125,12 @@ fn model_name(model: &str, pretrained: Option<&str>) -> Result<ModelName, XmoreE
 /// Retrieval and prompts, as every classifying command takes them.
 #[derive(Debug, Args)]
 pub(crate) struct MethodArgs {
-    /// Memory of image-caption pairs, made by `xmore memory build`
-    #[arg(long, value_name = "DIR", env = "XMORE_MEMORY")]
-    pub(crate) memory: Option<PathBuf>,
+    /// Memory of image-caption pairs: a folder made by `xmore memory build`, or an engine's URL
+    ///
+    /// Engines: milvus://HOST:PORT/COLLECTION, filled by `xmore memory upload`, and knn+http://HOST:PORT[?index=NAME], clip-retrieval's
+    /// service.
+    #[arg(long, value_name = "DIR|URL", env = "XMORE_MEMORY")]
+    pub(crate) memory: Option<String>,
     /// Captions kept for each photo (K)
     #[arg(short, long, value_name = "K", default_value_t = RetrievalOptions::default().k)]
     pub(crate) k: usize,
@@ -108,6 +140,27 @@ pub(crate) struct MethodArgs {
     /// Prompt with `{}` where the label goes; several are averaged
     #[arg(long = "template", value_name = "TEXT", default_value = DEFAULT_TEMPLATE)]
     pub(crate) templates: Vec<String>,
+    /// Model that searches the memory's images, if another than --model (added by `xmore memory embed`)
+    #[arg(long, value_name = "NAME", help_heading = "Retrieval")]
+    pub(crate) search_model: Option<String>,
+    /// Model that chooses among the captions found, if another than --model
+    #[arg(long, value_name = "NAME", help_heading = "Retrieval")]
+    pub(crate) rerank_model: Option<String>,
+    /// Leave out pairs whose image is more similar to the photo than this: the photo itself, or copies of it [0.98 without a value]
+    #[arg(long, value_name = "COSINE", num_args = 0..=1, require_equals = true, default_missing_value = "0.98", value_parser = cosine,
+        help_heading = "Retrieval")]
+    pub(crate) drop_query_duplicates: Option<f32>,
+    /// Leave out captions more similar than this to one that is kept already [0.94 without a value]
+    #[arg(long, value_name = "COSINE", num_args = 0..=1, require_equals = true, default_missing_value = "0.94", value_parser = cosine,
+        help_heading = "Retrieval")]
+    pub(crate) deduplicate: Option<f32>,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// What to do if the engine of --memory cannot be reached
+    #[arg(long, value_enum, default_value_t, help_heading = "Retrieval")]
+    pub(crate) if_unreachable: IfUnreachable,
 }
 
 impl MethodArgs {
@@ -115,9 +168,84 @@ impl MethodArgs {
         Ok(ClassifierOptions {
             templates: self.templates.iter().map(Template::new).collect::<Result<_, _>>()?,
             with_templates_method,
-            retrieval: RetrievalOptions { neighbours: self.neighbours, k: self.k },
         })
     }
+
+    pub(crate) fn retrieval(&self) -> RetrievalOptions {
+        RetrievalOptions {
+            neighbours: self.neighbours,
+            k: self.k,
+            query_duplicates_above: self.drop_query_duplicates,
+            near_duplicates_above: self.deduplicate,
+        }
+    }
+}
+
+/// Which pairs of a memory are looked at.
+#[derive(Debug, Args)]
+pub(crate) struct FilterArgs {
+    /// Only pairs whose caption matches this regular expression, such as `(?i)\bdog\b`
+    #[arg(long, value_name = "REGEX", help_heading = "Retrieval")]
+    pub(crate) caption_filter: Option<Regex>,
+    /// Only pairs with ids in this range, such as 0..5000
+    #[arg(long, value_name = "FROM..TO", value_parser = id_range, help_heading = "Retrieval")]
+    pub(crate) rows: Option<Range<u64>>,
+}
+
+/// How an engine is spoken to.
+#[derive(Debug, Args)]
+pub(crate) struct EngineArgs {
+    /// Token that an engine asks for (Milvus: USER:PASSWORD or an API key)
+    #[arg(
+        long,
+        env = "XMORE_MEMORY_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        help_heading = "Retrieval"
+    )]
+    pub(crate) memory_token: Option<String>,
+    /// Seconds that one request to an engine may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Retrieval")]
+    pub(crate) memory_timeout: u64,
+}
+
+impl EngineArgs {
+    pub(crate) fn options(&self) -> RemoteOptions {
+        let mut options = RemoteOptions::default();
+        options.token = self.memory_token.clone().filter(|token| !token.is_empty());
+        options.timeout = Duration::from_secs(self.memory_timeout.max(1));
+        options
+    }
+}
+
+/// What to do without an engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IfUnreachable {
+    /// End with an error
+    #[default]
+    Fail,
+    /// Classify by the image alone, and say so
+    ZeroShot,
+}
+
+pub(crate) fn cosine(text: &str) -> Result<f32, String> {
+    let value: f32 = text.parse().map_err(|_| "expected a number between -1 and 1".to_owned())?;
+    if (-1.0..=1.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err("expected a number between -1 and 1".to_owned())
+    }
+}
+
+fn id_range(text: &str) -> Result<Range<u64>, String> {
+    let bounds = text.split_once("..").and_then(|(from, to)| {
+        let bound =
+            |text: &str, default: u64| if text.is_empty() { Some(default) } else { text.parse().ok() };
+        Some(bound(from, 0)?..bound(to, u64::MAX)?)
+    });
+    bounds
+        .filter(|range| range.start < range.end)
+        .ok_or_else(|| "expected a range of ids such as 0..5000, 5000.. or ..5000".to_owned())
 }
 
 fn method(name: &str) -> Result<Method, XmoreError> {
@@ -213,88 +341,6 @@ pub(crate) struct EmbedArgs {
     pub(crate) skip_broken: bool,
     #[command(flatten)]
     pub(crate) model: ModelChoice,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MemoryArgs {
-    #[command(subcommand)]
-    pub(crate) command: MemoryCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum MemoryCommand {
-    /// Encode pairs from folders and tables into a memory
-    ///
-    /// A SOURCE is a folder of images, each with a caption in a .txt file of the same name (first line), or a .csv or .tsv file with
-    /// columns image_path and caption; several rows may name one image.
-    Build(BuildArgs),
-    /// Show what a memory holds
-    Info(InfoArgs),
-    /// Find the pairs nearest to a photo or a text
-    Search(SearchArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BuildArgs {
-    #[arg(required = true, value_name = "SOURCE")]
-    pub(crate) sources: Vec<PathBuf>,
-    /// Folder of the new memory
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) output: PathBuf,
-    /// Replace a memory that is there already
-    #[arg(long)]
-    pub(crate) overwrite: bool,
-    #[command(flatten)]
-    pub(crate) model: ModelChoice,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct InfoArgs {
-    /// The memory
-    #[arg(value_name = "DIR", env = "XMORE_MEMORY")]
-    pub(crate) memory: PathBuf,
-    /// Form of the output
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: ShortFormat,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SearchArgs {
-    /// The memory
-    #[arg(value_name = "DIR", env = "XMORE_MEMORY")]
-    pub(crate) memory: PathBuf,
-    #[command(flatten)]
-    pub(crate) query: QueryArgs,
-    /// What is compared with the query: the pairs' images or their captions
-    #[arg(long = "in", value_enum, default_value_t)]
-    pub(crate) modality: SearchIn,
-    /// Number of pairs
-    #[arg(short, long, default_value_t = 10, visible_alias = "num_images", value_name = "N")]
-    pub(crate) n: usize,
-    /// Form of the output
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
-    #[command(flatten)]
-    pub(crate) model: ModelChoice,
-}
-
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub(crate) struct QueryArgs {
-    /// Photo to search with
-    #[arg(long, value_name = "FILE")]
-    pub(crate) image: Option<PathBuf>,
-    /// Text to search with
-    #[arg(long)]
-    pub(crate) text: Option<String>,
-}
-
-/// What a search compares with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SearchIn {
-    #[default]
-    Images,
-    Captions,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ mod commands;
 mod error;
 mod files;
 mod progress;
+mod setup;
 mod table;
 
 use std::process::ExitCode;

@@ -27,6 +27,14 @@ pub(crate) fn bar(len: u64, unit: &str) -> ProgressBar {
     bar
 }
 
+/// The same, for work of which `done` was done before: the rate is that of the rest.
+pub(crate) fn bar_from(done: u64, len: u64, unit: &str) -> ProgressBar {
+    let bar = bar(len, unit);
+    bar.set_position(done);
+    bar.reset_eta();
+    bar
+}
+
 /// A receiver of the fetching room's events.
 pub(crate) fn fetch_progress() -> impl Fn(FetchEvent<'_>) {
     let current: RefCell<Option<ProgressBar>> = RefCell::default();

@@ -72,7 +72,10 @@ fn a_memory_is_built_shown_and_searched() {
     assert_eq!(hits[0]["caption"], "large, and loud");
 
     let again = ["memory", "build", &world.path("pairs.csv"), "-o", &memory, &tiny_model()];
-    assert!(xmore(&again).fails(1).contains("--overwrite"));
+    assert!(xmore(&again).run().stderr.contains("nothing to do"));
+    fs::write(world.path("other.csv"), "image_path,caption\nwide.png,another\n").unwrap();
+    let other = ["memory", "build", &world.path("other.csv"), "-o", &memory, &tiny_model()];
+    assert!(xmore(&other).fails(1).contains("--overwrite"));
     xmore(&[&again[..], &["--overwrite"]].concat()).ok();
 }
 

@@ -90,7 +90,13 @@ pub fn duplicates(
         }
     }
     let [images, captions] = counts;
-    Ok(DuplicateReport { pairs: memory.len(), captions, images, compared: done, groups: groups.into_groups() })
+    Ok(DuplicateReport {
+        pairs: memory.len(),
+        captions,
+        images,
+        compared: done,
+        groups: groups.into_groups(),
+    })
 }
 
 /// Disjoint sets of ids.

@@ -65,6 +65,6 @@ pub mod store;
 
 pub use duplicates::{DuplicateReport, duplicates};
 pub use error::{MemoryError, Result};
-pub use search::{Hit, RowSet, SearchOptions};
 pub use retriever::Retriever;
+pub use search::{Hit, RowSet, SearchOptions};
 pub use store::Memory;

@@ -67,7 +67,8 @@ impl CaptionStore {
             path.as_deref().and_then(|path| read(path, model.dim()).ok()).unwrap_or_default()
         });
         let distinct: HashSet<&str> = captions.iter().copied().collect();
-        let mut unknown: Vec<&str> = distinct.iter().copied().filter(|c| !known.contains_key(&key(c))).collect();
+        let mut unknown: Vec<&str> =
+            distinct.iter().copied().filter(|c| !known.contains_key(&key(c))).collect();
         // The order in which they are kept should not be a hasher's.
         unknown.sort_unstable();
         if !unknown.is_empty() {

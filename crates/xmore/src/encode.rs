@@ -96,7 +96,12 @@ pub(crate) fn encode_images(model: &NamedModel, images: &[ImageRef], sink: &mut 
         while let Some(batch) = next {
             let texts = sink.texts(&batch)?;
             let (encoded, following) = rayon::join(
-                || Ok::<_, XmoreError>((encode_pixels(model, &batch.pixels)?, encode_texts(model, &texts, &mut |_| {})?)),
+                || {
+                    Ok::<_, XmoreError>((
+                        encode_pixels(model, &batch.pixels)?,
+                        encode_texts(model, &texts, &mut |_| {})?,
+                    ))
+                },
                 || decode_next(model, &mut receive),
             );
             let (images, texts) = encoded?;
@@ -156,7 +161,11 @@ fn decode_next(model: &NamedModel, receive: &mut Receiver<ReadBatch>) -> Option<
 
 fn encode_pixels(model: &NamedModel, pixels: &[Pixels]) -> Result<Embeddings> {
     // Without an image the tower need not even be loaded.
-    if pixels.is_empty() { Ok(Embeddings::new(Vec::new(), model.dim())) } else { Ok(model.encode_images(pixels)?) }
+    if pixels.is_empty() {
+        Ok(Embeddings::new(Vec::new(), model.dim()))
+    } else {
+        Ok(model.encode_images(pixels)?)
+    }
 }
 
 /// Encodes texts in order. `progress` is told how many are done.

@@ -146,6 +146,7 @@ mod tests {
             captions: captions.map(|c| Belief::new(c.to_vec())),
             retrieved: Vec::new(),
             votes: Vec::new(),
+            note: None,
         }
     }
 

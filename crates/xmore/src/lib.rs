@@ -24,7 +24,8 @@ pub mod models;
 mod retrieve;
 
 pub use build::{
-    BuildOptions, BuildProgress, BuildReport, ColumnProgress, ColumnReport, Skipped, build_memory, embed_column,
+    BuildOptions, BuildProgress, BuildReport, ColumnProgress, ColumnReport, Skipped, build_memory,
+    embed_column,
 };
 pub use captions::CaptionStore;
 pub use classify::{Classifier, ClassifierOptions, Evidence};

@@ -259,7 +259,9 @@ impl<'a> Retrieval<'a> {
         };
         let rerank = encoded(self.models.rerank)?;
         let classify = encoded(self.models.classify)?;
-        let text = |neighbour: &xmore_memory::retriever::Neighbour, model: &NamedModel, encoded: &crate::captions::Encoded| {
+        let text = |neighbour: &xmore_memory::retriever::Neighbour,
+                    model: &NamedModel,
+                    encoded: &crate::captions::Encoded| {
             match &neighbour.text_embedding {
                 Some(embedding) if stored(model) => embedding.clone(),
                 _ => encoded[neighbour.caption.as_str()].to_vec(),
@@ -363,8 +365,13 @@ mod tests {
             (5, "c", 0.5, [0.0, 1.0]),
         ];
         let all = RetrievalOptions { k: 10, ..Default::default() };
-        assert_eq!(ids(all, &offered), [7, 2, 9, 3, 5], "by similarity, equal ones by id, the first of equal texts");
-        let strict = RetrievalOptions { query_duplicates_above: Some(0.99), near_duplicates_above: Some(0.97), ..all };
+        assert_eq!(
+            ids(all, &offered),
+            [7, 2, 9, 3, 5],
+            "by similarity, equal ones by id, the first of equal texts"
+        );
+        let strict =
+            RetrievalOptions { query_duplicates_above: Some(0.99), near_duplicates_above: Some(0.97), ..all };
         assert_eq!(ids(strict, &offered), [2, 3, 5]);
         assert_eq!(ids(RetrievalOptions { k: 2, ..all }, &offered), [7, 2]);
     }

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use xmore::{Classifier, Evidence, Labels, Method, XmoreError, encode_files, image_weight};
-use xmore_memory::Memory;
+use xmore::{Classifier, Evidence, Labels, Method, XmoreError, image_weight};
 
 use crate::args::{ClassifyArgs, Format};
 use crate::error::{CliError, Result};
 use crate::files::{expand_images, print, print_json, stdout_error};
 use crate::progress::bar;
+use crate::setup::{Setup, tell_notes};
 use crate::table::{table, trimmed};
 
 pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
@@ -18,19 +18,25 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
         (None, file) => Labels::read(file.as_deref().unwrap_or(Path::new("")))?,
     };
     let files = expand_images(&args.images)?;
-    let memory = args.method_args.memory.as_ref().map(Memory::open).transpose()?;
-    let method = method(args, memory.is_some())?;
+    if let (Some(method), None) = (args.method, &args.method_args.memory)
+        && method.needs_memory()
+    {
+        return Err(XmoreError::MethodNeedsMemory { method: method.name() }.into());
+    }
+    let setup = Setup::open(&args.method_args, &args.model)?;
+    let method = method(args);
     let options = args.method_args.options(method == Method::Templates)?;
-    let model = args.model.open()?;
+    let retrieval = setup.retrieval(&args.method_args)?;
     let bar = bar(files.len() as u64, "images");
     // Side by side, so that the two towers load at the same time.
     let (classifier, encoded) = rayon::join(
-        || Classifier::new(&model, labels, memory.as_ref(), &options),
-        || encode_files(&model, &files, &mut |done| bar.set_position(done as u64)),
+        || Classifier::new(&setup.model, labels, retrieval, &options),
+        || setup.encode(&files, &mut |done| bar.set_position(done as u64)),
     );
     bar.finish_and_clear();
-    let (classifier, encoded) = (classifier?, encoded?);
-    let evidence = classifier.evidence(&encoded.embeddings)?;
+    let (classifier, (queries, encoded)) = (classifier?, encoded?);
+    let evidence = setup.evidence(&classifier, &queries)?;
+    tell_notes(&evidence);
     let answers: Vec<Answer> = encoded
         .kept
         .iter()
@@ -54,16 +60,14 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     }
 }
 
-fn method(args: &ClassifyArgs, memory: bool) -> Result<Method> {
-    match (args.method, memory) {
-        (Some(method), false) if method.needs_memory() => {
-            Err(XmoreError::MethodNeedsMemory { method: method.name() }.into())
-        }
-        (Some(method), _) => Ok(method),
-        (None, true) => Ok(Method::Xmore),
-        (None, false) => {
+/// Without a memory the default is what can be done. Where an engine is away, every method answers by the image alone.
+fn method(args: &ClassifyArgs) -> Method {
+    match (args.method, &args.method_args.memory) {
+        (Some(method), _) => method,
+        (None, Some(_)) => Method::Xmore,
+        (None, None) => {
             eprintln!("no --memory given: zero-shot, by the image alone");
-            Ok(Method::ZeroShot)
+            Method::ZeroShot
         }
     }
 }
@@ -125,6 +129,7 @@ impl<'a> Answer<'a> {
             "caption_distribution": evidence.captions.as_ref().map(|belief| map(&belief.probabilities)),
             "caption_confidence": evidence.captions.as_ref().map(|belief| belief.confidence),
             "captions": captions,
+            "note": evidence.note,
         })
     }
 }

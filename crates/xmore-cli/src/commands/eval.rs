@@ -1,28 +1,29 @@
 //! `xmore eval`: accuracy of the methods on labelled photos.
 
-use xmore::{Classifier, Dataset, EvalReport, Method, XmoreError, encode_files, evaluate};
-use xmore_memory::Memory;
+use xmore::{Classifier, Dataset, EvalReport, Method, XmoreError, evaluate};
 
 use crate::args::{EvalArgs, ShortFormat};
 use crate::error::Result;
 use crate::files::{print, print_json};
 use crate::progress::bar;
+use crate::setup::{Setup, tell_notes};
 use crate::table::{table, trimmed};
 
 pub(crate) fn run(args: &EvalArgs) -> Result<()> {
-    let memory = args.method_args.memory.as_ref().map(Memory::open).transpose()?;
-    let methods = methods(args, memory.is_some())?;
+    let methods = methods(args)?;
     let dataset = Dataset::read(&args.dataset)?;
-    let model = args.model.open()?;
+    let setup = Setup::open(&args.method_args, &args.model)?;
     let options = args.method_args.options(methods.contains(&Method::Templates))?;
-    let classifier = Classifier::new(&model, dataset.labels.clone(), memory.as_ref(), &options)?;
+    let retrieval = setup.retrieval(&args.method_args)?;
+    let classifier = Classifier::new(&setup.model, dataset.labels.clone(), retrieval, &options)?;
     let bar = bar(dataset.images.len() as u64, "images");
-    let encoded = encode_files(&model, &dataset.images, &mut |done| bar.set_position(done as u64))?;
+    let (queries, encoded) = setup.encode(&dataset.images, &mut |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     for (_, error) in &encoded.failed {
         eprintln!("counted as wrong: {error}");
     }
-    let evidence = classifier.evidence(&encoded.embeddings)?;
+    let evidence = setup.evidence(&classifier, &queries)?;
+    tell_notes(&evidence);
     let truth: Vec<usize> = encoded.kept.iter().map(|&image| dataset.truth[image]).collect();
     let report = evaluate(&dataset.name, &evidence, &truth, encoded.failed.len(), &methods)?;
     match args.format {
@@ -31,7 +32,8 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     }
 }
 
-fn methods(args: &EvalArgs, memory: bool) -> Result<Vec<Method>> {
+fn methods(args: &EvalArgs) -> Result<Vec<Method>> {
+    let memory = args.method_args.memory.is_some();
     if args.methods.is_empty() {
         return Ok(Method::ALL.into_iter().filter(|method| memory || !method.needs_memory()).collect());
     }

@@ -17,7 +17,14 @@ pub struct Xmore(Command);
 pub fn xmore<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Xmore {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xmore"));
     command.args(args).stdin(Stdio::null());
-    for name in ["XMORE_HOME", "XMORE_MODEL", "XMORE_PRETRAINED", "XMORE_MEMORY", "XMORE_THREADS"] {
+    for name in [
+        "XMORE_HOME",
+        "XMORE_MODEL",
+        "XMORE_PRETRAINED",
+        "XMORE_MEMORY",
+        "XMORE_THREADS",
+        "XMORE_CHECKPOINT_SECONDS",
+    ] {
         command.env_remove(name);
     }
     Xmore(command)

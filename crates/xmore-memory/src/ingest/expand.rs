@@ -158,7 +158,9 @@ fn range(inner: &str) -> Option<Vec<String>> {
     }
     match (from.as_bytes(), to.as_bytes()) {
         ([first], [last]) if first.is_ascii_alphabetic() && last.is_ascii_alphabetic() => Some(
-            values(i64::from(*first), i64::from(*last)).map(|byte| char::from(byte as u8).to_string()).collect(),
+            values(i64::from(*first), i64::from(*last))
+                .map(|byte| char::from(byte as u8).to_string())
+                .collect(),
         ),
         _ => None,
     }
@@ -201,7 +203,8 @@ mod tests {
 
     #[test]
     fn too_many_are_refused_before_they_take_memory() {
-        for word in ["{0..9999999999}", "{0..99999}{0..99999}", "{-9223372036854775808..9223372036854775807}"] {
+        for word in ["{0..9999999999}", "{0..99999}{0..99999}", "{-9223372036854775808..9223372036854775807}"]
+        {
             assert!(braces(word).is_none(), "{word}");
             let message = expand(&[word.to_owned()]).unwrap_err().to_string();
             assert!(message.contains("more than 1000000") && message.contains(word), "{message}");

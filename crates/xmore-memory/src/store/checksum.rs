@@ -24,11 +24,6 @@ pub(super) fn of_file(path: &Path) -> Result<String> {
     }
 }
 
-/// Checksum of bytes.
-pub(super) fn of_bytes(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -44,6 +39,5 @@ mod tests {
         std::fs::write(&path, "abc").unwrap();
         let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(of_file(&path).unwrap(), known);
-        assert_eq!(of_bytes(b"abc"), known);
     }
 }

@@ -53,8 +53,15 @@ pub fn embed_column(
 ) -> Result<ColumnReport> {
     let writer = ColumnWriter::open(dir, model.identity(), images)?.with_checkpoint_every(checkpoint_every);
     let resumed = writer.next_row();
-    let mut column =
-        Column { writer, groups: Vec::new(), texts: Vec::new(), unreadable: Vec::new(), truncated: 0, progress, stopped: false };
+    let mut column = Column {
+        writer,
+        groups: Vec::new(),
+        texts: Vec::new(),
+        unreadable: Vec::new(),
+        truncated: 0,
+        progress,
+        stopped: false,
+    };
     if images {
         column.groups = groups(&column.writer)?;
         let refs: Vec<ImageRef> = column.groups.iter().map(|group| ImageRef::parse(&group.path)).collect();

@@ -7,7 +7,7 @@ mod column;
 mod sources;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use xmore_clip::{Embeddings, TextEmbeddings};
@@ -237,7 +237,8 @@ impl Build<'_> {
             self.skip(skip.clone())?;
             self.cursor.consumed += 1;
         }
-        let before = usize::try_from(done.saturating_sub(listed)).unwrap_or(usize::MAX).min(sources.pairs.len());
+        let before =
+            usize::try_from(done.saturating_sub(listed)).unwrap_or(usize::MAX).min(sources.pairs.len());
         self.images = &sources.pairs[before..];
         let images: Vec<ImageRef> = self.images.iter().map(|pair| pair.image.clone()).collect();
         encode_images(model, &images, self)?;
@@ -312,7 +313,10 @@ impl Build<'_> {
                 (skipped.zero, "an embedding of length zero"),
             ] {
                 for _ in 0..count {
-                    self.skip(Skipped { path: name.clone(), reason: format!("a row among rows {} to {}: {reason}", at - rows, at - 1) })?;
+                    self.skip(Skipped {
+                        path: name.clone(),
+                        reason: format!("a row among rows {} to {}: {reason}", at - rows, at - 1),
+                    })?;
                 }
             }
             let texts = match batch.texts {

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
-use xmore_memory::ingest::{EmbeddingsBatch, EmbeddingsFolder, InputFormat, Pair, Source, SourceOptions, expand};
+use xmore_memory::ingest::{
+    EmbeddingsBatch, EmbeddingsFolder, InputFormat, Pair, Source, SourceOptions, expand,
+};
 
 use super::{EMBEDDED_BATCH, Skipped};
 use crate::error::{Result, XmoreError};

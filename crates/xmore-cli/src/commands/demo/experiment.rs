@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use xmore::{
-    Classifier, ClassifierOptions, Evidence, Method, NamedModel, RetrievalOptions, encode_files,
-    encode_texts, evaluate,
+    Classifier, ClassifierOptions, Evidence, Method, NamedModel, Pairs, Retrieval, RetrievalModels,
+    RetrievalOptions, encode_files, encode_texts, evaluate,
 };
 use xmore_clip::Embeddings;
 use xmore_memory::Memory;
@@ -47,7 +47,7 @@ impl Settings {
     pub fn retrieval(&self, memory: usize) -> RetrievalOptions {
         let neighbours =
             self.neighbours.unwrap_or_else(|| PAPER_NEIGHBOURS.min(memory / SMALL_SHARE).max(self.k));
-        RetrievalOptions { k: self.k, neighbours }
+        RetrievalOptions { k: self.k, neighbours, ..Default::default() }
     }
 }
 
@@ -114,7 +114,7 @@ impl Experiment<'_> {
                 |options: RetrievalOptions| self.accuracies(&self.ask(stored, &queries, options)?, &queries);
             let (mut sweep, mut neighbour_sweep) = (Vec::new(), Vec::new());
             for k in SWEEP.into_iter().filter(|&k| k <= memory.len()) {
-                let options = RetrievalOptions { k, neighbours: retrieval.neighbours.max(k) };
+                let options = RetrievalOptions { k, neighbours: retrieval.neighbours.max(k), ..retrieval };
                 sweep.push((k, measured(options)?));
             }
             for neighbours in neighbours_for(retrieval.k, memory.len()) {
@@ -159,10 +159,11 @@ impl Experiment<'_> {
     }
 
     fn ask(&self, memory: &Memory, queries: &[usize], retrieval: RetrievalOptions) -> Result<Vec<Evidence>> {
-        let classifier = self.classifier.with_memory(self.model, memory, retrieval)?;
+        let pairs = Retrieval::new(Pairs::Memory(memory), RetrievalModels::one(self.model), retrieval)?;
+        let classifier = self.classifier.with_retrieval(Some(pairs));
         let images = &self.encoded.images;
         let rows: Vec<f32> = queries.iter().flat_map(|&i| images.row(i)).copied().collect();
-        Ok(classifier.evidence(&Embeddings::new(rows, images.dim()))?)
+        Ok(classifier.evidence(&Embeddings::new(rows, images.dim()).into())?)
     }
 
     fn accuracies(&self, evidence: &[Evidence], queries: &[usize]) -> Result<Accuracies> {

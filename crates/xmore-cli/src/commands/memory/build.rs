@@ -1,0 +1,250 @@
+//! `xmore memory build`, `append` and `embed`: the commands that encode.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
+use xmore::{BuildOptions, BuildReport, NamedModel, XmoreError, build_memory, embed_column};
+use xmore_memory::Memory;
+use xmore_memory::ingest::{InputFormat, SourceOptions};
+use xmore_memory::store::Mode;
+
+use super::stop_flag;
+use crate::args::ModelChoice;
+use crate::error::{CliError, Result};
+use crate::files::print;
+use crate::progress::bar_from;
+
+/// Skipped things that are listed one by one; the rest are counted.
+const SHOWN: usize = 20;
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    #[command(flatten)]
+    sources: SourceArgs,
+    /// Folder of the new memory
+    #[arg(short, long, value_name = "DIR", visible_alias = "output_folder")]
+    output: PathBuf,
+    /// Replace a memory that is there already, or what an interrupted build with other sources or another model left
+    #[arg(long)]
+    overwrite: bool,
+    #[command(flatten)]
+    model: ModelChoice,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AppendArgs {
+    /// The memory that grows
+    #[arg(value_name = "DIR")]
+    memory: PathBuf,
+    #[command(flatten)]
+    sources: SourceArgs,
+    #[command(flatten)]
+    model: ModelChoice,
+}
+
+/// Where pairs come from.
+#[derive(Debug, Args)]
+struct SourceArgs {
+    #[arg(required = true, value_name = "SOURCE")]
+    sources: Vec<String>,
+    /// What the sources are taken as
+    #[arg(long, alias = "input_format", value_enum, default_value_t)]
+    input_format: FormatArg,
+    /// Folder that image paths in tables, parquet files and COCO captions are relative to [default: the file's own]
+    #[arg(long, value_name = "DIR", visible_alias = "image_folder")]
+    image_root: Option<PathBuf>,
+    #[command(flatten)]
+    checkpoints: CheckpointArgs,
+}
+
+#[derive(Debug, Args)]
+struct CheckpointArgs {
+    /// Most seconds of work that a killed run loses
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = seconds, env = "XMORE_CHECKPOINT_SECONDS")]
+    checkpoint_seconds: f64,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|s: &f64| (0.0..=86_400.0).contains(s))
+        .ok_or_else(|| "expected seconds, 0 to 86400".to_owned())
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum FormatArg {
+    /// What each looks like
+    #[default]
+    Auto,
+    /// Folders of images with captions beside them
+    Files,
+    /// .csv or .tsv
+    Table,
+    /// .parquet
+    Parquet,
+    /// Tars
+    Webdataset,
+    /// COCO's captions
+    Coco,
+    /// Embeddings by clip-retrieval's inference
+    Embeddings,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EmbedColumnArgs {
+    /// The memory
+    #[arg(value_name = "DIR")]
+    memory: PathBuf,
+    /// What is embedded: a model that is to search needs the images
+    #[arg(long, value_enum, default_value_t)]
+    only: What,
+    #[command(flatten)]
+    checkpoints: CheckpointArgs,
+    #[command(flatten)]
+    model: ModelChoice,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Images, read again from where they were, and captions
+    #[default]
+    ImagesAndCaptions,
+    /// Captions
+    Captions,
+}
+
+impl SourceArgs {
+    fn options(&self, mode: Mode) -> BuildOptions {
+        let format = match self.input_format {
+            FormatArg::Auto => InputFormat::Auto,
+            FormatArg::Files => InputFormat::Files,
+            FormatArg::Table => InputFormat::Table,
+            FormatArg::Parquet => InputFormat::Parquet,
+            FormatArg::Webdataset => InputFormat::Webdataset,
+            FormatArg::Coco => InputFormat::Coco,
+            FormatArg::Embeddings => InputFormat::Embeddings,
+        };
+        BuildOptions {
+            mode,
+            format,
+            source: SourceOptions { image_root: self.image_root.clone() },
+            checkpoint_every: self.checkpoints.every(),
+        }
+    }
+}
+
+impl CheckpointArgs {
+    fn every(&self) -> Duration {
+        Duration::from_secs_f64(self.checkpoint_seconds)
+    }
+}
+
+pub(super) fn build(args: &BuildArgs) -> Result<()> {
+    let mode = if args.overwrite { Mode::Overwrite } else { Mode::Create };
+    write_pairs(&args.model.open()?, &args.sources, &args.output, mode)
+}
+
+pub(super) fn append(args: &AppendArgs) -> Result<()> {
+    let memory = Memory::open(&args.memory)?;
+    let model = args.model.open_for(Some(&memory.manifest().model))?;
+    drop(memory);
+    write_pairs(&model, &args.sources, &args.memory, Mode::Append)
+}
+
+fn write_pairs(model: &NamedModel, sources: &SourceArgs, dir: &Path, mode: Mode) -> Result<()> {
+    let stop = stop_flag();
+    let start = Instant::now();
+    let mut progress: Option<ProgressBar> = None;
+    let report = build_memory(model, &sources.sources, dir, &sources.options(mode), &mut |at| {
+        let bar = progress.get_or_insert_with(|| bar_from(at.done, at.total, "images"));
+        bar.set_position(at.done);
+        !stop.load(Ordering::Relaxed)
+    });
+    if let Some(bar) = progress {
+        bar.finish_and_clear();
+    }
+    tell(&or_stopped(report, dir)?, start.elapsed().as_secs_f64());
+    print(&format!("{}", dir.display()))
+}
+
+fn or_stopped<T>(result: Result<T, XmoreError>, dir: &Path) -> Result<T> {
+    match result {
+        Err(XmoreError::Interrupted) => {
+            let message =
+                format!("stopped; {} is unfinished, and the same command goes on with it", dir.display());
+            Err(CliError::Failed(message))
+        }
+        other => Ok(other?),
+    }
+}
+
+fn tell(report: &BuildReport, seconds: f64) {
+    for skipped in report.skipped.iter().take(SHOWN) {
+        eprintln!("skipped {}: {}", skipped.path, skipped.reason);
+    }
+    if report.skipped.len() > SHOWN {
+        eprintln!("… and {} more; the memory's folder `skipped` lists them", report.skipped.len() - SHOWN);
+    }
+    let manifest = &report.manifest;
+    if report.was_complete {
+        eprintln!("nothing to do: the memory has all {} pairs of these sources already", report.pairs);
+        return;
+    }
+    if report.resumed > 0 {
+        eprintln!("went on after {} images and skipped things of an interrupted run", report.resumed);
+    }
+    let rate = (report.pairs > 0 && report.resumed == 0)
+        .then(|| format!(" ({:.1} images/s)", manifest.images as f64 / seconds))
+        .unwrap_or_default();
+    let added =
+        if manifest.pairs == report.pairs { String::new() } else { format!("added {}: ", report.pairs) };
+    eprintln!(
+        "{added}{} pairs of {} images in {seconds:.1} s{}, {} skipped",
+        manifest.pairs,
+        manifest.images,
+        if added.is_empty() { rate } else { String::new() },
+        report.skipped_in_all
+    );
+    if report.truncated > 0 {
+        eprintln!("{} captions were longer than the model reads and were cut", report.truncated);
+    }
+    if report.renormalised > 0 {
+        eprintln!("{} embeddings were not of length 1 and were made so", report.renormalised);
+    }
+}
+
+pub(super) fn embed(args: &EmbedColumnArgs) -> Result<()> {
+    let model = args.model.open()?;
+    let stop = stop_flag();
+    let start = Instant::now();
+    let mut progress: Option<ProgressBar> = None;
+    let images = args.only == What::ImagesAndCaptions;
+    let report = embed_column(&model, &args.memory, images, args.checkpoints.every(), &mut |at| {
+        let bar = progress.get_or_insert_with(|| bar_from(at.done, at.total, "pairs"));
+        bar.set_position(at.done);
+        !stop.load(Ordering::Relaxed)
+    });
+    if let Some(bar) = progress {
+        bar.finish_and_clear();
+    }
+    let report = or_stopped(report, &args.memory)?;
+    for (path, reason) in report.unreadable.iter().take(SHOWN) {
+        eprintln!("not found through this model: {path}: {reason}");
+    }
+    if report.unreadable.len() > SHOWN {
+        eprintln!("… and {} more images", report.unreadable.len() - SHOWN);
+    }
+    if report.truncated > 0 {
+        eprintln!("{} captions were longer than the model reads and were cut", report.truncated);
+    }
+    eprintln!(
+        "embeddings of {} pairs by {} in {:.1} s",
+        report.manifest.pairs - report.resumed,
+        model.name(),
+        start.elapsed().as_secs_f64()
+    );
+    print(&format!("{}", args.memory.display()))
+}

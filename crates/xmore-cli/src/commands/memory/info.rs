@@ -1,0 +1,75 @@
+//! `xmore memory info`: what a memory holds, here or with an engine.
+
+use clap::Args;
+use serde_json::json;
+use xmore_memory::Memory;
+use xmore_memory::store::Modality;
+
+use crate::args::{EngineArgs, ShortFormat};
+use crate::error::Result;
+use crate::files::{print, print_json};
+use crate::setup::OpenPairs;
+
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// The memory: a folder or an engine's URL
+    #[arg(value_name = "DIR|URL", env = "XMORE_MEMORY")]
+    memory: String,
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t)]
+    format: ShortFormat,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+pub(super) fn run(args: &InfoArgs) -> Result<()> {
+    match OpenPairs::open(&args.memory, &args.engine)? {
+        OpenPairs::Memory(memory) if args.format == ShortFormat::Json => print_json(memory.manifest()),
+        OpenPairs::Memory(memory) => print(&describe(&memory)),
+        OpenPairs::Engine(engine) => {
+            let (pairs, model) = (engine.pairs()?, engine.identity());
+            if args.format == ShortFormat::Json {
+                return print_json(&json!({"location": engine.location(), "pairs": pairs, "model": model}));
+            }
+            let unknown = || "not told".to_owned();
+            print(&format!(
+                "engine       {}\npairs        {}\nmodel        {}",
+                engine.location(),
+                pairs.map_or_else(unknown, |n| n.to_string()),
+                model.map_or_else(unknown, |m| m.name.clone())
+            ))
+        }
+    }
+}
+
+fn describe(memory: &Memory) -> String {
+    let manifest = memory.manifest();
+    let mut text = format!(
+        "pairs        {}\nimages       {}\nskipped      {} while it was built\ncut          {} captions longer than the model reads\n\
+         model        {}\nfingerprint  {}\nembeddings   {} values each, float16\nparts        {}\nsources      {}",
+        manifest.pairs,
+        manifest.images,
+        manifest.skipped,
+        manifest.truncated,
+        manifest.model.name,
+        manifest.model.sha256,
+        manifest.model.dim,
+        manifest.parts.len(),
+        manifest.sources.len()
+    );
+    for (column, info) in memory.columns()[1..].iter().zip(&manifest.columns) {
+        let mut notes = Vec::new();
+        if !info.images {
+            notes.push("captions only".to_owned());
+        }
+        if column.require(Modality::Text).is_err() {
+            notes.push(format!("only the first {} pairs: run `xmore memory embed` again", column.rows()));
+        }
+        if info.unreadable > 0 {
+            notes.push(format!("{} pairs without their image", info.unreadable));
+        }
+        let notes = if notes.is_empty() { String::new() } else { format!(", {}", notes.join(", ")) };
+        text += &format!("\ncolumn       {}, {} values each{notes}", info.model.name, info.model.dim);
+    }
+    text
+}

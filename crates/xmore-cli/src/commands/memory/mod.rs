@@ -1,0 +1,94 @@
+//! `xmore memory`: building, growing, checking, searching and uploading memories.
+
+mod build;
+mod check;
+mod duplicates;
+mod info;
+mod search;
+mod upload;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Args, Subcommand};
+
+use crate::args::ShortFormat;
+use crate::error::Result;
+
+#[derive(Debug, Args)]
+pub(crate) struct MemoryArgs {
+    #[command(subcommand)]
+    command: MemoryCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum MemoryCommand {
+    /// Encode image-caption pairs into a new memory
+    ///
+    /// A SOURCE is a folder of images with captions beside them (.txt, or img2dataset's .json); a .csv, .tsv or .parquet with an image
+    /// column (image_path, or image bytes in parquet) and a caption column; webdataset tars; COCO captions (.json); or a folder of
+    /// embeddings by clip-retrieval's inference or LAION's, which needs no images. Braces and globs are expanded if your shell did not:
+    /// '{00000..00010}.tar'.
+    ///
+    /// Stopped or killed at any moment, the same command goes on where it stopped.
+    Build(build::BuildArgs),
+    /// Add pairs to a memory; what is there is not rewritten
+    Append(build::AppendArgs),
+    /// Add embeddings of a memory's images and captions by another model
+    ///
+    /// Retrieval can then use one model to search (--search-model), another to choose captions (--rerank-model) and a third to classify
+    /// (--model). Also brings such embeddings up to date when the memory has grown.
+    Embed(build::EmbedColumnArgs),
+    /// Show what a memory holds
+    Info(info::InfoArgs),
+    /// Find the pairs nearest to a photo or a text
+    Search(search::SearchArgs),
+    /// Check every byte of a memory against its checksums
+    Verify(check::VerifyArgs),
+    /// Mend a memory: cut a torn tail, make derived files again; says what it did
+    Repair(check::RepairArgs),
+    /// Report what a memory holds more than once
+    Duplicates(duplicates::DuplicatesArgs),
+    /// Copy a memory to a Milvus server, or go on with it
+    Upload(upload::UploadArgs),
+}
+
+pub(crate) fn run(args: &MemoryArgs) -> Result<()> {
+    match &args.command {
+        MemoryCommand::Build(args) => build::build(args),
+        MemoryCommand::Append(args) => build::append(args),
+        MemoryCommand::Embed(args) => build::embed(args),
+        MemoryCommand::Info(args) => info::run(args),
+        MemoryCommand::Search(args) => search::run(args),
+        MemoryCommand::Verify(args) => check::verify(args),
+        MemoryCommand::Repair(args) => check::repair(args),
+        MemoryCommand::Duplicates(args) => duplicates::run(args),
+        MemoryCommand::Upload(args) => upload::run(args),
+    }
+}
+
+/// A memory on this machine, and the form of the output.
+#[derive(Debug, Args)]
+struct LocalMemoryArgs {
+    /// The memory
+    #[arg(value_name = "DIR", env = "XMORE_MEMORY")]
+    memory: PathBuf,
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t)]
+    format: ShortFormat,
+}
+
+/// Set by the first Ctrl-C or SIGTERM. The second ends the program at once, which loses nothing but the work since the last checkpoint.
+fn stop_flag() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    // Without a handler the first one ends the program.
+    let _ = ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after the batch at hand; once more to stop at once");
+    });
+    stop
+}

@@ -1,0 +1,160 @@
+//! `xmore memory search`: the pairs nearest to a photo or a text, here or with an engine.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use xmore::{NamedModel, encode_files};
+use xmore_clip::Embeddings;
+use xmore_memory::SearchOptions;
+use xmore_memory::store::Modality;
+
+use crate::args::{EngineArgs, FilterArgs, Format, ModelChoice};
+use crate::error::{CliError, Result};
+use crate::files::{print, print_json, stdout_error};
+use crate::setup::OpenPairs;
+use crate::table::{table, trimmed};
+
+#[derive(Debug, Args)]
+pub(crate) struct SearchArgs {
+    /// The memory: a folder or an engine's URL
+    #[arg(value_name = "DIR|URL", env = "XMORE_MEMORY")]
+    memory: String,
+    #[command(flatten)]
+    query: QueryArgs,
+    /// What is compared with the query: the pairs' images or their captions
+    #[arg(long = "in", value_enum, default_value_t)]
+    modality: SearchIn,
+    /// Number of pairs
+    #[arg(short, long, default_value_t = 10, visible_alias = "num_images", value_name = "N")]
+    n: usize,
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
+    model: ModelChoice,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct QueryArgs {
+    /// Photo to search with
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// Text to search with
+    #[arg(long)]
+    text: Option<String>,
+}
+
+/// What a search compares with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum SearchIn {
+    #[default]
+    Images,
+    Captions,
+}
+
+/// A pair that was found.
+struct Row {
+    id: u64,
+    similarity: f32,
+    caption: String,
+    image_path: String,
+}
+
+pub(super) fn run(args: &SearchArgs) -> Result<()> {
+    let pairs = OpenPairs::open(&args.memory, &args.engine)?;
+    let allowed = args.filter.allowed(&pairs)?;
+    let model = args.model.open_for(pairs.identity())?;
+    let rows = match &pairs {
+        OpenPairs::Memory(memory) => {
+            let column = model.column_of(memory)?;
+            let query = encode(&model, &args.query)?;
+            let modality = match args.modality {
+                SearchIn::Images => Modality::Image,
+                SearchIn::Captions => Modality::Text,
+            };
+            let options =
+                SearchOptions { n: args.n, rows: args.filter.rows.clone(), allowed: allowed.as_ref() };
+            let found = column.search_with(modality, query.as_slice(), &options)?;
+            let hits = found.hits.into_iter().next().unwrap_or_default();
+            let rows = hits.into_iter().map(|hit| {
+                let (caption, image_path) =
+                    (memory.caption(hit.id)?.to_owned(), memory.image_path(hit.id)?.to_owned());
+                Ok(Row { id: hit.id, similarity: hit.similarity, caption, image_path })
+            });
+            rows.collect::<Result<Vec<_>>>()?
+        }
+        OpenPairs::Engine(engine) => {
+            if args.modality == SearchIn::Captions || args.filter.rows.is_some() {
+                let message =
+                    "an engine is searched by images only, and whole: leave --in captions and --rows out";
+                return Err(CliError::Usage(message.to_owned()));
+            }
+            model.check_engine(engine.as_ref())?;
+            let query = encode(&model, &args.query)?;
+            let answer = engine.nearest_images(query.as_slice(), query.dim(), args.n)?.into_iter().next();
+            let answer = answer.unwrap_or_default();
+            if let Some(note) = &answer.note {
+                eprintln!("{note}");
+            }
+            let rows = answer.neighbours.into_iter().map(|n| Row {
+                id: n.id,
+                similarity: n.similarity,
+                caption: n.caption,
+                image_path: n.image_path,
+            });
+            rows.collect()
+        }
+    };
+    if rows.len() < args.n {
+        eprintln!("{} pairs, fewer than the {} asked for: no more match", rows.len(), args.n);
+    }
+    show(&rows, args.format)
+}
+
+fn encode(model: &NamedModel, query: &QueryArgs) -> Result<Embeddings> {
+    match (&query.image, &query.text) {
+        (Some(image), _) => {
+            let mut encoded = encode_files(model, std::slice::from_ref(image), &mut |_| {})?;
+            match encoded.failed.pop() {
+                Some((_, error)) => Err(error.into()),
+                None => Ok(encoded.embeddings),
+            }
+        }
+        (None, text) => Ok(model.encode_texts(&[text.as_deref().unwrap_or_default()])?.embeddings),
+    }
+}
+
+fn show(rows: &[Row], format: Format) -> Result<()> {
+    match format {
+        Format::Json => {
+            let rows = rows.iter().map(|row| {
+                json!({"id": row.id, "similarity": row.similarity, "caption": row.caption, "image_path": row.image_path})
+            });
+            print_json(&rows.collect::<Vec<_>>())
+        }
+        Format::Csv => {
+            let mut csv = csv::Writer::from_writer(std::io::stdout().lock());
+            let fail = |e: csv::Error| stdout_error(std::io::Error::other(e));
+            csv.write_record(["id", "similarity", "caption", "image_path"]).map_err(fail)?;
+            for row in rows {
+                let (id, similarity) = (row.id.to_string(), row.similarity.to_string());
+                csv.write_record([&id, &similarity, &row.caption, &row.image_path]).map_err(fail)?;
+            }
+            csv.flush().map_err(stdout_error)
+        }
+        Format::Table => {
+            let mut table = table(["id", "similarity", "caption", "image"], &["id", "similarity"]);
+            for row in rows {
+                let (id, similarity) = (row.id.to_string(), format!("{:.3}", row.similarity));
+                table.add_row([&id, &similarity, &row.caption, &row.image_path]);
+            }
+            print(&trimmed(&table))
+        }
+    }
+}

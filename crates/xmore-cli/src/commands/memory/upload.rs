@@ -1,0 +1,81 @@
+//! `xmore memory upload`: a memory into a Milvus collection.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
+use xmore_memory::Memory;
+use xmore_memory::retriever::{Location, Milvus, MilvusIndex};
+
+use super::stop_flag;
+use crate::args::EngineArgs;
+use crate::error::{CliError, Result};
+use crate::files::print;
+use crate::progress::bar_from;
+
+#[derive(Debug, Args)]
+pub(crate) struct UploadArgs {
+    /// The memory
+    #[arg(value_name = "DIR")]
+    memory: PathBuf,
+    /// Where to: milvus://HOST:PORT/COLLECTION; the collection is made if it is not there
+    #[arg(value_name = "URL")]
+    to: Location,
+    /// How a new collection is indexed
+    #[arg(long, value_enum, default_value_t)]
+    index: IndexArg,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum IndexArg {
+    /// Every row is compared: exact
+    #[default]
+    Flat,
+    /// The server's choice: approximate, for very many rows
+    Auto,
+}
+
+pub(super) fn run(args: &UploadArgs) -> Result<()> {
+    if !matches!(args.to, Location::Milvus { .. }) {
+        return Err(CliError::Usage(format!("{}: uploads go to milvus://HOST:PORT/COLLECTION", args.to)));
+    }
+    let memory = Memory::open(&args.memory)?;
+    let index = match args.index {
+        IndexArg::Flat => MilvusIndex::Flat,
+        IndexArg::Auto => MilvusIndex::Auto,
+    };
+    let start = Instant::now();
+    let model = &memory.manifest().model;
+    let milvus = Milvus::create(&args.to, model, memory.len(), index, &args.engine.options())?;
+    let stop = stop_flag();
+    let mut progress: Option<ProgressBar> = None;
+    let report = milvus.upload(&memory, |at| {
+        let bar = progress.get_or_insert_with(|| bar_from(at.done, at.total, "pairs"));
+        bar.set_position(at.done);
+        !stop.load(Ordering::Relaxed)
+    });
+    if let Some(bar) = progress {
+        bar.finish_and_clear();
+    }
+    let report = report?;
+    if !report.complete {
+        return Err(CliError::Failed(format!("stopped; the same command goes on with {}", args.to)));
+    }
+    if report.skipped > 0 {
+        eprintln!("{} pairs were left out: their embeddings are not finite", report.skipped);
+    }
+    if report.cut > 0 {
+        eprintln!("{} texts were longer than the server takes and were cut", report.cut);
+    }
+    eprintln!(
+        "{} pairs, {} of them there before, in {:.1} s",
+        report.total,
+        report.present,
+        start.elapsed().as_secs_f64()
+    );
+    print(&args.to.to_string())
+}

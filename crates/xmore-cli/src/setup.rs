@@ -1,0 +1,168 @@
+//! Memory, models and filters as flags name them: what classifying commands open before they begin.
+
+use std::path::PathBuf;
+
+use xmore::{
+    CaptionStore, Classifier, EncodedImages, Evidence, NamedModel, Pairs, Queries, Retrieval,
+    RetrievalModels, XmoreError, encode_files,
+};
+use xmore_memory::retriever::{Location, Retriever, open as open_engine};
+use xmore_memory::store::ModelIdentity;
+use xmore_memory::{Memory, MemoryError, RowSet};
+
+use crate::args::{FilterArgs, IfUnreachable, MethodArgs, ModelChoice};
+use crate::error::{CliError, Result};
+
+/// Pairs wherever they are.
+pub(crate) enum OpenPairs {
+    Memory(Memory),
+    Engine(Box<dyn Retriever>),
+}
+
+impl OpenPairs {
+    pub(crate) fn open(location: &str, engine: &crate::args::EngineArgs) -> Result<Self, MemoryError> {
+        match location.parse()? {
+            Location::Local(path) => Ok(Self::Memory(Memory::open(path)?)),
+            remote => Ok(Self::Engine(open_engine(&remote, &engine.options())?)),
+        }
+    }
+
+    /// The model whose embeddings they are, as far as is known.
+    pub(crate) fn identity(&self) -> Option<&ModelIdentity> {
+        match self {
+            Self::Memory(memory) => Some(&memory.manifest().model),
+            Self::Engine(engine) => engine.identity(),
+        }
+    }
+
+    pub(crate) fn as_pairs(&self) -> Pairs<'_> {
+        match self {
+            Self::Memory(memory) => Pairs::Memory(memory),
+            Self::Engine(engine) => Pairs::Engine(engine.as_ref()),
+        }
+    }
+}
+
+impl FilterArgs {
+    /// The rows that the caption filter allows, if there is one.
+    pub(crate) fn allowed(&self, pairs: &OpenPairs) -> Result<Option<RowSet>> {
+        let Some(pattern) = &self.caption_filter else { return Ok(None) };
+        match pairs {
+            OpenPairs::Memory(memory) => {
+                let rows = memory.rows_with_caption(pattern)?;
+                if rows.is_empty() {
+                    return Err(CliError::Failed(format!("no caption of the memory matches {pattern}")));
+                }
+                Ok(Some(rows))
+            }
+            OpenPairs::Engine(engine) => {
+                Err(XmoreError::EngineFilter { location: engine.location().into_owned() }.into())
+            }
+        }
+    }
+}
+
+/// All that is open.
+pub(crate) struct Setup {
+    pub(crate) model: NamedModel,
+    pairs: Option<OpenPairs>,
+    search: Option<NamedModel>,
+    rerank: Option<NamedModel>,
+    captions: CaptionStore,
+    allowed: Option<RowSet>,
+    if_unreachable: IfUnreachable,
+}
+
+impl Setup {
+    /// Opens memory and models. An engine that is away is none, if that is allowed.
+    pub(crate) fn open(args: &MethodArgs, model: &ModelChoice) -> Result<Setup> {
+        args.retrieval().check()?;
+        let pairs = match args.memory.as_deref().map(|location| OpenPairs::open(location, &args.engine)) {
+            Some(Err(error)) if may_do_without(&error, args.if_unreachable) => {
+                tell(&error);
+                None
+            }
+            other => other.transpose()?,
+        };
+        let allowed = pairs.as_ref().map(|pairs| args.filter.allowed(pairs)).transpose()?.flatten();
+        let named = |name: &Option<String>| -> Result<Option<NamedModel>, XmoreError> {
+            name.as_deref().filter(|_| pairs.is_some()).map(|name| model.open_other(name)).transpose()
+        };
+        Ok(Setup {
+            model: model.open_for(pairs.as_ref().and_then(OpenPairs::identity))?,
+            search: named(&args.search_model)?,
+            rerank: named(&args.rerank_model)?,
+            captions: CaptionStore::on_disk()?,
+            allowed,
+            pairs,
+            if_unreachable: args.if_unreachable,
+        })
+    }
+
+    /// Retrieval as the flags want it, if there are pairs.
+    pub(crate) fn retrieval(&self, args: &MethodArgs) -> Result<Option<Retrieval<'_>>, XmoreError> {
+        let Some(pairs) = &self.pairs else { return Ok(None) };
+        let models = RetrievalModels {
+            search: self.search.as_ref().unwrap_or(&self.model),
+            rerank: self.rerank.as_ref().unwrap_or(&self.model),
+            classify: &self.model,
+        };
+        let retrieval = Retrieval::new(pairs.as_pairs(), models, args.retrieval())?;
+        let rows = args.filter.rows.clone();
+        Ok(Some(retrieval.only(rows, self.allowed.as_ref())?.keeping_captions(&self.captions)))
+    }
+
+    /// Encodes photos with every model that needs them. `progress` is told how many are done by the first.
+    pub(crate) fn encode(
+        &self,
+        files: &[PathBuf],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(Queries, EncodedImages)> {
+        let encoded = encode_files(&self.model, files, progress)?;
+        let kept: Vec<PathBuf> = encoded.kept.iter().map(|&i| files[i].clone()).collect();
+        let by = |model: &Option<NamedModel>| -> Result<_> {
+            let Some(model) = model else { return Ok(None) };
+            let mut again = encode_files(model, &kept, &mut |_| {})?;
+            match again.failed.pop() {
+                // It could be read a moment ago.
+                Some((_, error)) => Err(error.into()),
+                None => Ok(Some(again.embeddings)),
+            }
+        };
+        let queries = Queries {
+            classify: encoded.embeddings.clone(),
+            search: by(&self.search)?,
+            rerank: by(&self.rerank)?,
+        };
+        Ok((queries, encoded))
+    }
+
+    /// The evidence on queries; by the image alone if the engine is away and that is allowed.
+    pub(crate) fn evidence(&self, classifier: &Classifier, queries: &Queries) -> Result<Vec<Evidence>> {
+        match classifier.evidence(queries) {
+            Err(XmoreError::Memory(error)) if may_do_without(&error, self.if_unreachable) => {
+                tell(&error);
+                Ok(classifier.with_retrieval(None).evidence(queries)?)
+            }
+            other => Ok(other?),
+        }
+    }
+}
+
+fn may_do_without(error: &MemoryError, if_unreachable: IfUnreachable) -> bool {
+    if_unreachable == IfUnreachable::ZeroShot && matches!(error, MemoryError::Unreachable { .. })
+}
+
+fn tell(error: &MemoryError) {
+    eprintln!("{error}\nzero-shot, by the image alone, as --if-unreachable zero-shot allows");
+}
+
+/// Tells once what an engine has to say.
+pub(crate) fn tell_notes(evidence: &[Evidence]) {
+    let mut notes: Vec<&str> = evidence.iter().filter_map(|e| e.note.as_deref()).collect();
+    notes.sort_unstable();
+    notes.dedup();
+    for note in notes {
+        eprintln!("{note}");
+    }
+}
