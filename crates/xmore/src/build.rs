@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use xmore_memory::ingest::{Pair, Skip, Source};
+use xmore_memory::ingest::{ImageReader, InputFormat, Pair, Skip, Source, SourceOptions};
 use xmore_memory::store::{Manifest, MemoryWriter};
 
-use crate::encode::{BATCH, encode_files};
+use crate::encode::{BATCH, encode_images};
 use crate::error::{Result, XmoreError};
 use crate::models::NamedModel;
 
@@ -62,16 +62,17 @@ pub fn build_memory(
 ) -> Result<BuildReport> {
     let (mut pairs, mut skipped) = (Vec::new(), Vec::new());
     for source in sources {
-        let ingested = Source::detect(source)?.read()?;
+        let ingested = Source::detect(source, InputFormat::Auto, &SourceOptions::default())?.read()?;
         pairs.extend(ingested.pairs);
         skipped.extend(ingested.skipped.into_iter().map(Skipped::from));
     }
     let create = if overwrite { MemoryWriter::create_overwriting } else { MemoryWriter::create };
     let mut writer = create(dir, model.identity())?;
+    let reader = ImageReader::new();
     let mut truncated = 0;
     let mut done = 0;
     for batch in pairs.chunks(BATCH) {
-        truncated += encode_batch(model, batch, &mut writer, &mut skipped)?;
+        truncated += encode_batch(model, &reader, batch, &mut writer, &mut skipped)?;
         done += batch.len();
         if !progress(BuildProgress { images: done, total: pairs.len(), skipped: skipped.len() }) {
             return Err(XmoreError::Interrupted);
@@ -84,14 +85,21 @@ pub fn build_memory(
 /// Encodes one batch; returns how many captions were cut.
 fn encode_batch(
     model: &NamedModel,
+    reader: &ImageReader,
     batch: &[Pair],
     writer: &mut MemoryWriter,
     skipped: &mut Vec<Skipped>,
 ) -> Result<usize> {
-    let files: Vec<PathBuf> = batch.iter().map(|pair| pair.image_path.clone()).collect();
-    let images = encode_files(model, &files, &mut |_| {})?;
+    let load = |pair: &Pair| -> Result<_> {
+        let bytes = reader.read(&pair.image)?;
+        Ok(model.preprocess().load_bytes(&bytes, Path::new(&pair.image.to_string()))?)
+    };
+    let images = encode_images(model, batch, load, &mut |_| {})?;
     skipped.extend(
-        images.failed.iter().map(|(n, error)| Skipped { path: files[*n].clone(), reason: error.to_string() }),
+        images.failed.iter().map(|(n, error)| Skipped {
+            path: batch[*n].image.to_string().into(),
+            reason: error.to_string(),
+        }),
     );
     let kept: Vec<&Pair> = images.kept.iter().map(|&n| &batch[n]).collect();
     if kept.is_empty() {
@@ -101,7 +109,7 @@ fn encode_batch(
     let texts = model.encode_texts(&captions)?;
     let mut text = texts.embeddings.rows();
     for (pair, image) in kept.iter().zip(images.embeddings.rows()) {
-        let path = pair.image_path.to_string_lossy();
+        let path = pair.image.to_string();
         for (caption, text) in pair.captions.iter().zip(text.by_ref()) {
             writer.push(&path, caption, image, text)?;
         }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use rayon::prelude::*;
-use xmore_clip::{ClipError, Embeddings, TextEmbeddings};
+use xmore_clip::{ClipError, Embeddings, Pixels, TextEmbeddings};
 
 use crate::error::Result;
 use crate::models::NamedModel;
@@ -15,13 +15,13 @@ const TEXT_BATCH: usize = 256;
 
 /// The embeddings of the images that could be read.
 #[derive(Debug)]
-pub struct EncodedImages {
+pub struct EncodedImages<E = ClipError> {
     /// Unit rows `[kept, dim]`.
     pub embeddings: Embeddings,
     /// For each row, the index of its file.
     pub kept: Vec<usize>,
     /// For each file that gave no row, its index and why.
-    pub failed: Vec<(usize, ClipError)>,
+    pub failed: Vec<(usize, E)>,
 }
 
 /// Encodes image files in order. `progress` is told how many are done.
@@ -33,9 +33,20 @@ pub fn encode_files(
     files: &[PathBuf],
     progress: &mut dyn FnMut(usize),
 ) -> Result<EncodedImages> {
+    encode_images(model, files, |path| model.preprocess().load(path), progress)
+}
+
+/// Encodes images that `load` prepares, in order, as [`encode_files`] does; [`EncodedImages::kept`] and
+/// [`EncodedImages::failed`] index `images`.
+pub(crate) fn encode_images<T: Sync, E: Send>(
+    model: &NamedModel,
+    images: &[T],
+    load: impl Fn(&T) -> Result<Pixels, E> + Sync,
+    progress: &mut dyn FnMut(usize),
+) -> Result<EncodedImages<E>> {
     let (mut rows, mut kept, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-    for (n, batch) in files.chunks(BATCH).enumerate() {
-        let loaded: Vec<_> = batch.par_iter().map(|path| model.preprocess().load(path)).collect();
+    for (n, batch) in images.chunks(BATCH).enumerate() {
+        let loaded: Vec<_> = batch.par_iter().map(&load).collect();
         let mut pixels = Vec::with_capacity(batch.len());
         for (i, result) in loaded.into_iter().enumerate() {
             match result {

@@ -97,7 +97,10 @@ mod tests {
     fn a_json_gives_the_first_of_its_caption_keys() {
         let of = |json: &str| of_json(json.as_bytes()).unwrap();
         assert_eq!(of(r#"{"title": "t", "caption": "a\ndog", "text": "x"}"#), Ok(vec!["a dog".to_owned()]));
-        assert_eq!(of(r#"{"caption": null, "text": ["a", " ", "b"]}"#), Ok(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(
+            of(r#"{"caption": null, "text": ["a", " ", "b"]}"#),
+            Ok(vec!["a".to_owned(), "b".to_owned()])
+        );
         assert_eq!(of(r#"{"caption": " "}"#), Err(SkipReason::EmptyCaption));
         assert_eq!(of("[]"), Err(SkipReason::NoCaption));
         assert!(matches!(of("{"), Err(SkipReason::Unreadable(_))));

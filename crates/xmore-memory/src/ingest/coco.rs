@@ -73,7 +73,9 @@ impl<'de> Visitor<'de> for &mut Contents {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key_seed(Key(&["images", "annotations"]))? {
             match key {
-                Some(0) => map.next_value_seed(List { rows: &mut self.images, names: ["id", "file_name"] })?,
+                Some(0) => {
+                    map.next_value_seed(List { rows: &mut self.images, names: ["id", "file_name"] })?
+                }
                 Some(_) => {
                     map.next_value_seed(List { rows: &mut self.annotations, names: ["image_id", "caption"] })?
                 }
@@ -157,9 +159,11 @@ fn find_root(path: &Path, image_root: Option<&Path>, names: &[&str]) -> Result<P
     let holds = |root: &PathBuf| names.iter().any(|name| root.join(name).is_file());
     match candidates.iter().find(|root| holds(root)) {
         Some(root) => Ok(root.clone()),
-        None => {
-            Err(MemoryError::ImagesNotFound { path: path.to_owned(), looked_for: names.len(), places: candidates })
-        }
+        None => Err(MemoryError::ImagesNotFound {
+            path: path.to_owned(),
+            looked_for: names.len(),
+            places: candidates,
+        }),
     }
 }
 

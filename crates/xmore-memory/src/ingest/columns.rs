@@ -160,7 +160,8 @@ impl Cursor {
     /// A cursor at a row, `None` past the last.
     pub fn at(file: &Arc<ParquetFile>, leaf: Leaf, row: u64) -> Result<Option<Cursor>> {
         let Some(group) = file.group_of(row) else { return Ok(None) };
-        let mut cursor = Cursor { file: Arc::clone(file), leaf, group, next: file.starts[group], column: None };
+        let mut cursor =
+            Cursor { file: Arc::clone(file), leaf, group, next: file.starts[group], column: None };
         cursor.skip_to(row)?;
         Ok(Some(cursor))
     }
@@ -249,7 +250,11 @@ impl Cursor {
     }
 
     fn cut(&self, expected: u64) -> MemoryError {
-        damaged(&self.file.path, format!("{expected} rows or more"), format!("data that end at row {}", self.next))
+        damaged(
+            &self.file.path,
+            format!("{expected} rows or more"),
+            format!("data that end at row {}", self.next),
+        )
     }
 }
 

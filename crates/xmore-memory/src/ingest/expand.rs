@@ -158,7 +158,9 @@ fn range(inner: &str) -> Option<Vec<String>> {
     }
     match (from.as_bytes(), to.as_bytes()) {
         ([first], [last]) if first.is_ascii_alphabetic() && last.is_ascii_alphabetic() => Some(
-            values(i64::from(*first), i64::from(*last)).map(|byte| char::from(byte as u8).to_string()).collect(),
+            values(i64::from(*first), i64::from(*last))
+                .map(|byte| char::from(byte as u8).to_string())
+                .collect(),
         ),
         _ => None,
     }
@@ -194,6 +196,10 @@ mod tests {
             ("a}b{c,d}", "a}bc a}bd"),
             ("{{a,b}", "{a {b"),
             ("{x{1..2}}", "{x1} {x2}"),
+            ("{x,{1..3}", "{x,1 {x,2 {x,3"),
+            ("a{b{c,d}", "a{bc a{bd"),
+            ("{+1..3}", "1 2 3"),
+            ("{1..3..-1} {1..3..0}", "1 1 1 2 1 3 2 1 2 2 2 3 3 1 3 2 3 3"),
         ] {
             assert_eq!(braces(word).unwrap().join(" "), expected, "{word}");
         }
@@ -201,7 +207,8 @@ mod tests {
 
     #[test]
     fn too_many_are_refused_before_they_take_memory() {
-        for word in ["{0..9999999999}", "{0..99999}{0..99999}", "{-9223372036854775808..9223372036854775807}"] {
+        for word in ["{0..9999999999}", "{0..99999}{0..99999}", "{-9223372036854775808..9223372036854775807}"]
+        {
             assert!(braces(word).is_none(), "{word}");
             let message = expand(&[word.to_owned()]).unwrap_err().to_string();
             assert!(message.contains("more than 1000000") && message.contains(word), "{message}");

@@ -79,7 +79,8 @@ mod tests {
             .iter()
             .map(|p| {
                 assert_eq!(p.captions.len(), 1);
-                let path = p.image.to_string().strip_prefix(&format!("{}/", root.display())).unwrap().to_owned();
+                let path =
+                    p.image.to_string().strip_prefix(&format!("{}/", root.display())).unwrap().to_owned();
                 (path, p.captions[0].clone())
             })
             .collect()
@@ -130,7 +131,9 @@ mod tests {
         fs::create_dir(&shard).unwrap();
         fs::write(dir.path().join("00000.parquet"), "PAR1").unwrap();
         fs::write(dir.path().join("00000_stats.json"), r#"{"count": 5}"#).unwrap();
-        let json = |caption: &str| format!(r#"{{"url": "u", "caption": {caption}, "key": "k", "status": "success"}}"#);
+        let json = |caption: &str| {
+            format!(r#"{{"url": "u", "caption": {caption}, "key": "k", "status": "success"}}"#)
+        };
         for (key, text, caption) in [
             ("000000000", Some("from the text"), "\"from the json\""),
             ("000000001", None, "\"from the json\""),

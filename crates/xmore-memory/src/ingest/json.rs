@@ -210,7 +210,10 @@ mod tests {
         assert_eq!(caption(r#"{"a": [{"caption": 1}], "caption": "x", "b": {"c": 1e5}}"#), text("x"));
         assert_eq!(caption(r#"{"caption": "a", "caption": "b"}"#), text("b"));
         assert_eq!(caption(r#"{"caption": null}"#), Some(Value::Other));
-        assert_eq!(caption(r#"{"caption": ["a", 1, "b"]}"#), Some(Value::Texts(vec!["a".into(), "b".into()])));
+        assert_eq!(
+            caption(r#"{"caption": ["a", 1, "b"]}"#),
+            Some(Value::Texts(vec!["a".into(), "b".into()]))
+        );
         assert_eq!(caption("[1, 2]"), None);
         assert_eq!(caption("3.5"), None);
     }

@@ -122,7 +122,9 @@ pub enum SkipReason {
 impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SkipReason::NoCaption => f.write_str("no caption: neither a .txt of the same name nor a .json with a caption"),
+            SkipReason::NoCaption => {
+                f.write_str("no caption: neither a .txt of the same name nor a .json with a caption")
+            }
             SkipReason::EmptyCaption => f.write_str("its caption is empty"),
             SkipReason::PathNotUtf8 => f.write_str("its path is not UTF-8"),
             SkipReason::Unreadable(message) => write!(f, "cannot be read: {message}"),

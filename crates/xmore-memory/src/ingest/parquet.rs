@@ -13,7 +13,8 @@ use crate::error::{MemoryError, Result};
 /// Names of a column of images' bytes: Hugging Face's, then img2dataset's, which are named after the encoding.
 const BYTES_COLUMNS: &[&str] = &["image", "jpg", "jpeg", "png", "webp"];
 /// All names by which images are looked for.
-const ANY_IMAGE_COLUMN: &[&str] = &["image", "jpg", "jpeg", "png", "webp", "image_path", "filepath", "file_name"];
+const ANY_IMAGE_COLUMN: &[&str] =
+    &["image", "jpg", "jpeg", "png", "webp", "image_path", "filepath", "file_name"];
 /// Names of the caption column: a table's, and COCO's of a list.
 const PARQUET_CAPTION_COLUMNS: &[&str] = &["caption", "captions", "title", "text"];
 

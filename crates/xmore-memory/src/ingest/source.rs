@@ -60,9 +60,9 @@ impl FromStr for InputFormat {
     /// Reads one of [`InputFormat::NAMES`].
     fn from_str(text: &str) -> Result<InputFormat, String> {
         let found = InputFormat::NAMES.iter().find(|(name, _)| *name == text);
-        found.map(|(_, format)| *format).ok_or_else(|| {
-            format!("expected one of {}", InputFormat::NAMES.map(|(name, _)| name).join(", "))
-        })
+        found
+            .map(|(_, format)| *format)
+            .ok_or_else(|| format!("expected one of {}", InputFormat::NAMES.map(|(name, _)| name).join(", ")))
     }
 }
 
@@ -135,7 +135,9 @@ impl Source {
             InputFormat::Parquet => ("parquet", &["parquet"], Magic::Parquet),
             InputFormat::Webdataset => ("a webdataset tar", &["tar"], Magic::Tar),
             InputFormat::Coco => ("COCO captions in .json", &["json"], Magic::Other),
-            InputFormat::Files => return Err(wrong(path, "a folder of images", "a file", "give the folder that holds it")),
+            InputFormat::Files => {
+                return Err(wrong(path, "a folder of images", "a file", "give the folder that holds it"));
+            }
             InputFormat::Embeddings => {
                 let hint = "give the folder that holds img_emb and metadata";
                 return Err(wrong(path, "a folder of clip-retrieval's embeddings", "a file", hint));
@@ -148,7 +150,12 @@ impl Source {
         }
         // References to tars and parquet files are told from plain paths by the extension.
         if !extensions.contains(&extension(path).as_str()) {
-            return Err(wrong(path, expected, "another extension", &format!("rename it to .{}", extensions[0])));
+            return Err(wrong(
+                path,
+                expected,
+                "another extension",
+                &format!("rename it to .{}", extensions[0]),
+            ));
         }
         Ok(match format {
             InputFormat::Table => Source::Table { path: path_buf, image_root },
@@ -308,7 +315,12 @@ impl Magic {
 }
 
 fn wrong(path: &Path, expected: &'static str, found: &str, hint: &str) -> MemoryError {
-    MemoryError::WrongSource { path: path.to_owned(), expected, found: found.to_owned(), hint: hint.to_owned() }
+    MemoryError::WrongSource {
+        path: path.to_owned(),
+        expected,
+        found: found.to_owned(),
+        hint: hint.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -47,9 +47,7 @@ fn read_from(input: impl Read, path: &Path, image_root: Option<&Path>, delimiter
         let line = record.position().map_or(0, |p| p.line());
         match row(&record, header.len(), image_column, caption_column) {
             Ok((image, caption)) => grouping.add(folder.join(image), [caption]),
-            Err(what) => {
-                skipped.push(Skip { path: path.to_owned(), reason: SkipReason::Row { line, what } })
-            }
+            Err(what) => skipped.push(Skip { path: path.to_owned(), reason: SkipReason::Row { line, what } }),
         }
     }
     Ok(Ingested { pairs: grouping.pairs, skipped })
@@ -139,7 +137,10 @@ mod tests {
     }
 
     fn pair(path: &str, captions: &[&str]) -> Pair {
-        Pair { image: ImageRef::File(path.into()), captions: captions.iter().map(|&c| c.to_owned()).collect() }
+        Pair {
+            image: ImageRef::File(path.into()),
+            captions: captions.iter().map(|&c| c.to_owned()).collect(),
+        }
     }
 
     #[test]
@@ -169,7 +170,8 @@ mod tests {
     #[test]
     fn relative_paths_are_relative_to_the_image_root() {
         let text = b"image_path,caption\na.jpg,one\n/b.jpg,two\n";
-        let ingested = read_from(&text[..], Path::new("/data/pairs.csv"), Some(Path::new("/root")), b',').unwrap();
+        let ingested =
+            read_from(&text[..], Path::new("/data/pairs.csv"), Some(Path::new("/root")), b',').unwrap();
         assert_eq!(ingested.pairs, [pair("/root/a.jpg", &["one"]), pair("/b.jpg", &["two"])]);
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use xmore::Labels;
 use xmore::fetch::stamps;
-use xmore_memory::ingest::Source;
+use xmore_memory::ingest::{ImageRef, InputFormat, Source, SourceOptions};
 
 use crate::error::{CliError, Result};
 
@@ -62,12 +62,14 @@ impl PairSet {
                 if dir.exists() { "a file" } else { "nothing" }
             )));
         }
-        let ingested = Source::detect(dir)?.read()?;
+        let ingested = Source::detect(dir, InputFormat::Files, &SourceOptions::default())?.read()?;
         let mut skipped: Vec<String> =
             ingested.skipped.iter().map(|s| format!("{}: {}", name_below(dir, &s.path), s.reason)).collect();
         let mut found: Vec<(String, Vec<Pair>)> = Vec::new();
         for pair in ingested.pairs {
-            let name = name_below(dir, &pair.image_path);
+            // Of a folder all images are files.
+            let ImageRef::File(image) = pair.image else { continue };
+            let name = name_below(dir, &image);
             // Sorted by path, so the pairs of one sub-folder follow one another.
             let Some((folder, _)) = name.split_once('/') else {
                 skipped.push(format!("{name}: in no sub-folder, so it has no label"));
@@ -79,7 +81,7 @@ impl PairSet {
             }
             let of_label = &mut found.last_mut().expect("one was just pushed").1;
             let caption = pair.captions.into_iter().next().unwrap_or_default();
-            of_label.push(Pair { image: pair.image_path, name, caption, label: 0 });
+            of_label.push(Pair { image, name, caption, label: 0 });
         }
         Self::from_groups(dir, found, skipped)
     }

@@ -43,7 +43,9 @@ impl Matrix {
         let element = match header.descr.as_str() {
             "<f2" => Element::F16,
             "<f4" => Element::F32,
-            other => return Err(damaged("float16 or float32 ('<f2', '<f4')".to_owned(), format!("{other:?}"))),
+            other => {
+                return Err(damaged("float16 or float32 ('<f2', '<f4')".to_owned(), format!("{other:?}")));
+            }
         };
         let [rows, dim] = header.shape[..] else {
             return Err(damaged("a matrix".to_owned(), format!("shape {:?}", header.shape)));
@@ -53,15 +55,9 @@ impl Matrix {
             let expected = format!("rows of 1 to {MAX_DIM} values in C order");
             return Err(damaged(expected, format!("shape {:?} in {order} order", header.shape)));
         }
-        let matrix = Matrix {
-            path: path.to_owned(),
-            rows,
-            dim: dim as usize,
-            element,
-            offset: header.bytes as u64,
-        };
-        let expected =
-            rows.checked_mul(matrix.row_bytes() as u64).and_then(|n| n.checked_add(matrix.offset));
+        let matrix =
+            Matrix { path: path.to_owned(), rows, dim: dim as usize, element, offset: header.bytes as u64 };
+        let expected = rows.checked_mul(matrix.row_bytes() as u64).and_then(|n| n.checked_add(matrix.offset));
         if expected != Some(length) {
             let expected = expected.map_or("a size that fits a file".to_owned(), |n| format!("{n} bytes"));
             return Err(damaged(expected, format!("{length} bytes")));

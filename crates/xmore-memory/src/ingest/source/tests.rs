@@ -42,7 +42,10 @@ fn a_file_is_known_by_its_name() {
     assert_eq!(source, Source::Parquet { files: vec![parquet], image_root });
     let tar = dir.path().join("a.tar");
     write_tar(&tar, &["a.jpg"]);
-    assert_eq!(detect(&tar, InputFormat::Auto).unwrap(), Source::WebDataset { tars: vec![tar], folder: None });
+    assert_eq!(
+        detect(&tar, InputFormat::Auto).unwrap(),
+        Source::WebDataset { tars: vec![tar], folder: None }
+    );
 }
 
 #[test]
