@@ -1,6 +1,6 @@
 //! Sources of image–caption pairs: what kind a path is, and what is read from it.
 //!
-//! [`expand`] turns arguments into paths, [`Source::detect`] finds each one's kind, [`Source::read`] lists its pairs as light
+//! [`expand()`] turns arguments into paths, [`Source::detect`] finds each one's kind, [`Source::read`] lists its pairs as light
 //! references, and an [`ImageReader`] reads the images' bytes. [`EmbeddingsFolder`] has embeddings instead of images.
 //!
 //! | source | made by | images | captions |

@@ -283,6 +283,25 @@ fn an_image_that_is_gone_cut_off_or_absent_is_named() {
     assert_eq!(reader.read(&member("1.jpg", None)).unwrap(), b"one");
 }
 
+#[cfg(unix)]
+#[test]
+fn images_below_a_path_that_is_not_utf8_are_skipped_and_counted() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    std::fs::create_dir(&folder).unwrap();
+    write_tar(&folder, "a.tar", &[("1.jpg", b"one"), ("1.txt", b"x")]);
+    std::fs::write(folder.join("a.csv"), "image_path,caption\n1.jpg,x\n/abs/2.jpg,y\n").unwrap();
+    for (name, kept) in [("a.tar", 0), ("a.csv", 1)] {
+        let ingested = ingest(&folder.join(name)).unwrap();
+        assert_eq!(ingested.pairs.len(), kept);
+        assert_eq!(
+            ingested.skipped.iter().map(|s| &s.reason).collect::<Vec<_>>(),
+            [&SkipReason::PathNotUtf8]
+        );
+    }
+}
+
 #[test]
 fn embeddings_are_no_pairs_of_images() {
     let source = detect(&fixture("embeddings")).unwrap();
