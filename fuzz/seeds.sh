@@ -25,3 +25,11 @@ for family in vit_gelu vit_quickgelu; do
 done
 cp $fixtures/tokenizer/nasty.json corpus/clip_text/
 cp $fixtures/tiny/tokenizer.json corpus/tokenizer_json/
+# Sources of pairs. The embeddings begin with a byte that says whose, whole and as a header alone.
+sources=../crates/xmore-memory/fixtures/sources
+mkdir -p corpus/webdataset_tar corpus/embeddings_npy
+cp $sources/*.tar corpus/webdataset_tar/
+for file in $sources/embeddings/*_emb/*_0.npy; do
+    { printf '\000'; cat "$file"; } > "corpus/embeddings_npy/$(basename "$file")"
+    { printf '\001'; head -c 128 "$file" | tail -c +11; } > "corpus/embeddings_npy/$(basename "$file").header"
+done

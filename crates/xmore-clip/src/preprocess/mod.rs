@@ -110,6 +110,14 @@ impl Preprocess {
         Ok(self.prepare(&decode_file(path, self.config.alpha)?))
     }
 
+    /// Decodes and prepares an image file's bytes as [`Preprocess::load`] does; `name` stands for the file in errors.
+    ///
+    /// # Errors
+    /// [`crate::ClipError::Image`].
+    pub fn load_bytes(&self, bytes: &[u8], name: &Path) -> Result<Pixels> {
+        Ok(self.prepare(&decode_memory(bytes, name, self.config.alpha)?))
+    }
+
     /// Resizes, crops and normalises a decoded image.
     pub fn prepare(&self, image: &RgbImage) -> Pixels {
         self.normalize(&self.resize(image))

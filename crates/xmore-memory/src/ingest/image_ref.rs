@@ -57,6 +57,16 @@ impl ImageRef {
         }
         ImageRef::File(text.into())
     }
+
+    /// Whether its text is faithful: a path that is not UTF-8 cannot be read back from it.
+    pub(super) fn is_utf8(&self) -> bool {
+        let path = match self {
+            ImageRef::File(path) => path,
+            ImageRef::TarMember { tar, .. } => &**tar,
+            ImageRef::ParquetCell { file, .. } => &**file,
+        };
+        path.to_str().is_some()
+    }
 }
 
 /// Whether a path ends in `extension` (with its dot, any case) after something else.

@@ -1,6 +1,6 @@
 //! Sources of image–caption pairs: what kind a path is, and what is read from it.
 //!
-//! [`expand`] turns arguments into paths, [`Source::detect`] finds each one's kind, [`Source::read`] lists its pairs as light
+//! [`expand()`] turns arguments into paths, [`Source::detect`] finds each one's kind, [`Source::read`] lists its pairs as light
 //! references, and an [`ImageReader`] reads the images' bytes. [`EmbeddingsFolder`] has embeddings instead of images.
 //!
 //! | source | made by | images | captions |
@@ -35,6 +35,8 @@ mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+use crate::error::MemoryError;
 
 pub use embeddings::{Batches, EmbeddingsBatch, EmbeddingsFolder, EmbeddingsPart, SkippedRows};
 pub use expand::expand;
@@ -75,6 +77,16 @@ impl fmt::Display for Skip {
     }
 }
 
+impl Skip {
+    /// One of several files that is of no use as a whole.
+    fn file(path: &Path, error: &MemoryError) -> Skip {
+        // Most messages begin with the path, which a skip names anyway.
+        let message = error.to_string();
+        let reason = message.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&message);
+        Skip { path: path.to_owned(), reason: SkipReason::File(reason.to_owned()) }
+    }
+}
+
 /// Why something was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -110,6 +122,8 @@ pub enum SkipReason {
     NoImage,
     /// A second image in a tar under one key.
     SecondImage,
+    /// One of several files is of no use as a whole; holds the error's message.
+    File(String),
     /// The file is damaged or cut off from some point on; what came before was read.
     Damaged(String),
     /// Images that lie beside the tars of a folder taken for a webdataset.
@@ -130,7 +144,9 @@ impl fmt::Display for SkipReason {
             SkipReason::Unreadable(message) => write!(f, "cannot be read: {message}"),
             SkipReason::Row { line, what } => write!(f, "line {line}: {what}"),
             SkipReason::ParquetRow { row, what } => write!(f, "row {row}: {what}"),
-            SkipReason::Element { what } | SkipReason::Damaged(what) => f.write_str(what),
+            SkipReason::Element { what } | SkipReason::File(what) | SkipReason::Damaged(what) => {
+                f.write_str(what)
+            }
             SkipReason::NoImage => f.write_str("no image of the same name"),
             SkipReason::SecondImage => f.write_str("a second image of the same name; the first is taken"),
             SkipReason::LooseImages { count } => write!(

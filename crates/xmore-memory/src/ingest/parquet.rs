@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::caption::MAX_CAPTION_BYTES;
 use super::columns::{Cursor, Leaf, ParquetFile, Rows};
 use super::group::Grouping;
-use super::table::{CAPTION_COLUMNS, IMAGE_COLUMNS, no_images_hint};
+use super::table::{IMAGE_COLUMNS, no_images_hint};
 use super::{ImageRef, Ingested, Pair, Skip, SkipReason};
 use crate::error::{MemoryError, Result};
 
@@ -39,10 +39,7 @@ pub(super) fn read(files: &[PathBuf], image_root: Option<&Path>) -> Result<Inges
         match read_file(path, image_root, &mut grouping, &mut skipped) {
             Ok(()) => {}
             Err(error) if files.len() == 1 => return Err(error),
-            Err(error) => {
-                let reason = SkipReason::Unreadable(error.to_string());
-                skipped.push(Skip { path: path.clone(), reason });
-            }
+            Err(error) => skipped.push(Skip::file(path, &error)),
         }
     }
     Ok(Ingested { pairs: grouping.pairs, skipped })
@@ -88,7 +85,6 @@ fn read_file(
     };
     let captions = PARQUET_CAPTION_COLUMNS.iter().find_map(|name| file.leaf(&[name]));
     let captions = captions.ok_or_else(|| missing("caption", PARQUET_CAPTION_COLUMNS))?;
-    debug_assert!(CAPTION_COLUMNS.iter().all(|name| PARQUET_CAPTION_COLUMNS.contains(name)));
 
     let folder = image_root.or(path.parent()).unwrap_or(Path::new(""));
     let mut captions = Cursor::new(&file, captions);

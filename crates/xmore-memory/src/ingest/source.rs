@@ -9,7 +9,10 @@ use std::str::FromStr;
 use walkdir::WalkDir;
 
 use super::embeddings::EmbeddingsFolder;
-use super::{Ingested, coco, extension, folder, is_image_name, parquet, table, tar_members, webdataset};
+use super::{
+    Ingested, Pair, Skip, SkipReason, coco, extension, folder, is_image_name, parquet, table, tar_members,
+    webdataset,
+};
 use crate::error::{AtPath, MemoryError, Result};
 use crate::store::IMAGES;
 
@@ -172,7 +175,7 @@ impl Source {
     /// Only what makes the source as a whole unusable: it cannot be opened, lacks a column, holds no images; and
     /// [`Source::Embeddings`], which has none.
     pub fn read(&self) -> Result<Ingested> {
-        match self {
+        let mut ingested = match self {
             Source::Folder(path) => folder::read(path),
             Source::Table { path, image_root } => table::read(path, image_root.as_deref()),
             Source::Parquet { files, image_root } => parquet::read(files, image_root.as_deref()),
@@ -180,9 +183,16 @@ impl Source {
             Source::Coco { path, image_root } => coco::read(path, image_root.as_deref()),
             Source::Embeddings(folder) => {
                 let hint = "its embeddings are taken as they are, without an encoder";
-                Err(wrong(folder.path(), "images with captions", "embeddings", hint))
+                return Err(wrong(folder.path(), "images with captions", "embeddings", hint));
             }
-        }
+        }?;
+        // A memory records text. Folders have skipped such images already; here the path of a tar or a table is one.
+        let (pairs, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut ingested.pairs).into_iter().partition(|pair| pair.image.is_utf8());
+        ingested.pairs = pairs;
+        let skip = |pair: Pair| Skip { path: pair.image.to_string().into(), reason: SkipReason::PathNotUtf8 };
+        ingested.skipped.extend(others.into_iter().map(skip));
+        Ok(ingested)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::{AtPath, MemoryError, Result};
 /// Names of the image column, most specific first: ours and clip-retrieval's, open_clip's, Flickr8k's, Hugging Face's.
 pub(super) const IMAGE_COLUMNS: &[&str] = &["image_path", "filepath", "image", "file_name"];
 /// Names of the caption column: ours, open_clip's, Hugging Face's.
-pub(super) const CAPTION_COLUMNS: &[&str] = &["caption", "title", "text"];
+const CAPTION_COLUMNS: &[&str] = &["caption", "title", "text"];
 
 /// Longest field taken for a path or a caption. A longer one nearly always comes from a quote that is never closed.
 const MAX_FIELD_BYTES: usize = MAX_CAPTION_BYTES;
@@ -112,7 +112,10 @@ fn find(
 /// What to do about a table that names images by their urls only; empty if it does not.
 pub(super) fn no_images_hint(columns: &[String]) -> String {
     let has = |name: &str| columns.iter().any(|column| column.eq_ignore_ascii_case(name));
-    if !has("url") {
+    let images = ["image", "jpg", "jpeg", "png", "webp"];
+    if let Some(name) = images.into_iter().find(|name| has(name)) {
+        format!("; its column {name} holds neither bytes nor paths")
+    } else if !has("url") {
         String::new()
     } else if has("key") && has("status") {
         "; it is img2dataset's record of a shard: give the folder or the tars that lie beside it".to_owned()

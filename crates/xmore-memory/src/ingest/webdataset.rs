@@ -21,8 +21,7 @@ pub(super) fn read(tars: &[PathBuf], folder: Option<&Path>) -> Result<Ingested> 
             if tars.len() == 1 {
                 return Err(error);
             }
-            let reason = SkipReason::Unreadable(error.to_string());
-            ingested.skipped.push(Skip { path: tar.clone(), reason });
+            ingested.skipped.push(Skip::file(tar, &error));
         }
     }
     if let Some(folder) = folder {
