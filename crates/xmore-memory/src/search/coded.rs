@@ -11,7 +11,7 @@ use super::bounds::Bounds;
 use super::candidates::{Candidate, Candidates, Room};
 use super::codes::Codes;
 use super::codes::kernel::{self, BLOCK, GROUP, Kernel, MAX_BLOCKS, MAX_QUERIES, Sums, Test, Tile};
-use super::digits::{Digits, offset};
+use super::digits::Digits;
 use super::rescore::rescore;
 use super::rowset::Filter;
 use super::top::Top;
@@ -19,6 +19,9 @@ use super::{Counts, SearchPart};
 
 /// Blocks of a unit of parallel work.
 const UNIT_BLOCKS: usize = 128;
+
+/// Blocks after which the tests take up risen floors.
+const FLOOR_BLOCKS: usize = 8;
 
 /// Queries of one pass over the codes: bounds the working space of a large batch.
 pub(super) const PASS_QUERIES: usize = 64;
@@ -132,7 +135,7 @@ fn panels(kernel: &Kernel, queries: &[CodedQuery<'_>]) -> Vec<Panel> {
         let groups = of.first().map_or(0, |q| q.digits.high.len() / GROUP);
         let digits =
             (0..groups).flat_map(|k| of.iter().flat_map(move |q| &q.digits.high[k * GROUP..][..GROUP]));
-        let offsets = of.iter().map(|q| offset(&q.digits.high)).collect();
+        let offsets = of.iter().map(|q| q.digits.high_offset).collect();
         Panel { queries: range, digits: digits.copied().collect(), offsets }
     };
     (0..count).map(panel).collect()
@@ -185,7 +188,22 @@ struct State {
     candidates: Vec<Candidates>,
     /// `[queries]`, of the part at hand.
     tests: Vec<Test>,
+    out: TileOut,
+    /// Of the low digits.
+    low: TileOut,
+}
+
+/// What a tile's function writes, `[blocks, queries]` each.
+struct TileOut {
     sums: [Sums; MAX_BLOCKS * MAX_QUERIES],
+    /// Bit r: row r of the block passes the query's test.
+    passed: [u16; MAX_BLOCKS * MAX_QUERIES],
+}
+
+impl TileOut {
+    fn new() -> TileOut {
+        TileOut { sums: [[0; BLOCK]; MAX_BLOCKS * MAX_QUERIES], passed: [0; MAX_BLOCKS * MAX_QUERIES] }
+    }
 }
 
 impl Pass<'_> {
@@ -199,7 +217,8 @@ impl Pass<'_> {
             let mut state = free.unwrap_or_else(|| State {
                 candidates: self.queries.iter().map(|_| Candidates::new(self.room)).collect(),
                 tests: vec![Test::default(); self.queries.len()],
-                sums: [[0; BLOCK]; MAX_BLOCKS * MAX_QUERIES],
+                out: TileOut::new(),
+                low: TileOut::new(),
             });
             self.scan(unit, &mut state);
             lock().push(state);
@@ -222,6 +241,12 @@ impl Pass<'_> {
         // One query is read for, many are computed for: two blocks at a time only where a panel is reused.
         let step = if self.queries.len() > self.kernel.queries / 2 { self.kernel.blocks } else { 1 };
         for first in unit.blocks.clone().step_by(step) {
+            // A floor that has risen since only lets a few rows more through.
+            if (first - unit.blocks.start).is_multiple_of(FLOOR_BLOCKS) {
+                for (test, floor) in state.tests.iter_mut().zip(&self.floors) {
+                    test.floor = floor.get();
+                }
+            }
             let blocks = first..unit.blocks.end.min(first + step);
             let masks: [u16; MAX_BLOCKS] = std::array::from_fn(|b| {
                 let row = (first + b) * BLOCK;
@@ -232,66 +257,61 @@ impl Pass<'_> {
                 continue;
             }
             for panel in &self.panels {
-                let tests = &mut state.tests[panel.queries.clone()];
-                for (test, floor) in tests.iter_mut().zip(&self.floors[panel.queries.clone()]) {
-                    test.floor = floor.get();
-                }
-                let passed = run_tile(
-                    self.kernel,
-                    part.codes,
-                    blocks.clone(),
-                    Digits8 { values: &panel.digits, offsets: &panel.offsets },
-                    tests,
-                    &mut state.sums,
-                );
+                let tests = &state.tests[panel.queries.clone()];
+                let digits = Digits8 { values: &panel.digits, offsets: &panel.offsets };
+                let some = run_tile(self.kernel, part.codes, blocks.clone(), digits, tests, &mut state.out);
                 for b in 0..blocks.len() {
-                    let mut left = if masks[b] == 0 { 0 } else { passed[b] };
+                    let mut left = if masks[b] == 0 { 0 } else { some[b] };
                     while left != 0 {
                         let q = left.trailing_zeros() as usize;
                         left &= left - 1;
-                        let sums = state.sums[b * panel.queries.len() + q];
-                        let query = panel.queries.start + q;
-                        self.refine(
-                            unit.part,
-                            first + b,
-                            masks[b],
-                            query,
-                            &sums,
-                            &mut state.candidates[query],
-                        );
+                        let place = b * panel.queries.len() + q;
+                        let rows = state.out.passed[place] & masks[b];
+                        if rows != 0 {
+                            let passed = Passed {
+                                part: unit.part,
+                                block: first + b,
+                                rows,
+                                query: panel.queries.start + q,
+                                high: state.out.sums[place],
+                            };
+                            self.refine(&passed, state);
+                        }
                     }
                 }
             }
         }
     }
 
-    /// Bounds a block's rows with both digits of a query, and keeps those that can be among its best.
-    #[cold]
-    fn refine(
-        &self,
-        part: usize,
-        block: usize,
-        mask: u16,
-        query: usize,
-        high: &Sums,
-        candidates: &mut Candidates,
-    ) {
+    /// Bounds rows with both digits of a query, and keeps those that can be among its best.
+    #[inline(never)]
+    fn refine(&self, passed: &Passed, state: &mut State) {
+        let query = passed.query;
         if self.undecided[query].load(Ordering::Relaxed) {
             return;
         }
-        let (bounds, part, digits) =
-            (&self.bounds[part][query], &self.parts[part], &self.queries[query].digits);
-        let mut low = [[0; BLOCK]];
-        let digits = Digits8 { values: &digits.low, offsets: &[offset(&digits.low)] };
-        run_tile(self.kernel, part.codes, block..block + 1, digits, &[bounds.test], &mut low);
-        let factors = part.codes.block(block);
-        let floor = &self.floors[query];
-        for r in (0..BLOCK).filter(|r| mask >> r & 1 == 1) {
-            let (lower, upper) = bounds.of(high[r], low[0][r], factors.scales[r], factors.errors[r]);
+        let (bounds, part) = (&self.bounds[passed.part][query], &self.parts[passed.part]);
+        let digits = &self.queries[query].digits;
+        let low = Digits8 { values: &digits.low, offsets: &[digits.low_offset] };
+        run_tile(
+            self.kernel,
+            part.codes,
+            passed.block..passed.block + 1,
+            low,
+            &[bounds.test],
+            &mut state.low,
+        );
+        let (low, factors) = (&state.low.sums[0], part.codes.block(passed.block));
+        let (floor, candidates) = (&self.floors[query], &mut state.candidates[query]);
+        let mut left = passed.rows;
+        while left != 0 {
+            let r = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let (lower, upper) = bounds.of(passed.high[r], low[r], factors.scales[r], factors.errors[r]);
             if upper < floor.get() {
                 continue;
             }
-            let id = part.first_id + (block * BLOCK + r) as u64;
+            let id = part.first_id + (passed.block * BLOCK + r) as u64;
             candidates.push(Candidate { id, lower, upper });
             if !candidates.is_full() {
                 continue;
@@ -308,6 +328,17 @@ impl Pass<'_> {
     }
 }
 
+/// Rows of a block that pass a query's test.
+struct Passed {
+    part: usize,
+    block: usize,
+    /// A bit each.
+    rows: u16,
+    query: usize,
+    /// The block's sums with the query's high digits.
+    high: Sums,
+}
+
 /// One digit of some queries: `[groups, queries, GROUP]` values, and what each query's sums start from.
 struct Digits8<'a> {
     values: &'a [i8],
@@ -321,11 +352,10 @@ fn run_tile(
     blocks: Range<usize>,
     digits: Digits8<'_>,
     tests: &[Test],
-    sums: &mut [Sums],
+    out: &mut TileOut,
 ) -> [u32; MAX_BLOCKS] {
     let (groups, queries) = (codes.dim().div_ceil(GROUP), tests.len());
     assert_eq!((digits.values.len(), digits.offsets.len()), (groups * queries * GROUP, queries));
-    assert!(sums.len() >= blocks.len() * queries);
     let function = kernel.tiles[blocks.len() - 1][queries - 1].expect("the kernel has such tiles");
     let first = codes.block(blocks.start);
     let last = codes.block(blocks.end - 1);
@@ -337,10 +367,12 @@ fn run_tile(
         panel: digits.values.as_ptr(),
         offsets: digits.offsets.as_ptr(),
         tests: tests.as_ptr(),
-        sums: sums.as_mut_ptr(),
+        sums: out.sums.as_mut_ptr(),
+        passed: out.passed.as_mut_ptr(),
     };
-    // SAFETY: a block has all its codes and factors; digits, offsets and sums were just checked to be as many as the function with
-    // this number of blocks and queries reads and writes. Kernels are those that the processor was found to have.
+    // SAFETY: a block has all its codes and factors; digits and offsets were just checked to be as many as the function with this
+    // number of blocks and queries reads, and there is room for the largest tile's output. Kernels are those that the processor
+    // was found to have.
     #[allow(unsafe_code)]
     unsafe {
         function(&tile)

@@ -82,16 +82,17 @@ proptest! {
                 .map(|(x, y)| x.to_f64() * f64::from(*y))
                 .sum();
             for kernel in kernel::available() {
-                let (mut high, mut low) = ([[0; BLOCK]], [[0; BLOCK]]);
+                let (mut high, mut low) = (TileOut::new(), TileOut::new());
                 let test = Test { floor: hit.similarity, ..bounds.test };
-                let of = |digits: &[i8]| [offset(digits)];
-                let passed = run_tile(kernel, &codes, block..block + 1,
-                    Digits8 { values: &digits.high, offsets: &of(&digits.high) }, &[test], &mut high);
-                prop_assert_eq!(passed[0], 1, "{} drops row {} of kind {}", kernel.name, hit.id, kinds[hit.id as usize]);
-                run_tile(kernel, &codes, block..block + 1,
-                    Digits8 { values: &digits.low, offsets: &of(&digits.low) }, &[test], &mut low);
+                let of = |values, offset, out: &mut _| {
+                    run_tile(kernel, &codes, block..block + 1, Digits8 { values, offsets: &[offset] }, &[test], out)
+                };
+                let some = of(&digits.high, digits.high_offset, &mut high);
+                of(&digits.low, digits.low_offset, &mut low);
+                prop_assert!(some[0] == 1 && high.passed[0] >> r & 1 == 1,
+                    "{} drops row {} of kind {}", kernel.name, hit.id, kinds[hit.id as usize]);
                 let factors = codes.block(block);
-                let (lower, upper) = bounds.of(high[0][r], low[0][r], factors.scales[r], factors.errors[r]);
+                let (lower, upper) = bounds.of(high.sums[0][r], low.sums[0][r], factors.scales[r], factors.errors[r]);
                 for score in [f64::from(hit.similarity), exact] {
                     prop_assert!(f64::from(lower) <= score && score <= f64::from(upper),
                         "row {} of kind {}: {} not in {}..{}", hit.id, kinds[hit.id as usize], score, lower, upper);

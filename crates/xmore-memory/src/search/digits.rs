@@ -19,6 +19,9 @@ pub(super) struct Digits {
     pub high: Vec<i8>,
     /// The same of the low digits.
     pub low: Vec<i8>,
+    /// What the sums of both start from, see [`offset`].
+    pub high_offset: i32,
+    pub low_offset: i32,
     /// The unit of the low digit; an f32, so that products with 64 and with digits are exact in f64.
     pub step: f64,
     /// ‖y‖, rounded up as the other norms are.
@@ -54,6 +57,8 @@ impl Digits {
         let fine = |d: usize| step * f64::from(low[d]);
         let dims = || query.iter().map(|&y| f64::from(y)).enumerate();
         Some(Digits {
+            high_offset: offset(&high),
+            low_offset: offset(&low),
             step,
             norm,
             high_norm: norm_up((0..width).map(coarse)),
@@ -71,8 +76,8 @@ fn norm_up(values: impl Iterator<Item = f64>) -> f64 {
     values.map(|x| x * x).sum::<f64>().sqrt() * (1.0 + 2f64.powi(-30))
 }
 
-/// What a kernel that multiplies unsigned bytes starts from: −128 Σ digits.
-pub(super) fn offset(digits: &[i8]) -> i32 {
+/// What a kernel that multiplies unsigned bytes starts from, since these are codes + 128: −128 Σ digits.
+fn offset(digits: &[i8]) -> i32 {
     -128 * digits.iter().map(|&q| i32::from(q)).sum::<i32>()
 }
 

@@ -97,7 +97,7 @@ fn a_stored_nan_is_never_found() {
     let path = dir.path().join("img_emb/img_emb_0000.npy");
     let mut bytes = std::fs::read(&path).unwrap();
     let at = bytes.len() - 8;
-    bytes[at..at + 2].copy_from_slice(&half::f16::NAN.to_le_bytes());
+    bytes[at..at + 2].copy_from_slice(&f16::NAN.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
     let hits = Memory::open(dir.path()).unwrap().search_images(&[1.0, 0.0], 3).unwrap().remove(0);
     assert_eq!(hits.iter().map(|h| h.id).collect::<Vec<_>>(), [0, 2]);

@@ -45,9 +45,11 @@ pub(in crate::search) struct Tile {
     pub(in crate::search) tests: *const Test,
     /// Sums, `[blocks, queries]`.
     pub(in crate::search) sums: *mut Sums,
+    /// Which rows pass the test, a bit each: `[blocks, queries]`.
+    pub(in crate::search) passed: *mut u16,
 }
 
-/// Computes all sums; bit q of a block's answer says that some row passes query q's test.
+/// Computes all sums and tests; bit q of a block's answer says that some row passes query q's test.
 ///
 /// # Safety
 /// The tile's pointers must be valid for what [`Tile`] says is read and written, with the function's own number of blocks and
@@ -101,16 +103,22 @@ pub(in crate::search) fn available() -> Vec<&'static Kernel> {
 macro_rules! tile {
     (
         $(#[$attribute:meta])* $name:ident, $lanes:expr,
-        start: $start:expr, load: $load:expr, splat: $splat:expr, dot: $dot:expr, store: $store:expr, passes: $passes:expr
+        start: $start:expr, load: $load:expr, splat: $splat:expr, dot: $dot:expr, add: $add:expr, store: $store:expr,
+        passes: $passes:expr
     ) => {
         $(#[$attribute])*
-        pub(super) unsafe fn $name<const BLOCKS: usize, const QUERIES: usize>(tile: &Tile) -> [u32; MAX_BLOCKS] {
+        pub(super) unsafe fn $name<const BLOCKS: usize, const QUERIES: usize, const CHAINS: usize>(
+            tile: &Tile,
+        ) -> [u32; MAX_BLOCKS] {
             const VECTORS: usize = BLOCK / $lanes;
             // SAFETY: see `TileFn`: all pointers are valid for the tile's blocks, queries and groups.
             unsafe {
-                let mut sums: [[[_; VECTORS]; QUERIES]; BLOCKS] =
-                    std::array::from_fn(|_| std::array::from_fn(|q| [$start(*tile.offsets.add(q)); VECTORS]));
-                for k in 0..tile.groups {
+                let mut sums: [[[[_; VECTORS]; QUERIES]; BLOCKS]; CHAINS] = std::array::from_fn(|chain| {
+                    let offset = |q| if chain == 0 { *tile.offsets.add(q) } else { 0 };
+                    std::array::from_fn(|_| std::array::from_fn(|q| [$start(offset(q)); VECTORS]))
+                });
+                let whole = tile.groups - tile.groups % CHAINS;
+                let mut step = |k: usize, chain: usize| {
                     let rows: [[_; VECTORS]; BLOCKS] = std::array::from_fn(|b| {
                         std::array::from_fn(|v| $load(tile.codes[b].add((k * BLOCK + v * $lanes) * GROUP)))
                     });
@@ -118,24 +126,39 @@ macro_rules! tile {
                         let digits = $splat(tile.panel.add((k * QUERIES + q) * GROUP));
                         for b in 0..BLOCKS {
                             for v in 0..VECTORS {
-                                sums[b][q][v] = $dot(sums[b][q][v], rows[b][v], digits);
+                                sums[chain][b][q][v] = $dot(sums[chain][b][q][v], rows[b][v], digits);
                             }
                         }
                     }
+                };
+                for k in (0..whole).step_by(CHAINS) {
+                    for chain in 0..CHAINS {
+                        step(k + chain, chain);
+                    }
                 }
-                let mut passed = [0; MAX_BLOCKS];
+                for k in whole..tile.groups {
+                    step(k, 0);
+                }
+                let mut some = [0; MAX_BLOCKS];
                 for b in 0..BLOCKS {
                     for q in 0..QUERIES {
                         let out = tile.sums.add(b * QUERIES + q).cast::<i32>();
                         let test = &*tile.tests.add(q);
+                        let mut passed = 0;
                         for v in 0..VECTORS {
+                            let mut sum = sums[0][b][q][v];
+                            for chain in 1..CHAINS {
+                                sum = $add(sum, sums[chain][b][q][v]);
+                            }
                             let (scales, errors) = (tile.scales[b].add(v * $lanes), tile.errors[b].add(v * $lanes));
-                            $store(out.add(v * $lanes), sums[b][q][v]);
-                            passed[b] |= u32::from($passes(sums[b][q][v], scales, errors, test)) << q;
+                            $store(out.add(v * $lanes), sum);
+                            passed |= ($passes(sum, scales, errors, test) as u16) << (v * $lanes);
                         }
+                        tile.passed.add(b * QUERIES + q).write(passed);
+                        some[b] |= u32::from(passed != 0) << q;
                     }
                 }
-                passed
+                some
             }
         }
     };
@@ -146,9 +169,11 @@ macro_rules! table {
     ($name:ident: $($queries:literal)*) => {{
         let mut tiles: [[Option<TileFn>; MAX_QUERIES]; MAX_BLOCKS] = [[None; MAX_QUERIES]; MAX_BLOCKS];
         $(
-            tiles[0][$queries - 1] = Some($name::<1, $queries>);
-            tiles[1][$queries - 1] = Some($name::<2, $queries>);
+            tiles[0][$queries - 1] = Some($name::<1, $queries, 1>);
+            tiles[1][$queries - 1] = Some($name::<2, $queries, 1>);
         )*
+        // Of one query with one block the sums would wait for each other.
+        tiles[0][0] = Some($name::<1, 1, 4>);
         tiles
     }};
 }
@@ -162,25 +187,25 @@ mod x86 {
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn passes_512(sums: __m512i, scales: *const f32, errors: *const f32, test: &Test) -> bool {
+    unsafe fn passes_512(sums: __m512i, scales: *const f32, errors: *const f32, test: &Test) -> u16 {
         // SAFETY: the caller's block has 16 rows.
         let (scales, errors) = unsafe { (_mm512_loadu_ps(scales), _mm512_loadu_ps(errors)) };
         let radius = _mm512_fmadd_ps(errors, _mm512_set1_ps(test.norm), _mm512_set1_ps(test.base));
         let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(test.factor));
         let upper = _mm512_fmadd_ps(scales, value, radius);
         // Not less, so that a NaN passes.
-        _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(upper, _mm512_set1_ps(test.floor)) != 0
+        _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(upper, _mm512_set1_ps(test.floor))
     }
 
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn passes_256(sums: __m256i, scales: *const f32, errors: *const f32, test: &Test) -> bool {
+    unsafe fn passes_256(sums: __m256i, scales: *const f32, errors: *const f32, test: &Test) -> i32 {
         // SAFETY: the caller's block has 8 rows from here on.
         let (scales, errors) = unsafe { (_mm256_loadu_ps(scales), _mm256_loadu_ps(errors)) };
         let radius = _mm256_fmadd_ps(errors, _mm256_set1_ps(test.norm), _mm256_set1_ps(test.base));
         let value = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_set1_ps(test.factor));
         let upper = _mm256_fmadd_ps(scales, value, radius);
-        _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(upper, _mm256_set1_ps(test.floor))) != 0
+        _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(upper, _mm256_set1_ps(test.floor)))
     }
 
     tile!(
@@ -190,6 +215,7 @@ mod x86 {
         load: |u: *const u8| _mm512_loadu_si512(u.cast()),
         splat: |q: *const i8| _mm512_set1_epi32(q.cast::<i32>().read_unaligned()),
         dot: _mm512_dpbusd_epi32,
+        add: _mm512_add_epi32,
         store: |out: *mut i32, sums| _mm512_storeu_si512(out.cast(), sums),
         passes: passes_512
     );
@@ -201,6 +227,7 @@ mod x86 {
         load: |u: *const u8| _mm256_loadu_si256(u.cast()),
         splat: |q: *const i8| _mm256_set1_epi32(q.cast::<i32>().read_unaligned()),
         dot: _mm256_dpbusd_avx_epi32,
+        add: _mm256_add_epi32,
         store: |out: *mut i32, sums| _mm256_storeu_si256(out.cast(), sums),
         passes: passes_256
     );
@@ -216,6 +243,7 @@ mod x86 {
             let pairs = _mm256_maddubs_epi16(u, q);
             _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         },
+        add: _mm256_add_epi32,
         store: |out: *mut i32, sums| _mm256_storeu_si256(out.cast(), sums),
         passes: passes_256
     );
@@ -261,13 +289,16 @@ mod aarch64 {
 
     #[inline]
     #[target_feature(enable = "neon")]
-    unsafe fn passes(sums: int32x4_t, scales: *const f32, errors: *const f32, test: &Test) -> bool {
+    unsafe fn passes(sums: int32x4_t, scales: *const f32, errors: *const f32, test: &Test) -> u32 {
         // SAFETY: the caller's block has 4 rows from here on.
         let (scales, errors) = unsafe { (vld1q_f32(scales), vld1q_f32(errors)) };
         let radius = vfmaq_f32(vdupq_n_f32(test.base), errors, vdupq_n_f32(test.norm));
         let value = vmulq_f32(vcvtq_f32_s32(sums), vdupq_n_f32(test.factor));
         let less = vcltq_f32(vfmaq_f32(radius, scales, value), vdupq_n_f32(test.floor));
-        vminvq_u32(less) == 0
+        // Not less, so that a NaN passes: a bit for each lane.
+        let bits = [1, 2, 4, 8];
+        // SAFETY: four values are read of four.
+        vaddvq_u32(vbicq_u32(unsafe { vld1q_u32(bits.as_ptr()) }, less))
     }
 
     tile!(
@@ -278,6 +309,7 @@ mod aarch64 {
         load: |u: *const u8| vreinterpretq_s8_u8(veorq_u8(vld1q_u8(u), vdupq_n_u8(0x80))),
         splat: |q: *const i8| vreinterpretq_s8_s32(vdupq_n_s32(q.cast::<i32>().read_unaligned())),
         dot: dot,
+        add: |a, b| vaddq_s32(a, b),
         store: |out: *mut i32, sums| vst1q_s32(out, sums),
         passes: passes
     );
@@ -302,12 +334,12 @@ mod plain {
         })
     }
 
-    unsafe fn passes(sums: [i32; 4], scales: *const f32, errors: *const f32, test: &Test) -> bool {
-        (0..4).any(|r| {
+    unsafe fn passes(sums: [i32; 4], scales: *const f32, errors: *const f32, test: &Test) -> u32 {
+        (0..4).fold(0, |bits, r| {
             // SAFETY: the caller's block has 4 rows from here on.
             let (scale, error) = unsafe { (*scales.add(r), *errors.add(r)) };
             let upper = scale * (sums[r] as f32 * test.factor) + (error * test.norm + test.base);
-            upper.is_nan() || upper >= test.floor
+            bits | u32::from(upper.is_nan() || upper >= test.floor) << r
         })
     }
 
@@ -317,6 +349,7 @@ mod plain {
         load: |u: *const u8| u.cast::<[Row; 4]>().read(),
         splat: |q: *const i8| q.cast::<[i8; GROUP]>().read(),
         dot: dot,
+        add: |a: [i32; 4], b: [i32; 4]| std::array::from_fn(|r| a[r] + b[r]),
         store: |out: *mut i32, sums: [i32; 4]| out.cast::<[i32; 4]>().write(sums),
         passes: passes
     );

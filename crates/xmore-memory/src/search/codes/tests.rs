@@ -40,6 +40,7 @@ proptest! {
                     .map(|q| Test { factor: 0.5, norm: 3.0, base: 0.25 - q as f32, floor: 3e4 * (q as f32 - 1.0) })
                     .collect();
                 let mut sums = vec![[i32::MIN; BLOCK]; blocks * queries];
+                let mut passed = vec![0u16; blocks * queries];
                 let block = |b: usize| codes[b * groups * BLOCK * GROUP..].as_ptr();
                 let tile = Tile {
                     codes: [block(0), block(1)],
@@ -50,23 +51,23 @@ proptest! {
                     offsets: offsets.as_ptr(),
                     tests: tests.as_ptr(),
                     sums: sums.as_mut_ptr(),
+                    passed: passed.as_mut_ptr(),
                 };
                 // SAFETY: all arrays were made as long as `Tile` says, and the kernel is one that the processor has.
                 #[allow(unsafe_code)]
-                let passed = unsafe { kernel.tiles[blocks - 1][queries - 1].unwrap()(&tile) };
+                let some = unsafe { kernel.tiles[blocks - 1][queries - 1].unwrap()(&tile) };
                 for (b, q) in (0..blocks).flat_map(|b| (0..queries).map(move |q| (b, q))) {
-                    let mut passes = false;
-                    let mut close = false;
+                    prop_assert_eq!(some[b] >> q & 1 == 1, passed[b * queries + q] != 0);
                     for r in 0..BLOCK {
                         let code = |d: usize| codes[((b * groups + d / GROUP) * BLOCK + r) * GROUP + d % GROUP];
                         let sum: i64 = (0..groups * GROUP).map(|d| (i64::from(code(d)) - 128) * digit(q, d)).sum();
                         prop_assert_eq!(i64::from(sums[b * queries + q][r]), sum, "{} {}x{}", kernel.name, blocks, queries);
                         let (s, e, t) = (f64::from(scales[b * BLOCK + r]), f64::from(errors[b * BLOCK + r]), &tests[q]);
                         let upper = s * (sum as f64 * f64::from(t.factor)) + e * f64::from(t.norm) + f64::from(t.base);
-                        passes |= upper >= f64::from(t.floor);
-                        close |= (upper - f64::from(t.floor)).abs() < 1.0;
+                        let passes = passed[b * queries + q] >> r & 1 == 1;
+                        let close = (upper - f64::from(t.floor)).abs() < 1.0;
+                        prop_assert!(close || passes == (upper >= f64::from(t.floor)), "{}", kernel.name);
                     }
-                    prop_assert!(close || passes == (passed[b] >> q & 1 == 1), "{}", kernel.name);
                 }
             }
         }
@@ -84,7 +85,7 @@ fn no_sum_overflows() {
         let offsets = [-128 * i32::from(digit) * MAX_DIM as i32];
         let test_of_one = [Test::default()];
         for kernel in available() {
-            let mut sums = [[0; BLOCK]];
+            let (mut sums, mut passed) = ([[0; BLOCK]], [0]);
             let tile = Tile {
                 codes: [codes.as_ptr(); MAX_BLOCKS],
                 scales: [factors.as_ptr(); MAX_BLOCKS],
@@ -94,6 +95,7 @@ fn no_sum_overflows() {
                 offsets: offsets.as_ptr(),
                 tests: test_of_one.as_ptr(),
                 sums: sums.as_mut_ptr(),
+                passed: passed.as_mut_ptr(),
             };
             // SAFETY: all arrays are as long as `Tile` says for one block and one query, and the processor has the kernel.
             #[allow(unsafe_code)]
