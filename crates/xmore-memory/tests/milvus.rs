@@ -5,6 +5,7 @@
 
 mod milvus_server;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -75,6 +76,14 @@ fn a_memory_survives_a_server_that_is_killed_and_is_found_as_it_is_locally() {
     let error = Milvus::create(&location, &other, PAIRS, MilvusIndex::Flat, &options).err().unwrap();
     assert!(matches!(error, MemoryError::Remote { .. }), "{error}");
 
+    // The server's own index is approximate.
+    let approximate = location.to_string().replace("/pairs", "/approximate").parse().unwrap();
+    let approximate = Milvus::create(&approximate, &model, PAIRS, MilvusIndex::Auto, &options).unwrap();
+    assert!(approximate.upload(&memory, |_| true).unwrap().complete);
+    let recall = recall(&approximate.nearest_images(&queries, DIM, NEIGHBOURS).unwrap(), &local);
+    assert!(recall > 0.8, "{recall}");
+    tell(&format!("AUTOINDEX finds {recall:.3} of the nearest"));
+
     // Killed when all is there, and opened as soon as it is up again.
     server.lock().unwrap().kill();
     let error = milvus.nearest_images(&queries[..DIM], DIM, 3).unwrap_err();
@@ -129,6 +138,13 @@ fn assert_same(found: &[Answer], local: &[Answer]) {
         let moved = order(found).iter().zip(order(local)).filter(|(a, b)| **a != *b).count();
         assert!(moved <= 4, "{moved} of {NEIGHBOURS} are in another order");
     }
+}
+
+/// Share of the nearest pairs that were found.
+fn recall(found: &[Answer], local: &[Answer]) -> f64 {
+    let ids = |answer: &Answer| answer.neighbours.iter().map(|n| n.id).collect::<HashSet<_>>();
+    let both = found.iter().zip(local).map(|(found, local)| ids(found).intersection(&ids(local)).count());
+    both.sum::<usize>() as f64 / (QUERIES * NEIGHBOURS) as f64
 }
 
 fn memory(dir: &Path, model: &ModelIdentity) -> Memory {

@@ -195,11 +195,12 @@ impl Client {
     }
 }
 
-/// The beginning of what a server said, on one line.
+/// The beginning of what a server said, on one line and without what a terminal would take for commands.
 pub(super) fn shown(text: &[u8]) -> String {
     // A character is four bytes at most.
     let text = String::from_utf8_lossy(&text[..text.len().min(4 * SHOWN)]);
-    let mut shown: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let mut shown = words.collect::<Vec<_>>().join(" ");
     if let Some((end, _)) = shown.char_indices().nth(SHOWN) {
         shown.truncate(end);
         shown.push('…');
@@ -320,7 +321,7 @@ mod tests {
 
     #[test]
     fn what_a_server_said_is_shown_on_one_line_and_in_part() {
-        assert_eq!(shown(b" a\n\n b\t"), "a b");
+        assert_eq!(shown(b" a\n\n b\t\x1b[2J"), "a b [2J");
         let long = shown("é".repeat(5_000).as_bytes());
         assert_eq!(long.chars().count(), SHOWN + 1);
     }

@@ -277,8 +277,9 @@ impl From<Refused> for Trouble {
             code => format!("the server refuses: {} (code {code})", refused.message.trim()),
         };
         match refused.code {
-            // Not ready, unavailable, too many requests, rate limits: a server that starts or is busy.
-            1 | 2 | 4 | 8 | 9 => Trouble::Passing(message, None),
+            // Not ready, unavailable, too many requests, rate limits; a collection that is not loaded yet; channels and
+            // nodes that are away: a server that starts or is busy.
+            1 | 2 | 4 | 8 | 9 | 101 | 103 | 500..=503 | 901..=905 => Trouble::Passing(message, None),
             // No such collection, invalid parameters, what the RESTful layer refuses, what is no answer at all.
             i64::MIN | NOT_FOUND | 1100..=1199 | 1800..=1899 => Trouble::Final(message),
             // Anything else happens while parts of a server start, and otherwise too.
