@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -46,11 +46,17 @@ pub fn inside(test: &str) -> bool {
         );
         return false;
     };
-    let mut command = Command::new("timeout");
-    command.args(["--signal=KILL", SECONDS, "unshare"]).args(isolation);
-    command.arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
+    let output = tempfile::tempfile().unwrap();
+    let mut command = Command::new("setpriv");
+    // Ends with this process too, however that ends.
+    command.args(["--pdeathsig", "KILL", "unshare"]).args(isolation);
+    command.args(["timeout", "--foreground", "--signal=KILL", SECONDS]).arg(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(INSIDE, "1").stdin(Stdio::null());
+    command.stdout(output.try_clone().unwrap()).stderr(output.try_clone().unwrap());
     let mut child = Ended(command.spawn().unwrap());
-    assert!(child.0.wait().unwrap().success(), "the test failed inside; see above");
+    let status = child.0.wait().unwrap();
+    println!("{}", said(output));
+    assert!(status.success(), "the test failed inside: {status}; what it said is above");
     false
 }
 
@@ -60,10 +66,18 @@ fn isolation() -> Option<Vec<&'static str>> {
     let apart = vec!["--net", "--pid", "--mount-proc", "--fork", "--kill-child"];
     let as_user = [vec!["--user", "--map-root-user"], apart.clone()].concat();
     let works = |arguments: &Vec<&str>| {
-        let run = Command::new("unshare").args(arguments).arg("true").stderr(Stdio::null()).status();
+        let run =
+            Command::new("setpriv").arg("unshare").args(arguments).arg("true").stderr(Stdio::null()).status();
         run.is_ok_and(|status| status.success())
     };
     [apart, as_user].into_iter().find(works)
+}
+
+/// What was written to a file.
+fn said(mut file: File) -> String {
+    let mut said = Vec::new();
+    file.rewind().and_then(|()| file.read_to_end(&mut said)).unwrap();
+    String::from_utf8_lossy(&said).into_owned()
 }
 
 fn cache() -> PathBuf {
