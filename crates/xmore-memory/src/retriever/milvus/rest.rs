@@ -112,11 +112,13 @@ impl Api {
         };
         let name = location.to_string();
         let management_name = format!("{name} (its management API, on port {management})");
+        let url = format!("http://{host}:{port}/v1/vector");
+        let management_url = format!("http://{host}:{management}/api/v1");
         Ok(Api {
-            main: Client::new(name, host, options),
-            management: Client::new(management_name, host, options),
-            url: format!("http://{host}:{port}/v1/vector"),
-            management_url: format!("http://{host}:{management}/api/v1"),
+            main: Client::new(name, &url, options),
+            management: Client::new(management_name, &management_url, options),
+            url,
+            management_url,
             collection: collection.clone(),
             search: Retry::of_search(options),
             upload: Retry::of_upload(options),
