@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ureq::Agent;
-use ureq::http::{Response, StatusCode, header};
+use ureq::http::{Response, StatusCode, Uri, header};
 
 use super::RemoteOptions;
 use crate::error::{MemoryError, Result};
@@ -14,8 +14,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A server that asks for more patience than this gets this much.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
-/// How often a request is sent that the server answers with "internal error": mostly it is the request's fault.
-const ATTEMPTS_AT_500: u32 = 2;
+/// How often a search is sent that the server answers with a failure of its own: mostly it is the request's fault.
+const SEARCH_FAILURES: u32 = 2;
 /// Characters of a server's message that are shown.
 const SHOWN: usize = 300;
 
@@ -31,19 +31,23 @@ pub(super) struct Client {
 /// How long one goes on trying.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retry {
-    pub attempts: u32,
-    pub patience: Duration,
+    /// Most requests.
+    attempts: u32,
+    /// Most of them that the server answers with a failure of its own.
+    failures: u32,
+    /// No request begins later than this after the first.
+    patience: Duration,
 }
 
 impl Retry {
     /// For a search: someone waits.
     pub fn of_search(options: &RemoteOptions) -> Self {
-        Self { attempts: options.attempts.max(1), patience: Duration::MAX }
+        Self { attempts: options.attempts.max(1), failures: SEARCH_FAILURES, patience: Duration::MAX }
     }
 
     /// For an upload: a server that starts anew is waited for.
     pub fn of_upload(options: &RemoteOptions) -> Self {
-        Self { attempts: u32::MAX, patience: options.upload_patience }
+        Self { attempts: u32::MAX, failures: u32::MAX, patience: options.upload_patience }
     }
 }
 
@@ -58,7 +62,8 @@ pub(super) enum Trouble {
 }
 
 impl Client {
-    pub fn new(location: String, host: &str, options: &RemoteOptions) -> Self {
+    /// For the server at `url`, which the user knows as `location`.
+    pub fn new(location: String, url: &str, options: &RemoteOptions) -> Self {
         let mut config = Agent::config_builder()
             .user_agent(concat!("xmore/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
@@ -68,7 +73,8 @@ impl Client {
             .timeout_resolve(Some(CONNECT))
             .timeout_connect(Some(CONNECT))
             .timeout_global(Some(options.timeout));
-        if is_loopback(host) {
+        // What is on this machine is not behind a proxy.
+        if is_loopback(url) {
             config = config.proxy(None);
         }
         let (token, max_answer) = (options.token.clone(), options.max_answer);
@@ -98,36 +104,33 @@ impl Client {
     ) -> Result<T> {
         let start = Instant::now();
         let mut pause = FIRST_PAUSE;
-        let mut failures = 0;
-        for attempt in 1.. {
+        let (mut attempts, mut failures) = (0, 0);
+        loop {
             let trouble = match self.attempt(url, body).and_then(&read) {
                 Ok(value) => return Ok(value),
                 Err(trouble) => trouble,
             };
-            let (reason, wanted) = match trouble {
+            attempts += 1;
+            let (reason, wait, answered) = match trouble {
                 Trouble::Final(reason) => return Err(self.remote(reason)),
                 Trouble::Failed(reason) => {
                     failures += 1;
-                    let lasting = failures >= ATTEMPTS_AT_500 && retry.patience == Duration::MAX;
-                    if lasting || attempt >= retry.attempts || start.elapsed() + pause > retry.patience {
-                        return Err(self.remote(reason));
-                    }
-                    (reason, None)
+                    (reason, pause, true)
                 }
-                Trouble::Passing(reason, wanted) => (reason, wanted),
+                Trouble::Passing(reason, wanted) => {
+                    (reason, wanted.map_or(pause, |wanted| wanted.clamp(pause, LONGEST_RETRY_AFTER)), false)
+                }
             };
-            let wait = wanted.map_or(pause, |wanted| wanted.clamp(pause, LONGEST_RETRY_AFTER));
-            if attempt >= retry.attempts || start.elapsed().saturating_add(wait) > retry.patience {
-                return Err(MemoryError::Unreachable {
-                    location: self.location.clone(),
-                    attempts: attempt,
-                    reason,
+            let too_late = start.elapsed().saturating_add(wait) > retry.patience;
+            if too_late || attempts >= retry.attempts || failures >= retry.failures {
+                return Err(match answered {
+                    true => self.remote(reason),
+                    false => MemoryError::Unreachable { location: self.location.clone(), attempts, reason },
                 });
             }
             std::thread::sleep(wait);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        Err(self.remote("no attempt was made"))
     }
 
     /// One request and its answer's body.
@@ -195,11 +198,12 @@ impl Client {
     }
 }
 
-/// The beginning of what a server said, on one line.
+/// The beginning of what a server said, on one line and without what a terminal would take for commands.
 pub(super) fn shown(text: &[u8]) -> String {
     // A character is four bytes at most.
     let text = String::from_utf8_lossy(&text[..text.len().min(4 * SHOWN)]);
-    let mut shown: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let mut shown = words.collect::<Vec<_>>().join(" ");
     if let Some((end, _)) = shown.char_indices().nth(SHOWN) {
         shown.truncate(end);
         shown.push('…');
@@ -218,9 +222,10 @@ fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+fn is_loopback(url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -229,7 +234,7 @@ mod tests {
     use super::*;
 
     fn client(server: &Server, options: &RemoteOptions) -> Client {
-        Client::new(server.url(), "127.0.0.1", options)
+        Client::new(server.url(), &server.url(), options)
     }
 
     fn call(server: &Server, options: &RemoteOptions) -> Result<Vec<u8>> {
@@ -255,8 +260,8 @@ mod tests {
     fn nobody_listening_is_unreachable_after_the_attempts_allowed() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let options = RemoteOptions { attempts: 2, ..RemoteOptions::default() };
-        let client = Client::new(format!("milvus://127.0.0.1:{port}/x"), "127.0.0.1", &options);
         let url = format!("http://127.0.0.1:{port}/");
+        let client = Client::new(format!("milvus://127.0.0.1:{port}/x"), &url, &options);
         let error = client.call(&url, None, Retry::of_search(&options), Ok).unwrap_err();
         assert!(matches!(error, MemoryError::Unreachable { attempts: 2, .. }), "{error}");
         assert!(error.to_string().contains(&format!("milvus://127.0.0.1:{port}/x")), "{error}");
@@ -310,6 +315,22 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_is_left_out_on_this_machine_only() {
+        for url in ["http://localhost", "http://127.1.2.3:5/x", "http://[::1]:7/"] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in [
+            "http://example.com",
+            "http://localhost.example.com/",
+            "http://10.0.0.1",
+            "http://[::2]",
+            "nonsense",
+        ] {
+            assert!(!is_loopback(url), "{url}");
+        }
+    }
+
+    #[test]
     fn the_token_is_sent_and_never_shown() {
         let server = Server::start(|_, _| Reply::status(403));
         let options = RemoteOptions { token: Some("root:Milvus".into()), ..RemoteOptions::default() };
@@ -320,7 +341,7 @@ mod tests {
 
     #[test]
     fn what_a_server_said_is_shown_on_one_line_and_in_part() {
-        assert_eq!(shown(b" a\n\n b\t"), "a b");
+        assert_eq!(shown(b" a\n\n b\t\x1b[2J"), "a b [2J");
         let long = shown("é".repeat(5_000).as_bytes());
         assert_eq!(long.chars().count(), SHOWN + 1);
     }

@@ -60,9 +60,7 @@ impl Knn {
                 expected: "knn+http://HOST:PORT",
             });
         };
-        let host = url.split_once("://").map_or("", |(_, rest)| rest).split('/').next().unwrap_or_default();
-        let host = if host.starts_with('[') { host } else { host.split(':').next().unwrap_or_default() };
-        let client = Client::new(location.to_string(), host, options);
+        let client = Client::new(location.to_string(), url, options);
         let retry = Retry::of_search(options);
         let known: Vec<String> =
             client.call(&format!("{url}/indices-list"), None, retry, |text| parse(&text))?;

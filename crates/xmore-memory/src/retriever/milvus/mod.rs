@@ -172,7 +172,8 @@ impl Milvus {
         let missing = expected.saturating_sub(neighbours.len());
         let incomplete = (pairs < self.announced).then(|| {
             format!(
-                "the upload is incomplete: {pairs} of {} pairs are there; the same upload again goes on",
+                "the collection holds {pairs} of its memory's {} pairs: if its upload was not finished, the same upload \
+                 again goes on",
                 self.announced
             )
         });

@@ -112,11 +112,13 @@ impl Api {
         };
         let name = location.to_string();
         let management_name = format!("{name} (its management API, on port {management})");
+        let url = format!("http://{host}:{port}/v1/vector");
+        let management_url = format!("http://{host}:{management}/api/v1");
         Ok(Api {
-            main: Client::new(name, host, options),
-            management: Client::new(management_name, host, options),
-            url: format!("http://{host}:{port}/v1/vector"),
-            management_url: format!("http://{host}:{management}/api/v1"),
+            main: Client::new(name, &url, options),
+            management: Client::new(management_name, &management_url, options),
+            url,
+            management_url,
             collection: collection.clone(),
             search: Retry::of_search(options),
             upload: Retry::of_upload(options),
@@ -277,8 +279,9 @@ impl From<Refused> for Trouble {
             code => format!("the server refuses: {} (code {code})", refused.message.trim()),
         };
         match refused.code {
-            // Not ready, unavailable, too many requests, rate limits: a server that starts or is busy.
-            1 | 2 | 4 | 8 | 9 => Trouble::Passing(message, None),
+            // Not ready, unavailable, too many requests, rate limits; a collection that is not loaded yet; channels and
+            // nodes that are away: a server that starts or is busy.
+            1 | 2 | 4 | 8 | 9 | 101 | 103 | 500..=503 | 901..=905 => Trouble::Passing(message, None),
             // No such collection, invalid parameters, what the RESTful layer refuses, what is no answer at all.
             i64::MIN | NOT_FOUND | 1100..=1199 | 1800..=1899 => Trouble::Final(message),
             // Anything else happens while parts of a server start, and otherwise too.

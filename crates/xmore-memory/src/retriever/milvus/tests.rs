@@ -245,7 +245,7 @@ fn an_upload_that_the_caller_stops_is_incomplete_and_says_so_when_searched() {
     query[0] = 1.0;
     let answer = milvus.nearest_images(&query, DIM, 3).unwrap().remove(0);
     assert_eq!((answer.neighbours.len(), answer.missing), (3, 0));
-    assert!(answer.note.unwrap().contains("of 2000 pairs are there"));
+    assert!(answer.note.unwrap().contains("of its memory's 2000 pairs"));
     assert!(milvus.upload(&memory, |_| true).unwrap().complete);
     assert_eq!(milvus.nearest_images(&query, DIM, 3).unwrap()[0].note, None);
 }
@@ -368,6 +368,46 @@ fn what_is_left_undone_by_an_interrupted_create_is_done_by_the_next() {
     create(&server, 5).unwrap();
     let world = world.lock().unwrap();
     assert!(world.loaded && world.index.as_deref() == Some("FLAT"));
+}
+
+#[test]
+fn pairs_whose_embeddings_are_not_finite_are_left_out_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    memory(dir.path(), 600, "caption");
+    // The image embedding of pair 7, which the writer would have refused.
+    let path = dir.path().join("img_emb/img_emb_0000.npy");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let row = bytes.len() - (600 - 7) * DIM * 2;
+    bytes[row..row + 2].copy_from_slice(&half::f16::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let memory = Memory::open(dir.path()).unwrap();
+    let (server, world) = healthy();
+    for present in [0, 599] {
+        let report = create(&server, 600).unwrap().upload(&memory, |_| true).unwrap();
+        assert_eq!((report.present, report.skipped, report.complete), (present, 1, true));
+        assert!(world.lock().unwrap().rows.len() == 599 && !world.lock().unwrap().rows.contains_key(&7));
+    }
+}
+
+#[test]
+fn refusals_of_milvus_are_passing_or_final() {
+    for (code, times) in [(1, 2), (101, 2), (503, 2), (65535, 2), (1100, 1), (1804, 1)] {
+        let (server, world) = server(move |seen, _| {
+            let body = json!({"code": code, "message": "because"}).to_string();
+            seen.line.ends_with("/search").then(|| Reply::json(&body))
+        });
+        let milvus = create(&server, 0).unwrap();
+        let error = milvus.nearest_images(&[0.5; DIM], DIM, 1).unwrap_err();
+        let unreachable = matches!(error, MemoryError::Unreachable { .. });
+        assert_eq!(unreachable, code < 1000, "{error}");
+        assert!(error.to_string().contains(&format!("because (code {code})")), "{error}");
+        assert_eq!(
+            server.seen().iter().filter(|seen| seen.line.ends_with("/search")).count(),
+            times,
+            "{code}"
+        );
+        drop(world);
+    }
 }
 
 #[test]

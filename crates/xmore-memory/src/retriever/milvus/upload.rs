@@ -195,8 +195,10 @@ impl Milvus {
                 let Some(range) = next else { break };
                 let sent = self.send_request(memory, range);
                 stop.fetch_or(sent.is_err(), Ordering::Relaxed);
-                // The receiver outlives the senders.
-                let _ = tell.send(sent);
+                // Nobody listens any more where the caller's function panicked.
+                if tell.send(sent).is_err() {
+                    break;
+                }
             }
         };
         let mut result = Ok(true);
