@@ -3,11 +3,11 @@
 //! Reading, decoding and encoding overlap: a thread reads the files of the batch after next, and the pool decodes the next batch
 //! beside the encoder, so that neither disk nor decoder is waited for. Batches change no number.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use rayon::prelude::*;
-use xmore_clip::{Embeddings, Pixels, TextEmbeddings, decode_memory};
+use xmore_clip::{Embeddings, Pixels, TextEmbeddings};
 use xmore_memory::ingest::{ImageReader, ImageRef};
 
 use crate::error::{Result, XmoreError};
@@ -139,12 +139,9 @@ fn decode_next(model: &NamedModel, receive: &mut Receiver<ReadBatch>) -> Option<
     let read = receive.recv().ok()?;
     let end = read.last().map_or(0, |(i, ..)| i + 1);
     let preprocess = model.preprocess();
-    let decode = |bytes: &[u8], name: &Path| -> Result<Pixels> {
-        Ok(preprocess.prepare(&decode_memory(bytes, name, preprocess.alpha())?))
-    };
     let decoded: Vec<_> = read
         .into_par_iter()
-        .map(|(i, bytes, name)| (i, bytes.and_then(|bytes| decode(&bytes, &name))))
+        .map(|(i, bytes, name)| (i, bytes.and_then(|bytes| Ok(preprocess.load_bytes(&bytes, &name)?))))
         .collect();
     let mut batch = Batch { end, kept: Vec::new(), failed: Vec::new(), pixels: Vec::new() };
     for (i, result) in decoded {
