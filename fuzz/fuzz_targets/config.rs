@@ -11,11 +11,14 @@ use xmore_clip::{Model, Pixels};
 static FOLDERS: LazyLock<[tempfile::TempDir; 2]> = LazyLock::new(|| {
     let fixtures =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../crates/xmore-clip/tests/fixtures/clip/vit_gelu");
-    [("open_clip", "open_clip_model.safetensors"), ("transformers", "model.safetensors")].map(|(from, file)| {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        std::fs::copy(fixtures.join(from).join(file), folder.path().join(file)).expect("the fixtures are there");
-        folder
-    })
+    [("open_clip", "open_clip_model.safetensors"), ("transformers", "model.safetensors")].map(
+        |(from, file)| {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            std::fs::copy(fixtures.join(from).join(file), folder.path().join(file))
+                .expect("the fixtures are there");
+            folder
+        },
+    )
 });
 
 fuzz_target!(|bytes: &[u8]| {
@@ -29,7 +32,9 @@ fuzz_target!(|bytes: &[u8]| {
     std::fs::write(folder.path().join(name), config).expect("the temporary folder is writable");
     let processor_path = folder.path().join("preprocessor_config.json");
     match processor {
-        Some(processor) => std::fs::write(processor_path, processor).expect("the temporary folder is writable"),
+        Some(processor) => {
+            std::fs::write(processor_path, processor).expect("the temporary folder is writable")
+        }
         None => drop(std::fs::remove_file(processor_path)),
     }
     let Ok(model) = Model::load(folder.path()) else { return };

@@ -11,11 +11,13 @@ use xmore_memory::ingest::EmbeddingsFolder;
 
 /// A folder of one part of seven rows of sixteen values.
 static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
-    let fixture = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../crates/xmore-memory/fixtures/sources/embeddings");
+    let fixture =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../crates/xmore-memory/fixtures/sources/embeddings");
     let folder = tempfile::tempdir().expect("a temporary folder");
     for file in FILES {
         let path = folder.path().join(file);
-        std::fs::create_dir_all(path.parent().expect("it has one")).expect("the temporary folder is writable");
+        std::fs::create_dir_all(path.parent().expect("it has one"))
+            .expect("the temporary folder is writable");
         std::fs::copy(fixture.join(file), path).expect("the fixtures are there");
     }
     folder

@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use xmore_memory::ingest::{ImageReader, ImageRef, InputFormat, Source, SourceOptions};
 
-static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a temporary folder"));
+static FOLDER: LazyLock<tempfile::TempDir> =
+    LazyLock::new(|| tempfile::tempdir().expect("a temporary folder"));
 
 fuzz_target!(|bytes: &[u8]| {
     let mut summed = bytes.to_vec();
@@ -34,7 +35,9 @@ fn read(path: PathBuf) {
     let reader = ImageReader::new();
     for pair in &ingested.pairs {
         assert!(!pair.captions.is_empty());
-        let ImageRef::TarMember { name, span: Some(span), .. } = &pair.image else { panic!("not in the tar") };
+        let ImageRef::TarMember { name, span: Some(span), .. } = &pair.image else {
+            panic!("not in the tar")
+        };
         let bytes = reader.read(&pair.image).expect("all of it is there");
         assert_eq!(bytes.len() as u64, span.len);
         // By its name the first member that bears it is found: another, if keys are spelled alike with another extension only.
