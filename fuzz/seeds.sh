@@ -33,3 +33,14 @@ for file in $sources/embeddings/*_emb/*_0.npy; do
     { printf '\000'; cat "$file"; } > "corpus/embeddings_npy/$(basename "$file")"
     { printf '\001'; head -c 128 "$file" | tail -c +11; } > "corpus/embeddings_npy/$(basename "$file").header"
 done
+# Files of a memory, each behind a byte that says which it is.
+memory=../crates/xmore-memory/fixtures/memory_v1
+mkdir -p corpus/memory_file
+i=0
+for file in xmore_memory.json img_emb/img_emb_0000.npy text_emb/text_emb_0000.npy metadata/metadata_0000.parquet; do
+    { printf "\\00$i"; cat "$memory/$file"; } > "corpus/memory_file/$i"
+    i=$((i + 1))
+done
+for i in 0 1 2 3 4 5 6; do
+    { printf "\\20$i"; printf '\001\000over'; } > "corpus/memory_file/over$i"
+done
