@@ -29,6 +29,9 @@ const MAX_HELD: usize = 200_000;
 
 type Key = [u8; KEY_BYTES];
 
+/// Embeddings by caption, of one model.
+type Known = HashMap<Key, Arc<[f32]>>;
+
 /// Unit embeddings by caption.
 pub(crate) type Encoded<'a> = HashMap<&'a str, Arc<[f32]>>;
 
@@ -37,7 +40,8 @@ pub(crate) type Encoded<'a> = HashMap<&'a str, Arc<[f32]>>;
 pub struct CaptionStore {
     /// Folder of the files; `None` keeps nothing beyond this run.
     dir: Option<PathBuf>,
-    models: Mutex<HashMap<String, HashMap<Key, Arc<[f32]>>>>,
+    /// By the model's fingerprint.
+    models: Mutex<HashMap<String, Known>>,
 }
 
 impl CaptionStore {
@@ -118,10 +122,10 @@ fn sum(record: &[u8]) -> [u8; SUM_BYTES] {
 }
 
 /// All good records of a file.
-fn read(path: &Path, dim: usize) -> std::io::Result<HashMap<Key, Arc<[f32]>>> {
+fn read(path: &Path, dim: usize) -> std::io::Result<Known> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_FILE_BYTES + record_bytes(dim) as u64).read_to_end(&mut bytes)?;
-    let mut known = HashMap::new();
+    let mut known = Known::new();
     let Some(records) = bytes.strip_prefix(&header(dim)) else { return Ok(known) };
     for record in records.chunks_exact(record_bytes(dim)) {
         let (content, check) = record.split_at(record.len() - SUM_BYTES);

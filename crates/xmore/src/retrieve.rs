@@ -202,12 +202,12 @@ impl<'a> Retrieval<'a> {
     /// Those of reading the memory or asking the engine, and of encoding an engine's captions.
     pub fn retrieve(&self, queries: &Queries) -> Result<Vec<Retrieved>> {
         match self.pairs {
-            Pairs::Memory(memory) => self.from_memory(memory, queries),
-            Pairs::Engine(engine) => self.from_engine(engine, queries),
+            Pairs::Memory(memory) => self.in_memory(memory, queries),
+            Pairs::Engine(engine) => self.at_engine(engine, queries),
         }
     }
 
-    fn from_memory(&self, memory: &Memory, queries: &Queries) -> Result<Vec<Retrieved>> {
+    fn in_memory(&self, memory: &Memory, queries: &Queries) -> Result<Vec<Retrieved>> {
         let models = &self.models;
         let columns = [models.search, models.rerank, models.classify].map(|model| model.column_of(memory));
         let [search, rerank, classify] = columns;
@@ -243,7 +243,7 @@ impl<'a> Retrieval<'a> {
             .collect()
     }
 
-    fn from_engine(&self, engine: &dyn Retriever, queries: &Queries) -> Result<Vec<Retrieved>> {
+    fn at_engine(&self, engine: &dyn Retriever, queries: &Queries) -> Result<Vec<Retrieved>> {
         let search = queries.search();
         let answers = engine.nearest_images(search.as_slice(), search.dim(), self.options.neighbours)?;
         // Embeddings that the engine stores are those of its own model.

@@ -216,14 +216,14 @@ fn measure(file: &RowFile, args: &Args, report: &mut Report) -> Result<()> {
                     entry.ms.push(ms);
                 }
                 if let Some(truth) = &truth {
-                    entry.recall = recall(truth, &ids);
+                    entry.recall = recall(&open, some, truth, &ids);
                 }
             }
             if let (Some(codes), Some(truth)) = (codes, truth) {
                 row.same_bits &= codes.hits == truth.hits;
                 let ids: Vec<Vec<u64>> =
                     codes.hits.iter().map(|h| h.iter().map(|h| h.id).collect()).collect();
-                row.entries[0].recall = recall(&truth, &ids);
+                row.entries[0].recall = recall(&open, some, &truth, &ids);
                 row.candidates = codes.counts.candidates;
                 row.scored = codes.counts.scored;
                 row.undecided += codes.counts.undecided;
@@ -239,13 +239,21 @@ fn ours(open: &OpenRows, dim: usize, queries: &[f32], n: usize, codes: bool) -> 
     Ok(search(&open.parts(codes), dim, queries, &SearchOptions::new(n))?)
 }
 
-/// Mean share of the true hits that were found. The truth is the f32 scan of the same rows.
-fn recall(truth: &Found, ids: &[Vec<u64>]) -> f64 {
-    let of = |(truth, ids): (&Vec<xmore_memory::Hit>, &Vec<u64>)| {
-        let ids: HashSet<u64> = ids.iter().copied().collect();
-        truth.iter().filter(|hit| ids.contains(&hit.id)).count() as f64 / truth.len().max(1) as f64
+/// Mean share of the true hits that were found. The truth is the f32 scan of the same rows; another row with the last hit's score, such
+/// as the same image with another caption, is as good.
+fn recall(open: &OpenRows, queries: &[f32], truth: &Found, ids: &[Vec<u64>]) -> f64 {
+    let queries = queries.chunks_exact(queries.len() / ids.len());
+    let of = |((truth, ids), query): ((&Vec<xmore_memory::Hit>, &Vec<u64>), &[f32])| {
+        let known: HashSet<u64> = truth.iter().map(|hit| hit.id).collect();
+        let last = f64::from(truth.last().map_or(f32::INFINITY, |hit| hit.similarity));
+        let score =
+            |id| open.row(id).iter().zip(query).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+        let distinct: HashSet<u64> = ids.iter().copied().collect();
+        // A millionth is what sums of f32 in another order may differ by.
+        let good = |id: &&u64| known.contains(id) || score(**id as usize) >= last - 1e-6;
+        distinct.iter().filter(good).count().min(truth.len()) as f64 / truth.len().max(1) as f64
     };
-    truth.hits.iter().zip(ids).map(of).sum::<f64>() / truth.hits.len() as f64
+    truth.hits.iter().zip(ids).zip(queries).map(of).sum::<f64>() / truth.hits.len() as f64
 }
 
 /// Opening in a fresh process of this very program.

@@ -104,7 +104,7 @@ proptest! {
     /// The same bits with codes for all parts, for some and for none, on every kernel, for any filter.
     #[test]
     fn codes_change_no_bits(
-        kinds in prop::collection::vec(0u8..60, 1..900), dim in 1usize..80, count in 1usize..20, n in 1usize..30,
+        kinds in prop::collection::vec(0u8..60, 1..900), dim in 1usize..80, count in 1usize..20, n in prop_oneof![1usize..4, 1usize..30],
         splits in prop::collection::vec(any::<prop::sample::Index>(), 0..3), without in 0usize..4,
         range in prop::option::of((any::<prop::sample::Index>(), any::<prop::sample::Index>())), modulus in 0u64..5, seed: u64,
     ) {
@@ -159,6 +159,32 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Wherever a file of codes is damaged, it is refused or the search stays within the rows.
+    #[test]
+    fn damaged_codes_never_lead_out_of_the_rows(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..40), head in any::<bool>(), seed: u64,
+    ) {
+        let (count, dim, n) = (600, 5, 2);
+        let rows = rows(&vec![99; count], dim, seed);
+        let (dir, _) = encoded(&rows, dim);
+        let path = dir.path().join("codes.bin");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let end = if head { 128 } else { bytes.len() };
+        flips.into_iter().for_each(|(at, by)| bytes[at.index(end)] ^= by);
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(codes) = Codes::open(&path, count, dim) {
+            let part = SearchPart { first_id: 10, rows: &rows, codes: Some(&codes) };
+            let found = search(&[part], dim, &values(dim * 3, !seed), &SearchOptions::new(n)).unwrap();
+            for hits in found.hits {
+                prop_assert!(hits.len() <= n && hits.iter().all(|h| (10..10 + count as u64).contains(&h.id)));
+            }
+        }
+    }
+}
+
 #[test]
 fn few_rows_are_scored_exactly() {
     let (count, dim, n) = (20_000, 64, 10);
@@ -206,7 +232,7 @@ fn queries_that_are_no_embeddings_are_answered_all_the_same() {
     let coded = SearchPart { first_id: 0, rows: &rows, codes: Some(&codes) };
     let plain = SearchPart { codes: None, ..coded };
     let queries = [[0.0f32; 3], [1e-40; 3], [3e38, -3e38, 3e38]].concat();
-    let options = SearchOptions::new(10);
+    let options = SearchOptions::new(3);
     let (found, expected) = (
         search(&[coded], dim, &queries, &options).unwrap(),
         search(&[plain], dim, &queries, &options).unwrap(),

@@ -101,6 +101,9 @@ pub struct Found {
 /// A filter that leaves fewer than one row in this many is followed row by row: blocks of codes would be computed for one row.
 const SPARSE: u64 = 32;
 
+/// With fewer rows than this for each hit, bounding them, of which many can be among the best, costs more than scoring them all.
+const ROWS_FOR_A_HIT: u64 = 256;
+
 /// The rows of `parts` that are most similar to each query. `parts` are in the order of their ids, which do not overlap; `queries`
 /// is `[q, dim]`, row after row.
 ///
@@ -133,7 +136,7 @@ pub fn search(
     let mut tops: Vec<Option<Top>> = (0..count).map(|_| None).collect();
     let mut counts = Counts::default();
     let (coded, plain): (Vec<_>, Vec<_>) = parts.iter().copied().partition(|part| part.codes.is_some());
-    if !coded.is_empty() && at_most / SPARSE >= n as u64 && at_most >= total / SPARSE {
+    if !coded.is_empty() && at_most / ROWS_FOR_A_HIT >= n as u64 && at_most >= total / SPARSE {
         counts = search_coded(&coded, &plain, dim, queries, n, &filter, &mut tops);
     }
     let left: Vec<usize> = (0..count).filter(|&q| tops[q].is_none()).collect();
