@@ -15,14 +15,14 @@ use crate::error::{CliError, Result};
 
 /// Pairs wherever they are.
 pub(crate) enum OpenPairs {
-    Memory(Memory),
+    Memory(Box<Memory>),
     Engine(Box<dyn Retriever>),
 }
 
 impl OpenPairs {
     pub(crate) fn open(location: &str, engine: &crate::args::EngineArgs) -> Result<Self, MemoryError> {
         match location.parse()? {
-            Location::Local(path) => Ok(Self::Memory(Memory::open(path)?)),
+            Location::Local(path) => Ok(Self::Memory(Box::new(Memory::open(path)?))),
             remote => Ok(Self::Engine(open_engine(&remote, &engine.options())?)),
         }
     }

@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
 use xmore::NamedModel;
 use xmore_clip::decode_file;
-use xmore_memory::ingest::Source;
+use xmore_memory::ingest::{InputFormat, Source, SourceOptions};
 
 /// Photos held out of training, to measure retrieval on.
 const HELD_OUT: usize = 1000;
@@ -41,8 +41,8 @@ impl Pairs {
 
 /// Extracts or reads the features of Flickr8k.
 pub fn flickr(model: &NamedModel, csv: &Path, cache: &Path) -> Result<Pairs, Box<dyn Error>> {
-    let pairs = Source::detect(csv)?.read()?.pairs;
-    let files: Vec<PathBuf> = pairs.iter().map(|pair| pair.image_path.clone()).collect();
+    let pairs = Source::detect(csv, InputFormat::Table, &SourceOptions::default())?.read()?.pairs;
+    let files: Vec<PathBuf> = pairs.iter().map(|pair| PathBuf::from(pair.image.to_string())).collect();
     let captions: Vec<&str> = pairs.iter().flat_map(|pair| &pair.captions).map(String::as_str).collect();
     let photo = pairs.iter().enumerate().flat_map(|(n, pair)| pair.captions.iter().map(move |_| n)).collect();
     let mut views = Vec::new();
