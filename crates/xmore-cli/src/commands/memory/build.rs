@@ -196,17 +196,15 @@ fn tell(report: &BuildReport, seconds: f64) {
     if report.resumed > 0 {
         eprintln!("went on after {} images and skipped things of an interrupted run", report.resumed);
     }
-    let rate = (report.pairs > 0 && report.resumed == 0)
-        .then(|| format!(" ({:.1} images/s)", manifest.images as f64 / seconds))
-        .unwrap_or_default();
-    let added =
-        if manifest.pairs == report.pairs { String::new() } else { format!("added {}: ", report.pairs) };
+    let (mut added, mut rate) = (String::new(), String::new());
+    if manifest.pairs != report.pairs {
+        added = format!("added {}: ", report.pairs);
+    } else if report.resumed == 0 {
+        rate = format!(" ({:.1} images/s)", manifest.images as f64 / seconds);
+    }
     eprintln!(
-        "{added}{} pairs of {} images in {seconds:.1} s{}, {} skipped",
-        manifest.pairs,
-        manifest.images,
-        if added.is_empty() { rate } else { String::new() },
-        report.skipped_in_all
+        "{added}{} pairs of {} images in {seconds:.1} s{rate}, {} skipped",
+        manifest.pairs, manifest.images, report.skipped_in_all
     );
     if report.truncated > 0 {
         eprintln!("{} captions were longer than the model reads and were cut", report.truncated);
