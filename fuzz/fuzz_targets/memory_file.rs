@@ -10,7 +10,8 @@ use libfuzzer_sys::fuzz_target;
 use xmore_memory::Memory;
 use xmore_memory::store::{MemoryWriter, ModelIdentity, repair, verify};
 
-/// Files of a memory of one part; the manifest first.
+/// Files of a memory of one part; the manifest first. The parquet file is not damaged: the parquet crate panics on some pages, which
+/// the product catches, but which ends a fuzzer; a property test in `store/metadata.rs` damages it.
 const FILES: [&str; 8] = [
     "xmore_memory.json",
     "img_emb/img_emb_0000.npy",
@@ -38,6 +39,9 @@ static WHOLE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
 fuzz_target!(|bytes: &[u8]| {
     let Some((&which, bytes)) = bytes.split_first() else { return };
     let file = FILES[usize::from(which % 8)];
+    if file.ends_with(".parquet") {
+        return;
+    }
     let dir = tempfile::tempdir().expect("a temporary folder");
     copy(WHOLE.path(), dir.path());
     let path: PathBuf = dir.path().join(file);
