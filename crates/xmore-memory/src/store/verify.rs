@@ -199,7 +199,9 @@ fn not_unit(matrix: &NpyMatrix, dim: usize, nan_is_fine: bool) -> u64 {
     let odd = |row: &&[half::f16]| {
         let norm = row.iter().map(|v| v.to_f64() * v.to_f64()).sum::<f64>().sqrt();
         let missing = nan_is_fine && row.iter().all(|v| v.is_nan());
-        !missing && !((norm - 1.0).abs() <= NORM_TOLERANCE)
+        // A NaN is not near 1 either.
+        let unit = (norm - 1.0).abs() <= NORM_TOLERANCE;
+        !missing && !unit
     };
     matrix.data().chunks_exact(dim).filter(odd).count() as u64
 }
