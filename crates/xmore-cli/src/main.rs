@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use xmore::XmoreError;
+use xmore_memory::MemoryError;
 
 use args::{Cli, Command};
 use error::CliError;
@@ -41,8 +42,12 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("error: {error}");
-            let usage =
-                matches!(error, CliError::Usage(_) | CliError::Xmore(XmoreError::MethodNeedsMemory { .. }));
+            let usage = matches!(
+                error,
+                CliError::Usage(_)
+                    | CliError::Xmore(XmoreError::MethodNeedsMemory { .. })
+                    | CliError::Memory(MemoryError::Location { .. })
+            );
             ExitCode::from(if usage { 2 } else { 1 })
         }
     }

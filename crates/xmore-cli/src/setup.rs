@@ -92,7 +92,8 @@ impl Setup {
             model: model.open_for(pairs.as_ref().and_then(OpenPairs::identity))?,
             search: named(&args.search_model)?,
             rerank: named(&args.rerank_model)?,
-            captions: CaptionStore::on_disk()?,
+            // Without a cache folder, captions of an engine are kept for this run only.
+            captions: CaptionStore::on_disk().unwrap_or_default(),
             allowed,
             pairs,
             if_unreachable: args.if_unreachable,

@@ -384,7 +384,16 @@ pub(crate) trait InParquet<T> {
 
 impl<T> InParquet<T> for parquet::errors::Result<T> {
     fn in_parquet(self, path: &Path) -> Result<T> {
-        self.map_err(|source| MemoryError::Parquet { path: path.to_owned(), source })
+        use parquet::errors::ParquetError;
+        let path = path.to_owned();
+        self.map_err(|source| match source {
+            // What the operating system refused says nothing about the file.
+            ParquetError::External(error) => match error.downcast::<io::Error>() {
+                Ok(source) => MemoryError::Io { action: "read or write", path, source: *source },
+                Err(error) => MemoryError::Parquet { path, source: ParquetError::External(error) },
+            },
+            source => MemoryError::Parquet { path, source },
+        })
     }
 }
 

@@ -86,10 +86,10 @@ pub enum XmoreError {
         /// What was expected and what was found.
         reason: String,
     },
-    /// A build cannot go on, since its sources are not what they were.
+    /// A build or an append cannot go on, since its sources are not what they were.
     #[error(
-        "the sources of {} have changed since its build was interrupted: its first {done} images and skipped things are others now; \
-         restore them, or begin anew with --overwrite",
+        "the sources of {} have changed since it was interrupted: the first {done} images and skipped things are others now; \
+         restore them, or begin anew {anew}",
         dir.display()
     )]
     SourcesChanged {
@@ -97,6 +97,8 @@ pub enum XmoreError {
         dir: PathBuf,
         /// Number of things done.
         done: u64,
+        /// How to begin anew.
+        anew: String,
     },
     /// The memory has embeddings by other models only: their vectors mean nothing to this one.
     #[error(

@@ -1,5 +1,7 @@
 //! Running the real binary.
 
+pub mod files;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -21,7 +23,9 @@ pub fn xmore<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Xmore {
         "XMORE_HOME",
         "XMORE_MODEL",
         "XMORE_PRETRAINED",
+        "XMORE_PRECISION",
         "XMORE_MEMORY",
+        "XMORE_MEMORY_TOKEN",
         "XMORE_THREADS",
         "XMORE_CHECKPOINT_SECONDS",
     ] {
@@ -45,6 +49,26 @@ impl Xmore {
     /// Starts it.
     pub fn start(mut self) -> std::process::Child {
         self.0.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary was built")
+    }
+
+    /// Starts it; what it says on standard error goes to a file.
+    pub fn start_telling(mut self, stderr: &Path) -> std::process::Child {
+        let file = std::fs::File::create(stderr).expect("a file for what it says");
+        self.0.stdout(Stdio::null()).stderr(file).spawn().expect("the binary was built")
+    }
+
+    /// The same under a shell that lets no file grow beyond `blocks` of its `ulimit -f`: writing further is an error.
+    pub fn with_largest_file(self, blocks: u64) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap '' XFSZ; ulimit -f \"$0\" && exec \"$@\""]).arg(blocks.to_string());
+        shell.arg(self.0.get_program()).args(self.0.get_args()).stdin(Stdio::null());
+        for (name, value) in self.0.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        Self(shell)
     }
 
     /// Runs it to its end; death by a signal is a failure.

@@ -85,7 +85,7 @@ impl ColumnWriter {
         let lock = Lock::take(dir)?;
         let series: &'static [Series] = if images { &COLUMN_SERIES } else { &TEXT_SERIES };
         let staging = Staging { root: dir.join(EMBEDDING_DIR), series };
-        roll_forward(dir, &staging)?;
+        roll_forward(dir)?;
         let memory = Memory::open(dir)?;
         let manifest = memory.manifest();
         let same = |other: &ModelIdentity| (&other.sha256, other.dim) == (&model.sha256, model.dim);

@@ -45,7 +45,7 @@ pub struct PartInfo {
 pub struct SourceInfo {
     /// Digest of all pairs in their order: what tells a repeated command from a new one.
     pub digest: String,
-    /// The first part that it wrote; its list of what was skipped has this number.
+    /// The first part that it wrote.
     pub first_part: usize,
     /// Number of pairs that it wrote.
     pub pairs: u64,
@@ -86,7 +86,7 @@ pub struct Manifest {
     /// Captions that were longer than the model reads and were cut, counted once for each distinct text.
     #[serde(default)]
     pub truncated: u64,
-    /// What the memory was built from, one entry for each build or append.
+    /// What the memory was built from, one entry for each build or append; its place is the number of its list of what was skipped.
     #[serde(default)]
     pub sources: Vec<SourceInfo>,
     /// Further columns of embeddings.

@@ -7,7 +7,7 @@
 //!   metadata/metadata_0000.parquet    columns image_path, caption
 //!   lookup/lookup_0000.bin            the same strings, mapped: derived, for looking one up without reading a part
 //!   img_codes/, text_codes/           8-bit copies of the embeddings: derived, for searching them faster
-//!   skipped/skipped_0000.csv          what gave no pair, and why; numbered by the first part of its build
+//!   skipped/skipped_0000.csv          what gave no pair, and why; numbered by build and appends
 //!   columns/NAME/img_emb/ …           embeddings of the same rows by another model
 //!   xmore_memory.json                 manifest with the checksum of every file, written last
 //! ```
@@ -15,8 +15,8 @@
 //! captions is five rows with the same image embedding.
 //!
 //! While a memory is built or grows, new parts are in `.xmore-building/` with a checkpoint that says how far they are
-//! good ([`staging`]): a build that was killed continues from there and ends with the bytes of an undisturbed one. Parts
-//! are put in place by renames that are finished by whoever comes next ([`publish`]); the manifest goes last.
+//! good (`staging`): a build that was killed continues from there and ends with the bytes of an undisturbed one. Parts
+//! are put in place by renames that are finished by whoever comes next (`publish`); the manifest goes last.
 
 mod checksum;
 mod column;
@@ -39,6 +39,7 @@ use std::path::Path;
 
 pub use column::ColumnWriter;
 pub use manifest::{ColumnInfo, Manifest, ModelIdentity, PartInfo, SourceInfo};
+pub use publish::finish_interrupted;
 pub use reader::{Column, Memory};
 pub use repair::{RepairReport, repair};
 pub use staging::{Cursor, Mode};
@@ -50,8 +51,8 @@ use crate::error::{AtPath, Result};
 /// File name of the manifest. A directory with it holds a complete memory.
 pub const MANIFEST_FILE: &str = "xmore_memory.json";
 
-/// Directory inside a memory's in which new parts are built.
-pub(crate) const BUILDING_DIR: &str = ".xmore-building";
+/// Directory inside a memory's in which new parts are built; removing it discards an unfinished build or append.
+pub const BUILDING_DIR: &str = ".xmore-building";
 
 /// Directory of the further columns.
 pub(crate) const COLUMNS_DIR: &str = "columns";

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::column::EMBEDDING_DIR;
+use super::lock::Lock;
 use super::manifest::Manifest;
-use super::staging::Staging;
+use super::staging::{CHECKPOINT_FILE, Staging};
 use super::{
-    COLUMNS_DIR, MANIFEST_FILE, SKIPPED_DIR, Series, remove_dir_if_there, remove_file_if_there, sync_dir,
-    write_whole,
+    ALL_SERIES, BUILDING_DIR, COLUMNS_DIR, MANIFEST_FILE, SKIPPED_DIR, Series, remove_dir_if_there,
+    remove_file_if_there, sync_dir, write_whole,
 };
 use crate::error::{AtPath, MemoryError, Result};
 
@@ -43,12 +45,33 @@ pub(super) fn publish(
         .map_err(|e| MemoryError::Manifest { path: file.clone(), reason: e.to_string() })?;
     write_whole(&file, &text)?;
     sync_dir(&staging.root)?;
-    roll_forward(dir, staging).map(drop)
+    roll_forward_one(dir, &staging.root).map(drop)
 }
 
-/// Finishes what was committed in a staging folder; says whether anything was.
-pub(super) fn roll_forward(dir: &Path, staging: &Staging) -> Result<bool> {
-    let file = staging.root.join(PUBLISH_FILE);
+/// Puts in place what a process had completed when it was killed; says whether there was anything. A command that looks whether
+/// its work has been done calls this before.
+///
+/// # Errors
+/// [`MemoryError::Busy`] if a process is at it; [`MemoryError::Manifest`], [`MemoryError::Io`].
+pub fn finish_interrupted(dir: &Path) -> Result<bool> {
+    if ![BUILDING_DIR, EMBEDDING_DIR].iter().any(|name| dir.join(name).join(PUBLISH_FILE).exists()) {
+        return Ok(false);
+    }
+    let _lock = Lock::take(dir)?;
+    roll_forward(dir)
+}
+
+/// Finishes all that was committed in a memory's folder, which is locked; says whether anything was. Every writer does this
+/// first: a manifest that is put in place after another writer's would undo that one's work.
+pub(super) fn roll_forward(dir: &Path) -> Result<bool> {
+    let building = roll_forward_one(dir, &dir.join(BUILDING_DIR))?;
+    Ok(roll_forward_one(dir, &dir.join(EMBEDDING_DIR))? || building)
+}
+
+/// The same for one staging folder. It moves whatever series are there: the process that committed them may have been asked
+/// for others than this one.
+fn roll_forward_one(dir: &Path, root: &Path) -> Result<bool> {
+    let file = root.join(PUBLISH_FILE);
     let text = match fs::read(&file) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         text => text.at("read", &file)?,
@@ -56,8 +79,8 @@ pub(super) fn roll_forward(dir: &Path, staging: &Staging) -> Result<bool> {
     let publication: Publication = serde_json::from_slice(&text)
         .map_err(|e| MemoryError::Manifest { path: file.clone(), reason: e.to_string() })?;
     // Nothing is to be gone on from any more.
-    remove_file_if_there(&staging.checkpoint_path())?;
-    let staged = staging.root.join(MANIFEST_FILE);
+    remove_file_if_there(&root.join(CHECKPOINT_FILE))?;
+    let staged = root.join(MANIFEST_FILE);
     let published = dir.join(MANIFEST_FILE);
     if staged.exists() {
         stop()?;
@@ -66,10 +89,12 @@ pub(super) fn roll_forward(dir: &Path, staging: &Staging) -> Result<bool> {
             // From here to the last rename the folder has no manifest, so it counts as incomplete.
             remove_file_if_there(&published)?;
             sync_dir(dir)?;
-            remove_dir_if_there(&dir.join(COLUMNS_DIR))?;
+            for gone in [COLUMNS_DIR, EMBEDDING_DIR] {
+                remove_dir_if_there(&dir.join(gone))?;
+            }
         }
-        for folder in staging.series.iter().map(|s: &Series| s.name).chain([SKIPPED_DIR]) {
-            let from = staging.root.join(folder);
+        for folder in ALL_SERIES.iter().map(|s: &Series| s.name).chain([SKIPPED_DIR]) {
+            let from = root.join(folder);
             if from.is_dir() {
                 place(&from, &into.join(folder), publication.replace)?;
                 stop()?;
@@ -82,7 +107,7 @@ pub(super) fn roll_forward(dir: &Path, staging: &Staging) -> Result<bool> {
         sync_dir(dir)?;
     }
     // The memory is complete; an emptied folder that cannot be removed does not change that.
-    let _ = fs::remove_dir_all(&staging.root);
+    let _ = fs::remove_dir_all(root);
     Ok(true)
 }
 

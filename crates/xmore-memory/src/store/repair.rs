@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::column::EMBEDDING_DIR;
 use super::lock::Lock;
 use super::lookup::{self, Lookup};
 use super::manifest::Manifest;
@@ -12,7 +11,6 @@ use super::metadata::Metadata;
 use super::npy::NpyMatrix;
 use super::open_part::{checksums, write_codes};
 use super::publish::roll_forward;
-use super::staging::Staging;
 use super::texts::DistinctCount;
 use super::verify::modality_of;
 use super::{
@@ -69,14 +67,9 @@ pub fn repair(dir: &Path) -> Result<RepairReport> {
     }
     let _lock = Lock::take(dir)?;
     let mut report = RepairReport::default();
-    for (name, series) in [(BUILDING_DIR, &ALL_SERIES[..]), (EMBEDDING_DIR, &COLUMN_SERIES[..])] {
-        let staging = Staging { root: dir.join(name), series };
-        if roll_forward(dir, &staging)? {
-            report.completed = true;
-            report
-                .notes
-                .push("put finished parts in place, as an interrupted process had begun to".to_owned());
-        }
+    if roll_forward(dir)? {
+        report.completed = true;
+        report.notes.push("put finished parts in place, as an interrupted process had begun to".to_owned());
     }
     if !manifest_path.exists() {
         super::Memory::open(dir)?;

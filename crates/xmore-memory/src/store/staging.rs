@@ -14,7 +14,7 @@ use super::{Series, remove_dir_if_there, remove_file_if_there, sync_dir, write_w
 use crate::error::{AtPath, MemoryError, Result};
 
 /// The checkpoint in a staging folder.
-const CHECKPOINT_FILE: &str = "checkpoint.json";
+pub(super) const CHECKPOINT_FILE: &str = "checkpoint.json";
 const FORMAT_VERSION: u64 = 1;
 
 /// What a writer does with a memory that is there.
@@ -142,15 +142,11 @@ impl Staging {
 
     /// Writes the checkpoint. What it counts must be durable.
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let path = self.checkpoint_path();
+        let path = self.root.join(CHECKPOINT_FILE);
         let text = serde_json::to_vec(checkpoint)
             .map_err(|e| MemoryError::Manifest { path: path.clone(), reason: e.to_string() })?;
         write_whole(&path, &text)?;
         sync_dir(&self.root)
-    }
-
-    pub fn checkpoint_path(&self) -> PathBuf {
-        self.root.join(CHECKPOINT_FILE)
     }
 }
 

@@ -109,6 +109,7 @@ struct Part<'a> {
 
 impl Part<'_> {
     fn check(&self, series: &[Series], sha256: &Checksums, report: &mut VerifyReport) {
+        let mut sound = Vec::new();
         for &series in series {
             let path = series.path(self.dir, self.number);
             let recorded = sha256.get(series.name);
@@ -116,11 +117,21 @@ impl Part<'_> {
                 // Memories of version 1 have none.
                 continue;
             }
-            if let Err(problem) = self.check_file(series, &path, recorded, report) {
-                let column = self.column.map(str::to_owned);
-                let derived = series.is_derived();
-                report.findings.push(Finding { path, part: self.number, column, problem, derived });
+            match self.check_file(series, &path, recorded, report) {
+                Ok(()) => sound.push(series),
+                Err(problem) => {
+                    let column = self.column.map(str::to_owned);
+                    let derived = series.is_derived();
+                    report.findings.push(Finding { path, part: self.number, column, problem, derived });
+                }
             }
+        }
+        // Where one of them is damaged, the other is not to blame.
+        if [METADATA, LOOKUP].iter().all(|series| sound.contains(series))
+            && let Err(problem) = self.compare_strings()
+        {
+            let path = LOOKUP.path(self.dir, self.number);
+            report.findings.push(Finding { path, part: self.number, column: None, problem, derived: true });
         }
     }
 
@@ -141,10 +152,7 @@ impl Part<'_> {
         report.bytes += fs::metadata(path).at("open", path).map_err(told)?.len();
         report.files += 1;
         match series {
-            METADATA => {
-                let metadata = Metadata::read(path, self.rows).map_err(told)?;
-                self.compare_lookup(&metadata)?;
-            }
+            METADATA => drop(Metadata::read(path, self.rows).map_err(told)?),
             LOOKUP => drop(Lookup::open(path, self.rows).map_err(told)?),
             series if series.is_derived() => {
                 drop(Codes::open(path, self.rows as usize, self.dim).map_err(told)?)
@@ -168,16 +176,20 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// Strings must be the same in both files; a lookup file that cannot be read is a finding of its own.
-    fn compare_lookup(&self, metadata: &Metadata) -> Result<(), String> {
-        let Ok(lookup) = Lookup::open(&LOOKUP.path(self.dir, self.number), self.rows) else { return Ok(()) };
+    /// Strings must be the same in both files.
+    fn compare_strings(&self) -> Result<(), String> {
+        let told = |error: MemoryError| error.to_string();
+        let metadata = Metadata::read(&METADATA.path(self.dir, self.number), self.rows).map_err(told)?;
+        let lookup = Lookup::open(&LOOKUP.path(self.dir, self.number), self.rows).map_err(told)?;
         let same = |row: usize| {
             lookup.image_path(row).ok() == metadata.image_paths.get(row)
                 && lookup.caption(row).ok() == metadata.captions.get(row)
         };
         match (0..self.rows as usize).find(|&row| !same(row)) {
             None => Ok(()),
-            Some(row) => Err(format!("row {row} differs from the one in {}", LOOKUP.file_name(self.number))),
+            Some(row) => {
+                Err(format!("row {row} differs from the one in {}", METADATA.file_name(self.number)))
+            }
         }
     }
 }
@@ -187,7 +199,9 @@ fn not_unit(matrix: &NpyMatrix, dim: usize, nan_is_fine: bool) -> u64 {
     let odd = |row: &&[half::f16]| {
         let norm = row.iter().map(|v| v.to_f64() * v.to_f64()).sum::<f64>().sqrt();
         let missing = nan_is_fine && row.iter().all(|v| v.is_nan());
-        !missing && (norm.is_nan() || (norm - 1.0).abs() > NORM_TOLERANCE)
+        // A NaN is not near 1 either.
+        let unit = (norm - 1.0).abs() <= NORM_TOLERANCE;
+        !missing && !unit
     };
     matrix.data().chunks_exact(dim).filter(odd).count() as u64
 }

@@ -129,7 +129,7 @@ impl MemoryWriter {
             Memory::open(dir)?;
         }
         let lock = Lock::take(dir)?;
-        roll_forward(dir, &staging)?;
+        roll_forward(dir)?;
         if mode == Mode::Create && manifest_path.exists() {
             return Err(MemoryError::AlreadyExists { path: dir.to_owned() });
         }
@@ -198,7 +198,7 @@ impl MemoryWriter {
         if left.open_rows > 0 {
             self.open = Some(OpenPart::resume(root, number, dim, left.open_rows, left.journal_bytes)?);
         }
-        let path = self.skipped_path(left.first_part);
+        let path = self.skipped_path();
         if left.skipped > 0 {
             let mut file = File::options().write(true).open(&path).at("open", &path)?;
             file.set_len(left.skipped_bytes).at("cut", &path)?;
@@ -352,7 +352,7 @@ impl MemoryWriter {
     pub fn skip(&mut self, path: &str, reason: &str) -> Result<()> {
         self.check_usable()?;
         self.failed = true;
-        let file_path = self.skipped_path(self.state.first_part);
+        let file_path = self.skipped_path();
         if self.skipped.is_none() {
             let folder = self.staging.root.join(SKIPPED_DIR);
             fs::create_dir_all(&folder).at("create", &folder)?;
@@ -406,7 +406,7 @@ impl MemoryWriter {
             None => (0, 0),
         };
         if let Some(file) = &self.skipped {
-            let path = self.skipped_path(self.state.first_part);
+            let path = self.skipped_path();
             file.sync_data().at("write", &path)?;
             self.state.skipped_bytes = file.metadata().at("read", &path)?.len();
         }
@@ -461,8 +461,10 @@ impl MemoryWriter {
         self.base.as_ref().map_or(0, Memory::len)
     }
 
-    fn skipped_path(&self, first_part: usize) -> PathBuf {
-        self.staging.root.join(SKIPPED_DIR).join(format!("skipped_{first_part:04}.csv"))
+    /// The list of what these sources skip. Its number is theirs: one that gives no pair has no part of its own.
+    fn skipped_path(&self) -> PathBuf {
+        let number = self.base.as_ref().map_or(0, |memory| memory.manifest().sources.len());
+        self.staging.root.join(SKIPPED_DIR).join(format!("skipped_{number:04}.csv"))
     }
 
     fn check_usable(&self) -> Result<()> {

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use xmore_clip::{Embeddings, TextEmbeddings};
+use xmore_memory::Memory;
 use xmore_memory::ingest::ImageRef;
-use xmore_memory::store::{ColumnWriter, Manifest};
+use xmore_memory::store::{ColumnWriter, Manifest, ModelIdentity, finish_interrupted};
 
 use crate::encode::{Batch, Sink, encode_images, encode_texts};
 use crate::error::{Result, XmoreError};
@@ -26,6 +27,8 @@ pub struct ColumnReport {
     pub unreadable: Vec<(String, String)>,
     /// Distinct captions that were cut in this run.
     pub truncated: u64,
+    /// Whether all rows had such embeddings already, so that nothing was done.
+    pub was_complete: bool,
 }
 
 /// How far a column has come.
@@ -51,6 +54,10 @@ pub fn embed_column(
     checkpoint_every: Duration,
     progress: &mut dyn FnMut(ColumnProgress) -> bool,
 ) -> Result<ColumnReport> {
+    finish_interrupted(dir)?;
+    if let Some(report) = already_complete(model, dir, images)? {
+        return Ok(report);
+    }
     let writer = ColumnWriter::open(dir, model.identity(), images)?.with_checkpoint_every(checkpoint_every);
     let resumed = writer.next_row();
     let mut column = Column {
@@ -78,7 +85,24 @@ pub fn embed_column(
         resumed,
         unreadable: column.unreadable,
         truncated: column.truncated,
+        was_complete: false,
     })
+}
+
+/// What a repeated command finds.
+fn already_complete(model: &NamedModel, dir: &Path, images: bool) -> Result<Option<ColumnReport>> {
+    let (memory, ours) = (Memory::open(dir)?, model.identity());
+    let manifest = memory.manifest();
+    let same = |theirs: &ModelIdentity| (&theirs.sha256, theirs.dim) == (&ours.sha256, ours.dim);
+    let there = manifest.columns.iter().find(|column| same(&column.model));
+    let whole = there.is_some_and(|c| c.parts.len() == manifest.parts.len() && (c.images || !images));
+    Ok(whole.then(|| ColumnReport {
+        manifest: manifest.clone(),
+        resumed: memory.len(),
+        unreadable: Vec::new(),
+        truncated: 0,
+        was_complete: true,
+    }))
 }
 
 /// Consecutive rows of one image.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use xmore_clip::{Embeddings, TextEmbeddings};
 use xmore_memory::Memory;
 use xmore_memory::ingest::{EmbeddingsFolder, ImageRef, InputFormat, Pair, SourceOptions};
-use xmore_memory::store::{Cursor, Manifest, MemoryWriter, Mode};
+use xmore_memory::store::{BUILDING_DIR, Cursor, Manifest, MemoryWriter, Mode, finish_interrupted};
 
 use crate::encode::{Batch, Sink, encode_images, encode_texts};
 use crate::error::{Result, XmoreError};
@@ -114,8 +114,10 @@ pub fn build_memory(
         check_claim(model, folder)?;
     }
     let digest = sources.digest()?;
-    // A memory that has all this is what a command finds that was killed when it was done but for its exit.
-    if options.mode != Mode::Overwrite
+    // A memory that has all this is what a command finds that was killed when it was done but for putting its parts in place, or
+    // but for its exit.
+    let finished = finish_interrupted(dir)?;
+    if (options.mode != Mode::Overwrite || finished)
         && let Some(report) = already_complete(model, dir, options.mode, &digest)
     {
         return Ok(report);
@@ -125,7 +127,12 @@ pub fn build_memory(
     let resumed = writer.cursor().clone();
     if resumed.consumed > 0 && sources.prefix_digest(resumed.consumed)? != Some(resumed.digest.clone()) {
         if options.mode != Mode::Overwrite {
-            return Err(XmoreError::SourcesChanged { dir: dir.to_owned(), done: resumed.consumed });
+            // Overwriting would take what an append is to be added to.
+            let anew = match options.mode {
+                Mode::Append => format!("by removing {}", dir.join(BUILDING_DIR).display()),
+                _ => "with --overwrite".to_owned(),
+            };
+            return Err(XmoreError::SourcesChanged { dir: dir.to_owned(), done: resumed.consumed, anew });
         }
         writer.start_anew()?;
     }

@@ -229,6 +229,10 @@ pub(super) fn embed(args: &EmbedColumnArgs) -> Result<()> {
         bar.finish_and_clear();
     }
     let report = or_stopped(report, &args.memory)?;
+    if report.was_complete {
+        eprintln!("nothing to do: the memory has embeddings by {} of all pairs already", model.name());
+        return print(&format!("{}", args.memory.display()));
+    }
     for (path, reason) in report.unreadable.iter().take(SHOWN) {
         eprintln!("not found through this model: {path}: {reason}");
     }

@@ -122,3 +122,52 @@ fn overwriting_a_memory_removes_its_columns() {
     assert!(!dir.path().join(COLUMNS_DIR).exists());
     assert_eq!(Memory::open(dir.path()).unwrap().columns().len(), 1);
 }
+
+#[test]
+fn what_a_killed_writer_of_one_kind_completed_is_put_in_place_by_the_other_kind() {
+    // An append was killed while its parts were put in place; a column comes next.
+    for moved in 0..=6 {
+        let dir = tempfile::tempdir().unwrap();
+        small(dir.path());
+        let mut writer = MemoryWriter::open(dir.path(), model(3), Mode::Append).unwrap();
+        writer.push("more.jpg", "one more", &[0.0; 3], &[0.0; 3]).unwrap();
+        writer.checkpoint_now(Cursor::default()).unwrap();
+        publish::stop_after(Some(moved));
+        let stopped = writer.finish().is_err();
+        publish::stop_after(None);
+        assert!(stopped, "{moved}");
+        let mut writer = open(dir.path(), true);
+        assert_eq!(writer.memory().len(), 11, "{moved}");
+        go_on(&mut writer, 11);
+        writer.finish().unwrap();
+        append(dir.path(), 2);
+        let memory = Memory::open(dir.path()).unwrap();
+        assert_eq!((memory.len(), memory.column(&other()).unwrap().rows()), (13, 11));
+        assert!(verify(dir.path(), &mut |_, _| {}).unwrap().findings.is_empty());
+    }
+    // A column was; an append, or a column of captions, comes next.
+    for moved in 0..=4 {
+        for captions_next in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            small(dir.path());
+            let mut writer = open(dir.path(), true);
+            go_on(&mut writer, 10);
+            publish::stop_after(Some(moved));
+            let stopped = writer.finish().is_err();
+            publish::stop_after(None);
+            assert!(stopped, "{moved}");
+            if captions_next {
+                let refused = ColumnWriter::open(dir.path(), other(), false).err().unwrap();
+                assert!(matches!(refused, MemoryError::ColumnExists { .. }), "{refused}");
+            } else {
+                append(dir.path(), 2);
+            }
+            let memory = Memory::open(dir.path()).unwrap();
+            let mut row = [0.0; 2];
+            memory.column(&other()).unwrap().image_embedding(9, &mut row).unwrap();
+            assert_eq!(row, [1.0, 9.0]);
+            assert!(verify(dir.path(), &mut |_, _| {}).unwrap().findings.is_empty());
+            assert!(!finish_interrupted(dir.path()).unwrap(), "nothing is left to be done");
+        }
+    }
+}

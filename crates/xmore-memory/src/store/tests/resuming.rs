@@ -126,7 +126,7 @@ fn appending_adds_parts_and_leaves_those_that_are_there() {
     for (name, bytes) in before.iter().filter(|(name, _)| *name != MANIFEST_FILE) {
         assert_eq!(after.get(name), Some(bytes), "{name}");
     }
-    assert!(after.contains_key("skipped/skipped_0002.csv"));
+    assert!(after.contains_key("skipped/skipped_0001.csv"));
     let memory = Memory::open(dir.path()).unwrap();
     assert_eq!(memory.caption(5).unwrap(), "caption 0");
     assert_eq!(reader.len(), 5, "one opened before sees what it saw");
@@ -193,4 +193,21 @@ fn a_damaged_checkpoint_starts_the_build_anew() {
     drop(writer);
     fs::write(dir.path().join(BUILDING_DIR).join("checkpoint.json"), "{\"format_version\": 1").unwrap();
     assert_eq!(open(dir.path(), Mode::Create).cursor(), &Cursor::default());
+}
+
+#[test]
+fn lists_of_skipped_things_do_not_replace_one_another() {
+    let dir = tempfile::tempdir().unwrap();
+    finish(open(dir.path(), Mode::Create), 0);
+    // Neither gives a pair, so both would begin with the same part.
+    for name in ["first", "second"] {
+        let mut writer = open(dir.path(), Mode::Append);
+        writer.skip(name, "broken").unwrap();
+        finish(writer, 1);
+    }
+    let files = bytes_of(dir.path());
+    for (number, name) in [(1, "first"), (2, "second")] {
+        let list = String::from_utf8(files[&format!("skipped/skipped_{number:04}.csv")].clone()).unwrap();
+        assert_eq!(list, format!("path,reason\n{name},broken\n"));
+    }
 }
