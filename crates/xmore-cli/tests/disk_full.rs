@@ -107,7 +107,8 @@ fn a_memory_that_grows_or_is_replaced_on_a_full_disk_stays_as_it_was() {
     world.memory("build", &[&first, "-o"], &base, &[&world.model]).ok();
     let large = world.path("large");
     world.build("pairs.csv", &large, &[]).ok();
-    let commands: [(&Path, &dyn Fn(&Path) -> Xmore); 3] = [
+    type Case<'a> = (&'a Path, &'a dyn Fn(&Path) -> Xmore);
+    let commands: [Case; 3] = [
         (&base, &|memory| world.memory("append", &[], memory, &[&pairs])),
         (&base, &|memory| world.build("pairs.csv", memory, &["--overwrite"])),
         (&large, &|memory| world.memory("embed", &[], memory, &[&second])),

@@ -193,7 +193,11 @@ pub enum MemoryError {
     },
 
     /// A column is there already.
-    #[error("the memory in {} has embeddings by model {model} already", path.display())]
+    #[error(
+        "the memory in {} has embeddings by model {model} already; a column that was made of captions only cannot get images \
+         later, nor the other way round",
+        path.display()
+    )]
     ColumnExists {
         /// The directory of the memory.
         path: PathBuf,

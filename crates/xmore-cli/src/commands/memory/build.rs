@@ -206,6 +206,9 @@ fn tell(report: &BuildReport, seconds: f64) {
         "{added}{} pairs of {} images in {seconds:.1} s{rate}, {} skipped",
         manifest.pairs, manifest.images, report.skipped_in_all
     );
+    if report.pairs == 0 {
+        eprintln!("the sources gave no pair: are there images with captions?");
+    }
     if report.truncated > 0 {
         eprintln!("{} captions were longer than the model reads and were cut", report.truncated);
     }
