@@ -106,7 +106,7 @@ impl OpenPart {
         self.journal.sync()
     }
 
-    /// Writes what a whole part has, under its final names. The journal stays until [`remove_journal`](remove_journal): an
+    /// Writes what a whole part has, under its final names. The journal stays until [`remove_journal`]: an
     /// earlier checkpoint may still need it.
     pub fn close(self) -> Result<PartInfo> {
         let OpenPart { root, number, dim, images, texts, metadata, .. } = self;
