@@ -144,6 +144,17 @@ pub enum XmoreError {
         /// The method.
         method: &'static str,
     },
+    /// A checkpoint of CoOp's of another kind.
+    #[error(
+        "{}: expected context vectors `ctx` [tokens, width] for all labels, found {found}: prompts learned for each class apart          (CSC) are not read",
+        path.display()
+    )]
+    Coop {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The shape found.
+        found: String,
+    },
     /// No such method.
     #[error("no method {name:?}; there are {known}")]
     UnknownMethod {

@@ -9,6 +9,7 @@
 //! know of an image belongs into [`Evidence`](crate::Evidence).
 
 mod cache;
+mod coop;
 mod data;
 mod methods;
 mod metrics;
@@ -22,6 +23,7 @@ mod run;
 mod tests;
 
 pub use cache::{CachedImages, EmbeddingCache};
+pub use coop::CoopContext;
 pub use data::{Dataset, DatasetFormat, DatasetOptions};
 pub use methods::{EvalMethod, TdaConfig};
 pub use metrics::{
