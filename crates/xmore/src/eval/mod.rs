@@ -19,8 +19,6 @@ mod random;
 pub mod registry;
 mod report;
 mod run;
-#[cfg(test)]
-mod tests;
 
 pub use cache::{CachedImages, EmbeddingCache};
 pub use coop::CoopContext;

@@ -63,7 +63,8 @@ pub fn evaluate(
     let variants: Vec<_> = options.variants.iter().filter(|_| classifier.retrieval().is_some()).collect();
     let total = images * (1 + variants.len());
 
-    let mut ks = options.sweep.clone();
+    // The main one is the last.
+    let mut ks: Vec<usize> = options.sweep.iter().copied().filter(|&k| k != options.k).collect();
     ks.push(options.k);
     let mut main = Pass::new(data, prompts, options, &options.methods, ks);
     main.run(classifier, &mut |done| progress(done, total))?;
@@ -169,7 +170,10 @@ impl<'a> Pass<'a> {
         classifier: &Classifier<'_>,
     ) -> Result<()> {
         let query = || self.data.queries.classify.row(row);
-        for (m, method) in self.methods.iter().enumerate() {
+        let main = k + 1 == self.ks.len();
+        // The number of captions means nothing to a method that uses none.
+        let asked = self.methods.iter().enumerate().filter(|(_, method)| main || method.needs_memory());
+        for (m, method) in asked {
             let under = |labels: &Option<Embeddings>| match labels {
                 Some(labels) => Ok(classifier.belief(query(), labels).probabilities),
                 None => Err(XmoreError::PromptsNotSetUp { method: method.name() }),
@@ -207,8 +211,9 @@ impl<'a> Pass<'a> {
                     let answers = in_parallel(&seeds, |seed| {
                         tda(images, labels, scale, &order(seed), &self.truth, &self.options.tda)
                     });
-                    // It knows nothing of captions.
-                    self.answers.iter_mut().for_each(|of_k| of_k[m] = answers.clone());
+                    if let Some(main) = self.answers.last_mut() {
+                        main[m] = answers;
+                    }
                 }
                 _ => {}
             }

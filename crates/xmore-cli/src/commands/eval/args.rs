@@ -89,8 +89,8 @@ pub(crate) struct EvalArgs {
     /// Folder for embeddings [default: eval-cache in XMORE_HOME]
     #[arg(long, alias = "cache_dir", value_name = "DIR", help_heading = "Output")]
     pub(super) cache_dir: Option<PathBuf>,
-    /// Keep no embeddings
-    #[arg(long, conflicts_with = "cache_dir", help_heading = "Output")]
+    /// Keep no embeddings, and use none from before
+    #[arg(long, alias = "no_cache", help_heading = "Output")]
     pub(super) no_cache: bool,
     #[command(flatten)]
     pub(super) model: ModelChoice,

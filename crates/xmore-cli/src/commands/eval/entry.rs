@@ -35,7 +35,7 @@ pub(super) struct Entry {
     settings: Value,
 }
 
-/// CLIP_benchmark's three, then calibration.
+/// CLIP_benchmark's three, then calibration. Of a stream method `acc1` is the mean over the orders, the others are of the first order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Metrics {
     acc1: f64,

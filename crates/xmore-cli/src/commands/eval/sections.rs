@@ -1,7 +1,7 @@
 //! The results as titled grids of text, for every form of output that people read.
 
 use xmore::eval::registry::{Suite, published};
-use xmore::eval::{EvalReport, MethodReport};
+use xmore::eval::{Comparison, EvalReport, MethodReport};
 
 use super::text::Page;
 
@@ -235,12 +235,13 @@ fn k_suite(page: &Page<'_>) -> Option<Grid> {
     Some(grid)
 }
 
-/// The columns of the csv, and a method's row.
-pub(super) const CSV_HEADER: [&str; 16] = [
+/// The columns of the csv.
+pub(super) const CSV_HEADER: [&str; 23] = [
     "dataset",
     "method",
     "images",
     "unreadable",
+    "classes",
     "coverage",
     "acc1",
     "acc1_std",
@@ -250,32 +251,40 @@ pub(super) const CSV_HEADER: [&str; 16] = [
     "nll",
     "brier",
     "aurc",
+    "answered",
     "minus_zero_shot",
-    "minus_zero_shot_95",
+    "minus_zero_shot_low",
+    "minus_zero_shot_high",
     "p_zero_shot",
+    "minus_xmore",
+    "minus_xmore_low",
+    "minus_xmore_high",
+    "p_xmore",
 ];
 
-/// Full figures, as shares.
-pub(super) fn csv_row(report: &EvalReport, method: &MethodReport) -> [String; 16] {
-    let number = |value: Option<f64>| value.map_or_else(String::new, |v| v.to_string());
-    let against = method.against("zero-shot");
+/// A method's figures, as shares and in full; empty where there is none.
+pub(super) fn csv_row(report: &EvalReport, method: &MethodReport) -> Vec<String> {
     let c = &method.calibration;
-    [
-        report.dataset.clone(),
-        method.method.clone(),
-        report.images.to_string(),
-        report.unreadable.to_string(),
-        report.coverage.to_string(),
-        method.acc1().to_string(),
-        number(method.orders.and_then(|orders| orders.acc1_std)),
-        number(method.accuracy.acc5),
-        method.accuracy.mean_per_class_recall.to_string(),
-        c.ece.to_string(),
-        c.nll.to_string(),
-        c.brier.to_string(),
-        c.aurc.to_string(),
-        number(against.map(|a| a.difference)),
-        against.map_or_else(String::new, |a| format!("{}..{}", a.interval[0], a.interval[1])),
-        number(against.map(|a| a.p_value)),
-    ]
+    let mut row = vec![report.dataset.clone(), method.method.clone()];
+    row.extend([report.images, report.unreadable, report.classes].map(|count| count.to_string()));
+    let figures = [
+        Some(report.coverage),
+        Some(method.acc1()),
+        method.orders.and_then(|orders| orders.acc1_std),
+        method.accuracy.acc5,
+        Some(method.accuracy.mean_per_class_recall),
+        Some(c.ece),
+        Some(c.nll),
+        Some(c.brier),
+        Some(c.aurc),
+        method.selective.map(|selective| selective.coverage),
+    ];
+    let against = ["zero-shot", "xmore"].map(|name| {
+        let against = method.against(name);
+        let of = |get: fn(&Comparison) -> f64| against.map(get);
+        [of(|c| c.difference), of(|c| c.interval[0]), of(|c| c.interval[1]), of(|c| c.p_value)]
+    });
+    let number = |value: Option<f64>| value.map_or_else(String::new, |v| v.to_string());
+    row.extend(figures.into_iter().chain(against.into_iter().flatten()).map(number));
+    row
 }

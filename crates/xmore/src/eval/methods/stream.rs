@@ -47,15 +47,14 @@ impl StreamBeliefs {
 
 /// The answers if the images come in `order`; each image's place in `truth` is its own. Scores are normalised to a distribution, which
 /// changes no answer.
-pub(crate) fn xmore_stream(beliefs: &StreamBeliefs, order: &[usize], truth: &[usize]) -> Vec<Answer> {
+pub(crate) fn xmore_stream<'a>(beliefs: &'a StreamBeliefs, order: &[usize], truth: &[usize]) -> Vec<Answer> {
     let shares = beliefs.shares(order);
-    let rows = |all: &'_ [f32]| all.chunks_exact(beliefs.labels).map(<[f32]>::to_vec).collect::<Vec<_>>();
-    let (images, captions) = (rows(&beliefs.image), rows(&beliefs.captions));
-    let answers =
-        images.iter().zip(&captions).zip(shares).zip(truth).map(|(((image, captions), w), &truth)| {
-            let mix = |(&i, &c): (&f32, &f32)| w * f64::from(i) + (1.0 - w) * f64::from(c);
-            Answer::new(&image.iter().zip(captions).map(mix).collect::<Vec<f64>>(), truth)
-        });
+    let rows = |all: &'a [f32]| all.chunks_exact(beliefs.labels.max(1));
+    let pairs = rows(&beliefs.image).zip(rows(&beliefs.captions));
+    let answers = pairs.zip(shares).zip(truth).map(|(((image, captions), w), &truth)| {
+        let mix = |(&i, &c): (&f32, &f32)| w * f64::from(i) + (1.0 - w) * f64::from(c);
+        Answer::new(&image.iter().zip(captions).map(mix).collect::<Vec<f64>>(), truth)
+    });
     answers.collect()
 }
 
