@@ -1,17 +1,20 @@
 //! The command line: every flag with its help, default and environment variable.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::commands::demo::DemoArgs;
+use crate::commands::eval::EvalArgs;
 use crate::commands::memory::MemoryArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use regex::Regex;
 use xmore::{
-    ClassifierOptions, DEFAULT_TEMPLATE, LITE, Method, ModelName, NamedModel, RetrievalOptions, Template,
-    XmoreError,
+    ClassifierOptions, DEFAULT_TEMPLATE, LITE, Method, ModelName, NamedModel, Ranking, RetrievalOptions,
+    Template, XmoreError,
 };
 use xmore_clip::Precision;
 use xmore_memory::retriever::RemoteOptions;
@@ -42,7 +45,7 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Name what is in photos, choosing between labels
     Classify(ClassifyArgs),
-    /// Measure the methods' accuracy on labelled photos (one folder for each class)
+    /// Measure the methods' accuracy on labelled photos
     Eval(EvalArgs),
     /// Build, inspect and search memories of image-caption pairs
     Memory(MemoryArgs),
@@ -53,7 +56,7 @@ pub(crate) enum Command {
 }
 
 /// The encoder.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ModelChoice {
     /// Model: `lite`, open_clip's `ViT-B-16,openai`, OpenAI's `ViT-B/16`, `hf-hub:ORG/NAME`, or `local-dir:PATH`
     ///
@@ -61,7 +64,7 @@ pub(crate) struct ModelChoice {
     /// HF_TOKEN and HF_HUB_OFFLINE are obeyed.
     ///
     /// The default is the model of the memory, `lite` without one.
-    #[arg(long, alias = "clip_model", env = "XMORE_MODEL", value_name = "NAME")]
+    #[arg(long, short_alias = 'a', aliases = ["clip_model", "arch"], env = "XMORE_MODEL", value_name = "NAME")]
     pub(crate) model: Option<String>,
     /// Weights of an architecture named by --model: a tag such as `openai`, or a checkpoint file
     #[arg(long, env = "XMORE_PRETRAINED", value_name = "TAG")]
@@ -123,7 +126,7 @@ fn model_name(model: &str, pretrained: Option<&str>) -> Result<ModelName, XmoreE
 }
 
 /// Retrieval and prompts, as every classifying command takes them.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct MethodArgs {
     /// Memory of image-caption pairs: a folder made by `xmore memory build`, or an engine's URL
     ///
@@ -131,9 +134,9 @@ pub(crate) struct MethodArgs {
     /// service.
     #[arg(long, value_name = "DIR|URL", env = "XMORE_MEMORY")]
     pub(crate) memory: Option<String>,
-    /// Captions kept for each photo (K)
-    #[arg(short, long, value_name = "K", default_value_t = RetrievalOptions::default().k)]
-    pub(crate) k: usize,
+    /// Captions kept for each photo (K); `eval` takes several, separated by commas
+    #[arg(short, long, value_name = "K", default_value_t)]
+    pub(crate) k: Ks,
     /// Nearest pairs among which the captions are chosen
     #[arg(long, value_name = "N", default_value_t = RetrievalOptions::default().neighbours)]
     pub(crate) neighbours: usize,
@@ -163,6 +166,44 @@ pub(crate) struct MethodArgs {
     pub(crate) if_unreachable: IfUnreachable,
 }
 
+/// One number of captions, or several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ks(pub(crate) Vec<usize>);
+
+impl Default for Ks {
+    fn default() -> Self {
+        Self(vec![RetrievalOptions::default().k])
+    }
+}
+
+impl fmt::Display for Ks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.iter().map(usize::to_string).collect::<Vec<_>>().join(","))
+    }
+}
+
+impl FromStr for Ks {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ks: Result<Vec<usize>, _> = text.split(',').map(|k| k.trim().parse()).collect();
+        ks.map(Self).map_err(|_| "expected a number, or several separated by commas".to_owned())
+    }
+}
+
+impl Ks {
+    /// The largest.
+    fn largest(&self) -> usize {
+        self.0.iter().copied().max().unwrap_or_default()
+    }
+
+    /// The one that the main figures are for: the paper's 16 if it is among several, else the last.
+    pub(crate) fn main(&self) -> usize {
+        let paper = RetrievalOptions::default().k;
+        if self.0.contains(&paper) { paper } else { self.0.last().copied().unwrap_or(paper) }
+    }
+}
+
 impl MethodArgs {
     pub(crate) fn options(&self, with_templates_method: bool) -> Result<ClassifierOptions, XmoreError> {
         Ok(ClassifierOptions {
@@ -174,15 +215,16 @@ impl MethodArgs {
     pub(crate) fn retrieval(&self) -> RetrievalOptions {
         RetrievalOptions {
             neighbours: self.neighbours,
-            k: self.k,
+            k: self.k.largest(),
             query_duplicates_above: self.drop_query_duplicates,
             near_duplicates_above: self.deduplicate,
+            ranking: Ranking::TwoStages,
         }
     }
 }
 
 /// Which pairs of a memory are looked at.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct FilterArgs {
     /// Only pairs whose caption matches this regular expression, such as `(?i)\bdog\b`
     #[arg(long, value_name = "REGEX", help_heading = "Retrieval")]
@@ -193,7 +235,7 @@ pub(crate) struct FilterArgs {
 }
 
 /// How an engine is spoken to.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct EngineArgs {
     /// Token that an engine asks for (Milvus: USER:PASSWORD or an API key)
     #[arg(
@@ -248,7 +290,7 @@ fn id_range(text: &str) -> Result<Range<u64>, String> {
         .ok_or_else(|| "expected a range of ids such as 0..5000, 5000.. or ..5000".to_owned())
 }
 
-fn method(name: &str) -> Result<Method, XmoreError> {
+pub(crate) fn method(name: &str) -> Result<Method, XmoreError> {
     name.parse()
 }
 
@@ -306,23 +348,6 @@ pub(crate) enum ShortFormat {
     #[default]
     Table,
     Json,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct EvalArgs {
-    /// Folder with one sub-folder of photos for each class; its name is the label (underscores are spaces)
-    #[arg(value_name = "DATASET_DIR")]
-    pub(crate) dataset: PathBuf,
-    #[command(flatten)]
-    pub(crate) method_args: MethodArgs,
-    /// Methods, separated by commas [default: all that the memory, or its absence, allows]
-    #[arg(long, value_parser = method, value_delimiter = ',', value_name = "LIST")]
-    pub(crate) methods: Vec<Method>,
-    /// Form of the output
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: ShortFormat,
-    #[command(flatten)]
-    pub(crate) model: ModelChoice,
 }
 
 #[derive(Debug, Args)]

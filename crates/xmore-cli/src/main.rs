@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod error;
 mod files;
+mod html;
 mod progress;
 mod setup;
 mod table;

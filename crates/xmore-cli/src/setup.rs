@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use xmore::eval::{CachedImages, Dataset, EmbeddingCache};
 use xmore::{
     CaptionStore, Classifier, EncodedImages, Evidence, NamedModel, Pairs, Queries, Retrieval,
     RetrievalModels, XmoreError, encode_files,
@@ -136,6 +137,49 @@ impl Setup {
             rerank: by(&self.rerank)?,
         };
         Ok((queries, encoded))
+    }
+
+    /// The same for a labelled dataset, with what is kept from before.
+    pub(crate) fn encode_dataset(
+        &self,
+        cache: &EmbeddingCache,
+        dataset: &Dataset,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(Queries, CachedImages)> {
+        let (root, images) = (&dataset.root, &dataset.images);
+        let found = cache.images(&self.model, root, images, progress)?;
+        let kept: Vec<_> = found.kept.iter().map(|&i| images[i].clone()).collect();
+        let by = |model: &Option<NamedModel>| -> Result<_> {
+            let Some(model) = model else { return Ok(None) };
+            let again = cache.images(model, root, &kept, &mut |_| {})?;
+            match again.failed.into_iter().next() {
+                // It could be read a moment ago.
+                Some((_, error)) => Err(CliError::Failed(error)),
+                None => Ok(Some(again.embeddings)),
+            }
+        };
+        let queries = Queries {
+            classify: found.embeddings.clone(),
+            search: by(&self.search)?,
+            rerank: by(&self.rerank)?,
+        };
+        Ok((queries, found))
+    }
+
+    /// Whether the pairs are with an engine.
+    pub(crate) fn is_engine(&self) -> bool {
+        matches!(self.pairs, Some(OpenPairs::Engine(_)))
+    }
+
+    /// Whether an error is an engine's absence that the flags allow; tells of it if so.
+    pub(crate) fn forgives(&self, error: &XmoreError) -> bool {
+        match error {
+            XmoreError::Memory(error) if may_do_without(error, self.if_unreachable) => {
+                tell(error);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The evidence on queries; by the image alone if the engine is away and that is allowed.

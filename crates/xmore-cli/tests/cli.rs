@@ -293,18 +293,24 @@ fn evaluation_counts_every_image() {
         fs::copy(world.path(image), dataset.join(class).join(image)).unwrap();
     }
     let set = dataset.display().to_string();
-    let report =
-        json(&xmore(&["eval", &set, "--memory", &memory, "-k3", "--format=json", &tiny_model()]).ok());
-    assert_eq!((&report["dataset"], &report["images"]), (&"set".into(), &3.into()));
-    let methods = report["methods"].as_object().unwrap();
-    assert_eq!(methods.keys().collect::<Vec<_>>(), ["captions", "equal", "templates", "xmore", "zero-shot"]);
-    for result in methods.values() {
-        let right = result["acc1"].as_f64().unwrap() * 3.0;
+    let cache = world.path("cache");
+    let base = ["eval", &set, "--cache-dir", &cache, "--bootstrap=200", &tiny_model()];
+    let eval = |more: &[&str]| xmore(&[&base[..], more].concat());
+    let entries = json(&eval(&["--memory", &memory, "-k3", "--format=json"]).ok());
+    let entries = entries.as_array().unwrap();
+    let methods: Vec<_> = entries.iter().map(|entry| entry["method"].as_str().unwrap()).collect();
+    assert_eq!(methods, ["zero-shot", "templates", "captions", "equal", "xmore"]);
+    for entry in entries {
+        assert_eq!(
+            (&entry["dataset"], &entry["images"], &entry["unreadable"]),
+            (&"set".into(), &3.into(), &1.into())
+        );
+        let right = entry["metrics"]["acc1"].as_f64().unwrap() * 3.0;
         assert!((right - right.round()).abs() < 1e-9 && right < 2.5, "the unreadable image is never right");
     }
-    let table = xmore(&["eval", &set, "--methods=zero-shot", &tiny_model()]).ok();
+    let table = eval(&["--methods=zero-shot"]).ok();
     assert!(table.contains("set: 3 images, 1 of them unreadable") && table.contains("zero-shot"), "{table}");
-    assert!(xmore(&["eval", &set, "--methods=xmore", &tiny_model()]).fails(2).contains("--memory"));
+    assert!(eval(&["--methods=xmore"]).fails(2).contains("--memory"));
 }
 
 #[test]

@@ -125,6 +125,14 @@ pub enum ClipError {
         /// What was found and what was expected.
         message: String,
     },
+    /// Vectors that were to take the place of words.
+    #[error("{}: {message}", path.display())]
+    Context {
+        /// The model.
+        path: PathBuf,
+        /// What was found and what was expected.
+        message: String,
+    },
     /// A text could not be tokenized.
     #[error("cannot tokenize {text:?}: {message}")]
     Tokenize {

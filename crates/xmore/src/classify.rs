@@ -68,14 +68,26 @@ impl<'a> Classifier<'a> {
             (true, 1) => Some(labels.embed(model, &Template::imagenet())?),
             (true, _) => Some(label_embeddings.clone()),
         };
-        let model: &Model = model;
-        Ok(Self {
-            labels,
-            label_embeddings,
-            template_embeddings,
-            logit_scale: f64::from(model.logit_scale()),
-            retrieval,
-        })
+        Ok(Self::from_embeddings(model, labels, label_embeddings, template_embeddings, retrieval))
+    }
+
+    /// The same with labels that are embedded already: unit rows `[C, dim]`, and those with averaged templates, if
+    /// [`Method::Templates`] will be asked for.
+    ///
+    /// # Panics
+    /// If there is not one row a label.
+    pub fn from_embeddings(
+        model: &Model,
+        labels: Labels,
+        label_embeddings: Embeddings,
+        template_embeddings: Option<Embeddings>,
+        retrieval: Option<Retrieval<'a>>,
+    ) -> Self {
+        for embeddings in [Some(&label_embeddings), template_embeddings.as_ref()].into_iter().flatten() {
+            assert_eq!(embeddings.len(), labels.names().len(), "one row a label");
+        }
+        let logit_scale = f64::from(model.logit_scale());
+        Self { labels, label_embeddings, template_embeddings, logit_scale, retrieval }
     }
 
     /// The same labels and prompts, embedded already, with other pairs or options, or with none.
@@ -94,11 +106,36 @@ impl<'a> Classifier<'a> {
         &self.labels
     }
 
+    /// Unit rows of the labels' prompts, `[C, dim]`.
+    pub fn label_embeddings(&self) -> &Embeddings {
+        &self.label_embeddings
+    }
+
+    /// exp(logit_scale) of the model.
+    pub fn logit_scale(&self) -> f64 {
+        self.logit_scale
+    }
+
+    /// The retrieval, if there are pairs.
+    pub fn retrieval(&self) -> Option<&Retrieval<'a>> {
+        self.retrieval.as_ref()
+    }
+
     /// Gathers the evidence on each query image. A query's evidence does not depend on the others'.
     ///
     /// # Errors
     /// Those of [`Retrieval::retrieve`].
     pub fn evidence(&self, queries: &Queries) -> Result<Vec<Evidence>> {
+        let all = self.evidence_at(queries, &[usize::MAX])?;
+        Ok(all.into_iter().flatten().collect())
+    }
+
+    /// The same for several numbers of captions, `ks`, from one retrieval: for each query the evidence with the best k captions of
+    /// those that the retrieval keeps, in the order of `ks`.
+    ///
+    /// # Errors
+    /// Those of [`Retrieval::retrieve`].
+    pub fn evidence_at(&self, queries: &Queries, ks: &[usize]) -> Result<Vec<Vec<Evidence>>> {
         let retrieved = match &self.retrieval {
             Some(retrieval) => retrieval.retrieve(queries)?,
             None => vec![Default::default(); queries.classify.len()],
@@ -110,20 +147,26 @@ impl<'a> Classifier<'a> {
                 .chunks_exact(self.label_embeddings.dim())
                 .map(|caption| self.belief(caption, &self.label_embeddings))
                 .collect();
-            Evidence {
-                image: self.belief(query, &self.label_embeddings),
-                templates: self.template_embeddings.as_ref().map(|labels| self.belief(query, labels)),
-                captions: mean(&each),
-                votes: each.iter().map(Belief::argmax).collect(),
-                retrieved: retrieved.captions,
-                note: retrieved.note,
-            }
+            let image = self.belief(query, &self.label_embeddings);
+            let templates = self.template_embeddings.as_ref().map(|labels| self.belief(query, labels));
+            let at = |k: usize| {
+                let kept = k.min(each.len());
+                Evidence {
+                    image: image.clone(),
+                    templates: templates.clone(),
+                    captions: mean(&each[..kept]),
+                    votes: each[..kept].iter().map(Belief::argmax).collect(),
+                    retrieved: retrieved.captions[..kept].to_vec(),
+                    note: retrieved.note.clone(),
+                }
+            };
+            ks.iter().map(|&k| at(k)).collect()
         });
         Ok(evidence.collect())
     }
 
-    /// softmax_c(s · x·t_c).
-    fn belief(&self, embedding: &[f32], labels: &Embeddings) -> Belief {
+    /// softmax_c(s · x·t_c) for a unit vector x and unit rows t_c.
+    pub(crate) fn belief(&self, embedding: &[f32], labels: &Embeddings) -> Belief {
         let logits: Vec<f64> =
             labels.rows().map(|label| self.logit_scale * f64::from(dot(embedding, label))).collect();
         Belief::new(softmax(&logits))

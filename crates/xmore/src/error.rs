@@ -121,6 +121,14 @@ pub enum XmoreError {
         /// Its URL.
         location: String,
     },
+    /// An engine was asked to search its captions.
+    #[error(
+        "{location} is an engine: it is searched by images only; search captions directly in a local memory"
+    )]
+    EngineRanking {
+        /// Its URL.
+        location: String,
+    },
     /// A method that needs captions, without a memory.
     #[error("method {method} needs a memory: give --memory DIR, or use --method zero-shot")]
     MethodNeedsMemory {
@@ -130,6 +138,25 @@ pub enum XmoreError {
     /// The averaged templates were asked for, but not embedded beforehand.
     #[error("method templates was not set up: ClassifierOptions::with_templates_method must say so")]
     TemplatesNotSetUp,
+    /// A method under prompts of its own, without them.
+    #[error(
+        "method {method} has no prompts here: dataset-prompts need a dataset that brings its own, coop needs --coop FILE"
+    )]
+    PromptsNotSetUp {
+        /// The method.
+        method: &'static str,
+    },
+    /// A checkpoint of CoOp's of another kind.
+    #[error(
+        "{}: expected context vectors `ctx` [tokens, width] for all labels, found {found}: prompts learned for each class apart          (CSC) are not read",
+        path.display()
+    )]
+    Coop {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The shape found.
+        found: String,
+    },
     /// No such method.
     #[error("no method {name:?}; there are {known}")]
     UnknownMethod {
@@ -216,6 +243,14 @@ pub enum XmoreError {
         /// The checkpoint's.
         found: usize,
     },
+    /// No such dataset in the registry.
+    #[error("no dataset {name:?} is known by name; there are {known}. Any other is given by its path")]
+    UnknownDataset {
+        /// What was asked for.
+        name: String,
+        /// All names.
+        known: String,
+    },
     /// A dataset folder that is not one.
     #[error("{}: {message}", path.display())]
     Dataset {
@@ -232,5 +267,9 @@ pub enum XmoreError {
 impl XmoreError {
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source }
+    }
+
+    pub(crate) fn dataset(path: &Path, message: impl Into<String>) -> Self {
+        Self::Dataset { path: path.to_owned(), message: message.into() }
     }
 }

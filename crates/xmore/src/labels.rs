@@ -54,13 +54,23 @@ impl Labels {
     /// # Errors
     /// [`XmoreError::TooFewLabels`] or [`XmoreError::DuplicateLabel`].
     pub fn new(names: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
+        let labels = Self::repeatable(names)?;
+        let mut seen = HashSet::new();
+        if let Some(label) = labels.0.iter().find(|name| !seen.insert(name.as_str())) {
+            return Err(XmoreError::DuplicateLabel { label: label.clone() });
+        }
+        Ok(labels)
+    }
+
+    /// Labels of a published dataset, in which two classes may have one name: ImageNet has two kinds of missile. Such classes share
+    /// their probability, and the first of them is the answer.
+    ///
+    /// # Errors
+    /// [`XmoreError::TooFewLabels`].
+    pub(crate) fn repeatable(names: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
         let names: Vec<String> = names.into_iter().map(Into::into).collect();
         if names.len() < 2 {
             return Err(XmoreError::TooFewLabels { found: names.len() });
-        }
-        let mut seen = HashSet::new();
-        if let Some(label) = names.iter().find(|name| !seen.insert(name.as_str())) {
-            return Err(XmoreError::DuplicateLabel { label: label.clone() });
         }
         Ok(Self(names))
     }

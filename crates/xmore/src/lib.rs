@@ -6,7 +6,7 @@
 //! 3. Name the labels: [`Labels`], with a prompt [`Template`] or several.
 //! 4. Set up a [`Classifier`] and gather [`Evidence`] on the query images' embeddings ([`encode_files`]).
 //! 5. Ask for the answer of any [`Method`]: [`Evidence::scores`].
-//! 6. Measure on labelled images: [`Dataset`], [`evaluate`].
+//! 6. Measure on labelled images: [`eval`].
 //!
 //! The evidence on an image is the same to the bit alone and in any batch.
 
@@ -16,7 +16,7 @@ mod classify;
 mod encode;
 mod ensemble;
 mod error;
-mod eval;
+pub mod eval;
 pub mod fetch;
 mod labels;
 mod math;
@@ -32,10 +32,9 @@ pub use classify::{Classifier, ClassifierOptions, Evidence};
 pub use encode::{EncodedImages, encode_files, encode_texts};
 pub use ensemble::{Belief, Method, argmax, image_weight, mix};
 pub use error::{Result, XmoreError};
-pub use eval::{Accuracy, Dataset, EvalReport, evaluate};
 pub use labels::{DEFAULT_TEMPLATE, Labels, Template};
 pub use math::{confidence, entropy, softmax};
 pub use models::{LITE, ModelName, NamedModel};
 pub use retrieve::{
-    Pairs, Queries, Retrieval, RetrievalModels, RetrievalOptions, Retrieved, RetrievedCaption,
+    Pairs, Queries, Ranking, Retrieval, RetrievalModels, RetrievalOptions, Retrieved, RetrievedCaption,
 };

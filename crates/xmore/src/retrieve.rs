@@ -30,11 +30,31 @@ pub struct RetrievalOptions {
     pub query_duplicates_above: Option<f32>,
     /// A caption more similar than this to one that is kept already is left out; exact duplicates always are.
     pub near_duplicates_above: Option<f32>,
+    /// How captions are found and put in order.
+    pub ranking: Ranking,
+}
+
+/// How captions are found and put in order before the first K are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ranking {
+    /// The paper's two stages: pairs by their images, then their captions by the query image · caption.
+    #[default]
+    TwoStages,
+    /// The first stage alone: captions in the order of their images.
+    ByImage,
+    /// Captions searched with the query image directly, over the whole memory.
+    Direct,
 }
 
 impl Default for RetrievalOptions {
     fn default() -> Self {
-        Self { neighbours: 128, k: 16, query_duplicates_above: None, near_duplicates_above: None }
+        Self {
+            neighbours: 128,
+            k: 16,
+            query_duplicates_above: None,
+            near_duplicates_above: None,
+            ranking: Ranking::TwoStages,
+        }
     }
 }
 
@@ -97,6 +117,19 @@ impl From<Embeddings> for Queries {
 }
 
 impl Queries {
+    /// The queries of a range.
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        let slice = |all: &Embeddings| {
+            let dim = all.dim();
+            Embeddings::new(all.as_slice()[range.start * dim..range.end * dim].to_vec(), dim)
+        };
+        Self {
+            classify: slice(&self.classify),
+            search: self.search.as_ref().map(slice),
+            rerank: self.rerank.as_ref().map(slice),
+        }
+    }
+
     fn search(&self) -> &Embeddings {
         self.search.as_ref().unwrap_or(&self.classify)
     }
@@ -191,6 +224,11 @@ impl<'a> Retrieval<'a> {
         self
     }
 
+    /// The options.
+    pub fn options(&self) -> RetrievalOptions {
+        self.options
+    }
+
     /// The models.
     pub fn models(&self) -> RetrievalModels<'a> {
         self.models
@@ -214,8 +252,14 @@ impl<'a> Retrieval<'a> {
         let (search, rerank, classify) = (search?, rerank?, classify?);
         let options =
             SearchOptions { n: self.options.neighbours, rows: self.rows.clone(), allowed: self.allowed };
-        let found = search.search_with(Modality::Image, queries.search().as_slice(), &options)?.hits;
-        let rerank_queries: Vec<&[f32]> = queries.rerank().rows().collect();
+        let direct = self.options.ranking == Ranking::Direct;
+        let found = if direct {
+            rerank.search_with(Modality::Text, queries.rerank().as_slice(), &options)?.hits
+        } else {
+            search.search_with(Modality::Image, queries.search().as_slice(), &options)?.hits
+        };
+        let rerank_queries: Vec<(&[f32], &[f32])> =
+            queries.rerank().rows().zip(queries.search().rows()).collect();
         let text = |column: &Column, id: u64| -> Result<Vec<f32>> {
             let mut embedding = vec![0.0; column.dim()];
             column.text_embedding(id, &mut embedding)?;
@@ -224,13 +268,20 @@ impl<'a> Retrieval<'a> {
         rerank_queries
             .into_par_iter()
             .zip(found)
-            .map(|(query, hits)| {
+            .map(|((query, image_query), hits)| {
                 let mut candidates = Candidates::new(query, self.options);
+                let mut image = vec![0.0; search.dim()];
                 for hit in hits {
                     let caption = memory.caption(hit.id)?;
-                    if candidates.wants(caption, hit.similarity) {
+                    let image_similarity = if direct {
+                        search.image_embedding(hit.id, &mut image)?;
+                        dot(image_query, &image)
+                    } else {
+                        hit.similarity
+                    };
+                    if candidates.wants(caption, image_similarity) {
                         let path = memory.image_path(hit.id)?;
-                        candidates.add(hit.id, caption, path, hit.similarity, text(rerank, hit.id)?);
+                        candidates.add(hit.id, caption, path, image_similarity, text(rerank, hit.id)?);
                     }
                 }
                 let mut retrieved = Retrieved::default();
@@ -244,6 +295,9 @@ impl<'a> Retrieval<'a> {
     }
 
     fn at_engine(&self, engine: &dyn Retriever, queries: &Queries) -> Result<Vec<Retrieved>> {
+        if self.options.ranking == Ranking::Direct {
+            return Err(XmoreError::EngineRanking { location: engine.location().into_owned() });
+        }
         let search = queries.search();
         let answers = engine.nearest_images(search.as_slice(), search.dim(), self.options.neighbours)?;
         // Embeddings that the engine stores are those of its own model.
@@ -324,7 +378,10 @@ impl<'q> Candidates<'q> {
         let order = |(a, _): &(RetrievedCaption, _), (b, _): &(RetrievedCaption, _)| {
             b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id))
         };
-        self.candidates.sort_by(order);
+        // Offered they are in the order of their images.
+        if self.options.ranking != Ranking::ByImage {
+            self.candidates.sort_by(order);
+        }
         let mut kept: Vec<(RetrievedCaption, Vec<f32>)> = Vec::with_capacity(self.options.k);
         for candidate in self.candidates {
             let near = |limit: f32| kept.iter().any(|(_, embedding)| dot(embedding, &candidate.1) > limit);
@@ -374,5 +431,7 @@ mod tests {
             RetrievalOptions { query_duplicates_above: Some(0.99), near_duplicates_above: Some(0.97), ..all };
         assert_eq!(ids(strict, &offered), [2, 3, 5]);
         assert_eq!(ids(RetrievalOptions { k: 2, ..all }, &offered), [7, 2]);
+        let by_image = RetrievalOptions { ranking: Ranking::ByImage, ..all };
+        assert_eq!(ids(by_image, &offered), [7, 3, 9, 2, 5], "as offered, duplicates left out");
     }
 }

@@ -17,6 +17,11 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
         (Some(list), _) => Labels::parse(list)?,
         (None, file) => Labels::read(file.as_deref().unwrap_or(Path::new("")))?,
     };
+    if args.method_args.k.0.len() != 1 {
+        return Err(CliError::Usage(
+            "classify takes one number of captions with -k; eval takes several".to_owned(),
+        ));
+    }
     let files = expand_images(&args.images)?;
     if let (Some(method), None) = (args.method, &args.method_args.memory)
         && method.needs_memory()

@@ -60,6 +60,61 @@ impl Model {
         Ok(Embeddings::new(self.text()?.head.forward(features.as_slice()), self.dim()))
     }
 
+    /// Unit rows `[texts, dim]` of prompts whose first tokens are learned vectors instead of words, as CoOp (arXiv 2109.01134) has them:
+    /// start token, `context`, the text, end token. `context` is `[tokens, width]`, in the space of token embeddings. A text that is
+    /// too long is cut.
+    ///
+    /// # Errors
+    /// [`ClipError::Context`] if the vectors do not fit the text tower; those of [`Model::encode_texts`].
+    pub fn encode_texts_with_context<S: AsRef<str> + Sync>(
+        &self,
+        context: &[f32],
+        width: usize,
+        texts: &[S],
+    ) -> Result<Embeddings> {
+        let tokenizer = self.tokenizer()?;
+        let ids = |text: &S| Ok(tokenizer.encode(text.as_ref())?.ids);
+        self.with_context(context, width, texts.par_iter().map(ids).collect::<Result<_>>()?)
+    }
+
+    /// `texts` are token ids with start and end; the context goes behind the start.
+    fn with_context(&self, context: &[f32], width: usize, texts: Vec<Vec<u32>>) -> Result<Embeddings> {
+        let text = self.text()?;
+        let fail = |message: String| ClipError::Context { path: self.path.clone(), message };
+        if width != text.tower.width() || width == 0 || !context.len().is_multiple_of(width) {
+            let expected = text.tower.width();
+            return Err(fail(format!(
+                "{} values in vectors of {width}, expected vectors of {expected}",
+                context.len()
+            )));
+        }
+        let (tokens, longest) = (context.len() / width, self.context_length());
+        // Start, end, and something to classify.
+        if tokens + 3 > longest {
+            return Err(fail(format!("{tokens} vectors leave no place for a label among {longest} tokens")));
+        }
+        let lengthen = |ids: Vec<u32>| {
+            let (start, rest) = ids.split_at(1);
+            // The ids in the vectors' places are not looked at; 0 is below the end token's, which is found as the largest.
+            let mut ids = [start, &vec![0; tokens], rest].concat();
+            if let Some(&end) = ids.last().filter(|_| ids.len() > longest) {
+                ids.truncate(longest - 1);
+                ids.push(end);
+            }
+            ids
+        };
+        let ids: Vec<Vec<u32>> = texts.into_iter().map(lengthen).collect();
+        let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+        let parts = portions(&ids).into_par_iter().map(|texts| {
+            let rows = text.tower.forward_with_context(texts, context, Threads::One);
+            rows.ok_or_else(|| {
+                fail("this text tower takes no vectors instead of words; CLIP's does".to_owned())
+            })
+        });
+        let features = parts.collect::<Result<Vec<_>>>()?.concat();
+        Ok(Embeddings::new(text.head.forward(&features), self.dim()))
+    }
+
     /// The image tower's features before the head, `[images, width]`: what heads are trained on.
     ///
     /// # Errors
@@ -145,4 +200,55 @@ fn portions<'a, 'b>(texts: &'b [&'a [u32]]) -> Vec<&'b [&'a [u32]]> {
         portion
     });
     portions.filter(|portion| !portion.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+
+    fn fixture(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    }
+
+    #[test]
+    fn vectors_of_real_words_give_the_very_bits_of_the_words() {
+        let folder = fixture("clip/vit_gelu/open_clip");
+        let model = Model::load(&folder).unwrap();
+        let checkpoint = Checkpoint::open(folder.join("open_clip_model.safetensors")).unwrap();
+        let shape = checkpoint.shape("token_embedding.weight").unwrap().to_vec();
+        let (vocabulary, width) = (shape[0] as u32, shape[1]);
+        let table = checkpoint.tensor("token_embedding.weight", &shape).unwrap();
+        let (start, end) = (vocabulary - 2, vocabulary - 1);
+        let context = [5usize, 9, 7].map(|id| &table[id * width..(id + 1) * width]).concat();
+        let labels = [vec![start, 3, end], vec![start, 8, 2, 6, end]];
+        let words: Vec<Vec<u32>> = labels.iter().map(|ids| [&[start, 5, 9, 7], &ids[1..]].concat()).collect();
+        let words: Vec<&[u32]> = words.iter().map(Vec::as_slice).collect();
+        let plain = model.encode_token_ids(&words).unwrap();
+        let found = model.with_context(&context, width, labels.to_vec()).unwrap();
+        assert_eq!(found, plain);
+        let other: Vec<f32> = context.iter().map(|v| v + 0.1).collect();
+        assert_ne!(model.with_context(&other, width, labels.to_vec()).unwrap(), plain);
+        // Without vectors it is the plain prompt.
+        let labels: Vec<&[u32]> = labels.iter().map(Vec::as_slice).collect();
+        let owned = labels.iter().map(|ids| ids.to_vec()).collect();
+        assert_eq!(model.with_context(&[], width, owned).unwrap(), model.encode_token_ids(&labels).unwrap());
+    }
+
+    #[test]
+    fn vectors_that_do_not_fit_are_refused() {
+        let model = Model::load(fixture("clip/vit_gelu/open_clip")).unwrap();
+        let width = model.text().unwrap().tower.width();
+        let error = |context: &[f32], width| {
+            model.with_context(context, width, vec![vec![94, 1, 95]]).unwrap_err().to_string()
+        };
+        assert!(error(&[0.0; 6], 3).contains("expected vectors of"));
+        assert!(error(&vec![0.0; 75 * width], width).contains("leave no place"));
+        let lite = Model::load(fixture("tiny")).unwrap();
+        let width = lite.text().unwrap().tower.width();
+        let refused = lite.encode_texts_with_context(&vec![0.0; width], width, &["cat"]).unwrap_err();
+        assert!(refused.to_string().contains("takes no vectors"), "{refused}");
+    }
 }

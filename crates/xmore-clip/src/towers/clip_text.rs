@@ -61,15 +61,32 @@ impl TextTower for ClipText {
     }
 
     fn forward(&self, texts: &[&[u32]], threads: Threads) -> Vec<f32> {
+        self.run(texts, &[], threads)
+    }
+
+    fn forward_with_context(&self, texts: &[&[u32]], context: &[f32], threads: Threads) -> Option<Vec<f32>> {
+        Some(self.run(texts, context, threads))
+    }
+}
+
+impl ClipText {
+    /// `context`, `[tokens, width]`, takes the place of the token embeddings behind each text's start; it may be empty.
+    fn run(&self, texts: &[&[u32]], context: &[f32], threads: Threads) -> Vec<f32> {
         let width = self.width;
         let mut x = Vec::with_capacity(texts.iter().map(|text| text.len()).sum::<usize>() * width);
         let mut sequences = Vec::with_capacity(texts.len());
+        let replaced = 1..1 + context.len() / width;
         for text in texts {
             let text = up_to_end(text);
             let (start, at) = (x.len() / width, x.len());
             x.extend_from_slice(&self.positions[..text.len() * width]);
-            for (&id, row) in text.iter().zip(x[at..].chunks_exact_mut(width)) {
-                self.checkpoint.add_row(&self.token_table, id as usize, row);
+            for (place, (&id, row)) in text.iter().zip(x[at..].chunks_exact_mut(width)).enumerate() {
+                if replaced.contains(&place) {
+                    let from = (place - 1) * width;
+                    row.iter_mut().zip(&context[from..from + width]).for_each(|(x, c)| *x += c);
+                } else {
+                    self.checkpoint.add_row(&self.token_table, id as usize, row);
+                }
             }
             sequences.push(start..start + text.len());
         }

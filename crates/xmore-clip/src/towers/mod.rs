@@ -31,4 +31,14 @@ pub(crate) trait TextTower: Send + Sync {
 
     /// Token ids of each text; returns `[texts, width]`.
     fn forward(&self, texts: &[&[u32]], threads: Threads) -> Vec<f32>;
+
+    /// The same with the tokens behind each text's start replaced by `context`, `[tokens, width of a token]`. `None` if the tower cannot.
+    fn forward_with_context(
+        &self,
+        _texts: &[&[u32]],
+        _context: &[f32],
+        _threads: Threads,
+    ) -> Option<Vec<f32>> {
+        None
+    }
 }

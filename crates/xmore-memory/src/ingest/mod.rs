@@ -43,6 +43,7 @@ pub use expand::expand;
 pub use image_reader::{ImageReader, MAX_IMAGE_BYTES};
 pub use image_ref::{ImageRef, Span};
 pub use source::{InputFormat, Source, SourceOptions};
+pub use tar_members::{Member as TarMember, walk as walk_tar};
 
 /// One distinct image with all its captions.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,7 +16,7 @@ const MAX_DESCRIPTION_BYTES: u64 = 1 << 20;
 
 /// One regular file in a tar.
 #[derive(Debug)]
-pub(super) struct Member<'a> {
+pub struct Member<'a> {
     /// Its name, `None` if it is not UTF-8.
     pub name: Option<&'a str>,
     /// Where its data are; all of them are there.
@@ -31,7 +31,7 @@ pub(super) struct Member<'a> {
 ///
 /// # Errors
 /// [`crate::MemoryError::Io`] if the file cannot be opened or `visit` says so.
-pub(super) fn walk(
+pub fn walk(
     path: &Path,
     visit: &mut dyn FnMut(Member<'_>, &mut dyn Read) -> io::Result<()>,
 ) -> Result<Option<String>> {

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
+use xmore::eval::accuracies;
 use xmore::{
     Classifier, ClassifierOptions, Evidence, Method, NamedModel, Pairs, Retrieval, RetrievalModels,
-    RetrievalOptions, encode_files, encode_texts, evaluate,
+    RetrievalOptions, encode_files, encode_texts,
 };
 use xmore_clip::Embeddings;
 use xmore_memory::Memory;
@@ -168,8 +169,7 @@ impl Experiment<'_> {
 
     fn accuracies(&self, evidence: &[Evidence], queries: &[usize]) -> Result<Accuracies> {
         let truth: Vec<usize> = queries.iter().map(|&i| self.set.pairs[i].label).collect();
-        let report = evaluate("demo", evidence, &truth, 0, &Method::ALL)?;
-        Ok(report.methods.into_iter().map(|(method, accuracy)| (method, accuracy.acc1)).collect())
+        Ok(accuracies(evidence, &truth, &Method::ALL)?)
     }
 }
 

@@ -4,53 +4,41 @@ mod answers;
 mod charts;
 mod pictures;
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 use xmore::{DEFAULT_TEMPLATE, Method};
 
 use super::experiment::PAPER_NEIGHBOURS;
 use super::findings::{Change, Figures, Findings, Turn, examples, tally};
 use super::text::{percent, points};
 use crate::error::Result;
+use crate::html::document;
 use pictures::Pictures;
-
-const STYLE: &str = include_str!("style.css");
 
 /// The whole page.
 pub(super) fn page(findings: &Findings) -> Result<Markup> {
     let changes = findings.changes()?;
     let pictures = Pictures::of(findings);
     let figures = findings.figures();
-    Ok(html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { "xmore demo" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body { main {
-                (introduction(findings, &figures, &changes))
-                section {
-                    h2 { "Accuracy" }
-                    (charts::bars(&figures))
-                    (accuracy_table(findings, &figures))
-                }
-                (sweep(findings))
-                section {
-                    h2 { "Changed answers, explained" }
-                    (choice_of_examples())
-                    @for change in examples(&changes) { (answers::explained(findings, &pictures, change)?) }
-                    @if changes.is_empty() { p { "Captions changed no answer." } }
-                }
-                (all_changes(findings, &pictures, &changes)?)
-                (labels(findings, &pictures)?)
-                (measured(findings))
-                (licences(findings))
-            } }
+    let main = html! {
+        (introduction(findings, &figures, &changes))
+        section {
+            h2 { "Accuracy" }
+            (charts::bars(&figures))
+            (accuracy_table(findings, &figures))
         }
-    })
+        (sweep(findings))
+        section {
+            h2 { "Changed answers, explained" }
+            (choice_of_examples())
+            @for change in examples(&changes) { (answers::explained(findings, &pictures, change)?) }
+            @if changes.is_empty() { p { "Captions changed no answer." } }
+        }
+        (all_changes(findings, &pictures, &changes)?)
+        (labels(findings, &pictures)?)
+        (measured(findings))
+        (licences(findings))
+    };
+    Ok(document("xmore demo", &main))
 }
 
 fn introduction(findings: &Findings, figures: &Figures, changes: &[Change]) -> Markup {

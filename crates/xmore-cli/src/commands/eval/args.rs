@@ -1,0 +1,168 @@
+//! The flags of `xmore eval`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use xmore::eval::registry::Suite;
+use xmore::eval::{DatasetFormat, EvalMethod};
+
+use crate::args::{MethodArgs, ModelChoice};
+
+/// Measure the methods' accuracy on labelled photos
+///
+/// A dataset is a folder with one sub-folder for each class, a .csv with columns image_path and label, CoOp's split_zhou_*.json, tars with
+/// .cls members as CLIP_benchmark has them, or a folder of WordNet ids. Every image counts: one that cannot be read is wrong.
+///
+/// Embeddings are kept, so that another run on the same images encodes nothing.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct EvalArgs {
+    /// Datasets: their paths, or with --data-root their names
+    #[arg(value_name = "DATASET", required_unless_present_any = ["suite", "named"])]
+    pub(super) datasets: Vec<PathBuf>,
+    /// Datasets by name, separated by commas, such as DTD or imagenet1k
+    #[arg(long = "dataset", value_delimiter = ',', value_name = "NAMES", conflicts_with = "datasets")]
+    pub(super) named: Vec<String>,
+    /// Datasets of one of the paper's tables: paper-table1, paper-table2 or paper-k
+    #[arg(long, value_name = "SUITE", conflicts_with_all = ["datasets", "named"], requires = "data_root")]
+    pub(super) suite: Option<Suite>,
+    /// Folder that datasets known by name are in, laid out as CoOp has them
+    #[arg(long, aliases = ["data_root", "dataset-root", "dataset_root"], value_name = "DIR")]
+    pub(super) data_root: Option<PathBuf>,
+    /// Layout of a dataset given by its path: auto, folder, table, coop, webdataset, imagenet or aircraft
+    #[arg(long, default_value_t, value_name = "FORMAT", help_heading = "Data")]
+    pub(super) dataset_format: DatasetFormat,
+    /// The split, where there are several [default: test, else val]
+    #[arg(long, value_name = "NAME", help_heading = "Data")]
+    pub(super) split: Option<String>,
+    /// Folder that image paths are relative to [default: as the layout has it]
+    #[arg(long, alias = "image_root", value_name = "DIR", help_heading = "Data")]
+    pub(super) image_root: Option<PathBuf>,
+    /// File with a class name a line, or a WordNet id and a name
+    #[arg(long, aliases = ["class_names", "classnames"], value_name = "FILE", help_heading = "Data")]
+    pub(super) class_names: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) method_args: MethodArgs,
+    /// Methods, separated by commas, or `all` [default: those that classify has]
+    ///
+    /// zero-shot, templates (80 prompts), dataset-prompts (the dataset's own), coop (--coop), tda, captions, equal, xmore, xmore-stream.
+    /// tda and xmore-stream depend on the order of the images.
+    #[arg(long, value_delimiter = ',', value_parser = methods, value_name = "LIST")]
+    pub(super) methods: Vec<Wanted>,
+    /// Other retrievals to measure beside, separated by commas: unsorted, image-to-text
+    #[arg(long, value_delimiter = ',', value_parser = variant, value_name = "LIST")]
+    pub(super) variants: Vec<WantedVariant>,
+    /// File with a prompt a line, for dataset-prompts
+    #[arg(long, value_name = "FILE")]
+    pub(super) prompts: Option<PathBuf>,
+    /// Checkpoint of CoOp (model.pth.tar-50) with context vectors, for coop
+    #[arg(long, value_name = "FILE")]
+    pub(super) coop: Option<PathBuf>,
+    /// Orders of the images that stream methods are measured over
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(super) seeds: u64,
+    /// Seed of orders and bootstrap samples
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(super) seed: u64,
+    /// Bootstrap samples for the intervals
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = samples)]
+    pub(super) bootstrap: usize,
+    /// Also measure with answers less confident than this withheld
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub(super) abstain_below: Option<f64>,
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t, help_heading = "Output")]
+    pub(super) format: EvalFormat,
+    /// Also write the results as JSON: a file, or a folder with a file for each dataset
+    ///
+    /// {dataset}, {model}, {pretrained}, {language} and {task} in a file's name are replaced.
+    #[arg(short, long, value_name = "FILE|DIR", help_heading = "Output")]
+    pub(super) output: Option<PathBuf>,
+    /// Take results from --output where they are there, with the same settings, instead of measuring again
+    #[arg(long, alias = "skip_existing", requires = "output", help_heading = "Output")]
+    pub(super) skip_existing: bool,
+    /// Write each image's answers: .csv, else JSON lines
+    #[arg(long, alias = "per_image", value_name = "FILE", help_heading = "Output")]
+    pub(super) per_image: Option<PathBuf>,
+    /// Write a report as one HTML page
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(super) html: Option<PathBuf>,
+    /// Folder for embeddings [default: eval-cache in XMORE_HOME]
+    #[arg(long, alias = "cache_dir", value_name = "DIR", help_heading = "Output")]
+    pub(super) cache_dir: Option<PathBuf>,
+    /// Keep no embeddings, and use none from before
+    #[arg(long, alias = "no_cache", help_heading = "Output")]
+    pub(super) no_cache: bool,
+    #[command(flatten)]
+    pub(super) model: ModelChoice,
+    #[command(flatten)]
+    pub(super) ignored: IgnoredArgs,
+}
+
+/// Flags of clip_benchmark that have no meaning here, so that its command lines paste in.
+#[derive(Clone, Debug, Args)]
+pub(super) struct IgnoredArgs {
+    #[arg(long = "batch_size", hide = true)]
+    batch_size: Option<u64>,
+    #[arg(long = "num_workers", hide = true)]
+    num_workers: Option<u64>,
+    #[arg(long = "language", hide = true, value_parser = ["en"])]
+    language: Option<String>,
+    #[arg(long = "task", hide = true, value_parser = ["zeroshot_classification"])]
+    task: Option<String>,
+}
+
+/// What --methods names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Whatever the dataset and the other flags allow.
+    All,
+    One(EvalMethod),
+}
+
+fn methods(name: &str) -> Result<Wanted, xmore::XmoreError> {
+    if name == "all" { Ok(Wanted::All) } else { name.parse().map(Wanted::One) }
+}
+
+/// What --variants names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WantedVariant {
+    Unsorted,
+    ImageToText,
+}
+
+fn variant(name: &str) -> Result<WantedVariant, String> {
+    match name {
+        "unsorted" => Ok(WantedVariant::Unsorted),
+        "image-to-text" => Ok(WantedVariant::ImageToText),
+        "unnormalised" | "unnormalized" => Err(
+            "the authors' re-ranking without normalisation needs the captions' norms; a memory stores unit vectors, so they are lost"
+                .to_owned(),
+        ),
+        "rerank-model" => Err("name the other model with --rerank-model".to_owned()),
+        _ => Err("there are unsorted and image-to-text".to_owned()),
+    }
+}
+
+fn samples(text: &str) -> Result<usize, String> {
+    let value = text.parse().ok().filter(|n| (100..=1_000_000).contains(n));
+    value.ok_or_else(|| "expected a number from 100 to 1000000".to_owned())
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|p| (0.0..=1.0).contains(p));
+    value.ok_or_else(|| "expected a number between 0 and 1".to_owned())
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum EvalFormat {
+    /// For people
+    #[default]
+    Table,
+    /// The same as Markdown tables
+    Markdown,
+    /// A row for each dataset and method
+    Csv,
+    /// CLIP_benchmark's objects, one for each dataset and method
+    Json,
+}

@@ -1,0 +1,246 @@
+//! Measuring one dataset after another with the same model and memory.
+
+use serde_json::{Value, json};
+use xmore::eval::{
+    CoopContext, Dataset, Details, EmbeddedDataset, EmbeddingCache, EvalMethod, EvalOptions, EvalReport,
+    OtherPrompts, Variant, evaluate,
+};
+use xmore::{Classifier, Method, Template, XmoreError};
+
+use super::args::{EvalArgs, Wanted, WantedVariant};
+use super::entry::Entry;
+use super::targets::Target;
+use crate::error::{CliError, Result};
+use crate::progress::{bar, bar_from};
+use crate::setup::Setup;
+
+/// Above this cosine an image of the memory is taken for the query itself or a copy of it, where the user has named none.
+const SAME_IMAGE: f32 = 0.98;
+
+/// Model, memory and choices, for all datasets.
+pub(super) struct Session<'a> {
+    args: &'a EvalArgs,
+    setup: &'a Setup,
+    cache: EmbeddingCache,
+    coop: Option<CoopContext>,
+    prompts: Vec<Template>,
+    settings: Value,
+}
+
+/// What only a fresh measurement has.
+pub(super) struct Fresh {
+    pub(super) dataset: Dataset,
+    pub(super) details: Details,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(args: &'a EvalArgs, setup: &'a Setup) -> Result<Self> {
+        for wanted in &args.methods {
+            if let Wanted::One(method) = wanted
+                && method.needs_memory()
+                && args.method_args.memory.is_none()
+            {
+                return Err(XmoreError::MethodNeedsMemory { method: method.name() }.into());
+            }
+        }
+        if !args.variants.is_empty() && args.method_args.memory.is_none() {
+            return Err(CliError::Usage("--variants are retrievals: they need --memory".to_owned()));
+        }
+        let cache = match (&args.cache_dir, args.no_cache) {
+            (_, true) => EmbeddingCache::none(),
+            (Some(dir), false) => EmbeddingCache::at(dir),
+            (None, false) => EmbeddingCache::on_disk()?,
+        };
+        let prompts = match &args.prompts {
+            Some(path) => templates(path)?,
+            None => Vec::new(),
+        };
+        let coop = args.coop.as_deref().map(CoopContext::read).transpose()?;
+        let method = &args.method_args;
+        let settings = json!({
+            "model": setup.model.identity().sha256,
+            "memory": method.memory,
+            "k": method.k.0,
+            "neighbours": method.neighbours,
+            "templates": method.templates,
+            "search_model": method.search_model,
+            "rerank_model": method.rerank_model,
+            "drop_query_duplicates": method.drop_query_duplicates,
+            "deduplicate": method.deduplicate,
+            "caption_filter": method.filter.caption_filter.as_ref().map(|regex| regex.as_str()),
+            "rows": method.filter.rows.as_ref().map(|rows| [rows.start, rows.end]),
+            "methods": args.methods.iter().map(|wanted| match wanted {
+                Wanted::All => "all",
+                Wanted::One(method) => method.name(),
+            }).collect::<Vec<_>>(),
+            "variants": args.variants.iter().map(|variant| format!("{variant:?}")).collect::<Vec<_>>(),
+            "prompts": args.prompts,
+            "coop": args.coop,
+            "seeds": args.seeds,
+            "seed": args.seed,
+            "bootstrap": args.bootstrap,
+            "abstain_below": args.abstain_below,
+            "split": args.split,
+        });
+        Ok(Self { args, setup, cache, coop, prompts, settings })
+    }
+
+    /// The model's name.
+    pub(super) fn model(&self) -> &str {
+        self.setup.model.name()
+    }
+
+    /// All that the results depend on, besides the dataset.
+    pub(super) fn settings(&self) -> &Value {
+        &self.settings
+    }
+
+    /// The results as they are written.
+    pub(super) fn entries(&self, report: &EvalReport) -> Vec<Entry> {
+        Entry::of(report, self.model(), &self.settings)
+    }
+
+    /// Encodes a dataset's images, unless they are kept from before, and measures every method.
+    pub(super) fn measure(&self, target: &Target) -> Result<(EvalReport, Fresh)> {
+        let dataset = target.read()?;
+        if let Some(first) = dataset.skipped.first() {
+            eprintln!("{}: {} left out of the list, such as {first}", dataset.name, dataset.skipped.len());
+        }
+        let methods = self.methods(&dataset);
+        let progress = bar(dataset.images.len() as u64, "images");
+        // Side by side, so that the two towers load at the same time.
+        let (encoded, embedded) = rayon::join(
+            || {
+                self.setup
+                    .encode_dataset(&self.cache, &dataset, &mut |done| progress.set_position(done as u64))
+            },
+            || self.classifier(&dataset, &methods),
+        );
+        progress.finish_and_clear();
+        let ((queries, images), (classifier, prompts)) = (encoded?, embedded?);
+        for (_, error) in images.failed.iter().take(10) {
+            eprintln!("counted as wrong: {error}");
+        }
+        if images.failed.len() > 10 {
+            eprintln!("counted as wrong: {} more that could not be read", images.failed.len() - 10);
+        }
+        let kept = dataset.images.len() - images.encoded;
+        if kept > 0 {
+            eprintln!("{}: {kept} of {} embeddings kept from before", dataset.name, dataset.images.len());
+        }
+        let options = EvalOptions {
+            variants: self.variants(&methods),
+            methods,
+            k: self.args.method_args.k.main(),
+            sweep: self.args.method_args.k.0.clone(),
+            orders: self.args.seeds,
+            seed: self.args.seed,
+            samples: self.args.bootstrap,
+            abstain_below: self.args.abstain_below,
+            ..EvalOptions::default()
+        };
+        let data = EmbeddedDataset { dataset: &dataset, queries, kept: images.kept };
+        let steps = bar_from(0, 0, "evaluated");
+        let mut tell = |done: usize, total: usize| {
+            steps.set_length(total as u64);
+            steps.set_position(done as u64);
+        };
+        let measured = match evaluate(&data, &classifier, &prompts, &options, &mut tell) {
+            Err(error) if self.setup.forgives(&error) => {
+                evaluate(&data, &classifier.with_retrieval(None), &prompts, &options, &mut tell)
+            }
+            other => other,
+        };
+        steps.finish_and_clear();
+        let (report, details) = measured?;
+        for note in &report.notes {
+            eprintln!("{note}");
+        }
+        Ok((report, Fresh { dataset, details }))
+    }
+
+    /// The methods asked for; of all those that are possible here.
+    fn methods(&self, dataset: &Dataset) -> Vec<EvalMethod> {
+        let possible = |method: &EvalMethod| match method {
+            EvalMethod::DatasetPrompts => !self.dataset_prompts(dataset).is_empty(),
+            EvalMethod::Coop => self.coop.is_some(),
+            method => !method.needs_memory() || self.args.method_args.memory.is_some(),
+        };
+        if self.args.methods.is_empty() {
+            return EvalMethod::all().filter(possible).filter(|method| !method.depends_on_order()).collect();
+        }
+        let mut methods = Vec::new();
+        for wanted in &self.args.methods {
+            match wanted {
+                Wanted::All => methods.extend(EvalMethod::all().filter(possible)),
+                Wanted::One(method) => methods.push(*method),
+            }
+        }
+        let mut seen = std::collections::HashSet::new();
+        methods.retain(|method| seen.insert(*method));
+        methods
+    }
+
+    /// The prompts given, else the dataset's own.
+    fn dataset_prompts<'b>(&'b self, dataset: &'b Dataset) -> &'b [Template] {
+        if self.prompts.is_empty() { &dataset.prompts } else { &self.prompts }
+    }
+
+    fn classifier(
+        &self,
+        dataset: &Dataset,
+        methods: &[EvalMethod],
+    ) -> Result<(Classifier<'a>, OtherPrompts)> {
+        let (model, labels) = (&self.setup.model, &dataset.labels);
+        let options =
+            self.args.method_args.options(methods.contains(&EvalMethod::Each(Method::Templates)))?;
+        let embed = |templates: &[Template]| self.cache.labels(model, labels, templates);
+        let own = embed(&options.templates)?;
+        let templates = match (options.with_templates_method, options.templates.len()) {
+            (false, _) => None,
+            (true, 1) => Some(embed(&Template::imagenet())?),
+            (true, _) => Some(own.clone()),
+        };
+        let dataset_prompts = self.dataset_prompts(dataset);
+        let prompts = OtherPrompts {
+            dataset: match methods.contains(&EvalMethod::DatasetPrompts) && !dataset_prompts.is_empty() {
+                true => Some(embed(dataset_prompts)?),
+                false => None,
+            },
+            coop: match &self.coop {
+                Some(coop) if methods.contains(&EvalMethod::Coop) => Some(coop.embed(model, labels)?),
+                _ => None,
+            },
+        };
+        let retrieval = self.setup.retrieval(&self.args.method_args)?;
+        Ok((Classifier::from_embeddings(model, labels.clone(), own, templates, retrieval), prompts))
+    }
+
+    /// The variants asked for, and always the other side of leaving the queries' near-duplicates out; engines are asked once only.
+    fn variants(&self, methods: &[EvalMethod]) -> Vec<Variant> {
+        if !methods.iter().any(|method| method.needs_memory()) {
+            return Vec::new();
+        }
+        let asked = self.args.variants.iter().map(|variant| match variant {
+            WantedVariant::Unsorted => Variant::Unsorted,
+            WantedVariant::ImageToText => Variant::ImageToText,
+        });
+        let leakage = match self.args.method_args.drop_query_duplicates {
+            Some(_) => Some(Variant::WithQueryDuplicates),
+            None if self.setup.is_engine() => None,
+            None => Some(Variant::WithoutQueryDuplicates(SAME_IMAGE)),
+        };
+        leakage.into_iter().chain(asked).collect()
+    }
+}
+
+fn templates(path: &std::path::Path) -> Result<Vec<Template>> {
+    let io = |source| CliError::Io { action: "read", path: path.to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(io)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let templates: Vec<Template> = lines.map(Template::new).collect::<Result<_, XmoreError>>()?;
+    if templates.is_empty() {
+        return Err(CliError::Usage(format!("{}: holds no prompt", path.display())));
+    }
+    Ok(templates)
+}

@@ -1,0 +1,116 @@
+//! `xmore eval`: accuracy of the methods on labelled photos.
+
+mod args;
+mod entry;
+mod html;
+mod measure;
+mod per_image;
+mod sections;
+mod targets;
+mod text;
+
+use xmore::eval::registry::Suite;
+
+pub(crate) use args::EvalArgs;
+use args::{EvalFormat, Wanted};
+
+use crate::args::Ks;
+use crate::error::{CliError, Result};
+use crate::files::{print, print_json};
+use crate::setup::Setup;
+use entry::Entry;
+use measure::Session;
+use targets::Target;
+
+/// What was found on one dataset.
+struct Outcome {
+    report: xmore::eval::EvalReport,
+    /// What only a measurement of this run has: the dataset and the answers on single images.
+    fresh: Option<measure::Fresh>,
+}
+
+pub(crate) fn run(args: &EvalArgs) -> Result<()> {
+    let args = &adjusted(args)?;
+    let (targets, missing) = targets::find(args)?;
+    for missing in &missing {
+        eprintln!("{missing}");
+    }
+    if targets.is_empty() {
+        return Err(CliError::Failed("none of the datasets is there".to_owned()));
+    }
+    if let (Some(output), 2..) = (&args.output, targets.len())
+        && entry::path(output, "a", "m") == entry::path(output, "b", "m")
+    {
+        let message = format!(
+            "--output {} names one file for {} datasets: give a folder, or put {{dataset}} into the name",
+            output.display(),
+            targets.len()
+        );
+        return Err(CliError::Usage(message));
+    }
+    let setup = Setup::open(&args.method_args, &args.model)?;
+    let session = Session::new(args, &setup)?;
+    let mut outcomes = Vec::new();
+    for target in &targets {
+        outcomes.push(one(args, &session, target)?);
+    }
+    let reports: Vec<&xmore::eval::EvalReport> = outcomes.iter().map(|outcome| &outcome.report).collect();
+    let page =
+        text::Page { reports: &reports, missing: &missing, suite: args.suite, model: setup.model.name() };
+    match args.format {
+        EvalFormat::Table => print(&text::plain(&page))?,
+        EvalFormat::Markdown => print(&text::markdown(&page))?,
+        EvalFormat::Csv => print(&text::csv(&page)?)?,
+        EvalFormat::Json => {
+            let entries: Vec<Entry> = reports.iter().flat_map(|report| session.entries(report)).collect();
+            print_json(&entries)?;
+        }
+    }
+    if let Some(path) = &args.per_image {
+        per_image::write(path, &outcomes)?;
+    }
+    if let Some(path) = &args.html {
+        html::write(path, &page, &outcomes, &session)?;
+        eprintln!("report: {}", path.display());
+    }
+    Ok(())
+}
+
+/// One dataset: measured, or taken from before.
+fn one(args: &EvalArgs, session: &Session<'_>, target: &Target) -> Result<Outcome> {
+    let output = args.output.as_deref().map(|output| entry::path(output, &target.name(), session.model()));
+    if let (true, Some(path)) = (args.skip_existing, &output) {
+        match entry::read(path, session.settings())? {
+            entry::Existing::Same(report) => {
+                eprintln!("{}: taken from {}", report.dataset, path.display());
+                return Ok(Outcome { report: *report, fresh: None });
+            }
+            entry::Existing::Different => {
+                eprintln!("{} was measured with other settings: measuring again", path.display());
+            }
+            entry::Existing::Nothing => {}
+        }
+    }
+    let (report, fresh) = session.measure(target)?;
+    if let Some(path) = &output {
+        entry::write(path, &session.entries(&report))?;
+    }
+    Ok(Outcome { report, fresh: Some(fresh) })
+}
+
+/// What a suite sets where the user has not.
+fn adjusted(args: &EvalArgs) -> Result<EvalArgs> {
+    let mut args = args.clone();
+    if let Some(suite) = args.suite {
+        if args.methods.is_empty() {
+            args.methods = vec![Wanted::All];
+        }
+        if suite == Suite::K && args.method_args.k == Ks::default() {
+            args.method_args.k = Ks(Suite::KS.to_vec());
+        }
+        if suite == Suite::K && args.method_args.memory.is_none() {
+            return Err(CliError::Usage("--suite paper-k needs --memory: it counts captions".to_owned()));
+        }
+    }
+    Ok(args)
+}

@@ -1,0 +1,87 @@
+//! Each image's answers, a row for each image and method.
+
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use xmore::eval::Answer;
+
+use super::Outcome;
+use crate::error::{CliError, Result};
+
+/// An image that could not be read has no answer.
+#[derive(Serialize)]
+struct Row<'a> {
+    dataset: &'a str,
+    image: String,
+    label: &'a str,
+    method: &'a str,
+    answer: Option<&'a str>,
+    probability: Option<f64>,
+    label_probability: Option<f64>,
+    /// Place of the true label, from 1.
+    rank: Option<usize>,
+    right: bool,
+    /// Whether a retrieved caption names the true label.
+    named: Option<bool>,
+}
+
+/// Writes csv or JSON lines, by the file's name; beside the file, then renamed.
+pub(super) fn write(path: &Path, outcomes: &[Outcome]) -> Result<()> {
+    let io = |source| CliError::Io { action: "write", path: path.to_owned(), source };
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
+    let as_csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
+    {
+        let mut file = BufWriter::new(temporary.as_file_mut());
+        if as_csv {
+            let mut csv = csv::Writer::from_writer(&mut file);
+            each_row(outcomes, &mut |row| csv.serialize(row).map_err(std::io::Error::other)).map_err(io)?;
+            csv.flush().map_err(io)?;
+        } else {
+            each_row(outcomes, &mut |row| {
+                serde_json::to_writer(&mut file, &row)?;
+                file.write_all(b"\n")
+            })
+            .map_err(io)?;
+        }
+        file.flush().map_err(io)?;
+    }
+    temporary.persist(path).map_err(|e| io(e.error))?;
+    for outcome in outcomes.iter().filter(|outcome| outcome.fresh.is_none()) {
+        eprintln!(
+            "{}: its images are not in {}, for its results are from before",
+            outcome.report.dataset,
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+fn each_row(
+    outcomes: &[Outcome],
+    write: &mut dyn FnMut(Row<'_>) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    for fresh in outcomes.iter().filter_map(|outcome| outcome.fresh.as_ref()) {
+        let (dataset, details) = (&fresh.dataset, &fresh.details);
+        let labels = dataset.labels.names();
+        for (i, image) in dataset.images.iter().enumerate() {
+            for (method, answers) in &details.answers {
+                let answer: Option<Answer> = answers[i];
+                write(Row {
+                    dataset: &dataset.name,
+                    image: image.to_string(),
+                    label: &labels[dataset.truth[i]],
+                    method,
+                    answer: answer.map(|a| labels[a.label].as_str()),
+                    probability: answer.map(|a| a.confidence),
+                    label_probability: answer.map(|a| a.truth),
+                    rank: answer.map(|a| a.rank + 1),
+                    right: answer.is_some_and(|a| a.right()),
+                    named: details.images[i].as_ref().and_then(|image| image.named),
+                })?;
+            }
+        }
+    }
+    Ok(())
+}

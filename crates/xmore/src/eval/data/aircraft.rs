@@ -1,0 +1,36 @@
+//! FGVC-Aircraft, which CoOp reads from the dataset's own lists: `variants.txt` has the labels, `images_variant_test.txt` a number and
+//! a label in each line.
+
+use std::path::Path;
+
+use xmore_memory::ingest::ImageRef;
+
+use super::{Dataset, DatasetOptions, name_of, read_lines};
+use crate::error::{Result, XmoreError};
+use crate::labels::Labels;
+
+/// The list of the test split.
+pub(super) const TEST_LIST: &str = "images_variant_test.txt";
+const NAMES: &str = "variants.txt";
+
+/// Reads the folder with the lists.
+pub(super) fn read(dir: &Path, options: &DatasetOptions) -> Result<Dataset> {
+    let split = options.split.as_deref().unwrap_or("test");
+    let list = dir.join(TEST_LIST.replace("test", split));
+    let labels = Labels::new(read_lines(options.class_names.as_deref().unwrap_or(&dir.join(NAMES)))?)?;
+    let root = options.image_root.clone().unwrap_or_else(|| dir.join("images"));
+    let (mut images, mut truth, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, line) in read_lines(&list)?.into_iter().enumerate() {
+        let Some((image, label)) = line.split_once(' ') else {
+            skipped.push(format!("line {}: expected an image's number and a label", number + 1));
+            continue;
+        };
+        let label = label.trim();
+        let Some(label) = labels.names().iter().position(|name| name == label) else {
+            return Err(XmoreError::dataset(&list, format!("label {label:?} of {image} is none of {NAMES}")));
+        };
+        images.push(ImageRef::File(root.join(format!("{image}.jpg"))));
+        truth.push(label);
+    }
+    Ok(Dataset { name: name_of(dir), root, labels, images, truth, prompts: Vec::new(), skipped })
+}

@@ -1,0 +1,99 @@
+//! ImageNet's layout: a sub-folder for each WordNet id (`n01440764`), or, in ImageNet-V2, for each class number.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use xmore_memory::ingest::ImageRef;
+
+use super::folder::{class_folders, descend};
+use super::{Dataset, DatasetOptions, entries, file_name, name_of, read_lines};
+use crate::error::{Result, XmoreError};
+use crate::eval::registry::imagenet;
+use crate::labels::Labels;
+
+/// CoOp's names file: a WordNet id and a name in each line.
+const NAMES: &str = "classnames.txt";
+
+/// Whether a folder's sub-folders are named by WordNet ids.
+pub(super) fn looks_like(dir: &Path) -> Result<bool> {
+    let folders: Vec<PathBuf> = entries(dir)?.into_iter().filter(|path| path.is_dir()).collect();
+    Ok(!folders.is_empty() && folders.iter().all(|path| is_wnid(&file_name(path))))
+}
+
+fn is_wnid(name: &str) -> bool {
+    name.strip_prefix('n')
+        .is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Reads the folder. The labels are the classes of `subset`, all of them, else those that have a sub-folder.
+pub(super) fn read(path: &Path, options: &DatasetOptions, subset: Option<&[&str]>) -> Result<Dataset> {
+    let dir = descend(path, options.split.as_deref())?;
+    let names = names(&dir, options.class_names.as_deref())?;
+    let folders = class_folders(&dir)?;
+    let mut by_id: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for (folder, files) in folders {
+        let name = file_name(&folder);
+        let id = match name.parse::<usize>() {
+            Ok(number) => imagenet::classes().get(number).map(|class| class.id.to_owned()),
+            Err(_) => Some(name.clone()).filter(|name| is_wnid(name)),
+        };
+        let Some(id) = id else {
+            let message = format!(
+                "expected sub-folders named by WordNet ids (n01440764) or class numbers below 1000, found {name:?}"
+            );
+            return Err(XmoreError::dataset(&dir, message));
+        };
+        by_id.insert(id, files);
+    }
+    let ids: Vec<String> = match subset {
+        Some(subset) => subset.iter().map(|&id| id.to_owned()).collect(),
+        None => by_id.keys().cloned().collect(),
+    };
+    let mut skipped = Vec::new();
+    for (id, files) in by_id.iter().filter(|(id, _)| !ids.contains(id)) {
+        skipped.push(format!("{id}: {} images of a class that the dataset does not have", files.len()));
+    }
+    let (mut labels, mut images, mut truth) = (Vec::new(), Vec::new(), Vec::new());
+    for (label, id) in ids.iter().enumerate() {
+        let Some(name) = names.get(id.as_str()) else {
+            let message =
+                format!("no name for class {id}: give --class-names with lines such as `{id} the name`");
+            return Err(XmoreError::dataset(&dir, message));
+        };
+        labels.push(name.clone());
+        let files = by_id.remove(id).unwrap_or_default();
+        truth.extend(std::iter::repeat_n(label, files.len()));
+        images.extend(files.into_iter().map(ImageRef::File));
+    }
+    Ok(Dataset {
+        name: name_of(path),
+        root: dir,
+        labels: Labels::repeatable(labels)?,
+        images,
+        truth,
+        prompts: Vec::new(),
+        skipped,
+    })
+}
+
+/// Names by WordNet id: those of the file given, of one beside the folder or up to two above it, or those on board.
+fn names(dir: &Path, given: Option<&Path>) -> Result<BTreeMap<String, String>> {
+    let beside = || dir.ancestors().take(3).map(|dir| dir.join(NAMES)).find(|path| path.is_file());
+    let on_board =
+        || imagenet::classes().iter().map(|class| (class.id.to_owned(), class.name.to_owned())).collect();
+    let Some(file) = given.map(Path::to_owned).or_else(beside) else { return Ok(on_board()) };
+    let lines = read_lines(&file)?;
+    let parsed = lines.iter().filter_map(|line| {
+        let (id, name) = line.split_once([' ', '\t'])?;
+        is_wnid(id).then(|| (id.to_owned(), name.trim().to_owned()))
+    });
+    let names: BTreeMap<String, String> = parsed.collect();
+    match (names.is_empty(), given) {
+        (true, Some(_)) => {
+            Err(XmoreError::dataset(&file, "expected a WordNet id and a name in each line, found none"))
+        }
+        // A file of another kind that happens to lie there.
+        (true, None) => Ok(on_board()),
+        (false, _) => Ok(names),
+    }
+}
