@@ -303,10 +303,12 @@ pub(crate) struct ClassifyArgs {
     pub(crate) labels: LabelArgs,
     #[command(flatten)]
     pub(crate) method_args: MethodArgs,
-    /// How the answer is made: zero-shot, templates, captions, equal or xmore
+    /// How the answer is made: zero-shot, templates, captions, equal, xmore or xmore-calibrated
     ///
     /// zero-shot: the image alone. templates: the same with 80 prompts averaged. captions: the retrieved captions alone. equal: half
-    /// and half. xmore: each weighed by its confidence. The default is xmore with a memory, zero-shot without.
+    /// and half. xmore: each weighed by its confidence, as published. xmore-calibrated: the image's logits and what the memory recalls
+    /// of such images, where the memory knows the labels. The default is xmore-calibrated with a memory (xmore where other models search
+    /// an engine), zero-shot without.
     #[arg(long, value_parser = method, value_name = "METHOD")]
     pub(crate) method: Option<Method>,
     /// Labels shown for each photo

@@ -101,6 +101,12 @@ impl Setup {
         })
     }
 
+    /// Whether the calibrated method is possible with these pairs and models.
+    pub(crate) fn allows_calibrated(&self, args: &MethodArgs) -> bool {
+        let retrieval = self.retrieval(args);
+        matches!(retrieval, Ok(Some(retrieval)) if retrieval.check_calibrated().is_ok())
+    }
+
     /// Retrieval as the flags want it, if there are pairs.
     pub(crate) fn retrieval(&self, args: &MethodArgs) -> Result<Option<Retrieval<'_>>, XmoreError> {
         let Some(pairs) = &self.pairs else { return Ok(None) };

@@ -3,12 +3,13 @@
 use rayon::prelude::*;
 use xmore_clip::{Embeddings, Model};
 
+use crate::calibrated::{Calibrated, CalibratedBelief, NEAR};
 use crate::ensemble::{Belief, Method, image_weight, mix};
 use crate::error::{Result, XmoreError};
 use crate::labels::{Labels, Template};
 use crate::math::{dot, softmax};
 use crate::models::NamedModel;
-use crate::retrieve::{Queries, Retrieval, RetrievedCaption};
+use crate::retrieve::{Queries, Retrieval, Retrieved, RetrievedCaption};
 
 /// How a [`Classifier`] is set up.
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ pub struct Classifier<'a> {
     template_embeddings: Option<Embeddings>,
     logit_scale: f64,
     retrieval: Option<Retrieval<'a>>,
+    calibrated: Option<Calibrated>,
 }
 
 /// What is known of one query image: each modality's belief and the captions behind it.
@@ -47,6 +49,8 @@ pub struct Evidence {
     pub retrieved: Vec<RetrievedCaption>,
     /// Label that each caption votes for, in the captions' order.
     pub votes: Vec<usize>,
+    /// The answer of [`Method::Calibrated`]; `None` without pairs, or if the classifier was not [calibrated](Classifier::calibrate).
+    pub calibrated: Option<CalibratedBelief>,
     /// What the engine has to say, such as why it gave fewer pairs than asked for.
     pub note: Option<String>,
 }
@@ -87,7 +91,7 @@ impl<'a> Classifier<'a> {
             assert_eq!(embeddings.len(), labels.names().len(), "one row a label");
         }
         let logit_scale = f64::from(model.logit_scale());
-        Self { labels, label_embeddings, template_embeddings, logit_scale, retrieval }
+        Self { labels, label_embeddings, template_embeddings, logit_scale, retrieval, calibrated: None }
     }
 
     /// The same labels and prompts, embedded already, with other pairs or options, or with none.
@@ -98,7 +102,27 @@ impl<'a> Classifier<'a> {
             template_embeddings: self.template_embeddings.clone(),
             logit_scale: self.logit_scale,
             retrieval,
+            calibrated: None,
         }
+    }
+
+    /// Looks at what the pairs know of the labels, which [`Method::Calibrated`] needs. Does nothing without pairs.
+    ///
+    /// # Errors
+    /// Those of reading the memory or asking the engine; that the memory has no images by the classifying model, or that the engine is
+    /// searched by another ([`XmoreError::CalibratedNeedsOneModel`]).
+    pub fn calibrate(mut self) -> Result<Self> {
+        if let Some(retrieval) = &self.retrieval {
+            retrieval.check_calibrated()?;
+            self.calibrated = Some(Calibrated::new(retrieval, &self.label_embeddings, self.logit_scale)?);
+        }
+        Ok(self)
+    }
+
+    /// How much the pairs know of the labels, in [0, 1], if the classifier is calibrated: how often a label that is sent to the memory's
+    /// images comes back by their captions. At a third and below [`Method::Calibrated`] answers zero-shot.
+    pub fn round_trip(&self) -> Option<f64> {
+        self.calibrated.as_ref().map(Calibrated::round_trip)
     }
 
     /// The labels.
@@ -136,12 +160,17 @@ impl<'a> Classifier<'a> {
     /// # Errors
     /// Those of [`Retrieval::retrieve`].
     pub fn evidence_at(&self, queries: &Queries, ks: &[usize]) -> Result<Vec<Vec<Evidence>>> {
-        let retrieved = match &self.retrieval {
-            Some(retrieval) => retrieval.retrieve(queries)?,
-            None => vec![Default::default(); queries.classify.len()],
+        // While the gate is closed for all, nothing needs to be recalled.
+        let near = self.calibrated.as_ref().map_or(0, |c| if c.is_closed() { 0 } else { NEAR });
+        let retrieved: Vec<_> = match &self.retrieval {
+            Some(retrieval) => {
+                let all = retrieval.retrieve_with(queries, near)?;
+                all.into_iter().map(|(retrieved, around)| (retrieved, Some(around))).collect()
+            }
+            None => (0..queries.classify.len()).map(|_| (Retrieved::default(), None)).collect(),
         };
         let rows: Vec<&[f32]> = queries.classify.rows().collect();
-        let evidence = rows.into_par_iter().zip(retrieved).map(|(query, retrieved)| {
+        let evidence = rows.into_par_iter().zip(retrieved).map(|(query, (retrieved, around))| {
             let each: Vec<Belief> = retrieved
                 .embeddings
                 .chunks_exact(self.label_embeddings.dim())
@@ -149,6 +178,10 @@ impl<'a> Classifier<'a> {
                 .collect();
             let image = self.belief(query, &self.label_embeddings);
             let templates = self.template_embeddings.as_ref().map(|labels| self.belief(query, labels));
+            let calibrated = match (&self.calibrated, &around) {
+                (Some(calibrated), Some(around)) => Some(calibrated.answer(query, &image, around)?),
+                _ => None,
+            };
             let at = |k: usize| {
                 let kept = k.min(each.len());
                 Evidence {
@@ -157,12 +190,13 @@ impl<'a> Classifier<'a> {
                     captions: mean(&each[..kept]),
                     votes: each[..kept].iter().map(Belief::argmax).collect(),
                     retrieved: retrieved.captions[..kept].to_vec(),
+                    calibrated: calibrated.clone(),
                     note: retrieved.note.clone(),
                 }
             };
-            ks.iter().map(|&k| at(k)).collect()
+            Ok(ks.iter().map(|&k| at(k)).collect())
         });
-        Ok(evidence.collect())
+        evidence.collect()
     }
 
     /// softmax_c(s · x·t_c) for a unit vector x and unit rows t_c.
@@ -188,7 +222,8 @@ impl Evidence {
     /// The method's distribution over the labels. A caption method without captions answers p_img, as METHOD says.
     ///
     /// # Errors
-    /// [`XmoreError::TemplatesNotSetUp`] for [`Method::Templates`] if that was not set up.
+    /// [`XmoreError::TemplatesNotSetUp`] for [`Method::Templates`] if that was not set up, [`XmoreError::CalibratedNotSetUp`] for
+    /// [`Method::Calibrated`].
     pub fn scores(&self, method: Method) -> Result<Vec<f64>> {
         let image = &self.image;
         Ok(match (method, &self.captions) {
@@ -196,6 +231,11 @@ impl Evidence {
                 let belief = self.templates.as_ref();
                 belief.ok_or(XmoreError::TemplatesNotSetUp)?.probabilities.clone()
             }
+            (Method::Calibrated, captions) => match &self.calibrated {
+                Some(calibrated) => calibrated.belief.probabilities.clone(),
+                None if captions.is_some() => return Err(XmoreError::CalibratedNotSetUp),
+                None => image.probabilities.clone(),
+            },
             (Method::ZeroShot, _) | (_, None) => image.probabilities.clone(),
             (Method::Captions, Some(captions)) => captions.probabilities.clone(),
             (Method::Equal, Some(captions)) => mix(image, captions, 0.5),

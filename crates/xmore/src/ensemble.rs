@@ -19,12 +19,20 @@ pub enum Method {
     Equal,
     /// X-MoRe: each modality weighed by its confidence on this image; order-free.
     Xmore,
+    /// The image's logits and what the memory recalls of such images, added where the memory knows the labels.
+    Calibrated,
 }
 
 impl Method {
     /// All methods, baselines first.
-    pub const ALL: [Method; 5] =
-        [Method::ZeroShot, Method::Templates, Method::Captions, Method::Equal, Method::Xmore];
+    pub const ALL: [Method; 6] = [
+        Method::ZeroShot,
+        Method::Templates,
+        Method::Captions,
+        Method::Equal,
+        Method::Xmore,
+        Method::Calibrated,
+    ];
 
     /// The name on the command line and in results.
     pub fn name(self) -> &'static str {
@@ -34,12 +42,13 @@ impl Method {
             Method::Captions => "captions",
             Method::Equal => "equal",
             Method::Xmore => "xmore",
+            Method::Calibrated => "xmore-calibrated",
         }
     }
 
     /// Whether it uses retrieved captions.
     pub fn needs_memory(self) -> bool {
-        matches!(self, Method::Captions | Method::Equal | Method::Xmore)
+        matches!(self, Method::Captions | Method::Equal | Method::Xmore | Method::Calibrated)
     }
 }
 

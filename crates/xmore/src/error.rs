@@ -157,6 +157,18 @@ pub enum XmoreError {
         /// The shape found.
         found: String,
     },
+    /// The calibrated method was asked for, but not set up beforehand.
+    #[error("method xmore-calibrated was not set up: Classifier::calibrate must be called")]
+    CalibratedNotSetUp,
+    /// An engine is searched by another model than the one that classifies.
+    #[error(
+        "method xmore-calibrated asks the engine {location} about the labels, which takes one model for searching and classifying: leave \
+         --search-model out, or use --method xmore"
+    )]
+    CalibratedNeedsOneModel {
+        /// The engine's URL.
+        location: String,
+    },
     /// No such method.
     #[error("no method {name:?}; there are {known}")]
     UnknownMethod {

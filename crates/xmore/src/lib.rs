@@ -11,6 +11,7 @@
 //! The evidence on an image is the same to the bit alone and in any batch.
 
 mod build;
+mod calibrated;
 mod captions;
 mod classify;
 mod encode;
@@ -21,12 +22,14 @@ pub mod fetch;
 mod labels;
 mod math;
 pub mod models;
+mod recall;
 mod retrieve;
 
 pub use build::{
     BuildOptions, BuildProgress, BuildReport, ColumnProgress, ColumnReport, Skipped, build_memory,
     embed_column,
 };
+pub use calibrated::CalibratedBelief;
 pub use captions::CaptionStore;
 pub use classify::{Classifier, ClassifierOptions, Evidence};
 pub use encode::{EncodedImages, encode_files, encode_texts};

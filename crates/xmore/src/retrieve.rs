@@ -7,14 +7,15 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use xmore_clip::Embeddings;
-use xmore_memory::retriever::Retriever;
+use xmore_memory::retriever::{Answer, Neighbour, Retriever};
 use xmore_memory::store::{Column, Modality};
-use xmore_memory::{Memory, RowSet, SearchOptions};
+use xmore_memory::{Hit, Memory, RowSet, SearchOptions};
 
-use crate::captions::CaptionStore;
+use crate::captions::{CaptionStore, Encoded};
 use crate::error::{Result, XmoreError};
 use crate::math::dot;
 use crate::models::NamedModel;
@@ -69,6 +70,13 @@ impl RetrievalOptions {
             return Err(XmoreError::TooFewNeighbours { k: self.k, neighbours: self.neighbours });
         }
         Ok(())
+    }
+}
+
+impl RetrievalOptions {
+    /// Whether a pair with an image this similar to the query image is left out as a copy of it.
+    fn is_query(&self, image_similarity: f32) -> bool {
+        self.query_duplicates_above.is_some_and(|limit| image_similarity > limit)
     }
 }
 
@@ -239,24 +247,52 @@ impl<'a> Retrieval<'a> {
     /// # Errors
     /// Those of reading the memory or asking the engine, and of encoding an engine's captions.
     pub fn retrieve(&self, queries: &Queries) -> Result<Vec<Retrieved>> {
+        Ok(self.retrieve_with(queries, 0)?.into_iter().map(|(retrieved, _)| retrieved).collect())
+    }
+
+    /// The same, and for each query the `near` pairs that are nearest by their images under the classifying model.
+    pub(crate) fn retrieve_with(
+        &self,
+        queries: &Queries,
+        near: usize,
+    ) -> Result<Vec<(Retrieved, Surrounding<'_>)>> {
         match self.pairs {
-            Pairs::Memory(memory) => self.in_memory(memory, queries),
+            Pairs::Memory(memory) => self.in_memory(memory, queries, near),
             Pairs::Engine(engine) => self.at_engine(engine, queries),
         }
     }
 
-    fn in_memory(&self, memory: &Memory, queries: &Queries) -> Result<Vec<Retrieved>> {
+    pub(crate) fn search_options(&self, n: usize) -> SearchOptions<'_> {
+        SearchOptions { n, rows: self.rows.clone(), allowed: self.allowed }
+    }
+
+    fn in_memory(
+        &self,
+        memory: &'a Memory,
+        queries: &Queries,
+        near: usize,
+    ) -> Result<Vec<(Retrieved, Surrounding<'_>)>> {
         let models = &self.models;
         let columns = [models.search, models.rerank, models.classify].map(|model| model.column_of(memory));
         let [search, rerank, classify] = columns;
         let (search, rerank, classify) = (search?, rerank?, classify?);
-        let options =
-            SearchOptions { n: self.options.neighbours, rows: self.rows.clone(), allowed: self.allowed };
+        let neighbours = self.options.neighbours;
         let direct = self.options.ranking == Ranking::Direct;
+        // Where one model does both, one search serves the captions and the surroundings.
+        let shared = !direct && near > 0 && std::ptr::eq(search, classify);
         let found = if direct {
-            rerank.search_with(Modality::Text, queries.rerank().as_slice(), &options)?.hits
+            rerank
+                .search_with(Modality::Text, queries.rerank().as_slice(), &self.search_options(neighbours))?
+                .hits
         } else {
-            search.search_with(Modality::Image, queries.search().as_slice(), &options)?.hits
+            let n = if shared { near.max(neighbours) } else { neighbours };
+            search.search_with(Modality::Image, queries.search().as_slice(), &self.search_options(n))?.hits
+        };
+        let around: Vec<Vec<Hit>> = if shared || near == 0 {
+            vec![Vec::new(); found.len()]
+        } else {
+            let options = self.search_options(near);
+            classify.search_with(Modality::Image, queries.classify.as_slice(), &options)?.hits
         };
         let rerank_queries: Vec<(&[f32], &[f32])> =
             queries.rerank().rows().zip(queries.search().rows()).collect();
@@ -268,10 +304,11 @@ impl<'a> Retrieval<'a> {
         rerank_queries
             .into_par_iter()
             .zip(found)
-            .map(|((query, image_query), hits)| {
+            .zip(around)
+            .map(|(((query, image_query), hits), around)| {
                 let mut candidates = Candidates::new(query, self.options);
                 let mut image = vec![0.0; search.dim()];
-                for hit in hits {
+                for hit in hits.iter().take(neighbours) {
                     let caption = memory.caption(hit.id)?;
                     let image_similarity = if direct {
                         search.image_embedding(hit.id, &mut image)?;
@@ -289,57 +326,161 @@ impl<'a> Retrieval<'a> {
                     retrieved.embeddings.extend(text(classify, caption.id)?);
                     retrieved.captions.push(caption);
                 }
-                Ok(retrieved)
+                let mut around = if shared { hits } else { around };
+                around.retain(|hit| !self.options.is_query(hit.similarity));
+                around.truncate(near);
+                Ok((retrieved, Surrounding::of_column(classify, around)))
             })
             .collect()
     }
 
-    fn at_engine(&self, engine: &dyn Retriever, queries: &Queries) -> Result<Vec<Retrieved>> {
+    fn at_engine(
+        &self,
+        engine: &dyn Retriever,
+        queries: &Queries,
+    ) -> Result<Vec<(Retrieved, Surrounding<'_>)>> {
         if self.options.ranking == Ranking::Direct {
             return Err(XmoreError::EngineRanking { location: engine.location().into_owned() });
         }
         let search = queries.search();
         let answers = engine.nearest_images(search.as_slice(), search.dim(), self.options.neighbours)?;
-        // Embeddings that the engine stores are those of its own model.
-        let stored = |model: &NamedModel| engine.identity().is_some_and(|theirs| model.is(theirs));
-        let all = || answers.iter().flat_map(|answer| &answer.neighbours);
-        let encoded = |model: &NamedModel| {
-            let missing = all().filter(|n| !stored(model) || n.text_embedding.is_none());
-            let captions: Vec<&str> = missing.map(|n| n.caption.as_str()).collect();
-            match self.captions {
-                Some(store) => store.embeddings(model, &captions),
-                None => CaptionStore::in_memory().embeddings(model, &captions),
-            }
-        };
-        let rerank = encoded(self.models.rerank)?;
-        let classify = encoded(self.models.classify)?;
-        let text = |neighbour: &xmore_memory::retriever::Neighbour,
-                    model: &NamedModel,
-                    encoded: &crate::captions::Encoded| {
-            match &neighbour.text_embedding {
-                Some(embedding) if stored(model) => embedding.clone(),
-                _ => encoded[neighbour.caption.as_str()].to_vec(),
-            }
-        };
+        let rerank_texts = EngineTexts::encode(engine, &answers, self.models.rerank, self.captions)?;
+        let classify_texts = EngineTexts::encode(engine, &answers, self.models.classify, self.captions)?;
         let mut all_retrieved = Vec::with_capacity(answers.len());
         for (query, answer) in queries.rerank().rows().zip(&answers) {
             let mut candidates = Candidates::new(query, self.options);
             for n in &answer.neighbours {
                 if candidates.wants(&n.caption, n.similarity) {
-                    let embedding = text(n, self.models.rerank, &rerank);
+                    let embedding = rerank_texts.of(n).to_vec();
                     candidates.add(n.id, &n.caption, &n.image_path, n.similarity, embedding);
                 }
             }
             let mut retrieved = Retrieved { note: answer.note.clone(), ..Retrieved::default() };
             for caption in candidates.best() {
                 if let Some(n) = answer.neighbours.iter().find(|n| n.id == caption.id) {
-                    retrieved.embeddings.extend(text(n, self.models.classify, &classify));
+                    retrieved.embeddings.extend(classify_texts.of(n));
                     retrieved.captions.push(caption);
                 }
             }
-            all_retrieved.push(retrieved);
+            let around = answer.neighbours.iter().filter(|n| !self.options.is_query(n.similarity));
+            all_retrieved.push((retrieved, classify_texts.surrounding(around)));
         }
         Ok(all_retrieved)
+    }
+
+    /// The `n` pairs around each point of the classifying model's space, `[points, dim]`; of an engine as many as it is asked for
+    /// otherwise.
+    ///
+    /// # Errors
+    /// As [`Retrieval::retrieve`]; [`XmoreError::Memory`] if the memory has no images by the classifying model.
+    pub(crate) fn surround(&self, points: &[f32], n: usize) -> Result<Vec<Surrounding<'_>>> {
+        match self.pairs {
+            Pairs::Memory(memory) => {
+                let column = self.models.classify.column_of(memory)?;
+                let found = column.search_with(Modality::Image, points, &self.search_options(n))?.hits;
+                Ok(found.into_iter().map(|hits| Surrounding::of_column(column, hits)).collect())
+            }
+            Pairs::Engine(engine) => {
+                let dim = self.models.classify.dim();
+                let answers = engine.nearest_images(points, dim, self.options.neighbours)?;
+                let texts = EngineTexts::encode(engine, &answers, self.models.classify, self.captions)?;
+                Ok(answers.iter().map(|answer| texts.surrounding(answer.neighbours.iter())).collect())
+            }
+        }
+    }
+
+    /// The memory, if it is on this machine, and its embeddings by the classifying model.
+    pub(crate) fn local(&self) -> Result<Option<(&'a Memory, &'a Column)>> {
+        match self.pairs {
+            Pairs::Memory(memory) => Ok(Some((memory, self.models.classify.column_of(memory)?))),
+            Pairs::Engine(_) => Ok(None),
+        }
+    }
+
+    /// Checks that [`crate::Method::Calibrated`] is possible: labels are sent to the pairs' images, so one model must know both.
+    ///
+    /// # Errors
+    /// That the memory has no images by the classifying model, or [`XmoreError::CalibratedNeedsOneModel`].
+    pub fn check_calibrated(&self) -> Result<()> {
+        match self.pairs {
+            Pairs::Memory(memory) => Ok(self.models.classify.column_of(memory)?.require(Modality::Image)?),
+            Pairs::Engine(_) if std::ptr::eq(self.models.search, self.models.classify) => Ok(()),
+            Pairs::Engine(engine) => {
+                Err(XmoreError::CalibratedNeedsOneModel { location: engine.location().into_owned() })
+            }
+        }
+    }
+
+    /// Whether a pair of the memory may be looked at.
+    pub(crate) fn may_look_at(&self, id: u64) -> bool {
+        self.rows.as_ref().is_none_or(|rows| rows.contains(&id))
+            && self.allowed.is_none_or(|allowed| allowed.contains(id))
+    }
+}
+
+/// Pairs around a point of the joint space, nearest first by their images.
+pub(crate) struct Surrounding<'a> {
+    /// Cosine of the point and each pair's image.
+    pub similarities: Vec<f32>,
+    texts: Texts<'a>,
+}
+
+enum Texts<'a> {
+    /// Rows of a memory, read when they are needed.
+    Column(&'a Column, Vec<u64>),
+    Rows(Vec<Arc<[f32]>>),
+}
+
+impl<'a> Surrounding<'a> {
+    pub(crate) fn of_column(column: &'a Column, hits: Vec<Hit>) -> Self {
+        let similarities = hits.iter().map(|hit| hit.similarity).collect();
+        Self { similarities, texts: Texts::Column(column, hits.into_iter().map(|hit| hit.id).collect()) }
+    }
+
+    /// The embedding of a pair's caption by the classifying model, into `out`, `[dim]`.
+    pub(crate) fn text(&self, pair: usize, out: &mut [f32]) -> Result<()> {
+        match &self.texts {
+            Texts::Column(column, ids) => column.text_embedding(ids[pair], out)?,
+            Texts::Rows(rows) => out.copy_from_slice(&rows[pair]),
+        }
+        Ok(())
+    }
+}
+
+/// Caption embeddings of an engine's answers by one model: the engine's own where it is the model's, else encoded here.
+struct EngineTexts<'a> {
+    stored: bool,
+    encoded: Encoded<'a>,
+}
+
+impl<'a> EngineTexts<'a> {
+    fn encode(
+        engine: &dyn Retriever,
+        answers: &'a [Answer],
+        model: &NamedModel,
+        store: Option<&CaptionStore>,
+    ) -> Result<Self> {
+        let stored = engine.identity().is_some_and(|theirs| model.is(theirs));
+        let all = answers.iter().flat_map(|answer| &answer.neighbours);
+        let missing = all.filter(|n| !stored || n.text_embedding.is_none());
+        let captions: Vec<&str> = missing.map(|n| n.caption.as_str()).collect();
+        let encoded = match store {
+            Some(store) => store.embeddings(model, &captions)?,
+            None => CaptionStore::in_memory().embeddings(model, &captions)?,
+        };
+        Ok(Self { stored, encoded })
+    }
+
+    fn of<'n>(&'n self, neighbour: &'n Neighbour) -> &'n [f32] {
+        match &neighbour.text_embedding {
+            Some(embedding) if self.stored => embedding,
+            _ => &self.encoded[neighbour.caption.as_str()],
+        }
+    }
+
+    fn surrounding<'n>(&self, neighbours: impl Iterator<Item = &'n Neighbour>) -> Surrounding<'static> {
+        let (similarities, rows) = neighbours.map(|n| (n.similarity, Arc::from(self.of(n)))).unzip();
+        Surrounding { similarities, texts: Texts::Rows(rows) }
     }
 }
 
@@ -358,8 +499,9 @@ impl<'q> Candidates<'q> {
 
     /// Whether the caption is new and its image is not the query itself.
     fn wants(&mut self, caption: &str, image_similarity: f32) -> bool {
-        let copy = self.options.query_duplicates_above.is_some_and(|limit| image_similarity > limit);
-        !copy && !self.seen.contains(caption) && self.seen.insert(caption.to_owned())
+        !self.options.is_query(image_similarity)
+            && !self.seen.contains(caption)
+            && self.seen.insert(caption.to_owned())
     }
 
     fn add(&mut self, id: u64, caption: &str, image_path: &str, image_similarity: f32, embedding: Vec<f32>) {

@@ -29,13 +29,16 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
         return Err(XmoreError::MethodNeedsMemory { method: method.name() }.into());
     }
     let setup = Setup::open(&args.method_args, &args.model)?;
-    let method = method(args);
+    let method = method(args, &setup);
     let options = args.method_args.options(method == Method::Templates)?;
     let retrieval = setup.retrieval(&args.method_args)?;
     let bar = bar(files.len() as u64, "images");
     // Side by side, so that the two towers load at the same time.
     let (classifier, encoded) = rayon::join(
-        || Classifier::new(&setup.model, labels, retrieval, &options),
+        || {
+            let classifier = Classifier::new(&setup.model, labels, retrieval, &options)?;
+            if method == Method::Calibrated { classifier.calibrate() } else { Ok(classifier) }
+        },
         || setup.encode(&files, &mut |done| bar.set_position(done as u64)),
     );
     bar.finish_and_clear();
@@ -66,9 +69,10 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
 }
 
 /// Without a memory the default is what can be done. Where an engine is away, every method answers by the image alone.
-fn method(args: &ClassifyArgs) -> Method {
+fn method(args: &ClassifyArgs, setup: &Setup) -> Method {
     match (args.method, &args.method_args.memory) {
         (Some(method), _) => method,
+        (None, Some(_)) if setup.allows_calibrated(&args.method_args) => Method::Calibrated,
         (None, Some(_)) => Method::Xmore,
         (None, None) => {
             eprintln!("no --memory given: zero-shot, by the image alone");
@@ -133,6 +137,7 @@ impl<'a> Answer<'a> {
             "image_confidence": image.confidence,
             "caption_distribution": evidence.captions.as_ref().map(|belief| map(&belief.probabilities)),
             "caption_confidence": evidence.captions.as_ref().map(|belief| belief.confidence),
+            "memory_gate": evidence.calibrated.as_ref().map(|calibrated| calibrated.gate),
             "captions": captions,
             "note": evidence.note,
         })
@@ -195,6 +200,12 @@ fn explanation(answer: &Answer, labels: &Labels) -> String {
         let weight = image_weight(image, captions);
         text +=
             &format!("  weight   image {:.0} %, captions {:.0} %\n", weight * 100.0, (1.0 - weight) * 100.0);
+    }
+    if let Some(calibrated) = evidence.calibrated.as_ref().filter(|_| answer.method == Method::Calibrated) {
+        text += &match calibrated.gate {
+            0.0 => "  memory   does not know these labels well enough to be asked\n".to_owned(),
+            gate => format!("  memory   taken into account by {:.0} %\n", gate * 100.0),
+        };
     }
     let mut table = table(["similarity", "votes for", "caption"], &["similarity"]);
     for (caption, &vote) in evidence.retrieved.iter().zip(&evidence.votes) {

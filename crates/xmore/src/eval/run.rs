@@ -76,9 +76,11 @@ pub fn evaluate(
         let Some(retrieval) = classifier.retrieval() else { continue };
         let retrieval = retrieval.with_options(variant.of(retrieval.options()))?;
         let mut pass = Pass::new(data, prompts, options, &of_captions, vec![options.k]);
-        pass.run(&classifier.with_retrieval(Some(retrieval)), &mut |done| {
-            progress((i + 1) * images + done, total)
-        })?;
+        let mut other = classifier.with_retrieval(Some(retrieval));
+        if classifier.round_trip().is_some() {
+            other = other.calibrate()?;
+        }
+        pass.run(&other, &mut |done| progress((i + 1) * images + done, total))?;
         reports.push(VariantReport {
             variant: variant.name().to_owned(),
             coverage: pass.coverage(),

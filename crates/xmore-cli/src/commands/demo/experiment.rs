@@ -161,7 +161,7 @@ impl Experiment<'_> {
 
     fn ask(&self, memory: &Memory, queries: &[usize], retrieval: RetrievalOptions) -> Result<Vec<Evidence>> {
         let pairs = Retrieval::new(Pairs::Memory(memory), RetrievalModels::one(self.model), retrieval)?;
-        let classifier = self.classifier.with_retrieval(Some(pairs));
+        let classifier = self.classifier.with_retrieval(Some(pairs)).calibrate()?;
         let images = &self.encoded.images;
         let rows: Vec<f32> = queries.iter().flat_map(|&i| images.row(i)).copied().collect();
         Ok(classifier.evidence(&Embeddings::new(rows, images.dim()).into())?)

@@ -303,8 +303,15 @@ mod tests {
     #[test]
     fn examples_are_two_better_one_worse_and_of_different_labels() {
         let image = Belief::new(vec![0.1; 10]);
-        let evidence =
-            Evidence { image, templates: None, captions: None, retrieved: vec![], votes: vec![], note: None };
+        let evidence = Evidence {
+            image,
+            templates: None,
+            captions: None,
+            retrieved: vec![],
+            votes: vec![],
+            calibrated: None,
+            note: None,
+        };
         let run = run();
         let make = |turn, pair, shift, own| change(turn, pair, shift, own, &run, &evidence);
         let changes = [

@@ -164,6 +164,7 @@ impl<'a> Session<'a> {
         let possible = |method: &EvalMethod| match method {
             EvalMethod::DatasetPrompts => !self.dataset_prompts(dataset).is_empty(),
             EvalMethod::Coop => self.coop.is_some(),
+            EvalMethod::Each(Method::Calibrated) => self.setup.allows_calibrated(&self.args.method_args),
             method => !method.needs_memory() || self.args.method_args.memory.is_some(),
         };
         if self.args.methods.is_empty() {
@@ -213,7 +214,11 @@ impl<'a> Session<'a> {
             },
         };
         let retrieval = self.setup.retrieval(&self.args.method_args)?;
-        Ok((Classifier::from_embeddings(model, labels.clone(), own, templates, retrieval), prompts))
+        let mut classifier = Classifier::from_embeddings(model, labels.clone(), own, templates, retrieval);
+        if methods.contains(&EvalMethod::Each(Method::Calibrated)) {
+            classifier = classifier.calibrate()?;
+        }
+        Ok((classifier, prompts))
     }
 
     /// The variants asked for, and always the other side of leaving the queries' near-duplicates out; engines are asked once only.

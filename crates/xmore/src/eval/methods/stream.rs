@@ -71,6 +71,7 @@ mod tests {
             captions: captions.map(belief),
             retrieved: Vec::new(),
             votes: Vec::new(),
+            calibrated: None,
             note: None,
         }
     }

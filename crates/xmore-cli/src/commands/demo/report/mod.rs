@@ -110,6 +110,9 @@ fn description(method: Method) -> &'static str {
         Method::Captions => "retrieved captions alone",
         Method::Equal => "half picture, half captions",
         Method::Xmore => "picture and captions, weighed by their confidence",
+        Method::Calibrated => {
+            "picture and what the memory recalls of such pictures, where it knows the labels"
+        }
     }
 }
 

@@ -1,0 +1,154 @@
+//! Recall: what a memory would say of an image like this one, as one vector.
+//!
+//! m(x) = Σ_j w_j e_j − ē over the pairs j whose images are nearest to x, with w_j ∝ exp(κ[(1 − μ) x·x_j + μ x·e_j]); x_j is a
+//! pair's image, e_j its caption, ē the mean caption. A kernel mean under the model's own temperature instead of K captions that
+//! count the same. It is not scaled to length 1: the length says how much the captions agree. docs/method.md has what it was
+//! chosen over.
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use xmore_memory::Memory;
+use xmore_memory::store::{Column, Modality};
+
+use crate::error::Result;
+use crate::math::dot;
+use crate::retrieve::{Retrieval, Surrounding};
+
+/// Rows of which the mean caption is made at most, spread evenly over the memory.
+const MEAN_ROWS: u64 = 100_000;
+/// More pairs than wanted that are looked at for a reference image, whose own pairs are then left out.
+const OWN_PAIRS: usize = 64;
+
+/// Weights of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kernel {
+    /// Inverse temperature κ.
+    pub sharpness: f64,
+    /// Share μ of the captions' similarity.
+    pub captions: f64,
+}
+
+/// m(x), `[dim]`; zero where nothing is near.
+///
+/// # Errors
+/// Those of reading the memory.
+pub(crate) fn recall(
+    point: &[f32],
+    surrounding: &Surrounding<'_>,
+    mean: &[f64],
+    kernel: Kernel,
+) -> Result<Vec<f64>> {
+    let count = surrounding.similarities.len();
+    let mut sum = vec![0.0; point.len()];
+    if count == 0 {
+        return Ok(sum);
+    }
+    let mut text = vec![0.0; point.len()];
+    let mut scores = Vec::with_capacity(count);
+    for (pair, &image) in surrounding.similarities.iter().enumerate() {
+        let mut score = (1.0 - kernel.captions) * f64::from(image);
+        if kernel.captions > 0.0 {
+            surrounding.text(pair, &mut text)?;
+            score += kernel.captions * f64::from(dot(point, &text));
+        }
+        scores.push(kernel.sharpness * score);
+    }
+    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut total = 0.0;
+    for (pair, score) in scores.into_iter().enumerate() {
+        let weight = (score - largest).exp();
+        total += weight;
+        surrounding.text(pair, &mut text)?;
+        sum.iter_mut().zip(&text).for_each(|(sum, &t)| *sum += weight * f64::from(t));
+    }
+    sum.iter_mut().zip(mean).for_each(|(sum, mean)| *sum = *sum / total - mean);
+    Ok(sum)
+}
+
+/// The mean of the captions that may be looked at, `[dim]`; of a large memory of rows spread evenly.
+///
+/// # Errors
+/// Those of reading the memory.
+pub(crate) fn mean_caption(retrieval: &Retrieval<'_>, memory: &Memory, column: &Column) -> Result<Vec<f64>> {
+    let step = memory.len().div_ceil(MEAN_ROWS).max(1) as usize;
+    let mut sum = vec![0.0; column.dim()];
+    let mut row = vec![0.0; column.dim()];
+    let mut count = 0u64;
+    for id in (0..memory.len()).step_by(step).filter(|&id| retrieval.may_look_at(id)) {
+        column.text_embedding(id, &mut row)?;
+        sum.iter_mut().zip(&row).for_each(|(sum, &v)| *sum += f64::from(v));
+        count += 1;
+    }
+    sum.iter_mut().for_each(|sum| *sum /= count.max(1) as f64);
+    Ok(sum)
+}
+
+/// Images of the memory itself that stand for query images: nobody's labels, nobody's test.
+pub(crate) struct References<'a> {
+    /// Their embeddings, `[references, dim]`.
+    pub images: Vec<f32>,
+    /// The pairs around each, those of the same image left out.
+    pub surroundings: Vec<Surrounding<'a>>,
+}
+
+/// At most `count` of the memory's images, the same ones on every machine: those of the smallest SHA-256 of the decimal number of their
+/// first row; each with the `near` pairs around it.
+///
+/// # Errors
+/// Those of reading the memory.
+pub(crate) fn references<'a>(
+    retrieval: &Retrieval<'a>,
+    memory: &'a Memory,
+    column: &'a Column,
+    count: usize,
+    near: usize,
+) -> Result<References<'a>> {
+    let mut first = Vec::new();
+    let mut last = None;
+    for id in (0..memory.len()).filter(|&id| retrieval.may_look_at(id)) {
+        let path = memory.image_path(id)?;
+        // An image's rows follow one another.
+        if last != Some(path) {
+            first.push(id);
+            last = Some(path);
+        }
+    }
+    let mut hashed: Vec<_> =
+        first.into_par_iter().map(|id| (Sha256::digest(id.to_string().as_bytes()), id)).collect();
+    if hashed.len() > count {
+        hashed.select_nth_unstable(count);
+        hashed.truncate(count);
+    }
+    hashed.sort_unstable();
+    let ids: Vec<u64> = hashed.into_iter().map(|(_, id)| id).collect();
+
+    let dim = column.dim();
+    let mut images = vec![0.0; ids.len() * dim];
+    for (&id, row) in ids.iter().zip(images.chunks_exact_mut(dim)) {
+        column.image_embedding(id, row)?;
+    }
+    // A column may lack an image that could not be read again.
+    let readable: Vec<bool> = images.chunks_exact(dim).map(|row| row.iter().all(|v| v.is_finite())).collect();
+    let kept: Vec<f32> = images
+        .chunks_exact(dim)
+        .zip(&readable)
+        .filter(|(_, readable)| **readable)
+        .flat_map(|(row, _)| row)
+        .copied()
+        .collect();
+    let options = xmore_memory::SearchOptions { n: near + OWN_PAIRS, ..retrieval.search_options(0) };
+    let found = column.search_with(Modality::Image, &kept, &options)?.hits;
+    let ids = ids.into_iter().zip(readable).filter(|(_, readable)| *readable).map(|(id, _)| id);
+    let mut surroundings = Vec::with_capacity(found.len());
+    for (id, mut hits) in ids.zip(found) {
+        let own = memory.image_path(id)?;
+        let mut others = Vec::with_capacity(near);
+        for hit in hits.drain(..) {
+            if others.len() < near && memory.image_path(hit.id)? != own {
+                others.push(hit);
+            }
+        }
+        surroundings.push(Surrounding::of_column(column, others));
+    }
+    Ok(References { images: kept, surroundings })
+}
