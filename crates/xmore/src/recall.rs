@@ -16,6 +16,8 @@ use crate::retrieve::{Retrieval, Surrounding};
 
 /// Rows of which the mean caption is made at most, spread evenly over the memory.
 const MEAN_ROWS: u64 = 100_000;
+/// Rows that are summed in f32.
+const PART: usize = 16;
 /// More pairs than wanted that are looked at for a reference image, whose own pairs are then left out.
 const OWN_PAIRS: usize = 64;
 
@@ -43,24 +45,29 @@ pub(crate) fn recall(
     if count == 0 {
         return Ok(sum);
     }
-    let mut text = vec![0.0; point.len()];
-    let mut scores = Vec::with_capacity(count);
-    for (pair, &image) in surrounding.similarities.iter().enumerate() {
-        let mut score = (1.0 - kernel.captions) * f64::from(image);
-        if kernel.captions > 0.0 {
-            surrounding.text(pair, &mut text)?;
-            score += kernel.captions * f64::from(dot(point, &text));
-        }
-        scores.push(kernel.sharpness * score);
+    let dim = point.len();
+    let mut texts = vec![0.0; count * dim];
+    for (pair, text) in texts.chunks_exact_mut(dim).enumerate() {
+        surrounding.text(pair, text)?;
     }
+    let score = |(&image, text): (&f32, &[f32])| {
+        let caption = if kernel.captions > 0.0 { f64::from(dot(point, text)) } else { 0.0 };
+        kernel.sharpness * ((1.0 - kernel.captions) * f64::from(image) + kernel.captions * caption)
+    };
+    let scores: Vec<f64> = surrounding.similarities.iter().zip(texts.chunks_exact(dim)).map(score).collect();
     let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let mut total = 0.0;
-    for (pair, score) in scores.into_iter().enumerate() {
-        let weight = (score - largest).exp();
-        total += weight;
-        surrounding.text(pair, &mut text)?;
-        sum.iter_mut().zip(&text).for_each(|(sum, &t)| *sum += weight * f64::from(t));
+    let weights: Vec<f64> = scores.into_iter().map(|score| (score - largest).exp()).collect();
+    // A few rows at a time in f32, which is twice as fast and as good: the rows themselves are float16.
+    let mut part = vec![0.0f32; dim];
+    for (weights, texts) in weights.chunks(PART).zip(texts.chunks(PART * dim)) {
+        part.fill(0.0);
+        for (&weight, text) in weights.iter().zip(texts.chunks_exact(dim)) {
+            let weight = weight as f32;
+            part.iter_mut().zip(text).for_each(|(part, &t)| *part += weight * t);
+        }
+        sum.iter_mut().zip(&part).for_each(|(sum, &part)| *sum += f64::from(part));
     }
+    let total: f64 = weights.iter().sum();
     sum.iter_mut().zip(mean).for_each(|(sum, mean)| *sum = *sum / total - mean);
     Ok(sum)
 }
