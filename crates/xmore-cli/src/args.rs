@@ -46,7 +46,7 @@ pub(crate) enum Command {
     /// Name what is in photos, choosing between labels
     Classify(ClassifyArgs),
     /// Measure the methods' accuracy on labelled photos
-    Eval(EvalArgs),
+    Eval(Box<EvalArgs>),
     /// Build, inspect and search memories of image-caption pairs
     Memory(MemoryArgs),
     /// Write embeddings of photos or texts as a .npy file

@@ -276,7 +276,11 @@ fn read_npy(path: &Path, rows: usize, dim: usize) -> Option<Vec<f32>> {
 fn write_npy(path: &Path, values: &[f32], dim: usize) -> Result<()> {
     let io = |e| XmoreError::io("write", path, e);
     let dir = path.parent().unwrap_or(Path::new(""));
-    let mut temporary = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
+    let mut builder = tempfile::Builder::new();
+    // A cache may be shared; a temporary file would be for its owner alone.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut temporary = builder.tempfile_in(dir).map_err(io)?;
     let mut write = || {
         let mut file = BufWriter::new(temporary.as_file_mut());
         let shape = [(values.len() / dim) as u64, dim as u64];

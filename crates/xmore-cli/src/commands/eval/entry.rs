@@ -1,7 +1,6 @@
 //! Results as JSON in CLIP_benchmark's schema: an object for each dataset and method, with keys of our own beside.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +8,7 @@ use serde_json::Value;
 use xmore::eval::{EvalReport, MethodReport, SweepPoint, VariantReport};
 
 use crate::error::{CliError, Result};
+use crate::files::write_whole;
 
 const TASK: &str = "zeroshot_classification";
 const LANGUAGE: &str = "en";
@@ -166,16 +166,12 @@ pub(super) fn read(path: &Path, settings: &Value) -> Result<Existing> {
     Ok(Entry::join(entries).map_or(Existing::Nothing, |report| Existing::Same(Box::new(report))))
 }
 
-/// Writes results beside the file and renames.
+/// Writes results.
 pub(super) fn write(path: &Path, entries: &[Entry]) -> Result<()> {
-    let io = |source| CliError::Io { action: "write", path: path.to_owned(), source };
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(dir).map_err(io)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
-    serde_json::to_writer_pretty(&mut file, entries).map_err(|e| io(e.into()))?;
-    file.write_all(b"\n").map_err(io)?;
-    file.persist(path).map_err(|e| io(e.error))?;
-    Ok(())
+    write_whole(path, |file| {
+        serde_json::to_writer_pretty(&mut *file, entries)?;
+        file.write_all(b"\n")
+    })
 }
 
 #[cfg(test)]

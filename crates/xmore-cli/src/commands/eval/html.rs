@@ -12,7 +12,8 @@ use super::Outcome;
 use super::measure::{Fresh, Session};
 use super::sections::{Grid, heading, of_dataset, of_suite, percent};
 use super::text::Page;
-use crate::error::{CliError, Result};
+use crate::error::Result;
+use crate::files::write_whole;
 use crate::html::charts::{self, Bar, Series};
 use crate::html::pictures::Small;
 use crate::html::{document, kind};
@@ -24,7 +25,7 @@ const LABELS_SHOWN: usize = 15;
 /// Small pictures in the whole page, at some kilobytes each.
 const MAX_PICTURES: usize = 600;
 
-/// Writes the page beside the file and renames.
+/// Writes the page.
 pub(super) fn write(path: &Path, page: &Page<'_>, outcomes: &[Outcome], session: &Session<'_>) -> Result<()> {
     let pictures = Pictures { reader: ImageReader::new(), left: Cell::new(MAX_PICTURES) };
     let main = html! {
@@ -44,13 +45,7 @@ pub(super) fn write(path: &Path, page: &Page<'_>, outcomes: &[Outcome], session:
             }
         }
     };
-    let io = |source| CliError::Io { action: "write", path: path.to_owned(), source };
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
-    std::io::Write::write_all(&mut file, document("xmore eval", &main).into_string().as_bytes())
-        .map_err(io)?;
-    file.persist(path).map_err(|e| io(e.error))?;
-    Ok(())
+    write_whole(path, |file| file.write_all(document("xmore eval", &main).into_string().as_bytes()))
 }
 
 fn dataset(outcome: &Outcome, pictures: &Pictures) -> Markup {

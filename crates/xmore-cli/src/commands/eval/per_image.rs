@@ -1,13 +1,13 @@
 //! Each image's answers, a row for each image and method.
 
-use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use serde::Serialize;
 use xmore::eval::Answer;
 
 use super::Outcome;
-use crate::error::{CliError, Result};
+use crate::error::Result;
+use crate::files::write_whole;
 
 /// An image that could not be read has no answer.
 #[derive(Serialize)]
@@ -26,28 +26,20 @@ struct Row<'a> {
     named: Option<bool>,
 }
 
-/// Writes csv or JSON lines, by the file's name; beside the file, then renamed.
+/// Writes csv or JSON lines, by the file's name.
 pub(super) fn write(path: &Path, outcomes: &[Outcome]) -> Result<()> {
-    let io = |source| CliError::Io { action: "write", path: path.to_owned(), source };
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
     let as_csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
-    {
-        let mut file = BufWriter::new(temporary.as_file_mut());
+    write_whole(path, |file| {
         if as_csv {
-            let mut csv = csv::Writer::from_writer(&mut file);
-            each_row(outcomes, &mut |row| csv.serialize(row).map_err(std::io::Error::other)).map_err(io)?;
-            csv.flush().map_err(io)?;
-        } else {
-            each_row(outcomes, &mut |row| {
-                serde_json::to_writer(&mut file, &row)?;
-                file.write_all(b"\n")
-            })
-            .map_err(io)?;
+            let mut csv = csv::Writer::from_writer(file);
+            each_row(outcomes, &mut |row| csv.serialize(row).map_err(std::io::Error::other))?;
+            return csv.flush();
         }
-        file.flush().map_err(io)?;
-    }
-    temporary.persist(path).map_err(|e| io(e.error))?;
+        each_row(outcomes, &mut |row| {
+            serde_json::to_writer(&mut *file, &row)?;
+            file.write_all(b"\n")
+        })
+    })?;
     for outcome in outcomes.iter().filter(|outcome| outcome.fresh.is_none()) {
         eprintln!(
             "{}: its images are not in {}, for its results are from before",
