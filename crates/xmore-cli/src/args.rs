@@ -45,7 +45,7 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Name what is in photos, choosing between labels
     Classify(ClassifyArgs),
-    /// Measure the methods' accuracy on labelled photos
+    // Its documentation is `EvalArgs`'.
     Eval(Box<EvalArgs>),
     /// Build, inspect and search memories of image-caption pairs
     Memory(MemoryArgs),

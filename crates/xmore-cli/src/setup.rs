@@ -172,6 +172,15 @@ impl Setup {
         Ok((queries, found))
     }
 
+    /// How many pairs there are, as far as is known.
+    pub(crate) fn pairs_held(&self) -> Option<u64> {
+        match self.pairs.as_ref()? {
+            OpenPairs::Memory(memory) => Some(memory.len()),
+            // One that is away now may be back for the first query.
+            OpenPairs::Engine(engine) => engine.pairs().ok().flatten(),
+        }
+    }
+
     /// Whether the pairs are with an engine.
     pub(crate) fn is_engine(&self) -> bool {
         matches!(self.pairs, Some(OpenPairs::Engine(_)))

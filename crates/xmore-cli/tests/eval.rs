@@ -179,6 +179,7 @@ fn what_cannot_be_a_dataset_is_told_with_the_way_out() {
     assert!(world.fails(&[&world.text("few")], 1).contains("no name for class n99999999"));
     let folder = world.text("folder");
     assert!(world.fails(&[&folder, "--methods=xmore"], 2).contains("--memory"));
+    assert!(world.fails(&[&folder, "-k0,2"], 1).contains("k is 0"));
     assert!(world.fails(&[&folder, "--methods=dataset-prompts"], 1).contains("no prompts"));
     assert!(world.fails(&[&folder, "--methods=zero"], 2).contains("xmore-stream"));
     assert!(world.fails(&[&folder, "--variants=unnormalised", "--memory=x"], 2).contains("unit vectors"));

@@ -46,6 +46,9 @@ impl<'a> Session<'a> {
         if !args.variants.is_empty() && args.method_args.memory.is_none() {
             return Err(CliError::Usage("--variants are retrievals: they need --memory".to_owned()));
         }
+        if args.method_args.k.0.contains(&0) {
+            return Err(XmoreError::NoCaptionsAsked.into());
+        }
         let cache = match (&args.cache_dir, args.no_cache) {
             (_, true) => EmbeddingCache::none(),
             (Some(dir), false) => EmbeddingCache::at(dir),
@@ -60,6 +63,7 @@ impl<'a> Session<'a> {
         let settings = json!({
             "model": setup.model.identity().sha256,
             "memory": method.memory,
+            "pairs": setup.pairs_held(),
             "k": method.k.0,
             "neighbours": method.neighbours,
             "templates": method.templates,

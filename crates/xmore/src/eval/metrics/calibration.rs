@@ -159,14 +159,11 @@ mod tests {
             let mut ece = 0.0;
             for b in 0..15 {
                 let (low, high) = (b as f64 / 15.0, (b + 1) as f64 / 15.0);
-                // `Answer` takes the first label of 0.5 and 0.5.
                 let inside: Vec<_> = of.iter().filter(|(p, _)| *p > low && *p <= high).collect();
                 if !inside.is_empty() {
-                    let n = inside.len() as f64;
                     let right = inside.iter().filter(|(_, right)| *right).count() as f64;
                     let confidence = inside.iter().map(|(p, _)| p).sum::<f64>();
                     ece += (right - confidence).abs() / of.len() as f64;
-                    let _ = n;
                 }
             }
             // A confidence within rounding of a border may fall on either side of it.
