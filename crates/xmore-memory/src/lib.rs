@@ -43,7 +43,9 @@
 //!         writer.push(&path, caption, &image, &encode_text(caption))?;
 //!     }
 //! }
-//! writer.set_skipped(ingested.skipped.len() as u64);
+//! for skip in &ingested.skipped {
+//!     writer.skip(&skip.path.to_string_lossy(), &skip.reason.to_string())?;
+//! }
 //! writer.finish()?;
 //!
 //! let memory = Memory::open(folder.join("memory"))?;

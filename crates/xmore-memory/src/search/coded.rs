@@ -52,7 +52,7 @@ pub(super) fn top_n_with(
     queries: &[CodedQuery<'_>],
     n: usize,
     filter: &Filter<'_>,
-    tops: Vec<Top>,
+    mut tops: Vec<Top>,
 ) -> (Vec<Option<Top>>, Counts) {
     let coded: Vec<CodedPart<'_>> = parts
         .iter()
@@ -71,7 +71,7 @@ pub(super) fn top_n_with(
             .map(|part| queries.iter().map(|q| Bounds::new(q.values, &q.digits, part.codes)).collect())
             .collect(),
         parts: coded,
-        floors: tops.iter().map(|top| Floor::new(top.floor())).collect(),
+        floors: tops.iter_mut().map(|top| Floor::new(top.floor())).collect(),
         undecided: queries.iter().map(|_| AtomicBool::new(false)).collect(),
         room: Room::new(n, rows),
     };

@@ -1,49 +1,36 @@
 //! The n best hits of a stream, in bounded space.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 
 use super::Hit;
+
+/// Hits beyond n that are held before the worst are dropped, at least: a selection now and then costs less than a heap's path for each
+/// hit that is kept, above all for a large n.
+const SLACK: usize = 64;
 
 /// Keeps the `n` best hits offered to it. Which ones are kept depends only on what was offered, not on the order,
 /// since no two hits are equal: ids differ.
 #[derive(Debug)]
 pub(super) struct Top {
     n: usize,
-    /// The worst hit kept is on top.
-    heap: BinaryHeap<Worst>,
+    /// The best, and some more.
+    hits: Vec<Hit>,
+    /// How many are held before the worst are dropped.
+    room: usize,
     /// Similarity below which a hit is certainly not kept.
     floor: f32,
 }
 
-/// Orders hits from best to worst, so that the greatest is the worst.
-#[derive(Debug)]
-struct Worst(Hit);
-
-impl Ord for Worst {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.0.similarity.total_cmp(&self.0.similarity).then(self.0.id.cmp(&other.0.id))
-    }
+/// From best to worst.
+fn order(a: &Hit, b: &Hit) -> Ordering {
+    b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id))
 }
-
-impl PartialOrd for Worst {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Worst {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Worst {}
 
 impl Top {
     /// Will keep at most `n`, which must not be 0.
     pub fn new(n: usize) -> Top {
-        Top { n, heap: BinaryHeap::new(), floor: f32::NEG_INFINITY }
+        let room = n.saturating_add((n / 2).max(SLACK));
+        Top { n, hits: Vec::new(), room, floor: f32::NEG_INFINITY }
     }
 
     /// How many are kept at most.
@@ -52,7 +39,8 @@ impl Top {
     }
 
     /// Similarity below which a hit is certainly not kept: the worst one's, if there are n.
-    pub fn floor(&self) -> f32 {
+    pub fn floor(&mut self) -> f32 {
+        self.drop_worst();
         self.floor
     }
 
@@ -62,35 +50,34 @@ impl Top {
         // The comparison is false for a NaN. Nearly all hits of a long scan end here.
         if similarity >= self.floor {
             // Adding 0 makes -0 and 0 one number, as they are in a comparison; total_cmp tells them apart.
-            self.keep(Worst(Hit { id, similarity: similarity + 0.0 }));
+            self.hits.push(Hit { id, similarity: similarity + 0.0 });
+            if self.hits.len() >= self.room {
+                self.drop_worst();
+            }
         }
     }
 
-    fn keep(&mut self, hit: Worst) {
-        if self.heap.len() < self.n {
-            self.heap.push(hit);
-        } else if let Some(mut worst) = self.heap.peek_mut()
-            && hit < *worst
-        {
-            *worst = hit;
-        }
-        if self.heap.len() == self.n
-            && let Some(worst) = self.heap.peek()
-        {
-            self.floor = worst.0.similarity;
+    /// Drops all but the n best.
+    fn drop_worst(&mut self) {
+        if self.hits.len() >= self.n {
+            let (_, worst, _) = self.hits.select_nth_unstable_by(self.n - 1, order);
+            self.floor = worst.similarity;
+            self.hits.truncate(self.n);
         }
     }
 
     /// Takes in all that another has kept.
     pub fn merge(&mut self, other: Top) {
-        for Worst(hit) in other.heap {
+        for hit in other.hits {
             self.offer(hit.id, hit.similarity);
         }
     }
 
     /// The hits kept, best first.
-    pub fn into_hits(self) -> Vec<Hit> {
-        self.heap.into_sorted_vec().into_iter().map(|Worst(hit)| hit).collect()
+    pub fn into_hits(mut self) -> Vec<Hit> {
+        self.drop_worst();
+        self.hits.sort_unstable_by(order);
+        self.hits
     }
 }
 
