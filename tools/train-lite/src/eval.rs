@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ndarray::Axis;
-use xmore::{Dataset, NamedModel, Template};
+use xmore::eval::Dataset;
+use xmore::{NamedModel, Template};
 
 use crate::features::{Pairs, View, cached, images, texts};
 use crate::heads::Heads;
@@ -36,8 +37,8 @@ pub fn zero_shot(
     cache: &Path,
 ) -> Result<(String, f64), Box<dyn Error>> {
     let dataset = Dataset::read(folder)?;
-    let features =
-        cached(cache, &format!("eval-{}", dataset.name), || images(model, &dataset.images, View::Plain))?;
+    let files: Vec<PathBuf> = dataset.images.iter().map(|image| PathBuf::from(image.to_string())).collect();
+    let features = cached(cache, &format!("eval-{}", dataset.name), || images(model, &files, View::Plain))?;
     let prompts: Vec<String> =
         dataset.labels.names().iter().map(|name| Template::default().apply(name)).collect();
     let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();

@@ -1,6 +1,6 @@
 //! `xmore-stream`: the ensemble as the authors' code computes it, with confidences divided by their sums so far.
 //!
-//! METHOD: α̂_t = α_t / Σ_{i≤t} α_i and β̂_t likewise; the answer is argmax_c α̂_t·p_img[c] + β̂_t·p_cap[c]. The first image is always
+//! METHOD: α̂_t = α_t / Σ_{i≤t} α_i and β̂_t likewise; the answer is argmax_c α̂_t·p_img(c) + β̂_t·p_cap(c). The first image is always
 //! mixed 1 : 1, and every later one depends on those before it.
 
 use crate::classify::Evidence;
