@@ -197,6 +197,18 @@ impl Setup {
         }
     }
 
+    /// Calibrates a classifier, if it has pairs; one whose engine is away goes without them, if that is allowed.
+    pub(crate) fn calibrate<'a>(&self, classifier: Classifier<'a>) -> Result<Classifier<'a>, XmoreError> {
+        let alone = classifier.with_retrieval(None);
+        match classifier.calibrate() {
+            Err(XmoreError::Memory(error)) if may_do_without(&error, self.if_unreachable) => {
+                tell(&error);
+                Ok(alone)
+            }
+            other => other,
+        }
+    }
+
     /// The evidence on queries; by the image alone if the engine is away and that is allowed.
     pub(crate) fn evidence(&self, classifier: &Classifier, queries: &Queries) -> Result<Vec<Evidence>> {
         match classifier.evidence(queries) {

@@ -112,7 +112,10 @@ fn one_photo_gets_the_same_answer_alone_and_among_others() {
         assert_eq!(&classify(std::slice::from_ref(image), "1")[0], among);
     }
     let first = &all[0];
-    assert_eq!((first["method"].as_str(), first["image"].as_str()), (Some("xmore"), Some(&*images[0])));
+    assert_eq!(
+        (first["method"].as_str(), first["image"].as_str()),
+        (Some("xmore-calibrated"), Some(&*images[0]))
+    );
     let scores: Vec<f64> =
         first["predictions"].as_array().unwrap().iter().map(|p| p["score"].as_f64().unwrap()).collect();
     assert!(scores.is_sorted_by(|a, b| a >= b) && (scores.iter().sum::<f64>() - 1.0).abs() < 1e-12);
@@ -167,6 +170,10 @@ fn forms_of_output() {
     let csv = xmore(&[&base[..], &["--format=csv", "--top=1"]].concat()).ok();
     assert!(csv.starts_with("image,rank,label,score\n") && csv.lines().count() == 2, "{csv}");
     let explained = xmore(&[&base[..], &["--explain", "--memory", &memory]].concat()).ok();
+    for part in ["method xmore-calibrated", "  memory   ", "votes for"] {
+        assert!(explained.contains(part), "{part}: {explained}");
+    }
+    let explained = xmore(&[&base[..], &["--explain", "--memory", &memory, "--method=xmore"]].concat()).ok();
     for part in ["method xmore", "confidence", "weight", "votes for", "large, and loud"] {
         assert!(explained.contains(part), "{part}: {explained}");
     }
@@ -299,7 +306,7 @@ fn evaluation_counts_every_image() {
     let entries = json(&eval(&["--memory", &memory, "-k3", "--format=json"]).ok());
     let entries = entries.as_array().unwrap();
     let methods: Vec<_> = entries.iter().map(|entry| entry["method"].as_str().unwrap()).collect();
-    assert_eq!(methods, ["zero-shot", "templates", "captions", "equal", "xmore"]);
+    assert_eq!(methods, ["zero-shot", "templates", "captions", "equal", "xmore", "xmore-calibrated"]);
     for entry in entries {
         assert_eq!(
             (&entry["dataset"], &entry["images"], &entry["unreadable"]),

@@ -61,7 +61,7 @@ fn own_pairs_give_figures_and_a_report_that_needs_nothing_else() {
     assert_eq!((&result["pairs"], &result["labels"]), (&Value::from(19), &Value::from(3)));
     assert_eq!(result["queries"], 15);
     let methods = result["methods"].as_object().unwrap();
-    assert_eq!(methods.len(), 5);
+    assert_eq!(methods.len(), 6);
     for (method, figures) in methods {
         let mean = figures["acc1_mean"].as_f64().unwrap();
         // Every accuracy is a count out of 5, so the mean of three is one out of 15.

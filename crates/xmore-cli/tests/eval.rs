@@ -298,7 +298,9 @@ fn every_form_of_output_has_every_method() {
     let markdown = run(&["--format=markdown", "--per-image", &lines]);
     let page = fs::read_to_string(&html).unwrap();
     let rows = run(&["--format=csv"]);
-    for name in ["zero-shot", "templates", "captions", "equal", "xmore", "xmore-stream", "tda"] {
+    for name in
+        ["zero-shot", "templates", "captions", "equal", "xmore", "xmore-calibrated", "xmore-stream", "tda"]
+    {
         assert!(table.contains(name) && rows.contains(&format!("folder,{name},4,0,2,1,")), "{name}: {rows}");
         assert!(markdown.contains(&format!("| {name} |")) && page.contains(&format!(">{name}<")), "{name}");
     }
@@ -312,7 +314,7 @@ fn every_form_of_output_has_every_method() {
     }
     assert!(!page.contains("http://") && !page.contains("<script"), "it needs nothing beside it");
     let per_image = fs::read_to_string(&csv).unwrap();
-    assert_eq!(per_image.lines().count(), 1 + 4 * 7);
+    assert_eq!(per_image.lines().count(), 1 + 4 * 8);
     let right = per_image.lines().filter(|l| l.contains(",zero-shot,") && l.contains(",true,")).count();
     let acc1 = method(&world.json(&base), "zero-shot")["metrics"]["acc1"].as_f64().unwrap();
     assert_eq!(right as f64 / 4.0, acc1);

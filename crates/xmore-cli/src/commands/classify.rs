@@ -37,7 +37,7 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     let (classifier, encoded) = rayon::join(
         || {
             let classifier = Classifier::new(&setup.model, labels, retrieval, &options)?;
-            if method == Method::Calibrated { classifier.calibrate() } else { Ok(classifier) }
+            if method == Method::Calibrated { setup.calibrate(classifier) } else { Ok(classifier) }
         },
         || setup.encode(&files, &mut |done| bar.set_position(done as u64)),
     );

@@ -220,7 +220,7 @@ impl<'a> Session<'a> {
         let retrieval = self.setup.retrieval(&self.args.method_args)?;
         let mut classifier = Classifier::from_embeddings(model, labels.clone(), own, templates, retrieval);
         if methods.contains(&EvalMethod::Each(Method::Calibrated)) {
-            classifier = classifier.calibrate()?;
+            classifier = self.setup.calibrate(classifier)?;
         }
         Ok((classifier, prompts))
     }
