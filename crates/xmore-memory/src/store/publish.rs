@@ -54,7 +54,11 @@ pub(super) fn publish(
 /// # Errors
 /// [`MemoryError::Busy`] if a process is at it; [`MemoryError::Manifest`], [`MemoryError::Io`].
 pub fn finish_interrupted(dir: &Path) -> Result<bool> {
-    if ![BUILDING_DIR, EMBEDDING_DIR].iter().any(|name| dir.join(name).join(PUBLISH_FILE).exists()) {
+    let is_left = |name: &&str| {
+        let root = dir.join(name);
+        root.join(PUBLISH_FILE).exists() || is_husk(dir, &root)
+    };
+    if ![BUILDING_DIR, EMBEDDING_DIR].iter().any(is_left) {
         return Ok(false);
     }
     let _lock = Lock::take(dir)?;
@@ -73,7 +77,12 @@ pub(super) fn roll_forward(dir: &Path) -> Result<bool> {
 fn roll_forward_one(dir: &Path, root: &Path) -> Result<bool> {
     let file = root.join(PUBLISH_FILE);
     let text = match fs::read(&file) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            if is_husk(dir, root) {
+                remove_dir_if_there(root)?;
+            }
+            return Ok(false);
+        }
         text => text.at("read", &file)?,
     };
     let publication: Publication = serde_json::from_slice(&text)
@@ -109,6 +118,14 @@ fn roll_forward_one(dir: &Path, root: &Path) -> Result<bool> {
     // The memory is complete; an emptied folder that cannot be removed does not change that.
     let _ = fs::remove_dir_all(root);
     Ok(true)
+}
+
+/// Whether a staging folder beside a whole memory is what was left when a process was killed while removing it, or before it had
+/// written anything.
+fn is_husk(dir: &Path, root: &Path) -> bool {
+    dir.join(MANIFEST_FILE).exists()
+        && root.is_dir()
+        && ![PUBLISH_FILE, CHECKPOINT_FILE].iter().any(|name| root.join(name).exists())
 }
 
 /// Moves a folder, or what is in it.

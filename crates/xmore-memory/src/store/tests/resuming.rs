@@ -168,6 +168,22 @@ fn a_crash_while_parts_are_put_in_place_is_finished_by_the_next_writer() {
 }
 
 #[test]
+fn a_staging_folder_that_was_being_removed_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open(dir.path(), Mode::Create);
+    go_on(&mut writer, 6);
+    finish(writer, 6);
+    let building = dir.path().join(BUILDING_DIR);
+    fs::create_dir_all(building.join("img_emb")).unwrap();
+    assert!(!finish_interrupted(dir.path()).unwrap());
+    assert!(!building.exists());
+    // One with a checkpoint is work that goes on.
+    drop(open(dir.path(), Mode::Append));
+    assert!(!finish_interrupted(dir.path()).unwrap());
+    assert!(building.exists());
+}
+
+#[test]
 fn what_another_build_left_is_not_taken_up() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = open(dir.path(), Mode::Create);
