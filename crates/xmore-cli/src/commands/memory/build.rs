@@ -50,9 +50,10 @@ pub(crate) struct AppendArgs {
 struct SourceArgs {
     #[arg(required = true, value_name = "SOURCE")]
     sources: Vec<String>,
-    /// What the sources are taken as
-    #[arg(long, alias = "input_format", value_enum, default_value_t)]
-    input_format: FormatArg,
+    /// What the sources are taken as: files (folders of images with captions), table (csv, tsv), parquet, webdataset (tars), coco,
+    /// embeddings (clip-retrieval's); auto is what each looks like
+    #[arg(long, alias = "input_format", value_name = "FORMAT", default_value_t = InputFormat::Auto)]
+    input_format: InputFormat,
     /// Folder that image paths in tables, parquet files and COCO captions are relative to [default: the file's own]
     #[arg(long, value_name = "DIR", visible_alias = "image_folder")]
     image_root: Option<PathBuf>,
@@ -72,25 +73,6 @@ fn seconds(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|s: &f64| (0.0..=86_400.0).contains(s))
         .ok_or_else(|| "expected seconds, 0 to 86400".to_owned())
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum FormatArg {
-    /// What each looks like
-    #[default]
-    Auto,
-    /// Folders of images with captions beside them
-    Files,
-    /// .csv or .tsv
-    Table,
-    /// .parquet
-    Parquet,
-    /// Tars
-    Webdataset,
-    /// COCO's captions
-    Coco,
-    /// Embeddings by clip-retrieval's inference
-    Embeddings,
 }
 
 #[derive(Debug, Args)]
@@ -118,18 +100,9 @@ enum What {
 
 impl SourceArgs {
     fn options(&self, mode: Mode) -> BuildOptions {
-        let format = match self.input_format {
-            FormatArg::Auto => InputFormat::Auto,
-            FormatArg::Files => InputFormat::Files,
-            FormatArg::Table => InputFormat::Table,
-            FormatArg::Parquet => InputFormat::Parquet,
-            FormatArg::Webdataset => InputFormat::Webdataset,
-            FormatArg::Coco => InputFormat::Coco,
-            FormatArg::Embeddings => InputFormat::Embeddings,
-        };
         BuildOptions {
             mode,
-            format,
+            format: self.input_format,
             source: SourceOptions { image_root: self.image_root.clone() },
             checkpoint_every: self.checkpoints.every(),
         }
