@@ -9,7 +9,8 @@
 //! - **Readings**: e_c = s λ_e m(v)·t_c against the labels' texts, and u_c = s λ_u m(v)·m̂(t_c) against what the memory recalls of an image
 //!   that looks like the label, which cancels what the memory says of everything. λ bring either to the spread of the image logits z on
 //!   [`references`]: neither the modality gap nor the sharpness of text–text cosines matters.
-//! - **Gate** g: how far ρ, on average and for the labels that this image may have, lies between [`CLOSED`] and [`OPEN`].
+//! - **Gate** g: how far ρ, on average and for the labels that this image may have, lies between [`CLOSED`] and [`OPEN`], which
+//!   are higher for fewer than five labels ([`thresholds`]).
 //! - **Answer**: softmax of (z + g(B e + A u)) / T; T pools the three as experts of one opinion and cools the answer where the image is
 //!   further from the memory than is usual.
 //!
@@ -132,7 +133,7 @@ impl Calibrated {
 
     /// Whether every image is answered zero-shot.
     pub(crate) fn is_closed(&self) -> bool {
-        self.mean_round_trip <= CLOSED
+        self.mean_round_trip <= thresholds(self.labels.len())[0]
     }
 
     /// The mean round trip, in [0, 1]: how much the memory knows of the labels.
@@ -177,7 +178,8 @@ impl Calibrated {
         around: &Surrounding<'_>,
     ) -> Result<CalibratedBelief> {
         let expected: f64 = image.probabilities.iter().zip(&self.round_trip).map(|(p, r)| p * r).sum();
-        let gate = ((expected.min(self.mean_round_trip) - CLOSED) / (OPEN - CLOSED)).clamp(0.0, 1.0);
+        let [closed, open] = thresholds(self.labels.len());
+        let gate = ((expected.min(self.mean_round_trip) - closed) / (open - closed)).clamp(0.0, 1.0);
         if gate == 0.0 || around.similarities.is_empty() {
             return Ok(CalibratedBelief { belief: image.clone(), gate: 0.0 });
         }
@@ -224,6 +226,14 @@ fn mean_of(around: &[Surrounding<'_>], dim: usize) -> Result<Vec<f64>> {
     let count = seen.len().max(1) as f64;
     sum.iter_mut().for_each(|sum| *sum /= count);
     Ok(sum)
+}
+
+/// The round trips that close and open the gate under `count` labels. Of fewer than five, chance alone comes back more than a fifth of the
+/// time; then a sixth and a third of the way from chance to certainty are asked for.
+fn thresholds(count: usize) -> [f64; 2] {
+    let chance = 1.0 / count as f64;
+    let beyond = |share: f64| chance + share * (1.0 - chance);
+    [CLOSED.max(beyond(1.0 / 6.0)), OPEN.max(beyond(1.0 / 3.0))]
 }
 
 /// scale · x·t_c for each row.

@@ -87,7 +87,7 @@ fn zero_shot(query: &[f32], labels: &Embeddings, scale: f64) -> Belief {
 fn answers_are_those_of_numpy() {
     let world = World::new(|i| i);
     let retrieval = world.retrieval();
-    for name in ["known", "half", "unknown"] {
+    for name in ["known", "pair", "half", "unknown"] {
         let (labels, expected) = (world.labels(name), &world.expected[name]);
         let state = Calibrated::new(&retrieval, &labels, world.scale()).unwrap();
         let round_trip = expected["round_trip"].as_f64().unwrap();
@@ -121,8 +121,10 @@ fn labels_that_the_memory_does_not_know_are_answered_zero_shot_to_the_bit() {
 fn captions_of_other_images_close_the_gate() {
     // 240 captions, moved by a third of them and mixed by a factor without common divisor.
     let world = World::new(|i| (i * 77 + 80) % 240);
-    let state = Calibrated::new(&world.retrieval(), &world.labels("known"), world.scale()).unwrap();
-    assert!(state.is_closed(), "{}", state.round_trip());
+    for name in ["known", "pair"] {
+        let state = Calibrated::new(&world.retrieval(), &world.labels(name), world.scale()).unwrap();
+        assert!(state.is_closed(), "{name}: {}", state.round_trip());
+    }
 }
 
 #[test]
