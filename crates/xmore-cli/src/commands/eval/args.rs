@@ -44,7 +44,8 @@ pub(crate) struct EvalArgs {
     pub(super) method_args: MethodArgs,
     /// Methods, separated by commas, or `all` [default: those that classify has]
     ///
-    /// zero-shot, templates (80 prompts), dataset-prompts (the dataset's own), coop (--coop), tda, captions, equal, xmore, xmore-stream.
+    /// zero-shot, templates (80 prompts), dataset-prompts (the dataset's own), coop (--coop), tda, captions, equal, xmore, xmore-calibrated,
+    /// xmore-stream.
     /// tda and xmore-stream depend on the order of the images.
     #[arg(long, value_delimiter = ',', value_parser = methods, value_name = "LIST")]
     pub(super) methods: Vec<Wanted>,
