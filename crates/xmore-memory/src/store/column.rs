@@ -13,7 +13,7 @@ use super::open_part::{checksums, write_codes};
 use super::publish::{Publication, publish, roll_forward};
 use super::reader::Memory;
 use super::staging::{Checkpoint, Cursor, Mode, Staging};
-use super::texts::KnownTexts;
+use super::texts::{KnownTexts, read_closed};
 use super::writer::to_f16;
 use super::{
     COLUMN_SERIES, COLUMNS_DIR, IMAGES, MANIFEST_FILE, Modality, Series, TEXT_CODES, TEXTS, checksum,
@@ -182,15 +182,10 @@ impl ColumnWriter {
     /// [`MemoryError::Io`].
     pub fn known_text(&mut self, caption: &str) -> Result<Option<Vec<f32>>> {
         let Some(id) = self.known.row(caption) else { return Ok(None) };
-        let mut row = id - self.first_id;
         let mut out = vec![0.0; self.state.model.dim];
-        for closed in &self.closed_texts {
-            if row < closed.rows() as u64 {
-                closed.read_row(row as usize, &mut out);
-                return Ok(Some(out));
-            }
-            row -= closed.rows() as u64;
-        }
+        let Err(row) = read_closed(&self.closed_texts, id - self.first_id, &mut out) else {
+            return Ok(Some(out));
+        };
         let Some(open) = &mut self.open else { return Ok(None) };
         open.texts.read_row(row, &mut self.text_row)?;
         self.text_row.convert_to_f32_slice(&mut out);

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
+use super::npy::NpyMatrix;
+
 /// Counts distinct strings by their 64-bit hash: 8 bytes each, and a miscount by one has a chance below 10⁻⁵
 /// for ten million.
 #[derive(Default)]
@@ -43,6 +45,18 @@ impl KnownTexts {
     fn key(&self, text: &str) -> [u64; 2] {
         self.hashers.each_ref().map(|hasher| hasher.hash_one(text))
     }
+}
+
+/// Reads row `row` of closed parts that follow one another into `out`, `[dim]`; `Err` has the row's number behind them, in the open part.
+pub(super) fn read_closed(closed: &[NpyMatrix], mut row: u64, out: &mut [f32]) -> Result<(), u64> {
+    for part in closed {
+        if row < part.rows() as u64 {
+            part.read_row(row as usize, out);
+            return Ok(());
+        }
+        row -= part.rows() as u64;
+    }
+    Err(row)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::open_part::{OpenPart, remove_journal};
 use super::publish::{Publication, publish, roll_forward};
 use super::reader::Memory;
 use super::staging::{Checkpoint, Cursor, Mode, Staging, foreign_entry};
-use super::texts::{DistinctCount, KnownTexts};
+use super::texts::{DistinctCount, KnownTexts, read_closed};
 use super::{
     ALL_SERIES, BUILDING_DIR, LOOKUP, MANIFEST_FILE, MAX_DIM, PART_ROWS, SKIPPED_DIR, TEXTS, checksum, lookup,
 };
@@ -323,7 +323,7 @@ impl MemoryWriter {
     /// # Errors
     /// [`MemoryError::Io`].
     pub fn known_text(&mut self, caption: &str) -> Result<Option<Vec<f32>>> {
-        let Some(mut row) = self.known.row(caption) else { return Ok(None) };
+        let Some(row) = self.known.row(caption) else { return Ok(None) };
         let mut out = vec![0.0; self.state.model.dim];
         if row < self.base_len() {
             if let Some(base) = &self.base {
@@ -331,14 +331,9 @@ impl MemoryWriter {
             }
             return Ok(Some(out));
         }
-        row -= self.base_len();
-        for closed in &self.closed_texts {
-            if row < closed.rows() as u64 {
-                closed.read_row(row as usize, &mut out);
-                return Ok(Some(out));
-            }
-            row -= closed.rows() as u64;
-        }
+        let Err(row) = read_closed(&self.closed_texts, row - self.base_len(), &mut out) else {
+            return Ok(Some(out));
+        };
         let Some(open) = &mut self.open else { return Ok(None) };
         open.read_text(row, &mut self.text_row)?;
         self.text_row.convert_to_f32_slice(&mut out);

@@ -113,12 +113,11 @@ pub fn build_memory(
     for folder in &sources.embedded {
         check_claim(model, folder)?;
     }
-    let digest = sources.digest()?;
     // A memory that has all this is what a command finds that was killed when it was done but for putting its parts in place, or
     // but for its exit.
     let finished = finish_interrupted(dir)?;
     if (options.mode != Mode::Overwrite || finished)
-        && let Some(report) = already_complete(model, dir, options.mode, &digest)
+        && let Some(report) = already_complete(model, dir, options.mode, &sources)?
     {
         return Ok(report);
     }
@@ -165,17 +164,23 @@ pub fn build_memory(
     })
 }
 
-fn already_complete(model: &NamedModel, dir: &Path, mode: Mode, digest: &str) -> Option<BuildReport> {
-    let memory = Memory::open(dir).ok()?;
+fn already_complete(
+    model: &NamedModel,
+    dir: &Path,
+    mode: Mode,
+    sources: &Sources,
+) -> Result<Option<BuildReport>> {
+    let Ok(memory) = Memory::open(dir) else { return Ok(None) };
     let manifest = memory.manifest();
-    let ours = model.identity();
-    let found = manifest.sources.iter().find(|source| source.digest == digest)?;
     // A new memory has these sources and no others.
     let whole = mode == Mode::Append || manifest.sources.len() == 1;
-    if !whole || (&manifest.model.sha256, manifest.model.dim) != (&ours.sha256, ours.dim) {
-        return None;
+    if !whole || !model.is(&manifest.model) {
+        return Ok(None);
     }
-    Some(BuildReport {
+    // The digest reads all embeddings of a folder of them, so it comes last.
+    let digest = sources.digest()?;
+    let Some(found) = manifest.sources.iter().find(|source| source.digest == digest) else { return Ok(None) };
+    Ok(Some(BuildReport {
         pairs: found.pairs,
         skipped: Vec::new(),
         skipped_in_all: found.skipped,
@@ -184,7 +189,7 @@ fn already_complete(model: &NamedModel, dir: &Path, mode: Mode, digest: &str) ->
         was_complete: true,
         renormalised: 0,
         manifest: manifest.clone(),
-    })
+    }))
 }
 
 /// Embeddings are what a model made of them: some of their captions are encoded again and compared.
