@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::commands::demo::DemoArgs;
 use crate::commands::eval::EvalArgs;
 use crate::commands::memory::MemoryArgs;
+use crate::commands::serve::ServeArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use regex::Regex;
 use xmore::{
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     Memory(MemoryArgs),
     /// Write embeddings of photos or texts as a .npy file
     Embed(EmbedArgs),
+    // Its documentation is `ServeArgs`'.
+    Serve(Box<ServeArgs>),
     /// Fetch and inspect models
     Model(ModelArgs),
 }
@@ -135,34 +138,34 @@ pub(crate) struct MethodArgs {
     #[arg(long, value_name = "DIR|URL", env = "XMORE_MEMORY")]
     pub(crate) memory: Option<String>,
     /// Captions kept for each photo (K); `eval` takes several, separated by commas
-    #[arg(short, long, value_name = "K", default_value_t)]
+    #[arg(short, long, value_name = "K", default_value_t, env = "XMORE_K")]
     pub(crate) k: Ks,
     /// Nearest pairs among which the captions are chosen
-    #[arg(long, value_name = "N", default_value_t = RetrievalOptions::default().neighbours)]
+    #[arg(long, value_name = "N", default_value_t = RetrievalOptions::default().neighbours, env = "XMORE_NEIGHBOURS")]
     pub(crate) neighbours: usize,
     /// Prompt with `{}` where the label goes; several are averaged
-    #[arg(long = "template", value_name = "TEXT", default_value = DEFAULT_TEMPLATE)]
+    #[arg(long = "template", value_name = "TEXT", default_value = DEFAULT_TEMPLATE, env = "XMORE_TEMPLATE")]
     pub(crate) templates: Vec<String>,
     /// Model that searches the memory's images, if another than --model (added by `xmore memory embed`)
-    #[arg(long, value_name = "NAME", help_heading = "Retrieval")]
+    #[arg(long, value_name = "NAME", env = "XMORE_SEARCH_MODEL", help_heading = "Retrieval")]
     pub(crate) search_model: Option<String>,
     /// Model that chooses among the captions found, if another than --model
-    #[arg(long, value_name = "NAME", help_heading = "Retrieval")]
+    #[arg(long, value_name = "NAME", env = "XMORE_RERANK_MODEL", help_heading = "Retrieval")]
     pub(crate) rerank_model: Option<String>,
     /// Leave out pairs whose image is more similar to the photo than this: the photo itself, or copies of it [0.98 without a value]
     #[arg(long, value_name = "COSINE", num_args = 0..=1, require_equals = true, default_missing_value = "0.98", value_parser = cosine,
-        help_heading = "Retrieval")]
+        env = "XMORE_DROP_QUERY_DUPLICATES", help_heading = "Retrieval")]
     pub(crate) drop_query_duplicates: Option<f32>,
     /// Leave out captions more similar than this to one that is kept already [0.94 without a value]
     #[arg(long, value_name = "COSINE", num_args = 0..=1, require_equals = true, default_missing_value = "0.94", value_parser = cosine,
-        help_heading = "Retrieval")]
+        env = "XMORE_DEDUPLICATE", help_heading = "Retrieval")]
     pub(crate) deduplicate: Option<f32>,
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     /// What to do if the engine of --memory cannot be reached
-    #[arg(long, value_enum, default_value_t, help_heading = "Retrieval")]
+    #[arg(long, value_enum, default_value_t, env = "XMORE_IF_UNREACHABLE", help_heading = "Retrieval")]
     pub(crate) if_unreachable: IfUnreachable,
 }
 
@@ -227,10 +230,10 @@ impl MethodArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FilterArgs {
     /// Only pairs whose caption matches this regular expression, such as `(?i)\bdog\b`
-    #[arg(long, value_name = "REGEX", help_heading = "Retrieval")]
+    #[arg(long, value_name = "REGEX", env = "XMORE_CAPTION_FILTER", help_heading = "Retrieval")]
     pub(crate) caption_filter: Option<Regex>,
     /// Only pairs with ids in this range, such as 0..5000
-    #[arg(long, value_name = "FROM..TO", value_parser = id_range, help_heading = "Retrieval")]
+    #[arg(long, value_name = "FROM..TO", value_parser = id_range, env = "XMORE_ROWS", help_heading = "Retrieval")]
     pub(crate) rows: Option<Range<u64>>,
 }
 
@@ -247,7 +250,13 @@ pub(crate) struct EngineArgs {
     )]
     pub(crate) memory_token: Option<String>,
     /// Seconds that one request to an engine may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Retrieval")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        env = "XMORE_MEMORY_TIMEOUT",
+        help_heading = "Retrieval"
+    )]
     pub(crate) memory_timeout: u64,
 }
 

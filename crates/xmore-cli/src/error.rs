@@ -7,6 +7,7 @@ use xmore::XmoreError;
 use xmore::fetch::FetchError;
 use xmore_clip::ClipError;
 use xmore_memory::MemoryError;
+use xmore_server::ServerError;
 
 /// Result of a command.
 pub type Result<T, E = CliError> = std::result::Result<T, E>;
@@ -27,6 +28,9 @@ pub enum CliError {
     /// Anything of the memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// Anything of the server.
+    #[error(transparent)]
+    Server(#[from] ServerError),
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use xmore::XmoreError;
 use xmore_memory::MemoryError;
+use xmore_server::ServerError;
 
 use args::{Cli, Command};
 use error::CliError;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Embed(args) => commands::embed::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Memory(args) => commands::memory::run(args),
+        Command::Serve(args) => commands::serve::run(args),
         Command::Model(args) => commands::model::run(args),
     };
     if let Some(report) = xmore_clip::profile_report() {
@@ -46,6 +48,9 @@ fn main() -> ExitCode {
             let usage = matches!(
                 error,
                 CliError::Usage(_)
+                    | CliError::Server(
+                        ServerError::OpenToOthers { .. } | ServerError::WeakKey | ServerError::Origin { .. }
+                    )
                     | CliError::Xmore(XmoreError::MethodNeedsMemory { .. })
                     | CliError::Memory(MemoryError::Location { .. })
             );

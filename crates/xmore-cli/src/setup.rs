@@ -4,45 +4,13 @@ use std::path::PathBuf;
 
 use xmore::eval::{CachedImages, Dataset, EmbeddingCache};
 use xmore::{
-    CaptionStore, Classifier, EncodedImages, Evidence, NamedModel, Pairs, Queries, Retrieval,
+    CaptionStore, Classifier, EncodedImages, Evidence, NamedModel, OpenPairs, Queries, Retrieval,
     RetrievalModels, XmoreError, encode_files,
 };
-use xmore_memory::retriever::{Location, Retriever, open as open_engine};
-use xmore_memory::store::ModelIdentity;
-use xmore_memory::{Memory, MemoryError, RowSet};
+use xmore_memory::{MemoryError, RowSet};
 
 use crate::args::{FilterArgs, IfUnreachable, MethodArgs, ModelChoice};
 use crate::error::{CliError, Result};
-
-/// Pairs wherever they are.
-pub(crate) enum OpenPairs {
-    Memory(Box<Memory>),
-    Engine(Box<dyn Retriever>),
-}
-
-impl OpenPairs {
-    pub(crate) fn open(location: &str, engine: &crate::args::EngineArgs) -> Result<Self, MemoryError> {
-        match location.parse()? {
-            Location::Local(path) => Ok(Self::Memory(Box::new(Memory::open(path)?))),
-            remote => Ok(Self::Engine(open_engine(&remote, &engine.options())?)),
-        }
-    }
-
-    /// The model whose embeddings they are, as far as is known.
-    pub(crate) fn identity(&self) -> Option<&ModelIdentity> {
-        match self {
-            Self::Memory(memory) => Some(&memory.manifest().model),
-            Self::Engine(engine) => engine.identity(),
-        }
-    }
-
-    pub(crate) fn as_pairs(&self) -> Pairs<'_> {
-        match self {
-            Self::Memory(memory) => Pairs::Memory(memory),
-            Self::Engine(engine) => Pairs::Engine(engine.as_ref()),
-        }
-    }
-}
 
 impl FilterArgs {
     /// The rows that the caption filter allows, if there is one.
@@ -78,13 +46,14 @@ impl Setup {
     /// Opens memory and models. An engine that is away is none, if that is allowed.
     pub(crate) fn open(args: &MethodArgs, model: &ModelChoice) -> Result<Setup> {
         args.retrieval().check()?;
-        let pairs = match args.memory.as_deref().map(|location| OpenPairs::open(location, &args.engine)) {
-            Some(Err(error)) if may_do_without(&error, args.if_unreachable) => {
-                tell(&error);
-                None
-            }
-            other => other.transpose()?,
-        };
+        let pairs =
+            match args.memory.as_deref().map(|location| OpenPairs::open(location, &args.engine.options())) {
+                Some(Err(error)) if may_do_without(&error, args.if_unreachable) => {
+                    tell(&error);
+                    None
+                }
+                other => other.transpose()?,
+            };
         let allowed = pairs.as_ref().map(|pairs| args.filter.allowed(pairs)).transpose()?.flatten();
         let named = |name: &Option<String>| -> Result<Option<NamedModel>, XmoreError> {
             name.as_deref().filter(|_| pairs.is_some()).map(|name| model.open_other(name)).transpose()
@@ -174,11 +143,7 @@ impl Setup {
 
     /// How many pairs there are, as far as is known.
     pub(crate) fn pairs_held(&self) -> Option<u64> {
-        match self.pairs.as_ref()? {
-            OpenPairs::Memory(memory) => Some(memory.len()),
-            // One that is away now may be back for the first query.
-            OpenPairs::Engine(engine) => engine.pairs().ok().flatten(),
-        }
+        self.pairs.as_ref()?.count()
     }
 
     /// Whether the pairs are with an engine.

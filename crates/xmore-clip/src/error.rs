@@ -107,6 +107,18 @@ pub enum ClipError {
         /// What the decoder said.
         message: String,
     },
+    /// An image has, or claims to have, more pixels than are decoded.
+    #[error("{}: {width}x{height} pixels, at most {limit} are decoded: make it smaller", path.display())]
+    TooManyPixels {
+        /// The image file.
+        path: PathBuf,
+        /// In pixels.
+        width: u64,
+        /// In pixels.
+        height: u64,
+        /// Most pixels allowed.
+        limit: u64,
+    },
     /// Prepared pixels are not of the image tower's size.
     #[error("an image of {found} values, expected {expected}: [{side}, {side}, 3]")]
     PixelCount {

@@ -33,7 +33,8 @@ pub use model::{LoadOptions, Model, TextEmbeddings};
 pub use nn::gemm::time_products;
 pub use nn::linear::Precision;
 pub use preprocess::{
-    Alpha, Pixels, Preprocess, Region, ResizeMode, decode_file, decode_memory, resize_bicubic,
+    Alpha, Pixels, Preprocess, Region, ResizeMode, decode_file, decode_memory, decode_memory_within,
+    resize_bicubic,
 };
 pub use profile::profile_report;
 pub use tokenizer::ClipTokenizer;

@@ -1,5 +1,8 @@
 //! Classification of query images: one pass gathers the evidence, from which every method's answer follows.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use rayon::prelude::*;
 use xmore_clip::{Embeddings, Model};
 
@@ -27,13 +30,15 @@ impl Default for ClassifierOptions {
 }
 
 /// Labels, a model's scale and, if there are any, pairs to retrieve from: all that classifying an embedded image needs.
+///
+/// What was made once for the labels is shared by the copies that [`Classifier::with_retrieval`] and [`Classifier::over`] give.
 pub struct Classifier<'a> {
-    labels: Labels,
-    label_embeddings: Embeddings,
-    template_embeddings: Option<Embeddings>,
+    labels: Arc<Labels>,
+    label_embeddings: Arc<Embeddings>,
+    template_embeddings: Option<Arc<Embeddings>>,
     logit_scale: f64,
     retrieval: Option<Retrieval<'a>>,
-    calibrated: Option<Calibrated>,
+    calibrated: Option<Arc<Calibrated>>,
 }
 
 /// What is known of one query image: each modality's belief and the captions behind it.
@@ -53,6 +58,15 @@ pub struct Evidence {
     pub calibrated: Option<CalibratedBelief>,
     /// What the engine has to say, such as why it gave fewer pairs than asked for.
     pub note: Option<String>,
+}
+
+/// How long the stages of [`Classifier::evidence_timed`] took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StageTimes {
+    /// Retrieval of captions and of what is around the images.
+    pub search: Duration,
+    /// Classification of images and captions, and the calibrated answer.
+    pub ensemble: Duration,
 }
 
 impl<'a> Classifier<'a> {
@@ -91,7 +105,14 @@ impl<'a> Classifier<'a> {
             assert_eq!(embeddings.len(), labels.names().len(), "one row a label");
         }
         let logit_scale = f64::from(model.logit_scale());
-        Self { labels, label_embeddings, template_embeddings, logit_scale, retrieval, calibrated: None }
+        Self {
+            labels: Arc::new(labels),
+            label_embeddings: Arc::new(label_embeddings),
+            template_embeddings: template_embeddings.map(Arc::new),
+            logit_scale,
+            retrieval,
+            calibrated: None,
+        }
     }
 
     /// The same labels and prompts, embedded already, with other pairs or options, or with none.
@@ -106,6 +127,19 @@ impl<'a> Classifier<'a> {
         }
     }
 
+    /// The same with retrieval from the pairs that it was calibrated with, if it was: only its options may be others. It is as calibrated as
+    /// before.
+    pub fn over<'b>(&self, retrieval: Retrieval<'b>) -> Classifier<'b> {
+        let calibrated = self.calibrated.clone();
+        Classifier { calibrated, ..self.with_retrieval(Some(retrieval)) }
+    }
+
+    /// The same without its borrowed pairs, to be kept: [`Classifier::over`] puts it over them again.
+    pub fn detached(&self) -> Classifier<'static> {
+        let calibrated = self.calibrated.clone();
+        Classifier { calibrated, ..self.with_retrieval(None) }
+    }
+
     /// Looks at what the pairs know of the labels, which [`Method::Calibrated`] needs. Does nothing without pairs.
     ///
     /// # Errors
@@ -114,7 +148,8 @@ impl<'a> Classifier<'a> {
     pub fn calibrate(mut self) -> Result<Self> {
         if let Some(retrieval) = &self.retrieval {
             retrieval.check_calibrated()?;
-            self.calibrated = Some(Calibrated::new(retrieval, &self.label_embeddings, self.logit_scale)?);
+            let calibrated = Calibrated::new(retrieval, &self.label_embeddings, self.logit_scale)?;
+            self.calibrated = Some(Arc::new(calibrated));
         }
         Ok(self)
     }
@@ -122,7 +157,7 @@ impl<'a> Classifier<'a> {
     /// How much the pairs know of the labels, in [0, 1], if the classifier is calibrated: how often a label that is sent to the memory's
     /// images comes back by their captions. At a third and below [`Method::Calibrated`] answers zero-shot.
     pub fn round_trip(&self) -> Option<f64> {
-        self.calibrated.as_ref().map(Calibrated::round_trip)
+        self.calibrated.as_ref().map(|calibrated| calibrated.round_trip())
     }
 
     /// The labels.
@@ -160,6 +195,19 @@ impl<'a> Classifier<'a> {
     /// # Errors
     /// Those of [`Retrieval::retrieve`].
     pub fn evidence_at(&self, queries: &Queries, ks: &[usize]) -> Result<Vec<Vec<Evidence>>> {
+        Ok(self.evidence_timed(queries, ks)?.0)
+    }
+
+    /// The same, and how long its two stages took.
+    ///
+    /// # Errors
+    /// Those of [`Retrieval::retrieve`].
+    pub fn evidence_timed(
+        &self,
+        queries: &Queries,
+        ks: &[usize],
+    ) -> Result<(Vec<Vec<Evidence>>, StageTimes)> {
+        let begin = Instant::now();
         // While the gate is closed for all, nothing needs to be recalled.
         let near = self.calibrated.as_ref().map_or(0, |c| if c.is_closed() { 0 } else { NEAR });
         let retrieved: Vec<_> = match &self.retrieval {
@@ -169,6 +217,7 @@ impl<'a> Classifier<'a> {
             }
             None => (0..queries.classify.len()).map(|_| (Retrieved::default(), None)).collect(),
         };
+        let search = begin.elapsed();
         let rows: Vec<&[f32]> = queries.classify.rows().collect();
         let evidence = rows.into_par_iter().zip(retrieved).map(|(query, (retrieved, around))| {
             let each: Vec<Belief> = retrieved
@@ -196,7 +245,8 @@ impl<'a> Classifier<'a> {
             };
             Ok(ks.iter().map(|&k| at(k)).collect())
         });
-        evidence.collect()
+        let evidence = evidence.collect::<Result<_>>()?;
+        Ok((evidence, StageTimes { search, ensemble: begin.elapsed() - search }))
     }
 
     /// softmax_c(s · x·t_c) for a unit vector x and unit rows t_c.

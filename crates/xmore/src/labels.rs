@@ -1,6 +1,7 @@
 //! Labels in plain words, and what they are to the model: one unit vector each.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::path::Path;
 
 use xmore_clip::{Embeddings, Model};
@@ -9,6 +10,9 @@ use crate::error::{Result, XmoreError};
 
 /// The prompt unless told otherwise.
 pub const DEFAULT_TEMPLATE: &str = "a photo of a {}.";
+
+/// Prompts that are encoded together: bounds memory.
+const BATCH: usize = 1024;
 
 /// OpenAI's 80 ImageNet templates (CLIP repository, `notebooks/Prompt_Engineering_for_ImageNet.ipynb`, MIT), one a line.
 const IMAGENET_TEMPLATES: &str = include_str!("imagenet_templates.txt");
@@ -37,6 +41,12 @@ impl Template {
     /// The 80 templates of the CLIP paper's ImageNet evaluation.
     pub fn imagenet() -> Vec<Self> {
         IMAGENET_TEMPLATES.lines().map(|line| Self(line.to_owned())).collect()
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -104,11 +114,15 @@ impl Labels {
     pub fn embed(&self, model: &Model, templates: &[Template]) -> Result<Embeddings> {
         let prompts: Vec<String> =
             self.0.iter().flat_map(|name| templates.iter().map(|template| template.apply(name))).collect();
-        let prompts = model.encode_texts(&prompts)?.embeddings;
+        let dim = model.dim();
+        let mut rows = Vec::with_capacity(prompts.len() * dim);
+        for batch in prompts.chunks(BATCH) {
+            rows.extend_from_slice(model.encode_texts(batch)?.embeddings.as_slice());
+        }
+        let prompts = Embeddings::new(rows, dim);
         if templates.len() == 1 {
             return Ok(prompts);
         }
-        let dim = model.dim();
         let mut means = Vec::with_capacity(self.0.len() * dim);
         for of_label in prompts.as_slice().chunks_exact(templates.len() * dim) {
             let mut sum = vec![0f64; dim];

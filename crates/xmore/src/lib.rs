@@ -5,11 +5,12 @@
 //! 2. Build a memory of image–caption pairs: [`build_memory`].
 //! 3. Name the labels: [`Labels`], with a prompt [`Template`] or several.
 //! 4. Set up a [`Classifier`] and gather [`Evidence`] on the query images' embeddings ([`encode_files`]).
-//! 5. Ask for the answer of any [`Method`]: [`Evidence::scores`].
+//! 5. Ask for the answer of any [`Method`]: [`Evidence::scores`], or an [`Answer`] ready to be shown.
 //! 6. Measure on labelled images: [`eval`].
 //!
 //! The evidence on an image is the same to the bit alone and in any batch.
 
+mod answer;
 mod build;
 mod calibrated;
 mod captions;
@@ -25,13 +26,14 @@ pub mod models;
 mod recall;
 mod retrieve;
 
+pub use answer::{Answer, AnsweredCaption, Distribution, Explanation, Prediction, best};
 pub use build::{
     BuildOptions, BuildProgress, BuildReport, ColumnProgress, ColumnReport, Skipped, build_memory,
     embed_column,
 };
 pub use calibrated::CalibratedBelief;
 pub use captions::CaptionStore;
-pub use classify::{Classifier, ClassifierOptions, Evidence};
+pub use classify::{Classifier, ClassifierOptions, Evidence, StageTimes};
 pub use encode::{EncodedImages, encode_files, encode_texts};
 pub use ensemble::{Belief, Method, argmax, image_weight, mix};
 pub use error::{Result, XmoreError};
@@ -39,5 +41,6 @@ pub use labels::{DEFAULT_TEMPLATE, Labels, Template};
 pub use math::{confidence, entropy, softmax};
 pub use models::{LITE, ModelName, NamedModel};
 pub use retrieve::{
-    Pairs, Queries, Ranking, Retrieval, RetrievalModels, RetrievalOptions, Retrieved, RetrievedCaption,
+    OpenPairs, Pairs, Queries, Ranking, Retrieval, RetrievalModels, RetrievalOptions, Retrieved,
+    RetrievedCaption,
 };

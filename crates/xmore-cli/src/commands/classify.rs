@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use xmore::{Classifier, Evidence, Labels, Method, XmoreError, image_weight};
+use xmore::{Answer, Classifier, Evidence, Labels, Method, Prediction, XmoreError, best, image_weight};
 
 use crate::args::{ClassifyArgs, Format};
 use crate::error::{CliError, Result};
@@ -45,19 +45,20 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     let (classifier, (queries, encoded)) = (classifier?, encoded?);
     let evidence = setup.evidence(&classifier, &queries)?;
     tell_notes(&evidence);
-    let answers: Vec<Answer> = encoded
+    let explain = args.explain || args.format == Format::Json;
+    let photos: Vec<Photo> = encoded
         .kept
         .iter()
         .zip(&evidence)
-        .map(|(&file, evidence)| Answer::new(&files[file], evidence, method, args.top.get()))
+        .map(|(&file, evidence)| {
+            let answer = Answer::new(evidence, classifier.labels(), method, args.top.get(), explain)?;
+            Ok(Photo { image: &files[file], evidence, answer })
+        })
         .collect::<Result<_, XmoreError>>()?;
     match args.format {
-        Format::Json => {
-            let all: Vec<Value> = answers.iter().map(|a| a.json(classifier.labels())).collect();
-            print_json(&all)?;
-        }
-        Format::Csv => write_csv(&answers, classifier.labels())?,
-        Format::Table => print(&render(&answers, classifier.labels(), args.explain))?,
+        Format::Json => print_json(&photos.iter().map(Photo::json).collect::<Result<Vec<_>>>()?)?,
+        Format::Csv => write_csv(&photos)?,
+        Format::Table => print(&render(&photos, method, classifier.labels(), args.explain))?,
     }
     for (_, error) in &encoded.failed {
         eprintln!("error: {error}");
@@ -82,106 +83,50 @@ fn method(args: &ClassifyArgs, setup: &Setup) -> Method {
 }
 
 /// One photo's answer.
-struct Answer<'a> {
+struct Photo<'a> {
     image: &'a PathBuf,
     evidence: &'a Evidence,
-    method: Method,
-    /// Label and score, best first.
-    top: Vec<(usize, f64)>,
+    answer: Answer,
 }
 
-impl<'a> Answer<'a> {
-    fn new(
-        image: &'a PathBuf,
-        evidence: &'a Evidence,
-        method: Method,
-        top: usize,
-    ) -> Result<Self, XmoreError> {
-        Ok(Self { image, evidence, method, top: best(&evidence.scores(method)?, top) })
-    }
-
-    fn json(&self, labels: &Labels) -> Value {
-        let names = labels.names();
-        let predictions: Vec<Value> =
-            self.top.iter().map(|&(label, score)| json!({"score": score, "label": names[label]})).collect();
-        let map = |probabilities: &[f64]| -> Value {
-            names
-                .iter()
-                .zip(probabilities)
-                .map(|(name, p)| (name.clone(), json!(p)))
-                .collect::<serde_json::Map<_, _>>()
-                .into()
-        };
-        let evidence = self.evidence;
-        let image = evidence.templates.as_ref().unwrap_or(&evidence.image);
-        let captions: Vec<Value> = evidence
-            .retrieved
-            .iter()
-            .zip(&evidence.votes)
-            .map(|(c, &vote)| {
-                json!({
-                    "id": c.id,
-                    "similarity": c.similarity,
-                    "image_similarity": c.image_similarity,
-                    "caption": c.caption,
-                    "image_path": c.image_path,
-                    "vote": names[vote],
-                })
-            })
-            .collect();
-        json!({
-            "image": self.image,
-            "method": self.method.name(),
-            "predictions": predictions,
-            "image_distribution": map(&image.probabilities),
-            "image_confidence": image.confidence,
-            "caption_distribution": evidence.captions.as_ref().map(|belief| map(&belief.probabilities)),
-            "caption_confidence": evidence.captions.as_ref().map(|belief| belief.confidence),
-            "memory_gate": evidence.calibrated.as_ref().map(|calibrated| calibrated.gate),
-            "captions": captions,
-            "note": evidence.note,
-        })
+impl Photo<'_> {
+    fn json(&self) -> Result<Value> {
+        let mut value = serde_json::to_value(&self.answer)
+            .map_err(|e| CliError::Failed(format!("cannot write the answer: {e}")))?;
+        value["image"] = json!(self.image);
+        Ok(value)
     }
 }
 
-/// The `top` largest scores, ties in the labels' order.
-fn best(scores: &[f64], top: usize) -> Vec<(usize, f64)> {
-    let mut order: Vec<(usize, f64)> = scores.iter().copied().enumerate().collect();
-    order.sort_by(|a, b| b.1.total_cmp(&a.1));
-    order.truncate(top);
-    order
-}
-
-fn write_csv(answers: &[Answer], labels: &Labels) -> Result<()> {
+fn write_csv(photos: &[Photo]) -> Result<()> {
     let fail = |e: csv::Error| stdout_error(std::io::Error::other(e));
     let mut csv = csv::Writer::from_writer(std::io::stdout().lock());
     csv.write_record(["image", "rank", "label", "score"]).map_err(fail)?;
-    for answer in answers {
-        for (rank, &(label, score)) in answer.top.iter().enumerate() {
-            let (image, rank) = (answer.image.to_string_lossy(), (rank + 1).to_string());
-            csv.write_record([&image, rank.as_str(), &labels.names()[label], &score.to_string()])
+    for photo in photos {
+        for (rank, prediction) in photo.answer.predictions.iter().enumerate() {
+            let (image, rank) = (photo.image.to_string_lossy(), (rank + 1).to_string());
+            csv.write_record([&image, rank.as_str(), &prediction.label, &prediction.score.to_string()])
                 .map_err(fail)?;
         }
     }
     csv.flush().map_err(stdout_error)
 }
 
-fn render(answers: &[Answer], labels: &Labels, explain: bool) -> String {
-    let blocks = answers.iter().map(|answer| {
-        let mut text = format!("{}\n", answer.image.display());
-        for &(label, score) in &answer.top {
-            text += &format!("  {:>5.1} %  {}\n", score * 100.0, labels.names()[label]);
+fn render(photos: &[Photo], method: Method, labels: &Labels, explain: bool) -> String {
+    let blocks = photos.iter().map(|photo| {
+        let mut text = format!("{}\n", photo.image.display());
+        for Prediction { label, score } in &photo.answer.predictions {
+            text += &format!("  {:>5.1} %  {label}\n", score * 100.0);
         }
         if explain {
-            text += &explanation(answer, labels);
+            text += &explanation(photo.evidence, method, labels);
         }
         text
     });
     blocks.collect::<Vec<_>>().join("\n")
 }
 
-fn explanation(answer: &Answer, labels: &Labels) -> String {
-    let evidence = answer.evidence;
+fn explanation(evidence: &Evidence, method: Method, labels: &Labels) -> String {
     let image = evidence.templates.as_ref().unwrap_or(&evidence.image);
     let line = |name: &str, probabilities: &[f64], confidence: f64| {
         let top: Vec<String> = best(probabilities, 3)
@@ -190,18 +135,18 @@ fn explanation(answer: &Answer, labels: &Labels) -> String {
             .collect();
         format!("  {name:<9}{} (confidence {confidence:.3})\n", top.join(", "))
     };
-    let mut text = format!("\n  method {}\n", answer.method);
+    let mut text = format!("\n  method {}\n", method);
     text += &line("image", &image.probabilities, image.confidence);
     let Some(captions) = &evidence.captions else {
         return text + "  no captions\n";
     };
     text += &line("captions", &captions.probabilities, captions.confidence);
-    if answer.method == Method::Xmore {
+    if method == Method::Xmore {
         let weight = image_weight(image, captions);
         text +=
             &format!("  weight   image {:.0} %, captions {:.0} %\n", weight * 100.0, (1.0 - weight) * 100.0);
     }
-    if let Some(calibrated) = evidence.calibrated.as_ref().filter(|_| answer.method == Method::Calibrated) {
+    if let Some(calibrated) = evidence.calibrated.as_ref().filter(|_| method == Method::Calibrated) {
         text += &match calibrated.gate {
             0.0 => "  memory   does not know these labels well enough to be asked\n".to_owned(),
             gate => format!("  memory   taken into account by {:.0} %\n", gate * 100.0),

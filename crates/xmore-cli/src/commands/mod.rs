@@ -6,3 +6,4 @@ pub(crate) mod embed;
 pub(crate) mod eval;
 pub(crate) mod memory;
 pub(crate) mod model;
+pub(crate) mod serve;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-use image::{DynamicImage, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 use serde::Deserialize;
 
 use super::jpeg;
@@ -12,6 +12,8 @@ use crate::error::{ClipError, Result};
 
 /// Largest file and largest decoded image, in bytes: 178 megapixels of RGB.
 pub(super) const MAX_BYTES: u64 = 512 << 20;
+/// The same in pixels.
+const MAX_PIXELS: u64 = MAX_BYTES / 3;
 /// Longest side, in pixels.
 pub(super) const MAX_SIDE: u32 = 1 << 16;
 
@@ -47,30 +49,71 @@ pub fn decode_file(path: &Path, alpha: Alpha) -> Result<RgbImage> {
 /// # Errors
 /// [`ClipError::Image`].
 pub fn decode_memory(bytes: &[u8], name: &Path, alpha: Alpha) -> Result<RgbImage> {
-    decode(bytes, alpha).map_err(|message| ClipError::Image { path: name.to_owned(), message })
+    decode_memory_within(bytes, name, alpha, MAX_PIXELS)
 }
 
-fn decode(bytes: &[u8], alpha: Alpha) -> std::result::Result<RgbImage, String> {
+/// The same for images of at most `max_pixels`: a stranger's file of some kilobytes can claim gigabytes of pixels. The claim is checked
+/// before anything is allocated for it; the work that a JPEG's scans may ask for is bounded with it.
+///
+/// # Errors
+/// [`ClipError::TooManyPixels`], [`ClipError::Image`].
+pub fn decode_memory_within(bytes: &[u8], name: &Path, alpha: Alpha, max_pixels: u64) -> Result<RgbImage> {
+    let limit = max_pixels.min(MAX_PIXELS);
+    decode(bytes, alpha, limit).map_err(|refusal| match refusal {
+        Refusal::Pixels { width, height } => {
+            ClipError::TooManyPixels { path: name.to_owned(), width, height, limit }
+        }
+        Refusal::Other(message) => ClipError::Image { path: name.to_owned(), message },
+    })
+}
+
+/// Why an image is not decoded.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// It has, or claims, more pixels than are allowed.
+    Pixels {
+        /// In pixels.
+        width: u64,
+        /// In pixels.
+        height: u64,
+    },
+    /// What is wrong with it.
+    Other(String),
+}
+
+impl From<String> for Refusal {
+    fn from(message: String) -> Self {
+        Self::Other(message)
+    }
+}
+
+fn decode(bytes: &[u8], alpha: Alpha, max_pixels: u64) -> std::result::Result<RgbImage, Refusal> {
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(format!("it is larger than {} MiB", MAX_BYTES >> 20));
+        return Err(format!("it is larger than {} MiB", MAX_BYTES >> 20).into());
     }
     let format = image::guess_format(bytes).ok();
     let mut reader = match format {
-        Some(ImageFormat::Jpeg) => return jpeg::decode(bytes),
+        Some(ImageFormat::Jpeg) => return jpeg::decode(bytes, max_pixels),
         Some(format @ (ImageFormat::Png | ImageFormat::WebP)) => {
             ImageReader::with_format(Cursor::new(bytes), format)
         }
-        _ => return Err("it is neither JPEG, PNG nor WebP".into()),
+        _ => return Err("it is neither JPEG, PNG nor WebP".to_owned().into()),
     };
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_BYTES);
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     reader.limits(limits);
-    let image = reader.decode().map_err(|e| e.to_string())?;
-    if image.width() == 0 || image.height() == 0 {
-        return Err("it has no pixels".into());
+    let decoder = reader.into_decoder().map_err(|e| e.to_string())?;
+    let (width, height) = decoder.dimensions();
+    let (width, height) = (u64::from(width), u64::from(height));
+    if width * height > max_pixels {
+        return Err(Refusal::Pixels { width, height });
     }
+    if width * height == 0 {
+        return Err("it has no pixels".to_owned().into());
+    }
+    let image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
     Ok(flatten(narrow(image), alpha))
 }
 
@@ -133,6 +176,21 @@ mod tests {
         assert!(message.starts_with("half.png: cannot decode"), "{message}");
         let message = decode_memory(b"hello", Path::new("hello.jpg"), Alpha::Drop).unwrap_err().to_string();
         assert!(message.contains("neither JPEG"), "{message}");
+    }
+
+    #[test]
+    fn more_pixels_than_allowed_are_refused_by_their_header() {
+        let bytes = png(RgbaImage::new(40, 30));
+        let within =
+            |bytes: &[u8], limit| decode_memory_within(bytes, Path::new("a.png"), Alpha::Drop, limit);
+        assert!(within(&bytes, 1200).is_ok());
+        let refused = within(&bytes[..60], 1199).unwrap_err();
+        assert!(
+            matches!(refused, ClipError::TooManyPixels { width: 40, height: 30, limit: 1199, .. }),
+            "{refused}"
+        );
+        let jpeg = include_bytes!("../../tests/fixtures/preprocess/rgb_420.jpg");
+        assert!(matches!(within(jpeg, 100), Err(ClipError::TooManyPixels { .. })));
     }
 
     #[test]

@@ -8,26 +8,27 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use image::RgbImage;
 use mozjpeg::{ColorSpace, Decompress};
 
-use super::decode::{MAX_BYTES, MAX_SIDE};
+use super::decode::{MAX_BYTES, MAX_SIDE, Refusal};
 
 /// Scans of a file: libjpeg-turbo's own fuzzers stop there. Encoders write about ten.
 const MAX_SCANS: u64 = 500;
-/// Coefficients to look at, in all scans together: each scan of a progressive file goes over the whole image, even if it says nothing.
-const MAX_VISITS: u64 = 20 * MAX_BYTES;
+/// Coefficients to look at for each pixel that is allowed, in all scans together: each scan of a progressive file goes over the whole image,
+/// even if it says nothing.
+const MAX_VISITS: u64 = 60;
 
 /// Decodes a JPEG file's bytes; the error says what is wrong with them.
-pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
+pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, Refusal> {
     // The C code reports errors by unwinding, past the panic hook: nothing is printed.
-    catch_unwind(AssertUnwindSafe(|| decode_unwinding(bytes)))
-        .unwrap_or_else(|payload| Err(message(payload.as_ref())))
+    catch_unwind(AssertUnwindSafe(|| decode_unwinding(bytes, max_pixels)))
+        .unwrap_or_else(|payload| Err(message(payload.as_ref()).into()))
 }
 
-fn decode_unwinding(bytes: &[u8]) -> Result<RgbImage, String> {
+fn decode_unwinding(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, Refusal> {
     let said = |e: io::Error| format!("JPEG: {e}");
     let jpeg = Decompress::new_reader(Strict(bytes)).map_err(said)?;
     let (width, height) = jpeg.size();
     let components = jpeg.components().len();
-    check(width as u64, height as u64, components as u64, &Scans::of(bytes))?;
+    check(width as u64, height as u64, components as u64, &Scans::of(bytes), max_pixels)?;
     let data = match components {
         1 | 3 => jpeg.rgb().map_err(said).and_then(|mut jpeg| {
             let data = jpeg.read_scanlines::<u8>().map_err(said)?;
@@ -40,10 +41,11 @@ fn decode_unwinding(bytes: &[u8]) -> Result<RgbImage, String> {
             jpeg.finish().map_err(said)?;
             data.iter().flat_map(|&pixel| from_cmyk(pixel)).collect()
         }
-        n => return Err(format!("JPEG of {n} colour components; 1, 3 and 4 are known")),
+        n => return Err(format!("JPEG of {n} colour components; 1, 3 and 4 are known").into()),
     };
     let (width, height) = (width as u32, height as u32);
-    RgbImage::from_raw(width, height, data).ok_or_else(|| "JPEG: fewer pixels than its header says".into())
+    RgbImage::from_raw(width, height, data)
+        .ok_or_else(|| "JPEG: fewer pixels than its header says".to_owned().into())
 }
 
 /// Pillow's arithmetic, which takes inks for inverted, as Adobe writes them.
@@ -55,24 +57,27 @@ fn from_cmyk([c, m, y, k]: [u8; 4]) -> [u8; 3] {
 }
 
 /// Refuses what would take too much memory or time, before the decoder allocates for it.
-fn check(width: u64, height: u64, components: u64, scans: &Scans) -> Result<(), String> {
+fn check(width: u64, height: u64, components: u64, scans: &Scans, max_pixels: u64) -> Result<(), Refusal> {
     let side = u64::from(MAX_SIDE);
     let pixels = width * height;
-    if width > side || height > side || pixels * 3 > MAX_BYTES {
-        return Err(format!("{width}x{height} pixels; at most {} are read", MAX_BYTES / 3));
+    if width > side || height > side || pixels > max_pixels {
+        return Err(Refusal::Pixels { width, height });
     }
     // Besides the pixels: CMYK before it is RGB, and with several scans all coefficients, two bytes each.
     let cmyk = if components == 4 { 4 } else { 0 };
     let coefficients = if scans.several { 2 * components } else { 0 };
     let limit = 2 * MAX_BYTES / (3 + cmyk + coefficients);
     if pixels > limit {
-        return Err(format!("{width}x{height} pixels in {} scans; at most {limit} are read", scans.count));
+        return Err(
+            format!("{width}x{height} pixels in {} scans; at most {limit} are read", scans.count).into()
+        );
     }
-    if scans.count > MAX_SCANS || scans.count * pixels * components > MAX_VISITS {
+    if scans.count > MAX_SCANS || scans.count * pixels * components > MAX_VISITS * max_pixels {
         return Err(format!(
             "JPEG of {} scans over {width}x{height} pixels, more than is decoded",
             scans.count
-        ));
+        )
+        .into());
     }
     Ok(())
 }
@@ -150,6 +155,14 @@ fn message(payload: &(dyn Any + Send)) -> String {
 mod tests {
     use super::*;
 
+    /// With the largest limit, errors as they are shown.
+    fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
+        super::decode(bytes, MAX_BYTES / 3).map_err(|refusal| match refusal {
+            Refusal::Pixels { width, height } => format!("{width}x{height} pixels"),
+            Refusal::Other(message) => message,
+        })
+    }
+
     const BASELINE: &[u8] = include_bytes!("../../tests/fixtures/preprocess/rgb_420.jpg");
     const PROGRESSIVE: &[u8] = include_bytes!("../../tests/fixtures/preprocess/progressive_420.jpg");
     const END: [u8; 2] = [0xff, 0xd9];
@@ -199,7 +212,7 @@ mod tests {
                 "{message}"
             );
         }
-        assert!(check(12_000, 12_000, 3, &Scans { count: 1, several: false }).is_ok());
+        assert!(check(12_000, 12_000, 3, &Scans { count: 1, several: false }, MAX_BYTES / 3).is_ok());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use image::RgbImage;
 use serde::Deserialize;
 
-pub use decode::{Alpha, decode_file, decode_memory};
+pub use decode::{Alpha, decode_file, decode_memory, decode_memory_within};
 pub use resize::{Region, resize_bicubic};
 
 use crate::error::Result;
@@ -116,6 +116,14 @@ impl Preprocess {
     /// [`crate::ClipError::Image`].
     pub fn load_bytes(&self, bytes: &[u8], name: &Path) -> Result<Pixels> {
         Ok(self.prepare(&decode_memory(bytes, name, self.config.alpha)?))
+    }
+
+    /// The same for images of at most `max_pixels`.
+    ///
+    /// # Errors
+    /// [`crate::ClipError::TooManyPixels`], [`crate::ClipError::Image`].
+    pub fn load_bytes_within(&self, bytes: &[u8], name: &Path, max_pixels: u64) -> Result<Pixels> {
+        Ok(self.prepare(&decode_memory_within(bytes, name, self.config.alpha, max_pixels)?))
     }
 
     /// Resizes, crops and normalises a decoded image.

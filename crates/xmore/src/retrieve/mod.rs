@@ -6,6 +6,7 @@
 //! third ([`RetrievalModels`]); one for all is the default.
 
 mod around;
+mod open;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -22,6 +23,7 @@ use crate::math::dot;
 use crate::models::NamedModel;
 use around::EngineTexts;
 pub(crate) use around::Surrounding;
+pub use open::OpenPairs;
 
 /// How many pairs are looked at and how many captions are kept.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,13 +2,13 @@
 
 use clap::Args;
 use serde_json::json;
+use xmore::OpenPairs;
 use xmore_memory::Memory;
 use xmore_memory::store::Modality;
 
 use crate::args::{EngineArgs, ShortFormat};
 use crate::error::Result;
 use crate::files::{print, print_json};
-use crate::setup::OpenPairs;
 
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
@@ -23,7 +23,7 @@ pub(crate) struct InfoArgs {
 }
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
-    match OpenPairs::open(&args.memory, &args.engine)? {
+    match OpenPairs::open(&args.memory, &args.engine.options())? {
         OpenPairs::Memory(memory) if args.format == ShortFormat::Json => print_json(memory.manifest()),
         OpenPairs::Memory(memory) => print(&describe(&memory)),
         OpenPairs::Engine(engine) => {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use xmore::{NamedModel, encode_files};
+use xmore::{NamedModel, OpenPairs, encode_files};
 use xmore_clip::Embeddings;
 use xmore_memory::SearchOptions;
 use xmore_memory::store::Modality;
@@ -12,7 +12,6 @@ use xmore_memory::store::Modality;
 use crate::args::{EngineArgs, FilterArgs, Format, ModelChoice};
 use crate::error::{CliError, Result};
 use crate::files::{print, print_json, stdout_error};
-use crate::setup::OpenPairs;
 use crate::table::{table, trimmed};
 
 #[derive(Debug, Args)]
@@ -67,7 +66,7 @@ struct Row {
 }
 
 pub(super) fn run(args: &SearchArgs) -> Result<()> {
-    let pairs = OpenPairs::open(&args.memory, &args.engine)?;
+    let pairs = OpenPairs::open(&args.memory, &args.engine.options())?;
     let allowed = args.filter.allowed(&pairs)?;
     let model = args.model.open_for(pairs.identity())?;
     let rows = match &pairs {

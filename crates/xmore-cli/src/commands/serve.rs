@@ -1,0 +1,230 @@
+//! `xmore serve`: the HTTP API and the web page.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::filter::LevelFilter;
+use xmore::{NamedModel, OpenPairs, XmoreError};
+use xmore_server::{Backend, Limits, PairsSource, ServeOptions};
+
+use crate::args::{IfUnreachable, MethodArgs, ModelChoice};
+use crate::error::{CliError, Result};
+
+/// Serve an HTTP API and a web page over a model and a memory
+///
+/// The page is at /, the API's description at /docs. clip-retrieval's clients find its back end here too: /knn-service, /metadata,
+/// /indices-list. SIGTERM or Ctrl-C ends the server when all requests that were taken are answered; SIGHUP opens a memory that has
+/// grown again.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    method: MethodArgs,
+    #[command(flatten)]
+    model: ModelChoice,
+    /// Where to listen; port 0 takes a free one
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8765",
+        env = "XMORE_ADDR",
+        help_heading = "Access"
+    )]
+    addr: SocketAddr,
+    /// Key that callers must send; several are allowed, separated by commas
+    ///
+    /// As `Authorization: Bearer KEY`, as `X-Api-Key: KEY`, or as the password in a URL. Better given as XMORE_API_KEY: other users of this
+    /// machine can read command lines.
+    #[arg(
+        long,
+        value_name = "KEY",
+        value_delimiter = ',',
+        env = "XMORE_API_KEY",
+        hide_env_values = true,
+        help_heading = "Access"
+    )]
+    api_key: Vec<String>,
+    /// Serve other machines without a key
+    #[arg(long, env = "XMORE_ALLOW_REMOTE", help_heading = "Access")]
+    allow_remote: bool,
+    /// Origin whose pages may ask, such as https://example.org, or * for any (CORS)
+    #[arg(
+        long,
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        env = "XMORE_ALLOW_ORIGIN",
+        help_heading = "Access"
+    )]
+    allow_origin: Vec<String>,
+    /// Name by which a server on loopback may be asked, beside localhost: behind a proxy
+    #[arg(
+        long,
+        value_name = "HOST",
+        value_delimiter = ',',
+        env = "XMORE_ALLOW_HOST",
+        help_heading = "Access"
+    )]
+    allow_host: Vec<String>,
+    /// Fetch images from URLs that callers name, from the public internet only
+    #[arg(long, env = "XMORE_FETCH_URLS", help_heading = "Access")]
+    fetch_urls: bool,
+    /// Folder of label sets: NAME.txt with one label a line
+    #[arg(long, value_name = "DIR", env = "XMORE_LABEL_SETS")]
+    label_sets: Option<PathBuf>,
+    /// Let callers save and remove label sets there
+    #[arg(long, env = "XMORE_SAVE_LABEL_SETS", requires = "label_sets")]
+    save_label_sets: bool,
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// What is told on standard error: off, error, warn, info, or debug, which tells of each request
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "XMORE_LOG_LEVEL")]
+    log_level: LevelFilter,
+    /// Form of what is told
+    #[arg(long, value_enum, default_value_t, env = "XMORE_LOG_FORMAT")]
+    log_format: LogFormat,
+}
+
+/// How much is taken.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Images or texts that one pass of the encoder takes
+    #[arg(long, value_name = "N", default_value = "32", env = "XMORE_MAX_BATCH")]
+    max_batch: NonZeroUsize,
+    /// Images or texts that may wait for the next pass; past it the answer is 429
+    #[arg(long, value_name = "N", default_value_t = Limits::default().queue, env = "XMORE_QUEUE")]
+    queue: usize,
+    /// MiB of one request
+    #[arg(long, value_name = "MIB", default_value = "16", env = "XMORE_MAX_BODY")]
+    max_body: NonZeroUsize,
+    /// MiB of all requests that are being received or answered
+    #[arg(long, value_name = "MIB", default_value = "256", env = "XMORE_MAX_BUFFERED")]
+    max_buffered: NonZeroUsize,
+    /// Megapixels of one image
+    #[arg(long, value_name = "MEGAPIXELS", default_value = "50", env = "XMORE_MAX_PIXELS")]
+    max_pixels: NonZeroU64,
+    /// Labels of one request
+    #[arg(long, value_name = "N", default_value_t = Limits::default().labels, env = "XMORE_MAX_LABELS")]
+    max_labels: usize,
+    /// Labels times prompts of one request
+    #[arg(long, value_name = "N", default_value_t = Limits::default().prompts, env = "XMORE_MAX_PROMPTS")]
+    max_prompts: usize,
+    /// Images or texts of one request
+    #[arg(long, value_name = "N", default_value = "64", env = "XMORE_MAX_INPUTS")]
+    max_inputs: NonZeroUsize,
+    /// MiB of label embeddings that are kept
+    #[arg(long, value_name = "MIB", default_value_t = Limits::default().label_cache_bytes >> 20, env = "XMORE_LABEL_CACHE")]
+    label_cache: usize,
+    /// Connections at the same time
+    #[arg(long, value_name = "N", default_value = "1024", env = "XMORE_MAX_CONNECTIONS")]
+    max_connections: NonZeroUsize,
+    /// Seconds from a received request to its answer
+    #[arg(long, value_name = "SECONDS", default_value = "30", env = "XMORE_TIMEOUT")]
+    timeout: NonZeroU64,
+    /// Seconds that a request's head or body may take to arrive
+    #[arg(long, value_name = "SECONDS", default_value = "30", env = "XMORE_RECEIVE_TIMEOUT")]
+    receive_timeout: NonZeroU64,
+    /// Seconds that a stop waits for answers
+    #[arg(long, value_name = "SECONDS", default_value = "30", env = "XMORE_DRAIN_TIMEOUT")]
+    drain_timeout: NonZeroU64,
+}
+
+impl LimitArgs {
+    fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        limits.max_batch = self.max_batch.get();
+        limits.queue = self.queue;
+        limits.body_bytes = self.max_body.get() << 20;
+        limits.buffered_bytes = self.max_buffered.get() << 20;
+        limits.pixels = self.max_pixels.get().saturating_mul(1_000_000);
+        limits.labels = self.max_labels;
+        limits.prompts = self.max_prompts;
+        limits.inputs = self.max_inputs.get();
+        limits.label_cache_bytes = self.label_cache << 20;
+        limits.connections = self.max_connections.get();
+        limits.timeout = Duration::from_secs(self.timeout.get());
+        limits.receive_timeout = Duration::from_secs(self.receive_timeout.get());
+        limits.drain = Duration::from_secs(self.drain_timeout.get());
+        limits
+    }
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+pub(crate) fn run(args: &ServeArgs) -> Result<()> {
+    if args.method.k.0.len() != 1 {
+        return Err(CliError::Usage(
+            "serve takes one number of captions with -k; requests may say another".to_owned(),
+        ));
+    }
+    let options = options(args);
+    options.check()?;
+    log(args);
+    let backend = backend(args)?;
+    let what = match (&backend.pairs, backend.model.name()) {
+        (Some(pairs), model) => format!("model {model}, memory {}", pairs.location),
+        (None, model) => format!("model {model}, no memory: zero-shot only"),
+    };
+    xmore_server::run(backend, options, |addr| {
+        eprintln!("listening on http://{addr} ({what})");
+    })?;
+    Ok(())
+}
+
+fn options(args: &ServeArgs) -> ServeOptions {
+    let mut options = ServeOptions::default();
+    options.addr = args.addr;
+    options.api_keys.clone_from(&args.api_key);
+    options.allow_remote = args.allow_remote;
+    options.origins.clone_from(&args.allow_origin);
+    options.hosts.clone_from(&args.allow_host);
+    options.label_sets.clone_from(&args.label_sets);
+    options.save_label_sets = args.save_label_sets;
+    options.fetch_urls = args.fetch_urls;
+    options.limits = args.limits.limits();
+    options
+}
+
+/// Opens the models; the pairs are looked at for theirs, and opened again by the server.
+fn backend(args: &ServeArgs) -> Result<Backend> {
+    let method = &args.method;
+    method.retrieval().check()?;
+    let engine = method.engine.options();
+    let pairs = method.memory.as_deref().map(|location| OpenPairs::open(location, &engine)).transpose()?;
+    let named = |name: &Option<String>| -> Result<Option<NamedModel>, XmoreError> {
+        name.as_deref().filter(|_| pairs.is_some()).map(|name| args.model.open_other(name)).transpose()
+    };
+    Ok(Backend {
+        model: args.model.open_for(pairs.as_ref().and_then(OpenPairs::identity))?,
+        search: named(&method.search_model)?,
+        rerank: named(&method.rerank_model)?,
+        pairs: method.memory.clone().map(|location| PairsSource {
+            location,
+            engine,
+            caption_filter: method.filter.caption_filter.clone(),
+            rows: method.filter.rows.clone(),
+            zero_shot_without: method.if_unreachable == IfUnreachable::ZeroShot,
+        }),
+        retrieval: method.retrieval(),
+        templates: method.options(false)?.templates,
+    })
+}
+
+fn log(args: &ServeArgs) {
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(args.log_level);
+    // Only once for a process, and nothing has logged before.
+    let _ = match args.log_format {
+        LogFormat::Text => log.with_target(false).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+}

@@ -1,0 +1,82 @@
+//! What all requests share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::body::Budget;
+use crate::engine::Engine;
+use crate::error::ServerError;
+use crate::fetch::Fetcher;
+use crate::label_sets::LabelSets;
+use crate::metrics::Metrics;
+use crate::options::{Backend, ServeOptions};
+use crate::thumbnails::Thumbnails;
+
+/// Handlers get it as their state.
+pub(crate) type Shared = Arc<App>;
+
+pub(crate) struct App {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) options: ServeOptions,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) budget: Budget,
+    pub(crate) label_sets: LabelSets,
+    pub(crate) thumbnails: Thumbnails,
+    /// Where fetching is switched on.
+    pub(crate) fetcher: Option<Fetcher>,
+    stopping: AtomicBool,
+    /// Requests that were taken and are not answered yet.
+    admitted: Arc<AtomicUsize>,
+}
+
+impl App {
+    /// Opens everything.
+    pub(crate) fn open(backend: Backend, options: ServeOptions) -> Result<Shared, ServerError> {
+        let metrics = Arc::new(Metrics::new());
+        let limits = &options.limits;
+        Ok(Arc::new(Self {
+            engine: Engine::open(backend, limits, metrics.clone())?,
+            budget: Budget::new(limits.buffered_bytes),
+            label_sets: LabelSets::open(
+                options.label_sets.as_deref(),
+                options.save_label_sets,
+                limits.labels,
+            )?,
+            thumbnails: Thumbnails::new(limits.pixels),
+            fetcher: options.fetch_urls.then(|| Fetcher::new(limits)),
+            metrics,
+            options,
+            stopping: AtomicBool::new(false),
+            admitted: Arc::default(),
+        }))
+    }
+
+    /// From now on new requests are refused.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// A request was taken; it is answered when the guard is dropped.
+    pub(crate) fn begin_admitted(&self) -> Admitted {
+        self.admitted.fetch_add(1, Ordering::SeqCst);
+        Admitted(self.admitted.clone())
+    }
+
+    /// Requests that were taken and are not answered yet.
+    pub(crate) fn admitted(&self) -> usize {
+        self.admitted.load(Ordering::SeqCst)
+    }
+}
+
+/// A request that a stop waits for.
+pub(crate) struct Admitted(Arc<AtomicUsize>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}

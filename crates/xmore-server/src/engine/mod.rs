@@ -1,0 +1,242 @@
+//! Everything that computes: a queue of bounded length, one thread that takes batches from it, and what is kept of labels and pairs.
+//!
+//! There is one pass at a time, since it uses every core. A batch is whatever came during the one before; on an idle server a request
+//! is its own batch at once.
+
+mod job;
+mod labels;
+mod pass;
+mod queue;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+use xmore::{CaptionStore, XmoreError};
+
+pub(crate) use job::{Done, Input, Output, Task, Times};
+pub(crate) use labels::{Kind, LabelSpec, Prepared};
+
+use crate::error::{ApiError, ErrorCode, ServerError};
+use crate::metrics::Metrics;
+use crate::options::{Backend, Limits};
+use crate::snapshot::Snapshot;
+use job::Job;
+use labels::LabelCache;
+use pass::Pass;
+use queue::Queue;
+
+/// Models, pairs, labels and the queue before them.
+pub(crate) struct Engine {
+    pub(crate) backend: Arc<Backend>,
+    pub(crate) limits: Limits,
+    captions: Arc<CaptionStore>,
+    snapshot: RwLock<Arc<Snapshot>>,
+    /// One reload at a time.
+    reloading: tokio::sync::Mutex<()>,
+    queue: Arc<Queue<Job>>,
+    /// Jobs that wait or are worked on.
+    slots: Arc<Semaphore>,
+    labels: LabelCache,
+    metrics: Arc<Metrics>,
+}
+
+impl Engine {
+    /// Opens the pairs and loads the towers.
+    pub(crate) fn open(
+        backend: Backend,
+        limits: &Limits,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, ServerError> {
+        let backend = Arc::new(backend);
+        // Without a cache folder, captions of an engine are kept for this run only.
+        let captions = Arc::new(CaptionStore::on_disk().unwrap_or_default());
+        let snapshot = Snapshot::open(backend.clone(), captions.clone(), 1)?;
+        for model in backend.models() {
+            let size = model.preprocess().size() as usize;
+            let blank = xmore_clip::Pixels::new(vec![0.0; size * size * 3]);
+            let (image, text) =
+                rayon::join(|| model.encode_images(&[blank]), || model.encode_texts(&["a photo"]));
+            image.map_err(XmoreError::from)?;
+            text.map_err(XmoreError::from)?;
+        }
+        Ok(Arc::new(Self {
+            limits: limits.clone(),
+            captions,
+            snapshot: RwLock::new(Arc::new(snapshot)),
+            reloading: tokio::sync::Mutex::new(()),
+            queue: Arc::new(Queue::new()),
+            slots: Arc::new(Semaphore::new(limits.max_batch + limits.queue)),
+            labels: LabelCache::new(limits.label_cache_bytes),
+            metrics,
+            backend,
+        }))
+    }
+
+    /// Starts the thread that answers. It ends after [`Engine::close`], when everything is answered.
+    pub(crate) fn start(self: &Arc<Self>) -> Result<JoinHandle<()>, ServerError> {
+        let engine = self.clone();
+        std::thread::Builder::new()
+            .name("xmore-encoder".to_owned())
+            .spawn(move || engine.work())
+            .map_err(|source| ServerError::Io { action: "start the encoder's thread", source })
+    }
+
+    fn work(&self) {
+        let pass = Pass { backend: &self.backend, max_pixels: self.limits.pixels };
+        while let Some(batch) = self.queue.take(self.limits.max_batch) {
+            let now = Instant::now();
+            // Whoever has gone, or waited too long, is not worked for.
+            let (late, rest): (Vec<Job>, Vec<Job>) =
+                batch.into_iter().filter(|job| !job.reply.is_closed()).partition(|job| job.deadline < now);
+            late.into_iter().for_each(|job| job.answer(Err(timeout())));
+            if rest.is_empty() {
+                continue;
+            }
+            let (count, oldest) = (rest.len(), rest.iter().map(|job| job.queued).min());
+            // A fault in one batch is not the end of the server: its jobs are dropped, and so answered.
+            match catch_unwind(AssertUnwindSafe(|| pass.run(rest))) {
+                Ok(times) => {
+                    let queue = oldest.map(|oldest| now.saturating_duration_since(oldest));
+                    self.metrics.pass(count, &Times { queue: queue.unwrap_or_default(), ..times });
+                }
+                Err(_) => tracing::error!("a pass over {count} inputs panicked; they are answered 500"),
+            }
+        }
+    }
+
+    /// Takes no more jobs; those that wait are still answered.
+    pub(crate) fn close(&self) {
+        self.queue.close();
+    }
+
+    /// The pairs as they are now.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Jobs that wait for a pass.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Answers several inputs, in their order. As many as fit go at once; if not even they find room, nothing is begun.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Overloaded`]; [`ErrorCode::Timeout`]. What is wrong with one input is in its place.
+    pub(crate) async fn answer(
+        &self,
+        inputs: Vec<Input>,
+        task: &Task,
+    ) -> Result<Vec<Result<Done, ApiError>>, ApiError> {
+        let deadline = Instant::now() + self.limits.timeout;
+        let most = self.limits.max_batch.min(self.limits.queue.max(1));
+        let mut answers = Vec::with_capacity(inputs.len());
+        let mut inputs = inputs.into_iter();
+        while inputs.len() > 0 {
+            let chunk: Vec<Input> = inputs.by_ref().take(most).collect();
+            let slots = self.slots_for(chunk.len(), answers.is_empty(), deadline).await?;
+            let replies = self.submit(chunk, slots, task, deadline);
+            for reply in replies {
+                let answer = tokio::time::timeout_at(deadline.into(), reply).await.map_err(|_| timeout())?;
+                answers.push(answer.unwrap_or_else(|_| Err(ApiError::internal(&"a job was dropped"))));
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn slots_for(
+        &self,
+        count: usize,
+        first: bool,
+        deadline: Instant,
+    ) -> Result<OwnedSemaphorePermit, ApiError> {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let slots = self.slots.clone();
+        if first {
+            return slots.try_acquire_many_owned(count).map_err(|error| match error {
+                TryAcquireError::NoPermits => ApiError::overloaded(),
+                TryAcquireError::Closed => shutting_down(),
+            });
+        }
+        // Part of the request is answered already: the rest waits its turn.
+        let slots = tokio::time::timeout_at(deadline.into(), slots.acquire_many_owned(count)).await;
+        slots.map_err(|_| timeout())?.map_err(|_| shutting_down())
+    }
+
+    fn submit(
+        &self,
+        inputs: Vec<Input>,
+        mut slots: OwnedSemaphorePermit,
+        task: &Task,
+        deadline: Instant,
+    ) -> Vec<oneshot::Receiver<Result<Done, ApiError>>> {
+        let queued = Instant::now();
+        let (jobs, replies): (Vec<_>, Vec<_>) = inputs
+            .into_iter()
+            .map_while(|input| {
+                let (reply, receiver) = oneshot::channel();
+                let slot = slots.split(1)?;
+                Some((Job { input, task: task.clone(), reply, queued, deadline, _slot: slot }, receiver))
+            })
+            .unzip();
+        self.queue.push(jobs);
+        replies
+    }
+
+    /// The labels' classifier over the pairs as they are now: from the cache, or made by one request for all that wait for it. Where an
+    /// engine that may be done without does not answer, it is not calibrated.
+    ///
+    /// # Errors
+    /// Those of embedding and calibrating; [`ErrorCode::Overloaded`] where too many label sets wait to be embedded;
+    /// [`ErrorCode::Timeout`], after which the work goes on for whoever asks again.
+    pub(crate) async fn prepare(self: &Arc<Self>, spec: LabelSpec) -> Result<Prepared, ApiError> {
+        let snapshot = self.snapshot();
+        let get = |spec| {
+            let prepared = self.labels.get(&self.backend, spec, snapshot.clone(), &self.metrics);
+            tokio::time::timeout(self.limits.timeout, prepared)
+        };
+        let plain = LabelSpec { kind: Kind::Plain, ..spec.clone() };
+        let without = self.backend.pairs.as_ref().is_some_and(|source| source.zero_shot_without);
+        let prepared = match get(spec).await {
+            Ok(Err(error)) if error.code == ErrorCode::EngineUnreachable && without => get(plain).await,
+            other => other,
+        };
+        prepared.map_err(|_| {
+            ApiError::new(
+                ErrorCode::Timeout,
+                "these labels are still being embedded; that goes on: ask again",
+            )
+        })?
+    }
+
+    /// Opens the pairs again. Requests that have begun keep the old ones; label sets in use are made ready for the new ones first.
+    ///
+    /// # Errors
+    /// Those of opening; the old pairs stay.
+    pub(crate) async fn reload(self: &Arc<Self>) -> Result<Arc<Snapshot>, ServerError> {
+        let _one = self.reloading.lock().await;
+        let generation = self.snapshot().generation + 1;
+        let (backend, captions) = (self.backend.clone(), self.captions.clone());
+        let opened = tokio::task::spawn_blocking(move || Snapshot::open(backend, captions, generation)).await;
+        let opened = opened.unwrap_or_else(|error| {
+            Err(ServerError::Io { action: "open the pairs", source: std::io::Error::other(error) })
+        });
+        let snapshot = Arc::new(opened?);
+        self.labels.renew(&self.backend, &snapshot, &self.metrics).await;
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot.clone();
+        self.labels.forget_before(generation);
+        Ok(snapshot)
+    }
+}
+
+fn timeout() -> ApiError {
+    ApiError::new(ErrorCode::Timeout, "the answer took longer than the server allows; try again later")
+}
+
+/// That the server is stopping.
+pub(crate) fn shutting_down() -> ApiError {
+    ApiError::new(ErrorCode::ShuttingDown, "the server is stopping; ask another one, or later")
+}

@@ -1,0 +1,289 @@
+//! One pass: a batch of jobs, decoded, encoded, searched and weighed together. A batch changes no bit of any answer.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use xmore::{NamedModel, RetrievalOptions};
+use xmore_clip::{Embeddings, Pixels};
+use xmore_memory::SearchOptions;
+
+use super::job::{Done, Input, Job, Output, Task, Times};
+use crate::error::ApiError;
+use crate::options::Backend;
+
+/// What a pass needs beside its jobs.
+pub(super) struct Pass<'a> {
+    pub(super) backend: &'a Backend,
+    /// Pixels of one image.
+    pub(super) max_pixels: u64,
+}
+
+/// A job on its way, with a row for each distinct model once it is encoded.
+struct Running {
+    job: Job,
+    rows: Vec<Option<Vec<f32>>>,
+    truncated: bool,
+    failed: Option<ApiError>,
+    output: Option<Output>,
+}
+
+impl Pass<'_> {
+    /// Answers all jobs; returns how long each stage took.
+    pub(super) fn run(&self, jobs: Vec<Job>) -> Times {
+        let models = self.backend.models();
+        let begin = Instant::now();
+        let mut running: Vec<Running> = jobs.into_iter().map(|job| self.begin(job, &models)).collect();
+        let mut times = Times::default();
+        for (index, model) in models.iter().enumerate() {
+            self.encode_images(&mut running, index, model, &mut times);
+            self.encode_texts(&mut running, index, model, &mut times);
+        }
+        self.classify(&mut running, &mut times);
+        self.search(&mut running, &mut times);
+        for Running { job, rows, truncated, failed, output } in running {
+            let times = Times { queue: begin.saturating_duration_since(job.queued), ..times };
+            let embedding: Vec<f32> = rows.into_iter().flatten().flatten().collect();
+            let result = match (failed, output) {
+                (Some(error), _) => Err(error),
+                (None, output) => Ok(Done {
+                    output: output.unwrap_or(Output::Embedding),
+                    embedding: embedding.into(),
+                    truncated,
+                    times,
+                }),
+            };
+            job.answer(result);
+        }
+        times
+    }
+
+    /// Takes apart what is encoded already.
+    fn begin(&self, job: Job, models: &[&NamedModel]) -> Running {
+        let mut rows = vec![None; models.len()];
+        let mut failed = None;
+        if let (Input::Row(row), Task::Search { snapshot, modality, .. }) = (&job.input, &job.task)
+            && let Ok((_, index)) = snapshot.column(*modality)
+        {
+            rows[index] = Some(row.to_vec());
+        }
+        if let Input::Vector(vector) = &job.input {
+            let expected: usize = models.iter().map(|model| model.dim()).sum();
+            if vector.len() == expected {
+                let mut rest = &vector[..];
+                for (row, model) in rows.iter_mut().zip(models) {
+                    let (of_model, behind) = rest.split_at(model.dim());
+                    *row = Some(of_model.to_vec());
+                    rest = behind;
+                }
+            } else {
+                failed = Some(ApiError::invalid(format!(
+                    "an embedding of {} values, expected {expected}",
+                    vector.len()
+                )));
+            }
+        }
+        Running { job, rows, truncated: false, failed, output: None }
+    }
+
+    fn encode_images(&self, running: &mut [Running], index: usize, model: &NamedModel, times: &mut Times) {
+        let begin = Instant::now();
+        let preprocess = model.preprocess();
+        let decoded: Vec<(usize, Result<Pixels, ApiError>)> = running
+            .par_iter()
+            .enumerate()
+            .filter_map(|(i, running)| match &running.job.input {
+                Input::Image(bytes) if running.failed.is_none() && needs(&running.job.task, index) => {
+                    let name = Path::new("image");
+                    let pixels = preprocess.load_bytes_within(bytes, name, self.max_pixels);
+                    Some((i, pixels.map_err(ApiError::from)))
+                }
+                _ => None,
+            })
+            .collect();
+        let (mut at, mut pixels) = (Vec::new(), Vec::new());
+        for (i, result) in decoded {
+            match result {
+                Ok(image) => {
+                    at.push(i);
+                    pixels.push(image);
+                }
+                Err(error) => running[i].failed = Some(error),
+            }
+        }
+        times.decode += begin.elapsed();
+        if at.is_empty() {
+            return;
+        }
+        let begin = Instant::now();
+        let encoded = model.encode_images(&pixels).map_err(ApiError::from);
+        put(running, index, &at, encoded);
+        times.encode += begin.elapsed();
+    }
+
+    fn encode_texts(&self, running: &mut [Running], index: usize, model: &NamedModel, times: &mut Times) {
+        let (mut at, mut texts) = (Vec::new(), Vec::new());
+        for (i, running) in running.iter().enumerate() {
+            if let (Input::Text(text), true) = (&running.job.input, needs(&running.job.task, index)) {
+                at.push(i);
+                texts.push(text.as_str());
+            }
+        }
+        if at.is_empty() {
+            return;
+        }
+        let begin = Instant::now();
+        // One by one their cuts are known; rows are the same to the bit.
+        let encoded: Result<Vec<_>, _> = texts.par_iter().map(|text| model.encode_texts(&[text])).collect();
+        match encoded {
+            Ok(encoded) => {
+                for (&i, text) in at.iter().zip(encoded) {
+                    running[i].rows[index] = Some(text.embeddings.row(0).to_vec());
+                    running[i].truncated |= text.truncated > 0;
+                }
+            }
+            Err(error) => put(running, index, &at, Err(error.into())),
+        }
+        times.encode += begin.elapsed();
+    }
+
+    /// Jobs with the same labels, pairs and retrieval, but for the number of captions, go together.
+    fn classify(&self, running: &mut [Running], times: &mut Times) {
+        let mut waiting: Vec<usize> = ready(running, |task| matches!(task, Task::Classify { .. }));
+        while let Some(&first) = waiting.first() {
+            let Task::Classify { classifier, snapshot, options } = running[first].job.task.clone() else {
+                return;
+            };
+            let alike = |i: &usize| match &running[*i].job.task {
+                Task::Classify { classifier: c, snapshot: s, options: o } => {
+                    Arc::ptr_eq(c, &classifier)
+                        && Arc::ptr_eq(s, &snapshot)
+                        && RetrievalOptions { k: options.k, ..*o } == options
+                }
+                _ => false,
+            };
+            let (group, rest): (Vec<usize>, Vec<usize>) = waiting.iter().partition(|i| alike(i));
+            waiting = rest;
+            let k_of = |running: &Running| match &running.job.task {
+                Task::Classify { options, .. } => options.k,
+                _ => 0,
+            };
+            let mut ks: Vec<usize> = group.iter().map(|&i| k_of(&running[i])).collect();
+            ks.sort_unstable();
+            ks.dedup();
+            let most = ks.last().copied().unwrap_or_default();
+            let evidence = (|| {
+                let queries = self.queries(running, &group);
+                let retrieval = snapshot.retrieval(RetrievalOptions { k: most, ..options })?;
+                let with_pairs = match retrieval {
+                    Some(retrieval) => classifier.over(retrieval).evidence_timed(&queries, &ks),
+                    None => classifier.evidence_timed(&queries, &ks),
+                };
+                match with_pairs {
+                    Err(error) if self.backend.forgives(&error) => {
+                        classifier.with_retrieval(None).evidence_timed(&queries, &ks)
+                    }
+                    other => other,
+                }
+            })();
+            match evidence {
+                Ok((evidence, stages)) => {
+                    times.search += stages.search;
+                    times.ensemble += stages.ensemble;
+                    for (&i, at_ks) in group.iter().zip(evidence) {
+                        let k = k_of(&running[i]);
+                        let chosen = ks.iter().zip(at_ks).find(|(other, _)| **other == k);
+                        running[i].output = chosen.map(|(_, evidence)| Output::Evidence(Box::new(evidence)));
+                    }
+                }
+                Err(error) => fail(running, &group, &ApiError::from(error)),
+            }
+        }
+    }
+
+    fn search(&self, running: &mut [Running], times: &mut Times) {
+        let mut waiting: Vec<usize> = ready(running, |task| matches!(task, Task::Search { .. }));
+        while let Some(&first) = waiting.first() {
+            let Task::Search { snapshot, modality, .. } = running[first].job.task.clone() else { return };
+            let count = |i: usize| match &running[i].job.task {
+                Task::Search { snapshot: s, modality: m, n }
+                    if Arc::ptr_eq(s, &snapshot) && *m == modality =>
+                {
+                    Some(*n)
+                }
+                _ => None,
+            };
+            let (group, rest): (Vec<usize>, Vec<usize>) = waiting.iter().partition(|&&i| count(i).is_some());
+            waiting = rest;
+            let most = group.iter().filter_map(|&i| count(i)).max().unwrap_or_default();
+            let begin = Instant::now();
+            let found = (|| {
+                let (column, index) = snapshot.column(modality)?;
+                let rows = self.rows(running, &group, index);
+                let (range, allowed) = snapshot.rows();
+                let options = SearchOptions { n: most, rows: range, allowed };
+                Ok::<_, ApiError>(column.search_with(modality, rows.as_slice(), &options)?.hits)
+            })();
+            times.search += begin.elapsed();
+            match found {
+                Ok(found) => {
+                    for (&i, mut hits) in group.iter().zip(found) {
+                        hits.truncate(match &running[i].job.task {
+                            Task::Search { n, .. } => *n,
+                            _ => 0,
+                        });
+                        running[i].output = Some(Output::Hits(hits));
+                    }
+                }
+                Err(error) => fail(running, &group, &error),
+            }
+        }
+    }
+
+    /// Rows of a group by one model.
+    fn rows(&self, running: &[Running], group: &[usize], index: usize) -> Embeddings {
+        let dim = self.backend.dims()[index];
+        let rows = group.iter().filter_map(|&i| running[i].rows[index].as_deref());
+        Embeddings::new(rows.flatten().copied().collect(), dim)
+    }
+
+    fn queries(&self, running: &[Running], group: &[usize]) -> xmore::Queries {
+        let models = 0..self.backend.models().len();
+        self.backend.queries(models.map(|index| self.rows(running, group, index)).collect())
+    }
+}
+
+/// Whether a task needs the embedding by a distinct model.
+fn needs(task: &Task, index: usize) -> bool {
+    match task {
+        Task::Embed => index == 0,
+        Task::Classify { .. } => true,
+        Task::Search { snapshot, modality, .. } => {
+            snapshot.column(*modality).is_ok_and(|(_, searcher)| searcher == index)
+        }
+    }
+}
+
+/// Jobs of a kind that nothing went wrong with.
+fn ready(running: &[Running], kind: impl Fn(&Task) -> bool) -> Vec<usize> {
+    let of_kind = |running: &Running| running.failed.is_none() && kind(&running.job.task);
+    running.iter().enumerate().filter(|(_, running)| of_kind(running)).map(|(i, _)| i).collect()
+}
+
+fn put(running: &mut [Running], index: usize, at: &[usize], rows: Result<Embeddings, ApiError>) {
+    match rows {
+        Ok(rows) => {
+            for (&i, row) in at.iter().zip(rows.rows()) {
+                running[i].rows[index] = Some(row.to_vec());
+            }
+        }
+        Err(error) => fail(running, at, &error),
+    }
+}
+
+fn fail(running: &mut [Running], at: &[usize], error: &ApiError) {
+    for &i in at {
+        running[i].failed = Some(error.clone());
+    }
+}

@@ -1,0 +1,115 @@
+//! Names and texts, as forms and query strings have them, to the JSON that they stand for.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::Parameters;
+use crate::error::ApiError;
+
+/// What was read so far.
+#[derive(Default)]
+pub(super) struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// Adds one; a list grows, everything else may be there once.
+    pub(super) fn add<P: Parameters>(&mut self, name: &str, text: &str) -> Result<(), ApiError> {
+        let name = name.strip_suffix("[]").unwrap_or(name);
+        if let Some((_, commas)) = P::LISTS.iter().find(|(list, _)| *list == name) {
+            let list = self.0.entry(name).or_insert_with(|| Value::Array(Vec::new()));
+            if let Value::Array(list) = list {
+                list.extend(items(text, *commas));
+            }
+            return Ok(());
+        }
+        let value = if P::NUMBERS.contains(&name) {
+            let number = text.trim().parse::<u64>();
+            number.map(Value::from).map_err(|_| wrong(name, text, "a whole number"))?
+        } else if P::FLAGS.contains(&name) {
+            match text.trim() {
+                "" | "1" | "true" | "yes" | "on" => Value::Bool(true),
+                "0" | "false" | "no" | "off" => Value::Bool(false),
+                _ => return Err(wrong(name, text, "true or false")),
+            }
+        } else if P::STRINGS.contains(&name) {
+            Value::from(text)
+        } else {
+            let lists = P::LISTS.iter().map(|(list, _)| *list);
+            let known: Vec<&str> =
+                lists.chain(P::STRINGS.iter().chain(P::NUMBERS).chain(P::FLAGS).copied()).collect();
+            return Err(ApiError::invalid(format!("no parameter {name:?}; there are {}", known.join(", "))));
+        };
+        match self.0.insert(name.to_owned(), value) {
+            Some(_) => Err(ApiError::invalid(format!("parameter {name:?} is given twice"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The parameters.
+    pub(super) fn read<P: DeserializeOwned>(self) -> Result<P, ApiError> {
+        serde_json::from_value(Value::Object(self.0))
+            .map_err(|error| ApiError::invalid(format!("the parameters are not as expected: {error}")))
+    }
+}
+
+/// A JSON array, or texts between commas, or one text.
+fn items(text: &str, commas: bool) -> Vec<Value> {
+    if text.trim_start().starts_with('[')
+        && let Ok(Value::Array(items)) = serde_json::from_str(text)
+    {
+        return items;
+    }
+    if commas {
+        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect()
+    } else {
+        vec![Value::from(text)]
+    }
+}
+
+fn wrong(name: &str, found: &str, expected: &str) -> ApiError {
+    let start: String = found.chars().take(40).collect();
+    ApiError::invalid(format!("{name} is {start:?}; expected {expected}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::classify::ClassifyBody;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<ClassifyBody, String> {
+        let mut fields = Fields::default();
+        for (name, text) in pairs {
+            fields.add::<ClassifyBody>(name, text).map_err(|error| error.message)?;
+        }
+        fields.read().map_err(|error| error.message)
+    }
+
+    #[test]
+    fn lists_numbers_and_flags() {
+        let body = read(&[
+            ("labels", "cat, hot dog,"),
+            ("labels[]", r#"["a, b"]"#),
+            ("templates", "a photo of a {}, really"),
+            ("k", "8"),
+            ("explain", ""),
+            ("method", "xmore"),
+        ])
+        .unwrap();
+        assert_eq!(body.labels.unwrap(), ["cat", "hot dog", "a, b"]);
+        assert_eq!(body.templates.unwrap(), ["a photo of a {}, really"]);
+        assert_eq!((body.k, body.explain, body.method.as_deref()), (Some(8), true, Some("xmore")));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (pairs, message) in [
+            (vec![("k", "-1")], "k is \"-1\"; expected a whole number"),
+            (vec![("explain", "maybe")], "explain is \"maybe\"; expected true or false"),
+            (vec![("k", "1"), ("k", "2")], "parameter \"k\" is given twice"),
+            (vec![("lables", "a,b")], "no parameter \"lables\"; there are labels, "),
+            (vec![("labels", "[1, 2]")], "the parameters are not as expected: invalid type: integer `1`"),
+        ] {
+            let found = read(&pairs).err().unwrap_or_default();
+            assert!(found.starts_with(message), "{found}");
+        }
+    }
+}

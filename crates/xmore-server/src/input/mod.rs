@@ -1,0 +1,134 @@
+//! What a caller sends: images and parameters as JSON, as a form, or as an image file's bytes with parameters in the query string.
+
+mod fields;
+mod image;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Multipart, Request};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
+
+pub(crate) use self::image::{ImageInput, decode, encode_bytes, encode_values};
+use crate::app::App;
+use crate::error::{ApiError, ErrorCode};
+use fields::Fields;
+
+/// A request's body as JSON, which forms and query strings become too.
+pub(crate) trait Parameters: DeserializeOwned {
+    /// Names of parameters that are lists of strings, and whether commas divide them.
+    const LISTS: &'static [(&'static str, bool)];
+    /// Names of whole numbers.
+    const NUMBERS: &'static [&'static str];
+    /// Names of flags.
+    const FLAGS: &'static [&'static str];
+    /// Names of strings.
+    const STRINGS: &'static [&'static str];
+
+    /// The images in it.
+    fn images(&mut self) -> Vec<ImageInput>;
+}
+
+/// A request, understood.
+pub(crate) struct Call<P> {
+    pub(crate) parameters: P,
+    pub(crate) images: Vec<ImageInput>,
+    /// The bytes that it holds of the common budget, until it is answered.
+    _held: Option<OwnedSemaphorePermit>,
+}
+
+impl<P: Parameters> Call<P> {
+    /// Receives and reads a request.
+    ///
+    /// # Errors
+    /// Those of [`crate::body::Budget::receive`]; [`ErrorCode::UnsupportedMediaType`], [`ErrorCode::InvalidRequest`],
+    /// [`ErrorCode::TooMany`].
+    pub(crate) async fn receive(app: &App, request: Request) -> Result<Self, ApiError> {
+        let limits = &app.options.limits;
+        let (parts, body) = request.into_parts();
+        let received = app.budget.receive(&parts, body, limits).await?;
+        let (mut parameters, mut images) = match Kind::of(&parts.headers)? {
+            Kind::Json => (from_json::<P>(&received.bytes)?, Vec::new()),
+            Kind::Image => {
+                let mut fields = Fields::default();
+                for (name, value) in form_urlencoded::parse(parts.uri.query().unwrap_or("").as_bytes()) {
+                    fields.add::<P>(&name, &value)?;
+                }
+                let image = ImageInput::Bytes(received.bytes.clone());
+                (fields.read()?, vec![image])
+            }
+            Kind::Form => {
+                let request = Request::from_parts(parts, Body::from(received.bytes.clone()));
+                form(request).await?
+            }
+        };
+        let more = parameters.images();
+        images.extend(more);
+        if images.len() > limits.inputs {
+            return Err(ApiError::new(
+                ErrorCode::TooMany,
+                format!("{} images; at most {} are taken at once", images.len(), limits.inputs),
+            ));
+        }
+        Ok(Self { parameters, images, _held: received.held })
+    }
+}
+
+/// How a body is written.
+enum Kind {
+    Json,
+    Form,
+    Image,
+}
+
+impl Kind {
+    fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let essence = given.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+        match essence.as_str() {
+            "application/json" => Ok(Self::Json),
+            "multipart/form-data" => Ok(Self::Form),
+            "application/octet-stream" => Ok(Self::Image),
+            image if image.starts_with("image/") => Ok(Self::Image),
+            _ => Err(ApiError::new(
+                ErrorCode::UnsupportedMediaType,
+                format!(
+                    "content type {given:?}; expected application/json, multipart/form-data, or an image's such as image/jpeg or \
+                     application/octet-stream"
+                ),
+            )),
+        }
+    }
+}
+
+/// Reads JSON.
+pub(crate) fn from_json<P: DeserializeOwned>(bytes: &Bytes) -> Result<P, ApiError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| ApiError::invalid(format!("the JSON is not as expected: {error}")))
+}
+
+async fn form<P: Parameters>(request: Request) -> Result<(P, Vec<ImageInput>), ApiError> {
+    let broken = |error: axum::extract::multipart::MultipartError| {
+        ApiError::invalid(format!("the form is not as expected: {}", error.body_text()))
+    };
+    let mut form = Multipart::from_request(request, &())
+        .await
+        .map_err(|error| ApiError::invalid(format!("the form is not as expected: {}", error.body_text())))?;
+    let (mut fields, mut images) = (Fields::default(), Vec::new());
+    while let Some(field) = form.next_field().await.map_err(broken)? {
+        let name = field.name().unwrap_or("").to_owned();
+        let is_file = field.file_name().is_some();
+        let bytes = field.bytes().await.map_err(broken)?;
+        if matches!(name.as_str(), "image" | "images" | "image[]" | "images[]" | "file" | "files") {
+            images.push(ImageInput::Bytes(bytes));
+        } else if is_file {
+            return Err(ApiError::invalid(format!("a file named {name:?}; files are sent as `image`")));
+        } else {
+            let value = std::str::from_utf8(&bytes)
+                .map_err(|_| ApiError::invalid(format!("the form's {name:?} is not UTF-8")))?;
+            fields.add::<P>(&name, value)?;
+        }
+    }
+    Ok((fields.read()?, images))
+}

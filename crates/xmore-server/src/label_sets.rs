@@ -1,0 +1,198 @@
+//! Label sets by name: text files in one folder, one label a line.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use xmore::Labels;
+
+use crate::error::{ApiError, ErrorCode, ServerError};
+
+/// Label sets of one folder.
+const MOST_SETS: usize = 1_000;
+/// Bytes of one file.
+const MOST_BYTES: u64 = 4 << 20;
+
+/// What is in the folder; read at the start, and kept the same by saving.
+pub(crate) struct LabelSets {
+    /// Where sets are saved, if that is switched on.
+    saved_in: Option<PathBuf>,
+    most_labels: usize,
+    sets: RwLock<BTreeMap<String, Vec<String>>>,
+}
+
+impl LabelSets {
+    /// Reads the folder.
+    pub(crate) fn open(
+        folder: Option<&Path>,
+        may_save: bool,
+        most_labels: usize,
+    ) -> Result<Self, ServerError> {
+        let mut sets = BTreeMap::new();
+        if let Some(folder) = folder {
+            let wrong =
+                |path: &Path, reason: String| ServerError::LabelSets { path: path.to_owned(), reason };
+            if may_save {
+                std::fs::create_dir_all(folder).map_err(|e| wrong(folder, e.to_string()))?;
+            }
+            for entry in std::fs::read_dir(folder).map_err(|e| wrong(folder, e.to_string()))? {
+                let path = entry.map_err(|e| wrong(folder, e.to_string()))?.path();
+                let Some(name) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_text(&path))
+                else {
+                    continue;
+                };
+                check_name(name).map_err(|error| wrong(&path, error.message))?;
+                let bytes = std::fs::metadata(&path).map_err(|e| wrong(&path, e.to_string()))?.len();
+                if bytes > MOST_BYTES || sets.len() == MOST_SETS {
+                    let reason = format!("more than {MOST_BYTES} bytes, or than {MOST_SETS} files");
+                    return Err(wrong(&path, reason));
+                }
+                let labels = Labels::read(&path).map_err(|error| wrong(&path, error.to_string()))?;
+                sets.insert(name.to_owned(), labels.names().to_vec());
+            }
+        }
+        let saved_in = folder.filter(|_| may_save).map(Path::to_owned);
+        Ok(Self { saved_in, most_labels, sets: RwLock::new(sets) })
+    }
+
+    /// Whether sets can be saved.
+    pub(crate) fn may_save(&self) -> bool {
+        self.saved_in.is_some()
+    }
+
+    /// Names, and how many labels each has.
+    pub(crate) fn list(&self) -> Result<Vec<(String, usize)>, ApiError> {
+        let sets = self.sets.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(sets.iter().map(|(name, labels)| (name.clone(), labels.len())).collect())
+    }
+
+    /// A set's labels.
+    ///
+    /// # Errors
+    /// [`ErrorCode::UnknownLabelSet`].
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<String>, ApiError> {
+        let sets = self.sets.read().unwrap_or_else(PoisonError::into_inner);
+        sets.get(name).cloned().ok_or_else(|| unknown(name))
+    }
+
+    /// Saves a set, whole or not at all; returns its labels as they were saved.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Disabled`]; [`ErrorCode::InvalidParameter`] for a name or labels that cannot be; [`ErrorCode::TooMany`].
+    pub(crate) fn save(&self, name: &str, labels: Vec<String>) -> Result<Vec<String>, ApiError> {
+        let folder = self.folder()?;
+        check_name(name)?;
+        let labels: Vec<String> = labels.iter().map(|label| label.trim().to_owned()).collect();
+        if let Some(label) = labels.iter().find(|label| label.is_empty() || label.contains(['\n', '\r'])) {
+            let message = format!("label {label:?} is empty, or has more than one line");
+            return Err(ApiError::new(ErrorCode::InvalidParameter, message));
+        }
+        Labels::new(labels.iter().map(String::as_str))?;
+        let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
+        if labels.len() > self.most_labels || sets.len() >= MOST_SETS && !sets.contains_key(name) {
+            let message = format!("at most {MOST_SETS} sets of {} labels each are kept", self.most_labels);
+            return Err(ApiError::new(ErrorCode::TooMany, message));
+        }
+        let text = labels.join("\n") + "\n";
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            file.write_all(text.as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(folder.join(format!("{name}.txt")))?;
+            Ok(())
+        };
+        write().map_err(|error: std::io::Error| ApiError::internal(&format!("label set {name}: {error}")))?;
+        sets.insert(name.to_owned(), labels.clone());
+        Ok(labels)
+    }
+
+    /// Removes a set.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Disabled`], [`ErrorCode::UnknownLabelSet`].
+    pub(crate) fn remove(&self, name: &str) -> Result<(), ApiError> {
+        let folder = self.folder()?;
+        let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
+        if !sets.contains_key(name) {
+            return Err(unknown(name));
+        }
+        // Names of sets were checked when they came in.
+        std::fs::remove_file(folder.join(format!("{name}.txt")))
+            .map_err(|error| ApiError::internal(&format!("label set {name}: {error}")))?;
+        sets.remove(name);
+        Ok(())
+    }
+
+    fn folder(&self) -> Result<&Path, ApiError> {
+        self.saved_in.as_deref().ok_or_else(|| {
+            ApiError::new(
+                ErrorCode::Disabled,
+                "label sets cannot be saved here: start the server with --label-sets DIR --save-label-sets",
+            )
+        })
+    }
+}
+
+fn is_text(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt")) && path.is_file()
+}
+
+/// A name becomes a file's.
+fn check_name(name: &str) -> Result<(), ApiError> {
+    let good = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ' ');
+    if !name.is_empty() && name.len() <= 64 && name.trim() == name && name.chars().all(good) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        ErrorCode::InvalidParameter,
+        format!("{name:?} names no label set: expected up to 64 letters, digits, spaces, - and _"),
+    ))
+}
+
+fn unknown(name: &str) -> ApiError {
+    ApiError::new(ErrorCode::UnknownLabelSet, format!("no label set {name:?}; /v1/label-sets lists them"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code<T>(result: Result<T, ApiError>) -> Option<ErrorCode> {
+        result.err().map(|error| error.code)
+    }
+
+    #[test]
+    fn sets_are_saved_read_again_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("pets.txt"), "cat\ndog\n").unwrap();
+        std::fs::write(folder.path().join("notes.md"), "not a set").unwrap();
+        let sets = LabelSets::open(Some(folder.path()), true, 3).unwrap();
+        assert_eq!(sets.read("pets").unwrap(), ["cat", "dog"]);
+        let saved = sets.save("Vögel 1", vec![" tit ".into(), "wren".into()]).unwrap();
+        assert_eq!(saved, ["tit", "wren"]);
+        let again = LabelSets::open(Some(folder.path()), false, 3).unwrap();
+        assert_eq!(again.list().unwrap(), [("Vögel 1".to_owned(), 2), ("pets".to_owned(), 2)]);
+        sets.remove("pets").unwrap();
+        assert_eq!(code(sets.read("pets")), Some(ErrorCode::UnknownLabelSet));
+        assert!(!folder.path().join("pets.txt").exists());
+        assert_eq!(code(again.save("x", vec!["a".into(), "b".into()])), Some(ErrorCode::Disabled));
+    }
+
+    #[test]
+    fn names_and_labels_that_cannot_be_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let sets = LabelSets::open(Some(folder.path()), true, 3).unwrap();
+        let two = || vec!["a".to_owned(), "b".to_owned()];
+        for name in ["", "..", "../x", "a/b", " a", "a.txt", "a\0", &"x".repeat(65)] {
+            assert_eq!(code(sets.save(name, two())), Some(ErrorCode::InvalidParameter), "{name:?}");
+        }
+        for labels in [vec![], vec!["a"], vec!["a", "a"], vec!["a", "b\nc"], vec!["a", " "]] {
+            let labels = labels.into_iter().map(str::to_owned).collect();
+            assert_eq!(code(sets.save("x", labels)), Some(ErrorCode::InvalidParameter));
+        }
+        let four = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
+        assert_eq!(code(sets.save("x", four)), Some(ErrorCode::TooMany));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

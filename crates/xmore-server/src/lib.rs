@@ -1,0 +1,116 @@
+//! xmore as a service: an HTTP API and a web page over one model and one memory, and a drop-in back end for clip-retrieval's clients.
+//!
+//! 1. Say what is served: a [`Backend`].
+//! 2. Say where and for whom: [`ServeOptions`], with [`Limits`].
+//! 3. [`run`] it until a signal stops it.
+//!
+//! A request's path: `listen` accepts the connection, `guard` asks for origin and key, a handler in `routes` reads the body
+//! through `body` and `input`, the [engine](self) takes its images in the next batch, and the handler shapes the answer. What
+//! is wrong is an `ApiError` wherever it is found.
+
+mod app;
+mod body;
+mod engine;
+mod error;
+mod fetch;
+mod guard;
+mod input;
+mod label_sets;
+mod listen;
+mod metrics;
+mod openapi;
+mod options;
+mod page;
+mod routes;
+mod signals;
+mod snapshot;
+mod thumbnails;
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::middleware::from_fn_with_state;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+
+pub use error::{ApiError, ErrorBody, ErrorCode, ServerError};
+pub use options::{Backend, Limits, PairsSource, ServeOptions};
+
+use app::{App, Shared};
+use listen::Door;
+
+/// Serves until SIGTERM or SIGINT, then answers what was taken and returns. SIGHUP opens the pairs again. `ready` is told the address once
+/// requests are answered.
+///
+/// # Errors
+/// Those of [`ServeOptions::check`], of opening the pairs and loading the models, and of listening.
+pub fn run(
+    backend: Backend,
+    options: ServeOptions,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), ServerError> {
+    options.check()?;
+    let cors = cors(&options.origins)?;
+    let fail = |action| move |source| ServerError::Io { action, source };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(fail("start the server's threads"))?;
+    runtime.block_on(async {
+        let addr = options.addr;
+        // Before the models: an address that is taken should be told at once.
+        let listener = tokio::net::TcpListener::bind(addr)
+            .await
+            .map_err(|source| ServerError::Listen { addr, source })?;
+        let addr = listener.local_addr().map_err(fail("learn the address"))?;
+        let app = tokio::task::block_in_place(|| App::open(backend, options))?;
+        let encoder = app.engine.start()?;
+        let stop = signals::listen(app.engine.clone()).map_err(fail("listen for signals"))?;
+        let door = Door::new(app.clone(), router(app.clone(), cors));
+        ready(addr);
+        door.serve(listener, stop).await;
+        app.engine.close();
+        let _ = tokio::task::spawn_blocking(|| encoder.join()).await;
+        Ok(())
+    })
+}
+
+fn router(app: Shared, cors: Option<CorsLayer>) -> Router {
+    let mut router = routes::router()
+        .merge(page::router())
+        .merge(openapi::router())
+        .layer(CatchPanicLayer::custom(guard::panicked))
+        .layer(from_fn_with_state(app.clone(), guard::guard));
+    if let Some(cors) = cors {
+        router = router.layer(cors);
+    }
+    router.with_state(app)
+}
+
+/// What pages of other origins may do, if any may.
+fn cors(origins: &[String]) -> Result<Option<CorsLayer>, ServerError> {
+    if origins.is_empty() {
+        return Ok(None);
+    }
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        let parse = |origin: &String| {
+            let wrong = || ServerError::Origin { origin: origin.clone() };
+            if !origin.contains("://") || origin.ends_with('/') {
+                return Err(wrong());
+            }
+            HeaderValue::from_str(origin).map_err(|_| wrong())
+        };
+        AllowOrigin::list(origins.iter().map(parse).collect::<Result<Vec<_>, _>>()?)
+    };
+    Ok(Some(
+        CorsLayer::new()
+            .allow_origin(allowed)
+            .allow_methods(AllowMethods::mirror_request())
+            .allow_headers(AllowHeaders::mirror_request())
+            .expose_headers([RETRY_AFTER, CONTENT_TYPE]),
+    ))
+}

@@ -1,0 +1,175 @@
+//! What a server is told: where it listens, who may ask, and how much of anything it takes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use regex::Regex;
+use xmore::{NamedModel, RetrievalOptions, Template};
+use xmore_memory::retriever::RemoteOptions;
+
+use crate::error::ServerError;
+
+/// What is served.
+pub struct Backend {
+    /// Classifies; searches and chooses captions where no other model does.
+    pub model: NamedModel,
+    /// Searches the pairs' images, if another model does.
+    pub search: Option<NamedModel>,
+    /// Chooses among the captions found, if another model does.
+    pub rerank: Option<NamedModel>,
+    /// Where the pairs are, if there are any.
+    pub pairs: Option<PairsSource>,
+    /// How captions are retrieved unless a request says otherwise.
+    pub retrieval: RetrievalOptions,
+    /// Prompts unless a request says otherwise.
+    pub templates: Vec<Template>,
+}
+
+/// Where the pairs are; opened at the start and again at each reload.
+#[derive(Clone, Debug)]
+pub struct PairsSource {
+    /// A memory's folder or an engine's URL.
+    pub location: String,
+    /// How an engine is spoken to.
+    pub engine: RemoteOptions,
+    /// Only pairs whose caption matches.
+    pub caption_filter: Option<Regex>,
+    /// Only pairs with these ids.
+    pub rows: Option<Range<u64>>,
+    /// Whether an engine that does not answer is done without: every method then answers by the image alone.
+    pub zero_shot_without: bool,
+}
+
+/// Where and for whom.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServeOptions {
+    /// Where to listen; port 0 takes a free one.
+    pub addr: SocketAddr,
+    /// Keys of which one must come with each request; none: no key is asked for.
+    pub api_keys: Vec<String>,
+    /// Serve other machines without a key.
+    pub allow_remote: bool,
+    /// Origins whose pages may ask (CORS); `*` is any.
+    pub origins: Vec<String>,
+    /// Names of this server beside those of the loopback interface; asked of requests where no key protects a server on loopback.
+    pub hosts: Vec<String>,
+    /// Folder of label sets, `NAME.txt` with one label a line.
+    pub label_sets: Option<PathBuf>,
+    /// Whether callers may save and remove label sets in that folder.
+    pub save_label_sets: bool,
+    /// Whether images are fetched from URLs that callers name.
+    pub fetch_urls: bool,
+    /// How much is taken.
+    pub limits: Limits,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            addr: SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 8765),
+            api_keys: Vec::new(),
+            allow_remote: false,
+            origins: Vec::new(),
+            hosts: Vec::new(),
+            label_sets: None,
+            save_label_sets: false,
+            fetch_urls: false,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// How much a server takes before it says no.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Images or texts that one pass of the encoder takes.
+    pub max_batch: usize,
+    /// Images or texts that wait for the next pass; past it requests are answered 429.
+    pub queue: usize,
+    /// Bytes of one request.
+    pub body_bytes: usize,
+    /// Bytes of all requests that are being received or answered.
+    pub buffered_bytes: usize,
+    /// Pixels of one image.
+    pub pixels: u64,
+    /// Labels of one request.
+    pub labels: usize,
+    /// Labels times prompts of one request.
+    pub prompts: usize,
+    /// Images or texts of one request.
+    pub inputs: usize,
+    /// Bytes of label embeddings that are kept.
+    pub label_cache_bytes: usize,
+    /// Connections at the same time.
+    pub connections: usize,
+    /// Longest time from a received request to its answer.
+    pub timeout: Duration,
+    /// Longest time that a request's head or body may take to arrive.
+    pub receive_timeout: Duration,
+    /// Longest time that a stop waits for answers.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_batch: 32,
+            queue: 32,
+            body_bytes: 16 << 20,
+            buffered_bytes: 256 << 20,
+            pixels: 50_000_000,
+            labels: 5_000,
+            prompts: 100_000,
+            inputs: 64,
+            label_cache_bytes: 256 << 20,
+            connections: 1_024,
+            timeout: Duration::from_secs(30),
+            receive_timeout: Duration::from_secs(30),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+impl ServeOptions {
+    /// # Errors
+    /// [`ServerError::OpenToOthers`] for an address that other machines reach, without a key; [`ServerError::WeakKey`] for a key that
+    /// is empty.
+    pub fn check(&self) -> Result<(), ServerError> {
+        if self.api_keys.iter().any(|key| key.trim().is_empty()) {
+            return Err(ServerError::WeakKey);
+        }
+        if !self.is_local() && self.api_keys.is_empty() && !self.allow_remote {
+            return Err(ServerError::OpenToOthers { addr: self.addr });
+        }
+        Ok(())
+    }
+
+    /// Whether only this machine reaches the server.
+    pub(crate) fn is_local(&self) -> bool {
+        self.addr.ip().is_loopback()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_machines_are_served_with_a_key_or_on_demand() {
+        let at = |addr: &str| ServeOptions { addr: addr.parse().unwrap(), ..ServeOptions::default() };
+        assert!(ServeOptions::default().check().is_ok());
+        assert!(at("[::1]:80").check().is_ok());
+        let open = at("0.0.0.0:80");
+        assert!(matches!(open.check(), Err(ServerError::OpenToOthers { .. })));
+        assert!(ServeOptions { api_keys: vec!["k".into()], ..open.clone() }.check().is_ok());
+        assert!(ServeOptions { allow_remote: true, ..open.clone() }.check().is_ok());
+        assert!(matches!(
+            ServeOptions { api_keys: vec![" ".into()], ..open }.check(),
+            Err(ServerError::WeakKey)
+        ));
+    }
+}

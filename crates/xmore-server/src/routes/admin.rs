@@ -1,0 +1,66 @@
+//! For those who run the server: is it alive, is it ready, what has it done, and open the memory again.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::Shared;
+use crate::engine::shutting_down;
+use crate::error::{ApiError, ErrorBody, ErrorCode};
+
+/// Fine.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Status {
+    /// `ok`.
+    status: &'static str,
+}
+
+/// Whether the process is alive.
+#[utoipa::path(get, path = "/health", tag = "operation", responses((status = 200, body = Status)))]
+pub(crate) async fn health() -> Json<Status> {
+    Json(Status { status: "ok" })
+}
+
+/// Whether requests are taken: not any more once the server is stopping.
+#[utoipa::path(get, path = "/readyz", tag = "operation", responses((status = 200, body = Status), (status = 503, body = ErrorBody)))]
+pub(crate) async fn ready(State(app): State<Shared>) -> Result<Json<Status>, ApiError> {
+    if app.is_stopping() { Err(shutting_down()) } else { Ok(Json(Status { status: "ok" })) }
+}
+
+/// Counters and histograms for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "operation",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
+pub(crate) async fn metrics(State(app): State<Shared>) -> impl IntoResponse {
+    let snapshot = app.engine.snapshot();
+    // An engine is not asked for every scrape.
+    let pairs = match &snapshot.pairs {
+        Some(xmore::OpenPairs::Memory(memory)) => memory.len(),
+        _ => 0,
+    };
+    let text = app.metrics.text(app.engine.waiting(), pairs, snapshot.generation);
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+}
+
+/// What is served after a reload.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Reloaded {
+    /// Counts openings.
+    generation: u64,
+    /// Pairs, as far as is known.
+    pairs: Option<u64>,
+}
+
+/// Open the memory again, which may have grown. No request is dropped: those that have begun keep the old one.
+#[utoipa::path(post, path = "/v1/reload", tag = "operation",
+    responses((status = 200, body = Reloaded), (status = "4XX", body = ErrorBody)))]
+pub(crate) async fn reload(State(app): State<Shared>) -> Result<Json<Reloaded>, ApiError> {
+    let snapshot = app.engine.reload().await.map_err(|error| {
+        tracing::error!("reload: {error}");
+        ApiError::new(ErrorCode::NeedsMemory, format!("the memory served so far is kept: {error}"))
+    })?;
+    let pairs = snapshot.pairs.as_ref().and_then(xmore::OpenPairs::count);
+    Ok(Json(Reloaded { generation: snapshot.generation, pairs }))
+}

@@ -1,0 +1,259 @@
+//! `POST /v1/classify`: labels for images, and why.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use xmore::{Answer, Labels, Method, RetrievalOptions, Template, XmoreError};
+
+use super::{Item, Timings, inputs, items};
+use crate::app::{App, Shared};
+use crate::engine::{Done, Input, LabelSpec, Output, Task, Times};
+use crate::error::{ApiError, ErrorBody, ErrorCode};
+use crate::input::{Call, ImageInput, Parameters, encode_values};
+
+/// Most pairs that one request may look at.
+const MOST_NEIGHBOURS: usize = 4_096;
+
+/// Images and how to classify them.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ClassifyRequest)]
+pub(crate) struct ClassifyBody {
+    /// One image.
+    #[serde(default)]
+    image: Option<ImageInput>,
+    /// Several images.
+    #[serde(default)]
+    images: Option<Vec<ImageInput>>,
+    /// At least two different labels.
+    #[serde(default)]
+    pub(crate) labels: Option<Vec<String>>,
+    /// A saved label set instead.
+    #[serde(default)]
+    label_set: Option<String>,
+    /// How the answer is made: zero-shot, templates, captions, equal, xmore or xmore-calibrated; the default is in /v1/info.
+    #[serde(default)]
+    pub(crate) method: Option<String>,
+    /// Captions kept for each image (K).
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    pub(crate) k: Option<usize>,
+    /// Nearest pairs among which the captions are chosen; at least k.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 4096)]
+    neighbours: Option<usize>,
+    /// Prompts with `{}` where the label goes; several are averaged.
+    #[serde(default)]
+    pub(crate) templates: Option<Vec<String>>,
+    /// Labels in the answer, best first.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    top: Option<usize>,
+    /// Also answer with both modalities' distributions and the captions.
+    #[serde(default)]
+    pub(crate) explain: bool,
+    /// Also answer with the image's embedding, which can be sent instead of the image the next time.
+    #[serde(default)]
+    return_embedding: bool,
+}
+
+impl Parameters for ClassifyBody {
+    const LISTS: &'static [(&'static str, bool)] = &[("labels", true), ("templates", false)];
+    const NUMBERS: &'static [&'static str] = &["k", "neighbours", "top"];
+    const FLAGS: &'static [&'static str] = &["explain", "return_embedding"];
+    const STRINGS: &'static [&'static str] = &["label_set", "method"];
+
+    fn images(&mut self) -> Vec<ImageInput> {
+        self.image.take().into_iter().chain(self.images.take().into_iter().flatten()).collect()
+    }
+}
+
+/// Answers to all images.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ClassifyResponse {
+    /// The classifying model.
+    model: String,
+    /// How the answers were made.
+    method: &'static str,
+    /// Captions that were to be kept.
+    k: usize,
+    /// The labels, in the order given.
+    labels: Vec<String>,
+    /// Which opening of the memory was asked.
+    generation: u64,
+    /// One for each image, in the order given.
+    results: Vec<Item<Classified>>,
+    /// How long it took.
+    timings_ms: Timings,
+}
+
+/// One image's answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Classified {
+    #[serde(flatten)]
+    answer: Answer,
+    /// Little-endian f32 in base64: the unit embeddings by each model in use, one behind another. Where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedding: Option<String>,
+}
+
+/// Classify images, choosing between labels.
+///
+/// As JSON, as a form with files named `image`, or as an image's bytes with the parameters in the query string.
+#[utoipa::path(post, path = "/v1/classify", tag = "xmore",
+    request_body(content(
+        (ClassifyBody = "application/json"), (super::ImageForm<ClassifyBody> = "multipart/form-data"), (super::ImageBytes = "image/*"),
+        (super::ImageBytes = "application/octet-stream"))),
+    params(
+        ("labels" = Option<String>, Query, description = "With an image as the body: labels between commas, or one each"),
+        ("label_set" = Option<String>, Query), ("method" = Option<String>, Query), ("k" = Option<usize>, Query),
+        ("neighbours" = Option<usize>, Query), ("templates" = Option<String>, Query, description = "A prompt; may be repeated"),
+        ("top" = Option<usize>, Query), ("explain" = Option<bool>, Query), ("return_embedding" = Option<bool>, Query)),
+    responses((status = 200, body = ClassifyResponse), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody)))]
+pub(crate) async fn classify(
+    State(app): State<Shared>,
+    request: Request,
+) -> Result<Json<ClassifyResponse>, ApiError> {
+    let call = Call::<ClassifyBody>::receive(&app, request).await?;
+    let (body, images) = (&call.parameters, call.images);
+    if images.is_empty() {
+        return Err(ApiError::invalid("no image: send `image` or `images`"));
+    }
+    let snapshot = app.engine.snapshot();
+    let method = match &body.method {
+        Some(name) => name.parse::<Method>()?,
+        None => default_method(&app),
+    };
+    if method.needs_memory() && snapshot.pairs.is_none() {
+        return Err(XmoreError::MethodNeedsMemory { method: method.name() }.into());
+    }
+    if method == Method::Calibrated && !snapshot.calibrates {
+        return Err(ApiError::new(
+            ErrorCode::NeedsMemory,
+            "method xmore-calibrated needs a memory with images by the classifying model; method xmore does not",
+        ));
+    }
+    let options = retrieval(&app, body)?;
+    let top = match body.top {
+        Some(0) => return Err(ApiError::new(ErrorCode::InvalidParameter, "top is 0; at least 1 is needed")),
+        top => top.unwrap_or(5),
+    };
+    let spec = spec(&app, body, method)?;
+    let labels = spec.labels.to_vec();
+    let prepared = app.engine.prepare(spec).await?;
+    // An engine that may be done without is away.
+    let method = match method {
+        Method::Calibrated if prepared.classifier.round_trip().is_none() => Method::ZeroShot,
+        method => method,
+    };
+    let task = Task::Classify {
+        classifier: prepared.classifier.clone(),
+        snapshot: prepared.snapshot.clone(),
+        options,
+    };
+    let (results, times) = run(&app, inputs(&app, images).await, &task).await?;
+    let answer = |done: Done| -> Result<Classified, ApiError> {
+        let Output::Evidence(evidence) = &done.output else {
+            return Err(ApiError::internal(&"a classification without evidence"));
+        };
+        let embedding = body.return_embedding.then(|| encode_values(&done.embedding));
+        let answer = Answer::new(evidence, prepared.classifier.labels(), method, top, body.explain)?;
+        Ok(Classified { answer, embedding })
+    };
+    Ok(Json(ClassifyResponse {
+        model: app.engine.backend.model.name().to_owned(),
+        method: method.name(),
+        k: options.k,
+        labels,
+        generation: prepared.snapshot.generation,
+        results: items(results.into_iter().map(|result| result.and_then(answer)).collect())?,
+        timings_ms: times.into(),
+    }))
+}
+
+/// The method where none is named: the best that is possible.
+pub(crate) fn default_method(app: &App) -> Method {
+    let snapshot = app.engine.snapshot();
+    match (&snapshot.pairs, snapshot.calibrates) {
+        (None, _) => Method::ZeroShot,
+        (Some(_), true) => Method::Calibrated,
+        (Some(_), false) => Method::Xmore,
+    }
+}
+
+/// Sends the inputs that are good to the engine; what is wrong with the others stays in their places.
+pub(crate) async fn run(
+    app: &App,
+    inputs: Vec<Result<Input, ApiError>>,
+    task: &Task,
+) -> Result<(Vec<Result<Done, ApiError>>, Times), ApiError> {
+    let good: Vec<Input> = inputs.iter().filter_map(|input| input.as_ref().ok().cloned()).collect();
+    let mut done = app.engine.answer(good, task).await?.into_iter();
+    let times = done.as_slice().iter().flatten().fold(Times::default(), |all, done| all.max(done.times));
+    let missing = || ApiError::internal(&"fewer answers than inputs");
+    let results = inputs
+        .into_iter()
+        .map(|input| match input {
+            Ok(_) => done.next().unwrap_or_else(|| Err(missing())),
+            Err(error) => Err(error),
+        })
+        .collect();
+    Ok((results, times))
+}
+
+fn retrieval(app: &App, body: &ClassifyBody) -> Result<RetrievalOptions, ApiError> {
+    let defaults = app.engine.backend.retrieval;
+    let k = body.k.unwrap_or(defaults.k);
+    let neighbours = body.neighbours.unwrap_or_else(|| defaults.neighbours.max(k));
+    if neighbours > MOST_NEIGHBOURS {
+        return Err(ApiError::new(
+            ErrorCode::InvalidParameter,
+            format!("{neighbours} neighbours for k = {k}; at most {MOST_NEIGHBOURS} are looked at"),
+        ));
+    }
+    let options = RetrievalOptions { k, neighbours, ..defaults };
+    options.check()?;
+    Ok(options)
+}
+
+/// Labels and prompts, checked.
+fn spec(app: &App, body: &ClassifyBody, method: Method) -> Result<LabelSpec, ApiError> {
+    let limits = &app.options.limits;
+    let labels: Vec<String> = match (&body.labels, &body.label_set) {
+        (Some(labels), None) => labels.iter().map(|label| label.trim().to_owned()).collect(),
+        (None, Some(name)) => app.label_sets.read(name)?,
+        _ => return Err(ApiError::invalid("give either `labels` or `label_set`")),
+    };
+    if labels.iter().any(String::is_empty) {
+        return Err(ApiError::new(ErrorCode::InvalidParameter, "a label is empty"));
+    }
+    if labels.len() > limits.labels {
+        let message = format!("{} labels; at most {} are taken", labels.len(), limits.labels);
+        return Err(ApiError::new(ErrorCode::TooMany, message));
+    }
+    Labels::new(labels.iter().map(String::as_str))?;
+    let templates: Vec<String> = match &body.templates {
+        Some(templates) if templates.is_empty() => {
+            return Err(ApiError::new(ErrorCode::InvalidParameter, "templates is an empty list"));
+        }
+        Some(templates) => {
+            templates.iter().try_for_each(|template| Template::new(template.clone()).map(drop))?;
+            templates.clone()
+        }
+        None => app.engine.backend.templates.iter().map(ToString::to_string).collect(),
+    };
+    let each = match (method, templates.len()) {
+        (Method::Templates, 1) => Template::imagenet().len(),
+        (_, count) => count,
+    };
+    if labels.len() * each > limits.prompts {
+        let message = format!(
+            "{} labels times {each} prompts; at most {} are encoded for one request",
+            labels.len(),
+            limits.prompts
+        );
+        return Err(ApiError::new(ErrorCode::TooMany, message));
+    }
+    Ok(LabelSpec { labels: labels.into(), templates: templates.into(), kind: method.into() })
+}

@@ -1,0 +1,123 @@
+//! `POST /v1/embed`: unit vectors of images and texts.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::classify::run;
+use super::retrieve::check_count;
+use super::{Item, Timings, inputs, items, of_classifier};
+use crate::app::Shared;
+use crate::engine::{Done, Input, Task};
+use crate::error::{ApiError, ErrorBody};
+use crate::input::{Call, ImageInput, Parameters, encode_values};
+
+/// Images and texts to be embedded.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = EmbedRequest)]
+pub(crate) struct EmbedBody {
+    /// One image.
+    #[serde(default)]
+    image: Option<ImageInput>,
+    /// Several images.
+    #[serde(default)]
+    images: Option<Vec<ImageInput>>,
+    /// One text.
+    #[serde(default)]
+    text: Option<String>,
+    /// Several texts.
+    #[serde(default)]
+    texts: Option<Vec<String>>,
+    /// How embeddings are written.
+    #[serde(default)]
+    encoding: Encoding,
+}
+
+/// How embeddings are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Encoding {
+    /// Arrays of numbers.
+    #[default]
+    Float,
+    /// Little-endian f32 in base64.
+    Base64,
+}
+
+impl Parameters for EmbedBody {
+    const LISTS: &'static [(&'static str, bool)] = &[("texts", false)];
+    const NUMBERS: &'static [&'static str] = &[];
+    const FLAGS: &'static [&'static str] = &[];
+    const STRINGS: &'static [&'static str] = &["text", "encoding"];
+
+    fn images(&mut self) -> Vec<ImageInput> {
+        self.image.take().into_iter().chain(self.images.take().into_iter().flatten()).collect()
+    }
+}
+
+/// Embeddings.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EmbedResponse {
+    /// The classifying model.
+    model: String,
+    /// Length of an embedding.
+    dim: usize,
+    /// One for each image, then one for each text, in the order given.
+    results: Vec<Item<Embedded>>,
+    /// How long it took.
+    timings_ms: Timings,
+}
+
+/// One embedding.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Embedded {
+    /// A unit vector.
+    embedding: Vector,
+    /// Whether a text was longer than the model reads.
+    truncated: bool,
+}
+
+/// An embedding as it was asked for.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Vector {
+    /// Numbers.
+    Float(Vec<f32>),
+    /// Base64.
+    Base64(String),
+}
+
+/// Embed images and texts with the classifying model.
+#[utoipa::path(post, path = "/v1/embed", tag = "xmore",
+    request_body(content(
+        (EmbedBody = "application/json"), (super::ImageForm<EmbedBody> = "multipart/form-data"), (super::ImageBytes = "image/*"),
+        (super::ImageBytes = "application/octet-stream"))),
+    params(("encoding" = Option<Encoding>, Query, description = "With an image as the body")),
+    responses((status = 200, body = EmbedResponse), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody)))]
+pub(crate) async fn embed(
+    State(app): State<Shared>,
+    request: Request,
+) -> Result<Json<EmbedResponse>, ApiError> {
+    let call = Call::<EmbedBody>::receive(&app, request).await?;
+    let EmbedBody { text, texts, encoding, .. } = call.parameters;
+    let mut all = inputs(&app, call.images).await;
+    all.extend(text.into_iter().chain(texts.into_iter().flatten()).map(|text| Ok(Input::Text(text))));
+    check_count(all.len(), app.options.limits.inputs)?;
+    let (results, times) = run(&app, all, &Task::Embed).await?;
+    let embedded = |done: Done| {
+        let row = of_classifier(&app, &done.embedding);
+        let embedding = match encoding {
+            Encoding::Float => Vector::Float(row.as_slice().to_vec()),
+            Encoding::Base64 => Vector::Base64(encode_values(row.as_slice())),
+        };
+        Ok(Embedded { embedding, truncated: done.truncated })
+    };
+    Ok(Json(EmbedResponse {
+        model: app.engine.backend.model.name().to_owned(),
+        dim: app.engine.backend.model.dim(),
+        results: items(results.into_iter().map(|result| result.and_then(embedded)).collect())?,
+        timings_ms: times.into(),
+    }))
+}

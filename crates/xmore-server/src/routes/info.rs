@@ -1,0 +1,153 @@
+//! `GET /v1/info`: what is served, and how much of anything is taken.
+
+use std::time::SystemTime;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+use xmore::{Method, OpenPairs};
+
+use super::classify::default_method;
+use super::label_sets::{ListedSet, listed};
+use crate::app::Shared;
+use crate::error::ApiError;
+
+/// A server in words and numbers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Info {
+    /// Of xmore.
+    version: &'static str,
+    /// Classifies.
+    model: ModelInfo,
+    /// Searches images, if another does.
+    search_model: Option<ModelInfo>,
+    /// Chooses captions, if another does.
+    rerank_model: Option<ModelInfo>,
+    /// Null where there is none.
+    memory: Option<MemoryInfo>,
+    /// Methods that are possible here.
+    methods: Vec<&'static str>,
+    /// The one where none is named.
+    default_method: &'static str,
+    /// Unless a request says otherwise.
+    retrieval: RetrievalInfo,
+    /// Prompts unless a request says otherwise.
+    templates: Vec<String>,
+    /// Saved label sets.
+    label_sets: Vec<ListedSet>,
+    /// How much is taken.
+    limits: LimitsInfo,
+    /// What is switched on.
+    features: Features,
+}
+
+/// A model.
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelInfo {
+    name: String,
+    /// Hash of its weights.
+    fingerprint: String,
+    /// Length of its embeddings.
+    dim: usize,
+    /// Side of the square that it sees, in pixels.
+    image_size: u32,
+    /// exp(logit_scale).
+    logit_scale: f32,
+}
+
+/// The pairs.
+#[derive(Debug, Serialize, ToSchema)]
+struct MemoryInfo {
+    /// A folder or an engine's URL.
+    location: String,
+    /// As far as is known.
+    pairs: Option<u64>,
+    /// Whether they are on this machine: searches, thumbnails and ids need that.
+    local: bool,
+    /// Counts openings.
+    generation: u64,
+    /// When they were opened, in seconds since 1970.
+    opened: u64,
+}
+
+/// How captions are retrieved.
+#[derive(Debug, Serialize, ToSchema)]
+struct RetrievalInfo {
+    k: usize,
+    neighbours: usize,
+}
+
+/// What is taken.
+#[derive(Debug, Serialize, ToSchema)]
+struct LimitsInfo {
+    /// Images and texts of one pass.
+    max_batch: usize,
+    /// Images and texts that may wait for the next one.
+    queue: usize,
+    body_bytes: usize,
+    pixels: u64,
+    labels: usize,
+    /// Labels times prompts.
+    prompts: usize,
+    images_per_request: usize,
+    timeout_seconds: u64,
+}
+
+/// What is switched on.
+#[derive(Debug, Serialize, ToSchema)]
+struct Features {
+    fetch_urls: bool,
+    save_label_sets: bool,
+}
+
+/// What is served, and how much of anything is taken.
+#[utoipa::path(get, path = "/v1/info", tag = "xmore", responses((status = 200, body = Info)))]
+pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiError> {
+    let (backend, limits) = (&app.engine.backend, &app.options.limits);
+    let snapshot = app.engine.snapshot();
+    let model = |model: &xmore::NamedModel| ModelInfo {
+        name: model.name().to_owned(),
+        fingerprint: model.fingerprint().to_owned(),
+        dim: model.dim(),
+        image_size: model.preprocess().size(),
+        logit_scale: model.logit_scale(),
+    };
+    let memory = backend.pairs.as_ref().zip(snapshot.pairs.as_ref()).map(|(source, pairs)| MemoryInfo {
+        location: source.location.clone(),
+        pairs: match pairs {
+            OpenPairs::Memory(memory) => Some(memory.len()),
+            OpenPairs::Engine(_) => None,
+        },
+        local: matches!(pairs, OpenPairs::Memory(_)),
+        generation: snapshot.generation,
+        opened: snapshot.opened.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+    });
+    let possible = |method: &Method| match method {
+        Method::Calibrated => snapshot.calibrates,
+        method => !method.needs_memory() || memory.is_some(),
+    };
+    Ok(Json(Info {
+        version: env!("CARGO_PKG_VERSION"),
+        model: model(&backend.model),
+        search_model: backend.search.as_ref().map(model),
+        rerank_model: backend.rerank.as_ref().map(model),
+        methods: Method::ALL.iter().filter(|method| possible(method)).map(|method| method.name()).collect(),
+        default_method: default_method(&app).name(),
+        retrieval: RetrievalInfo { k: backend.retrieval.k, neighbours: backend.retrieval.neighbours },
+        templates: backend.templates.iter().map(ToString::to_string).collect(),
+        label_sets: listed(&app)?,
+        limits: LimitsInfo {
+            max_batch: limits.max_batch,
+            queue: limits.queue,
+            body_bytes: limits.body_bytes,
+            pixels: limits.pixels,
+            labels: limits.labels,
+            prompts: limits.prompts,
+            images_per_request: limits.inputs,
+            timeout_seconds: limits.timeout.as_secs(),
+        },
+        features: Features { fetch_urls: app.fetcher.is_some(), save_label_sets: app.label_sets.may_save() },
+        memory,
+    }))
+}

@@ -1,0 +1,279 @@
+//! clip-retrieval's back end (`clip_back.py`, 2.45): its Python client and its front end work against a memory unchanged.
+//!
+//! What it has and a memory has not is left out: safety and aesthetic models, of which it too ignores the flags where none is loaded.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use xmore_memory::store::Modality;
+use xmore_memory::{Hit, Memory};
+
+use super::classify::run;
+use super::retrieve::{MOST_PAIRS, hits};
+use crate::app::{App, Shared};
+use crate::engine::{Input, Task};
+use crate::error::{ApiError, ErrorBody, ErrorCode};
+use crate::input::{ImageInput, decode, encode_bytes, from_json};
+use crate::snapshot::{Snapshot, no_pair};
+
+/// Inner product above which two results are one to `deduplicate`; clip-retrieval's.
+const SAME: f32 = 0.94;
+/// Longest side of the pictures that come with metadata, in pixels.
+const PICTURE: u32 = 512;
+/// Bytes of pictures in one answer; what comes after has none.
+const PICTURE_BYTES: usize = 32 << 20;
+
+/// What clip-retrieval's clients send; whatever else they send is ignored, as it is there.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct KnnRequest {
+    /// A text to search with.
+    #[serde(default)]
+    text: Option<String>,
+    /// An image file in base64 to search with.
+    #[serde(default)]
+    image: Option<String>,
+    /// An image to be fetched, where that is switched on.
+    #[serde(default)]
+    image_url: Option<String>,
+    /// An embedding to search with.
+    #[serde(default)]
+    embedding_input: Option<Vec<f32>>,
+    /// `image` searches images, anything else captions.
+    modality: String,
+    /// Results that come with metadata.
+    #[schema(minimum = 0, maximum = 10000)]
+    num_images: usize,
+    /// Results; num_images unless told otherwise.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 10000)]
+    num_result_ids: Option<usize>,
+    /// Name of the index; null is the only one.
+    indice_name: Option<String>,
+    /// Leave out results whose embeddings are nearly those of one before.
+    #[serde(default)]
+    deduplicate: bool,
+    /// The multilingual text encoder, which is not here.
+    #[serde(default)]
+    use_mclip: bool,
+}
+
+/// A result: metadata for the first `num_images`, id and similarity for all.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct KnnResult {
+    #[serde(flatten)]
+    metadata: Option<Metadata>,
+    id: u64,
+    similarity: f32,
+}
+
+/// A pair's metadata.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Metadata {
+    image_path: String,
+    caption: String,
+    /// Where the image's name is a URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    /// A JPEG in base64, where the image is on this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<String>,
+}
+
+/// Search as clip-retrieval's back end does.
+#[utoipa::path(post, path = "/knn-service", tag = "clip-retrieval", request_body = KnnRequest,
+    responses((status = 200, body = Vec<KnnResult>), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody)))]
+pub(crate) async fn search(
+    State(app): State<Shared>,
+    request: Request,
+) -> Result<Json<Vec<KnnResult>>, ApiError> {
+    let (parts, body) = request.into_parts();
+    let received = app.budget.receive(&parts, body, &app.options.limits).await?;
+    // Whatever its content type: the Python client sends none.
+    let knn: KnnRequest = from_json(&received.bytes)?;
+    check_index(&app, knn.indice_name.as_deref())?;
+    let count = knn.num_result_ids.unwrap_or(knn.num_images);
+    if count.max(knn.num_images) > MOST_PAIRS {
+        let message = format!("{} results; at most {MOST_PAIRS} are given", count.max(knn.num_images));
+        return Err(ApiError::new(ErrorCode::TooMany, message));
+    }
+    let modality = if knn.modality == "image" { Modality::Image } else { Modality::Text };
+    let snapshot = app.engine.snapshot();
+    let (column, _) = snapshot.column(modality)?;
+    let query = query(&app, &knn, column.dim()).await?;
+    if count == 0 {
+        return Ok(Json(Vec::new()));
+    }
+    let task = Task::Search { snapshot: snapshot.clone(), modality, n: count };
+    let (mut results, _) = run(&app, vec![query], &task).await?;
+    let found = hits(results.pop().unwrap_or_else(|| Err(ApiError::overloaded()))?)?;
+    let found = if knn.deduplicate {
+        let snapshot = snapshot.clone();
+        let kept = tokio::task::spawn_blocking(move || without_duplicates(&snapshot, modality, found));
+        kept.await.map_err(|error| ApiError::internal(&error))??
+    } else {
+        found
+    };
+    let with_metadata = found.len().min(knn.num_images);
+    let ids = found[..with_metadata].iter().map(|hit| hit.id).collect();
+    let mut metadata = look_up(&app, &snapshot, ids).await?.into_iter();
+    let result = |hit: Hit| KnnResult { metadata: metadata.next(), id: hit.id, similarity: hit.similarity };
+    Ok(Json(found.into_iter().map(result).collect()))
+}
+
+/// What is searched with, in clip-retrieval's order of precedence.
+async fn query(app: &App, knn: &KnnRequest, dim: usize) -> Result<Result<Input, ApiError>, ApiError> {
+    if let Some(text) = knn.text.as_ref().filter(|text| !text.is_empty()) {
+        if knn.use_mclip {
+            let message = "there is no mclip here; send use_mclip false";
+            return Err(ApiError::new(ErrorCode::InvalidParameter, message));
+        }
+        return Ok(Ok(Input::Text(text.clone())));
+    }
+    if let Some(image) = &knn.image {
+        let bytes = decode(image).map_err(ApiError::invalid)?;
+        return Ok(super::inputs(app, vec![ImageInput::Bytes(bytes.into())]).await.remove(0));
+    }
+    if let Some(url) = &knn.image_url {
+        return Ok(super::inputs(app, vec![ImageInput::Url(url.clone())]).await.remove(0));
+    }
+    if let Some(values) = &knn.embedding_input {
+        if values.len() != dim || values.iter().any(|value| !value.is_finite()) {
+            let message = format!("embedding_input has {} values; expected {dim} finite ones", values.len());
+            return Err(ApiError::new(ErrorCode::InvalidParameter, message));
+        }
+        return Ok(Ok(Input::Row(values.as_slice().into())));
+    }
+    Err(ApiError::invalid("nothing to search with: send text, image, image_url or embedding_input"))
+}
+
+/// Of results that are linked by inner products above [`SAME`], the first: `connected_components_dedup`.
+fn without_duplicates(
+    snapshot: &Snapshot,
+    modality: Modality,
+    found: Vec<Hit>,
+) -> Result<Vec<Hit>, ApiError> {
+    let (column, _) = snapshot.column(modality)?;
+    let dim = column.dim();
+    let mut rows = vec![0.0f32; found.len() * dim];
+    for (hit, row) in found.iter().zip(rows.chunks_exact_mut(dim)) {
+        match modality {
+            Modality::Image => column.image_embedding(hit.id, row)?,
+            Modality::Text => column.text_embedding(hit.id, row)?,
+        }
+        let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+        row.iter_mut().for_each(|v| *v /= norm);
+    }
+    let row = |i: usize| &rows[i * dim..(i + 1) * dim];
+    let near = |i: usize| -> Vec<usize> {
+        let dot = |j: usize| row(i).iter().zip(row(j)).map(|(a, b)| a * b).sum::<f32>();
+        (i + 1..found.len()).filter(|&j| dot(j) > SAME).collect()
+    };
+    let links: Vec<Vec<usize>> = (0..found.len()).into_par_iter().map(near).collect();
+    let mut first: Vec<usize> = (0..found.len()).collect();
+    for (i, links) in links.iter().enumerate() {
+        for &j in links {
+            let (a, b) = (root(&mut first, i), root(&mut first, j));
+            first[a.max(b)] = a.min(b);
+        }
+    }
+    Ok(found.into_iter().enumerate().filter(|&(i, _)| root(&mut first, i) == i).map(|(_, hit)| hit).collect())
+}
+
+/// The first of an item's group (union–find with path halving).
+fn root(first: &mut [usize], mut i: usize) -> usize {
+    while first[i] != i {
+        first[i] = first[first[i]];
+        i = first[i];
+    }
+    i
+}
+
+/// Ids whose metadata are wanted.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct MetadataRequest {
+    /// Name of the index; null is the only one.
+    #[serde(default)]
+    indice_name: Option<String>,
+    /// At most 10,000.
+    ids: Vec<u64>,
+}
+
+/// One id's metadata.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MetadataOf {
+    id: u64,
+    metadata: Metadata,
+}
+
+/// Look up metadata as clip-retrieval's back end does.
+#[utoipa::path(post, path = "/metadata", tag = "clip-retrieval", request_body = MetadataRequest,
+    responses((status = 200, body = Vec<MetadataOf>), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody)))]
+pub(crate) async fn metadata(
+    State(app): State<Shared>,
+    request: Request,
+) -> Result<Json<Vec<MetadataOf>>, ApiError> {
+    let (parts, body) = request.into_parts();
+    let received = app.budget.receive(&parts, body, &app.options.limits).await?;
+    let MetadataRequest { indice_name, ids } = from_json(&received.bytes)?;
+    check_index(&app, indice_name.as_deref())?;
+    if ids.len() > MOST_PAIRS {
+        let message = format!("{} ids; at most {MOST_PAIRS} are looked up", ids.len());
+        return Err(ApiError::new(ErrorCode::TooMany, message));
+    }
+    let snapshot = app.engine.snapshot();
+    let metadata = look_up(&app, &snapshot, ids.clone()).await?;
+    let all = ids.into_iter().zip(metadata).map(|(id, metadata)| MetadataOf { id, metadata });
+    Ok(Json(all.collect()))
+}
+
+/// The names of indices, of which there is one: the memory's.
+#[utoipa::path(get, path = "/indices-list", tag = "clip-retrieval", responses((status = 200, body = Vec<String>)))]
+pub(crate) async fn indices(State(app): State<Shared>) -> Json<Vec<String>> {
+    Json(app.engine.snapshot().memory("an index").map(index_name).into_iter().collect())
+}
+
+/// The name of the memory's folder.
+fn index_name(memory: &Memory) -> String {
+    let dir = std::fs::canonicalize(memory.dir()).unwrap_or_else(|_| memory.dir().to_owned());
+    dir.file_name().map_or_else(|| "memory".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+fn check_index(app: &App, name: Option<&str>) -> Result<(), ApiError> {
+    let index = index_name(app.engine.snapshot().memory("an index")?);
+    match name {
+        Some(name) if name != index => {
+            let message = format!("no index {name:?}; /indices-list has {index:?}");
+            Err(ApiError::new(ErrorCode::NotFound, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn look_up(app: &App, snapshot: &Arc<Snapshot>, ids: Vec<u64>) -> Result<Vec<Metadata>, ApiError> {
+    let memory = snapshot.memory("an index")?;
+    let (mut all, mut bytes) = (Vec::with_capacity(ids.len()), 0);
+    for id in ids {
+        if !snapshot.shows(memory, id) {
+            return Err(no_pair(id));
+        }
+        let image_path = memory.image_path(id)?.to_owned();
+        let is_url = ["http://", "https://"].iter().any(|scheme| image_path.starts_with(scheme));
+        let image = if is_url || bytes > PICTURE_BYTES {
+            None
+        } else {
+            app.thumbnails.get(snapshot.clone(), id, PICTURE).await.ok()
+        };
+        bytes += image.as_ref().map_or(0, |jpeg| jpeg.len());
+        all.push(Metadata {
+            caption: memory.caption(id)?.to_owned(),
+            url: is_url.then(|| image_path.clone()),
+            image: image.map(|jpeg| encode_bytes(&jpeg)),
+            image_path,
+        });
+    }
+    Ok(all)
+}

@@ -1,0 +1,88 @@
+//! Saved label sets: list, read, save, remove.
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::app::{App, Shared};
+use crate::error::{ApiError, ErrorBody};
+use crate::input::from_json;
+
+/// A label set in a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ListedSet {
+    name: String,
+    /// How many labels it has.
+    labels: usize,
+}
+
+/// All label sets.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ListedSets {
+    label_sets: Vec<ListedSet>,
+}
+
+/// A label set.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LabelSet {
+    name: String,
+    labels: Vec<String>,
+}
+
+/// A label set to be.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LabelSetBody {
+    /// At least two different labels.
+    labels: Vec<String>,
+}
+
+pub(crate) fn listed(app: &App) -> Result<Vec<ListedSet>, ApiError> {
+    let sets = app.label_sets.list()?;
+    Ok(sets.into_iter().map(|(name, labels)| ListedSet { name, labels }).collect())
+}
+
+/// List the saved label sets.
+#[utoipa::path(get, path = "/v1/label-sets", tag = "label sets", responses((status = 200, body = ListedSets)))]
+pub(crate) async fn list(State(app): State<Shared>) -> Result<Json<ListedSets>, ApiError> {
+    Ok(Json(ListedSets { label_sets: listed(&app)? }))
+}
+
+/// Read a label set.
+#[utoipa::path(get, path = "/v1/label-sets/{name}", tag = "label sets", params(("name" = String, Path)),
+    responses((status = 200, body = LabelSet), (status = "4XX", body = ErrorBody)))]
+pub(crate) async fn read(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<Json<LabelSet>, ApiError> {
+    let labels = app.label_sets.read(&name)?;
+    Ok(Json(LabelSet { name, labels }))
+}
+
+/// Save a label set, or replace it; where that is switched on.
+#[utoipa::path(put, path = "/v1/label-sets/{name}", tag = "label sets", params(("name" = String, Path)),
+    request_body = LabelSetBody,
+    responses((status = 200, body = LabelSet), (status = "4XX", body = ErrorBody)))]
+pub(crate) async fn save(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Json<LabelSet>, ApiError> {
+    let (parts, body) = request.into_parts();
+    let received = app.budget.receive(&parts, body, &app.options.limits).await?;
+    let LabelSetBody { labels } = from_json(&received.bytes)?;
+    let labels = app.label_sets.save(&name, labels)?;
+    Ok(Json(LabelSet { name, labels }))
+}
+
+/// Remove a label set; where that is switched on.
+#[utoipa::path(delete, path = "/v1/label-sets/{name}", tag = "label sets", params(("name" = String, Path)),
+    responses((status = 200, body = ListedSets), (status = "4XX", body = ErrorBody)))]
+pub(crate) async fn remove(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<Json<ListedSets>, ApiError> {
+    app.label_sets.remove(&name)?;
+    Ok(Json(ListedSets { label_sets: listed(&app)? }))
+}

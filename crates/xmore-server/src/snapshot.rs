@@ -1,0 +1,175 @@
+//! The pairs as they were when they were last opened. Requests hold on to the one they began with; a reload puts another in its place.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use xmore::{
+    CaptionStore, NamedModel, OpenPairs, Queries, Retrieval, RetrievalModels, RetrievalOptions, XmoreError,
+};
+use xmore_clip::Embeddings;
+use xmore_memory::ingest::ImageReader;
+use xmore_memory::store::{Column, Modality};
+use xmore_memory::{Memory, MemoryError, RowSet};
+
+use crate::error::{ApiError, ServerError};
+use crate::options::{Backend, PairsSource};
+
+/// Open pairs and the models that know them.
+pub(crate) struct Snapshot {
+    backend: Arc<Backend>,
+    captions: Arc<CaptionStore>,
+    /// Counts openings, from 1.
+    pub(crate) generation: u64,
+    pub(crate) pairs: Option<OpenPairs>,
+    /// Reads the images that the pairs name.
+    pub(crate) images: ImageReader,
+    allowed: Option<RowSet>,
+    pub(crate) opened: SystemTime,
+    /// Whether xmore-calibrated is possible.
+    pub(crate) calibrates: bool,
+}
+
+impl Snapshot {
+    /// Opens the pairs.
+    pub(crate) fn open(
+        backend: Arc<Backend>,
+        captions: Arc<CaptionStore>,
+        generation: u64,
+    ) -> Result<Self, ServerError> {
+        let source = backend.pairs.as_ref();
+        let pairs = source.map(|source| OpenPairs::open(&source.location, &source.engine)).transpose()?;
+        let allowed = match (source, &pairs) {
+            (Some(source), Some(pairs)) => allowed(source, pairs)?,
+            _ => None,
+        };
+        let mut snapshot = Self {
+            captions,
+            generation,
+            pairs,
+            images: ImageReader::new(),
+            allowed,
+            opened: SystemTime::now(),
+            calibrates: false,
+            backend,
+        };
+        let retrieval = snapshot.retrieval(snapshot.backend.retrieval)?;
+        snapshot.calibrates = retrieval.is_some_and(|retrieval| retrieval.check_calibrated().is_ok());
+        Ok(snapshot)
+    }
+
+    /// Retrieval from the pairs, if there are any.
+    pub(crate) fn retrieval(&self, options: RetrievalOptions) -> Result<Option<Retrieval<'_>>, XmoreError> {
+        let Some(pairs) = &self.pairs else { return Ok(None) };
+        let backend = &self.backend;
+        let models = RetrievalModels {
+            search: backend.search.as_ref().unwrap_or(&backend.model),
+            rerank: backend.rerank.as_ref().unwrap_or(&backend.model),
+            classify: &backend.model,
+        };
+        let rows = backend.pairs.as_ref().and_then(|source| source.rows.clone());
+        let retrieval = Retrieval::new(pairs.as_pairs(), models, options)?;
+        Ok(Some(retrieval.only(rows, self.allowed.as_ref())?.keeping_captions(&self.captions)))
+    }
+
+    /// The memory on this machine.
+    ///
+    /// # Errors
+    /// That there is none; `what` needs it.
+    pub(crate) fn memory(&self, what: &str) -> Result<&Memory, ApiError> {
+        match &self.pairs {
+            Some(OpenPairs::Memory(memory)) => Ok(memory),
+            _ => Err(ApiError::needs_memory(what)),
+        }
+    }
+
+    /// Rows of the memory that may be looked at.
+    pub(crate) fn rows(&self) -> (Option<std::ops::Range<u64>>, Option<&RowSet>) {
+        (self.backend.pairs.as_ref().and_then(|source| source.rows.clone()), self.allowed.as_ref())
+    }
+
+    /// Whether a pair may be looked at.
+    pub(crate) fn shows(&self, memory: &Memory, id: u64) -> bool {
+        let (rows, allowed) = self.rows();
+        id < memory.len()
+            && rows.is_none_or(|rows| rows.contains(&id))
+            && allowed.is_none_or(|allowed| allowed.contains(id))
+    }
+
+    /// The embeddings of a pair's image by each [distinct model](Backend::models), one behind another.
+    pub(crate) fn pair_embedding(&self, id: u64) -> Result<Vec<f32>, ApiError> {
+        let memory = self.memory("an image by its id")?;
+        if !self.shows(memory, id) {
+            return Err(no_pair(id));
+        }
+        let mut all = Vec::new();
+        for model in self.backend.models() {
+            let column = model.column_of(memory)?;
+            column.require(Modality::Image)?;
+            let mut row = vec![0.0; column.dim()];
+            column.image_embedding(id, &mut row)?;
+            all.extend(row);
+        }
+        Ok(all)
+    }
+
+    /// The embeddings that are searched for one modality, and the index of the model that made them among the
+    /// [distinct ones](Backend::models).
+    pub(crate) fn column(&self, modality: Modality) -> Result<(&Column, usize), ApiError> {
+        let memory = self.memory("searching")?;
+        let index = self.backend.searcher(modality);
+        Ok((self.backend.models()[index].column_of(memory)?, index))
+    }
+}
+
+/// That the memory has no such pair, or none that is shown.
+pub(crate) fn no_pair(id: u64) -> ApiError {
+    ApiError::new(crate::error::ErrorCode::NotFound, format!("the memory has no pair {id}"))
+}
+
+fn allowed(source: &PairsSource, pairs: &OpenPairs) -> Result<Option<RowSet>, ServerError> {
+    let Some(pattern) = &source.caption_filter else { return Ok(None) };
+    match pairs {
+        OpenPairs::Memory(memory) => Ok(Some(memory.rows_with_caption(pattern)?)),
+        OpenPairs::Engine(engine) => {
+            Err(XmoreError::EngineFilter { location: engine.location().into_owned() }.into())
+        }
+    }
+}
+
+impl Backend {
+    /// The different models: the one that classifies first, then those that search and choose, if they are others.
+    pub(crate) fn models(&self) -> Vec<&NamedModel> {
+        [Some(&self.model), self.search.as_ref(), self.rerank.as_ref()].into_iter().flatten().collect()
+    }
+
+    /// Whether an error is an engine's absence that is to be done without; tells the log so.
+    pub(crate) fn forgives(&self, error: &XmoreError) -> bool {
+        let forgiven = matches!(error, XmoreError::Memory(MemoryError::Unreachable { .. }))
+            && self.pairs.as_ref().is_some_and(|source| source.zero_shot_without);
+        if forgiven {
+            tracing::warn!("{error}; answering zero-shot");
+        }
+        forgiven
+    }
+
+    /// Lengths of the models' embeddings.
+    pub(crate) fn dims(&self) -> Vec<usize> {
+        self.models().iter().map(|model| model.dim()).collect()
+    }
+
+    /// Index of the model that searches images or captions.
+    fn searcher(&self, modality: Modality) -> usize {
+        match modality {
+            Modality::Image => usize::from(self.search.is_some()),
+            Modality::Text if self.rerank.is_some() => 1 + usize::from(self.search.is_some()),
+            Modality::Text => 0,
+        }
+    }
+
+    /// Query embeddings from rows by each distinct model.
+    pub(crate) fn queries(&self, mut rows: Vec<Embeddings>) -> Queries {
+        let rerank = self.rerank.as_ref().and_then(|_| rows.pop());
+        let search = self.search.as_ref().and_then(|_| rows.pop());
+        Queries { classify: rows.swap_remove(0), search, rerank }
+    }
+}

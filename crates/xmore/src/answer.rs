@@ -1,0 +1,138 @@
+//! What is shown of a query image's evidence: one method's predictions, and why. The JSON of the command line and of the server.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::classify::Evidence;
+use crate::ensemble::{Method, image_weight};
+use crate::error::Result;
+use crate::labels::Labels;
+
+/// Probability of each label.
+pub type Distribution = BTreeMap<String, f64>;
+
+/// One method's answer to one query image.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Answer {
+    /// The method.
+    pub method: &'static str,
+    /// The best labels, best first, ties in the labels' order; transformers' pipeline shape.
+    pub predictions: Vec<Prediction>,
+    /// 1 − H/ln C of the image's distribution.
+    pub image_confidence: f64,
+    /// The same of the captions'; null without captions.
+    pub caption_confidence: Option<f64>,
+    /// What `xmore` weighs the image with, in [0, 1]; the captions have the rest. Null without captions.
+    pub image_weight: Option<f64>,
+    /// `xmore-calibrated`: how far the memory is taken into account, in [0, 1]; 0 is zero-shot's answer.
+    pub memory_gate: Option<f64>,
+    /// What a retrieval engine has to say, such as why it gave fewer pairs than asked for.
+    pub note: Option<String>,
+    /// Why, if asked for.
+    #[serde(flatten)]
+    pub explanation: Option<Explanation>,
+}
+
+/// A label and its probability.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Prediction {
+    /// The label.
+    pub label: String,
+    /// Its probability by the method.
+    pub score: f64,
+}
+
+/// Where an answer comes from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Explanation {
+    /// The answer over all labels.
+    pub scores: Distribution,
+    /// p_img; with averaged templates under `templates`.
+    pub image_distribution: Distribution,
+    /// p_cap; null without captions.
+    pub caption_distribution: Option<Distribution>,
+    /// The captions, best first.
+    pub captions: Vec<AnsweredCaption>,
+}
+
+/// A caption that was kept, with the label that it votes for.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AnsweredCaption {
+    /// Row of the pair in the memory, or the engine's id.
+    pub id: u64,
+    /// Cosine of the query image and the caption.
+    pub similarity: f32,
+    /// Cosine of the query image and the pair's image.
+    pub image_similarity: f32,
+    /// The caption.
+    pub caption: String,
+    /// The pair's image, as the memory names it.
+    pub image_path: String,
+    /// The label whose probability given this caption is the largest.
+    pub vote: String,
+}
+
+impl Answer {
+    /// The answer of `method` with its `top` best labels, explained if `explain` says so.
+    ///
+    /// # Errors
+    /// Those of [`Evidence::scores`].
+    pub fn new(
+        evidence: &Evidence,
+        labels: &Labels,
+        method: Method,
+        top: usize,
+        explain: bool,
+    ) -> Result<Self> {
+        let names = labels.names();
+        let scores = evidence.scores(method)?;
+        let image = evidence.templates.as_ref().unwrap_or(&evidence.image);
+        let map = |probabilities: &[f64]| -> Distribution {
+            names.iter().cloned().zip(probabilities.iter().copied()).collect()
+        };
+        let explanation = explain.then(|| Explanation {
+            scores: map(&scores),
+            image_distribution: map(&image.probabilities),
+            caption_distribution: evidence.captions.as_ref().map(|belief| map(&belief.probabilities)),
+            captions: evidence
+                .retrieved
+                .iter()
+                .zip(&evidence.votes)
+                .map(|(caption, &vote)| AnsweredCaption {
+                    id: caption.id,
+                    similarity: caption.similarity,
+                    image_similarity: caption.image_similarity,
+                    caption: caption.caption.clone(),
+                    image_path: caption.image_path.clone(),
+                    vote: names[vote].clone(),
+                })
+                .collect(),
+        });
+        Ok(Self {
+            method: method.name(),
+            predictions: best(&scores, top)
+                .into_iter()
+                .map(|(label, score)| Prediction { label: names[label].clone(), score })
+                .collect(),
+            image_confidence: image.confidence,
+            caption_confidence: evidence.captions.as_ref().map(|belief| belief.confidence),
+            image_weight: evidence.captions.as_ref().map(|captions| image_weight(image, captions)),
+            memory_gate: evidence.calibrated.as_ref().map(|calibrated| calibrated.gate),
+            note: evidence.note.clone(),
+            explanation,
+        })
+    }
+}
+
+/// The `top` largest scores and their labels' indices, best first, ties in the labels' order.
+pub fn best(scores: &[f64], top: usize) -> Vec<(usize, f64)> {
+    let mut order: Vec<(usize, f64)> = scores.iter().copied().enumerate().collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1));
+    order.truncate(top);
+    order
+}

@@ -1,0 +1,53 @@
+//! Pairs that are held open, wherever they are.
+
+use xmore_memory::retriever::{Location, RemoteOptions, open as open_engine};
+use xmore_memory::store::ModelIdentity;
+use xmore_memory::{Memory, MemoryError, Retriever};
+
+use super::Pairs;
+
+/// An open memory, or an engine that answered.
+pub enum OpenPairs {
+    /// On this machine.
+    Memory(Box<Memory>),
+    /// With an engine.
+    Engine(Box<dyn Retriever>),
+}
+
+impl OpenPairs {
+    /// Opens a memory's folder, or an engine by its URL.
+    ///
+    /// # Errors
+    /// Those of [`Memory::open`], of [`Location`]'s parsing, and of [`xmore_memory::retriever::open`].
+    pub fn open(location: &str, options: &RemoteOptions) -> Result<Self, MemoryError> {
+        match location.parse()? {
+            Location::Local(path) => Ok(Self::Memory(Box::new(Memory::open(path)?))),
+            remote => Ok(Self::Engine(open_engine(&remote, options)?)),
+        }
+    }
+
+    /// The model whose embeddings they are, as far as is known.
+    pub fn identity(&self) -> Option<&ModelIdentity> {
+        match self {
+            Self::Memory(memory) => Some(&memory.manifest().model),
+            Self::Engine(engine) => engine.identity(),
+        }
+    }
+
+    /// How many pairs there are, as far as is known.
+    pub fn count(&self) -> Option<u64> {
+        match self {
+            Self::Memory(memory) => Some(memory.len()),
+            // One that is away now may be back for the first query.
+            Self::Engine(engine) => engine.pairs().ok().flatten(),
+        }
+    }
+
+    /// As [`crate::Retrieval::new`] takes them.
+    pub fn as_pairs(&self) -> Pairs<'_> {
+        match self {
+            Self::Memory(memory) => Pairs::Memory(memory),
+            Self::Engine(engine) => Pairs::Engine(engine.as_ref()),
+        }
+    }
+}
