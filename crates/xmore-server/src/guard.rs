@@ -49,7 +49,7 @@ pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Nex
     let (outcome, status) = (code.as_deref().unwrap_or("ok"), response.status().as_u16());
     let time = begin.elapsed();
     app.metrics.request(&route, outcome, status, time);
-    tracing::info!(%method, path, status, outcome, ms = time.as_secs_f64() * 1e3, "request");
+    tracing::debug!(%method, path, status, outcome, ms = time.as_millis(), "request");
     response
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde::Serialize;
 use xmore::{Answer, Classifier, Evidence, Labels, Method, Prediction, XmoreError, best, image_weight};
 
 use crate::args::{ClassifyArgs, Format};
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
         })
         .collect::<Result<_, XmoreError>>()?;
     match args.format {
-        Format::Json => print_json(&photos.iter().map(Photo::json).collect::<Result<Vec<_>>>()?)?,
+        Format::Json => print_json(&photos)?,
         Format::Csv => write_csv(&photos)?,
         Format::Table => print(&render(&photos, method, classifier.labels(), args.explain))?,
     }
@@ -83,19 +83,13 @@ fn method(args: &ClassifyArgs, setup: &Setup) -> Method {
 }
 
 /// One photo's answer.
+#[derive(Serialize)]
 struct Photo<'a> {
     image: &'a PathBuf,
+    #[serde(skip)]
     evidence: &'a Evidence,
+    #[serde(flatten)]
     answer: Answer,
-}
-
-impl Photo<'_> {
-    fn json(&self) -> Result<Value> {
-        let mut value = serde_json::to_value(&self.answer)
-            .map_err(|e| CliError::Failed(format!("cannot write the answer: {e}")))?;
-        value["image"] = json!(self.image);
-        Ok(value)
-    }
 }
 
 fn write_csv(photos: &[Photo]) -> Result<()> {

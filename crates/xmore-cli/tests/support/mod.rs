@@ -1,6 +1,7 @@
 //! Running the real binary.
 
 pub mod files;
+pub mod server;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,17 +20,10 @@ pub struct Xmore(Command);
 pub fn xmore<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Xmore {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xmore"));
     command.args(args).stdin(Stdio::null());
-    for name in [
-        "XMORE_HOME",
-        "XMORE_MODEL",
-        "XMORE_PRETRAINED",
-        "XMORE_PRECISION",
-        "XMORE_MEMORY",
-        "XMORE_MEMORY_TOKEN",
-        "XMORE_THREADS",
-        "XMORE_CHECKPOINT_SECONDS",
-    ] {
-        command.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("XMORE_")) {
+            command.env_remove(name);
+        }
     }
     Xmore(command)
 }

@@ -1,0 +1,476 @@
+//! `xmore serve` as a process: its answers are the command line's, whoever asks however; it grows, refuses and stops as it should.
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use support::files::{picture, second_model};
+use support::server::Server;
+use support::{Xmore, tiny_model, xmore};
+
+/// Pictures, a memory of them, and servers over it.
+struct World {
+    dir: tempfile::TempDir,
+    tiny: String,
+}
+
+const LABELS: [&str; 3] = ["cat", "dog", "hot air balloon"];
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, from) in [("first.csv", 0), ("more.csv", 8)] {
+            let mut table = String::from("image_path,caption\n");
+            for i in from..from + 8 {
+                picture(&dir.path().join(format!("{i}.png")), i);
+                table += &format!("{i}.png,a cat number {i}\n{i}.png,the dog of {i}\n");
+            }
+            fs::write(dir.path().join(name), table).unwrap();
+        }
+        for i in 100..104 {
+            picture(&dir.path().join(format!("query{i}.png")), i);
+        }
+        let world = Self { dir, tiny: tiny_model() };
+        world.run(&["memory", "build", "@first.csv", "-o", "@m", &world.tiny]).ok();
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap()
+    }
+
+    fn base64(&self, name: &str) -> String {
+        STANDARD.encode(self.bytes(name))
+    }
+
+    /// `xmore` with arguments; `@name` is a path in this world.
+    fn run(&self, args: &[&str]) -> Xmore {
+        let path = |name: &str| self.path(name).display().to_string();
+        let args: Vec<String> =
+            args.iter().map(|arg| arg.strip_prefix('@').map_or((*arg).to_owned(), path)).collect();
+        xmore(&args).home(&self.path("home"))
+    }
+
+    fn serve(&self, args: &[&str]) -> Server {
+        let fixed = ["serve", "--memory", "@m", "--addr", "127.0.0.1:0"];
+        self.run(&[&fixed, args].concat()).serve()
+    }
+
+    /// What the command line says of a picture, with everything explained.
+    fn classified(&self, name: &str, args: &[&str]) -> Value {
+        let labels = LABELS.join(",");
+        let fixed = ["classify", &format!("@{name}"), "--labels", &labels, "--format", "json"];
+        let memory = ["--memory", "@m"];
+        let answer = self.run(&[&fixed[..], &memory, args].concat()).ok();
+        let mut answer: Value = serde_json::from_str(&answer).unwrap();
+        let mut answer = answer[0].take();
+        answer.as_object_mut().unwrap().remove("image");
+        answer
+    }
+}
+
+/// The labels as a URL has them.
+fn listed() -> String {
+    LABELS.join(",").replace(' ', "%20")
+}
+
+/// A form with files and fields.
+fn form(files: &[(&str, Vec<u8>)], fields: &[(&str, &str)]) -> (String, Vec<u8>) {
+    let mut body = Vec::new();
+    for (name, bytes) in files {
+        let head = format!(
+            "--xyz\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"a.png\"\r\nContent-Type: image/png\r\n\r\n"
+        );
+        body.extend(head.as_bytes());
+        body.extend(bytes);
+        body.extend(b"\r\n");
+    }
+    for (name, value) in fields {
+        body.extend(
+            format!("--xyz\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").as_bytes(),
+        );
+    }
+    body.extend(b"--xyz--\r\n");
+    ("multipart/form-data; boundary=xyz".to_owned(), body)
+}
+
+#[test]
+fn an_image_sent_in_any_way_has_the_command_lines_answer_to_the_bit() {
+    let world = World::new();
+    let server = world.serve(&[]);
+    for method in ["zero-shot", "templates", "captions", "equal", "xmore", "xmore-calibrated"] {
+        let expected = world.classified("query100.png", &["--method", method, "-k", "5"]);
+        let query = format!(
+            "/v1/classify?labels=cat,dog&labels=hot%20air%20balloon&method={method}&k=5&explain=true"
+        );
+        let raw = server.post(&query, "image/png", &world.bytes("query100.png")).ok();
+        assert_eq!(raw["results"], json!([expected]), "{method}");
+        let body = json!({"image": world.base64("query100.png"), "labels": LABELS, "method": method, "k": 5, "explain": true});
+        assert_eq!(server.post_json("/v1/classify", &body).ok()["results"], json!([expected]));
+        let fields = [
+            ("labels", "cat,dog"),
+            ("labels", "hot air balloon"),
+            ("method", method),
+            ("k", "5"),
+            ("explain", "1"),
+        ];
+        let (kind, body) = form(&[("image", world.bytes("query100.png"))], &fields);
+        assert_eq!(server.post("/v1/classify", &kind, &body).ok()["results"], json!([expected]));
+    }
+    // Without a method, the command line's default.
+    let expected = world.classified("query101.png", &[]);
+    let body = json!({"image": {"base64": world.base64("query101.png")}, "labels": LABELS, "explain": true});
+    let answer = server.post_json("/v1/classify", &body).ok();
+    assert_eq!(answer["results"], json!([expected]));
+    assert_eq!((&answer["method"], &answer["k"]), (&json!("xmore-calibrated"), &json!(16)));
+    let (code, said) = server.stop();
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn requests_at_the_same_time_are_batched_and_change_no_bit() {
+    let world = World::new();
+    let server = world.serve(&["--max-batch", "8", "--queue", "64"]);
+    let ask = |i: usize| {
+        let (name, k) = (format!("query{}.png", 100 + i % 4), 1 + i % 5);
+        let query = format!("/v1/classify?labels={}&k={k}&explain=1&method=xmore", listed());
+        (i % 4, k, server.post(&query, "image/png", &world.bytes(&name)).ok()["results"][0].clone())
+    };
+    // The labels are embedded once, for this one.
+    ask(0);
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..40).map(|i| scope.spawn(move || ask(i))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for (image, k, answer) in answers {
+        let k = k.to_string();
+        let name = format!("query{}.png", 100 + image);
+        assert_eq!(answer, world.classified(&name, &["--method", "xmore", "-k", &k]), "{name} k {k}");
+    }
+    let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(name)).expect(name);
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert_eq!(value("xmore_batch_inputs_sum"), 41.0);
+    assert!(value("xmore_batch_inputs_count") < 41.0, "some went together");
+    assert_eq!(value("xmore_label_set_lookups_total{found=\"yes\"}"), 40.0);
+    for stage in ["queue", "decode", "encode", "search", "ensemble"] {
+        assert!(value(&format!("xmore_stage_seconds_count{{stage=\"{stage}\"}}")) > 0.0);
+    }
+    assert_eq!(value("xmore_requests_in_flight"), 1.0, "this one");
+}
+
+#[test]
+fn several_images_are_answered_in_order_and_a_broken_one_spoils_no_other() {
+    let world = World::new();
+    let server = world.serve(&["--max-batch", "2"]);
+    let images = ["query100.png", "query101.png", "query102.png"];
+    let expected: Vec<Value> = images.iter().map(|name| world.classified(name, &[])).collect();
+    let body = json!({
+        "images": [world.base64(images[0]), STANDARD.encode("no picture"), world.base64(images[1]), world.base64(images[2])],
+        "labels": LABELS, "explain": true,
+    });
+    let results = server.post_json("/v1/classify", &body).ok()["results"].clone();
+    assert_eq!([&results[0], &results[2], &results[3]], [&expected[0], &expected[1], &expected[2]]);
+    assert_eq!(results[1]["error"]["code"], "undecodable_image");
+    // The only one is the request's own fault.
+    let alone = json!({"image": STANDARD.encode("no picture"), "labels": LABELS});
+    server.post_json("/v1/classify", &alone).fails(422, "undecodable_image");
+    let (kind, body) = form(
+        &[("image", world.bytes(images[0])), ("image", world.bytes(images[1]))],
+        &[("labels", &LABELS.join(",")), ("explain", "true")],
+    );
+    let results = server.post("/v1/classify", &kind, &body).ok()["results"].clone();
+    assert_eq!(results, json!([expected[0], expected[1]]));
+}
+
+#[test]
+fn an_embedding_takes_the_place_of_its_image() {
+    let world = World::new();
+    let server = world.serve(&[]);
+    let ask = |image: Value, k: usize| {
+        let body =
+            json!({"image": image, "labels": LABELS, "k": k, "explain": true, "return_embedding": true});
+        server.post_json("/v1/classify", &body).ok()["results"][0].clone()
+    };
+    let first = ask(json!(world.base64("query100.png")), 4);
+    assert_eq!(ask(json!({"embedding": first["embedding"]}), 4), first);
+    let mut other = ask(json!({"embedding": first["embedding"]}), 2);
+    other.as_object_mut().unwrap().remove("embedding");
+    assert_eq!(other, world.classified("query100.png", &["-k", "2"]));
+    let embedded = server
+        .post_json("/v1/embed", &json!({"image": world.base64("query100.png"), "encoding": "base64"}))
+        .ok();
+    assert_eq!(embedded["results"][0]["embedding"], first["embedding"]);
+    let wrong = json!({"image": {"embedding": [1.0, 0.0]}, "labels": LABELS});
+    server.post_json("/v1/classify", &wrong).fails(422, "invalid_parameter");
+    // A pair's own image finds itself.
+    let own = json!({"image": {"id": 3}, "n": 1});
+    let found = server.post_json("/v1/retrieve", &own).ok();
+    assert_eq!(found["results"][0]["pairs"][0]["image_path"], server.get("/v1/pairs/3").ok()["image_path"]);
+    server.post_json("/v1/retrieve", &json!({"image": {"id": 16}})).fails(404, "not_found");
+}
+
+#[test]
+fn embeddings_and_searches_are_the_command_lines() {
+    let world = World::new();
+    let server = world.serve(&[]);
+    fs::write(world.path("texts.txt"), "a dog\nthe cat number 3\n").unwrap();
+    world.run(&["embed", "--texts", "@texts.txt", "-o", "@texts.npy", &world.tiny]).ok();
+    let npy = world.bytes("texts.npy");
+    let body = json!({"texts": ["a dog", "the cat number 3"], "encoding": "base64"});
+    let answer = server.post_json("/v1/embed", &body).ok();
+    let rows: Vec<u8> = (0..2)
+        .flat_map(|i| STANDARD.decode(answer["results"][i]["embedding"].as_str().unwrap()).unwrap())
+        .collect();
+    assert!(npy.ends_with(&rows), "the npy's rows are these bits");
+    for (query, args) in [
+        (json!({"text": "a dog", "n": 5}), vec!["--text", "a dog", "-n", "5"]),
+        (
+            json!({"text": "a dog", "n": 3, "modality": "text"}),
+            vec!["--text", "a dog", "-n", "3", "--in", "captions"],
+        ),
+    ] {
+        let found = server.post_json("/v1/retrieve", &query).ok();
+        let fixed = ["memory", "search", "@m", "--format", "json"];
+        let expected: Value = serde_json::from_str(&world.run(&[&fixed[..], &args].concat()).ok()).unwrap();
+        let ids = |rows: &Value| -> Vec<(u64, f32)> {
+            let row = |row: &Value| (row["id"].as_u64().unwrap(), row["similarity"].as_f64().unwrap() as f32);
+            rows.as_array().unwrap().iter().map(row).collect()
+        };
+        let expected = if expected[0]["id"].is_null() { expected[0]["pairs"].clone() } else { expected };
+        assert_eq!(ids(&found["results"][0]["pairs"]), ids(&expected));
+    }
+}
+
+#[test]
+fn a_memory_that_grew_is_opened_again_without_losing_a_request() {
+    let world = World::new();
+    let server = world.serve(&[]);
+    let pairs = |server: &Server| server.get("/v1/info").ok()["memory"]["pairs"].clone();
+    let ask = || {
+        let body = json!({"image": world.base64("query100.png"), "labels": LABELS, "explain": true});
+        server.post_json("/v1/classify", &body).ok()
+    };
+    let before = ask();
+    assert_eq!((pairs(&server), &before["generation"]), (json!(16), &json!(1)));
+    world.run(&["memory", "append", "@m", "@more.csv", &world.tiny]).ok();
+    assert_eq!(ask()["results"], before["results"], "not yet");
+    std::thread::scope(|scope| {
+        let asking: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| (0..5).map(|_| ask()).collect::<Vec<_>>())).collect();
+        assert_eq!(server.post_json("/v1/reload", &json!({})).ok(), json!({"generation": 2, "pairs": 32}));
+        asking.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap().len(), 5));
+    });
+    assert_eq!(ask()["results"], json!([world.classified("query100.png", &[])]));
+    server.signal("HUP");
+    server.wait_for("the memory was opened again");
+    assert_eq!(ask()["generation"], 3);
+    // What cannot be opened changes nothing.
+    fs::rename(world.path("m"), world.path("gone")).unwrap();
+    let message = server.post_json("/v1/reload", &json!({})).fails(422, "needs_memory");
+    assert!(message.contains("served so far is kept"), "{message}");
+    assert_eq!((pairs(&server), ask()["generation"].clone()), (json!(32), json!(3)));
+}
+
+#[test]
+fn label_sets_are_read_saved_and_used() {
+    let world = World::new();
+    fs::create_dir(world.path("sets")).unwrap();
+    fs::write(world.path("sets/pets.txt"), LABELS.join("\n")).unwrap();
+    let server = world.serve(&["--label-sets", "@sets", "--save-label-sets"]);
+    let body = |set: &str| json!({"image": world.base64("query100.png"), "label_set": set, "explain": true});
+    let answer = server.post_json("/v1/classify", &body("pets")).ok();
+    assert_eq!(answer["results"], json!([world.classified("query100.png", &[])]));
+    server.post_json("/v1/classify", &body("birds")).fails(404, "unknown_label_set");
+    let put = |labels: Value| {
+        let body = json!({"labels": labels}).to_string();
+        server.send("PUT", "/v1/label-sets/birds", &[("content-type", "application/json")], body.as_bytes())
+    };
+    put(json!(["wren"])).fails(422, "invalid_parameter");
+    put(json!(["wren", "tit"])).ok();
+    assert_eq!(fs::read_to_string(world.path("sets/birds.txt")).unwrap(), "wren\ntit\n");
+    assert_eq!(server.post_json("/v1/classify", &body("birds")).ok()["labels"], json!(["wren", "tit"]));
+    server.send("DELETE", "/v1/label-sets/birds", &[], b"").ok();
+    assert_eq!(server.get("/v1/label-sets").ok(), json!({"label_sets": [{"name": "pets", "labels": 3}]}));
+    assert!(!world.path("sets/birds.txt").exists());
+    let closed = world.serve(&["--label-sets", "@sets"]);
+    closed.send("DELETE", "/v1/label-sets/pets", &[], b"").fails(403, "disabled");
+    assert!(world.path("sets/pets.txt").exists());
+}
+
+#[test]
+fn without_a_memory_the_image_alone_is_asked() {
+    let world = World::new();
+    let server = world.run(&["serve", "--addr", "127.0.0.1:0", &world.tiny]).serve();
+    let body = |method: Option<&str>| json!({"image": world.base64("query100.png"), "labels": LABELS, "method": method});
+    let answer = server.post_json("/v1/classify", &body(None)).ok();
+    assert_eq!(answer["method"], "zero-shot");
+    server.post_json("/v1/classify", &body(Some("xmore"))).fails(422, "needs_memory");
+    server.post_json("/v1/retrieve", &json!({"text": "a dog"})).fails(422, "needs_memory");
+    assert_eq!(server.get("/v1/info").ok()["memory"], Value::Null);
+    assert_eq!(server.get("/indices-list").ok(), json!([]));
+}
+
+#[test]
+fn three_models_search_choose_and_classify_as_on_the_command_line() {
+    let world = World::new();
+    let second = second_model(world.dir.path());
+    world.run(&["memory", "embed", "@m", &format!("--model={second}")]).ok();
+    let models = ["--search-model", &second, "--rerank-model", &second];
+    let server = world.serve(&models);
+    let body = json!({"image": world.base64("query100.png"), "labels": LABELS, "explain": true, "return_embedding": true});
+    let mut answer = server.post_json("/v1/classify", &body).ok()["results"][0].take();
+    let embedding = answer.as_object_mut().unwrap().remove("embedding").unwrap();
+    assert_eq!(answer, world.classified("query100.png", &models));
+    // The embedding holds those of all three.
+    let body = json!({"image": {"embedding": embedding}, "labels": LABELS, "explain": true});
+    assert_eq!(server.post_json("/v1/classify", &body).ok()["results"], json!([answer]));
+}
+
+#[test]
+fn clip_retrievals_contract_is_kept() {
+    let world = World::new();
+    let server = world.serve(&[]);
+    assert_eq!(server.get("/indices-list").ok(), json!(["m"]));
+    let ask = |body: Value| server.send("POST", "/knn-service", &[], body.to_string().as_bytes());
+    let found = ask(json!({"text": "a dog", "image": null, "image_url": null, "embedding_input": null, "deduplicate": false,
+        "use_safety_model": true, "use_violence_detector": true, "indice_name": "m", "use_mclip": false, "aesthetic_score": 9,
+        "aesthetic_weight": 0.5, "modality": "image", "num_images": 2, "num_result_ids": 4}))
+    .ok();
+    let retrieved = server.post_json("/v1/retrieve", &json!({"text": "a dog", "n": 4})).ok();
+    let pairs = &retrieved["results"][0]["pairs"];
+    for i in 0..4 {
+        assert_eq!((&found[i]["id"], &found[i]["similarity"]), (&pairs[i]["id"], &pairs[i]["similarity"]));
+    }
+    assert_eq!(found[1]["caption"], pairs[1]["caption"]);
+    let jpeg = STANDARD.decode(found[0]["image"].as_str().unwrap()).unwrap();
+    assert_eq!(&jpeg[..3], [0xff, 0xd8, 0xff]);
+    assert_eq!(found[2].as_object().unwrap().len(), 2, "past num_images there are id and similarity");
+    // Both captions of a picture have its embedding: one is left.
+    let all = ask(
+        json!({"image": world.base64("3.png"), "modality": "image", "num_images": 16, "indice_name": null}),
+    )
+    .ok();
+    let unique = ask(
+        json!({"image": world.base64("3.png"), "modality": "image", "num_images": 16, "indice_name": null, "deduplicate": true}),
+    );
+    let unique = unique.ok();
+    assert_eq!(all.as_array().unwrap().len(), 16);
+    assert!(unique.as_array().unwrap().len() <= 8);
+    assert_eq!(unique[0], all[0]);
+    let metadata = server
+        .send("POST", "/metadata", &[], json!({"indice_name": "m", "ids": [5, 0]}).to_string().as_bytes())
+        .ok();
+    assert_eq!(
+        (&metadata[0]["id"], &metadata[1]["metadata"]["caption"]),
+        (&json!(5), &json!("a cat number 0"))
+    );
+    ask(json!({"text": "a", "modality": "image", "num_images": 2, "indice_name": "laion"}))
+        .fails(404, "not_found");
+    ask(json!({"modality": "image", "num_images": 2, "indice_name": null})).fails(400, "invalid_request");
+    ask(json!({"image_url": "http://127.0.0.1/", "modality": "image", "num_images": 2, "indice_name": null}))
+        .fails(403, "disabled");
+    // Our own client of that contract.
+    let url = format!("knn+{}?index=m", server.url);
+    let labels = LABELS.join(",");
+    let args = [
+        "classify",
+        "@query100.png",
+        "--labels",
+        &labels,
+        "--memory",
+        &url,
+        "--method",
+        "captions",
+        &world.tiny,
+        "--format",
+        "json",
+    ];
+    let remote: Value = serde_json::from_str(&world.run(&args).ok()).unwrap();
+    let local = world.classified("query100.png", &["--method", "captions"]);
+    assert_eq!(remote[0]["captions"].as_array().unwrap().len(), local["captions"].as_array().unwrap().len());
+    assert_eq!(remote[0]["predictions"][0]["label"], local["predictions"][0]["label"]);
+}
+
+#[test]
+fn every_flag_has_an_environment_variable_and_mistakes_are_told_before_anything_is_opened() {
+    let world = World::new();
+    let help = world.run(&["serve", "--help"]).ok();
+    let options = help
+        .lines()
+        .filter(|line| line.trim_start().starts_with("--") || line.trim_start().starts_with("-k"));
+    for option in options {
+        let name =
+            option.trim_start().split([' ', '[']).find(|word| word.starts_with("--")).unwrap_or_default();
+        if ["--help", "--version"].contains(&name) {
+            continue;
+        }
+        let after = help.split(option).nth(1).unwrap();
+        let own = after.split("\n      --").next().unwrap();
+        assert!(own.contains("[env: XMORE_"), "{name}");
+    }
+    let message = world.run(&["serve", "--addr", "0.0.0.0:0", "--memory", "@nowhere"]).fails(2);
+    assert!(message.contains("--api-key") && message.contains("--allow-remote"), "{message}");
+    world.run(&["serve", "--memory", "@nowhere"]).fails(1);
+    world.run(&["serve", "--memory", "@m", "--save-label-sets"]).fails(2);
+    world.run(&["serve", "--memory", "@m", "-k", "1,2"]).fails(2);
+    world.run(&["serve", "--memory", "@m", "--allow-origin", "example.org"]).fails(2);
+    let server = world.run(&["serve"]).env("XMORE_MEMORY", world.path("m")).env("XMORE_ADDR", "127.0.0.1:0");
+    let server = server.env("XMORE_K", "7").env("XMORE_API_KEY", "one,two").serve();
+    server.get("/v1/info").fails(401, "unauthorized");
+    let info = server.get_with("/v1/info", &[("authorization", "Bearer two")]).ok();
+    assert_eq!(info["retrieval"]["k"], 7);
+    let taken = world.run(&["serve", "--memory", "@m", "--addr", server.addr()]).fails(1);
+    assert!(taken.contains("cannot listen on"), "{taken}");
+}
+
+#[test]
+fn a_stop_answers_what_was_taken_and_refuses_the_rest() {
+    let world = World::new();
+    let server = world.serve(&["--max-batch", "4", "--queue", "64"]);
+    let query = format!("/v1/classify?labels={}", listed());
+    let image = world.bytes("query100.png");
+    server.post(&query, "image/png", &image).ok();
+    let statuses: Vec<Vec<u16>> = std::thread::scope(|scope| {
+        let ask = || {
+            let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+            let mut statuses = Vec::new();
+            loop {
+                let request =
+                    agent.post(format!("{}{query}", server.url)).header("content-type", "image/png");
+                match request.send(&image[..]) {
+                    Ok(answer) => statuses.push(answer.status().as_u16()),
+                    // Only a door that is closed: never a connection that breaks off.
+                    Err(ureq::Error::ConnectionFailed) => return statuses,
+                    Err(ureq::Error::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                        return statuses;
+                    }
+                    Err(error) => panic!("{error:?} after {} answers", statuses.len()),
+                }
+            }
+        };
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        server.signal("TERM");
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for statuses in &statuses {
+        let answered = statuses.iter().take_while(|status| [200, 429].contains(status)).count();
+        assert!(answered > 0, "{statuses:?}");
+        assert!(statuses[answered..].iter().all(|status| *status == 503), "{statuses:?}");
+    }
+    let mut server = server;
+    let (code, said) = server.end();
+    assert_eq!(code, 0, "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
