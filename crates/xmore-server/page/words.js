@@ -1,0 +1,94 @@
+// Answers in words. Pure functions: a result of the API in, sentences out.
+
+import { percent } from "./dom.js";
+
+/** The label with most of a distribution, or null where there is none. */
+export function topOf(distribution) {
+  let top = null;
+  for (const [label, score] of Object.entries(distribution ?? {})) {
+    if (top === null || score > top.score) top = { label, score };
+  }
+  return top;
+}
+
+export const METHODS = {
+  "zero-shot": "The image alone, each label in one prompt. Captions are shown but not asked.",
+  templates: "The image alone, each label averaged over many prompts. Captions are shown but not asked.",
+  captions: "The captions alone: each is classified, and their answers are averaged.",
+  equal: "Half image, half captions.",
+  xmore: "Image and captions, each weighed by its confidence (X-MoRe).",
+  "xmore-calibrated": "The image, and what the memory recalls of images like it, as far as it knows the labels. K changes the captions column only.",
+};
+
+/** Whether K changes the final answer. */
+export const usesK = (method) => !["zero-shot", "templates", "xmore-calibrated"].includes(method);
+
+const usesCaptions = (method) => !["zero-shot", "templates"].includes(method);
+
+/** What the captions changed: strings and `{ label, of }`, where `of` is `image`, `captions` or `final`. */
+export function summary(result) {
+  const image = topOf(result.image_distribution);
+  const captions = topOf(result.caption_distribution);
+  const final = topOf(result.scores);
+  const say = (top, of) => [{ label: top.label, of }, ` (${percent(top.score)})`];
+  const alone = ["The image alone says ", ...say(image, "image")];
+
+  if (!captions) {
+    return result.method === "zero-shot" ? [...alone, "."] : [...alone, `; with ${result.method}: `, ...say(final, "final"), "."];
+  }
+  if (!usesCaptions(result.method)) {
+    const agreement = captions.label === image.label ? ["the captions, which are not asked here, agree"] : ["the captions, which are not asked here, say ", ...say(captions, "captions")];
+    const own = result.method === "zero-shot" ? [] : [` Final: `, ...say(final, "final"), "."];
+    return [...alone, "; ", ...agreement, ".", ...own];
+  }
+  if (result.memory_gate === 0) {
+    return ["The memory does not know these labels well enough, so the image alone decides: ", ...say(final, "final"), "."];
+  }
+  const agrees = captions.label === image.label;
+  const second = agrees ? ["; the captions agree", ` (${percent(captions.score)})`] : ["; the captions say ", ...say(captions, "captions")];
+  if (result.method === "captions") return [...alone, ...second, ". Final, by the captions only: ", ...say(final, "final"), "."];
+  if (final.label === image.label) return [...alone, ...second, agrees ? ". Together: " : ". Together it stays ", ...say(final, "final"), "."];
+  const together = [...alone, ...second, "; together: ", ...say(final, "final")];
+  if (final.label === captions.label) return [...together, ". The captions changed the answer."];
+  return [...together, ", which neither puts first."];
+}
+
+/** The same as one string, for those who listen. */
+export const asText = (parts) => parts.map((part) => (typeof part === "string" ? part : part.label)).join("");
+
+function extent(share) {
+  if (share < 0.2) return "a little";
+  if (share < 0.5) return "in part";
+  if (share < 0.8) return "for the most part";
+  return share < 0.995 ? "almost fully" : "fully";
+}
+
+/** How much each modality counted: words, and a share for the picture beside them (null where there is none). */
+export function trust(result) {
+  const gate = result.memory_gate;
+  if (typeof gate === "number") {
+    const words =
+      gate === 0
+        ? "The memory was not taken into account (0\u202f%): it does not know these labels, or nothing like this image. The image alone answers."
+        : `What the memory recalls of such images was taken into account ${extent(gate)} (${percent(gate)}).`;
+    return { words, share: gate, left: "memory ignored", right: "memory fully used", of: "memory" };
+  }
+  const weight = { equal: 0.5, captions: 0 }[result.method] ?? result.image_weight;
+  if (typeof weight !== "number" || !usesCaptions(result.method)) return { words: "This method trusts the image only.", share: null };
+  if (weight === 0 && result.method === "captions") return { words: "This method trusts the captions only.", share: null };
+  const more = Math.abs(weight - 0.5) < 0.005 ? "Both count the same" : weight > 0.5 ? "The image counts more" : "The captions count more";
+  const words = `${more}: ${percent(weight)} image, ${percent(1 - weight)} captions.`;
+  return { words, share: weight, left: `image ${percent(weight)}`, right: `captions ${percent(1 - weight)}`, of: "image" };
+}
+
+/** Who votes for what: `12 of 16 vote dog, 3 cat, 1 other`. */
+export function tally(captions) {
+  const votes = new Map();
+  for (const { vote } of captions) votes.set(vote, (votes.get(vote) ?? 0) + 1);
+  const order = [...votes].sort((a, b) => b[1] - a[1]);
+  const named = order.slice(0, 4);
+  const rest = order.slice(4).reduce((sum, [, n]) => sum + n, 0);
+  const words = named.map(([label, n], i) => (i === 0 ? `${n} of ${captions.length} vote for “${label}”` : `${n} for “${label}”`));
+  if (rest) words.push(`${rest} for others`);
+  return `${words.join(", ")}.`;
+}
