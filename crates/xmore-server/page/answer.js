@@ -34,6 +34,7 @@ export function show(answer, hasMemory) {
   say($("timings"), timings(answer.timings_ms));
   $("empty").hidden = true;
   $("answer").hidden = false;
+  $("answer").classList.remove("stale");
   $("answer").dataset.answers = Number($("answer").dataset.answers) + 1;
 }
 
@@ -138,6 +139,11 @@ function captions(result) {
   $("all-captions").hidden = all.length <= FEW_CAPTIONS;
   $("all-captions").textContent = allCaptions ? "Show fewer captions" : `Show all ${count(all.length, "caption")}`;
   $("all-captions").setAttribute("aria-expanded", String(allCaptions));
+}
+
+/** What is shown no longer answers what is asked. */
+export function stale() {
+  $("answer").classList.add("stale");
 }
 
 /** Nothing to show: an error, or too few labels. */

@@ -21,6 +21,8 @@ const BUSY_MS = 200;
 let info = null;
 /** The image: `{ blob }`, sent once, then known by its `embedding`; `{ embedding }` of a link; or `{ id }` of a pair. */
 let input = null;
+/** The image of the answer that is shown. */
+let answered = null;
 /** The request under way, and whether another has to follow it. */
 let running = null;
 let again = false;
@@ -48,8 +50,7 @@ function ask({ follow = false } = {}) {
   if (wanted.length < 2) {
     running = null;
     busy(false);
-    answer.hide();
-    $("empty").hidden = false;
+    nothing();
     return;
   }
   run(wanted, (running = new AbortController()));
@@ -61,14 +62,17 @@ async function run(wanted, mine) {
   try {
     const got = await api.classify(questionOf(asked, wanted), mine.signal);
     if (asked.blob) asked.embedding ??= got.result.embedding;
-    say($("problem"), null);
+    fine();
+    answered = asked;
     answer.show(got, info.memory !== null);
     speak(asText(summary(got.result)));
     if (info.memory && got.generation !== info.memory.generation) learn();
   } catch (error) {
     if (mine.signal.aborted) return;
     fail(error);
-    answer.hide();
+    // What was answered before about this image stays, pale, with the controls that led here; another image's answer goes.
+    if (answered === asked) answer.stale();
+    else nothing();
   } finally {
     if (running === mine) {
       running = null;
@@ -110,6 +114,19 @@ function speak(text) {
 
 function fail(error) {
   say($("problem"), error.code === "unauthorized" ? `${error.message} Reload the page to give the key.` : error.message);
+  $("again").hidden = !(input && [0, 429, 503].includes(error.status));
+}
+
+function fine() {
+  say($("problem"), null);
+  $("again").hidden = true;
+}
+
+/** No answer to show. */
+function nothing() {
+  answered = null;
+  answer.hide();
+  $("empty").hidden = false;
 }
 
 // ---- The image
@@ -117,10 +134,10 @@ function fail(error) {
 function load(next, { preview, caption, note }) {
   input = next;
   leaveLink();
-  say($("problem"), null);
+  fine();
   $("find-similar").disabled = false;
   const old = $("preview");
-  if (old.src.startsWith("blob:")) URL.revokeObjectURL(old.src);
+  if (old.src?.startsWith("blob:")) URL.revokeObjectURL(old.src);
   old.replaceWith(preview);
   preview.id = "preview";
   $("preview-frame").classList.toggle("no-image", !preview.src && !preview.querySelector?.("img"));
@@ -295,6 +312,7 @@ $("file").addEventListener("change", () => {
 });
 $("random").addEventListener("click", random);
 $("try").addEventListener("click", random);
+$("again").addEventListener("click", () => ask());
 $("copy-link").addEventListener("click", copyLink);
 $("link").addEventListener("focus", () => $("link").select());
 $("skip").addEventListener("click", (event) => {
