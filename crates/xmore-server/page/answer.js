@@ -2,7 +2,7 @@
 
 import { $, count, el, keyed, lessMotion, percent, percent1, say } from "./dom.js";
 import { thumb } from "./thumbs.js";
-import { METHODS, summary, tally, topOf, trust, usesK } from "./words.js";
+import { METHODS, summary, tally, topOf, trust } from "./words.js";
 
 const FEW_LABELS = 12;
 const FEW_CAPTIONS = 12;
@@ -20,9 +20,9 @@ $("all-captions").addEventListener("click", () => {
   captions(shown);
 });
 
-/** Shows the result of a classification; `hasMemory` tells whether captions are to be expected. */
-export function show(answer, hasMemory) {
-  shown = { ...answer.result, hasMemory };
+/** Shows the result of a classification; `memory` is the server's, or null. */
+export function show(answer, memory) {
+  shown = { ...answer.result, memory };
   const of = (part) => el("strong", { className: `of-${part.of}` }, part.label);
   $("summary").replaceChildren(...summary(shown).map((part) => (typeof part === "string" ? part : of(part))));
   say($("note"), shown.note);
@@ -115,10 +115,8 @@ function balance(result) {
 function captions(result) {
   const all = result.captions ?? [];
   $("captions-card").hidden = all.length === 0;
-  const why = result.hasMemory
-    ? "No captions were found for this image."
-    : "No captions: this server was started without a memory, so the image alone answers. Start it with --memory DIR to look captions up.";
-  say($("no-captions"), all.length ? null : why);
+  $("no-captions").hidden = all.length > 0 || result.memory === null;
+  $("no-memory").hidden = result.memory !== null;
   if (!all.length) return keyed($("captions"), [], String);
   const winner = topOf(result.scores).label;
   $("tally").textContent = tally(all);
@@ -126,7 +124,7 @@ function captions(result) {
     el(
       "li",
       {},
-      thumb(caption.id, 160, ""),
+      ...(result.memory.local === false ? [] : [thumb(caption.id, 160, "")]), // A retrieval engine has no images.
       el("div", {}, el("p", { className: "text" }, caption.caption), el("p", { className: "fine numbers" }), el("p", { className: "vote" })),
     );
   keyed($("captions"), allCaptions ? all : all.slice(0, FEW_CAPTIONS), (caption) => caption.id, create, (item, caption) => {
@@ -155,7 +153,7 @@ export function hide() {
 export function offer(info) {
   $("method").replaceChildren(...info.methods.map((name) => el("option", { value: name }, name)));
   $("method").value = info.default_method;
-  const most = Math.max(1, Math.min(info.retrieval?.neighbours ?? 1, info.memory?.pairs ?? 1));
+  const most = Math.max(1, Math.min(info.retrieval?.neighbours ?? 1, info.memory?.pairs ?? Infinity));
   $("k").max = most;
   setK(Math.min(info.retrieval?.k ?? 1, most));
   $("k-field").hidden = !info.memory;
@@ -165,5 +163,3 @@ export function setK(k) {
   $("k").value = k;
   $("k-value").textContent = $("k").value;
 }
-
-export { usesK };

@@ -64,7 +64,7 @@ async function run(wanted, mine) {
     if (asked.blob) asked.embedding ??= got.result.embedding;
     fine();
     answered = asked;
-    answer.show(got, info.memory !== null);
+    answer.show(got, info.memory);
     speak(asText(summary(got.result)));
     if (info.memory && got.generation !== info.memory.generation) learn();
   } catch (error) {
@@ -181,13 +181,17 @@ function classifyPair(pair) {
 /** A random pair, with an image if some tries find one. */
 async function random() {
   try {
-    let pair;
-    for (let tries = 0; tries < 5; tries++) {
-      pair = await api.pair(Math.floor(Math.random() * info.memory.pairs));
-      const image = await api.pairImage(pair.id, 640).catch(() => null);
-      if (image) break;
+    let pair = null;
+    let image = null;
+    for (let tries = 0; tries < 8 && !image; tries++) {
+      const id = Math.floor(Math.random() * info.memory.pairs);
+      // Not every row need be shown, and not every pair has an image.
+      const found = await api.pair(id).catch((error) => error.status === 404 ? null : Promise.reject(error));
+      image = found && (await api.pairImage(id, 640).catch(() => null));
+      pair = found ?? pair;
     }
-    showPair(pair);
+    if (pair) showPair(pair);
+    else fail(new Error("No pair of the memory was found by chance. Search it below instead."));
   } catch (error) {
     fail(error);
   }
@@ -286,9 +290,13 @@ async function learn() {
   info = await api.info();
   const { memory, model, version } = info;
   labels.offer(info);
-  $("about").textContent = `xmore ${version}, model ${model.name}, ${memory ? `memory of ${count(memory.pairs, "pair")}` : "no memory"}.`;
-  $("empty-pairs").textContent = memory ? count(memory.pairs, "image–caption pair") : "";
-  for (const id of ["random", "try", "search", "empty-memory"]) $(id).hidden = !memory?.pairs;
+  // A retrieval engine neither counts its pairs nor has their images.
+  const pairs = memory?.pairs ?? null;
+  const memoryIs = memory === null ? "no memory" : pairs === null ? `memory at ${memory.location}` : `memory of ${count(pairs, "pair")}`;
+  $("about").textContent = `xmore ${version}, model ${model.name}, ${memoryIs}.`;
+  if (pairs !== null) $("empty-pairs").textContent = count(pairs, "image–caption pair");
+  for (const id of ["random", "try", "search"]) $(id).hidden = !pairs;
+  $("empty-memory").hidden = memory === null;
   $("empty-alone").hidden = memory !== null;
 }
 

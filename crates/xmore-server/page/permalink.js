@@ -8,14 +8,21 @@ const LONGEST_LABEL = 500;
 const MOST_THUMBNAIL_BYTES = 16 * 1024;
 const LARGEST_THUMBNAIL_SIDE = 512;
 
+/** What embeddings of this server are: those of all its models, one behind another. */
+function space({ model, search_model, rerank_model }) {
+  const models = new Map([model, search_model, rerank_model].filter(Boolean).map((model) => [model.fingerprint, model.dim]));
+  return { models: [...models.keys()].map((fingerprint) => fingerprint.slice(0, 16)).join("."), dim: [...models.values()].reduce((a, b) => a + b, 0) };
+}
+
 /** The fragment, without its `#`. `input` has `id`, or `embedding` (base64) and perhaps `thumbnail` (JPEG bytes). */
 export function write({ labels, method, k, input }, info) {
   const fields = new URLSearchParams([...labels.map((label) => ["label", label]), ["method", method]]);
   if (info.memory) fields.set("k", k);
-  fields.set("model", info.model.fingerprint);
   if (input.id !== undefined) fields.set("id", input.id);
   else {
-    fields.set("embedding", base64url(bytesOf(input.embedding, 4 * info.model.dim)));
+    const { models, dim } = space(info);
+    fields.set("model", models);
+    fields.set("embedding", base64url(bytesOf(input.embedding, 4 * dim)));
     if (input.thumbnail) fields.set("thumbnail", base64url(input.thumbnail));
   }
   return fields.toString();
@@ -46,11 +53,12 @@ export function read(fragment, info) {
     if (!Number.isInteger(id) || id < 0 || id >= (info.memory?.pairs ?? 0)) return problem("this server's memory does not have its pair");
     return { labels, method, k, input: { id } };
   }
-  if (fields.get("model") !== info.model.fingerprint) {
+  const { models, dim } = space(info);
+  if (fields.get("model") !== models) {
     return problem(`it was made with another model than ${info.model.name}, whose embeddings mean something else`);
   }
-  const embedding = bytesOf(fields.get("embedding"), 4 * info.model.dim);
-  if (!isEmbedding(embedding, info.model.dim)) return problem(`expected an embedding of ${info.model.dim} numbers`);
+  const embedding = bytesOf(fields.get("embedding"), 4 * dim);
+  if (!isEmbedding(embedding, dim)) return problem(`expected an embedding of ${dim} numbers`);
   const thumbnail = bytesOf(fields.get("thumbnail"), MOST_THUMBNAIL_BYTES);
   const size = jpegSize(thumbnail);
   const fits = size && Math.max(size.width, size.height) <= LARGEST_THUMBNAIL_SIDE;

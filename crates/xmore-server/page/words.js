@@ -12,17 +12,15 @@ export function topOf(distribution) {
 }
 
 export const METHODS = {
-  "zero-shot": "The image alone, each label in one prompt. Captions are shown but not asked.",
-  templates: "The image alone, each label averaged over many prompts. Captions are shown but not asked.",
+  "zero-shot": "The image alone, each label in one prompt.",
+  templates: "The image alone, each label averaged over many prompts.",
   captions: "The captions alone: each is classified, and their answers are averaged.",
   equal: "Half image, half captions.",
   xmore: "Image and captions, each weighed by its confidence (X-MoRe).",
   "xmore-calibrated": "The image, and what the memory recalls of images like it, as far as it knows the labels. K changes the captions column only.",
 };
 
-/** Whether K changes the final answer. */
-export const usesK = (method) => !["zero-shot", "templates", "xmore-calibrated"].includes(method);
-
+const CALIBRATED = "xmore-calibrated";
 const usesCaptions = (method) => !["zero-shot", "templates"].includes(method);
 
 /** What the captions changed: strings and `{ label, of }`, where `of` is `image`, `captions` or `final`. */
@@ -33,15 +31,12 @@ export function summary(result) {
   const say = (top, of) => [{ label: top.label, of }, ` (${percent(top.score)})`];
   const alone = ["The image alone says ", ...say(image, "image")];
 
-  if (!captions) {
-    return result.method === "zero-shot" ? [...alone, "."] : [...alone, `; with ${result.method}: `, ...say(final, "final"), "."];
-  }
+  if (!captions) return [...alone, "."];
   if (!usesCaptions(result.method)) {
-    const agreement = captions.label === image.label ? ["the captions, which are not asked here, agree"] : ["the captions, which are not asked here, say ", ...say(captions, "captions")];
-    const own = result.method === "zero-shot" ? [] : [` Final: `, ...say(final, "final"), "."];
-    return [...alone, "; ", ...agreement, ".", ...own];
+    const words = captions.label === image.label ? ["agree"] : ["say ", ...say(captions, "captions")];
+    return [...alone, "; the captions, which are not asked here, ", ...words, "."];
   }
-  if (result.memory_gate === 0) {
+  if (result.method === CALIBRATED && result.memory_gate === 0) {
     return ["The memory does not know these labels well enough, so the image alone decides: ", ...say(final, "final"), "."];
   }
   const agrees = captions.label === image.label;
@@ -66,16 +61,16 @@ function extent(share) {
 /** How much each modality counted: words, and a share for the picture beside them (null where there is none). */
 export function trust(result) {
   const gate = result.memory_gate;
-  if (typeof gate === "number") {
+  if (result.method === CALIBRATED && gate !== null) {
     const words =
       gate === 0
         ? "The memory was not taken into account (0\u202f%): it does not know these labels, or nothing like this image. The image alone answers."
         : `What the memory recalls of such images was taken into account ${extent(gate)} (${percent(gate)}).`;
     return { words, share: gate, left: "memory ignored", right: "memory fully used", of: "memory" };
   }
-  const weight = { equal: 0.5, captions: 0 }[result.method] ?? result.image_weight;
-  if (typeof weight !== "number" || !usesCaptions(result.method)) return { words: "This method trusts the image only.", share: null };
-  if (weight === 0 && result.method === "captions") return { words: "This method trusts the captions only.", share: null };
+  if (!usesCaptions(result.method) || result.image_weight === null) return { words: "The image alone is trusted.", share: null };
+  if (result.method === "captions") return { words: "This method trusts the captions only.", share: null };
+  const weight = result.method === "equal" ? 0.5 : result.image_weight;
   const more = Math.abs(weight - 0.5) < 0.005 ? "Both count the same" : weight > 0.5 ? "The image counts more" : "The captions count more";
   const words = `${more}: ${percent(weight)} image, ${percent(1 - weight)} captions.`;
   return { words, share: weight, left: `image ${percent(weight)}`, right: `captions ${percent(1 - weight)}`, of: "image" };

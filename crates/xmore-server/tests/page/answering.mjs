@@ -133,6 +133,28 @@ export async function answering({ browser, base, image, shot }) {
     expect((await page.locator("main img[src=x]").count()) === 0 && (await page.title()) !== "1", "expected labels never to become elements");
   });
 
+  await check("lists of labels: an example can be used, one's own saved, used and deleted", async () => {
+    const own = await page.inputValue("#labels");
+    await answered(page, () => page.selectOption("#label-set", "example:Places"));
+    expect((await table(page)).some((row) => row.label === "beach"), "expected the labels of the list");
+    await answered(page, () => page.fill("#labels", own));
+    expect((await page.inputValue("#label-set")) === "", "expected an edited list to be one's own");
+    if (!(await page.locator("#save-set").isVisible())) return "saving is not switched on";
+    const name = `page test ${Date.now()}`;
+    await page.click("#save-set");
+    await page.fill("#save-name", name);
+    await page.keyboard.press("Enter");
+    await page.locator("#save-dialog").waitFor({ state: "hidden" });
+    expect((await page.inputValue("#label-set")) === `saved:${name}`, "expected the saved list to be chosen");
+    await answered(page, () => page.selectOption("#label-set", "example:Places"));
+    await answered(page, () => page.selectOption("#label-set", `saved:${name}`));
+    expect((await table(page)).some((row) => row.label === "salt, pepper"), "expected the saved labels, commas and all");
+    page.once("dialog", (dialog) => dialog.accept());
+    await page.click("#delete-set");
+    await page.waitForFunction((name) => ![...document.getElementById("label-set").options].some((option) => option.value === `saved:${name}`), name);
+    return "saved and deleted";
+  });
+
   await check("search by words shows pairs, one of them can be classified", async () => {
     await page.fill("#search-text", "a red circle");
     await page.click("#search-go");
