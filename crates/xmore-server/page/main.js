@@ -66,7 +66,7 @@ async function run(wanted, mine) {
     answered = asked;
     answer.show(got, info.memory);
     speak(asText(summary(got.result)));
-    if (info.memory && got.generation !== info.memory.generation) learn();
+    if (info.memory && got.generation !== info.memory.generation) learn().catch(fail);
   } catch (error) {
     if (mine.signal.aborted) return;
     fail(error);
@@ -224,8 +224,10 @@ function leaveLink() {
 }
 
 async function copyLink() {
-  const linked = { id: input.id, embedding: input.embedding };
-  if (linked.id === undefined) linked.thumbnail = input.thumbnail ?? (input.original && (await thumbnail(input.original)));
+  // What is shown, even if another image is on its way.
+  const { id, embedding, original } = answered;
+  const linked = { id, embedding };
+  if (id === undefined) linked.thumbnail = answered.thumbnail ?? (original && (await thumbnail(original)));
   const fragment = permalink.write({ labels: labels.labels, method: $("method").value, k: Number($("k").value), input: linked }, info);
   history.replaceState(null, "", `#${fragment}`);
   $("link").value = location.href;

@@ -76,7 +76,10 @@ export function trust(result) {
   return { words, share: weight, left: `image ${percent(weight)}`, right: `captions ${percent(1 - weight)}`, of: "image" };
 }
 
-/** Who votes for what: `12 of 16 vote dog, 3 cat, 1 other`. */
+/** From this cosine on, two images are the same one; stored embeddings have 16 bits. */
+const SAME_IMAGE = 0.999;
+
+/** Who votes for what, and whether the image was in the memory all along. */
 export function tally(captions) {
   const votes = new Map();
   for (const { vote } of captions) votes.set(vote, (votes.get(vote) ?? 0) + 1);
@@ -85,5 +88,7 @@ export function tally(captions) {
   const rest = order.slice(4).reduce((sum, [, n]) => sum + n, 0);
   const words = named.map(([label, n], i) => (i === 0 ? `${n} of ${captions.length} vote for “${label}”` : `${n} for “${label}”`));
   if (rest) words.push(`${rest} for others`);
-  return `${words.join(", ")}.`;
+  const own = captions.filter((caption) => caption.image_similarity >= SAME_IMAGE).length;
+  const remark = own ? ` The memory has this very image: ${own === 1 ? "one caption is" : `${own} captions are`} its own.` : "";
+  return `${words.join(", ")}.${remark}`;
 }
