@@ -32,7 +32,6 @@ export function show(answer, memory) {
   balance(shown);
   captions(shown);
   say($("timings"), timings(answer.timings_ms));
-  $("empty").hidden = true;
   $("answer").hidden = false;
   $("answer").classList.remove("stale");
   $("answer").dataset.answers = Number($("answer").dataset.answers) + 1;
@@ -59,7 +58,7 @@ function scores(result) {
     ["captions", "Captions alone", result.caption_distribution],
     ["final", "Final", result.scores],
   ];
-  const tops = columns.map(([, , distribution]) => topOf(distribution)?.label);
+  const tops = [topOf(result.image_distribution)?.label, topOf(result.caption_distribution)?.label, result.predictions[0].label];
   const before = new Map([...body.children].map((row) => [row, row.getBoundingClientRect().top]));
   const create = (label) =>
     el(
@@ -118,7 +117,7 @@ function captions(result) {
   $("no-captions").hidden = all.length > 0 || result.memory === null;
   $("no-memory").hidden = result.memory !== null;
   if (!all.length) return keyed($("captions"), [], String);
-  const winner = topOf(result.scores).label;
+  const winner = result.predictions[0].label;
   $("tally").textContent = tally(all);
   const create = (caption) =>
     el(

@@ -83,7 +83,7 @@ export class LabelBox {
   }
 
   #edited(now) {
-    void ("labels", $("labels").value);
+    remember("labels", $("labels").value);
     this.#count();
     this.#changed(now);
   }

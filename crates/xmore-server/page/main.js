@@ -58,6 +58,7 @@ function ask({ follow = false } = {}) {
 
 async function run(wanted, mine) {
   const asked = input;
+  const isNew = answered !== asked;
   busy(true);
   try {
     const got = await api.classify(questionOf(asked, wanted), mine.signal);
@@ -65,14 +66,16 @@ async function run(wanted, mine) {
     fine();
     answered = asked;
     answer.show(got, info.memory);
+    if (isNew) reveal();
     speak(asText(summary(got.result)));
-    if (info.memory && got.generation !== info.memory.generation) learn();
+    if (info.memory && got.generation !== info.memory.generation) learn().catch(fail);
   } catch (error) {
     if (mine.signal.aborted) return;
     fail(error);
     // What was answered before about this image stays, pale, with the controls that led here; another image's answer goes.
-    if (answered === asked) answer.stale();
-    else nothing();
+    if (!isNew) return answer.stale();
+    nothing();
+    reveal();
   } finally {
     if (running === mine) {
       running = null;
@@ -96,7 +99,7 @@ function withImage(asked, options) {
   if (asked.embedding) return { image: { embedding: asked.embedding }, ...options };
   const form = new FormData();
   for (const [name, value] of Object.entries(options)) form.append(name, Array.isArray(value) ? JSON.stringify(value) : value);
-  form.append("image", asked.blob, "image");
+  form.append("image", asked.blob, asked.original.name || "image");
   return form;
 }
 
@@ -122,17 +125,23 @@ function fine() {
   $("again").hidden = true;
 }
 
+/** On a small screen the answer to a new image is below what was asked. */
+function reveal() {
+  const results = $("results");
+  if (results.getBoundingClientRect().top > 0.6 * innerHeight) results.scrollIntoView({ behavior: lessMotion() ? "auto" : "smooth" });
+}
+
 /** No answer to show. */
 function nothing() {
   answered = null;
   answer.hide();
-  $("empty").hidden = false;
 }
 
 // ---- The image
 
 function load(next, { preview, caption, note }) {
   input = next;
+  $("empty").hidden = true;
   leaveLink();
   fine();
   $("find-similar").disabled = false;
@@ -175,7 +184,7 @@ function showPair(pair) {
 function classifyPair(pair) {
   showPair(pair);
   $("results").focus({ preventScroll: true });
-  $("main").scrollIntoView({ behavior: lessMotion() ? "auto" : "smooth" });
+  $("results").scrollIntoView({ behavior: lessMotion() ? "auto" : "smooth" });
 }
 
 /** A random pair, with an image if some tries find one. */
@@ -224,8 +233,10 @@ function leaveLink() {
 }
 
 async function copyLink() {
-  const linked = { id: input.id, embedding: input.embedding };
-  if (linked.id === undefined) linked.thumbnail = input.thumbnail ?? (input.original && (await thumbnail(input.original)));
+  // What is shown, even if another image is on its way.
+  const { id, embedding, original } = answered;
+  const linked = { id, embedding };
+  if (id === undefined) linked.thumbnail = answered.thumbnail ?? (original && (await thumbnail(original)));
   const fragment = permalink.write({ labels: labels.labels, method: $("method").value, k: Number($("k").value), input: linked }, info);
   history.replaceState(null, "", `#${fragment}`);
   $("link").value = location.href;

@@ -27,7 +27,7 @@ const usesCaptions = (method) => !["zero-shot", "templates"].includes(method);
 export function summary(result) {
   const image = topOf(result.image_distribution);
   const captions = topOf(result.caption_distribution);
-  const final = topOf(result.scores);
+  const [final] = result.predictions;
   const say = (top, of) => [{ label: top.label, of }, ` (${percent(top.score)})`];
   const alone = ["The image alone says ", ...say(image, "image")];
 
