@@ -71,7 +71,7 @@ fn get(agent: &Agent, url: &str, most: u64) -> Result<Bytes, ApiError> {
     let reader = response.into_body().into_reader().take(most + 1).read_to_end(&mut bytes);
     reader.map_err(|error| unfetchable(&error))?;
     if bytes.len() as u64 > most {
-        return Err(unfetchable(&format!("it is larger than {most} bytes")));
+        return Err(unfetchable(format!("it is larger than {most} bytes")));
     }
     Ok(bytes.into())
 }
