@@ -24,6 +24,8 @@ use crate::snapshot::{Snapshot, no_pair};
 const SAME: f32 = 0.94;
 /// Longest side of the pictures that come with metadata, in pixels.
 const PICTURE: u32 = 512;
+/// Pictures that are made for one answer at the same time.
+const SIDE_BY_SIDE: usize = 32;
 /// Bytes of pictures in one answer; what comes after has none.
 const PICTURE_BYTES: usize = 32 << 20;
 
@@ -253,27 +255,41 @@ fn check_index(app: &App, name: Option<&str>) -> Result<(), ApiError> {
     }
 }
 
-async fn look_up(app: &App, snapshot: &Arc<Snapshot>, ids: Vec<u64>) -> Result<Vec<Metadata>, ApiError> {
+/// Metadata in the ids' order; pictures are made side by side.
+async fn look_up(app: &Shared, snapshot: &Arc<Snapshot>, ids: Vec<u64>) -> Result<Vec<Metadata>, ApiError> {
     let memory = snapshot.memory("an index")?;
+    if let Some(&id) = ids.iter().find(|&&id| !snapshot.shows(memory, id)) {
+        return Err(no_pair(id));
+    }
     let (mut all, mut bytes) = (Vec::with_capacity(ids.len()), 0);
-    for id in ids {
-        if !snapshot.shows(memory, id) {
-            return Err(no_pair(id));
+    for some in ids.chunks(SIDE_BY_SIDE) {
+        let mut pictures = Vec::with_capacity(some.len());
+        for &id in some {
+            let is_wanted = bytes <= PICTURE_BYTES && url_of(memory.image_path(id)?).is_none();
+            pictures.push(is_wanted.then(|| {
+                let (app, snapshot) = (app.clone(), snapshot.clone());
+                tokio::spawn(async move { app.thumbnails.get(snapshot, id, PICTURE).await })
+            }));
         }
-        let image_path = memory.image_path(id)?.to_owned();
-        let is_url = ["http://", "https://"].iter().any(|scheme| image_path.starts_with(scheme));
-        let image = if is_url || bytes > PICTURE_BYTES {
-            None
-        } else {
-            app.thumbnails.get(snapshot.clone(), id, PICTURE).await.ok()
-        };
-        bytes += image.as_ref().map_or(0, |jpeg| jpeg.len());
-        all.push(Metadata {
-            caption: memory.caption(id)?.to_owned(),
-            url: is_url.then(|| image_path.clone()),
-            image: image.map(|jpeg| encode_bytes(&jpeg)),
-            image_path,
-        });
+        for (&id, picture) in some.iter().zip(pictures) {
+            let jpeg = match picture {
+                Some(picture) => picture.await.map_err(|error| ApiError::internal(&error))?.ok(),
+                None => None,
+            };
+            bytes += jpeg.as_ref().map_or(0, |jpeg| jpeg.len());
+            let image_path = memory.image_path(id)?;
+            all.push(Metadata {
+                image_path: image_path.to_owned(),
+                caption: memory.caption(id)?.to_owned(),
+                url: url_of(image_path).map(str::to_owned),
+                image: jpeg.map(|jpeg| encode_bytes(&jpeg)),
+            });
+        }
     }
     Ok(all)
+}
+
+/// An image's name, if it is a URL.
+fn url_of(image_path: &str) -> Option<&str> {
+    ["http://", "https://"].iter().any(|scheme| image_path.starts_with(scheme)).then_some(image_path)
 }
