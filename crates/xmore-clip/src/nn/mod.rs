@@ -9,3 +9,4 @@ pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod pool;
 pub(crate) mod pool_threads;
+pub(crate) mod scratch;

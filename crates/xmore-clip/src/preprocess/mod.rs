@@ -3,6 +3,7 @@
 mod decode;
 mod jpeg;
 mod resize;
+mod spare;
 
 use std::path::Path;
 
@@ -63,8 +64,16 @@ pub enum ResizeMode {
 }
 
 /// One image as a tower takes it: `[size, size, 3]`, normalised, channels last.
+///
+/// Its memory is used for another one when it is dropped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pixels(pub(crate) Vec<f32>);
+
+impl Drop for Pixels {
+    fn drop(&mut self) {
+        spare::keep(std::mem::take(&mut self.0));
+    }
+}
 
 impl Pixels {
     /// Values that were prepared elsewhere: `[size, size, 3]`, normalised, channels last. [`crate::Model::encode_images`] refuses another
@@ -156,7 +165,10 @@ impl Preprocess {
         let tables: [[f32; 256]; 3] = std::array::from_fn(|c| {
             std::array::from_fn(|v| (v as f32 / 255.0 - self.config.mean[c]) / self.config.std[c])
         });
-        let pixels = image.as_raw().as_chunks::<3>().0.iter();
-        Pixels(pixels.flat_map(|p| [0, 1, 2].map(|c| tables[c][usize::from(p[c])])).collect())
+        let mut values = spare::take(image.as_raw().len());
+        for pixel in image.as_raw().as_chunks::<3>().0 {
+            values.extend([0, 1, 2].map(|c| tables[c][usize::from(pixel[c])]));
+        }
+        Pixels(values)
     }
 }

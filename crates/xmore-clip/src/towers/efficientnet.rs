@@ -9,6 +9,7 @@ use crate::nn::activation::Activation;
 use crate::nn::conv::{Conv2d, DepthwiseConv2d, Padding, Size, Window};
 use crate::nn::gemm::Threads;
 use crate::nn::norm::BatchNorm;
+use crate::nn::scratch::with_buffers;
 use crate::profile;
 
 use super::ImageTower;
@@ -113,29 +114,32 @@ impl ImageTower for EfficientNet {
 
 impl EfficientNet {
     fn one(&self, pixels: &[f32], threads: Threads) -> Vec<f32> {
-        let (mut x, mut wide, mut deep) = (Vec::new(), Vec::new(), Vec::new());
-        let mut size = profile::time("stem", 0, || self.stem.forward(pixels, self.size, &mut x, threads));
+        with_buffers(|buffers| self.one_in(pixels, threads, buffers))
+    }
+
+    fn one_in(&self, pixels: &[f32], threads: Threads, buffers: &mut [Vec<f32>; 3]) -> Vec<f32> {
+        let [x, wide, deep] = buffers;
+        let mut size = profile::time("stem", 0, || self.stem.forward(pixels, self.size, x, threads));
         for block in &self.blocks {
             let input = match &block.expand {
                 Some(expand) => {
-                    profile::time("conv 1x1 wide", 0, || expand.forward(&x, size, &mut wide, threads));
-                    &wide
+                    profile::time("conv 1x1 wide", 0, || expand.forward(x, size, wide, threads));
+                    &*wide
                 }
-                None => &x,
+                None => &*x,
             };
-            size = profile::time("depthwise", 0, || {
-                block.depthwise.forward_relu6(input, size, &mut deep, threads)
-            });
+            size =
+                profile::time("depthwise", 0, || block.depthwise.forward_relu6(input, size, deep, threads));
             profile::time("conv 1x1 narrow", 0, || {
                 if block.residual {
-                    block.project.forward_add(&deep, &mut x, threads);
+                    block.project.forward_add(deep, x, threads);
                 } else {
-                    block.project.forward(&deep, size, &mut x, threads);
+                    block.project.forward(deep, size, x, threads);
                 }
             });
         }
-        profile::time("head", 0, || self.head.forward(&x, size, &mut wide, threads));
-        average(&wide, self.features)
+        profile::time("head", 0, || self.head.forward(x, size, wide, threads));
+        average(wide, self.features)
     }
 }
 

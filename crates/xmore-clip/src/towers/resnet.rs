@@ -13,6 +13,7 @@ use crate::nn::gemm::Threads;
 use crate::nn::linear::{Linear, Part, Precision, query_scale};
 use crate::nn::norm::BatchNorm;
 use crate::nn::pool::average_pool;
+use crate::nn::scratch::with_buffers;
 use crate::profile;
 use crate::weights::Weights;
 
@@ -78,17 +79,18 @@ impl ResNet {
 
     /// The last stage's output, `[positions, width]`.
     fn trunk(&self, pixels: &[f32], threads: Threads) -> Vec<f32> {
-        let (mut x, mut y, mut z) = (Vec::new(), Vec::new(), Vec::new());
-        let mut size = profile::time("stem", 0, || {
-            let size = self.stem[0].forward(pixels, self.size, &mut x, threads);
-            let size = self.stem[1].forward(&x, size, &mut y, threads);
-            let size = self.stem[2].forward(&y, size, &mut z, threads);
-            average_pool(&z, size, 2, &mut x, threads)
-        });
-        for block in &self.blocks {
-            size = block.forward(&mut x, size, &mut y, &mut z, threads);
-        }
-        x
+        with_buffers(|[x, y, z]| {
+            let mut size = profile::time("stem", 0, || {
+                let size = self.stem[0].forward(pixels, self.size, x, threads);
+                let size = self.stem[1].forward(x, size, y, threads);
+                let size = self.stem[2].forward(y, size, z, threads);
+                average_pool(z, size, 2, x, threads)
+            });
+            for block in &self.blocks {
+                size = block.forward(x, size, y, z, threads);
+            }
+            x.clone()
+        })
     }
 }
 
