@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle, scope, sleep};
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::Result;
 use crate::http::Client;
 use crate::tally::{Outcome, Tally};
@@ -24,6 +26,8 @@ pub struct Round {
     /// From the first request to the last answer.
     pub seconds: f64,
     pub tally: Tally,
+    /// Processors that this process kept busy meanwhile.
+    pub processors: f64,
 }
 
 impl Round {
@@ -46,7 +50,7 @@ pub fn connected(address: SocketAddr, count: usize) -> Result<Vec<Client>> {
 /// Sends `count` requests from the first on; each client sends its next one when it has its answer.
 pub fn closed_loop(workload: &Workload, clients: &mut [Client], count: usize) -> Result<Round> {
     let next = AtomicUsize::new(0);
-    let start = Instant::now() + SETTING_OUT;
+    let (start, computed) = (Instant::now() + SETTING_OUT, processor_time());
     scope(|scope| {
         let threads: Vec<_> = clients
             .iter_mut()
@@ -69,7 +73,8 @@ pub fn closed_loop(workload: &Workload, clients: &mut [Client], count: usize) ->
             .collect::<Result<_>>()?;
         let mut tally = Tally::default();
         threads.into_iter().for_each(|thread| tally += &joined(thread));
-        Ok(Round { seconds: start.elapsed().as_secs_f64(), tally })
+        let seconds = start.elapsed().as_secs_f64();
+        Ok(Round { seconds, tally, processors: (processor_time() - computed).as_secs_f64() / seconds })
     })
 }
 
@@ -92,13 +97,15 @@ pub struct Open {
     pub tally: Tally,
     /// In no order.
     pub started: Vec<Started>,
+    /// Processors that this process kept busy meanwhile.
+    pub processors: f64,
 }
 
 /// Sends `rate` requests a second for a while, each at its time, whatever the answers do.
 pub fn open_loop(workload: &Workload, clients: &mut [Client], rate: f64, period: Duration) -> Result<Open> {
     let count = (rate * period.as_secs_f64()).round() as usize;
     let next = AtomicUsize::new(0);
-    let start = Instant::now() + SETTING_OUT;
+    let (start, computed) = (Instant::now() + SETTING_OUT, processor_time());
     scope(|scope| {
         let threads: Vec<_> = clients
             .iter_mut()
@@ -129,12 +136,14 @@ pub fn open_loop(workload: &Workload, clients: &mut [Client], rate: f64, period:
                 })
             })
             .collect::<Result<_>>()?;
-        let mut open = Open { tally: Tally::default(), started: Vec::with_capacity(count) };
+        let mut open = Open { tally: Tally::default(), started: Vec::with_capacity(count), processors: 0.0 };
         for thread in threads {
             let (tally, started) = joined(thread);
             open.tally += &tally;
             open.started.extend(started);
         }
+        let computed = processor_time() - computed;
+        open.processors = computed.as_secs_f64() / start.elapsed().as_secs_f64();
         Ok(open)
     })
 }
@@ -204,6 +213,12 @@ pub fn until_refused<T>(
         }
         Ok(Ended { before, after, still_served, end: end? })
     })
+}
+
+/// What this process has computed.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn spawn<'scope, T: Send + 'scope>(

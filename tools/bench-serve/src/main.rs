@@ -125,8 +125,8 @@ struct Report {
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
-        Ok(report) if report.bars.iter().all(|bar| bar.met) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(e) => {
             eprintln!("error: {e}");
             ExitCode::from(2)
@@ -134,8 +134,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<Report> {
-    let wants = |part| args.only.is_empty() || args.only.contains(&part);
+/// Says whether all bars are met.
+fn run(args: &Args) -> Result<bool> {
     if args.server.is_some() && args.only.contains(&Part::Term) {
         return Err("term starts and ends servers itself: leave out --server, or term in --only".into());
     }
@@ -179,16 +179,51 @@ fn run(args: &Args) -> Result<Report> {
         term: None,
         bars: Vec::new(),
     };
+    let scene = Scene { library: &library, photos: &photos, requests: &requests, connections };
+    let restart = || -> Result<(Server, Workload)> {
+        let server = Server::start(&launch)?;
+        let requests = workload(&server)?;
+        Ok((server, requests))
+    };
+    let measured = measure(args, &scene, server, restart, &mut report);
+    // What was measured before something went wrong is worth having.
+    print!("{report}");
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&report)? + "\n";
+        std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    measured?;
+    Ok(report.bars.iter().all(|bar| bar.met))
+}
+
+/// What all measurements have in common.
+struct Scene<'a> {
+    library: &'a Library<'a>,
+    photos: &'a [PathBuf],
+    requests: &'a Workload,
+    connections: usize,
+}
+
+/// One after the other; each leaves its figures and bars in the report.
+fn measure(
+    args: &Args,
+    scene: &Scene<'_>,
+    server: Server,
+    restart: impl Fn() -> Result<(Server, Workload)>,
+    report: &mut Report,
+) -> Result<()> {
+    let Scene { library, photos, requests, connections } = *scene;
+    let wants = |part| args.only.is_empty() || args.only.contains(&part);
     if wants(Part::Throughput) {
         eprintln!("throughput");
         let rounds = args.rounds as usize;
-        let measured = throughput::run(&library, &server, &requests, &photos, connections, rounds)?;
+        let measured = throughput::run(library, &server, requests, photos, connections, rounds)?;
         report.bars.extend(measured.bars());
         report.throughput = Some(measured);
     }
     if wants(Part::Idle) {
         eprintln!("idle");
-        let measured = idle::run(&library, &server, &requests, &photos, args.images as usize)?;
+        let measured = idle::run(library, &server, requests, photos, args.images as usize)?;
         report.bars.extend(measured.bars());
         report.idle = Some(measured);
     }
@@ -196,26 +231,21 @@ fn run(args: &Args) -> Result<Report> {
         eprintln!("overload");
         let capacity = match &report.throughput {
             Some(measured) => measured.capacity(),
-            None => capacity(&server, &requests, connections)?,
+            None => capacity(&server, requests, connections)?,
         };
         let period = Duration::from_secs(args.seconds.into());
-        let measured = overload::run(&server, &requests, capacity, args.factor, period, args.pool as usize)?;
+        let measured = overload::run(&server, requests, capacity, args.factor, period, args.pool as usize)?;
         report.bars.extend(measured.bars());
         report.overload = Some(measured);
     }
     drop(server);
     if wants(Part::Term) && args.server.is_none() {
         eprintln!("SIGTERM under load");
-        let measured = term::run(&launch, workload, [args.kept, args.fresh], args.terms as usize)?;
+        let measured = term::run(restart, [args.kept, args.fresh], args.terms as usize)?;
         report.bars.extend(measured.bars());
         report.term = Some(measured);
     }
-    print!("{report}");
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&report)? + "\n";
-        std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))?;
-    }
-    Ok(report)
+    Ok(())
 }
 
 /// Accepted requests a second, where throughput is not measured: the second of two rounds.

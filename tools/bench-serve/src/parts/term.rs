@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Bar, count};
 use crate::Result;
 use crate::load::{closed_loop, connected, until_refused};
-use crate::server::{Launch, Server};
+use crate::server::Server;
 use crate::tally::Tally;
 use crate::workload::Workload;
 
@@ -39,25 +39,23 @@ pub struct Term {
     pub ends: Vec<End>,
 }
 
-/// Starts and ends a server several times. `workload` makes the requests for its address.
+/// Ends several servers, which `start` starts with the requests for each.
 pub fn run(
-    launch: &Launch,
-    workload: impl Fn(&Server) -> Result<Workload>,
+    start: impl Fn() -> Result<(Server, Workload)>,
     [kept, fresh]: [usize; 2],
     times: usize,
 ) -> Result<Term> {
     let mut ends = Vec::new();
     for time in 1..=times {
-        let mut server = Server::start(launch)?;
-        let workload = workload(&server)?;
+        let (mut server, workload) = start()?;
         let batch = server.limits().max_batch;
         // Models and labels are loaded by the first requests.
         closed_loop(&workload, &mut connected(server.address(), batch)?, 2 * batch)?;
         let address = server.address();
         let ended = until_refused(&workload, address, [kept, fresh], [UNTIL_SIGNAL, PATIENCE], || {
-            let start = Instant::now();
+            let signal = Instant::now();
             server.terminate()?;
-            Ok((server.wait(PATIENCE)?, start.elapsed().as_secs_f64()))
+            Ok((server.wait(PATIENCE)?, signal.elapsed().as_secs_f64()))
         })?;
         let (status, seconds) = ended.end;
         let exit = status.and_then(|status| status.code());

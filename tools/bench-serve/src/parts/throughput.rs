@@ -2,9 +2,8 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use super::{Bar, count};
@@ -25,8 +24,8 @@ pub struct Throughput {
     pub library: Vec<f64>,
     pub server: Vec<f64>,
     pub tally: Tally,
-    /// Processors that the generator kept busy while it loaded the server.
-    pub generator_cpus: f64,
+    /// Processors that the generator kept busy while it loaded the server, of each round.
+    pub generator_cpus: Vec<f64>,
 }
 
 /// Rounds of the library and of the server in turn; one of the server before that warms it up.
@@ -46,18 +45,15 @@ pub fn run(
         library: Vec::new(),
         server: Vec::new(),
         tally: Tally::default(),
-        generator_cpus: 0.0,
+        generator_cpus: Vec::new(),
     };
-    let (mut busy, mut seconds) = (Duration::ZERO, 0.0);
     for round in 1..=rounds {
         let start = Instant::now();
         library.classify_files(photos)?;
         measured.library.push(photos.len() as f64 / start.elapsed().as_secs_f64());
         // The library's threads go to sleep by themselves as soon as nothing is left.
-        let before = processor_time();
         let loaded = closed_loop(workload, &mut clients, photos.len())?;
-        busy += processor_time() - before;
-        seconds += loaded.seconds;
+        measured.generator_cpus.push(loaded.processors);
         measured.server.push(loaded.rate());
         measured.tally += &loaded.tally;
         eprintln!(
@@ -66,14 +62,7 @@ pub fn run(
             measured.server[round - 1]
         );
     }
-    measured.generator_cpus = busy.as_secs_f64() / seconds;
     Ok(measured)
-}
-
-/// What this process has computed.
-fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 impl Throughput {
@@ -109,6 +98,6 @@ impl fmt::Display for Throughput {
         }
         writeln!(f, "  ratio    {:>8.3}", self.ratio())?;
         writeln!(f, "  requests: {}", self.tally)?;
-        writeln!(f, "  the generator took {:.2} processors meanwhile", self.generator_cpus)
+        writeln!(f, "  the generator took {:.2} processors meanwhile", median(&self.generator_cpus))
     }
 }
