@@ -1,0 +1,82 @@
+//! The library in this process: what the server is compared with, and who knows the right answers.
+
+use std::path::{Path, PathBuf};
+
+use xmore::{
+    Classifier, ClassifierOptions, Evidence, Labels, Method, ModelName, NamedModel, Pairs, Queries,
+    Retrieval, RetrievalModels, RetrievalOptions, encode_files,
+};
+use xmore_clip::Precision;
+use xmore_memory::Memory;
+
+use crate::Result;
+use crate::workload::Predictions;
+
+/// The method of all requests.
+pub const METHOD: Method = Method::Calibrated;
+/// Captions kept and pairs looked at, the defaults of both sides; said all the same, should one of them change.
+pub const K: usize = 16;
+pub const NEIGHBOURS: usize = 128;
+/// Predictions of an answer.
+pub const TOP: usize = 5;
+
+/// The model that a memory was built with.
+pub fn model_of(memory: &Memory) -> Result<NamedModel> {
+    let recorded = memory.manifest().model.name.as_str();
+    let (name, precision) = match recorded.strip_suffix(" int8") {
+        Some(name) => (name, Precision::Int8),
+        None => (recorded, Precision::F32),
+    };
+    Ok(NamedModel::open_or_fetch(&ModelName::parse(name, None)?, precision, &|_| {})?)
+}
+
+/// Labels, model and memory, ready to answer.
+pub struct Library<'a> {
+    model: &'a NamedModel,
+    classifier: Classifier<'a>,
+}
+
+impl<'a> Library<'a> {
+    /// All set-up, which no measurement counts.
+    pub fn new(model: &'a NamedModel, memory: &'a Memory, labels: Labels) -> Result<Self> {
+        let options = RetrievalOptions { k: K, neighbours: NEIGHBOURS, ..RetrievalOptions::default() };
+        let retrieval = Retrieval::new(Pairs::Memory(memory), RetrievalModels::one(model), options)?;
+        let classifier = Classifier::new(model, labels, Some(retrieval), &ClassifierOptions::default())?;
+        Ok(Self { model, classifier: classifier.calibrate()? })
+    }
+
+    /// Scores of many photos, in batches, as `xmore classify` has them.
+    pub fn classify_files(&self, photos: &[PathBuf]) -> Result<Vec<Vec<f64>>> {
+        let mut encoded = encode_files(self.model, photos, &mut |_| {})?;
+        if let Some((photo, error)) = encoded.failed.pop() {
+            return Err(format!("{}: {error}; leave it out", photos[photo].display()).into());
+        }
+        let evidence = self.classifier.evidence(&Queries::from(encoded.embeddings))?;
+        evidence.iter().map(scores).collect()
+    }
+
+    /// Scores of one photo, as quickly as the library has them.
+    pub fn classify_one(&self, photo: &Path) -> Result<Vec<f64>> {
+        let pixels = self.model.preprocess().load(photo)?;
+        let embedding = self.model.encode_images(&[pixels])?;
+        scores(&self.classifier.evidence(&Queries::from(embedding))?[0])
+    }
+
+    /// The best labels with their scores, ties in the labels' order.
+    pub fn predictions(&self, scores: &[f64]) -> Predictions {
+        let mut order: Vec<(usize, f64)> = scores.iter().copied().enumerate().collect();
+        order.sort_by(|a, b| b.1.total_cmp(&a.1));
+        order.truncate(TOP);
+        let names = self.classifier.labels().names();
+        order.into_iter().map(|(label, score)| (names[label].clone(), score)).collect()
+    }
+
+    /// How far the memory is heard on these labels; 0 would measure zero-shot under another name.
+    pub fn round_trip(&self) -> f64 {
+        self.classifier.round_trip().unwrap_or(0.0)
+    }
+}
+
+fn scores(evidence: &Evidence) -> Result<Vec<f64>> {
+    Ok(evidence.scores(METHOD)?)
+}
