@@ -276,7 +276,9 @@ impl fmt::Display for Report {
         self.idle.iter().try_for_each(|part| write!(f, "\n{part}"))?;
         self.overload.iter().try_for_each(|part| write!(f, "\n{part}"))?;
         self.term.iter().try_for_each(|part| write!(f, "\n{part}"))?;
-        writeln!(f, "\nbars")?;
+        if !self.bars.is_empty() {
+            writeln!(f, "\nbars")?;
+        }
         for Bar { what, value, bar, met } in &self.bars {
             writeln!(f, "  {what:<54}{value:>10.3}  {bar:<8}{}", if *met { "met" } else { "MISSED" })?;
         }

@@ -116,12 +116,16 @@ fn batches(server: &Server, workload: &Workload, size: usize) -> Result<(Vec<f64
     Ok((times, tally))
 }
 
-/// Resident memory each second until it is done, and at the end.
+/// Resident memory each second until it is done, and at the end. A process that ends meanwhile ends the samples; its requests tell.
 fn sample(server: &Server, done: &AtomicBool) -> Result<Vec<(f64, u64)>> {
     let (start, mut samples) = (Instant::now(), Vec::new());
     loop {
         let last = done.load(Ordering::Relaxed);
-        let Some(bytes) = server.resident()? else { return Ok(samples) };
+        let bytes = match server.resident() {
+            Ok(Some(bytes)) => bytes,
+            Err(e) if samples.is_empty() => return Err(e),
+            Ok(None) | Err(_) => return Ok(samples),
+        };
         samples.push((start.elapsed().as_secs_f64(), bytes));
         if last {
             return Ok(samples);
@@ -148,6 +152,7 @@ impl Overload {
 
     pub fn bars(&self) -> Vec<Bar> {
         let broken = self.tally.lost() + self.tally.closed_unsent + self.tally.not_connected;
+        let late = self.late as f64 / self.tally.total().max(1) as f64;
         let not_right = self.batch_tally.total() - self.batch_tally.right;
         vec![
             Bar::at_most("full batches at idle, requests not answered rightly", count(not_right), 0.0),
@@ -159,7 +164,7 @@ impl Overload {
                 0.0,
             ),
             Bar::at_most("overload, wrong answers", count(self.tally.wrong), 0.0),
-            Bar::at_most("overload, requests that could not be sent in time", self.late as f64, 0.0),
+            Bar::at_most("overload, share without a free connection in time", late, 0.01),
         ]
     }
 }
@@ -176,7 +181,7 @@ impl fmt::Display for Overload {
         if let Some(Spread { p99, max, .. }) = self.lag_ms {
             writeln!(
                 f,
-                "  {} could not be sent in time; the others were {p99:.2} ms late (p99), {max:.2} at most",
+                "  {} found no free connection at their time; sent {p99:.2} ms after it (p99), {max:.2} at most",
                 self.late
             )?;
         }
