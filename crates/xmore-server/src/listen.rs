@@ -17,6 +17,10 @@ use crate::app::Shared;
 const FAREWELL: Duration = Duration::from_millis(300);
 /// How long connections have to take their last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// How long a connection that is half made has to come through.
+const LINGER: Duration = Duration::from_millis(20);
+/// How long a caller that is connected may still be silent.
+const SILENCE: Duration = Duration::from_millis(500);
 /// Bytes of a request's head.
 const HEAD: usize = 64 << 10;
 
@@ -51,16 +55,33 @@ impl Door {
         while begin.elapsed() < FAREWELL || self.app.admitted() > 0 && begin.elapsed() < patience {
             let _ = tokio::time::timeout(Duration::from_millis(10), self.accept(&listener)).await;
         }
-        // Whoever is connected already, but not accepted, is told too.
-        while tokio::time::timeout(Duration::ZERO, self.accept(&listener)).await.is_ok() {}
-        drop(listener);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        turn_away(&listener);
+        tokio::time::sleep(LINGER).await;
+        self.close(listener);
+        // A caller may have connected and not come to ask yet; whoever asks is told, and lets go.
+        let begin = Instant::now();
+        while self.open.count() > 0 && begin.elapsed() < SILENCE {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let left = self.app.admitted();
         if left > 0 {
             tracing::warn!("{left} requests were not answered within {} s", patience.as_secs());
         }
         if tokio::time::timeout(LAST_ANSWERS, self.open.shutdown()).await.is_err() {
             tracing::warn!("some connections did not take their last answer in time");
+        }
+    }
+
+    /// Closes the door. Whoever is connected already, but not accepted, is told too: the system would break these connections off. It is asked
+    /// directly, since the runtime knows only what was there a moment ago.
+    fn close(&self, listener: TcpListener) {
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok((stream, _)) = listener.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                tokio::spawn(self.connection(stream));
+            }
         }
     }
 
@@ -102,3 +123,24 @@ impl Door {
         }
     }
 }
+
+/// Lets no new connection come about: packets that would begin one are dropped, and its caller, who tries again, finds the door closed. Without it
+/// a connection that was made between the last look and the closing would be broken off.
+#[cfg(target_os = "linux")]
+fn turn_away(listener: &TcpListener) {
+    use socket2::SockFilter;
+    // What completes a connection must still come through, so only its first packet is dropped: SYN without ACK.
+    let no_first_packet = [
+        SockFilter::new(0x30, 0, 0, 13),       // load the byte of TCP's flags
+        SockFilter::new(0x54, 0, 0, 0x12),     // of which SYN and ACK
+        SockFilter::new(0x15, 0, 1, 0x02),     // are SYN alone?
+        SockFilter::new(0x06, 0, 0, 0),        // keep nothing of it
+        SockFilter::new(0x06, 0, 0, u32::MAX), // else all
+    ];
+    if let Err(error) = socket2::SockRef::from(listener).attach_filter(&no_first_packet) {
+        tracing::debug!("connections that come now may be broken off: {error}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn turn_away(_: &TcpListener) {}
