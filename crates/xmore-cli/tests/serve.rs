@@ -303,6 +303,9 @@ fn label_sets_are_read_saved_and_used() {
     server.send("DELETE", "/v1/label-sets/birds", &[], b"").ok();
     assert_eq!(server.get("/v1/label-sets").ok(), json!({"label_sets": [{"name": "pets", "labels": 3}]}));
     assert!(!world.path("sets/birds.txt").exists());
+    fs::write(world.path("sets/trees.txt"), "oak\nelm\nash\n").unwrap();
+    server.post_json("/v1/reload", &json!({})).ok();
+    assert_eq!(server.get("/v1/label-sets/trees").ok()["labels"], json!(["oak", "elm", "ash"]));
     let closed = world.serve(&["--label-sets", "@sets"]);
     closed.send("DELETE", "/v1/label-sets/pets", &[], b"").fails(403, "disabled");
     assert!(world.path("sets/pets.txt").exists());

@@ -10,6 +10,7 @@ use crate::fetch::Fetcher;
 use crate::label_sets::LabelSets;
 use crate::metrics::Metrics;
 use crate::options::{Backend, ServeOptions};
+use crate::snapshot::Snapshot;
 use crate::thumbnails::Thumbnails;
 
 /// Handlers get it as their state.
@@ -49,6 +50,15 @@ impl App {
             stopping: AtomicBool::new(false),
             admitted: Arc::default(),
         }))
+    }
+
+    /// Opens the pairs and reads the label sets again.
+    ///
+    /// # Errors
+    /// Those of [`Engine::reload`] and [`LabelSets::reload`]; what could not be read stays as it was.
+    pub(crate) async fn reload(&self) -> Result<Arc<Snapshot>, ServerError> {
+        self.label_sets.reload()?;
+        self.engine.reload().await
     }
 
     /// From now on new requests are refused.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use axum::http::request::Parts;
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -52,7 +52,8 @@ impl Budget {
                 Some(length) if length > limits.body_bytes => Err(too_large(limits)),
                 _ => self.collect(&mut body, limits, claimed).await,
             };
-            if refused.is_err() {
+            // Whoever waits for `100 Continue` sends nothing unless it is read.
+            if refused.is_err() && !parts.headers.contains_key(EXPECT) {
                 drain(&mut body).await;
             }
             refused

@@ -14,10 +14,10 @@ const MOST_SETS: usize = 1_000;
 /// Bytes of one file.
 const MOST_BYTES: u64 = 4 << 20;
 
-/// What is in the folder; read at the start, and kept the same by saving.
+/// What is in the folder; read at the start and at each reload, and kept the same by saving.
 pub(crate) struct LabelSets {
-    /// Where sets are saved, if that is switched on.
-    saved_in: Option<PathBuf>,
+    folder: Option<PathBuf>,
+    may_save: bool,
     most_labels: usize,
     sets: RwLock<BTreeMap<String, Vec<String>>>,
 }
@@ -29,36 +29,28 @@ impl LabelSets {
         may_save: bool,
         most_labels: usize,
     ) -> Result<Self, ServerError> {
-        let mut sets = BTreeMap::new();
-        if let Some(folder) = folder {
-            let wrong =
-                |path: &Path, reason: String| ServerError::LabelSets { path: path.to_owned(), reason };
-            if may_save {
-                std::fs::create_dir_all(folder).map_err(|e| wrong(folder, e.to_string()))?;
-            }
-            for entry in std::fs::read_dir(folder).map_err(|e| wrong(folder, e.to_string()))? {
-                let path = entry.map_err(|e| wrong(folder, e.to_string()))?.path();
-                let Some(name) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_text(&path))
-                else {
-                    continue;
-                };
-                check_name(name).map_err(|error| wrong(&path, error.message))?;
-                let bytes = std::fs::metadata(&path).map_err(|e| wrong(&path, e.to_string()))?.len();
-                if bytes > MOST_BYTES || sets.len() == MOST_SETS {
-                    let reason = format!("more than {MOST_BYTES} bytes, or than {MOST_SETS} files");
-                    return Err(wrong(&path, reason));
-                }
-                let labels = Labels::read(&path).map_err(|error| wrong(&path, error.to_string()))?;
-                sets.insert(name.to_owned(), labels.names().to_vec());
-            }
+        if let Some(folder) = folder.filter(|_| may_save) {
+            std::fs::create_dir_all(folder).map_err(|e| wrong(folder, e.to_string()))?;
         }
-        let saved_in = folder.filter(|_| may_save).map(Path::to_owned);
-        Ok(Self { saved_in, most_labels, sets: RwLock::new(sets) })
+        let sets = RwLock::new(folder.map_or_else(|| Ok(BTreeMap::new()), read_folder)?);
+        Ok(Self { folder: folder.map(Path::to_owned), may_save, most_labels, sets })
+    }
+
+    /// Reads the folder again.
+    ///
+    /// # Errors
+    /// [`ServerError::LabelSets`]; the sets stay as they were.
+    pub(crate) fn reload(&self) -> Result<(), ServerError> {
+        if let Some(folder) = &self.folder {
+            let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
+            *sets = read_folder(folder)?;
+        }
+        Ok(())
     }
 
     /// Whether sets can be saved.
     pub(crate) fn may_save(&self) -> bool {
-        self.saved_in.is_some()
+        self.may_save && self.folder.is_some()
     }
 
     /// Names, and how many labels each has.
@@ -125,13 +117,35 @@ impl LabelSets {
     }
 
     fn folder(&self) -> Result<&Path, ApiError> {
-        self.saved_in.as_deref().ok_or_else(|| {
+        self.folder.as_deref().filter(|_| self.may_save).ok_or_else(|| {
             ApiError::new(
                 ErrorCode::Disabled,
                 "label sets cannot be saved here: start the server with --label-sets DIR --save-label-sets",
             )
         })
     }
+}
+
+fn read_folder(folder: &Path) -> Result<BTreeMap<String, Vec<String>>, ServerError> {
+    let mut sets = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(|e| wrong(folder, e.to_string()))? {
+        let path = entry.map_err(|e| wrong(folder, e.to_string()))?.path();
+        let Some(name) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_text(&path)) else {
+            continue;
+        };
+        check_name(name).map_err(|error| wrong(&path, error.message))?;
+        let bytes = std::fs::metadata(&path).map_err(|e| wrong(&path, e.to_string()))?.len();
+        if bytes > MOST_BYTES || sets.len() == MOST_SETS {
+            return Err(wrong(&path, format!("more than {MOST_BYTES} bytes, or than {MOST_SETS} files")));
+        }
+        let labels = Labels::read(&path).map_err(|error| wrong(&path, error.to_string()))?;
+        sets.insert(name.to_owned(), labels.names().to_vec());
+    }
+    Ok(sets)
+}
+
+fn wrong(path: &Path, reason: String) -> ServerError {
+    ServerError::LabelSets { path: path.to_owned(), reason }
 }
 
 fn is_text(path: &Path) -> bool {

@@ -67,7 +67,7 @@ pub fn run(
         let addr = listener.local_addr().map_err(fail("learn the address"))?;
         let app = tokio::task::block_in_place(|| App::open(backend, options))?;
         let encoder = app.engine.start()?;
-        let stop = signals::listen(app.engine.clone()).map_err(fail("listen for signals"))?;
+        let stop = signals::listen(app.clone()).map_err(fail("listen for signals"))?;
         let door = Door::new(app.clone(), router(app.clone(), cors));
         ready(addr);
         door.serve(listener, stop).await;

@@ -1,23 +1,22 @@
 //! SIGTERM and SIGINT stop, a second one at once; SIGHUP opens the pairs again.
 
 use std::io;
-use std::sync::Arc;
 
-use crate::engine::Engine;
+use crate::app::Shared;
 
 /// Exit status of a program that SIGINT ended.
 const INTERRUPTED: i32 = 130;
 
 /// Begins to listen; the future ends with the first signal to stop.
 #[cfg(unix)]
-pub(crate) fn listen(engine: Arc<Engine>) -> io::Result<impl Future<Output = ()>> {
+pub(crate) fn listen(app: Shared) -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            match engine.reload().await {
+            match app.reload().await {
                 Ok(snapshot) => {
                     tracing::info!(generation = snapshot.generation, "the memory was opened again")
                 }
@@ -43,7 +42,7 @@ pub(crate) fn listen(engine: Arc<Engine>) -> io::Result<impl Future<Output = ()>
 
 /// The same where there is only Ctrl-C.
 #[cfg(not(unix))]
-pub(crate) fn listen(_: Arc<Engine>) -> io::Result<impl Future<Output = ()>> {
+pub(crate) fn listen(_: Shared) -> io::Result<impl Future<Output = ()>> {
     Ok(async move {
         let _ = tokio::signal::ctrl_c().await;
         tokio::spawn(async move {

@@ -53,11 +53,11 @@ pub(crate) struct Reloaded {
     pairs: Option<u64>,
 }
 
-/// Open the memory again, which may have grown. No request is dropped: those that have begun keep the old one.
+/// Open the memory again, which may have grown, and read the label sets. No request is dropped: those that have begun keep the old one.
 #[utoipa::path(post, path = "/v1/reload", tag = "operation",
     responses((status = 200, body = Reloaded), (status = "4XX", body = ErrorBody)))]
 pub(crate) async fn reload(State(app): State<Shared>) -> Result<Json<Reloaded>, ApiError> {
-    let snapshot = app.engine.reload().await.map_err(|error| {
+    let snapshot = app.reload().await.map_err(|error| {
         tracing::error!("reload: {error}");
         ApiError::new(ErrorCode::NeedsMemory, format!("the memory served so far is kept: {error}"))
     })?;

@@ -15,6 +15,9 @@ use crate::input::{Call, ImageInput, Parameters, encode_values};
 /// Most pairs that one request may look at.
 const MOST_NEIGHBOURS: usize = 4_096;
 
+/// Most labels of all images together in an explained answer: some 10 MB.
+const MOST_EXPLAINED: usize = 100_000;
+
 /// Images and how to classify them.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -141,6 +144,14 @@ pub(crate) async fn classify(
     };
     let spec = spec(&app, body, method)?;
     let labels = spec.labels.to_vec();
+    if body.explain && images.len() * labels.len() > MOST_EXPLAINED {
+        let message = format!(
+            "{} images times {} labels; at most {MOST_EXPLAINED} are explained at once",
+            images.len(),
+            labels.len()
+        );
+        return Err(ApiError::new(ErrorCode::TooMany, message));
+    }
     let prepared = app.engine.prepare(spec).await?;
     // An engine that may be done without is away.
     let method = match method {

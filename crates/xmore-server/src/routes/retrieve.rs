@@ -17,8 +17,11 @@ use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::input::{Call, ImageInput, Parameters};
 use crate::snapshot::Snapshot;
 
-/// Most pairs of one answer.
+/// Most pairs of one query.
 pub(crate) const MOST_PAIRS: usize = 10_000;
+
+/// Most pairs of one answer to several queries: some 10 MB.
+const MOST_IN_ALL: usize = 50_000;
 
 /// Images or texts, and what is looked for.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -131,6 +134,11 @@ pub(crate) async fn retrieve(
     let mut queries = inputs(&app, call.images).await;
     queries.extend(text.into_iter().chain(texts.into_iter().flatten()).map(|text| Ok(Input::Text(text))));
     check_count(queries.len(), app.options.limits.inputs)?;
+    if queries.len() * n > MOST_IN_ALL {
+        let message =
+            format!("{n} pairs for each of {}; at most {MOST_IN_ALL} are given at once", queries.len());
+        return Err(ApiError::new(ErrorCode::TooMany, message));
+    }
     let snapshot = app.engine.snapshot();
     let (_, index) = snapshot.column(modality.into())?;
     let task = Task::Search { snapshot: snapshot.clone(), modality: modality.into(), n };
