@@ -15,6 +15,9 @@ use xmore::XmoreError;
 use xmore_clip::ClipError;
 use xmore_memory::MemoryError;
 
+/// Characters of a message.
+const MOST_CHARACTERS: usize = 400;
+
 /// Why a server does not start, or cannot go on.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -174,7 +177,13 @@ pub struct ApiError {
 
 impl ApiError {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        let mut message = message.into();
+        // Messages quote what was sent, which may be megabytes.
+        if let Some((end, _)) = message.char_indices().nth(MOST_CHARACTERS) {
+            message.truncate(end);
+            message.push('…');
+        }
+        Self { code, message }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -265,5 +274,18 @@ impl IntoResponse for ApiError {
         }
         response.extensions_mut().insert(code);
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_message_repeats_a_whole_request() {
+        let long = ApiError::invalid("é".repeat(1_000_000));
+        assert_eq!(long.message, "é".repeat(MOST_CHARACTERS) + "…");
+        let short = ApiError::invalid("é".repeat(MOST_CHARACTERS));
+        assert_eq!(short.message, "é".repeat(MOST_CHARACTERS));
     }
 }

@@ -10,6 +10,7 @@
 
 mod app;
 mod body;
+mod described;
 mod engine;
 mod error;
 mod fetch;

@@ -13,6 +13,7 @@ use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
 use zip::ZipArchive;
 
 use crate::app::Shared;
+use crate::described::Corrected;
 use crate::error::{ApiError, ErrorCode};
 use crate::page::send;
 use crate::routes::{admin, classify, embed, info, knn, label_sets, pairs, retrieve};
@@ -25,6 +26,7 @@ use crate::routes::{admin, classify, embed, info, knn, label_sets, pairs, retrie
         description = "Zero-shot image classification that looks things up (X-MoRe, arXiv 2308.15273). Every error has the shape \
                        {\"error\": {\"code\", \"message\"}}."
     ),
+    modifiers(&Corrected),
     paths(
         classify::classify,
         retrieve::retrieve,

@@ -182,7 +182,7 @@ pub(crate) struct ImageBytes(Vec<u8>);
 #[allow(dead_code, reason = "a schema")]
 pub(crate) struct ImageForm<P> {
     /// One file or several.
-    #[schema(value_type = Vec<String>, format = Binary)]
+    #[schema(value_type = Vec<String>, format = Binary, required = false)]
     image: Vec<ImageBytes>,
     /// The parameters.
     #[serde(flatten)]

@@ -1,0 +1,116 @@
+//! What hostile tests of `xmore serve` need: a small memory with servers over it, bytes on the wire, and looks at the process.
+#![allow(dead_code, reason = "one test file uses it")]
+
+pub mod bombs;
+pub mod description;
+pub mod requests;
+pub mod wire;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::support::files::picture;
+use super::support::server::Server;
+use super::support::{tiny_model, xmore};
+
+/// Pairs of the memory.
+pub const PAIRS: u64 = 8;
+/// Length of the tiny model's embeddings.
+pub const DIM: usize = 16;
+
+/// A memory of drawn pictures and a folder of label sets.
+pub struct World {
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let world = Self { dir: tempfile::tempdir().unwrap() };
+        let mut table = String::from("image_path,caption\n");
+        for i in 0..PAIRS {
+            picture(&world.path(&format!("{i}.png")), i);
+            table += &format!("{i}.png,the {} number {i}\n", if i % 2 == 0 { "cat" } else { "dog" });
+        }
+        fs::write(world.path("pairs.csv"), table).unwrap();
+        fs::create_dir(world.path("sets")).unwrap();
+        fs::write(world.path("sets/pets.txt"), "cat\ndog\n").unwrap();
+        let (table, memory) = (world.text("pairs.csv"), world.text("m"));
+        xmore(&["memory", "build", &table, "-o", &memory, &tiny_model()]).home(&world.path("home")).ok();
+        world
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    /// A small picture's file.
+    pub fn picture(&self) -> Vec<u8> {
+        fs::read(self.path("3.png")).unwrap()
+    }
+
+    pub fn serve(&self, args: &[&str]) -> Server {
+        let (memory, sets) = (self.text("m"), self.text("sets"));
+        let fixed = ["serve", "--memory", &memory, "--label-sets", &sets, "--addr", "127.0.0.1:0"];
+        xmore(&[&fixed[..], args].concat()).home(&self.path("home")).serve()
+    }
+}
+
+/// Memory of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Resident {
+    /// MiB that are resident now.
+    pub now: f64,
+    /// The most since the process began or [`forget_peak`].
+    pub peak: f64,
+}
+
+/// How much memory a server has.
+pub fn resident(server: &Server) -> Resident {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let mib = |name: &str| -> f64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells it");
+        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+    };
+    Resident { now: mib("VmRSS:"), peak: mib("VmHWM:") }
+}
+
+/// Begins a new peak.
+pub fn forget_peak(server: &Server) {
+    fs::write(format!("/proc/{}/clear_refs", server.pid()), "5").unwrap();
+}
+
+/// A number of `/metrics`.
+#[track_caller]
+pub fn metric(server: &Server, name: &str) -> u64 {
+    let text = String::from_utf8(server.get("/metrics").body).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
+}
+
+/// Waits until nobody is connected but the test's own client, which keeps up to two connections.
+#[track_caller]
+pub fn wait_until_let_go(server: &Server) {
+    let begin = Instant::now();
+    loop {
+        let open = metric(server, "xmore_connections");
+        if open <= 2 {
+            return;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(10), "{open} connections are still open");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Stops a server, which must not have panicked or failed inside meanwhile.
+#[track_caller]
+pub fn stop(server: Server) {
+    assert_eq!(server.get("/health").status, 200);
+    let (code, said) = server.stop();
+    assert!(!said.contains("panicked") && !said.contains("ERROR"), "{said}");
+    assert_eq!(code, 0, "{said}");
+}
