@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use support::files::picture;
-use support::{tiny_model, xmore};
+use support::{tiny_model, xmore_in};
 
 /// A folder with the packages, or `None` where they cannot be had.
 fn packages() -> Option<PathBuf> {
@@ -50,12 +50,7 @@ fn clip_retrievals_own_client_works_against_a_memory_unchanged() {
         table += &format!("{i}.png,a cat number {i}\n{i}.png,the dog of {i}\n");
     }
     fs::write(path("pairs.csv"), table).unwrap();
-    let run = |args: &[&str]| {
-        let at = |name: &str| path(name).display().to_string();
-        let args: Vec<String> =
-            args.iter().map(|arg| arg.strip_prefix('@').map_or((*arg).to_owned(), at)).collect();
-        xmore(&args).home(&path("home"))
-    };
+    let run = |args: &[&str]| xmore_in(dir.path(), args);
     run(&["memory", "build", "@pairs.csv", "-o", "@pets", &tiny_model()]).ok();
     let server = run(&["serve", "--memory", "@pets", "--addr", "127.0.0.1:0", "--api-key", "secret"]).serve();
     // The client knows no keys, but URLs do.

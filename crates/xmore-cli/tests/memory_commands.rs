@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::files::{assert_same_files, bytes_of, copy_folder, picture, second_model, source};
-use support::{Xmore, tiny_model, xmore};
+use support::{Xmore, tiny_model, xmore_in};
 
 /// Pictures, tables, a second model, and folders for memories.
 struct World {
@@ -42,10 +42,7 @@ impl World {
 
     /// `xmore` with arguments; `@name` is a path in this world.
     fn run(&self, args: &[&str]) -> Xmore {
-        let path = |name: &str| self.path(name).display().to_string();
-        let args: Vec<String> =
-            args.iter().map(|arg| arg.strip_prefix('@').map_or((*arg).to_owned(), path)).collect();
-        xmore(&args).home(&self.path("home"))
+        xmore_in(self.dir.path(), args)
     }
 
     /// A memory of the first table.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::files::picture;
-use support::{tiny_model, xmore};
+use support::{tiny_model, xmore_in};
 
 /// A folder with the scripts and what they need.
 fn scripts() -> Result<PathBuf, String> {
@@ -60,12 +60,7 @@ fn a_person_drops_an_image_and_sees_why_the_answer_changed() {
     }
     fs::write(path("pairs.csv"), table).unwrap();
     picture(&path("query.png"), 100);
-    let run = |args: &[&str]| {
-        let at = |name: &str| path(name).display().to_string();
-        let args: Vec<String> =
-            args.iter().map(|arg| arg.strip_prefix('@').map_or((*arg).to_owned(), at)).collect();
-        xmore(&args).home(&path("home"))
-    };
+    let run = |args: &[&str]| xmore_in(dir.path(), args);
     run(&["memory", "build", "@pairs.csv", "-o", "@memory", &tiny_model()]).ok();
     let serve = ["serve", "--memory", "@memory", "--addr", "127.0.0.1:0"];
     let open = run(&[&serve[..], &["--label-sets", "@sets", "--save-label-sets"]].concat()).serve();

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use support::files::{picture, second_model};
 use support::server::Server;
-use support::{Xmore, tiny_model, xmore};
+use support::{Xmore, tiny_model, xmore_in};
 
 /// Pictures, a memory of them, and servers over it.
 struct World {
@@ -53,10 +53,7 @@ impl World {
 
     /// `xmore` with arguments; `@name` is a path in this world.
     fn run(&self, args: &[&str]) -> Xmore {
-        let path = |name: &str| self.path(name).display().to_string();
-        let args: Vec<String> =
-            args.iter().map(|arg| arg.strip_prefix('@').map_or((*arg).to_owned(), path)).collect();
-        xmore(&args).home(&self.path("home"))
+        xmore_in(self.dir.path(), args)
     }
 
     fn serve(&self, args: &[&str]) -> Server {

@@ -28,6 +28,15 @@ pub fn xmore<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Xmore {
     Xmore(command)
 }
 
+/// `xmore` with its cache folder in `dir`; an argument `@name` is a path there.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub fn xmore_in(dir: &Path, args: &[&str]) -> Xmore {
+    let path = |name: &str| dir.join(name).display().to_string();
+    let args: Vec<String> =
+        args.iter().map(|arg| arg.strip_prefix('@').map_or((*arg).to_owned(), path)).collect();
+    xmore(&args).home(&dir.join("home"))
+}
+
 #[allow(dead_code, reason = "each test file uses its part")]
 impl Xmore {
     /// With this cache folder.
