@@ -240,8 +240,8 @@ fn embeddings_and_searches_are_the_command_lines() {
         let found = server.post_json("/v1/retrieve", &query).ok();
         let fixed = ["memory", "search", "@m", "--format", "json"];
         let expected: Value = serde_json::from_str(&world.run(&[&fixed[..], &args].concat()).ok()).unwrap();
-        let ids = |rows: &Value| -> Vec<(u64, f32)> {
-            let row = |row: &Value| (row["id"].as_u64().unwrap(), row["similarity"].as_f64().unwrap() as f32);
+        let ids = |rows: &Value| -> Vec<(u64, f64)> {
+            let row = |row: &Value| (row["id"].as_u64().unwrap(), row["similarity"].as_f64().unwrap());
             rows.as_array().unwrap().iter().map(row).collect()
         };
         let expected = if expected[0]["id"].is_null() { expected[0]["pairs"].clone() } else { expected };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde::Serialize;
 use xmore::{NamedModel, OpenPairs, encode_files};
 use xmore_clip::Embeddings;
 use xmore_memory::SearchOptions;
@@ -58,6 +58,7 @@ enum SearchIn {
 }
 
 /// A pair that was found.
+#[derive(Serialize)]
 struct Row {
     id: u64,
     similarity: f32,
@@ -131,12 +132,7 @@ fn encode(model: &NamedModel, query: &QueryArgs) -> Result<Embeddings> {
 
 fn show(rows: &[Row], format: Format) -> Result<()> {
     match format {
-        Format::Json => {
-            let rows = rows.iter().map(|row| {
-                json!({"id": row.id, "similarity": row.similarity, "caption": row.caption, "image_path": row.image_path})
-            });
-            print_json(&rows.collect::<Vec<_>>())
-        }
+        Format::Json => print_json(&rows),
         Format::Csv => {
             let mut csv = csv::Writer::from_writer(std::io::stdout().lock());
             let fail = |e: csv::Error| stdout_error(std::io::Error::other(e));
