@@ -338,6 +338,41 @@ fn three_models_search_choose_and_classify_as_on_the_command_line() {
 }
 
 #[test]
+fn an_engine_is_asked_and_its_absence_told_or_done_without() {
+    let world = World::new();
+    let engine = world.serve(&[]);
+    let memory = format!("--memory=knn+{}?index=m", engine.url);
+    let over = |args: &[&str]| {
+        let fixed = ["serve", &memory, "--addr", "127.0.0.1:0", "--memory-timeout", "2", &world.tiny];
+        world.run(&[&fixed, args].concat()).serve()
+    };
+    let (strict, lenient) = (over(&[]), over(&["--if-unreachable", "zero-shot"]));
+    let body = json!({"image": world.base64("query100.png"), "labels": LABELS, "method": "captions", "explain": true});
+    let expected = world.classified("query100.png", &["--method", "captions"]);
+    for server in [&strict, &lenient] {
+        let answer = server.post_json("/v1/classify", &body).ok();
+        let captions = |answer: &Value| answer["captions"].as_array().unwrap().len();
+        assert_eq!(captions(&answer["results"][0]), captions(&expected));
+        assert_eq!(answer["results"][0]["predictions"][0]["label"], expected["predictions"][0]["label"]);
+        server.post_json("/v1/retrieve", &json!({"text": "a dog"})).fails(422, "needs_memory");
+        assert_eq!(server.get("/v1/info").ok()["memory"]["local"], false);
+    }
+    drop(engine);
+    let message = strict.post_json("/v1/classify", &body).fails(503, "engine_unreachable");
+    assert!(message.contains("zero-shot"), "{message}");
+    let alone = world.classified("query100.png", &["--method", "zero-shot"]);
+    // A label set that is new, and needs the engine to be calibrated, too.
+    for method in ["captions", "xmore-calibrated"] {
+        let mut body = body.clone();
+        body["method"] = json!(method);
+        let answer = lenient.post_json("/v1/classify", &body).ok();
+        assert_eq!(answer["results"][0]["predictions"], alone["predictions"]);
+        assert_eq!(answer["results"][0]["caption_distribution"], Value::Null);
+    }
+    lenient.wait_for("answering zero-shot");
+}
+
+#[test]
 fn clip_retrievals_contract_is_kept() {
     let world = World::new();
     let server = world.serve(&[]);
