@@ -110,6 +110,25 @@ pub fn wait_until_let_go(server: &Server) {
     }
 }
 
+/// Waits until the server has taken everything that was sent to it.
+#[track_caller]
+pub fn wait_until_taken(server: &Server) {
+    let port: u16 = server.addr().rsplit(':').next().unwrap().parse().unwrap();
+    let port = format!(":{port:04X}");
+    let begin = Instant::now();
+    loop {
+        // Local address, remote address, state, bytes sent and not confirmed : bytes received and not read.
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut ours = rows.filter(|row| row[1].ends_with(&port) || row[2].ends_with(&port));
+        if ours.all(|row| row[4] == "00000000:00000000") {
+            return;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(10), "the server does not read: {table}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Stops a server, which must not have panicked or failed inside meanwhile.
 #[track_caller]
 pub fn stop(server: Server) {
