@@ -1,8 +1,10 @@
 //! Bodies of requests, within bounds: each has a limit, all together have one, and all must arrive in time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use axum::http::request::Parts;
 use http_body_util::BodyExt;
@@ -14,8 +16,9 @@ use crate::options::Limits;
 /// Unit of the common budget, in bytes: a semaphore counts up to 2^29 permits at least.
 const UNIT: usize = 1024;
 
-/// What a request that is refused may still send before its connection is closed.
-const DRAINED: usize = 4 << 20;
+/// What a request that is refused may still send before its connection is closed, and for how long.
+const DRAINED: usize = 64 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// The bytes that all bodies may take.
 pub(crate) struct Budget {
@@ -45,25 +48,23 @@ impl Budget {
         mut body: Body,
         limits: &Limits,
     ) -> Result<Received, ApiError> {
-        let received = tokio::time::timeout(limits.receive_timeout, async {
-            let claimed =
-                parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-            let refused = match claimed {
-                Some(length) if length > limits.body_bytes => Err(too_large(limits)),
-                _ => self.collect(&mut body, limits, claimed).await,
-            };
-            // Whoever waits for `100 Continue` sends nothing unless it is read.
-            if refused.is_err() && !parts.headers.contains_key(EXPECT) {
-                drain(&mut body).await;
+        let claimed = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+        let received = match claimed {
+            Some(length) if length > limits.body_bytes => Err(too_large(limits)),
+            _ => {
+                let collected = self.collect(&mut body, limits, claimed);
+                tokio::time::timeout(limits.receive_timeout, collected).await.unwrap_or_else(|_| {
+                    let seconds = limits.receive_timeout.as_secs();
+                    let message = format!("the request did not arrive within {seconds} s");
+                    Err(ApiError::new(ErrorCode::RequestTimeout, message))
+                })
             }
-            refused
-        });
-        received.await.unwrap_or_else(|_| {
-            Err(ApiError::new(
-                ErrorCode::RequestTimeout,
-                format!("the request did not arrive within {} s", limits.receive_timeout.as_secs()),
-            ))
-        })
+        };
+        // Whoever was too slow need not be waited for again.
+        if received.as_ref().is_err_and(|error| error.code != ErrorCode::RequestTimeout) {
+            drain(&parts.headers, &mut body, limits).await;
+        }
+        received
     }
 
     async fn collect(
@@ -99,16 +100,22 @@ impl Budget {
     }
 }
 
-/// Reads what a refused caller is still sending, up to a limit, and forgets it.
-pub(crate) async fn drain(body: &mut Body) {
-    let mut left = DRAINED;
-    while let Some(Ok(frame)) = body.frame().await {
-        let length = frame.data_ref().map_or(0, Bytes::len);
-        left = left.saturating_sub(length);
-        if left == 0 {
-            return;
-        }
+/// Reads what a refused caller is still sending, up to a limit and for a while, and forgets it. A caller that asked before sending
+/// (`Expect: 100-continue`) sends nothing unless its body is read.
+pub(crate) async fn drain(headers: &HeaderMap, body: &mut Body, limits: &Limits) {
+    if headers.contains_key(EXPECT) {
+        return;
     }
+    let _ = tokio::time::timeout(DRAIN_TIME.min(limits.receive_timeout), async {
+        let mut left = DRAINED;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    })
+    .await;
 }
 
 fn too_large(limits: &Limits) -> ApiError {
@@ -122,7 +129,6 @@ fn too_large(limits: &Limits) -> ApiError {
 mod tests {
     use super::*;
     use axum::http::Request;
-    use std::time::Duration;
 
     async fn receive(budget: &Budget, limits: &Limits, body: Vec<u8>) -> Result<Received, ApiError> {
         let (parts, body) = Request::new(Body::from(body)).into_parts();

@@ -37,8 +37,8 @@ pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Nex
         }
         Err(error) => {
             // A caller that is still sending would not see the answer.
-            let mut body = request.into_body();
-            let _ = tokio::time::timeout(app.options.limits.receive_timeout, drain(&mut body)).await;
+            let (parts, mut body) = request.into_parts();
+            drain(&parts.headers, &mut body, &app.options.limits).await;
             error.into_response()
         }
     };

@@ -87,6 +87,10 @@ impl LabelSets {
             return Err(ApiError::new(ErrorCode::TooMany, message));
         }
         let text = labels.join("\n") + "\n";
+        if text.len() as u64 > MOST_BYTES {
+            let message = format!("{} bytes of labels; at most {MOST_BYTES} are kept", text.len());
+            return Err(ApiError::new(ErrorCode::TooMany, message));
+        }
         let write = || {
             let mut file = tempfile::NamedTempFile::new_in(folder)?;
             file.write_all(text.as_bytes())?;
@@ -207,6 +211,9 @@ mod tests {
         }
         let four = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
         assert_eq!(code(sets.save("x", four)), Some(ErrorCode::TooMany));
+        // What cannot be read again at the next start is not saved.
+        let long = vec!["a".repeat(MOST_BYTES as usize), "b".to_owned()];
+        assert_eq!(code(sets.save("x", long)), Some(ErrorCode::TooMany));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

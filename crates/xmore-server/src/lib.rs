@@ -22,6 +22,7 @@ mod metrics;
 mod openapi;
 mod options;
 mod page;
+mod patient;
 mod routes;
 mod signals;
 mod snapshot;

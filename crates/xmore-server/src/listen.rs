@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::app::Shared;
+use crate::patient::Patient;
 
 /// How long a stopping server goes on telling callers so before it closes its door.
 const FAREWELL: Duration = Duration::from_millis(300);
@@ -108,9 +109,11 @@ impl Door {
         // Answers are small and whole.
         let _ = stream.set_nodelay(true);
         let counted = self.app.metrics.begin_connection();
+        let patience = self.app.options.limits.receive_timeout;
+        let stream = Patient::new(stream, patience);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.app.options.limits.receive_timeout)
+            .header_read_timeout(patience)
             .max_buf_size(HEAD)
             .half_close(true)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router.clone()));

@@ -102,6 +102,8 @@ pub struct Limits {
     pub prompts: usize,
     /// Images or texts of one request.
     pub inputs: usize,
+    /// Bytes of one text, label or prompt: models read some 77 tokens, tokenizers all of it.
+    pub text_bytes: usize,
     /// Bytes of label embeddings that are kept.
     pub label_cache_bytes: usize,
     /// Connections at the same time.
@@ -125,6 +127,7 @@ impl Default for Limits {
             labels: 5_000,
             prompts: 100_000,
             inputs: 64,
+            text_bytes: 8 << 10,
             label_cache_bytes: 256 << 20,
             connections: 1_024,
             timeout: Duration::from_secs(30),

@@ -61,12 +61,12 @@ pub fn many_scans(scans: usize) -> Vec<u8> {
     [body, &body[last..].repeat(scans), &[0xff, 0xd9]].concat()
 }
 
-/// A lossless WebP that claims the largest size there is, 16,384 × 16,384.
+/// A lossless WebP that claims 16,383 × 16,383.
 pub fn claiming_webp_lossless() -> Vec<u8> {
     let mut webp = sample("lossless.webp");
     let at = webp.windows(4).position(|four| four == b"VP8L").unwrap() + 9;
     let kept = webp[at + 3] & 0xf0;
-    webp[at..at + 4].copy_from_slice(&[0xff, 0xff, 0xff, 0x0f | kept]);
+    webp[at..at + 4].copy_from_slice(&[0xfe, 0xbf, 0xff, 0x0f | kept]);
     webp
 }
 
@@ -78,10 +78,10 @@ pub fn claiming_webp_lossy() -> Vec<u8> {
     webp
 }
 
-/// An extended WebP whose canvas claims 2^24 × 2^8.
-pub fn claiming_webp_canvas() -> Vec<u8> {
-    let webp = sample("lossless.webp");
-    let canvas = [&b"VP8X\x0a\0\0\0\0\0\0\0"[..], &[0xff, 0xff, 0xff, 0xff, 0, 0]].concat();
+/// A WebP behind the header of an extended one, whose canvas claims a size.
+pub fn on_canvas(webp: &[u8], width: u32, height: u32) -> Vec<u8> {
+    let side = |side: u32| (side - 1).to_le_bytes()[..3].to_vec();
+    let canvas = [&b"VP8X\x0a\0\0\0\0\0\0\0"[..], &side(width), &side(height)].concat();
     let length = (webp.len() - 8 + canvas.len()) as u32;
     [b"RIFF", &length.to_le_bytes()[..], b"WEBP", &canvas, &webp[12..]].concat()
 }

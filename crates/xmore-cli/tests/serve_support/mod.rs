@@ -1,9 +1,12 @@
 //! What hostile tests of `xmore serve` need: a small memory with servers over it, bytes on the wire, and looks at the process.
 #![allow(dead_code, reason = "one test file uses it")]
 
+mod access;
 pub mod bombs;
 pub mod description;
+pub mod huge;
 pub mod requests;
+mod rude;
 pub mod wire;
 
 use std::fs;
@@ -13,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::support::files::picture;
 use super::support::server::Server;
 use super::support::{tiny_model, xmore};
+use wire::{Wanted, ask};
 
 /// Pairs of the memory.
 pub const PAIRS: u64 = 8;
@@ -87,18 +91,18 @@ pub fn forget_peak(server: &Server) {
 /// A number of `/metrics`.
 #[track_caller]
 pub fn metric(server: &Server, name: &str) -> u64 {
-    let text = String::from_utf8(server.get("/metrics").body).unwrap();
+    let text = String::from_utf8(ask(server, &Wanted::new("GET", "/metrics")).body).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
 }
 
-/// Waits until nobody is connected but the test's own client, which keeps up to two connections.
+/// Waits until nobody is connected but who looks.
 #[track_caller]
 pub fn wait_until_let_go(server: &Server) {
     let begin = Instant::now();
     loop {
         let open = metric(server, "xmore_connections");
-        if open <= 2 {
+        if open <= 1 {
             return;
         }
         assert!(begin.elapsed() < Duration::from_secs(10), "{open} connections are still open");
@@ -106,10 +110,29 @@ pub fn wait_until_let_go(server: &Server) {
     }
 }
 
+/// Waits until the server has taken everything that was sent to it.
+#[track_caller]
+pub fn wait_until_taken(server: &Server) {
+    let port: u16 = server.addr().rsplit(':').next().unwrap().parse().unwrap();
+    let port = format!(":{port:04X}");
+    let begin = Instant::now();
+    loop {
+        // Local address, remote address, state, bytes sent and not confirmed : bytes received and not read.
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut ours = rows.filter(|row| row[1].ends_with(&port) || row[2].ends_with(&port));
+        if ours.all(|row| row[4] == "00000000:00000000") {
+            return;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(10), "the server does not read: {table}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Stops a server, which must not have panicked or failed inside meanwhile.
 #[track_caller]
 pub fn stop(server: Server) {
-    assert_eq!(server.get("/health").status, 200);
+    assert_eq!(ask(&server, &Wanted::new("GET", "/health")).status, 200);
     let (code, said) = server.stop();
     assert!(!said.contains("panicked") && !said.contains("ERROR"), "{said}");
     assert_eq!(code, 0, "{said}");

@@ -102,7 +102,7 @@ impl Wire {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Breaks the connection off: what was not read makes the system send a reset.
+    /// The connection itself.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }

@@ -1,5 +1,6 @@
 //! Image files to 8-bit RGB, with limits on what a file may make us allocate.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
@@ -92,6 +93,14 @@ fn decode(bytes: &[u8], alpha: Alpha, max_pixels: u64) -> std::result::Result<Rg
         return Err(format!("it is larger than {} MiB", MAX_BYTES >> 20).into());
     }
     let format = image::guess_format(bytes).ok();
+    let kept;
+    let bytes = match format {
+        Some(ImageFormat::Png) => {
+            kept = without_profile(bytes);
+            &kept
+        }
+        _ => bytes,
+    };
     let mut reader = match format {
         Some(ImageFormat::Jpeg) => return jpeg::decode(bytes, max_pixels),
         Some(format @ (ImageFormat::Png | ImageFormat::WebP)) => {
@@ -115,6 +124,27 @@ fn decode(bytes: &[u8], alpha: Alpha, max_pixels: u64) -> std::result::Result<Rg
     }
     let image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
     Ok(flatten(narrow(image), alpha))
+}
+
+/// A PNG without colour profiles: nobody looks at them here, and the decoder would unpack half a megabyte to 512.
+fn without_profile(png: &[u8]) -> Cow<'_, [u8]> {
+    let mut spans = Vec::new();
+    let (mut at, mut begin) = (8, 0);
+    while let Some(&[a, b, c, d, ref kind @ ..]) = png.get(at..at + 8)
+        && kind != b"IDAT"
+    {
+        let end = at.saturating_add(u32::from_be_bytes([a, b, c, d]) as usize).saturating_add(12);
+        if kind == b"iCCP" {
+            spans.push(&png[begin..at]);
+            begin = end.min(png.len());
+        }
+        at = end.min(png.len());
+    }
+    if spans.is_empty() {
+        return Cow::Borrowed(png);
+    }
+    spans.push(&png[begin..]);
+    Cow::Owned(spans.concat())
 }
 
 /// Of 16 bits the high byte, as Pillow takes it.
@@ -203,6 +233,26 @@ mod tests {
         bytes[29..33].copy_from_slice(&crc.to_be_bytes());
         let message = decode_memory(&bytes, Path::new("bomb.png"), Alpha::Drop).unwrap_err().to_string();
         assert!(message.contains("bomb.png"), "{message}");
+    }
+
+    #[test]
+    fn profiles_are_cut_out_of_a_png_and_nothing_else() {
+        let plain = png(RgbaImage::new(3, 3));
+        let (head, rest) = plain.split_at(33);
+        let chunk = |kind: &[u8; 4], length: u32| [&length.to_be_bytes()[..], kind, &[7; 9]].concat();
+        let (profile, other) = (chunk(b"iCCP", 5), chunk(b"tEXt", 5));
+        let cut = |parts: &[&[u8]]| without_profile(&parts.concat()).into_owned();
+        assert_eq!(cut(&[head, &profile, rest]), plain);
+        assert_eq!(cut(&[head, &profile, &other, &profile, rest]), [head, &other, rest].concat());
+        // Behind the pixels it is no profile.
+        assert_eq!(cut(&[&plain, &profile]), [&plain[..], &profile].concat());
+        // One that claims more than there is.
+        for length in [6, 1000, u32::MAX] {
+            assert_eq!(cut(&[head, &chunk(b"iCCP", length)]), head, "{length}");
+        }
+        for end in 0..plain.len() {
+            assert_eq!(cut(&[&plain[..end]]), &plain[..end]);
+        }
     }
 
     fn crc32(bytes: &[u8]) -> u32 {

@@ -14,6 +14,10 @@ use crate::snapshot::Snapshot;
 /// Label sets that may wait to be embedded.
 const MOST_WAITING: usize = 16;
 
+/// Bytes of a string beside its characters, and of a set beside its strings.
+const PER_TEXT: usize = 64;
+const PER_SET: usize = 1024;
+
 /// What a classifier is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LabelSpec {
@@ -152,10 +156,14 @@ impl LabelCache {
             return cell.clone();
         }
         let cell = Cell::default();
-        let text: usize = spec.labels.iter().map(String::len).sum();
+        // Templates are part of the key.
+        let text: usize = spec.labels.iter().chain(&*spec.templates).map(|text| text.len() + PER_TEXT).sum();
         cells.put(
             key,
-            (cell.clone(), text + spec.labels.len() * bytes_a_label(backend.model.dim(), spec.kind)),
+            (
+                cell.clone(),
+                PER_SET + text + spec.labels.len() * bytes_a_label(backend.model.dim(), spec.kind),
+            ),
         );
         let mut bytes: usize = cells.iter().map(|(_, (_, bytes))| bytes).sum();
         while bytes > self.most_bytes && cells.len() > 1 {

@@ -3,17 +3,63 @@
 mod fields;
 mod image;
 
+use std::marker::PhantomData;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
-use serde::de::DeserializeOwned;
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, Visitor};
 use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) use self::image::{ImageInput, decode, encode_bytes, encode_values};
 use crate::app::App;
 use crate::error::{ApiError, ErrorCode};
 use fields::Fields;
+
+/// Items of a list, whatever they are: their number is checked when all are there, and millions of empty ones fit into a request.
+const MOST_ITEMS: usize = 100_000;
+
+/// Reads a list or null, of a bounded number of items.
+pub(crate) fn list<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Items<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+        type Value = Option<Vec<T>>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = seq.next_element()? {
+                if items.len() == MOST_ITEMS {
+                    return Err(de::Error::custom(format!("a list of more than {MOST_ITEMS} items")));
+                }
+                items.push(item);
+            }
+            Ok(Some(items))
+        }
+    }
+    deserializer.deserialize_any(Items(PhantomData))
+}
+
+/// The same where null is no list.
+pub(crate) fn some_list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    list(deserializer)?.ok_or_else(|| de::Error::custom("null is no list"))
+}
 
 /// A request's body as JSON, which forms and query strings become too.
 pub(crate) trait Parameters: DeserializeOwned {

@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use xmore::{Answer, Labels, Method, RetrievalOptions, Template, XmoreError};
 
+use super::retrieve::check_text;
 use super::{Item, Timings, inputs, items};
 use crate::app::{App, Shared};
 use crate::engine::{Done, Input, LabelSpec, Output, Task, Times};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::input::{Call, ImageInput, Parameters, encode_values};
+use crate::options::Limits;
 
 /// Most pairs that one request may look at.
 const MOST_NEIGHBOURS: usize = 4_096;
@@ -27,10 +29,10 @@ pub(crate) struct ClassifyBody {
     #[serde(default)]
     image: Option<ImageInput>,
     /// Several images.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::input::list")]
     images: Option<Vec<ImageInput>>,
     /// At least two different labels.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::input::list")]
     pub(crate) labels: Option<Vec<String>>,
     /// A saved label set instead.
     #[serde(default)]
@@ -47,7 +49,7 @@ pub(crate) struct ClassifyBody {
     #[schema(minimum = 1, maximum = 4096)]
     neighbours: Option<usize>,
     /// Prompts with `{}` where the label goes; several are averaged.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::input::list")]
     pub(crate) templates: Option<Vec<String>>,
     /// Labels in the answer, best first.
     #[serde(default)]
@@ -254,10 +256,16 @@ fn spec(app: &App, body: &ClassifyBody, method: Method) -> Result<LabelSpec, Api
         }
         None => app.engine.backend.templates.iter().map(ToString::to_string).collect(),
     };
-    let each = match (method, templates.len()) {
-        (Method::Templates, 1) => Template::imagenet().len(),
-        (_, count) => count,
+    let averaged: Vec<String>;
+    let prompts = match (method, templates.len()) {
+        (Method::Templates, 1) => {
+            averaged = Template::imagenet().iter().map(ToString::to_string).collect();
+            &averaged
+        }
+        _ => &templates,
     };
+    check_prompts(&labels, prompts, limits)?;
+    let each = prompts.len();
     if labels.len() * each > limits.prompts {
         let message = format!(
             "{} labels times {each} prompts; at most {} are encoded for one request",
@@ -267,4 +275,27 @@ fn spec(app: &App, body: &ClassifyBody, method: Method) -> Result<LabelSpec, Api
         return Err(ApiError::new(ErrorCode::TooMany, message));
     }
     Ok(LabelSpec { labels: labels.into(), templates: templates.into(), kind: method.into() })
+}
+
+/// No prompt is longer than is read, nor are all together longer than a request.
+fn check_prompts(labels: &[String], templates: &[String], limits: &Limits) -> Result<(), ApiError> {
+    let longest = labels.iter().max_by_key(|label| label.len()).map_or("", String::as_str);
+    check_text(longest, limits)?;
+    let all_labels: usize = labels.iter().map(String::len).sum();
+    let mut bytes = 0usize;
+    for template in templates {
+        check_text(template, limits)?;
+        let places = template.matches("{}").count();
+        if template.len() + places * longest.len() > limits.text_bytes {
+            let message = format!("a template with a label in it has more than {} bytes", limits.text_bytes);
+            return Err(ApiError::new(ErrorCode::InvalidParameter, message));
+        }
+        bytes += template.len() * labels.len() + places * all_labels;
+    }
+    if bytes > limits.body_bytes {
+        let message =
+            format!("labels times templates are {bytes} bytes; at most {} are read", limits.body_bytes);
+        return Err(ApiError::new(ErrorCode::TooMany, message));
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use super::classify::run;
 use super::retrieve::check_count;
 use super::{Item, Timings, inputs, items, of_classifier};
 use crate::app::Shared;
-use crate::engine::{Done, Input, Task};
+use crate::engine::{Done, Task};
 use crate::error::{ApiError, ErrorBody};
 use crate::input::{Call, ImageInput, Parameters, encode_values};
 
@@ -22,13 +22,13 @@ pub(crate) struct EmbedBody {
     #[serde(default)]
     image: Option<ImageInput>,
     /// Several images.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::input::list")]
     images: Option<Vec<ImageInput>>,
     /// One text.
     #[serde(default)]
     text: Option<String>,
     /// Several texts.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::input::list")]
     texts: Option<Vec<String>>,
     /// How embeddings are written.
     #[serde(default)]
@@ -103,7 +103,8 @@ pub(crate) async fn embed(
     let call = Call::<EmbedBody>::receive(&app, request).await?;
     let EmbedBody { text, texts, encoding, .. } = call.parameters;
     let mut all = inputs(&app, call.images).await;
-    all.extend(text.into_iter().chain(texts.into_iter().flatten()).map(|text| Ok(Input::Text(text))));
+    let texts = text.into_iter().chain(texts.into_iter().flatten());
+    all.extend(super::retrieve::texts(texts, &app.options.limits));
     check_count(all.len(), app.options.limits.inputs)?;
     let (results, times) = run(&app, all, &Task::Embed).await?;
     let embedded = |done: Done| {

@@ -91,6 +91,8 @@ struct LimitsInfo {
     /// Labels times prompts.
     prompts: usize,
     images_per_request: usize,
+    /// Bytes of one text, label or prompt.
+    text_bytes: usize,
     timeout_seconds: u64,
 }
 
@@ -145,6 +147,7 @@ pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiErr
             labels: limits.labels,
             prompts: limits.prompts,
             images_per_request: limits.inputs,
+            text_bytes: limits.text_bytes,
             timeout_seconds: limits.timeout.as_secs(),
         },
         features: Features { fetch_urls: app.fetcher.is_some(), save_label_sets: app.label_sets.may_save() },

@@ -13,7 +13,7 @@ use xmore_memory::store::Modality;
 use xmore_memory::{Hit, Memory};
 
 use super::classify::run;
-use super::retrieve::{MOST_PAIRS, hits};
+use super::retrieve::{MOST_PAIRS, check_text, hits};
 use crate::app::{App, Shared};
 use crate::engine::{Input, Task};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
@@ -42,7 +42,7 @@ pub(crate) struct KnnRequest {
     #[serde(default)]
     image_url: Option<String>,
     /// An embedding to search with.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::input::list")]
     embedding_input: Option<Vec<f32>>,
     /// `image` searches images, anything else captions.
     modality: String,
@@ -133,6 +133,7 @@ async fn query(app: &App, knn: &KnnRequest, dim: usize) -> Result<Result<Input, 
             let message = "there is no mclip here; send use_mclip false";
             return Err(ApiError::new(ErrorCode::InvalidParameter, message));
         }
+        check_text(text, &app.options.limits)?;
         return Ok(Ok(Input::Text(text.clone())));
     }
     if let Some(image) = &knn.image {
@@ -143,8 +144,11 @@ async fn query(app: &App, knn: &KnnRequest, dim: usize) -> Result<Result<Input, 
         return Ok(super::inputs(app, vec![ImageInput::Url(url.clone())]).await.remove(0));
     }
     if let Some(values) = &knn.embedding_input {
-        if values.len() != dim || values.iter().any(|value| !value.is_finite()) {
-            let message = format!("embedding_input has {} values; expected {dim} finite ones", values.len());
+        // As far as f32 goes: with longer ones similarities would be infinite.
+        let square: f32 = values.iter().map(|value| value * value).sum();
+        if values.len() != dim || !square.is_finite() {
+            let message =
+                format!("embedding_input has {} values; expected {dim} of a unit vector", values.len());
             return Err(ApiError::new(ErrorCode::InvalidParameter, message));
         }
         return Ok(Ok(Input::Row(values.as_slice().into())));
@@ -201,6 +205,7 @@ pub(crate) struct MetadataRequest {
     #[serde(default)]
     indice_name: Option<String>,
     /// At most 10,000.
+    #[serde(deserialize_with = "crate::input::some_list")]
     ids: Vec<u64>,
 }
 

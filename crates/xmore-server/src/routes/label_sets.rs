@@ -35,6 +35,7 @@ pub(crate) struct LabelSet {
 #[serde(deny_unknown_fields)]
 pub(crate) struct LabelSetBody {
     /// At least two different labels.
+    #[serde(deserialize_with = "crate::input::some_list")]
     labels: Vec<String>,
 }
 

@@ -15,6 +15,7 @@ use crate::app::Shared;
 use crate::engine::{Done, Input, Output, Task};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::input::{Call, ImageInput, Parameters};
+use crate::options::Limits;
 use crate::snapshot::Snapshot;
 
 /// Most pairs of one query.
@@ -32,13 +33,13 @@ pub(crate) struct RetrieveBody {
     #[serde(default)]
     image: Option<ImageInput>,
     /// Several images.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::input::list")]
     images: Option<Vec<ImageInput>>,
     /// One text.
     #[serde(default)]
     text: Option<String>,
     /// Several texts.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::input::list")]
     texts: Option<Vec<String>>,
     /// Pairs for each image or text; 16 unless told otherwise.
     #[serde(default)]
@@ -132,7 +133,7 @@ pub(crate) async fn retrieve(
         return Err(ApiError::new(ErrorCode::InvalidParameter, message));
     }
     let mut queries = inputs(&app, call.images).await;
-    queries.extend(text.into_iter().chain(texts.into_iter().flatten()).map(|text| Ok(Input::Text(text))));
+    queries.extend(self::texts(text.into_iter().chain(texts.into_iter().flatten()), &app.options.limits));
     check_count(queries.len(), app.options.limits.inputs)?;
     if queries.len() * n > MOST_IN_ALL {
         let message =
@@ -162,6 +163,25 @@ pub(crate) fn check_count(count: usize, most: usize) -> Result<(), ApiError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Texts as the engine takes them; each may be too long by itself.
+pub(crate) fn texts(
+    all: impl Iterator<Item = String>,
+    limits: &Limits,
+) -> impl Iterator<Item = Result<Input, ApiError>> {
+    all.map(|text| check_text(&text, limits).map(|()| Input::Text(text)))
+}
+
+/// # Errors
+/// [`ErrorCode::InvalidParameter`] for a text that is longer than is taken.
+pub(crate) fn check_text(text: &str, limits: &Limits) -> Result<(), ApiError> {
+    let most = limits.text_bytes;
+    if text.len() <= most {
+        return Ok(());
+    }
+    let message = format!("a text of {} bytes; at most {most} are read", text.len());
+    Err(ApiError::new(ErrorCode::InvalidParameter, message))
 }
 
 /// What a search found.
