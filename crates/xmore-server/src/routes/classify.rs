@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use xmore::{Answer, Labels, Method, RetrievalOptions, Template, XmoreError};
 
-use super::retrieve::check_text;
-use super::{Item, Timings, inputs, items};
+use super::queries::{check_text, inputs, one_or_many, run};
+use super::{Item, Timings, items};
 use crate::app::{App, Shared};
-use crate::engine::{Done, Input, LabelSpec, Output, Task, Times};
+use crate::engine::{Done, LabelSpec, Output, Task};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::input::{Call, ImageInput, Parameters, encode_values};
 use crate::options::Limits;
@@ -70,7 +70,7 @@ impl Parameters for ClassifyBody {
     const STRINGS: &'static [&'static str] = &["label_set", "method"];
 
     fn images(&mut self) -> Vec<ImageInput> {
-        self.image.take().into_iter().chain(self.images.take().into_iter().flatten()).collect()
+        one_or_many(&mut self.image, &mut self.images)
     }
 }
 
@@ -193,26 +193,6 @@ pub(crate) fn default_method(app: &App) -> Method {
         (Some(_), true) => Method::Calibrated,
         (Some(_), false) => Method::Xmore,
     }
-}
-
-/// Sends the inputs that are good to the engine; what is wrong with the others stays in their places.
-pub(crate) async fn run(
-    app: &App,
-    inputs: Vec<Result<Input, ApiError>>,
-    task: &Task,
-) -> Result<(Vec<Result<Done, ApiError>>, Times), ApiError> {
-    let good: Vec<Input> = inputs.iter().filter_map(|input| input.as_ref().ok().cloned()).collect();
-    let mut done = app.engine.answer(good, task).await?.into_iter();
-    let times = done.as_slice().iter().flatten().fold(Times::default(), |all, done| all.max(done.times));
-    let missing = || ApiError::internal(&"fewer answers than inputs");
-    let results = inputs
-        .into_iter()
-        .map(|input| match input {
-            Ok(_) => done.next().unwrap_or_else(|| Err(missing())),
-            Err(error) => Err(error),
-        })
-        .collect();
-    Ok((results, times))
 }
 
 fn retrieval(app: &App, body: &ClassifyBody) -> Result<RetrievalOptions, ApiError> {

@@ -5,9 +5,8 @@ use axum::extract::{Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::classify::run;
-use super::retrieve::check_count;
-use super::{Item, Timings, inputs, items, of_classifier};
+use super::queries::{one_or_many, queries, run};
+use super::{Item, Timings, items, of_classifier};
 use crate::app::Shared;
 use crate::engine::{Done, Task};
 use crate::error::{ApiError, ErrorBody};
@@ -53,7 +52,7 @@ impl Parameters for EmbedBody {
     const STRINGS: &'static [&'static str] = &["text", "encoding"];
 
     fn images(&mut self) -> Vec<ImageInput> {
-        self.image.take().into_iter().chain(self.images.take().into_iter().flatten()).collect()
+        one_or_many(&mut self.image, &mut self.images)
     }
 }
 
@@ -102,10 +101,8 @@ pub(crate) async fn embed(
 ) -> Result<Json<EmbedResponse>, ApiError> {
     let call = Call::<EmbedBody>::receive(&app, request).await?;
     let EmbedBody { text, texts, encoding, .. } = call.parameters;
-    let mut all = inputs(&app, call.images).await;
     let texts = text.into_iter().chain(texts.into_iter().flatten());
-    all.extend(super::retrieve::texts(texts, &app.options.limits));
-    check_count(all.len(), app.options.limits.inputs)?;
+    let all = queries(&app, call.images, texts).await?;
     let (results, times) = run(&app, all, &Task::Embed).await?;
     let embedded = |done: Done| {
         let row = of_classifier(&app, &done.embedding);

@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 use xmore_memory::store::Modality;
 use xmore_memory::{Hit, Memory};
 
-use super::classify::run;
-use super::retrieve::{MOST_PAIRS, check_text, hits};
+use super::queries::{check_text, inputs, run};
+use super::retrieve::{MOST_PAIRS, hits};
 use crate::app::{App, Shared};
 use crate::engine::{Input, Task};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
@@ -138,10 +138,10 @@ async fn query(app: &App, knn: &KnnRequest, dim: usize) -> Result<Result<Input, 
     }
     if let Some(image) = &knn.image {
         let bytes = decode(image).map_err(ApiError::invalid)?;
-        return Ok(super::inputs(app, vec![ImageInput::Bytes(bytes.into())]).await.remove(0));
+        return Ok(inputs(app, vec![ImageInput::Bytes(bytes.into())]).await.remove(0));
     }
     if let Some(url) = &knn.image_url {
-        return Ok(super::inputs(app, vec![ImageInput::Url(url.clone())]).await.remove(0));
+        return Ok(inputs(app, vec![ImageInput::Url(url.clone())]).await.remove(0));
     }
     if let Some(values) = &knn.embedding_input {
         // As far as f32 goes: with longer ones similarities would be infinite.

@@ -7,6 +7,7 @@ pub(crate) mod info;
 pub(crate) mod knn;
 pub(crate) mod label_sets;
 pub(crate) mod pairs;
+pub(crate) mod queries;
 pub(crate) mod retrieve;
 
 use axum::Router;
@@ -16,9 +17,8 @@ use utoipa::ToSchema;
 use xmore_clip::Embeddings;
 
 use crate::app::{App, Shared};
-use crate::engine::{Input, Times};
+use crate::engine::Times;
 use crate::error::{ApiError, ErrorBody, ErrorCode};
-use crate::input::ImageInput;
 
 /// The API's routes.
 pub(crate) fn router() -> Router<Shared> {
@@ -112,57 +112,6 @@ impl From<Times> for Timings {
             ensemble: ms(times.ensemble),
         }
     }
-}
-
-/// Images as the engine takes them; each may be wrong by itself.
-pub(crate) async fn inputs(app: &App, images: Vec<ImageInput>) -> Vec<Result<Input, ApiError>> {
-    let mut inputs = Vec::with_capacity(images.len());
-    for image in images {
-        inputs.push(match image {
-            ImageInput::Bytes(bytes) if bytes.is_empty() => {
-                Err(ApiError::new(ErrorCode::UndecodableImage, "the image is empty"))
-            }
-            ImageInput::Bytes(bytes) => Ok(Input::Image(bytes)),
-            ImageInput::Embedding(values) => unit(&values, &app.engine.backend.dims()),
-            ImageInput::Pair(id) => {
-                app.engine.snapshot().pair_embedding(id).map(|row| Input::Vector(row.into()))
-            }
-            ImageInput::Url(url) => match &app.fetcher {
-                Some(fetcher) => fetcher.fetch(&url).await.map(Input::Image),
-                None => Err(ApiError::new(
-                    ErrorCode::Disabled,
-                    "this server fetches no URLs; send the image itself, or start it with --fetch-urls",
-                )),
-            },
-        });
-    }
-    inputs
-}
-
-/// Checks an embedding; one that is not of unit length is made so.
-pub(crate) fn unit(values: &[f32], dims: &[usize]) -> Result<Input, ApiError> {
-    let expected: usize = dims.iter().sum();
-    let wrong = |message: String| Err(ApiError::new(ErrorCode::InvalidParameter, message));
-    if values.len() != expected {
-        return wrong(format!("an embedding of {} values, expected {expected}", values.len()));
-    }
-    let mut rest = values;
-    let mut all = Vec::with_capacity(expected);
-    for &dim in dims {
-        let (row, behind) = rest.split_at(dim);
-        rest = behind;
-        let norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
-        if !norm.is_finite() || norm == 0.0 {
-            return wrong(format!("an embedding of length {norm}, expected a unit vector"));
-        }
-        // Stored ones are rounded to 16 bits.
-        if (norm - 1.0).abs() < 1e-3 {
-            all.extend_from_slice(row);
-        } else {
-            all.extend(row.iter().map(|&v| (f64::from(v) / norm) as f32));
-        }
-    }
-    Ok(Input::Vector(all.into()))
 }
 
 /// The classifying model's part of embeddings that lie behind one another.

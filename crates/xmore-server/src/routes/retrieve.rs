@@ -9,13 +9,12 @@ use utoipa::ToSchema;
 use xmore_memory::Hit;
 use xmore_memory::store::Modality;
 
-use super::classify::run;
-use super::{Item, Timings, inputs, items};
+use super::queries::{one_or_many, queries, run};
+use super::{Item, Timings, items};
 use crate::app::Shared;
-use crate::engine::{Done, Input, Output, Task};
+use crate::engine::{Done, Output, Task};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::input::{Call, ImageInput, Parameters};
-use crate::options::Limits;
 use crate::snapshot::Snapshot;
 
 /// Most pairs of one query.
@@ -77,7 +76,7 @@ impl Parameters for RetrieveBody {
     const STRINGS: &'static [&'static str] = &["text", "modality"];
 
     fn images(&mut self) -> Vec<ImageInput> {
-        self.image.take().into_iter().chain(self.images.take().into_iter().flatten()).collect()
+        one_or_many(&mut self.image, &mut self.images)
     }
 }
 
@@ -132,9 +131,8 @@ pub(crate) async fn retrieve(
         let message = format!("n is {n}; expected 1 to {MOST_PAIRS}");
         return Err(ApiError::new(ErrorCode::InvalidParameter, message));
     }
-    let mut queries = inputs(&app, call.images).await;
-    queries.extend(self::texts(text.into_iter().chain(texts.into_iter().flatten()), &app.options.limits));
-    check_count(queries.len(), app.options.limits.inputs)?;
+    let texts = text.into_iter().chain(texts.into_iter().flatten());
+    let queries = queries(&app, call.images, texts).await?;
     if queries.len() * n > MOST_IN_ALL {
         let message =
             format!("{n} pairs for each of {}; at most {MOST_IN_ALL} are given at once", queries.len());
@@ -151,37 +149,6 @@ pub(crate) async fn retrieve(
         results: items(results.into_iter().map(|result| result.and_then(found)).collect())?,
         timings_ms: times.into(),
     }))
-}
-
-/// At least one input, and at most as many as are taken.
-pub(crate) fn check_count(count: usize, most: usize) -> Result<(), ApiError> {
-    match count {
-        0 => Err(ApiError::invalid("no image or text: send `image`, `images`, `text` or `texts`")),
-        count if count > most => {
-            let message = format!("{count} images and texts; at most {most} are taken at once");
-            Err(ApiError::new(ErrorCode::TooMany, message))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Texts as the engine takes them; each may be too long by itself.
-pub(crate) fn texts(
-    all: impl Iterator<Item = String>,
-    limits: &Limits,
-) -> impl Iterator<Item = Result<Input, ApiError>> {
-    all.map(|text| check_text(&text, limits).map(|()| Input::Text(text)))
-}
-
-/// # Errors
-/// [`ErrorCode::InvalidParameter`] for a text that is longer than is taken.
-pub(crate) fn check_text(text: &str, limits: &Limits) -> Result<(), ApiError> {
-    let most = limits.text_bytes;
-    if text.len() <= most {
-        return Ok(());
-    }
-    let message = format!("a text of {} bytes; at most {most} are read", text.len());
-    Err(ApiError::new(ErrorCode::InvalidParameter, message))
 }
 
 /// What a search found.

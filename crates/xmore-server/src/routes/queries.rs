@@ -1,0 +1,123 @@
+//! What callers send, as the engine takes it, and its answers in their places.
+
+use crate::app::App;
+use crate::engine::{Done, Input, Task, Times};
+use crate::error::{ApiError, ErrorCode};
+use crate::input::ImageInput;
+use crate::options::Limits;
+
+/// Images, then texts, as the engine takes them; each may be wrong by itself.
+///
+/// # Errors
+/// That there are none, or more than are taken.
+pub(crate) async fn queries(
+    app: &App,
+    images: Vec<ImageInput>,
+    texts: impl Iterator<Item = String>,
+) -> Result<Vec<Result<Input, ApiError>>, ApiError> {
+    let limits = &app.options.limits;
+    let texts: Vec<String> = texts.collect();
+    check_count(images.len() + texts.len(), limits.inputs)?;
+    let mut all = inputs(app, images).await;
+    all.extend(texts.into_iter().map(|text| check_text(&text, limits).map(|()| Input::Text(text))));
+    Ok(all)
+}
+
+/// What may be there once, or several times in a list.
+pub(crate) fn one_or_many<T>(one: &mut Option<T>, many: &mut Option<Vec<T>>) -> Vec<T> {
+    one.take().into_iter().chain(many.take().into_iter().flatten()).collect()
+}
+
+/// Images as the engine takes them; each may be wrong by itself.
+pub(crate) async fn inputs(app: &App, images: Vec<ImageInput>) -> Vec<Result<Input, ApiError>> {
+    let mut inputs = Vec::with_capacity(images.len());
+    for image in images {
+        inputs.push(match image {
+            ImageInput::Bytes(bytes) if bytes.is_empty() => {
+                Err(ApiError::new(ErrorCode::UndecodableImage, "the image is empty"))
+            }
+            ImageInput::Bytes(bytes) => Ok(Input::Image(bytes)),
+            ImageInput::Embedding(values) => unit(&values, &app.engine.backend.dims()),
+            ImageInput::Pair(id) => {
+                app.engine.snapshot().pair_embedding(id).map(|row| Input::Vector(row.into()))
+            }
+            ImageInput::Url(url) => match &app.fetcher {
+                Some(fetcher) => fetcher.fetch(&url).await.map(Input::Image),
+                None => Err(ApiError::new(
+                    ErrorCode::Disabled,
+                    "this server fetches no URLs; send the image itself, or start it with --fetch-urls",
+                )),
+            },
+        });
+    }
+    inputs
+}
+
+/// Checks an embedding; one that is not of unit length is made so.
+pub(crate) fn unit(values: &[f32], dims: &[usize]) -> Result<Input, ApiError> {
+    let expected: usize = dims.iter().sum();
+    let wrong = |message: String| Err(ApiError::new(ErrorCode::InvalidParameter, message));
+    if values.len() != expected {
+        return wrong(format!("an embedding of {} values, expected {expected}", values.len()));
+    }
+    let mut rest = values;
+    let mut all = Vec::with_capacity(expected);
+    for &dim in dims {
+        let (row, behind) = rest.split_at(dim);
+        rest = behind;
+        let norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+        if !norm.is_finite() || norm == 0.0 {
+            return wrong(format!("an embedding of length {norm}, expected a unit vector"));
+        }
+        // Stored ones are rounded to 16 bits.
+        if (norm - 1.0).abs() < 1e-3 {
+            all.extend_from_slice(row);
+        } else {
+            all.extend(row.iter().map(|&v| (f64::from(v) / norm) as f32));
+        }
+    }
+    Ok(Input::Vector(all.into()))
+}
+
+/// At least one input, and at most as many as are taken.
+fn check_count(count: usize, most: usize) -> Result<(), ApiError> {
+    match count {
+        0 => Err(ApiError::invalid("no image or text: send `image`, `images`, `text` or `texts`")),
+        count if count > most => {
+            let message = format!("{count} images and texts; at most {most} are taken at once");
+            Err(ApiError::new(ErrorCode::TooMany, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// # Errors
+/// [`ErrorCode::InvalidParameter`] for a text that is longer than is taken.
+pub(crate) fn check_text(text: &str, limits: &Limits) -> Result<(), ApiError> {
+    let most = limits.text_bytes;
+    if text.len() <= most {
+        return Ok(());
+    }
+    let message = format!("a text of {} bytes; at most {most} are read", text.len());
+    Err(ApiError::new(ErrorCode::InvalidParameter, message))
+}
+
+/// Sends the inputs that are good to the engine; what is wrong with the others stays in their places.
+pub(crate) async fn run(
+    app: &App,
+    inputs: Vec<Result<Input, ApiError>>,
+    task: &Task,
+) -> Result<(Vec<Result<Done, ApiError>>, Times), ApiError> {
+    let good: Vec<Input> = inputs.iter().filter_map(|input| input.as_ref().ok().cloned()).collect();
+    let mut done = app.engine.answer(good, task).await?.into_iter();
+    let times = done.as_slice().iter().flatten().fold(Times::default(), |all, done| all.max(done.times));
+    let missing = || ApiError::internal(&"fewer answers than inputs");
+    let results = inputs
+        .into_iter()
+        .map(|input| match input {
+            Ok(_) => done.next().unwrap_or_else(|| Err(missing())),
+            Err(error) => Err(error),
+        })
+        .collect();
+    Ok((results, times))
+}
