@@ -5,6 +5,7 @@ mod serve_support;
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -16,9 +17,13 @@ use support::server::Server;
 
 /// Longest message of an error: none repeats a request.
 const MESSAGE: usize = 2_000;
-/// Requests for each operation of the description.
-const VALID: u64 = 200;
-const NEAR_MISSES: u64 = 600;
+/// Requests of each caller for each operation of the description.
+const VALID: u64 = 100;
+const NEAR_MISSES: u64 = 300;
+const CALLERS: u64 = 3;
+
+/// How often each operation was answered with each status.
+type Statuses = BTreeMap<String, BTreeMap<u16, u64>>;
 
 fn describe(server: &Server) -> Description {
     Description(server.get("/api-doc/openapi.json").ok())
@@ -64,27 +69,37 @@ fn ask_on(wire: &mut Option<Wire>, server: &Server, wanted: &Wanted) -> Reply {
 
 #[test]
 fn whatever_is_asked_of_a_described_operation_has_a_described_answer() {
-    let seed = std::env::var("XMORE_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0x5eed);
+    let seed: u64 = std::env::var("XMORE_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0x5eed);
     println!("XMORE_TEST_SEED={seed}");
     let world = World::new();
     let server = world.serve(&["--save-label-sets", "--log-level", "error"]);
     let description = describe(&server);
-    let mut requests = Requests::new(&description, &world, seed);
-    let (mut wire, mut failures) = (None, Vec::new());
-    let mut statuses: BTreeMap<String, BTreeMap<u16, u64>> = BTreeMap::new();
-    // In turns, so that what is saved is read before it is removed.
-    for i in 0..VALID + NEAR_MISSES {
-        for operation in description.operations() {
-            let wanted = if i < VALID { requests.valid(&operation) } else { requests.near_miss(&operation) };
-            let reply = ask_on(&mut wire, &server, &wanted);
-            let name = format!("{} {}", operation.method, operation.path);
-            *statuses.entry(name).or_default().entry(reply.status).or_default() += 1;
-            if let Err(error) = check(&description, &operation, &reply) {
-                let body = String::from_utf8_lossy(&reply.body[..reply.body.len().min(300)]).into_owned();
-                failures.push(format!("{error}\n  {}\n  {} {body}", wanted.told(), reply.status));
+    let operations = description.operations();
+    let (statuses, failures) = (Mutex::<Statuses>::default(), Mutex::<Vec<String>>::default());
+    let ask_all = &|seed: u64| {
+        let mut requests = Requests::new(&description, &world, seed);
+        let mut wire = None;
+        // In turns, so that what is saved is read before it is removed.
+        for i in 0..VALID + NEAR_MISSES {
+            for operation in &operations {
+                let wanted =
+                    if i < VALID { requests.valid(operation) } else { requests.near_miss(operation) };
+                let reply = ask_on(&mut wire, &server, &wanted);
+                let name = format!("{} {}", operation.method, operation.path);
+                *statuses.lock().unwrap().entry(name).or_default().entry(reply.status).or_default() += 1;
+                if let Err(error) = check(&description, operation, &reply) {
+                    let body = String::from_utf8_lossy(&reply.body[..reply.body.len().min(300)]).into_owned();
+                    let failure = format!("{error}\n  {}\n  {} {body}", wanted.told(), reply.status);
+                    failures.lock().unwrap().push(failure);
+                }
             }
         }
-    }
+    };
+    // Side by side, since they share the cache, the label sets and the memory that is opened again.
+    std::thread::scope(|scope| {
+        (0..CALLERS).for_each(|caller| drop(scope.spawn(move || ask_all(seed.wrapping_add(caller)))));
+    });
+    let (statuses, failures) = (statuses.into_inner().unwrap(), failures.into_inner().unwrap());
     println!("{statuses:#?}");
     let shown = failures.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
     assert!(failures.is_empty(), "{} answers are not as described:\n{shown}", failures.len());
