@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use utoipa::Modify;
 use utoipa::openapi::schema::{AllOf, Object, Schema, SchemaType, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, ResponseBuilder};
 
 /// Corrects the description.
@@ -26,6 +27,9 @@ impl Modify for Corrected {
             }
         }
         let Some(components) = &mut api.components else { return };
+        let key =
+            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("Where --api-key is given"));
+        components.add_security_scheme("key", SecurityScheme::Http(key.build()));
         let all: Schemas = components.schemas.clone().into_iter().collect();
         for (name, schema) in &mut components.schemas {
             if let (true, RefOr::T(Schema::AllOf(form))) = (name.starts_with("ImageForm_"), &mut *schema) {

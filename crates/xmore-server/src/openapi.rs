@@ -27,6 +27,8 @@ use crate::routes::{admin, classify, embed, info, knn, label_sets, pairs, retrie
                        {\"error\": {\"code\", \"message\"}}."
     ),
     modifiers(&Corrected),
+    security((), ("key" = [])),
+    tags((name = "xmore"), (name = "label sets"), (name = "operation"), (name = "clip-retrieval")),
     paths(
         classify::classify,
         retrieve::retrieve,
@@ -58,6 +60,7 @@ const INDEX: &str = r#"<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>xmore: API</title>
+<link rel="icon" href="/assets/favicon.svg" type="image/svg+xml">
 <link rel="stylesheet" href="/docs/swagger-ui.css">
 <div id="swagger-ui"></div>
 <script src="/docs/swagger-ui-bundle.js"></script>

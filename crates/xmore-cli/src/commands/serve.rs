@@ -114,6 +114,9 @@ struct LimitArgs {
     /// Images or texts of one request
     #[arg(long, value_name = "N", default_value = "64", env = "XMORE_MAX_INPUTS")]
     max_inputs: NonZeroUsize,
+    /// KiB of one text, label or prompt
+    #[arg(long, value_name = "KIB", default_value = "8", env = "XMORE_MAX_TEXT")]
+    max_text: NonZeroUsize,
     /// MiB of label embeddings that are kept
     #[arg(long, value_name = "MIB", default_value_t = Limits::default().label_cache_bytes >> 20, env = "XMORE_LABEL_CACHE")]
     label_cache: usize,
@@ -142,6 +145,7 @@ impl LimitArgs {
         limits.labels = self.max_labels;
         limits.prompts = self.max_prompts;
         limits.inputs = self.max_inputs.get();
+        limits.text_bytes = self.max_text.get() << 10;
         limits.label_cache_bytes = self.label_cache << 20;
         limits.connections = self.max_connections.get();
         limits.timeout = Duration::from_secs(self.timeout.get());

@@ -260,8 +260,21 @@ fn check_index(app: &App, name: Option<&str>) -> Result<(), ApiError> {
     }
 }
 
-/// Metadata in the ids' order; pictures are made side by side.
+/// Metadata in the ids' order, within the time that an answer may take.
 async fn look_up(app: &Shared, snapshot: &Arc<Snapshot>, ids: Vec<u64>) -> Result<Vec<Metadata>, ApiError> {
+    let metadata = tokio::time::timeout(app.options.limits.timeout, with_pictures(app, snapshot, ids)).await;
+    metadata.unwrap_or_else(|_| {
+        let message = "the pictures took longer than the server allows; ask for fewer";
+        Err(ApiError::new(ErrorCode::Timeout, message))
+    })
+}
+
+/// Pictures are made side by side.
+async fn with_pictures(
+    app: &Shared,
+    snapshot: &Arc<Snapshot>,
+    ids: Vec<u64>,
+) -> Result<Vec<Metadata>, ApiError> {
     let memory = snapshot.memory("an index")?;
     if let Some(&id) = ids.iter().find(|&&id| !snapshot.shows(memory, id)) {
         return Err(no_pair(id));
