@@ -14,8 +14,8 @@ use crate::commands::serve::ServeArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use regex::Regex;
 use xmore::{
-    ClassifierOptions, DEFAULT_TEMPLATE, LITE, Method, ModelName, NamedModel, Ranking, RetrievalOptions,
-    Template, XmoreError,
+    ClassifierOptions, DEFAULT_TEMPLATE, LITE, Method, ModelName, NamedModel, OpenPairs, Ranking,
+    RetrievalOptions, Template, XmoreError,
 };
 use xmore_clip::Precision;
 use xmore_memory::retriever::RemoteOptions;
@@ -110,9 +110,15 @@ impl ModelChoice {
         NamedModel::open_or_fetch(&ModelName::parse(name, None)?, precision, &fetch_progress())
     }
 
-    /// Opens another model in the same precision.
-    pub(crate) fn open_other(&self, name: &str) -> Result<NamedModel, XmoreError> {
+    /// Opens another model in the same precision, if one is named and there are pairs for it.
+    pub(crate) fn open_beside(
+        &self,
+        name: &Option<String>,
+        pairs: Option<&OpenPairs>,
+    ) -> Result<Option<NamedModel>, XmoreError> {
+        let Some(name) = name.as_deref().filter(|_| pairs.is_some()) else { return Ok(None) };
         NamedModel::open_or_fetch(&ModelName::parse(name, None)?, self.precision(), &fetch_progress())
+            .map(Some)
     }
 
     fn precision(&self) -> Precision {

@@ -15,19 +15,8 @@ use crate::error::{CliError, Result};
 impl FilterArgs {
     /// The rows that the caption filter allows, if there is one.
     pub(crate) fn allowed(&self, pairs: &OpenPairs) -> Result<Option<RowSet>> {
-        let Some(pattern) = &self.caption_filter else { return Ok(None) };
-        match pairs {
-            OpenPairs::Memory(memory) => {
-                let rows = memory.rows_with_caption(pattern)?;
-                if rows.is_empty() {
-                    return Err(CliError::Failed(format!("no caption of the memory matches {pattern}")));
-                }
-                Ok(Some(rows))
-            }
-            OpenPairs::Engine(engine) => {
-                Err(XmoreError::EngineFilter { location: engine.location().into_owned() }.into())
-            }
-        }
+        let pattern = self.caption_filter.as_ref();
+        Ok(pattern.map(|pattern| pairs.rows_with_caption(pattern)).transpose()?)
     }
 }
 
@@ -55,13 +44,10 @@ impl Setup {
                 other => other.transpose()?,
             };
         let allowed = pairs.as_ref().map(|pairs| args.filter.allowed(pairs)).transpose()?.flatten();
-        let named = |name: &Option<String>| -> Result<Option<NamedModel>, XmoreError> {
-            name.as_deref().filter(|_| pairs.is_some()).map(|name| model.open_other(name)).transpose()
-        };
         Ok(Setup {
             model: model.open_for(pairs.as_ref().and_then(OpenPairs::identity))?,
-            search: named(&args.search_model)?,
-            rerank: named(&args.rerank_model)?,
+            search: model.open_beside(&args.search_model, pairs.as_ref())?,
+            rerank: model.open_beside(&args.rerank_model, pairs.as_ref())?,
             // Without a cache folder, captions of an engine are kept for this run only.
             captions: CaptionStore::on_disk().unwrap_or_default(),
             allowed,

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
+use rayon::prelude::*;
+
 use crate::error::Result;
-use crate::search::{RowSet, SearchOptions};
+use crate::search::{Hit, RowSet, SearchOptions};
 use crate::store::{Column, Memory, Modality};
 
 /// Rows that are searched with at a time.
@@ -104,6 +106,40 @@ pub fn duplicates(
     })
 }
 
+impl Column {
+    /// Of hits that cosines of their embeddings above `above` link, near or by way of others, the first: clip-retrieval's
+    /// `connected_components_dedup`. Every two are compared.
+    ///
+    /// # Errors
+    /// Those of reading an embedding.
+    pub fn without_duplicates(&self, modality: Modality, hits: Vec<Hit>, above: f32) -> Result<Vec<Hit>> {
+        let dim = self.dim();
+        let mut rows = vec![0.0f32; hits.len() * dim];
+        for (hit, row) in hits.iter().zip(rows.chunks_exact_mut(dim)) {
+            unit_row(self, modality, hit.id, row)?;
+        }
+        let row = |i: usize| &rows[i * dim..(i + 1) * dim];
+        let links: Vec<Vec<usize>> = (0..hits.len())
+            .into_par_iter()
+            .map(|i| {
+                let cosine = |j: usize| row(i).iter().zip(row(j)).map(|(a, b)| a * b).sum::<f32>();
+                (i + 1..hits.len()).filter(|&j| cosine(j) > above).collect()
+            })
+            .collect();
+        let ranks: Vec<u64> = (0..hits.len() as u64).collect();
+        let mut groups = Groups::new(&ranks);
+        for (i, links) in links.iter().enumerate() {
+            links.iter().for_each(|&j| groups.join(i as u64, j as u64));
+        }
+        Ok(hits
+            .into_iter()
+            .zip(ranks)
+            .filter(|&(_, rank)| groups.root(rank) == rank)
+            .map(|(hit, _)| hit)
+            .collect())
+    }
+}
+
 /// A stored embedding, scaled to length 1: float16 leaves it a little off.
 fn unit_row(column: &Column, modality: Modality, id: u64, row: &mut [f32]) -> Result<()> {
     match modality {
@@ -195,5 +231,9 @@ mod tests {
         let report = duplicates(&memory, Modality::Text, 0.999_99, &mut |_, _| true).unwrap();
         // The caption of the copies counts once; the two of the photo alone are the same vector.
         assert_eq!((report.compared, report.groups), (5, vec![vec![52, 53]]));
+        // Of results the first in their order stays, not the one with the lowest id.
+        let hits = [53, 51, 7, 52, 50, 3].map(|id| Hit { id, similarity: 0.5 }).to_vec();
+        let kept = memory.own().without_duplicates(Modality::Image, hits, 0.99).unwrap();
+        assert_eq!(kept.iter().map(|hit| hit.id).collect::<Vec<_>>(), [53, 51, 7]);
     }
 }

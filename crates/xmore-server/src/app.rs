@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use xmore::OpenPairs;
+
 use crate::body::Budget;
 use crate::engine::Engine;
 use crate::error::ServerError;
@@ -32,11 +34,15 @@ pub(crate) struct App {
 
 impl App {
     /// Opens everything.
-    pub(crate) fn open(backend: Backend, options: ServeOptions) -> Result<Shared, ServerError> {
+    pub(crate) fn open(
+        backend: Backend,
+        pairs: Option<OpenPairs>,
+        options: ServeOptions,
+    ) -> Result<Shared, ServerError> {
         let metrics = Arc::new(Metrics::new());
         let limits = &options.limits;
         Ok(Arc::new(Self {
-            engine: Engine::open(backend, limits, metrics.clone())?,
+            engine: Engine::open(backend, pairs, limits, metrics.clone())?,
             budget: Budget::new(limits.buffered_bytes),
             label_sets: LabelSets::open(
                 options.label_sets.as_deref(),

@@ -36,6 +36,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::middleware::from_fn_with_state;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+use xmore::OpenPairs;
 
 pub use error::{ApiError, ErrorBody, ErrorCode, ServerError};
 pub use options::{Backend, Limits, PairsSource, ServeOptions};
@@ -43,13 +44,14 @@ pub use options::{Backend, Limits, PairsSource, ServeOptions};
 use app::{App, Shared};
 use listen::Door;
 
-/// Serves until SIGTERM or SIGINT, then answers what was taken and returns. SIGHUP opens the pairs again. `ready` is told the address once
+/// Serves `pairs`, which were opened at the backend's source, until SIGTERM or SIGINT, then answers what was taken and returns. SIGHUP opens the pairs again. `ready` is told the address once
 /// requests are answered.
 ///
 /// # Errors
 /// Those of [`ServeOptions::check`], of opening the pairs and loading the models, and of listening.
 pub fn run(
     backend: Backend,
+    pairs: Option<OpenPairs>,
     options: ServeOptions,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), ServerError> {
@@ -67,7 +69,7 @@ pub fn run(
             .await
             .map_err(|source| ServerError::Listen { addr, source })?;
         let addr = listener.local_addr().map_err(fail("learn the address"))?;
-        let app = tokio::task::block_in_place(|| App::open(backend, options))?;
+        let app = tokio::task::block_in_place(|| App::open(backend, pairs, options))?;
         let encoder = app.engine.start()?;
         let stop = signals::listen(app.clone()).map_err(fail("listen for signals"))?;
         let door = Door::new(app.clone(), router(app.clone(), cors));

@@ -1,7 +1,7 @@
 //! The API described by itself: `/api-doc/openapi.json`, and `/docs` to read and try it, without a network.
 
 use std::io::{Cursor, Read};
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
 use axum::extract::Path;
 use axum::http::HeaderMap;
@@ -80,10 +80,13 @@ const FILES: [(&str, &str); 2] = [
     ("swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
 ];
 
+/// Made once: the macros build it piece by piece.
+static DESCRIPTION: LazyLock<utoipa::openapi::OpenApi> = LazyLock::new(Description::openapi);
+
 /// The description's routes.
 pub(crate) fn router() -> Router<Shared> {
     Router::new()
-        .route("/api-doc/openapi.json", get(|| async { Json(Description::openapi()) }))
+        .route("/api-doc/openapi.json", get(|| async { Json(&*DESCRIPTION) }))
         .route("/docs", get(|| async { Redirect::permanent("/docs/") }))
         .route("/docs/", get(|headers: HeaderMap| async move { html(&headers) }))
         .route("/docs/{name}", get(file))

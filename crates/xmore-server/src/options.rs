@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use regex::Regex;
-use xmore::{NamedModel, RetrievalOptions, Template};
+use xmore::{NamedModel, OpenPairs, RetrievalOptions, Template};
+use xmore_memory::MemoryError;
 use xmore_memory::retriever::RemoteOptions;
 
 use crate::error::ServerError;
@@ -27,7 +28,7 @@ pub struct Backend {
     pub templates: Vec<Template>,
 }
 
-/// Where the pairs are; opened at the start and again at each reload.
+/// Where the pairs are, to open them again at each reload.
 #[derive(Clone, Debug)]
 pub struct PairsSource {
     /// A memory's folder or an engine's URL.
@@ -64,6 +65,16 @@ pub struct ServeOptions {
     pub fetch_urls: bool,
     /// How much is taken.
     pub limits: Limits,
+}
+
+impl PairsSource {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// Those of [`OpenPairs::open`].
+    pub fn open(&self) -> Result<OpenPairs, MemoryError> {
+        OpenPairs::open(&self.location, &self.engine)
+    }
 }
 
 impl Default for ServeOptions {

@@ -12,7 +12,7 @@ use xmore_memory::store::{Column, Modality};
 use xmore_memory::{Memory, MemoryError, RowSet};
 
 use crate::error::{ApiError, ServerError};
-use crate::options::{Backend, PairsSource};
+use crate::options::Backend;
 
 /// Open pairs and the models that know them.
 pub(crate) struct Snapshot {
@@ -30,18 +30,16 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Opens the pairs.
-    pub(crate) fn open(
+    /// Pairs that were just opened.
+    pub(crate) fn new(
         backend: Arc<Backend>,
         captions: Arc<CaptionStore>,
+        pairs: Option<OpenPairs>,
         generation: u64,
     ) -> Result<Self, ServerError> {
-        let source = backend.pairs.as_ref();
-        let pairs = source.map(|source| OpenPairs::open(&source.location, &source.engine)).transpose()?;
-        let allowed = match (source, &pairs) {
-            (Some(source), Some(pairs)) => allowed(source, pairs)?,
-            _ => None,
-        };
+        let filter = backend.pairs.as_ref().and_then(|source| source.caption_filter.as_ref());
+        let filter = filter.zip(pairs.as_ref());
+        let allowed = filter.map(|(pattern, pairs)| pairs.rows_with_caption(pattern)).transpose()?;
         let mut snapshot = Self {
             captions,
             generation,
@@ -95,8 +93,8 @@ impl Snapshot {
             && allowed.is_none_or(|allowed| allowed.contains(id))
     }
 
-    /// The embeddings of a pair's image by each [distinct model](Backend::models), one behind another.
-    pub(crate) fn pair_embedding(&self, id: u64) -> Result<Vec<f32>, ApiError> {
+    /// The embeddings of a pair's image by each [distinct model](Backend::models).
+    pub(crate) fn pair_embeddings(&self, id: u64) -> Result<Vec<Vec<f32>>, ApiError> {
         let memory = self.memory("an image by its id")?;
         if !self.shows(memory, id) {
             return Err(no_pair(id));
@@ -107,7 +105,7 @@ impl Snapshot {
             column.require(Modality::Image)?;
             let mut row = vec![0.0; column.dim()];
             column.image_embedding(id, &mut row)?;
-            all.extend(row);
+            all.push(row);
         }
         Ok(all)
     }
@@ -124,16 +122,6 @@ impl Snapshot {
 /// That the memory has no such pair, or none that is shown.
 pub(crate) fn no_pair(id: u64) -> ApiError {
     ApiError::new(crate::error::ErrorCode::NotFound, format!("the memory has no pair {id}"))
-}
-
-fn allowed(source: &PairsSource, pairs: &OpenPairs) -> Result<Option<RowSet>, ServerError> {
-    let Some(pattern) = &source.caption_filter else { return Ok(None) };
-    match pairs {
-        OpenPairs::Memory(memory) => Ok(Some(memory.rows_with_caption(pattern)?)),
-        OpenPairs::Engine(engine) => {
-            Err(XmoreError::EngineFilter { location: engine.location().into_owned() }.into())
-        }
-    }
 }
 
 impl Backend {

@@ -121,6 +121,12 @@ pub enum XmoreError {
         /// Its URL.
         location: String,
     },
+    /// A filter by caption that leaves nothing.
+    #[error("no caption of the memory matches {pattern}")]
+    NoCaptionMatches {
+        /// The regular expression.
+        pattern: String,
+    },
     /// An engine was asked to search its captions.
     #[error(
         "{location} is an engine: it is searched by images only; search captions directly in a local memory"

@@ -33,9 +33,19 @@ impl Template {
         }
     }
 
-    /// The prompt for a label.
+    /// The prompt for a label. What looks like a place in the label itself stays.
     pub fn apply(&self, label: &str) -> String {
-        self.0.replace("{}", label).replace("{c}", label)
+        self.parts().collect::<Vec<_>>().join(label)
+    }
+
+    /// Bytes of the prompt for a label of `label` bytes.
+    pub fn prompt_len(&self, label: usize) -> usize {
+        self.parts().map(|part| part.len() + label).sum::<usize>() - label
+    }
+
+    /// What stands before, between and behind the places: one part more than there are places.
+    fn parts(&self) -> impl Iterator<Item = &str> {
+        self.0.split("{}").flat_map(|part| part.split("{c}"))
     }
 
     /// The 80 templates of the CLIP paper's ImageNet evaluation.
@@ -154,6 +164,9 @@ mod tests {
     fn templates_of_both_manners() {
         assert_eq!(Template::default().apply("dog"), "a photo of a dog.");
         assert_eq!(Template::new("a {c}!").unwrap().apply("dog"), "a dog!");
+        let both = Template::new("{c}{} {c}").unwrap();
+        assert_eq!(both.apply("{c}{}"), "{c}{}{c}{} {c}{}", "a label is no template");
+        assert_eq!(both.prompt_len(5), both.apply("{c}{}").len());
         assert!(Template::new("a photo").is_err());
         let imagenet = Template::imagenet();
         assert_eq!(imagenet.len(), 80);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
-use xmore::{NamedModel, OpenPairs, XmoreError};
+use xmore::OpenPairs;
 use xmore_server::{Backend, Limits, PairsSource, ServeOptions};
 
 use crate::args::{IfUnreachable, MethodArgs, ModelChoice};
@@ -174,12 +174,12 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     let options = options(args);
     options.check()?;
     log(args);
-    let backend = backend(args)?;
+    let (backend, pairs) = backend(args)?;
     let what = match (&backend.pairs, backend.model.name()) {
         (Some(pairs), model) => format!("model {model}, memory {}", pairs.location),
         (None, model) => format!("model {model}, no memory: zero-shot only"),
     };
-    xmore_server::run(backend, options, |addr| {
+    xmore_server::run(backend, pairs, options, |addr| {
         eprintln!("listening on http://{addr} ({what})");
     })?;
     Ok(())
@@ -199,29 +199,27 @@ fn options(args: &ServeArgs) -> ServeOptions {
     options
 }
 
-/// Opens the models; the pairs are looked at for theirs, and opened again by the server.
-fn backend(args: &ServeArgs) -> Result<Backend> {
+/// Opens the pairs, which tell their model, and the models.
+fn backend(args: &ServeArgs) -> Result<(Backend, Option<OpenPairs>)> {
     let method = &args.method;
     method.retrieval().check()?;
-    let engine = method.engine.options();
-    let pairs = method.memory.as_deref().map(|location| OpenPairs::open(location, &engine)).transpose()?;
-    let named = |name: &Option<String>| -> Result<Option<NamedModel>, XmoreError> {
-        name.as_deref().filter(|_| pairs.is_some()).map(|name| args.model.open_other(name)).transpose()
-    };
-    Ok(Backend {
+    let source = method.memory.clone().map(|location| PairsSource {
+        location,
+        engine: method.engine.options(),
+        caption_filter: method.filter.caption_filter.clone(),
+        rows: method.filter.rows.clone(),
+        zero_shot_without: method.if_unreachable == IfUnreachable::ZeroShot,
+    });
+    let pairs = source.as_ref().map(PairsSource::open).transpose()?;
+    let backend = Backend {
         model: args.model.open_for(pairs.as_ref().and_then(OpenPairs::identity))?,
-        search: named(&method.search_model)?,
-        rerank: named(&method.rerank_model)?,
-        pairs: method.memory.clone().map(|location| PairsSource {
-            location,
-            engine,
-            caption_filter: method.filter.caption_filter.clone(),
-            rows: method.filter.rows.clone(),
-            zero_shot_without: method.if_unreachable == IfUnreachable::ZeroShot,
-        }),
+        search: args.model.open_beside(&method.search_model, pairs.as_ref())?,
+        rerank: args.model.open_beside(&method.rerank_model, pairs.as_ref())?,
+        pairs: source,
         retrieval: method.retrieval(),
         templates: method.options(false)?.templates,
-    })
+    };
+    Ok((backend, pairs))
 }
 
 fn log(args: &ServeArgs) {

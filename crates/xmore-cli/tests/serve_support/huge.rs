@@ -42,6 +42,11 @@ pub fn requests(picture: &[u8]) -> Vec<(&'static str, Wanted, &'static [u16])> {
             &[422],
         ),
         ("a label that is one long word", classify(json!({"labels": ["a".repeat(6 << 20), "b"]})), &[422]),
+        (
+            "labels in both kinds of places",
+            classify(json!({"labels": [" a".repeat(3000), "b"], "templates": ["{c}".repeat(2000)]})),
+            &[422],
+        ),
         ("a template of megabytes", classify(json!({"templates": ["{}".repeat(1 << 20)]})), &[422]),
         (
             "labels times templates",

@@ -19,10 +19,10 @@ pub(crate) enum Input {
     Image(Bytes),
     /// A text.
     Text(String),
-    /// Embeddings by each distinct model, one behind another.
-    Vector(Arc<[f32]>),
+    /// Embeddings by each distinct model.
+    Rows(Vec<Vec<f32>>),
     /// An embedding by the model that a [`Task::Search`] searches with.
-    Row(Arc<[f32]>),
+    Row(Vec<f32>),
 }
 
 /// What is wanted.

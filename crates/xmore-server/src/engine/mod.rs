@@ -14,14 +14,14 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
-use xmore::{CaptionStore, XmoreError};
+use xmore::{CaptionStore, OpenPairs, XmoreError};
 
 pub(crate) use job::{Done, Input, Output, Task, Times};
 pub(crate) use labels::{Kind, LabelSpec, Prepared};
 
 use crate::error::{ApiError, ErrorCode, ServerError};
 use crate::metrics::Metrics;
-use crate::options::{Backend, Limits};
+use crate::options::{Backend, Limits, PairsSource};
 use crate::snapshot::Snapshot;
 use job::Job;
 use labels::LabelCache;
@@ -44,16 +44,17 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Opens the pairs and loads the towers.
+    /// Takes the opened pairs and loads the towers.
     pub(crate) fn open(
         backend: Backend,
+        pairs: Option<OpenPairs>,
         limits: &Limits,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, ServerError> {
         let backend = Arc::new(backend);
         // Without a cache folder, captions of an engine are kept for this run only.
         let captions = Arc::new(CaptionStore::on_disk().unwrap_or_default());
-        let snapshot = Snapshot::open(backend.clone(), captions.clone(), 1)?;
+        let snapshot = Snapshot::new(backend.clone(), captions.clone(), pairs, 1)?;
         for model in backend.models() {
             let size = model.preprocess().size() as usize;
             let blank = xmore_clip::Pixels::new(vec![0.0; size * size * 3]);
@@ -220,7 +221,11 @@ impl Engine {
         let _one = self.reloading.lock().await;
         let generation = self.snapshot().generation + 1;
         let (backend, captions) = (self.backend.clone(), self.captions.clone());
-        let opened = tokio::task::spawn_blocking(move || Snapshot::open(backend, captions, generation)).await;
+        let opened = tokio::task::spawn_blocking(move || {
+            let pairs = backend.pairs.as_ref().map(PairsSource::open).transpose()?;
+            Snapshot::new(backend, captions, pairs, generation)
+        })
+        .await;
         let opened = opened.unwrap_or_else(|error| {
             Err(ServerError::Io { action: "open the pairs", source: std::io::Error::other(error) })
         });

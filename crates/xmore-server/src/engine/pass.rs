@@ -34,7 +34,7 @@ impl Pass<'_> {
     pub(super) fn run(&self, jobs: Vec<Job>) -> Times {
         let models = self.backend.models();
         let begin = Instant::now();
-        let mut running: Vec<Running> = jobs.into_iter().map(|job| self.begin(job, &models)).collect();
+        let mut running: Vec<Running> = jobs.into_iter().map(|job| self.begin(job, models.len())).collect();
         let mut times = Times::default();
         for (index, model) in models.iter().enumerate() {
             self.encode_images(&mut running, index, model, &mut times);
@@ -59,32 +59,19 @@ impl Pass<'_> {
         times
     }
 
-    /// Takes apart what is encoded already.
-    fn begin(&self, job: Job, models: &[&NamedModel]) -> Running {
-        let mut rows = vec![None; models.len()];
-        let mut failed = None;
-        if let (Input::Row(row), Task::Search { snapshot, modality, .. }) = (&job.input, &job.task)
-            && let Ok((_, index)) = snapshot.column(*modality)
-        {
-            rows[index] = Some(row.to_vec());
-        }
-        if let Input::Vector(vector) = &job.input {
-            let expected: usize = models.iter().map(|model| model.dim()).sum();
-            if vector.len() == expected {
-                let mut rest = &vector[..];
-                for (row, model) in rows.iter_mut().zip(models) {
-                    let (of_model, behind) = rest.split_at(model.dim());
-                    *row = Some(of_model.to_vec());
-                    rest = behind;
+    /// Takes up what is encoded already.
+    fn begin(&self, mut job: Job, models: usize) -> Running {
+        let mut rows = vec![None; models];
+        match (&mut job.input, &job.task) {
+            (Input::Rows(given), _) => rows = std::mem::take(given).into_iter().map(Some).collect(),
+            (Input::Row(given), Task::Search { snapshot, modality, .. }) => {
+                if let Ok((_, index)) = snapshot.column(*modality) {
+                    rows[index] = Some(std::mem::take(given));
                 }
-            } else {
-                failed = Some(ApiError::invalid(format!(
-                    "an embedding of {} values, expected {expected}",
-                    vector.len()
-                )));
             }
+            _ => {}
         }
-        Running { job, rows, truncated: false, failed, output: None }
+        Running { job, rows, truncated: false, failed: None, output: None }
     }
 
     fn encode_images(&self, running: &mut [Running], index: usize, model: &NamedModel, times: &mut Times) {

@@ -13,6 +13,7 @@ use crate::engine::{Done, LabelSpec, Output, Task};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::input::{Call, ImageInput, Parameters, encode_values};
 use crate::options::Limits;
+use crate::snapshot::Snapshot;
 
 /// Most pairs that one request may look at.
 const MOST_NEIGHBOURS: usize = 4_096;
@@ -128,7 +129,7 @@ pub(crate) async fn classify(
     let snapshot = app.engine.snapshot();
     let method = match &body.method {
         Some(name) => name.parse::<Method>()?,
-        None => default_method(&app),
+        None => default_method(&snapshot),
     };
     if method.needs_memory() && snapshot.pairs.is_none() {
         return Err(XmoreError::MethodNeedsMemory { method: method.name() }.into());
@@ -186,8 +187,7 @@ pub(crate) async fn classify(
 }
 
 /// The method where none is named: the best that is possible.
-pub(crate) fn default_method(app: &App) -> Method {
-    let snapshot = app.engine.snapshot();
+pub(crate) fn default_method(snapshot: &Snapshot) -> Method {
     match (&snapshot.pairs, snapshot.calibrates) {
         (None, _) => Method::ZeroShot,
         (Some(_), true) => Method::Calibrated,
@@ -226,51 +226,43 @@ fn spec(app: &App, body: &ClassifyBody, method: Method) -> Result<LabelSpec, Api
         return Err(ApiError::new(ErrorCode::TooMany, message));
     }
     Labels::new(labels.iter().map(String::as_str))?;
-    let templates: Vec<String> = match &body.templates {
+    let templates: Vec<Template> = match &body.templates {
         Some(templates) if templates.is_empty() => {
             return Err(ApiError::new(ErrorCode::InvalidParameter, "templates is an empty list"));
         }
-        Some(templates) => {
-            templates.iter().try_for_each(|template| Template::new(template.clone()).map(drop))?;
-            templates.clone()
-        }
-        None => app.engine.backend.templates.iter().map(ToString::to_string).collect(),
+        Some(templates) => templates.iter().map(Template::new).collect::<Result<_, _>>()?,
+        None => app.engine.backend.templates.clone(),
     };
-    let averaged: Vec<String>;
-    let prompts = match (method, templates.len()) {
-        (Method::Templates, 1) => {
-            averaged = Template::imagenet().iter().map(ToString::to_string).collect();
-            &averaged
-        }
-        _ => &templates,
-    };
-    check_prompts(&labels, prompts, limits)?;
-    let each = prompts.len();
-    if labels.len() * each > limits.prompts {
+    match (method, templates.len()) {
+        (Method::Templates, 1) => check_prompts(&labels, &Template::imagenet(), limits)?,
+        _ => check_prompts(&labels, &templates, limits)?,
+    }
+    let templates = templates.iter().map(ToString::to_string).collect();
+    Ok(LabelSpec { labels: labels.into(), templates, kind: method.into() })
+}
+
+/// There are not too many prompts, none is longer than is read, nor are all together longer than a request.
+fn check_prompts(labels: &[String], templates: &[Template], limits: &Limits) -> Result<(), ApiError> {
+    let (each, most) = (templates.len(), limits.prompts);
+    if labels.len() * each > most {
         let message = format!(
-            "{} labels times {each} prompts; at most {} are encoded for one request",
-            labels.len(),
-            limits.prompts
+            "{} labels times {each} prompts; at most {most} are encoded for one request",
+            labels.len()
         );
         return Err(ApiError::new(ErrorCode::TooMany, message));
     }
-    Ok(LabelSpec { labels: labels.into(), templates: templates.into(), kind: method.into() })
-}
-
-/// No prompt is longer than is read, nor are all together longer than a request.
-fn check_prompts(labels: &[String], templates: &[String], limits: &Limits) -> Result<(), ApiError> {
     let longest = labels.iter().max_by_key(|label| label.len()).map_or("", String::as_str);
     check_text(longest, limits)?;
     let all_labels: usize = labels.iter().map(String::len).sum();
     let mut bytes = 0usize;
     for template in templates {
-        check_text(template, limits)?;
-        let places = template.matches("{}").count();
-        if template.len() + places * longest.len() > limits.text_bytes {
+        check_text(&template.to_string(), limits)?;
+        if template.prompt_len(longest.len()) > limits.text_bytes {
             let message = format!("a template with a label in it has more than {} bytes", limits.text_bytes);
             return Err(ApiError::new(ErrorCode::InvalidParameter, message));
         }
-        bytes += template.len() * labels.len() + places * all_labels;
+        let (text, places) = (template.prompt_len(0), template.prompt_len(1) - template.prompt_len(0));
+        bytes += text * labels.len() + places * all_labels;
     }
     if bytes > limits.body_bytes {
         let message =

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::queries::{one_or_many, queries, run};
-use super::{Item, Timings, items, of_classifier};
+use super::{Item, Timings, items};
 use crate::app::Shared;
 use crate::engine::{Done, Task};
 use crate::error::{ApiError, ErrorBody};
@@ -105,10 +105,11 @@ pub(crate) async fn embed(
     let all = queries(&app, call.images, texts).await?;
     let (results, times) = run(&app, all, &Task::Embed).await?;
     let embedded = |done: Done| {
-        let row = of_classifier(&app, &done.embedding);
+        // Of an embedding that was given there are those by other models behind it.
+        let row = &done.embedding[..app.engine.backend.model.dim()];
         let embedding = match encoding {
-            Encoding::Float => Vector::Float(row.as_slice().to_vec()),
-            Encoding::Base64 => Vector::Base64(encode_values(row.as_slice())),
+            Encoding::Float => Vector::Float(row.to_vec()),
+            Encoding::Base64 => Vector::Base64(encode_values(row)),
         };
         Ok(Embedded { embedding, truncated: done.truncated })
     };

@@ -135,7 +135,7 @@ pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiErr
         search_model: backend.search.as_ref().map(model),
         rerank_model: backend.rerank.as_ref().map(model),
         methods: Method::ALL.iter().filter(|method| possible(method)).map(|method| method.name()).collect(),
-        default_method: default_method(&app).name(),
+        default_method: default_method(&snapshot).name(),
         retrieval: RetrievalInfo { k: backend.retrieval.k, neighbours: backend.retrieval.neighbours },
         templates: backend.templates.iter().map(ToString::to_string).collect(),
         label_sets: listed(&app)?,

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use xmore_memory::store::Modality;
@@ -20,7 +19,7 @@ use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::input::{ImageInput, decode, encode_bytes, from_json};
 use crate::snapshot::{Snapshot, no_pair};
 
-/// Inner product above which two results are one to `deduplicate`; clip-retrieval's.
+/// Cosine above which two results are one to `deduplicate`; clip-retrieval's.
 const SAME: f32 = 0.94;
 /// Longest side of the pictures that come with metadata, in pixels.
 const PICTURE: u32 = 512;
@@ -114,7 +113,10 @@ pub(crate) async fn search(
     let found = hits(results.pop().unwrap_or_else(|| Err(ApiError::overloaded()))?)?;
     let found = if knn.deduplicate {
         let snapshot = snapshot.clone();
-        let kept = tokio::task::spawn_blocking(move || without_duplicates(&snapshot, modality, found));
+        let kept = tokio::task::spawn_blocking(move || {
+            let (column, _) = snapshot.column(modality)?;
+            Ok::<_, ApiError>(column.without_duplicates(modality, found, SAME)?)
+        });
         kept.await.map_err(|error| ApiError::internal(&error))??
     } else {
         found
@@ -151,51 +153,9 @@ async fn query(app: &App, knn: &KnnRequest, dim: usize) -> Result<Result<Input, 
                 format!("embedding_input has {} values; expected {dim} of a unit vector", values.len());
             return Err(ApiError::new(ErrorCode::InvalidParameter, message));
         }
-        return Ok(Ok(Input::Row(values.as_slice().into())));
+        return Ok(Ok(Input::Row(values.clone())));
     }
     Err(ApiError::invalid("nothing to search with: send text, image, image_url or embedding_input"))
-}
-
-/// Of results that are linked by inner products above [`SAME`], the first: `connected_components_dedup`.
-fn without_duplicates(
-    snapshot: &Snapshot,
-    modality: Modality,
-    found: Vec<Hit>,
-) -> Result<Vec<Hit>, ApiError> {
-    let (column, _) = snapshot.column(modality)?;
-    let dim = column.dim();
-    let mut rows = vec![0.0f32; found.len() * dim];
-    for (hit, row) in found.iter().zip(rows.chunks_exact_mut(dim)) {
-        match modality {
-            Modality::Image => column.image_embedding(hit.id, row)?,
-            Modality::Text => column.text_embedding(hit.id, row)?,
-        }
-        let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|v| *v /= norm);
-    }
-    let row = |i: usize| &rows[i * dim..(i + 1) * dim];
-    let near = |i: usize| -> Vec<usize> {
-        let dot = |j: usize| row(i).iter().zip(row(j)).map(|(a, b)| a * b).sum::<f32>();
-        (i + 1..found.len()).filter(|&j| dot(j) > SAME).collect()
-    };
-    let links: Vec<Vec<usize>> = (0..found.len()).into_par_iter().map(near).collect();
-    let mut first: Vec<usize> = (0..found.len()).collect();
-    for (i, links) in links.iter().enumerate() {
-        for &j in links {
-            let (a, b) = (root(&mut first, i), root(&mut first, j));
-            first[a.max(b)] = a.min(b);
-        }
-    }
-    Ok(found.into_iter().enumerate().filter(|&(i, _)| root(&mut first, i) == i).map(|(_, hit)| hit).collect())
-}
-
-/// The first of an item's group (union–find with path halving).
-fn root(first: &mut [usize], mut i: usize) -> usize {
-    while first[i] != i {
-        first[i] = first[first[i]];
-        i = first[i];
-    }
-    i
 }
 
 /// Ids whose metadata are wanted.

@@ -14,9 +14,8 @@ use axum::Router;
 use axum::routing::{get, post};
 use serde::Serialize;
 use utoipa::ToSchema;
-use xmore_clip::Embeddings;
 
-use crate::app::{App, Shared};
+use crate::app::Shared;
 use crate::engine::Times;
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 
@@ -112,12 +111,6 @@ impl From<Times> for Timings {
             ensemble: ms(times.ensemble),
         }
     }
-}
-
-/// The classifying model's part of embeddings that lie behind one another.
-pub(crate) fn of_classifier(app: &App, values: &[f32]) -> Embeddings {
-    let dim = app.engine.backend.model.dim();
-    Embeddings::new(values[..dim.min(values.len())].to_vec(), dim)
 }
 
 /// An image file's bytes: JPEG, PNG or WebP.

@@ -38,9 +38,7 @@ pub(crate) async fn inputs(app: &App, images: Vec<ImageInput>) -> Vec<Result<Inp
             }
             ImageInput::Bytes(bytes) => Ok(Input::Image(bytes)),
             ImageInput::Embedding(values) => unit(&values, &app.engine.backend.dims()),
-            ImageInput::Pair(id) => {
-                app.engine.snapshot().pair_embedding(id).map(|row| Input::Vector(row.into()))
-            }
+            ImageInput::Pair(id) => app.engine.snapshot().pair_embeddings(id).map(Input::Rows),
             ImageInput::Url(url) => match &app.fetcher {
                 Some(fetcher) => fetcher.fetch(&url).await.map(Input::Image),
                 None => Err(ApiError::new(
@@ -61,7 +59,7 @@ pub(crate) fn unit(values: &[f32], dims: &[usize]) -> Result<Input, ApiError> {
         return wrong(format!("an embedding of {} values, expected {expected}", values.len()));
     }
     let mut rest = values;
-    let mut all = Vec::with_capacity(expected);
+    let mut rows = Vec::with_capacity(dims.len());
     for &dim in dims {
         let (row, behind) = rest.split_at(dim);
         rest = behind;
@@ -70,13 +68,13 @@ pub(crate) fn unit(values: &[f32], dims: &[usize]) -> Result<Input, ApiError> {
             return wrong(format!("an embedding of length {norm}, expected a unit vector"));
         }
         // Stored ones are rounded to 16 bits.
-        if (norm - 1.0).abs() < 1e-3 {
-            all.extend_from_slice(row);
+        rows.push(if (norm - 1.0).abs() < 1e-3 {
+            row.to_vec()
         } else {
-            all.extend(row.iter().map(|&v| (f64::from(v) / norm) as f32));
-        }
+            row.iter().map(|&v| (f64::from(v) / norm) as f32).collect()
+        });
     }
-    Ok(Input::Vector(all.into()))
+    Ok(Input::Rows(rows))
 }
 
 /// At least one input, and at most as many as are taken.

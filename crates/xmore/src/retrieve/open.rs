@@ -1,10 +1,12 @@
 //! Pairs that are held open, wherever they are.
 
+use regex::Regex;
 use xmore_memory::retriever::{Location, RemoteOptions, open as open_engine};
 use xmore_memory::store::ModelIdentity;
-use xmore_memory::{Memory, MemoryError, Retriever};
+use xmore_memory::{Memory, MemoryError, Retriever, RowSet};
 
 use super::Pairs;
+use crate::error::XmoreError;
 
 /// An open memory, or an engine that answered.
 pub enum OpenPairs {
@@ -40,6 +42,25 @@ impl OpenPairs {
             Self::Memory(memory) => Some(memory.len()),
             // One that is away now may be back for the first query.
             Self::Engine(engine) => engine.pairs().ok().flatten(),
+        }
+    }
+
+    /// The rows whose caption matches a pattern.
+    ///
+    /// # Errors
+    /// [`XmoreError::EngineFilter`] for an engine; [`XmoreError::NoCaptionMatches`] where nothing would be left.
+    pub fn rows_with_caption(&self, pattern: &Regex) -> Result<RowSet, XmoreError> {
+        match self {
+            Self::Memory(memory) => {
+                let rows = memory.rows_with_caption(pattern)?;
+                if rows.is_empty() {
+                    return Err(XmoreError::NoCaptionMatches { pattern: pattern.to_string() });
+                }
+                Ok(rows)
+            }
+            Self::Engine(engine) => {
+                Err(XmoreError::EngineFilter { location: engine.location().into_owned() })
+            }
         }
     }
 
