@@ -1,0 +1,5 @@
+//! Image files: which formats there are.
+
+mod formats;
+
+pub use formats::{HEAD_BYTES, IMAGE_FORMATS, ImageFormat};
