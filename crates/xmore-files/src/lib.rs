@@ -3,3 +3,6 @@
 //! Every other crate goes through this one, so that the same file is treated the same way by each command, the server and the library.
 
 pub mod image;
+mod regular;
+
+pub use regular::{FileKind, NotRegular, TooLarge, open_input, open_regular, read_bounded, read_input};
