@@ -4,5 +4,6 @@
 
 pub mod image;
 mod regular;
+pub mod text;
 
 pub use regular::{FileKind, NotRegular, TooLarge, open_input, open_regular, read_bounded, read_input};
