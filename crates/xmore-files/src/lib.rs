@@ -5,5 +5,10 @@
 pub mod image;
 mod regular;
 pub mod text;
+mod walk;
 
 pub use regular::{FileKind, NotRegular, TooLarge, open_input, open_regular, read_bounded, read_input};
+pub use walk::{
+    Exclude, LeftOut, LeftOutCount, MAX_DEPTH, Reason, WalkOptions, Walked, has_images, walk_extension,
+    walk_images,
+};

@@ -9,10 +9,10 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::{error, fmt};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a path leads to where it is no regular file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileKind {
     /// A folder.
