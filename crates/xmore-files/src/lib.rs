@@ -2,11 +2,15 @@
 //!
 //! Every other crate goes through this one, so that the same file is treated the same way by each command, the server and the library.
 
+mod escape;
 pub mod image;
+mod output;
 mod regular;
 pub mod text;
 mod walk;
 
+pub use escape::{escape_for_terminal, escape_json, escape_lines, escape_path, is_active};
+pub use output::{Output, is_standard_output, remove_unfinished_outputs, write_output};
 pub use regular::{FileKind, NotRegular, TooLarge, open_input, open_regular, read_bounded, read_input};
 pub use walk::{
     Exclude, LeftOut, LeftOutCount, MAX_DEPTH, Reason, WalkOptions, Walked, has_images, walk_extension,
