@@ -4,8 +4,10 @@
 
 mod escape;
 pub mod image;
+pub mod json;
 mod output;
 mod regular;
+pub mod table;
 pub mod text;
 mod walk;
 

@@ -2,8 +2,9 @@
 
 use std::io::{self, Read};
 
+use xmore_files::json;
+
 use super::SkipReason;
-use super::json;
 
 /// Most bytes taken of a caption: a longer `.txt` is cut, a longer field of a table is skipped.
 pub(super) const MAX_CAPTION_BYTES: usize = 64 * 1024;
@@ -43,7 +44,7 @@ pub(super) fn of_json(input: impl Read) -> io::Result<Result<Vec<String>, SkipRe
         let message = format!("its .json is larger than {} MiB", MAX_JSON_BYTES >> 20);
         return Ok(Err(SkipReason::Unreadable(message)));
     }
-    let values = match json::fields(&bytes, CAPTION_KEYS) {
+    let values = match json::fields(&bytes, &CAPTION_KEYS) {
         Ok(values) => values.unwrap_or_default(),
         Err(error) => return Ok(Err(SkipReason::Unreadable(format!("its .json is damaged: {error}")))),
     };

@@ -7,10 +7,10 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use xmore_files::json::{Fields, Key, Value};
 
 use super::caption::MAX_CAPTION_BYTES;
 use super::group::Grouping;
-use super::json::{Fields, Key, Value};
 use super::{Ingested, Skip, SkipReason};
 use crate::error::{AtPath, MemoryError, Result};
 
@@ -107,8 +107,9 @@ impl<'de> Visitor<'de> for List<'_> {
         write!(f, "a list of objects with {} and {}", self.names[0], self.names[1])
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while let Some(fields) = list.next_element_seed(Fields(self.names))? {
-            let [id, text] = fields.unwrap_or_default();
+        while let Some(fields) = list.next_element_seed(Fields(&self.names))? {
+            let mut values = fields.unwrap_or_default().into_iter();
+            let (id, text) = (values.next().unwrap_or_default(), values.next().unwrap_or_default());
             self.rows.push((id, text.into_text()));
         }
         Ok(())
@@ -126,7 +127,7 @@ fn join(path: &Path, root: &Path, contents: Contents) -> Ingested {
     let known: HashMap<&Value, ()> = contents.images.iter().map(|(id, _)| (id, ())).collect();
     for (index, (image, caption)) in contents.annotations.into_iter().enumerate() {
         let caption = caption.as_deref().map(str::trim).unwrap_or_default();
-        if matches!(image, Value::Other | Value::Texts(_)) {
+        if !matches!(image, Value::Integer(_) | Value::Text(_)) {
             skip("annotations", index, "it has no image_id");
         } else if caption.is_empty() {
             skip("annotations", index, "its caption is empty or no text");

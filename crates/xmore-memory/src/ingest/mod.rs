@@ -23,7 +23,6 @@ mod folder;
 mod group;
 mod image_reader;
 mod image_ref;
-mod json;
 mod parquet;
 mod source;
 mod table;

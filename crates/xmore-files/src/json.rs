@@ -4,17 +4,19 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// A value, as far as anyone here asks.
+/// A value, as far as it is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(super) enum Value {
+pub enum Value {
     /// Text.
     Text(String),
     /// A whole number.
     Integer(i128),
     /// The texts of a list.
     Texts(Vec<String>),
-    /// Anything else, or nothing.
+    /// Null, or nothing.
     #[default]
+    Null,
+    /// Anything else.
     Other,
 }
 
@@ -24,7 +26,7 @@ impl Value {
         match self {
             Value::Text(text) => vec![text],
             Value::Texts(texts) => texts,
-            Value::Integer(_) | Value::Other => Vec::new(),
+            Value::Integer(_) | Value::Null | Value::Other => Vec::new(),
         }
     }
 
@@ -62,7 +64,7 @@ impl<'de> serde::Deserialize<'de> for Value {
                 Ok(Value::Other)
             }
             fn visit_unit<E>(self) -> Result<Value, E> {
-                Ok(Value::Other)
+                Ok(Value::Null)
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
                 let mut texts = Vec::new();
@@ -82,25 +84,26 @@ impl<'de> serde::Deserialize<'de> for Value {
 
 /// Reads an object's fields of these names, in this order; of a name that comes twice the last, as Python does.
 /// Gives `None` for what is no object.
-pub(super) struct Fields<const N: usize>(pub [&'static str; N]);
+#[derive(Debug, Clone, Copy)]
+pub struct Fields<'a>(pub &'a [&'a str]);
 
-impl<'de, const N: usize> DeserializeSeed<'de> for Fields<N> {
-    type Value = Option<[Value; N]>;
+impl<'de> DeserializeSeed<'de> for Fields<'_> {
+    type Value = Option<Vec<Value>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de, const N: usize> Visitor<'de> for Fields<N> {
-    type Value = Option<[Value; N]>;
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = Option<Vec<Value>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut values = std::array::from_fn(|_| Value::Other);
-        while let Some(key) = map.next_key_seed(Key(&self.0))? {
+        let mut values = vec![Value::Null; self.0.len()];
+        while let Some(key) = map.next_key_seed(Key(self.0))? {
             match key {
                 Some(index) => values[index] = map.next_value()?,
                 None => drop(map.next_value::<IgnoredAny>()?),
@@ -133,7 +136,8 @@ impl<'de, const N: usize> Visitor<'de> for Fields<N> {
 }
 
 /// Which of the wanted names a key is, without a copy of it.
-pub(super) struct Key<'a>(pub &'a [&'static str]);
+#[derive(Debug, Clone, Copy)]
+pub struct Key<'a>(pub &'a [&'a str]);
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
     type Value = Option<usize>;
@@ -158,16 +162,51 @@ impl Visitor<'_> for Key<'_> {
 ///
 /// # Errors
 /// What the parser says of bytes that are not JSON. Python's bare `NaN` and `Infinity` are read as null.
-pub(super) fn fields<const N: usize>(
-    bytes: &[u8],
-    names: [&'static str; N],
-) -> serde_json::Result<Option<[Value; N]>> {
+pub fn fields(bytes: &[u8], names: &[&str]) -> serde_json::Result<Option<Vec<Value>>> {
     let parse = |bytes: &[u8]| {
         let mut parser = serde_json::Deserializer::from_slice(bytes);
         let value = Fields(names).deserialize(&mut parser)?;
         parser.end().map(|()| value)
     };
     parse(bytes).or_else(|error| without_python_numbers(bytes).map_or(Err(error), |bytes| parse(&bytes)))
+}
+
+/// Adds the keys of the object in `bytes` that are not there yet, until there are `max`. What is no object adds none.
+pub fn add_keys(bytes: &[u8], max: usize, keys: &mut Vec<String>) {
+    let parsed = serde_json::from_slice::<KeysOf>(bytes);
+    let parsed = parsed.or_else(|error| {
+        without_python_numbers(bytes).map_or(Err(error), |bytes| serde_json::from_slice(&bytes))
+    });
+    for key in parsed.map(|KeysOf(keys)| keys).unwrap_or_default() {
+        if keys.len() < max && !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+}
+
+/// The keys of an object.
+struct KeysOf(Vec<String>);
+
+impl<'de> serde::Deserialize<'de> for KeysOf {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<KeysOf, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = KeysOf;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<KeysOf, A::Error> {
+                let mut keys = Vec::new();
+                while let Some(key) = map.next_key()? {
+                    keys.push(key);
+                    map.next_value::<IgnoredAny>()?;
+                }
+                Ok(KeysOf(keys))
+            }
+        }
+        deserializer.deserialize_map(Keys)
+    }
 }
 
 /// Puts null for bare `NaN`, `Infinity` and `-Infinity`, which Python's json module writes; `None` if there are none.
@@ -201,7 +240,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn caption(json: &str) -> Option<Value> {
-        fields(json.as_bytes(), ["caption"]).unwrap().map(|[value]| value)
+        fields(json.as_bytes(), &["caption"]).unwrap().map(|mut values| values.remove(0))
     }
 
     #[test]
@@ -209,7 +248,8 @@ mod tests {
         let text = |text: &str| Some(Value::Text(text.to_owned()));
         assert_eq!(caption(r#"{"a": [{"caption": 1}], "caption": "x", "b": {"c": 1e5}}"#), text("x"));
         assert_eq!(caption(r#"{"caption": "a", "caption": "b"}"#), text("b"));
-        assert_eq!(caption(r#"{"caption": null}"#), Some(Value::Other));
+        assert_eq!(caption(r#"{"caption": null}"#), Some(Value::Null));
+        assert_eq!(caption(r#"{"caption": true}"#), Some(Value::Other));
         assert_eq!(
             caption(r#"{"caption": ["a", 1, "b"]}"#),
             Some(Value::Texts(vec!["a".into(), "b".into()]))
@@ -222,21 +262,30 @@ mod tests {
     fn pythons_bare_numbers_are_read_as_null() {
         let json = r#"{"p": NaN, "caption": "NaN \" Infinity", "q": -Infinity}"#;
         assert_eq!(caption(json), Some(Value::Text("NaN \" Infinity".to_owned())));
-        assert!(fields(br#"{"p": nan}"#, ["p"]).is_err());
+        assert!(fields(br#"{"p": nan}"#, &["p"]).is_err());
     }
 
     #[test]
     fn deep_nesting_neither_overflows_nor_hides_what_is_around_it() {
         let deep = format!(r#"{{"x": {}{}, "caption": "y"}}"#, "[".repeat(200_000), "]".repeat(200_000));
         assert_eq!(caption(&deep), Some(Value::Text("y".to_owned())));
-        assert!(fields(format!(r#"{{"caption": {}"#, "[".repeat(200_000)).as_bytes(), ["caption"]).is_err());
+        assert!(fields(format!(r#"{{"caption": {}"#, "[".repeat(200_000)).as_bytes(), &["caption"]).is_err());
+    }
+
+    #[test]
+    fn keys_are_added_once() {
+        let mut keys = Vec::new();
+        for object in [r#"{"a": {"x": 1}, "b": NaN}"#, "[1]", "{", r#"{"b": 1, "c": 2, "d": 3}"#] {
+            add_keys(object.as_bytes(), 3, &mut keys);
+        }
+        assert_eq!(keys, ["a", "b", "c"]);
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = fields(&bytes, ["caption"]);
-            let _ = fields(&[b"{\"caption\":", &bytes[..], b"}"].concat(), ["caption"]);
+            let _ = fields(&bytes, &["caption"]);
+            let _ = fields(&[b"{\"caption\":", &bytes[..], b"}"].concat(), &["caption"]);
         }
     }
 }
