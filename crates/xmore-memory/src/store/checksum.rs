@@ -24,6 +24,16 @@ pub(super) fn of_file(path: &Path) -> Result<String> {
     }
 }
 
+/// Checksum of bytes in memory.
+pub(super) fn of_bytes(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Whether a text has the form of a checksum.
+pub(super) fn is_checksum(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -39,5 +49,7 @@ mod tests {
         std::fs::write(&path, "abc").unwrap();
         let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(of_file(&path).unwrap(), known);
+        assert_eq!(of_bytes(b"abc"), known);
+        assert!(is_checksum(known) && !is_checksum(&known[1..]) && !is_checksum(&known.to_uppercase()));
     }
 }

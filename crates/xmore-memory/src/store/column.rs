@@ -12,18 +12,15 @@ use super::npy::{NpyMatrix, NpyWriter};
 use super::open_part::{checksums, write_codes};
 use super::publish::{Publication, publish, roll_forward};
 use super::reader::Memory;
+use super::repair::open_with_checksums;
 use super::staging::{Checkpoint, Cursor, Mode, Staging};
 use super::texts::{KnownTexts, read_closed};
 use super::writer::to_f16;
-use super::{
-    COLUMN_SERIES, COLUMNS_DIR, IMAGES, MANIFEST_FILE, Modality, Series, TEXT_CODES, TEXTS, checksum,
-};
+use super::{COLUMNS_DIR, IMAGES, MANIFEST_FILE, Modality, Series, TEXTS, checksum};
 use crate::error::{MemoryError, Result};
 
 /// Where the parts of a column are built.
 pub(super) const EMBEDDING_DIR: &str = ".xmore-embedding";
-/// Series of a column of captions only.
-const TEXT_SERIES: [Series; 2] = [TEXTS, TEXT_CODES];
 /// As in building a memory.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
@@ -83,10 +80,8 @@ impl ColumnWriter {
         // Refuses what is no memory before a lock file is made in it.
         Memory::open(dir)?;
         let lock = Lock::take(dir)?;
-        let series: &'static [Series] = if images { &COLUMN_SERIES } else { &TEXT_SERIES };
-        let staging = Staging { root: dir.join(EMBEDDING_DIR), series };
         roll_forward(dir)?;
-        let memory = Memory::open(dir)?;
+        let memory = open_with_checksums(dir)?;
         let manifest = memory.manifest();
         let same = |other: &ModelIdentity| (&other.sha256, other.dim) == (&model.sha256, model.dim);
         let there = manifest.columns.iter().find(|c| same(&c.model));
@@ -101,6 +96,7 @@ impl ColumnWriter {
             parts: Vec::new(),
             unreadable: 0,
         });
+        let staging = Staging { root: dir.join(EMBEDDING_DIR), series: info.series() };
         let base = checksum::of_file(&dir.join(MANIFEST_FILE))?;
         let first_part = info.parts.len();
         let first_id = manifest.parts[..first_part].iter().map(|p| p.rows).sum();
@@ -137,7 +133,8 @@ impl ColumnWriter {
 
     fn resume(&mut self, left: Checkpoint) -> Result<()> {
         let (root, dim, images) = (self.staging.root.clone(), left.model.dim, self.info.images);
-        let number = left.first_part + left.parts.len();
+        let place = left.first_part + left.parts.len();
+        let number = self.memory.manifest().parts.get(place).map_or(0, |part| part.number);
         let growing: Vec<PathBuf> = [IMAGES, TEXTS]
             .iter()
             .map(|series| series.path(&root, number))
@@ -145,8 +142,8 @@ impl ColumnWriter {
             .filter(|_| left.open_rows > 0)
             .collect();
         self.staging.clean(&left, &growing)?;
-        for (i, part) in left.parts.iter().enumerate() {
-            self.closed_texts.push(NpyMatrix::open(&TEXTS.path(&root, left.first_part + i), part.rows, dim)?);
+        for part in &left.parts {
+            self.closed_texts.push(NpyMatrix::open(&TEXTS.path(&root, part.number), part.rows, dim)?);
         }
         if left.open_rows > 0 {
             self.open = Some(ColumnPart::resume(&root, number, dim, images, left.open_rows)?);
@@ -209,7 +206,7 @@ impl ColumnWriter {
         to_f16("text embedding", text, id, &mut self.text_row)?;
         self.failed = true;
         self.known.add(caption, id);
-        let number = self.state.first_part + self.state.parts.len();
+        let PartInfo { number, rows, .. } = self.part_at_hand()?;
         let images = self.info.images;
         let part = match &mut self.open {
             Some(part) => part,
@@ -226,7 +223,7 @@ impl ColumnWriter {
         }
         part.texts.push(&self.text_row)?;
         self.next += 1;
-        if part.texts.rows() == self.memory.manifest().parts[number].rows {
+        if part.texts.rows() == rows {
             self.close_part()?;
         }
         self.failed = false;
@@ -236,8 +233,7 @@ impl ColumnWriter {
     fn close_part(&mut self) -> Result<()> {
         let Some(ColumnPart { images, texts }) = self.open.take() else { return Ok(()) };
         let (root, dim) = (&self.staging.root, self.state.model.dim);
-        let number = self.state.first_part + self.state.parts.len();
-        let rows = texts.rows();
+        let (number, rows) = (self.part_at_hand()?.number, texts.rows());
         texts.finish()?;
         if let Some(images) = images {
             images.finish()?;
@@ -245,8 +241,20 @@ impl ColumnWriter {
         }
         write_codes(root, number, Modality::Text, rows, dim)?;
         self.closed_texts.push(NpyMatrix::open(&TEXTS.path(root, number), rows, dim)?);
-        self.state.parts.push(PartInfo { rows, sha256: checksums(root, number, self.staging.series)? });
+        self.state.parts.push(PartInfo {
+            number,
+            rows,
+            sha256: checksums(root, number, self.staging.series)?,
+        });
         Ok(())
+    }
+
+    /// The memory's part that the next row belongs to.
+    fn part_at_hand(&self) -> Result<PartInfo> {
+        let place = self.state.first_part + self.state.parts.len();
+        let (id, len, path) = (self.next, self.memory.len(), self.memory.dir());
+        let part = self.memory.manifest().parts.get(place);
+        part.cloned().ok_or_else(|| MemoryError::NoSuchPair { id, len, path: path.to_owned() })
     }
 
     /// Makes what is written durable, every few seconds. `truncated` is how many captions were cut so far.
@@ -290,7 +298,7 @@ impl ColumnWriter {
         let mut info = self.info;
         info.parts.extend(self.state.parts.iter().map(|part| part.sha256.clone()));
         info.unreadable += self.state.skipped;
-        let mut manifest = self.memory.manifest().clone().updated();
+        let mut manifest = self.memory.manifest().clone().updated(&dir)?;
         let into = Path::new(COLUMNS_DIR).join(&info.name);
         match manifest.columns.iter_mut().find(|c| c.name == info.name) {
             Some(column) => *column = info,

@@ -7,11 +7,17 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_DIM, write_whole};
+use super::sealed::{self, Seal};
+use super::{
+    ALL_SERIES, COLUMN_SERIES, MAX_DIM, MAX_PARTS, Series, TEXT_SERIES, checksum, skipped_path, write_whole,
+};
 use crate::error::{AtPath, MemoryError, Result};
 
-/// Version 1 had no checksums, sources and columns.
-const FORMAT_VERSION: u64 = 2;
+/// Version 1 had no checksums, sources and columns; version 2 no checksum of the manifest itself and no part numbers.
+const FORMAT_VERSION: u64 = 3;
+
+/// The first version whose manifests are sealed and list a checksum of every file.
+const SEALED_VERSION: u64 = 3;
 
 /// A manifest of 10,000 parts with their checksums is some 10 MB; anything much larger than this is not one.
 const MAX_BYTES: u64 = 64 << 20;
@@ -33,6 +39,9 @@ pub type Checksums = BTreeMap<String, String>;
 /// One part of a memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartInfo {
+    /// Number in the names of its files. Numbers ascend; a repair that takes a part out leaves a gap.
+    #[serde(default)]
+    pub number: usize,
     /// Number of its rows.
     pub rows: u64,
     /// Checksums of its files; empty in memories of version 1.
@@ -45,12 +54,29 @@ pub struct PartInfo {
 pub struct SourceInfo {
     /// Digest of all pairs in their order: what tells a repeated command from a new one.
     pub digest: String,
-    /// The first part that it wrote.
+    /// Number of the first part that it wrote.
     pub first_part: usize,
     /// Number of pairs that it wrote.
     pub pairs: u64,
     /// Number of things that it skipped.
     pub skipped: u64,
+    /// Checksum of the list of what it skipped, if there is one; none in memories of version 1 and 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped_sha256: Option<String>,
+}
+
+/// What a repair took out of a memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// Number of the part.
+    pub part: usize,
+    /// The further column whose rows they were; `None` for pairs of the memory itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// Number of rows that were taken out.
+    pub rows: u64,
+    /// What was wrong with them.
+    pub reason: String,
 }
 
 /// Embeddings of the memory's rows by a further model.
@@ -92,6 +118,9 @@ pub struct Manifest {
     /// Further columns of embeddings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<ColumnInfo>,
+    /// What repairs took out, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<SetAside>,
 }
 
 impl Manifest {
@@ -107,13 +136,34 @@ impl Manifest {
             truncated: 0,
             sources: Vec::new(),
             columns: Vec::new(),
+            set_aside: Vec::new(),
         }
     }
 
-    /// As this version writes it, whichever it was read from.
-    pub(super) fn updated(mut self) -> Manifest {
+    /// The manifest of the memory in `dir` as this version writes it, whichever it was read from. Checksums that a part lacks are
+    /// not made here.
+    pub(super) fn updated(mut self, dir: &Path) -> Result<Manifest> {
+        if self.format_version < SEALED_VERSION {
+            for (number, source) in self.sources.iter_mut().enumerate() {
+                let list = skipped_path(dir, number);
+                if list.exists() {
+                    source.skipped_sha256 = Some(checksum::of_file(&list)?);
+                }
+            }
+        }
         self.format_version = FORMAT_VERSION;
-        self
+        Ok(self)
+    }
+
+    /// The number of the next new part.
+    pub(super) fn next_part(&self) -> usize {
+        self.parts.last().map_or(0, |part| part.number + 1)
+    }
+
+    /// Whether parts are of a version whose files had no checksums.
+    pub(super) fn lacks_checksums(&self) -> bool {
+        let columns = self.columns.iter().flat_map(|column| &column.parts);
+        self.parts.iter().map(|part| &part.sha256).chain(columns).any(|sha256| sha256.is_empty())
     }
 
     /// Reads and checks a manifest.
@@ -122,7 +172,11 @@ impl Manifest {
         let mut text = Vec::new();
         File::open(path).at("open", path)?.take(MAX_BYTES).read_to_end(&mut text).at("read", path)?;
 
-        // The version comes first: a later version may have other fields.
+        let seal = sealed::check(&text);
+        if seal == Seal::Broken {
+            return Err(damaged("its checksum is that of other content".to_owned()));
+        }
+        // The version comes before the other fields: a later version may have others.
         #[derive(Deserialize)]
         struct Version {
             format_version: u64,
@@ -132,45 +186,81 @@ impl Manifest {
         if found > FORMAT_VERSION {
             return Err(MemoryError::Version { path: path.to_owned(), found, supported: FORMAT_VERSION });
         }
-        let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
-
-        if !(1..=MAX_DIM).contains(&manifest.model.dim) {
-            return Err(damaged(format!("embedding length {} is not in 1..={MAX_DIM}", manifest.model.dim)));
+        if found >= SEALED_VERSION && seal == Seal::Missing {
+            return Err(damaged("it does not end in its checksum".to_owned()));
         }
-        let rows = manifest.parts.iter().try_fold(0u64, |sum, part| sum.checked_add(part.rows));
-        if rows != Some(manifest.pairs) {
-            return Err(damaged(format!("its parts do not sum up to its {} pairs", manifest.pairs)));
+        let mut manifest: Manifest = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
+        if found < SEALED_VERSION {
+            manifest.parts.iter_mut().enumerate().for_each(|(i, part)| part.number = i);
         }
-        if manifest.images > manifest.pairs {
-            return Err(damaged(format!("{} images in {} pairs", manifest.images, manifest.pairs)));
-        }
-        for column in &manifest.columns {
-            if !(1..=MAX_DIM).contains(&column.model.dim) || column.parts.len() > manifest.parts.len() {
-                return Err(damaged(format!(
-                    "column {:?} does not fit its {} parts",
-                    column.name,
-                    manifest.parts.len()
-                )));
-            }
-            // The name becomes a path.
-            if column.name != column_name(&column.name) {
-                return Err(damaged(format!("a column named {:?}", column.name)));
-            }
-        }
+        manifest.check().map_err(damaged)?;
         Ok(manifest)
     }
 
-    /// The bytes that are written.
-    pub(super) fn to_bytes(&self, path: &Path) -> Result<Vec<u8>> {
-        let mut text = serde_json::to_vec_pretty(self)
-            .map_err(|e| MemoryError::Manifest { path: path.to_owned(), reason: e.to_string() })?;
-        text.push(b'\n');
-        Ok(text)
+    /// Whether it contradicts itself; says how.
+    fn check(&self) -> Result<(), String> {
+        if !(1..=MAX_DIM).contains(&self.model.dim) {
+            return Err(format!("embedding length {} is not in 1..={MAX_DIM}", self.model.dim));
+        }
+        let rows = self.parts.iter().try_fold(0u64, |sum, part| sum.checked_add(part.rows));
+        if rows != Some(self.pairs) {
+            return Err(format!("its parts do not sum up to its {} pairs", self.pairs));
+        }
+        if self.images > self.pairs {
+            return Err(format!("{} images in {} pairs", self.images, self.pairs));
+        }
+        if !self.parts.is_sorted_by(|a, b| a.number < b.number) || self.next_part() > MAX_PARTS {
+            return Err(format!("part numbers that do not ascend below {MAX_PARTS}"));
+        }
+        for part in &self.parts {
+            self.check_checksums(&part.sha256, &ALL_SERIES, part.number)?;
+        }
+        for column in &self.columns {
+            if !(1..=MAX_DIM).contains(&column.model.dim) || column.parts.len() > self.parts.len() {
+                return Err(format!("column {:?} does not fit its {} parts", column.name, self.parts.len()));
+            }
+            // The name becomes a path.
+            if column.name != column_name(&column.name) {
+                return Err(format!("a column named {:?}", column.name));
+            }
+            for (part, sha256) in self.parts.iter().zip(&column.parts) {
+                self.check_checksums(sha256, column.series(), part.number)
+                    .map_err(|reason| format!("column {:?}: {reason}", column.name))?;
+            }
+        }
+        let lists = self.sources.iter().filter_map(|source| source.skipped_sha256.as_ref());
+        match lists.into_iter().find(|sha256| !checksum::is_checksum(sha256)) {
+            Some(other) => Err(format!("{other:?} is no checksum")),
+            None => Ok(()),
+        }
+    }
+
+    /// Every file has a checksum; in memories of version 1 none had.
+    fn check_checksums(&self, sha256: &Checksums, series: &[Series], number: usize) -> Result<(), String> {
+        if sha256.is_empty() && self.format_version < SEALED_VERSION {
+            return Ok(());
+        }
+        if let Some(series) = series.iter().find(|series| !sha256.contains_key(series.name)) {
+            return Err(format!("no checksum of {}", series.file_name(number)));
+        }
+        match sha256.iter().find(|(_, sha256)| !checksum::is_checksum(sha256)) {
+            Some((name, other)) => Err(format!("{other:?} is no checksum of {name} of part {number}")),
+            None => Ok(()),
+        }
     }
 
     /// Writes the manifest to `path` under a temporary name, makes it durable, renames it.
     pub(super) fn write(&self, path: &Path) -> Result<()> {
-        write_whole(path, &self.to_bytes(path)?)
+        let bytes = sealed::seal(self)
+            .map_err(|e| MemoryError::Manifest { path: path.to_owned(), reason: e.to_string() })?;
+        write_whole(path, &bytes)
+    }
+}
+
+impl ColumnInfo {
+    /// The series of its parts.
+    pub(crate) fn series(&self) -> &'static [Series] {
+        if self.images { &COLUMN_SERIES } else { &TEXT_SERIES }
     }
 }
 
@@ -235,8 +325,37 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_of_this_version_has_a_checksum_of_every_file_and_of_itself() {
+        let model = ModelIdentity { name: "m".into(), sha256: "00".into(), dim: 4 };
+        let checksums: Checksums = ALL_SERIES.iter().map(|s| (s.name.to_owned(), "0".repeat(64))).collect();
+        let mut manifest = Manifest::empty(model);
+        manifest.parts = vec![PartInfo { number: 2, rows: 0, sha256: checksums }];
+        let sealed = |manifest: &Manifest| String::from_utf8(sealed::seal(manifest).unwrap()).unwrap();
+        assert_eq!(read(&sealed(&manifest)).unwrap(), manifest);
+
+        let plain = serde_json::to_string_pretty(&manifest).unwrap();
+        let message = read(&plain).unwrap_err().to_string();
+        assert!(message.contains("does not end in its checksum"), "{message}");
+        // One of version 2 that was never sealed, with a name that a flipped bit changed.
+        let older = plain.replace("\"format_version\": 3", "\"format_version\": 2");
+        assert_eq!(read(&older).unwrap().parts[0].number, 0);
+        let message = read(&older.replace("text_codes", "text_codeS")).unwrap_err().to_string();
+        assert!(message.contains("no checksum of text_codes_0000.bin"), "{message}");
+
+        manifest.parts[0].sha256.insert("lookup".into(), "0".repeat(63));
+        let message = read(&sealed(&manifest)).unwrap_err().to_string();
+        assert!(message.contains("is no checksum of lookup of part 2"), "{message}");
+        manifest.parts[0].sha256.clear();
+        let message = read(&sealed(&manifest)).unwrap_err().to_string();
+        assert!(message.contains("no checksum of img_emb_0002.npy"), "{message}");
+        manifest.parts.extend(manifest.parts.clone());
+        let message = read(&sealed(&manifest)).unwrap_err().to_string();
+        assert!(message.contains("part numbers"), "{message}");
+    }
+
+    #[test]
     fn a_later_version_is_named_as_such() {
-        let message = read(r#"{"format_version": 3, "other": 1}"#).unwrap_err().to_string();
-        assert!(message.contains("version 3") && message.contains("update xmore"), "{message}");
+        let message = read(r#"{"format_version": 4, "other": 1}"#).unwrap_err().to_string();
+        assert!(message.contains("version 4") && message.contains("update xmore"), "{message}");
     }
 }

@@ -9,7 +9,7 @@
 //!   img_codes/, text_codes/           8-bit copies of the embeddings: derived, for searching them faster
 //!   skipped/skipped_0000.csv          what gave no pair, and why; numbered by build and appends
 //!   columns/NAME/img_emb/ …           embeddings of the same rows by another model
-//!   xmore_memory.json                 manifest with the checksum of every file, written last
+//!   xmore_memory.json                 manifest with the checksum of every file and of itself, written last
 //! ```
 //! Rows are aligned across all of them; row i of the concatenation of the parts is pair id i. An image with five
 //! captions is five rows with the same image embedding.
@@ -29,6 +29,7 @@ mod open_part;
 mod publish;
 mod reader;
 mod repair;
+mod sealed;
 mod staging;
 mod texts;
 mod verify;
@@ -38,7 +39,7 @@ use std::fs::File;
 use std::path::Path;
 
 pub use column::ColumnWriter;
-pub use manifest::{ColumnInfo, Manifest, ModelIdentity, PartInfo, SourceInfo};
+pub use manifest::{ColumnInfo, Manifest, ModelIdentity, PartInfo, SetAside, SourceInfo};
 pub use publish::finish_interrupted;
 pub use reader::{Column, Memory};
 pub use repair::{RepairReport, repair};
@@ -62,6 +63,9 @@ pub(crate) const SKIPPED_DIR: &str = "skipped";
 
 /// Greatest embedding length; the largest published dual encoders have 1,280 to 4,096.
 pub const MAX_DIM: usize = 65_536;
+
+/// Part numbers have four digits.
+const MAX_PARTS: usize = 10_000;
 
 /// Rows of a full part.
 pub(crate) const PART_ROWS: u64 = 65_536;
@@ -104,6 +108,13 @@ pub(crate) const DERIVED: [Series; 3] = [LOOKUP, IMAGE_CODES, TEXT_CODES];
 pub(crate) const ALL_SERIES: [Series; 6] = [IMAGES, TEXTS, METADATA, LOOKUP, IMAGE_CODES, TEXT_CODES];
 /// Those of a further column.
 pub(crate) const COLUMN_SERIES: [Series; 4] = [IMAGES, TEXTS, IMAGE_CODES, TEXT_CODES];
+/// Those of a column of captions only.
+pub(crate) const TEXT_SERIES: [Series; 2] = [TEXTS, TEXT_CODES];
+
+/// The list of what source `number` of a memory, or of what is built for it in `dir`, skipped.
+fn skipped_path(dir: &Path, number: usize) -> std::path::PathBuf {
+    dir.join(SKIPPED_DIR).join(format!("skipped_{number:04}.csv"))
+}
 
 impl Series {
     /// File name of part `number`, in four digits so that names sort as numbers do.

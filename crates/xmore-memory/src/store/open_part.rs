@@ -118,7 +118,7 @@ impl OpenPart {
         for modality in [Modality::Image, Modality::Text] {
             write_codes(&root, number, modality, rows, dim)?;
         }
-        Ok(PartInfo { rows, sha256: checksums(&root, number, &ALL_SERIES)? })
+        Ok(PartInfo { number, rows, sha256: checksums(&root, number, &ALL_SERIES)? })
     }
 }
 

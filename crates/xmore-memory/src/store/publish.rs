@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::column::EMBEDDING_DIR;
 use super::lock::Lock;
 use super::manifest::Manifest;
+use super::sealed::{self, Seal};
 use super::staging::{CHECKPOINT_FILE, Staging};
 use super::{
     ALL_SERIES, BUILDING_DIR, COLUMNS_DIR, MANIFEST_FILE, SKIPPED_DIR, Series, remove_dir_if_there,
@@ -41,7 +42,7 @@ pub(super) fn publish(
     }
     manifest.write(&staging.root.join(MANIFEST_FILE))?;
     let file = staging.root.join(PUBLISH_FILE);
-    let text = serde_json::to_vec(publication)
+    let text = sealed::seal(publication)
         .map_err(|e| MemoryError::Manifest { path: file.clone(), reason: e.to_string() })?;
     write_whole(&file, &text)?;
     sync_dir(&staging.root)?;
@@ -85,8 +86,12 @@ fn roll_forward_one(dir: &Path, root: &Path) -> Result<bool> {
         }
         text => text.at("read", &file)?,
     };
-    let publication: Publication = serde_json::from_slice(&text)
-        .map_err(|e| MemoryError::Manifest { path: file.clone(), reason: e.to_string() })?;
+    // Earlier versions wrote it without a checksum.
+    let publication: Result<Publication, String> = match sealed::check(&text) {
+        Seal::Missing => serde_json::from_slice(&text).map_err(|e| e.to_string()),
+        _ => sealed::open(&text),
+    };
+    let publication = publication.map_err(|reason| MemoryError::Manifest { path: file.clone(), reason })?;
     // Nothing is to be gone on from any more.
     remove_file_if_there(&root.join(CHECKPOINT_FILE))?;
     let staged = root.join(MANIFEST_FILE);

@@ -96,10 +96,10 @@ impl Memory {
         }
         let mut strings = Vec::with_capacity(manifest.parts.len());
         let mut first_id = 0;
-        for (i, info) in manifest.parts.iter().enumerate() {
-            let lookup = LOOKUP.path(dir, i);
+        for info in &manifest.parts {
+            let lookup = LOOKUP.path(dir, info.number);
             let lookup = if lookup.exists() { Some(Lookup::open(&lookup, info.rows)?) } else { None };
-            let metadata_path = METADATA.path(dir, i);
+            let metadata_path = METADATA.path(dir, info.number);
             require_file(&metadata_path)?;
             strings.push(Strings {
                 first_id,
@@ -229,12 +229,12 @@ impl Column {
     ) -> Result<Column> {
         let mut parts = Vec::with_capacity(part_count);
         let mut first_id = 0;
-        for (i, info) in manifest.parts.iter().take(part_count).enumerate() {
+        for info in manifest.parts.iter().take(part_count) {
             let open = |modality: Modality| -> Result<Embeddings> {
-                let path = modality.series().path(dir, i);
+                let path = modality.series().path(dir, info.number);
                 require_file(&path)?;
                 let matrix = NpyMatrix::open(&path, info.rows, model.dim)?;
-                let codes = modality.codes().path(dir, i);
+                let codes = modality.codes().path(dir, info.number);
                 let codes = if codes.exists() {
                     Some(Codes::open(&codes, info.rows as usize, model.dim)?)
                 } else {

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::lock::Lock;
 use super::lookup::{self, Lookup};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, PartInfo};
 use super::metadata::Metadata;
 use super::npy::NpyMatrix;
 use super::open_part::{checksums, write_codes};
 use super::publish::roll_forward;
+use super::reader::Memory;
 use super::texts::DistinctCount;
 use super::verify::modality_of;
 use super::{
@@ -63,16 +64,32 @@ pub fn repair(dir: &Path) -> Result<RepairReport> {
     let manifest_path = dir.join(MANIFEST_FILE);
     if !manifest_path.exists() && !dir.join(BUILDING_DIR).exists() {
         // Says what is wrong.
-        super::Memory::open(dir)?;
+        Memory::open(dir)?;
     }
     let _lock = Lock::take(dir)?;
+    repair_locked(dir)
+}
+
+/// Opens a memory, which is locked, to be added to: one whose files have no checksums gets them first.
+pub(super) fn open_with_checksums(dir: &Path) -> Result<Memory> {
+    let memory = Memory::open(dir)?;
+    if !memory.manifest().lacks_checksums() {
+        return Ok(memory);
+    }
+    drop(memory);
+    repair_locked(dir)?;
+    Memory::open(dir)
+}
+
+fn repair_locked(dir: &Path) -> Result<RepairReport> {
+    let manifest_path = dir.join(MANIFEST_FILE);
     let mut report = RepairReport::default();
     if roll_forward(dir)? {
         report.completed = true;
         report.notes.push("put finished parts in place, as an interrupted process had begun to".to_owned());
     }
     if !manifest_path.exists() {
-        super::Memory::open(dir)?;
+        Memory::open(dir)?;
     }
     let manifest = Manifest::read(&manifest_path)?;
     let mut mender = Mender { dir, manifest, report, aside: dir.join(ASIDE_DIR) };
@@ -80,7 +97,7 @@ pub fn repair(dir: &Path) -> Result<RepairReport> {
     mender.mend_columns()?;
     mender.mend_derived()?;
     if mender.report.changed() {
-        mender.manifest = mender.manifest.updated();
+        mender.manifest = mender.manifest.updated(dir)?;
         mender.manifest.write(&manifest_path)?;
         sync_dir(dir)?;
     }
@@ -104,14 +121,14 @@ enum Left {
 impl Mender<'_> {
     /// Cuts or drops parts whose own files are damaged.
     fn mend_parts(&mut self) -> Result<()> {
-        let mut number = 0;
-        while number < self.manifest.parts.len() {
-            match self.left(number) {
-                Left::Whole => number += 1,
-                Left::Rows(0, why) => self.drop_part(number, &why)?,
+        let mut place = 0;
+        while place < self.manifest.parts.len() {
+            match self.left(place) {
+                Left::Whole => place += 1,
+                Left::Rows(0, why) => self.drop_part(place, &why)?,
                 Left::Rows(rows, why) => {
-                    self.cut_part(number, rows, &why)?;
-                    number += 1;
+                    self.cut_part(place, rows, &why)?;
+                    place += 1;
                 }
             }
         }
@@ -123,8 +140,9 @@ impl Mender<'_> {
     }
 
     /// How many rows of a part are whole in all its own files.
-    fn left(&self, number: usize) -> Left {
-        let (info, dim) = (&self.manifest.parts[number], self.manifest.model.dim);
+    fn left(&self, place: usize) -> Left {
+        let (info, dim) = (&self.manifest.parts[place], self.manifest.model.dim);
+        let number = info.number;
         let mut rows = info.rows;
         let mut why = String::new();
         let changed = |series: Series, why: &mut String| {
@@ -145,7 +163,7 @@ impl Mender<'_> {
                 rows = 0;
             }
         }
-        if self.strings(number).is_none() {
+        if self.strings(place).is_none() {
             why = format!(
                 "{} cannot be read, nor can {}",
                 METADATA.file_name(number),
@@ -157,8 +175,9 @@ impl Mender<'_> {
     }
 
     /// A part's strings from whichever of the two files is good.
-    fn strings(&self, number: usize) -> Option<Metadata> {
-        let info = &self.manifest.parts[number];
+    fn strings(&self, place: usize) -> Option<Metadata> {
+        let info = &self.manifest.parts[place];
+        let number = info.number;
         let good = |series: Series| {
             let path = series.path(self.dir, number);
             path.exists() && is_recorded(&path, info.sha256.get(series.name))
@@ -170,25 +189,19 @@ impl Mender<'_> {
         metadata.or_else(|| if good(LOOKUP) { look_up() } else { None })
     }
 
-    fn drop_part(&mut self, number: usize, why: &str) -> Result<()> {
-        let rows = self.manifest.parts[number].rows;
+    fn drop_part(&mut self, place: usize, why: &str) -> Result<()> {
+        let PartInfo { rows, number, .. } = self.manifest.parts[place];
         self.note(format!("dropped part {number} with {rows} pairs: {why}"));
         self.report.dropped += rows;
-        for (folder, series, count, _) in self.folders() {
+        for (folder, series, _, _) in self.folders() {
             for &series in series {
                 self.set_aside(&series.path(&folder, number))?;
-                for later in number + 1..count {
-                    let (from, to) = (series.path(&folder, later), series.path(&folder, later - 1));
-                    if from.exists() {
-                        fs::rename(&from, &to).at("rename to", &to)?;
-                    }
-                }
             }
         }
-        self.manifest.parts.remove(number);
+        self.manifest.parts.remove(place);
         for column in &mut self.manifest.columns {
-            if number < column.parts.len() {
-                column.parts.remove(number);
+            if place < column.parts.len() {
+                column.parts.remove(place);
             }
         }
         Ok(())
@@ -205,14 +218,14 @@ impl Mender<'_> {
         std::iter::once(own).chain(columns).collect()
     }
 
-    fn cut_part(&mut self, number: usize, rows: u64, why: &str) -> Result<()> {
-        let all = self.manifest.parts[number].rows;
+    fn cut_part(&mut self, place: usize, rows: u64, why: &str) -> Result<()> {
+        let PartInfo { rows: all, number, .. } = self.manifest.parts[place];
         self.note(format!("cut part {number} from {all} to {rows} pairs: {why}"));
         self.report.dropped += all - rows;
         // `left` has seen that they can be read.
-        let strings = self.strings(number).unwrap_or_default();
+        let strings = self.strings(place).unwrap_or_default();
         for (folder, series, count, dim) in self.folders() {
-            if number >= count {
+            if place >= count {
                 continue;
             }
             for series in series.iter().filter(|s| [IMAGES, TEXTS].contains(s)) {
@@ -227,19 +240,19 @@ impl Mender<'_> {
             }
         }
         strings.first(rows as usize).write(&METADATA.path(self.dir, number))?;
-        self.manifest.parts[number].rows = rows;
-        let have_checksums = !self.manifest.parts[number].sha256.is_empty();
+        self.manifest.parts[place].rows = rows;
+        let have_checksums = !self.manifest.parts[place].sha256.is_empty();
         if have_checksums {
             let sha256 = checksums(self.dir, number, &PRIMARY)?;
-            self.manifest.parts[number].sha256 = sha256;
+            self.manifest.parts[place].sha256 = sha256;
         }
         for i in 0..self.manifest.columns.len() {
             let column = &self.manifest.columns[i];
-            if number < column.parts.len() {
+            if place < column.parts.len() {
                 let folder = self.dir.join(COLUMNS_DIR).join(&column.name);
                 let series: &[Series] = if column.images { &[IMAGES, TEXTS] } else { &[TEXTS] };
                 // One that cannot be read is damaged, which is seen to afterwards.
-                self.manifest.columns[i].parts[number] =
+                self.manifest.columns[i].parts[place] =
                     checksums(&folder, number, series).unwrap_or_default();
             }
         }
@@ -260,16 +273,17 @@ impl Mender<'_> {
             let column = self.manifest.columns[i].clone();
             let folder = self.dir.join(COLUMNS_DIR).join(&column.name);
             let own: &[Series] = if column.images { &[IMAGES, TEXTS] } else { &[TEXTS] };
-            let damaged = |number: &usize| {
-                let rows = self.manifest.parts[*number].rows;
+            let damaged = |place: &usize| {
+                let PartInfo { rows, number, .. } = self.manifest.parts[*place];
                 own.iter().any(|series| {
-                    let path = series.path(&folder, *number);
+                    let path = series.path(&folder, number);
                     NpyMatrix::open(&path, rows, column.model.dim).is_err()
-                        || !is_recorded(&path, column.parts[*number].get(series.name))
+                        || !is_recorded(&path, column.parts[*place].get(series.name))
                 })
             };
             let Some(first) = (0..column.parts.len()).find(damaged) else { continue };
-            for number in first..column.parts.len() {
+            for place in first..column.parts.len() {
+                let number = self.manifest.parts[place].number;
                 for series in COLUMN_SERIES {
                     self.set_aside(&series.path(&folder, number))?;
                 }
@@ -286,45 +300,46 @@ impl Mender<'_> {
 
     /// Makes derived files again where they are missing or not what was recorded.
     fn mend_derived(&mut self) -> Result<()> {
-        for number in 0..self.manifest.parts.len() {
+        for place in 0..self.manifest.parts.len() {
+            let PartInfo { rows, number, .. } = self.manifest.parts[place];
             for series in DERIVED {
-                let (rows, dim) = (self.manifest.parts[number].rows, self.manifest.model.dim);
-                let recorded = self.manifest.parts[number].sha256.get(series.name).cloned();
+                let dim = self.manifest.model.dim;
+                let recorded = self.manifest.parts[place].sha256.get(series.name).cloned();
                 let dir = self.dir.to_owned();
                 if !is_good(&dir, series, number, rows, dim, recorded.as_deref()) {
-                    let sha = self.make_derived(&dir, series, number, rows, dim)?;
-                    self.manifest.parts[number].sha256.insert(series.name.to_owned(), sha);
+                    let sha = self.make_derived(&dir, series, place, rows, dim)?;
+                    self.manifest.parts[place].sha256.insert(series.name.to_owned(), sha);
                 }
             }
             // The metadata's other copy may be the good one.
             let path = METADATA.path(self.dir, number);
-            let recorded = self.manifest.parts[number].sha256.get(METADATA.name).cloned();
+            let recorded = self.manifest.parts[place].sha256.get(METADATA.name).cloned();
             if let Some(recorded) = recorded
                 && !checksum::of_file(&path).is_ok_and(|found| found == recorded)
-                && let Some(strings) = self.strings(number)
+                && let Some(strings) = self.strings(place)
             {
                 self.set_aside(&path)?;
                 strings.write(&path)?;
                 let sha = checksum::of_file(&path)?;
-                self.manifest.parts[number].sha256.insert(METADATA.name.to_owned(), sha);
+                self.manifest.parts[place].sha256.insert(METADATA.name.to_owned(), sha);
                 self.rebuilt(path);
             }
-            if self.manifest.parts[number].sha256.len() < ALL_SERIES.len() {
-                self.manifest.parts[number].sha256 = checksums(self.dir, number, &ALL_SERIES)?;
+            if self.manifest.parts[place].sha256.len() < ALL_SERIES.len() {
+                self.manifest.parts[place].sha256 = checksums(self.dir, number, &ALL_SERIES)?;
             }
         }
         for i in 0..self.manifest.columns.len() {
             let column = self.manifest.columns[i].clone();
             let folder = self.dir.join(COLUMNS_DIR).join(&column.name);
-            for (number, sha256) in column.parts.iter().enumerate() {
-                let rows = self.manifest.parts[number].rows;
+            for (place, sha256) in column.parts.iter().enumerate() {
+                let PartInfo { rows, number, .. } = self.manifest.parts[place];
                 for series in [IMAGE_CODES, TEXT_CODES] {
                     let recorded = sha256.get(series.name).map(String::as_str);
                     if (series == TEXT_CODES || column.images)
                         && !is_good(&folder, series, number, rows, column.model.dim, recorded)
                     {
-                        let sha = self.make_derived(&folder, series, number, rows, column.model.dim)?;
-                        self.manifest.columns[i].parts[number].insert(series.name.to_owned(), sha);
+                        let sha = self.make_derived(&folder, series, place, rows, column.model.dim)?;
+                        self.manifest.columns[i].parts[place].insert(series.name.to_owned(), sha);
                     }
                 }
             }
@@ -336,17 +351,18 @@ impl Mender<'_> {
         &mut self,
         folder: &Path,
         series: Series,
-        number: usize,
+        place: usize,
         rows: u64,
         dim: usize,
     ) -> Result<String> {
+        let number = self.manifest.parts[place].number;
         let path = series.path(folder, number);
         self.set_aside(&path)?;
         let parent = folder.join(series.name);
         fs::create_dir_all(&parent).at("create", &parent)?;
         match modality_of(series) {
             Some(modality) => write_codes(folder, number, modality, rows, dim)?,
-            None => lookup::write(&path, &self.strings(number).unwrap_or_default())?,
+            None => lookup::write(&path, &self.strings(place).unwrap_or_default())?,
         }
         self.rebuilt(path.clone());
         checksum::of_file(&path)
@@ -359,8 +375,8 @@ impl Mender<'_> {
 
     fn count_images(&mut self) -> Result<()> {
         let mut count = DistinctCount::default();
-        for number in 0..self.manifest.parts.len() {
-            let strings = self.strings(number).unwrap_or_default();
+        for place in 0..self.manifest.parts.len() {
+            let strings = self.strings(place).unwrap_or_default();
             strings.image_paths.iter().for_each(|path| count.add(path));
         }
         self.manifest.images = count.count();

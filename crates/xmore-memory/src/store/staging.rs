@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{ModelIdentity, PartInfo};
-use super::{Series, remove_dir_if_there, remove_file_if_there, sync_dir, write_whole};
+use super::{Series, remove_dir_if_there, remove_file_if_there, sealed, sync_dir, write_whole};
 use crate::error::{AtPath, MemoryError, Result};
 
 /// The checkpoint in a staging folder.
 pub(super) const CHECKPOINT_FILE: &str = "checkpoint.json";
-const FORMAT_VERSION: u64 = 1;
+/// Version 1 had no checksum of its own.
+const FORMAT_VERSION: u64 = 2;
 
 /// What a writer does with a memory that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +49,7 @@ pub(super) struct Checkpoint {
     /// Checksum of the manifest that is added to; empty if none is.
     pub base: String,
     pub model: ModelIdentity,
-    /// Number of the first new part.
+    /// Number of the first new part of a memory; place of the first new part of a column.
     pub first_part: usize,
     /// Parts that are closed.
     pub parts: Vec<PartInfo>,
@@ -99,7 +100,7 @@ impl Staging {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             text => text.at("read", &path)?,
         };
-        let checkpoint: Option<Checkpoint> = serde_json::from_slice(&text).ok();
+        let checkpoint: Option<Checkpoint> = sealed::open(&text).ok();
         Ok(checkpoint.filter(|c| c.format_version == FORMAT_VERSION))
     }
 
@@ -117,9 +118,9 @@ impl Staging {
     /// opened.
     pub fn clean(&self, checkpoint: &Checkpoint, growing: &[PathBuf]) -> Result<()> {
         let mut keep: HashSet<PathBuf> = growing.iter().cloned().collect();
-        for (i, part) in checkpoint.parts.iter().enumerate() {
+        for part in &checkpoint.parts {
             for series in self.series.iter().filter(|s| part.sha256.contains_key(s.name)) {
-                let path = series.path(&self.root, checkpoint.first_part + i);
+                let path = series.path(&self.root, part.number);
                 if !path.exists() {
                     let expected = "a closed part, as the checkpoint says".to_owned();
                     return Err(MemoryError::Damaged { path, expected, found: "nothing".to_owned() });
@@ -143,7 +144,7 @@ impl Staging {
     /// Writes the checkpoint. What it counts must be durable.
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<()> {
         let path = self.root.join(CHECKPOINT_FILE);
-        let text = serde_json::to_vec(checkpoint)
+        let text = sealed::seal(checkpoint)
             .map_err(|e| MemoryError::Manifest { path: path.clone(), reason: e.to_string() })?;
         write_whole(&path, &text)?;
         sync_dir(&self.root)

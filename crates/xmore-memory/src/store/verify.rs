@@ -9,8 +9,8 @@ use super::manifest::{Checksums, Manifest};
 use super::metadata::Metadata;
 use super::npy::NpyMatrix;
 use super::{
-    ALL_SERIES, BUILDING_DIR, COLUMN_SERIES, COLUMNS_DIR, IMAGES, LOOKUP, MANIFEST_FILE, METADATA, Modality,
-    Series, checksum,
+    ALL_SERIES, BUILDING_DIR, COLUMNS_DIR, IMAGES, LOOKUP, MANIFEST_FILE, METADATA, Modality, Series,
+    checksum, skipped_path,
 };
 use crate::error::{AtPath, MemoryError, Result};
 use crate::search::codes::Codes;
@@ -23,8 +23,8 @@ const NORM_TOLERANCE: f64 = 2e-3;
 pub struct Finding {
     /// The file.
     pub path: PathBuf,
-    /// The part it belongs to.
-    pub part: usize,
+    /// The part it belongs to, if it belongs to one.
+    pub part: Option<usize>,
     /// The column's name; `None` for the memory's own.
     pub column: Option<String>,
     /// What was expected and what was found.
@@ -77,25 +77,62 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Veri
     };
     let total = manifest.parts.len() + manifest.columns.iter().map(|c| c.parts.len()).sum::<usize>();
     let mut done = 0;
-    for (number, part) in manifest.parts.iter().enumerate() {
-        let at = Part { dir, column: None, number, rows: part.rows, dim: manifest.model.dim };
+    for part in &manifest.parts {
+        let at = Part { dir, column: None, number: part.number, rows: part.rows, dim: manifest.model.dim };
         at.check(&ALL_SERIES, &part.sha256, &mut report);
         done += 1;
         progress(done, total);
     }
     for column in &manifest.columns {
         let folder = dir.join(COLUMNS_DIR).join(&column.name);
-        for (number, sha256) in column.parts.iter().enumerate() {
-            let rows = manifest.parts[number].rows;
-            let at = Part { dir: &folder, column: Some(&column.name), number, rows, dim: column.model.dim };
-            let images = |s: &&Series| column.images || !s.name.starts_with("img_");
-            let series: Vec<Series> = COLUMN_SERIES.iter().filter(images).copied().collect();
-            at.check(&series, sha256, &mut report);
+        for (part, sha256) in manifest.parts.iter().zip(&column.parts) {
+            let (number, rows, dim) = (part.number, part.rows, column.model.dim);
+            let at = Part { dir: &folder, column: Some(&column.name), number, rows, dim };
+            at.check(column.series(), sha256, &mut report);
             done += 1;
             progress(done, total);
         }
     }
+    for (number, source) in manifest.sources.iter().enumerate() {
+        let path = skipped_path(dir, number);
+        if source.skipped_sha256.is_none() && !path.exists() {
+            continue;
+        }
+        if let Err(problem) = check_list(&path, source.skipped_sha256.as_deref(), &mut report) {
+            report.findings.push(Finding { path, part: None, column: None, problem, derived: false });
+        }
+    }
     Ok(report)
+}
+
+/// Compares a list of skipped things with its recorded checksum.
+fn check_list(path: &Path, recorded: Option<&str>, report: &mut VerifyReport) -> Result<(), String> {
+    report.bytes += fs::metadata(path).at("open", path).map_err(told)?.len();
+    report.files += 1;
+    check_content(path, recorded, report)
+}
+
+/// Compares a file's content with its recorded checksum, if it has one.
+fn check_content(path: &Path, recorded: Option<&str>, report: &mut VerifyReport) -> Result<(), String> {
+    let Some(recorded) = recorded else {
+        report.unchecked += 1;
+        return Ok(());
+    };
+    let found = checksum::of_file(path).map_err(told)?;
+    if recorded == found {
+        return Ok(());
+    }
+    Err(format!("its content has changed: expected SHA-256 {recorded}, found {found}"))
+}
+
+/// What is wrong with a file that is part of the finding already.
+fn told(error: MemoryError) -> String {
+    match error {
+        MemoryError::Damaged { expected, found, .. } => format!("expected {expected}, found {found}"),
+        MemoryError::Io { action, source, .. } => format!("cannot {action} it: {source}"),
+        MemoryError::Parquet { source, .. } => source.to_string(),
+        other => other.to_string(),
+    }
 }
 
 /// A part to be checked.
@@ -122,7 +159,7 @@ impl Part<'_> {
                 Err(problem) => {
                     let column = self.column.map(str::to_owned);
                     let derived = series.is_derived();
-                    report.findings.push(Finding { path, part: self.number, column, problem, derived });
+                    report.findings.push(Finding { path, part: Some(self.number), column, problem, derived });
                 }
             }
         }
@@ -131,7 +168,13 @@ impl Part<'_> {
             && let Err(problem) = self.compare_strings()
         {
             let path = LOOKUP.path(self.dir, self.number);
-            report.findings.push(Finding { path, part: self.number, column: None, problem, derived: true });
+            report.findings.push(Finding {
+                path,
+                part: Some(self.number),
+                column: None,
+                problem,
+                derived: true,
+            });
         }
     }
 
@@ -142,13 +185,6 @@ impl Part<'_> {
         recorded: Option<&String>,
         report: &mut VerifyReport,
     ) -> Result<(), String> {
-        // The path is part of the finding already.
-        let told = |error: MemoryError| match error {
-            MemoryError::Damaged { expected, found, .. } => format!("expected {expected}, found {found}"),
-            MemoryError::Io { action, source, .. } => format!("cannot {action} it: {source}"),
-            MemoryError::Parquet { source, .. } => source.to_string(),
-            other => other.to_string(),
-        };
         report.bytes += fs::metadata(path).at("open", path).map_err(told)?.len();
         report.files += 1;
         match series {
@@ -162,18 +198,7 @@ impl Part<'_> {
                 report.not_unit += not_unit(&matrix, self.dim, series == IMAGES && self.column.is_some());
             }
         }
-        match recorded {
-            None => report.unchecked += 1,
-            Some(recorded) => {
-                let found = checksum::of_file(path).map_err(told)?;
-                if *recorded != found {
-                    return Err(format!(
-                        "its content has changed: expected SHA-256 {recorded}, found {found}"
-                    ));
-                }
-            }
-        }
-        Ok(())
+        check_content(path, recorded.map(String::as_str), report)
     }
 
     /// Strings must be the same in both files.

@@ -14,17 +14,17 @@ use super::npy::NpyMatrix;
 use super::open_part::{OpenPart, remove_journal};
 use super::publish::{Publication, publish, roll_forward};
 use super::reader::Memory;
+use super::repair::open_with_checksums;
 use super::staging::{Checkpoint, Cursor, Mode, Staging, foreign_entry};
 use super::texts::{DistinctCount, KnownTexts, read_closed};
 use super::{
-    ALL_SERIES, BUILDING_DIR, LOOKUP, MANIFEST_FILE, MAX_DIM, PART_ROWS, SKIPPED_DIR, TEXTS, checksum, lookup,
+    ALL_SERIES, BUILDING_DIR, LOOKUP, MANIFEST_FILE, MAX_DIM, MAX_PARTS, PART_ROWS, SKIPPED_DIR, TEXTS,
+    checksum, lookup, skipped_path,
 };
 use crate::error::{AtPath, MemoryError, Result};
 
 /// A part is closed early when its paths and captions, which are held until then, take this many bytes.
 const PART_TEXT_BYTES: usize = 64 << 20;
-/// Part numbers have four digits.
-const MAX_PARTS: usize = 10_000;
 /// Work that a power cut may cost; a killed process loses no more than that either.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
@@ -135,7 +135,7 @@ impl MemoryWriter {
         }
         let (mut base, mut base_checksum) = (None, String::new());
         if mode == Mode::Append {
-            let memory = Memory::open(dir)?;
+            let memory = open_with_checksums(dir)?;
             let theirs = &memory.manifest().model;
             if (&theirs.sha256, theirs.dim) != (&model.sha256, model.dim) {
                 return Err(MemoryError::OtherModel {
@@ -149,7 +149,7 @@ impl MemoryWriter {
         if manifest_path.exists() {
             base_checksum = checksum::of_file(&manifest_path)?;
         }
-        let first_part = base.as_ref().map_or(0, |memory| memory.manifest().parts.len());
+        let first_part = base.as_ref().map_or(0, |memory| memory.manifest().next_part());
         let dim = model.dim;
         Ok(MemoryWriter {
             dir: dir.to_owned(),
@@ -191,8 +191,8 @@ impl MemoryWriter {
         let number = left.first_part + left.parts.len();
         let growing = if left.open_rows > 0 { OpenPart::growing_files(root, number) } else { Vec::new() };
         self.staging.clean(&left, &growing)?;
-        for (i, part) in left.parts.iter().enumerate() {
-            let path = TEXTS.path(root, left.first_part + i);
+        for part in &left.parts {
+            let path = TEXTS.path(root, part.number);
             self.closed_texts.push(NpyMatrix::open(&path, part.rows, dim)?);
         }
         if left.open_rows > 0 {
@@ -223,8 +223,8 @@ impl MemoryWriter {
             }
             row = base.len();
         }
-        for (i, part) in self.state.parts.iter().enumerate() {
-            let path = LOOKUP.path(&self.staging.root, self.state.first_part + i);
+        for part in &self.state.parts {
+            let path = LOOKUP.path(&self.staging.root, part.number);
             let strings = lookup::Lookup::open(&path, part.rows)?;
             for r in 0..part.rows as usize {
                 self.images.add(strings.image_path(r)?);
@@ -406,8 +406,8 @@ impl MemoryWriter {
             self.state.skipped_bytes = file.metadata().at("read", &path)?.len();
         }
         self.staging.save(&self.state)?;
-        for i in 0..self.state.parts.len() {
-            remove_journal(&self.staging.root, self.state.first_part + i)?;
+        for part in &self.state.parts {
+            remove_journal(&self.staging.root, part.number)?;
         }
         self.last_checkpoint = Instant::now();
         Ok(())
@@ -427,16 +427,17 @@ impl MemoryWriter {
             let folder = self.staging.root.join(SKIPPED_DIR);
             fs::create_dir_all(&folder).at("create", &folder)?;
         }
-        let manifest = self.manifest();
+        let manifest = self.manifest()?;
         let publication = Publication { replace, into: PathBuf::new() };
         publish(&self.dir, &self.staging, &publication, &manifest)?;
         Ok(manifest)
     }
 
     /// What is there together with what was written.
-    fn manifest(&self) -> Manifest {
+    fn manifest(&self) -> Result<Manifest> {
         let (state, cursor) = (&self.state, &self.state.cursor);
-        let base = self.base.as_ref().map(|memory| memory.manifest().clone().updated());
+        let base =
+            self.base.as_ref().map(|memory| memory.manifest().clone().updated(&self.dir)).transpose()?;
         let mut manifest = base.unwrap_or_else(|| Manifest::empty(state.model.clone()));
         manifest.pairs += self.pairs;
         manifest.images = self.images.count();
@@ -448,8 +449,13 @@ impl MemoryWriter {
             first_part: state.first_part,
             pairs: self.pairs,
             skipped: state.skipped,
+            skipped_sha256: if self.skipped.is_some() {
+                Some(checksum::of_file(&self.skipped_path())?)
+            } else {
+                None
+            },
         });
-        manifest
+        Ok(manifest)
     }
 
     fn base_len(&self) -> u64 {
@@ -459,7 +465,7 @@ impl MemoryWriter {
     /// The list of what these sources skip. Its number is theirs: one that gives no pair has no part of its own.
     fn skipped_path(&self) -> PathBuf {
         let number = self.base.as_ref().map_or(0, |memory| memory.manifest().sources.len());
-        self.staging.root.join(SKIPPED_DIR).join(format!("skipped_{number:04}.csv"))
+        skipped_path(&self.staging.root, number)
     }
 
     fn check_usable(&self) -> Result<()> {

@@ -110,6 +110,50 @@ fn a_memory_of_version_1_is_read() {
     assert!((hits[1].similarity - 0.927_829).abs() < 2e-4, "{hits:?}");
 }
 
+/// Copies a memory of the fixtures.
+fn copy_fixture(name: &str, to: &Path) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
+    for file in files(&from) {
+        let to = to.join(&file);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(from.join(file), to).unwrap();
+    }
+}
+
+#[test]
+fn memories_of_earlier_versions_are_read_and_become_of_this_version_when_they_grow() {
+    for (name, unchecked, rows) in [("memory_v1", 3, 6), ("memory_v2", 1, 6)] {
+        let dir = tempfile::tempdir().unwrap();
+        copy_fixture(name, dir.path());
+        let report = verify(dir.path(), &mut |_, _| {}).unwrap();
+        assert_eq!((report.findings, report.unchecked), (vec![], unchecked), "{name}");
+        let memory = Memory::open(dir.path()).unwrap();
+        let (model, captions) = (memory.manifest().model.clone(), memory.caption(5).unwrap().to_owned());
+
+        let dim = model.dim;
+        let mut writer = MemoryWriter::open(dir.path(), model, Mode::Append).unwrap();
+        writer.push("new.jpg", "a new one", &vec![1.0; dim], &vec![1.0; dim]).unwrap();
+        writer.finish().unwrap();
+        let report = verify(dir.path(), &mut |_, _| {}).unwrap();
+        assert_eq!((report.findings, report.unchecked), (vec![], 0), "{name}");
+        let memory = Memory::open(dir.path()).unwrap();
+        assert_eq!((memory.len(), memory.manifest().format_version), (rows + 1, 3));
+        assert_eq!((memory.caption(5).unwrap(), memory.caption(rows).unwrap()), (&*captions, "a new one"));
+    }
+}
+
+#[test]
+fn a_memory_of_version_2_is_read_with_its_column() {
+    // Written by the program as it was then; see fixtures/README.md.
+    let memory = Memory::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/memory_v2")).unwrap();
+    assert_eq!((memory.len(), memory.dim(), memory.manifest().images), (6, 4, 3));
+    assert_eq!((memory.caption(4).unwrap(), memory.image_path(4).unwrap()), ("caption 4", "2.jpg"));
+    let column = &memory.columns()[1];
+    let mut row = [0.0; 2];
+    column.text_embedding(5, &mut row).unwrap();
+    assert_eq!((column.rows(), row), (6, [0.0, 1.0]));
+}
+
 #[test]
 fn an_empty_memory_is_a_memory() {
     let dir = tempfile::tempdir().unwrap();
