@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::files::picture;
+use support::files::{noise_jpeg, picture};
 use support::{tiny_model, xmore_in};
 
 /// A folder with the scripts and what they need.
@@ -60,6 +60,7 @@ fn a_person_drops_an_image_and_sees_why_the_answer_changed() {
     }
     fs::write(path("pairs.csv"), table).unwrap();
     picture(&path("query.png"), 100);
+    fs::write(path("photo.jpg"), noise_jpeg(6 << 20)).unwrap();
     let run = |args: &[&str]| xmore_in(dir.path(), args);
     run(&["memory", "build", "@pairs.csv", "-o", "@memory", &tiny_model()]).ok();
     let serve = ["serve", "--memory", "@memory", "--addr", "127.0.0.1:0"];
@@ -73,6 +74,7 @@ fn a_person_drops_an_image_and_sees_why_the_answer_changed() {
         .arg(scripts.join("shots"))
         .args([&keyed.url, "secret"])
         .arg(format!("--without-memory={}", alone.url))
+        .arg(format!("--photo={}", path("photo.jpg").display()))
         .output()
         .unwrap();
     let told =

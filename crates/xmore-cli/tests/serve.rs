@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use support::files::{picture, second_model};
+use support::files::{noise_jpeg, picture, second_model};
 use support::server::Server;
 use support::{Xmore, tiny_model, xmore_in};
 
@@ -130,6 +130,25 @@ fn an_image_sent_in_any_way_has_the_command_lines_answer_to_the_bit() {
     assert_eq!((&answer["method"], &answer["k"]), (&json!("xmore-calibrated"), &json!(16)));
     let (code, said) = server.stop();
     assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn a_photo_as_phones_take_them_is_answered_in_any_way() {
+    let world = World::new();
+    let server = world.serve(&[]);
+    let photo = noise_jpeg(6 << 20);
+    fs::write(world.path("photo.jpg"), &photo).unwrap();
+    let expected = json!([world.classified("photo.jpg", &[])]);
+    let query = format!("/v1/classify?labels={}&explain=1", listed());
+    let body = json!({"image": STANDARD.encode(&photo), "labels": LABELS, "explain": true});
+    let (kind, form) = form(&[("image", photo.clone())], &[("labels", &LABELS.join(",")), ("explain", "1")]);
+    for answer in [
+        server.post(&query, "image/jpeg", &photo),
+        server.post_json("/v1/classify", &body),
+        server.post("/v1/classify", &kind, &form),
+    ] {
+        assert_eq!(answer.ok()["results"], expected);
+    }
 }
 
 #[test]

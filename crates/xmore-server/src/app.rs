@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
+use tokio::sync::Semaphore;
 use xmore::OpenPairs;
 
+use crate::blocking::BlockingPool;
 use crate::body::Budget;
 use crate::engine::Engine;
 use crate::error::ServerError;
@@ -18,13 +21,22 @@ use crate::thumbnails::Thumbnails;
 /// Handlers get it as their state.
 pub(crate) type Shared = Arc<App>;
 
+/// Label sets that are read or written at the same time.
+const FILES: usize = 4;
+/// Requests to open the pairs again that may wait for each other.
+const RELOADS: usize = 8;
+
 pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
     pub(crate) options: ServeOptions,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budget: Budget,
     pub(crate) label_sets: LabelSets,
-    pub(crate) thumbnails: Thumbnails,
+    /// Requests to open the pairs again that are at work or wait.
+    pub(crate) reloads: Arc<Semaphore>,
+    /// Reads and writes label sets.
+    pub(crate) files: BlockingPool,
+    pub(crate) thumbnails: Arc<Thumbnails>,
     /// Where fetching is switched on.
     pub(crate) fetcher: Option<Fetcher>,
     stopping: AtomicBool,
@@ -49,7 +61,9 @@ impl App {
                 options.save_label_sets,
                 limits.labels,
             )?,
-            thumbnails: Thumbnails::new(limits.pixels),
+            reloads: Arc::new(Semaphore::new(RELOADS)),
+            files: BlockingPool::new(FILES),
+            thumbnails: Arc::new(Thumbnails::new(limits)),
             fetcher: options.fetch_urls.then(|| Fetcher::new(limits)),
             metrics,
             options,
@@ -62,9 +76,21 @@ impl App {
     ///
     /// # Errors
     /// Those of [`Engine::reload`] and [`LabelSets::reload`]; what could not be read stays as it was.
-    pub(crate) async fn reload(&self) -> Result<Arc<Snapshot>, ServerError> {
-        self.label_sets.reload()?;
+    pub(crate) async fn reload(self: &Arc<Self>) -> Result<Arc<Snapshot>, ServerError> {
+        let app = self.clone();
+        let read = self.files.run(self.deadline(), move || app.label_sets.reload()).await;
+        read.unwrap_or_else(|error| {
+            Err(ServerError::Io {
+                action: "read the label sets",
+                source: std::io::Error::other(error.message),
+            })
+        })?;
         self.engine.reload().await
+    }
+
+    /// When a request that has been received now must be answered.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.options.limits.timeout
     }
 
     /// From now on new requests are refused.

@@ -50,7 +50,7 @@ impl Budget {
     ) -> Result<Received, ApiError> {
         let claimed = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
         let received = match claimed {
-            Some(length) if length > limits.body_bytes => Err(too_large(limits)),
+            Some(length) if length > limits.body_bytes => Err(too_large(Some(length), limits)),
             _ => {
                 let collected = self.collect(&mut body, limits, claimed);
                 tokio::time::timeout(limits.receive_timeout, collected).await.unwrap_or_else(|_| {
@@ -81,7 +81,7 @@ impl Budget {
                 frame.map_err(|error| ApiError::invalid(format!("the request's body broke off: {error}")))?;
             let Ok(data) = frame.into_data() else { continue };
             if bytes.len() + data.len() > limits.body_bytes {
-                return Err(too_large(limits));
+                return Err(too_large(claimed, limits));
             }
             let have = held.as_ref().map_or(0, |held| held.num_permits() * UNIT);
             let missing = (bytes.len() + data.len()).saturating_sub(have).div_ceil(UNIT);
@@ -118,10 +118,13 @@ pub(crate) async fn drain(headers: &HeaderMap, body: &mut Body, limits: &Limits)
     .await;
 }
 
-fn too_large(limits: &Limits) -> ApiError {
+/// `length` is the body's, where it was told.
+fn too_large(length: Option<usize>, limits: &Limits) -> ApiError {
+    let found =
+        length.map_or_else(|| format!("more than {}", limits.body_bytes), |length| length.to_string());
     ApiError::new(
         ErrorCode::BodyTooLarge,
-        format!("the request is larger than {} bytes, the most that is taken", limits.body_bytes),
+        format!("the request's body has {found} bytes; at most {} are taken", limits.body_bytes),
     )
 }
 

@@ -118,6 +118,8 @@ pub enum ErrorCode {
     EngineUnreachable,
     /// 503: the answer took too long.
     Timeout,
+    /// 503: as many connections are open as are taken.
+    TooManyConnections,
     /// 503: the server is stopping.
     ShuttingDown,
 }
@@ -141,7 +143,9 @@ impl ErrorCode {
             | Self::Unfetchable => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::EngineUnreachable | Self::Timeout | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::EngineUnreachable | Self::Timeout | Self::TooManyConnections | Self::ShuttingDown => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -152,7 +156,9 @@ impl ErrorCode {
 
     fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::Overloaded | Self::Timeout | Self::EngineUnreachable => Some(Duration::from_secs(1)),
+            Self::Overloaded | Self::Timeout | Self::TooManyConnections | Self::EngineUnreachable => {
+                Some(Duration::from_secs(1))
+            }
             Self::ShuttingDown => Some(Duration::from_secs(5)),
             _ => None,
         }
@@ -192,6 +198,10 @@ impl ApiError {
 
     pub(crate) fn overloaded() -> Self {
         Self::new(ErrorCode::Overloaded, "as many requests are waiting as are taken; try again later")
+    }
+
+    pub(crate) fn timeout() -> Self {
+        Self::new(ErrorCode::Timeout, "the answer took longer than the server allows; try again later")
     }
 
     pub(crate) fn needs_memory(what: &str) -> Self {
@@ -269,7 +279,7 @@ impl IntoResponse for ApiError {
             headers.insert("www-authenticate", HeaderValue::from_static("Bearer realm=\"xmore\""));
         }
         // What was not read of the request must not be taken for the next one.
-        if matches!(code, ErrorCode::BodyTooLarge | ErrorCode::RequestTimeout | ErrorCode::ShuttingDown) {
+        if matches!(code, ErrorCode::BodyTooLarge | ErrorCode::RequestTimeout) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response.extensions_mut().insert(code);

@@ -4,17 +4,18 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt;
-use subtle::ConstantTimeEq;
+use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use crate::app::{App, Shared};
 use crate::body::drain;
+use crate::caller::Caller;
 use crate::engine::shutting_down;
 use crate::error::{ApiError, ErrorCode};
 
@@ -22,15 +23,18 @@ use crate::error::{ApiError, ErrorCode};
 const MOST_REJECTION: usize = 4096;
 
 /// The middleware.
-pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Next) -> Response {
+pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
     let begin = Instant::now();
     let path = request.uri().path().to_owned();
     // Of what is not a route only that is counted: a caller could make up any number of names.
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
     let _counted = app.metrics.begin_request();
-    let mut response = match admit(&app, &path, &request) {
-        Ok(()) => {
+    let response = match admit(&app, &path, &request) {
+        Ok(key) => {
+            if let Some(key) = key {
+                request.extensions_mut().insert(Caller::Key(key));
+            }
             // Counted until it is answered: a stop waits for it.
             let _admitted = app.begin_admitted();
             shaped(next.run(request).await).await
@@ -42,9 +46,6 @@ pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Nex
             error.into_response()
         }
     };
-    if app.is_stopping() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     let code = response.extensions().get::<ErrorCode>().map(|code| code.name());
     let (outcome, status) = (code.as_deref().unwrap_or("ok"), response.status().as_u16());
     let time = begin.elapsed();
@@ -53,20 +54,19 @@ pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Nex
     response
 }
 
-fn admit(app: &App, path: &str, request: &Request) -> Result<(), ApiError> {
+/// Whether a request is answered; the number of its key, where one is asked for.
+fn admit(app: &App, path: &str, request: &Request) -> Result<Option<usize>, ApiError> {
     let headers = request.headers();
     check_host(app, headers)?;
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         check_origin(app, headers)?;
     }
-    if !is_open(path) {
-        check_key(&app.options.api_keys, headers)?;
-    }
+    let key = if is_open(path) { None } else { check_key(&app.options.api_keys, headers)? };
     // Those who watch a stop may go on watching.
     if app.is_stopping() && !matches!(path, "/health" | "/readyz" | "/metrics") {
         return Err(shutting_down());
     }
-    Ok(())
+    Ok(key)
 }
 
 /// Paths that tell nothing of the memory.
@@ -122,9 +122,10 @@ fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     ))
 }
 
-fn check_key(keys: &[String], headers: &HeaderMap) -> Result<(), ApiError> {
+/// The number of the key that a request has, where one is asked for.
+fn check_key(keys: &[String], headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
     if keys.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let Some(given) = given_key(headers) else {
         return Err(ApiError::new(
@@ -133,8 +134,14 @@ fn check_key(keys: &[String], headers: &HeaderMap) -> Result<(), ApiError> {
         ));
     };
     // All are compared, in constant time.
-    let good = keys.iter().fold(false, |good, key| good | bool::from(key.as_bytes().ct_eq(&given)));
-    if good { Ok(()) } else { Err(ApiError::new(ErrorCode::Unauthorized, "this key is not known here")) }
+    let mut known = u64::MAX;
+    for (number, key) in (0..).zip(keys) {
+        known.conditional_assign(&number, key.as_bytes().ct_eq(&given));
+    }
+    match usize::try_from(known) {
+        Ok(number) if number < keys.len() => Ok(Some(number)),
+        _ => Err(ApiError::new(ErrorCode::Unauthorized, "this key is not known here")),
+    }
 }
 
 /// A bearer token, the password of basic authentication (which URLs can carry), or a header of its own.
@@ -199,13 +206,13 @@ mod tests {
     #[test]
     fn keys_come_in_three_ways() {
         let keys = ["one".to_owned(), "two:2".to_owned()];
-        for good in [
-            headers(&[("authorization", "Bearer one")]),
-            headers(&[("authorization", "bearer  two:2")]),
-            headers(&[("x-api-key", "one")]),
-            headers(&[("authorization", &format!("Basic {}", STANDARD.encode("me:two:2")))]),
+        for (number, good) in [
+            (0, headers(&[("authorization", "Bearer one")])),
+            (1, headers(&[("authorization", "bearer  two:2")])),
+            (0, headers(&[("x-api-key", "one")])),
+            (1, headers(&[("authorization", &format!("Basic {}", STANDARD.encode("me:two:2")))])),
         ] {
-            assert!(check_key(&keys, &good).is_ok(), "{good:?}");
+            assert_eq!(check_key(&keys, &good), Ok(Some(number)), "{good:?}");
         }
         for bad in [
             headers(&[]),
@@ -216,7 +223,7 @@ mod tests {
         ] {
             assert_eq!(check_key(&keys, &bad).unwrap_err().code, ErrorCode::Unauthorized, "{bad:?}");
         }
-        assert!(check_key(&[], &headers(&[])).is_ok());
+        assert_eq!(check_key(&[], &headers(&[])), Ok(None));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use xmore::Labels;
 
@@ -20,6 +20,8 @@ pub(crate) struct LabelSets {
     may_save: bool,
     most_labels: usize,
     sets: RwLock<BTreeMap<String, Vec<String>>>,
+    /// Held while files are read or written: `sets` is not, so that reading a set never waits for a disk.
+    files: Mutex<()>,
 }
 
 impl LabelSets {
@@ -33,7 +35,7 @@ impl LabelSets {
             std::fs::create_dir_all(folder).map_err(|e| wrong(folder, e.to_string()))?;
         }
         let sets = RwLock::new(folder.map_or_else(|| Ok(BTreeMap::new()), read_folder)?);
-        Ok(Self { folder: folder.map(Path::to_owned), may_save, most_labels, sets })
+        Ok(Self { folder: folder.map(Path::to_owned), may_save, most_labels, sets, files: Mutex::default() })
     }
 
     /// Reads the folder again.
@@ -42,8 +44,9 @@ impl LabelSets {
     /// [`ServerError::LabelSets`]; the sets stay as they were.
     pub(crate) fn reload(&self) -> Result<(), ServerError> {
         if let Some(folder) = &self.folder {
-            let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
-            *sets = read_folder(folder)?;
+            let _files = self.files();
+            let read = read_folder(folder)?;
+            *self.sets_mut() = read;
         }
         Ok(())
     }
@@ -55,8 +58,7 @@ impl LabelSets {
 
     /// Names, and how many labels each has.
     pub(crate) fn list(&self) -> Result<Vec<(String, usize)>, ApiError> {
-        let sets = self.sets.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(sets.iter().map(|(name, labels)| (name.clone(), labels.len())).collect())
+        Ok(self.sets().iter().map(|(name, labels)| (name.clone(), labels.len())).collect())
     }
 
     /// A set's labels.
@@ -64,8 +66,7 @@ impl LabelSets {
     /// # Errors
     /// [`ErrorCode::UnknownLabelSet`].
     pub(crate) fn read(&self, name: &str) -> Result<Vec<String>, ApiError> {
-        let sets = self.sets.read().unwrap_or_else(PoisonError::into_inner);
-        sets.get(name).cloned().ok_or_else(|| unknown(name))
+        self.sets().get(name).cloned().ok_or_else(|| unknown(name))
     }
 
     /// Saves a set, whole or not at all; returns its labels as they were saved.
@@ -81,8 +82,12 @@ impl LabelSets {
             return Err(ApiError::new(ErrorCode::InvalidParameter, message));
         }
         Labels::new(labels.iter().map(String::as_str))?;
-        let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
-        if labels.len() > self.most_labels || sets.len() >= MOST_SETS && !sets.contains_key(name) {
+        let _files = self.files();
+        let is_full = {
+            let sets = self.sets();
+            sets.len() >= MOST_SETS && !sets.contains_key(name)
+        };
+        if labels.len() > self.most_labels || is_full {
             let message = format!("at most {MOST_SETS} sets of {} labels each are kept", self.most_labels);
             return Err(ApiError::new(ErrorCode::TooMany, message));
         }
@@ -99,7 +104,7 @@ impl LabelSets {
             Ok(())
         };
         write().map_err(|error: std::io::Error| ApiError::internal(&format!("label set {name}: {error}")))?;
-        sets.insert(name.to_owned(), labels.clone());
+        self.sets_mut().insert(name.to_owned(), labels.clone());
         Ok(labels)
     }
 
@@ -109,15 +114,27 @@ impl LabelSets {
     /// [`ErrorCode::Disabled`], [`ErrorCode::UnknownLabelSet`].
     pub(crate) fn remove(&self, name: &str) -> Result<(), ApiError> {
         let folder = self.folder()?;
-        let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
-        if !sets.contains_key(name) {
+        let _files = self.files();
+        if !self.sets().contains_key(name) {
             return Err(unknown(name));
         }
         // Names of sets were checked when they came in.
         std::fs::remove_file(folder.join(format!("{name}.txt")))
             .map_err(|error| ApiError::internal(&format!("label set {name}: {error}")))?;
-        sets.remove(name);
+        self.sets_mut().remove(name);
         Ok(())
+    }
+
+    fn sets(&self) -> RwLockReadGuard<'_, BTreeMap<String, Vec<String>>> {
+        self.sets.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sets_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Vec<String>>> {
+        self.sets.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn files(&self) -> MutexGuard<'_, ()> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn folder(&self) -> Result<&Path, ApiError> {

@@ -9,7 +9,9 @@
 //! is wrong is an `ApiError` wherever it is found.
 
 mod app;
+mod blocking;
 mod body;
+mod caller;
 mod described;
 mod engine;
 mod error;
@@ -22,15 +24,16 @@ mod metrics;
 mod openapi;
 mod options;
 mod page;
-mod patient;
 mod routes;
 mod signals;
 mod snapshot;
 mod thumbnails;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::middleware::from_fn_with_state;
@@ -42,7 +45,11 @@ pub use error::{ApiError, ErrorBody, ErrorCode, ServerError};
 pub use options::{Backend, Limits, PairsSource, ServeOptions};
 
 use app::{App, Shared};
-use listen::Door;
+use listen::Listener;
+use signals::Signals;
+
+/// How long work that nobody waits for any more may go on when everything is answered.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Serves `pairs`, which were opened at the backend's source, until SIGTERM or SIGINT, then answers what was taken and returns. SIGHUP opens the pairs again. `ready` is told the address once
 /// requests are answered.
@@ -62,29 +69,37 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(fail("start the server's threads"))?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let addr = options.addr;
         // Before the models: an address that is taken should be told at once.
-        let listener = tokio::net::TcpListener::bind(addr)
+        let socket = tokio::net::TcpListener::bind(addr)
             .await
             .map_err(|source| ServerError::Listen { addr, source })?;
-        let addr = listener.local_addr().map_err(fail("learn the address"))?;
+        let addr = socket.local_addr().map_err(fail("learn the address"))?;
         let app = tokio::task::block_in_place(|| App::open(backend, pairs, options))?;
         let encoder = app.engine.start()?;
-        let stop = signals::listen(app.clone()).map_err(fail("listen for signals"))?;
-        let door = Door::new(app.clone(), router(app.clone(), cors));
+        let mut signals = Signals::listen(&app).map_err(fail("listen for signals"))?;
+        let listener = Listener::new(app.clone(), router(app.clone(), cors));
         ready(addr);
-        door.serve(listener, stop).await;
+        listener.serve(socket, signals.stop()).await;
         app.engine.close();
-        let _ = tokio::task::spawn_blocking(|| encoder.join()).await;
-        Ok(())
-    })
+        let ended = tokio::task::spawn_blocking(|| encoder.join());
+        if tokio::time::timeout(LAST_WORK, ended).await.is_err() {
+            tracing::warn!("the encoder did not end in time");
+        }
+        Ok(signals)
+    });
+    // What is stuck in a read is left behind.
+    runtime.shutdown_timeout(LAST_WORK);
+    served.map(drop)
 }
 
 fn router(app: Shared, cors: Option<CorsLayer>) -> Router {
     let mut router = routes::router()
         .merge(page::router())
         .merge(openapi::router())
+        // The limits of `body` are the only ones; the framework's own is 2 MB for a form.
+        .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(guard::panicked))
         .layer(from_fn_with_state(app.clone(), guard::guard));
     if let Some(cors) = cors {

@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     queue: Gauge,
     in_flight: Gauge,
     connections: Gauge,
+    connections_dropped: Counter,
+    connections_refused: Counter,
     pairs: Gauge,
     generation: Gauge,
 }
@@ -68,6 +70,8 @@ impl Metrics {
             queue: Gauge::default(),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
+            connections_dropped: Counter::default(),
+            connections_refused: Counter::default(),
             pairs: Gauge::default(),
             generation: Gauge::default(),
         };
@@ -107,6 +111,16 @@ impl Metrics {
             metrics.in_flight.clone(),
         );
         registry.register("connections", "Open connections", metrics.connections.clone());
+        registry.register(
+            "connections_dropped",
+            "Connections without a request, or stalled, that were closed to make room for others",
+            metrics.connections_dropped.clone(),
+        );
+        registry.register(
+            "connections_refused",
+            "Connections that found no place",
+            metrics.connections_refused.clone(),
+        );
         registry.register("memory_pairs", "Pairs of the memory, as far as is known", metrics.pairs.clone());
         registry.register("memory_generation", "Openings of the memory", metrics.generation.clone());
         metrics
@@ -148,6 +162,16 @@ impl Metrics {
     /// A connection is opened; it is closed when the guard is dropped.
     pub(crate) fn begin_connection(&self) -> Counted {
         Counted::new(&self.connections)
+    }
+
+    /// A connection was closed to make room for another.
+    pub(crate) fn connection_dropped(&self) {
+        self.connections_dropped.inc();
+    }
+
+    /// There was no place for a connection.
+    pub(crate) fn connection_refused(&self) {
+        self.connections_refused.inc();
     }
 
     /// Everything as text; what only now is known is given.

@@ -117,8 +117,10 @@ pub struct Limits {
     pub text_bytes: usize,
     /// Bytes of label embeddings that are kept.
     pub label_cache_bytes: usize,
-    /// Connections at the same time.
+    /// Connections at the same time. Where more come, those make room that have no request.
     pub connections: usize,
+    /// Connections from one address, of IPv6 from one network (/64).
+    pub connections_per_address: usize,
     /// Longest time from a received request to its answer.
     pub timeout: Duration,
     /// Longest time that a request's head or body may take to arrive.
@@ -141,6 +143,7 @@ impl Default for Limits {
             text_bytes: 8 << 10,
             label_cache_bytes: 256 << 20,
             connections: 1_024,
+            connections_per_address: 256,
             timeout: Duration::from_secs(30),
             receive_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(30),

@@ -23,6 +23,8 @@ pub(crate) struct Snapshot {
     pub(crate) pairs: Option<OpenPairs>,
     /// Reads the images that the pairs name.
     pub(crate) images: ImageReader,
+    /// The name of the memory's folder, if it is on this machine.
+    pub(crate) index_name: Option<String>,
     allowed: Option<RowSet>,
     pub(crate) opened: SystemTime,
     /// Whether xmore-calibrated is possible.
@@ -40,7 +42,12 @@ impl Snapshot {
         let filter = backend.pairs.as_ref().and_then(|source| source.caption_filter.as_ref());
         let filter = filter.zip(pairs.as_ref());
         let allowed = filter.map(|(pattern, pairs)| pairs.rows_with_caption(pattern)).transpose()?;
+        let index_name = match &pairs {
+            Some(OpenPairs::Memory(memory)) => Some(index_name(memory)),
+            _ => None,
+        };
         let mut snapshot = Self {
+            index_name,
             captions,
             generation,
             pairs,
@@ -117,6 +124,12 @@ impl Snapshot {
         let index = self.backend.searcher(modality);
         Ok((self.backend.models()[index].column_of(memory)?, index))
     }
+}
+
+/// The name of a memory's folder.
+fn index_name(memory: &Memory) -> String {
+    let dir = std::fs::canonicalize(memory.dir()).unwrap_or_else(|_| memory.dir().to_owned());
+    dir.file_name().map_or_else(|| "memory".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// That the memory has no such pair, or none that is shown.

@@ -120,9 +120,12 @@ struct LimitArgs {
     /// MiB of label embeddings that are kept
     #[arg(long, value_name = "MIB", default_value_t = Limits::default().label_cache_bytes >> 20, env = "XMORE_LABEL_CACHE")]
     label_cache: usize,
-    /// Connections at the same time
+    /// Connections at the same time; where more come, those make room that have no request
     #[arg(long, value_name = "N", default_value = "1024", env = "XMORE_MAX_CONNECTIONS")]
     max_connections: NonZeroUsize,
+    /// Connections from one address; behind a reverse proxy, all come from the proxy's
+    #[arg(long, value_name = "N", default_value = "256", env = "XMORE_MAX_CONNECTIONS_PER_ADDRESS")]
+    max_connections_per_address: NonZeroUsize,
     /// Seconds from a received request to its answer
     #[arg(long, value_name = "SECONDS", default_value = "30", env = "XMORE_TIMEOUT")]
     timeout: NonZeroU64,
@@ -148,6 +151,7 @@ impl LimitArgs {
         limits.text_bytes = self.max_text.get() << 10;
         limits.label_cache_bytes = self.label_cache << 20;
         limits.connections = self.max_connections.get();
+        limits.connections_per_address = self.max_connections_per_address.get();
         limits.timeout = Duration::from_secs(self.timeout.get());
         limits.receive_timeout = Duration::from_secs(self.receive_timeout.get());
         limits.drain = Duration::from_secs(self.drain_timeout.get());

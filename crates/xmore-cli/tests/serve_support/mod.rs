@@ -2,11 +2,15 @@
 #![allow(dead_code, reason = "one test file uses it")]
 
 mod access;
+mod body_limits;
 pub mod bombs;
+mod crowds;
 pub mod description;
 pub mod huge;
+mod label_flood;
 pub mod requests;
 mod rude;
+mod stopping;
 pub mod wire;
 
 use std::fs;
@@ -15,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::support::files::picture;
 use super::support::server::Server;
-use super::support::{tiny_model, xmore};
+use super::support::{Xmore, tiny_model, xmore};
 use wire::{Wanted, ask};
 
 /// Pairs of the memory.
@@ -58,9 +62,14 @@ impl World {
     }
 
     pub fn serve(&self, args: &[&str]) -> Server {
+        self.server(args).serve()
+    }
+
+    /// A server that is not started yet.
+    pub fn server(&self, args: &[&str]) -> Xmore {
         let (memory, sets) = (self.text("m"), self.text("sets"));
         let fixed = ["serve", "--memory", &memory, "--label-sets", &sets, "--addr", "127.0.0.1:0"];
-        xmore(&[&fixed[..], args].concat()).home(&self.path("home")).serve()
+        xmore(&[&fixed[..], args].concat()).home(&self.path("home"))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Bytes on the wire: requests that no well-behaved client can write, and the answers to them.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::support::server::Server;
 
@@ -73,6 +74,19 @@ impl Wanted {
         [head.as_bytes(), b"\r\n", &self.body].concat()
     }
 
+    /// With the body in chunks of an unknown number.
+    pub fn chunked(mut self) -> Self {
+        let mut body = Vec::with_capacity(self.body.len() + 1024);
+        for chunk in self.body.chunks(100_000) {
+            body.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+            body.extend(chunk);
+            body.extend(b"\r\n");
+        }
+        body.extend(b"0\r\n\r\n");
+        self.body = body;
+        self.with("transfer-encoding", "chunked")
+    }
+
     /// In a few words.
     pub fn told(&self) -> String {
         let start = |text: &str| text.chars().take(300).collect::<String>();
@@ -86,6 +100,19 @@ impl Wanted {
 impl Wire {
     pub fn open(server: &Server) -> Self {
         let stream = TcpStream::connect(server.addr()).expect("the server accepts");
+        Self::over(stream)
+    }
+
+    /// From another address of this machine.
+    pub fn open_from(server: &Server, address: [u8; 4]) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((address, 0)).into()).unwrap();
+        let to: SocketAddr = server.addr().parse().unwrap();
+        socket.connect(&to.into()).expect("the server accepts");
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -197,7 +224,17 @@ impl Reply {
 /// Asks on a connection of its own.
 #[track_caller]
 pub fn ask(server: &Server, wanted: &Wanted) -> Reply {
-    let mut wire = Wire::open(server);
+    ask_over(Wire::open(server), wanted)
+}
+
+/// Asks from another address of this machine.
+#[track_caller]
+pub fn ask_from(server: &Server, address: [u8; 4], wanted: &Wanted) -> Reply {
+    ask_over(Wire::open_from(server, address), wanted)
+}
+
+#[track_caller]
+fn ask_over(mut wire: Wire, wanted: &Wanted) -> Reply {
     wire.send(&wanted.bytes());
     wire.answer(wanted.method == "HEAD").unwrap_or_else(|| panic!("no answer to {}", wanted.told()))
 }

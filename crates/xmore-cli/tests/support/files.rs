@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use image::codecs::jpeg::JpegEncoder;
 use image::{Rgb, RgbImage};
 use serde_json::json;
 
@@ -46,6 +47,19 @@ pub fn picture(path: &Path, seed: u64) {
     })
     .save(path)
     .unwrap();
+}
+
+/// A JPEG file of noise, at least so large.
+pub fn noise_jpeg(bytes: usize) -> Vec<u8> {
+    let mut random = Random(bytes as u64);
+    // Noise takes more than a byte a pixel.
+    let side = (bytes as f64).sqrt() as u32;
+    let noise =
+        RgbImage::from_fn(side, side, |_, _| Rgb(random.next().to_le_bytes()[..3].try_into().unwrap()));
+    let mut jpeg = Vec::new();
+    JpegEncoder::new_with_quality(&mut jpeg, 90).encode_image(&noise).unwrap();
+    assert!(jpeg.len() >= bytes, "{} of {bytes} bytes", jpeg.len());
+    jpeg
 }
 
 /// `count` pictures in `dir/photos` and a table of `dir/pairs.csv` with up to `captions` captions for each: some come again, some are

@@ -62,8 +62,17 @@ impl Xmore {
 
     /// The same under a shell that lets no file grow beyond `blocks` of its `ulimit -f`: writing further is an error.
     pub fn with_largest_file(self, blocks: u64) -> Self {
+        self.with_limit("-f", blocks)
+    }
+
+    /// The same with at most so many open files.
+    pub fn with_open_files(self, count: u64) -> Self {
+        self.with_limit("-n", count)
+    }
+
+    fn with_limit(self, of: &str, most: u64) -> Self {
         let mut shell = Command::new("sh");
-        shell.args(["-c", "trap '' XFSZ; ulimit -f \"$0\" && exec \"$@\""]).arg(blocks.to_string());
+        shell.arg("-c").arg(format!("trap '' XFSZ; ulimit {of} {most} && exec \"$0\" \"$@\""));
         shell.arg(self.0.get_program()).args(self.0.get_args()).stdin(Stdio::null());
         for (name, value) in self.0.get_envs() {
             match value {

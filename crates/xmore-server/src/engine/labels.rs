@@ -1,18 +1,25 @@
-//! Label sets that are embedded already: each is made once, by one request for all that wait, and the least recently used go first.
+//! Label sets that are embedded already, and the making of new ones: each once for all that wait for it, one caller after another.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use lru::LruCache;
-use tokio::sync::{OnceCell, Semaphore};
-use xmore::{Classifier, ClassifierOptions, Labels, Method, Template, XmoreError};
+use tokio::sync::watch;
+use xmore::{Classifier, ClassifierOptions, Labels, Method, Template};
 
-use crate::error::ApiError;
+use super::fair_queue::{FairQueue, QueueLimits};
+use super::label_cache::SharedCache;
+use crate::caller::Caller;
+use crate::error::{ApiError, ErrorCode};
 use crate::metrics::Metrics;
-use crate::options::Backend;
+use crate::options::{Backend, Limits};
 use crate::snapshot::Snapshot;
 
-/// Label sets that may wait to be embedded.
-const MOST_WAITING: usize = 16;
+/// Label sets that may wait to be embedded, of one caller and of all.
+const WAITING_PER_CALLER: usize = 16;
+const WAITING: usize = 64;
+/// Calibrated label sets, those used last, that are made ready for other pairs before these are served.
+const RENEWED: usize = 16;
 
 /// Bytes of a string beside its characters, and of a set beside its strings.
 const PER_TEXT: usize = 64;
@@ -57,79 +64,198 @@ pub(crate) struct Prepared {
     pub(crate) snapshot: Arc<Snapshot>,
 }
 
-type Cell = Arc<OnceCell<Prepared>>;
-
 /// A label set under the pairs of one opening; of 0 where pairs do not matter.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     spec: LabelSpec,
     generation: u64,
 }
 
+impl Key {
+    fn new(spec: LabelSpec, generation: u64) -> Self {
+        let generation = if spec.kind == Kind::Calibrated { generation } else { 0 };
+        Self { spec, generation }
+    }
+
+    /// Bytes of the labels and prompts themselves.
+    fn text_bytes(&self) -> usize {
+        let texts = self.spec.labels.iter().chain(&*self.spec.templates);
+        PER_SET + texts.map(|text| text.len() + PER_TEXT).sum::<usize>()
+    }
+}
+
+/// A classifier that is kept, and the pairs that it is calibrated with, if it is.
+#[derive(Clone)]
+struct Ready {
+    classifier: Arc<Classifier<'static>>,
+    pairs: Option<Arc<Snapshot>>,
+}
+
+impl Ready {
+    /// One that is not calibrated goes with any pairs.
+    fn with(self, snapshot: Arc<Snapshot>) -> Prepared {
+        Prepared { classifier: self.classifier, snapshot: self.pairs.unwrap_or(snapshot) }
+    }
+}
+
+/// What came of making a set; none yet where it is not made.
+type Made = Option<Result<Ready, ApiError>>;
+
 pub(super) struct LabelCache {
-    cells: Mutex<LruCache<Key, (Cell, usize)>>,
-    most_bytes: usize,
-    /// One set is embedded at a time: it uses every core, beside the passes.
-    turn: Arc<Semaphore>,
-    /// Sets that wait or are embedded.
-    room: Arc<Semaphore>,
+    backend: Arc<Backend>,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+}
+
+struct State {
+    ready: SharedCache<Key, Caller, Ready>,
+    /// Sets that wait to be made or are being made.
+    making: HashMap<Key, watch::Sender<Made>>,
+    waiting: FairQueue<Caller, Work>,
+    /// One set is made at a time: it uses every core, beside the passes.
+    is_making: bool,
+}
+
+/// A set to be made.
+struct Work {
+    key: Key,
+    snapshot: Arc<Snapshot>,
+    caller: Caller,
 }
 
 impl LabelCache {
-    pub(super) fn new(most_bytes: usize) -> Self {
-        Self {
-            cells: Mutex::new(LruCache::unbounded()),
-            most_bytes,
-            turn: Arc::new(Semaphore::new(1)),
-            room: Arc::new(Semaphore::new(MOST_WAITING)),
+    pub(super) fn new(backend: Arc<Backend>, limits: &Limits, metrics: Arc<Metrics>) -> Arc<Self> {
+        let waiting =
+            QueueLimits { per_caller: WAITING_PER_CALLER, items: WAITING, bytes: limits.buffered_bytes };
+        let state = State {
+            ready: SharedCache::new(limits.label_cache_bytes),
+            making: HashMap::new(),
+            waiting: FairQueue::new(waiting),
+            is_making: false,
+        };
+        Arc::new(Self { backend, metrics, state: Mutex::new(state) })
+    }
+
+    /// The set's classifier. A ready one is there at once, whatever else waits. Another is made in its caller's turn, once for all who
+    /// wait for it, and that even if nobody waits any more.
+    ///
+    /// # Errors
+    /// Those of embedding and calibrating; [`crate::error::ErrorCode::Overloaded`] where there is no room for another that waits.
+    pub(super) async fn get(
+        self: &Arc<Self>,
+        spec: LabelSpec,
+        snapshot: Arc<Snapshot>,
+        caller: Caller,
+    ) -> Result<Prepared, ApiError> {
+        let key = Key::new(spec, snapshot.generation);
+        let mut made = {
+            let mut state = self.lock();
+            let ready = state.ready.get(&key, caller, Instant::now()).cloned();
+            self.metrics.label_set(ready.is_some());
+            if let Some(ready) = ready {
+                return Ok(ready.with(snapshot));
+            }
+            match state.making.get(&key) {
+                Some(made) => made.subscribe(),
+                None => {
+                    self.begin(&mut state, Work { key: key.clone(), snapshot: snapshot.clone(), caller })?
+                }
+            }
+        };
+        let made = made.wait_for(Option::is_some).await.map_err(|error| ApiError::internal(&error))?.clone();
+        Ok(made.unwrap_or_else(|| Err(ApiError::overloaded()))?.with(snapshot))
+    }
+
+    /// Puts a set into the queue.
+    fn begin(self: &Arc<Self>, state: &mut State, work: Work) -> Result<watch::Receiver<Made>, ApiError> {
+        let (key, caller, bytes) = (work.key.clone(), work.caller, work.key.text_bytes());
+        for displaced in state.waiting.push(caller, work, bytes).map_err(|_| too_many_sets())? {
+            if let Some(made) = state.making.remove(&displaced.key) {
+                made.send_replace(Some(Err(too_many_sets())));
+            }
+        }
+        let (made, receiver) = watch::channel(None);
+        state.making.insert(key, made);
+        if !std::mem::replace(&mut state.is_making, true) {
+            tokio::spawn(self.clone().make_all());
+        }
+        Ok(receiver)
+    }
+
+    /// Makes sets one after another until none waits.
+    async fn make_all(self: Arc<Self>) {
+        while let Some(work) = self.next() {
+            let (key, caller) = (work.key.clone(), work.caller);
+            let cache = self.clone();
+            let made = tokio::task::spawn_blocking(move || cache.make(work)).await;
+            let made = made.map_err(|error| ApiError::internal(&error)).and_then(|made| made);
+            let mut state = self.lock();
+            if let Ok(ready) = &made {
+                self.keep(&mut state, key.clone(), ready.clone(), caller);
+            }
+            if let Some(waiting) = state.making.remove(&key) {
+                waiting.send_replace(Some(made));
+            }
         }
     }
 
-    /// The set's classifier; made if need be, and that to its end even if nobody waits any more.
-    pub(super) async fn get(
-        &self,
-        backend: &Arc<Backend>,
-        spec: LabelSpec,
-        snapshot: Arc<Snapshot>,
-        metrics: &Arc<Metrics>,
-    ) -> Result<Prepared, ApiError> {
-        let cell = self.cell(backend, &spec, snapshot.generation);
-        metrics.label_set(cell.initialized());
-        if let Some(prepared) = cell.get() {
-            // Only a calibrated one belongs to certain pairs.
-            let snapshot = if spec.kind == Kind::Calibrated { prepared.snapshot.clone() } else { snapshot };
-            return Ok(Prepared { classifier: prepared.classifier.clone(), snapshot });
-        }
-        let plain = (spec.kind == Kind::Calibrated).then(|| {
-            let plain = LabelSpec { kind: Kind::Plain, ..spec.clone() };
-            self.cell(backend, &plain, snapshot.generation)
-        });
-        let work = Work {
-            backend: backend.clone(),
-            spec,
-            snapshot,
-            plain,
-            turn: self.turn.clone(),
-            room: self.room.clone(),
+    fn next(&self) -> Option<Work> {
+        let mut state = self.lock();
+        let next = state.waiting.pop();
+        state.is_making = next.is_some();
+        next
+    }
+
+    /// Makes one set, and keeps its plain form if that is new.
+    fn make(&self, work: Work) -> Result<Ready, ApiError> {
+        let Work { key, snapshot, caller } = work;
+        let plain_key = Key::new(LabelSpec { kind: Kind::Plain, ..key.spec.clone() }, 0);
+        let known = match key.spec.kind {
+            Kind::Calibrated => self.lock().ready.peek(&plain_key).cloned(),
+            Kind::Plain | Kind::Templates => None,
         };
-        let made = tokio::spawn(async move { cell.get_or_try_init(|| work.run()).await.cloned() });
-        made.await.unwrap_or_else(|error| Err(ApiError::internal(&error)))
+        let plain = match known {
+            Some(plain) => plain.classifier,
+            None => {
+                let options = ClassifierOptions {
+                    templates: key.spec.templates.iter().map(Template::new).collect::<Result<_, _>>()?,
+                    with_templates_method: key.spec.kind == Kind::Templates,
+                };
+                let labels = Labels::new(key.spec.labels.iter())?;
+                Arc::new(Classifier::new(&self.backend.model, labels, None, &options)?)
+            }
+        };
+        match (key.spec.kind, snapshot.retrieval(self.backend.retrieval)?) {
+            (Kind::Calibrated, Some(retrieval)) => {
+                let calibrated = Arc::new(plain.over(retrieval).calibrate()?.detached());
+                let mut state = self.lock();
+                if state.ready.peek(&plain_key).is_none() {
+                    self.keep(&mut state, plain_key, Ready { classifier: plain, pairs: None }, caller);
+                }
+                drop(state);
+                Ok(Ready { classifier: calibrated, pairs: Some(snapshot) })
+            }
+            _ => Ok(Ready { classifier: plain, pairs: None }),
+        }
+    }
+
+    fn keep(&self, state: &mut State, key: Key, ready: Ready, caller: Caller) {
+        let each = bytes_a_label(self.backend.model.dim(), key.spec.kind);
+        let bytes = key.text_bytes() + key.spec.labels.len() * each;
+        // A request that is answered holds its classifier.
+        let is_held = |ready: &Ready| Arc::strong_count(&ready.classifier) > 1;
+        state.ready.put(key, ready, bytes, caller, Instant::now(), is_held);
     }
 
     /// Makes the calibrated sets ready for other pairs.
-    pub(super) async fn renew(
-        &self,
-        backend: &Arc<Backend>,
-        snapshot: &Arc<Snapshot>,
-        metrics: &Arc<Metrics>,
-    ) {
+    pub(super) async fn renew(self: &Arc<Self>, snapshot: &Arc<Snapshot>) {
         let known: Vec<LabelSpec> = {
-            let cells = self.lock();
-            let calibrated = cells.iter().filter(|(key, _)| key.spec.kind == Kind::Calibrated);
-            calibrated.map(|(key, _)| key.spec.clone()).take(MOST_WAITING).collect()
+            let state = self.lock();
+            let calibrated = state.ready.keys().filter(|key| key.spec.kind == Kind::Calibrated);
+            calibrated.map(|key| key.spec.clone()).take(RENEWED).collect()
         };
         for spec in known {
-            if let Err(error) = self.get(backend, spec, snapshot.clone(), metrics).await {
+            if let Err(error) = self.get(spec, snapshot.clone(), Caller::Server).await {
                 tracing::warn!("a label set was not made ready for the pairs now opened: {}", error.message);
             }
         }
@@ -137,44 +263,19 @@ impl LabelCache {
 
     /// Drops what belongs to pairs that are no longer served.
     pub(super) fn forget_before(&self, generation: u64) {
-        let mut cells = self.lock();
-        let old: Vec<Key> = cells
-            .iter()
-            .filter(|(key, _)| key.generation != 0 && key.generation < generation)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in old {
-            cells.pop(&key);
-        }
+        self.lock().ready.remove_if(|key| key.generation != 0 && key.generation < generation);
     }
 
-    fn cell(&self, backend: &Backend, spec: &LabelSpec, generation: u64) -> Cell {
-        let generation = if spec.kind == Kind::Calibrated { generation } else { 0 };
-        let key = Key { spec: spec.clone(), generation };
-        let mut cells = self.lock();
-        if let Some((cell, _)) = cells.get(&key) {
-            return cell.clone();
-        }
-        let cell = Cell::default();
-        // Templates are part of the key.
-        let text: usize = spec.labels.iter().chain(&*spec.templates).map(|text| text.len() + PER_TEXT).sum();
-        cells.put(
-            key,
-            (
-                cell.clone(),
-                PER_SET + text + spec.labels.len() * bytes_a_label(backend.model.dim(), spec.kind),
-            ),
-        );
-        let mut bytes: usize = cells.iter().map(|(_, (_, bytes))| bytes).sum();
-        while bytes > self.most_bytes && cells.len() > 1 {
-            bytes -= cells.pop_lru().map_or(0, |(_, (_, bytes))| bytes);
-        }
-        cell
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<Key, (Cell, usize)>> {
-        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn too_many_sets() -> ApiError {
+    ApiError::new(
+        ErrorCode::Overloaded,
+        "as many new label sets wait to be embedded as may; those that are ready are answered: try again later",
+    )
 }
 
 /// Embeddings in f32; the calibrated method's own copies in f64.
@@ -183,59 +284,5 @@ fn bytes_a_label(dim: usize, kind: Kind) -> usize {
         Kind::Plain => 4 * dim,
         Kind::Templates => 8 * dim,
         Kind::Calibrated => 16 * dim,
-    }
-}
-
-/// Making one set.
-struct Work {
-    backend: Arc<Backend>,
-    spec: LabelSpec,
-    snapshot: Arc<Snapshot>,
-    /// Where its plain form is, or will be.
-    plain: Option<Cell>,
-    turn: Arc<Semaphore>,
-    room: Arc<Semaphore>,
-}
-
-impl Work {
-    async fn run(self) -> Result<Prepared, ApiError> {
-        let _place = self.room.clone().try_acquire_owned().map_err(|_| ApiError::overloaded())?;
-        let _turn = self.turn.clone().acquire_owned().await.map_err(|e| ApiError::internal(&e))?;
-        let known = self.plain.as_ref().and_then(|cell| cell.get()).map(|plain| plain.classifier.clone());
-        let snapshot = self.snapshot.clone();
-        let plain = self.plain.clone();
-        let made = tokio::task::spawn_blocking(move || self.make(known)).await;
-        let (classifier, of_plain) = made.map_err(|error| ApiError::internal(&error))??;
-        if let (Some(cell), Some(classifier)) = (plain, of_plain) {
-            // Another may have been quicker; the two are equal.
-            let _ = cell.set(Prepared { classifier, snapshot: snapshot.clone() });
-        }
-        Ok(Prepared { classifier, snapshot })
-    }
-
-    /// The classifier, and its plain form if that is new.
-    #[allow(clippy::type_complexity, reason = "used once")]
-    fn make(
-        &self,
-        known: Option<Arc<Classifier<'static>>>,
-    ) -> Result<(Arc<Classifier<'static>>, Option<Arc<Classifier<'static>>>), XmoreError> {
-        let plain = match known {
-            Some(plain) => plain,
-            None => {
-                let options = ClassifierOptions {
-                    templates: self.spec.templates.iter().map(Template::new).collect::<Result<_, _>>()?,
-                    with_templates_method: self.spec.kind == Kind::Templates,
-                };
-                let labels = Labels::new(self.spec.labels.iter())?;
-                Arc::new(Classifier::new(&self.backend.model, labels, None, &options)?)
-            }
-        };
-        match (self.spec.kind, self.snapshot.retrieval(self.backend.retrieval)?) {
-            (Kind::Calibrated, Some(retrieval)) => {
-                let calibrated = plain.over(retrieval).calibrate()?.detached();
-                Ok((Arc::new(calibrated), Some(plain)))
-            }
-            _ => Ok((plain, None)),
-        }
     }
 }

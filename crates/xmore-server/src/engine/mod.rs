@@ -3,7 +3,9 @@
 //! There is one pass at a time, since it uses every core. A batch is whatever came during the one before; on an idle server a request
 //! is its own batch at once.
 
+mod fair_queue;
 mod job;
+mod label_cache;
 mod labels;
 mod pass;
 mod queue;
@@ -11,7 +13,7 @@ mod queue;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 use xmore::{CaptionStore, OpenPairs, XmoreError};
@@ -19,6 +21,8 @@ use xmore::{CaptionStore, OpenPairs, XmoreError};
 pub(crate) use job::{Done, Input, Output, Task, Times};
 pub(crate) use labels::{Kind, LabelSpec, Prepared};
 
+use crate::blocking::BlockingPool;
+use crate::caller::Caller;
 use crate::error::{ApiError, ErrorCode, ServerError};
 use crate::metrics::Metrics;
 use crate::options::{Backend, Limits, PairsSource};
@@ -27,6 +31,9 @@ use job::Job;
 use labels::LabelCache;
 use pass::Pass;
 use queue::Queue;
+
+/// Longest time to open the pairs again.
+const OPENING: Duration = Duration::from_secs(600);
 
 /// Models, pairs, labels and the queue before them.
 pub(crate) struct Engine {
@@ -39,7 +46,9 @@ pub(crate) struct Engine {
     queue: Arc<Queue<Job>>,
     /// Jobs that wait or are worked on.
     slots: Arc<Semaphore>,
-    labels: LabelCache,
+    labels: Arc<LabelCache>,
+    /// Opens the pairs, which may be on a disk that does not answer: once at a time.
+    opening: BlockingPool,
     metrics: Arc<Metrics>,
 }
 
@@ -70,7 +79,8 @@ impl Engine {
             reloading: tokio::sync::Mutex::new(()),
             queue: Arc::new(Queue::new()),
             slots: Arc::new(Semaphore::new(limits.max_batch + limits.queue)),
-            labels: LabelCache::new(limits.label_cache_bytes),
+            labels: LabelCache::new(backend.clone(), limits, metrics.clone()),
+            opening: BlockingPool::new(1),
             metrics,
             backend,
         }))
@@ -92,7 +102,7 @@ impl Engine {
             // Whoever has gone, or waited too long, is not worked for.
             let (late, rest): (Vec<Job>, Vec<Job>) =
                 batch.into_iter().filter(|job| !job.reply.is_closed()).partition(|job| job.deadline < now);
-            late.into_iter().for_each(|job| job.answer(Err(timeout())));
+            late.into_iter().for_each(|job| job.answer(Err(ApiError::timeout())));
             if rest.is_empty() {
                 continue;
             }
@@ -131,8 +141,8 @@ impl Engine {
         &self,
         inputs: Vec<Input>,
         task: &Task,
+        deadline: Instant,
     ) -> Result<Vec<Result<Done, ApiError>>, ApiError> {
-        let deadline = Instant::now() + self.limits.timeout;
         let most = self.limits.max_batch.min(self.limits.queue.max(1));
         let mut answers = Vec::with_capacity(inputs.len());
         let mut inputs = inputs.into_iter();
@@ -141,7 +151,8 @@ impl Engine {
             let slots = self.slots_for(chunk.len(), answers.is_empty(), deadline).await?;
             let replies = self.submit(chunk, slots, task, deadline);
             for reply in replies {
-                let answer = tokio::time::timeout_at(deadline.into(), reply).await.map_err(|_| timeout())?;
+                let answer =
+                    tokio::time::timeout_at(deadline.into(), reply).await.map_err(|_| ApiError::timeout())?;
                 answers.push(answer.unwrap_or_else(|_| Err(ApiError::internal(&"a job was dropped"))));
             }
         }
@@ -164,7 +175,7 @@ impl Engine {
         }
         // Part of the request is answered already: the rest waits its turn.
         let slots = tokio::time::timeout_at(deadline.into(), slots.acquire_many_owned(count)).await;
-        slots.map_err(|_| timeout())?.map_err(|_| shutting_down())
+        slots.map_err(|_| ApiError::timeout())?.map_err(|_| shutting_down())
     }
 
     fn submit(
@@ -187,17 +198,22 @@ impl Engine {
         replies
     }
 
-    /// The labels' classifier over the pairs as they are now: from the cache, or made by one request for all that wait for it. Where an
-    /// engine that may be done without does not answer, it is not calibrated.
+    /// The labels' classifier over the pairs as they are now: from the cache, or made in the caller's turn. Where an engine that may be
+    /// done without does not answer, it is not calibrated.
     ///
     /// # Errors
     /// Those of embedding and calibrating; [`ErrorCode::Overloaded`] where too many label sets wait to be embedded;
     /// [`ErrorCode::Timeout`], after which the work goes on for whoever asks again.
-    pub(crate) async fn prepare(self: &Arc<Self>, spec: LabelSpec) -> Result<Prepared, ApiError> {
+    pub(crate) async fn prepare(
+        self: &Arc<Self>,
+        spec: LabelSpec,
+        caller: Caller,
+        deadline: Instant,
+    ) -> Result<Prepared, ApiError> {
         let snapshot = self.snapshot();
         let get = |spec| {
-            let prepared = self.labels.get(&self.backend, spec, snapshot.clone(), &self.metrics);
-            tokio::time::timeout(self.limits.timeout, prepared)
+            let prepared = self.labels.get(spec, snapshot.clone(), caller);
+            tokio::time::timeout_at(deadline.into(), prepared)
         };
         let plain = LabelSpec { kind: Kind::Plain, ..spec.clone() };
         let without = self.backend.pairs.as_ref().is_some_and(|source| source.zero_shot_without);
@@ -221,24 +237,19 @@ impl Engine {
         let _one = self.reloading.lock().await;
         let generation = self.snapshot().generation + 1;
         let (backend, captions) = (self.backend.clone(), self.captions.clone());
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = self.opening.run(Instant::now() + OPENING, move || {
             let pairs = backend.pairs.as_ref().map(PairsSource::open).transpose()?;
             Snapshot::new(backend, captions, pairs, generation)
-        })
-        .await;
-        let opened = opened.unwrap_or_else(|error| {
-            Err(ServerError::Io { action: "open the pairs", source: std::io::Error::other(error) })
+        });
+        let opened = opened.await.unwrap_or_else(|error| {
+            Err(ServerError::Io { action: "open the pairs", source: std::io::Error::other(error.message) })
         });
         let snapshot = Arc::new(opened?);
-        self.labels.renew(&self.backend, &snapshot, &self.metrics).await;
+        self.labels.renew(&snapshot).await;
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot.clone();
         self.labels.forget_before(generation);
         Ok(snapshot)
     }
-}
-
-fn timeout() -> ApiError {
-    ApiError::new(ErrorCode::Timeout, "the answer took longer than the server allows; try again later")
 }
 
 /// That the server is stopping.

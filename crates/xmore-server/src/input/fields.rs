@@ -1,9 +1,9 @@
 //! Names and texts, as forms and query strings have them, to the JSON that they stand for.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Value};
 
-use super::Parameters;
+use super::{MOST_ITEMS, Parameters, list};
 use crate::error::ApiError;
 
 /// What was read so far.
@@ -17,7 +17,12 @@ impl Fields {
         if let Some((_, commas)) = P::LISTS.iter().find(|(list, _)| *list == name) {
             let list = self.0.entry(name).or_insert_with(|| Value::Array(Vec::new()));
             if let Value::Array(list) = list {
-                list.extend(items(text, *commas));
+                for item in items(text, *commas)? {
+                    if list.len() == MOST_ITEMS {
+                        return Err(ApiError::invalid(format!("{name} has more than {MOST_ITEMS} items")));
+                    }
+                    list.push(item);
+                }
             }
             return Ok(());
         }
@@ -46,23 +51,27 @@ impl Fields {
 
     /// The parameters.
     pub(super) fn read<P: DeserializeOwned>(self) -> Result<P, ApiError> {
-        serde_json::from_value(Value::Object(self.0))
-            .map_err(|error| ApiError::invalid(format!("the parameters are not as expected: {error}")))
+        serde_json::from_value(Value::Object(self.0)).map_err(|error| unexpected(&error))
     }
 }
 
-/// A JSON array, or texts between commas, or one text.
-fn items(text: &str, commas: bool) -> Vec<Value> {
-    if text.trim_start().starts_with('[')
-        && let Ok(Value::Array(items)) = serde_json::from_str(text)
-    {
-        return items;
+/// A JSON array of strings, or texts between commas, or one text.
+fn items(text: &str, commas: bool) -> Result<Box<dyn Iterator<Item = Value> + '_>, ApiError> {
+    // Looked through first: what is no list of strings could take many times its size.
+    if text.trim_start().starts_with('[') && serde_json::from_str::<IgnoredAny>(text).is_ok() {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let items: Option<Vec<String>> = list(&mut json).map_err(|error| unexpected(&error))?;
+        return Ok(Box::new(items.into_iter().flatten().map(Value::from)));
     }
-    if commas {
-        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect()
+    Ok(if commas {
+        Box::new(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from))
     } else {
-        vec![Value::from(text)]
-    }
+        Box::new(std::iter::once(Value::from(text)))
+    })
+}
+
+fn unexpected(error: &serde_json::Error) -> ApiError {
+    ApiError::invalid(format!("the parameters are not as expected: {error}"))
 }
 
 fn wrong(name: &str, found: &str, expected: &str) -> ApiError {

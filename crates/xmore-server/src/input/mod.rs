@@ -4,6 +4,7 @@ mod fields;
 mod image;
 
 use std::marker::PhantomData;
+use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Multipart, Request};
@@ -14,11 +15,12 @@ use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) use self::image::{ImageInput, decode, encode_bytes, encode_values};
 use crate::app::App;
+use crate::caller::Caller;
 use crate::error::{ApiError, ErrorCode};
 use fields::Fields;
 
 /// Items of a list, whatever they are: their number is checked when all are there, and millions of empty ones fit into a request.
-const MOST_ITEMS: usize = 100_000;
+pub(crate) const MOST_ITEMS: usize = 100_000;
 
 /// Reads a list or null, of a bounded number of items.
 pub(crate) fn list<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
@@ -80,6 +82,9 @@ pub(crate) trait Parameters: DeserializeOwned {
 pub(crate) struct Call<P> {
     pub(crate) parameters: P,
     pub(crate) images: Vec<ImageInput>,
+    pub(crate) caller: Caller,
+    /// When it must be answered.
+    pub(crate) deadline: Instant,
     /// The bytes that it holds of the common budget, until it is answered.
     _held: Option<OwnedSemaphorePermit>,
 }
@@ -94,6 +99,7 @@ impl<P: Parameters> Call<P> {
         let limits = &app.options.limits;
         let (parts, body) = request.into_parts();
         let received = app.budget.receive(&parts, body, limits).await?;
+        let (caller, deadline) = (Caller::of(&parts.extensions), app.deadline());
         let (mut parameters, mut images) = match Kind::of(&parts.headers)? {
             Kind::Json => (from_json::<P>(&received.bytes)?, Vec::new()),
             Kind::Image => {
@@ -117,7 +123,7 @@ impl<P: Parameters> Call<P> {
                 format!("{} images; at most {} are taken at once", images.len(), limits.inputs),
             ));
         }
-        Ok(Self { parameters, images, _held: received.held })
+        Ok(Self { parameters, images, caller, deadline, _held: received.held })
     }
 }
 

@@ -55,12 +55,23 @@ pub(crate) struct Reloaded {
 
 /// Open the memory again, which may have grown, and read the label sets. No request is dropped: those that have begun keep the old one.
 #[utoipa::path(post, path = "/v1/reload", tag = "operation",
-    responses((status = 200, body = Reloaded), (status = "4XX", body = ErrorBody)))]
+    responses((status = 200, body = Reloaded), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody)))]
 pub(crate) async fn reload(State(app): State<Shared>) -> Result<Json<Reloaded>, ApiError> {
-    let snapshot = app.reload().await.map_err(|error| {
-        tracing::error!("reload: {error}");
-        ApiError::new(ErrorCode::NeedsMemory, format!("the memory served so far is kept: {error}"))
+    let turn = app.reloads.clone().try_acquire_owned().map_err(|_| ApiError::overloaded())?;
+    let of_task = app.clone();
+    // It goes on when the caller has gone, or has waited as long as it may.
+    let reloaded = tokio::spawn(async move {
+        let _turn = turn;
+        of_task.reload().await.map_err(|error| {
+            tracing::error!("reload: {error}");
+            ApiError::new(ErrorCode::NeedsMemory, format!("the memory served so far is kept: {error}"))
+        })
+    });
+    let reloaded = tokio::time::timeout_at(app.deadline().into(), reloaded).await.map_err(|_| {
+        let message = "the memory is still being opened; that goes on: /v1/info tells the generation";
+        ApiError::new(ErrorCode::Timeout, message)
     })?;
+    let snapshot = reloaded.map_err(|error| ApiError::internal(&error))??;
     let pairs = snapshot.pairs.as_ref().and_then(xmore::OpenPairs::count);
     Ok(Json(Reloaded { generation: snapshot.generation, pairs }))
 }

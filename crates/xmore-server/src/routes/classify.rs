@@ -122,7 +122,7 @@ pub(crate) async fn classify(
     request: Request,
 ) -> Result<Json<ClassifyResponse>, ApiError> {
     let call = Call::<ClassifyBody>::receive(&app, request).await?;
-    let (body, images) = (&call.parameters, call.images);
+    let (body, images, deadline) = (&call.parameters, call.images, call.deadline);
     if images.is_empty() {
         return Err(ApiError::invalid("no image: send `image` or `images`"));
     }
@@ -155,7 +155,7 @@ pub(crate) async fn classify(
         );
         return Err(ApiError::new(ErrorCode::TooMany, message));
     }
-    let prepared = app.engine.prepare(spec).await?;
+    let prepared = app.engine.prepare(spec, call.caller, deadline).await?;
     // An engine that may be done without is away.
     let method = match method {
         Method::Calibrated if prepared.classifier.round_trip().is_none() => Method::ZeroShot,
@@ -166,7 +166,7 @@ pub(crate) async fn classify(
         snapshot: prepared.snapshot.clone(),
         options,
     };
-    let (results, times) = run(&app, inputs(&app, images).await, &task).await?;
+    let (results, times) = run(&app, inputs(&app, images, deadline).await, &task, deadline).await?;
     let answer = |done: Done| -> Result<Classified, ApiError> {
         let Output::Evidence(evidence) = &done.output else {
             return Err(ApiError::internal(&"a classification without evidence"));

@@ -102,8 +102,8 @@ pub(crate) async fn embed(
     let call = Call::<EmbedBody>::receive(&app, request).await?;
     let EmbedBody { text, texts, encoding, .. } = call.parameters;
     let texts = text.into_iter().chain(texts.into_iter().flatten());
-    let all = queries(&app, call.images, texts).await?;
-    let (results, times) = run(&app, all, &Task::Embed).await?;
+    let all = queries(&app, call.images, texts, call.deadline).await?;
+    let (results, times) = run(&app, all, &Task::Embed, call.deadline).await?;
     let embedded = |done: Done| {
         // Of an embedding that was given there are those by other models behind it.
         let row = &done.embedding[..app.engine.backend.model.dim()];

@@ -3,13 +3,14 @@
 //! What it has and a memory has not is left out: safety and aesthetic models, of which it too ignores the flags where none is loaded.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use xmore_memory::Hit;
 use xmore_memory::store::Modality;
-use xmore_memory::{Hit, Memory};
 
 use super::queries::{check_text, inputs, run};
 use super::retrieve::{MOST_PAIRS, hits};
@@ -93,6 +94,7 @@ pub(crate) async fn search(
 ) -> Result<Json<Vec<KnnResult>>, ApiError> {
     let (parts, body) = request.into_parts();
     let received = app.budget.receive(&parts, body, &app.options.limits).await?;
+    let deadline = app.deadline();
     // Whatever its content type: the Python client sends none.
     let knn: KnnRequest = from_json(&received.bytes)?;
     check_index(&app, knn.indice_name.as_deref())?;
@@ -104,12 +106,12 @@ pub(crate) async fn search(
     let modality = if knn.modality == "image" { Modality::Image } else { Modality::Text };
     let snapshot = app.engine.snapshot();
     let (column, _) = snapshot.column(modality)?;
-    let query = query(&app, &knn, column.dim()).await?;
+    let query = query(&app, &knn, column.dim(), deadline).await?;
     if count == 0 {
         return Ok(Json(Vec::new()));
     }
     let task = Task::Search { snapshot: snapshot.clone(), modality, n: count };
-    let (mut results, _) = run(&app, vec![query], &task).await?;
+    let (mut results, _) = run(&app, vec![query], &task, deadline).await?;
     let found = hits(results.pop().unwrap_or_else(|| Err(ApiError::overloaded()))?)?;
     let found = if knn.deduplicate {
         let snapshot = snapshot.clone();
@@ -123,13 +125,18 @@ pub(crate) async fn search(
     };
     let with_metadata = found.len().min(knn.num_images);
     let ids = found[..with_metadata].iter().map(|hit| hit.id).collect();
-    let mut metadata = look_up(&app, &snapshot, ids).await?.into_iter();
+    let mut metadata = look_up(&app, &snapshot, ids, deadline).await?.into_iter();
     let result = |hit: Hit| KnnResult { metadata: metadata.next(), id: hit.id, similarity: hit.similarity };
     Ok(Json(found.into_iter().map(result).collect()))
 }
 
 /// What is searched with, in clip-retrieval's order of precedence.
-async fn query(app: &App, knn: &KnnRequest, dim: usize) -> Result<Result<Input, ApiError>, ApiError> {
+async fn query(
+    app: &App,
+    knn: &KnnRequest,
+    dim: usize,
+    deadline: Instant,
+) -> Result<Result<Input, ApiError>, ApiError> {
     if let Some(text) = knn.text.as_ref().filter(|text| !text.is_empty()) {
         if knn.use_mclip {
             let message = "there is no mclip here; send use_mclip false";
@@ -140,10 +147,10 @@ async fn query(app: &App, knn: &KnnRequest, dim: usize) -> Result<Result<Input, 
     }
     if let Some(image) = &knn.image {
         let bytes = decode(image).map_err(ApiError::invalid)?;
-        return Ok(inputs(app, vec![ImageInput::Bytes(bytes.into())]).await.remove(0));
+        return Ok(inputs(app, vec![ImageInput::Bytes(bytes.into())], deadline).await.remove(0));
     }
     if let Some(url) = &knn.image_url {
-        return Ok(inputs(app, vec![ImageInput::Url(url.clone())]).await.remove(0));
+        return Ok(inputs(app, vec![ImageInput::Url(url.clone())], deadline).await.remove(0));
     }
     if let Some(values) = &knn.embedding_input {
         // As far as f32 goes: with longer ones similarities would be infinite.
@@ -192,7 +199,7 @@ pub(crate) async fn metadata(
         return Err(ApiError::new(ErrorCode::TooMany, message));
     }
     let snapshot = app.engine.snapshot();
-    let metadata = look_up(&app, &snapshot, ids.clone()).await?;
+    let metadata = look_up(&app, &snapshot, ids.clone(), app.deadline()).await?;
     let all = ids.into_iter().zip(metadata).map(|(id, metadata)| MetadataOf { id, metadata });
     Ok(Json(all.collect()))
 }
@@ -200,19 +207,14 @@ pub(crate) async fn metadata(
 /// The names of indices, of which there is one: the memory's.
 #[utoipa::path(get, path = "/indices-list", tag = "clip-retrieval", responses((status = 200, body = Vec<String>)))]
 pub(crate) async fn indices(State(app): State<Shared>) -> Json<Vec<String>> {
-    Json(app.engine.snapshot().memory("an index").map(index_name).into_iter().collect())
-}
-
-/// The name of the memory's folder.
-fn index_name(memory: &Memory) -> String {
-    let dir = std::fs::canonicalize(memory.dir()).unwrap_or_else(|_| memory.dir().to_owned());
-    dir.file_name().map_or_else(|| "memory".to_owned(), |name| name.to_string_lossy().into_owned())
+    Json(app.engine.snapshot().index_name.iter().cloned().collect())
 }
 
 fn check_index(app: &App, name: Option<&str>) -> Result<(), ApiError> {
-    let index = index_name(app.engine.snapshot().memory("an index")?);
-    match name {
-        Some(name) if name != index => {
+    let snapshot = app.engine.snapshot();
+    snapshot.memory("an index")?;
+    match (name, &snapshot.index_name) {
+        (Some(name), Some(index)) if name != index => {
             let message = format!("no index {name:?}; /indices-list has {index:?}");
             Err(ApiError::new(ErrorCode::NotFound, message))
         }
@@ -220,20 +222,12 @@ fn check_index(app: &App, name: Option<&str>) -> Result<(), ApiError> {
     }
 }
 
-/// Metadata in the ids' order, within the time that an answer may take.
-async fn look_up(app: &Shared, snapshot: &Arc<Snapshot>, ids: Vec<u64>) -> Result<Vec<Metadata>, ApiError> {
-    let metadata = tokio::time::timeout(app.options.limits.timeout, with_pictures(app, snapshot, ids)).await;
-    metadata.unwrap_or_else(|_| {
-        let message = "the pictures took longer than the server allows; ask for fewer";
-        Err(ApiError::new(ErrorCode::Timeout, message))
-    })
-}
-
-/// Pictures are made side by side.
-async fn with_pictures(
+/// Metadata in the ids' order. Pictures are made side by side; one that cannot be made is left out.
+async fn look_up(
     app: &Shared,
     snapshot: &Arc<Snapshot>,
     ids: Vec<u64>,
+    deadline: Instant,
 ) -> Result<Vec<Metadata>, ApiError> {
     let memory = snapshot.memory("an index")?;
     if let Some(&id) = ids.iter().find(|&&id| !snapshot.shows(memory, id)) {
@@ -246,12 +240,18 @@ async fn with_pictures(
             let is_wanted = bytes <= PICTURE_BYTES && url_of(memory.image_path(id)?).is_none();
             pictures.push(is_wanted.then(|| {
                 let (app, snapshot) = (app.clone(), snapshot.clone());
-                tokio::spawn(async move { app.thumbnails.get(snapshot, id, PICTURE).await })
+                tokio::spawn(async move { app.thumbnails.get(snapshot, id, PICTURE, deadline).await })
             }));
         }
         for (&id, picture) in some.iter().zip(pictures) {
             let jpeg = match picture {
-                Some(picture) => picture.await.map_err(|error| ApiError::internal(&error))?.ok(),
+                Some(picture) => match picture.await.map_err(|error| ApiError::internal(&error))? {
+                    Err(error) if error.code == ErrorCode::Timeout => {
+                        let message = "the pictures took longer than the server allows; ask for fewer";
+                        return Err(ApiError::new(ErrorCode::Timeout, message));
+                    }
+                    picture => picture.ok(),
+                },
                 None => None,
             };
             bytes += jpeg.as_ref().map_or(0, |jpeg| jpeg.len());

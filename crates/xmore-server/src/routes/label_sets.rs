@@ -73,7 +73,8 @@ pub(crate) async fn save(
     let (parts, body) = request.into_parts();
     let received = app.budget.receive(&parts, body, &app.options.limits).await?;
     let LabelSetBody { labels } = from_json(&received.bytes)?;
-    let labels = app.label_sets.save(&name, labels)?;
+    let (of_set, sets) = (name.clone(), app.clone());
+    let labels = app.files.run(app.deadline(), move || sets.label_sets.save(&of_set, labels)).await??;
     Ok(Json(LabelSet { name, labels }))
 }
 
@@ -84,6 +85,7 @@ pub(crate) async fn remove(
     State(app): State<Shared>,
     Path(name): Path<String>,
 ) -> Result<Json<ListedSets>, ApiError> {
-    app.label_sets.remove(&name)?;
+    let sets = app.clone();
+    app.files.run(app.deadline(), move || sets.label_sets.remove(&name)).await??;
     Ok(Json(ListedSets { label_sets: listed(&app)? }))
 }

@@ -51,7 +51,8 @@ pub(crate) async fn pair(State(app): State<Shared>, Path(id): Path<String>) -> R
 /// A pair's image as a JPEG of limited size, where the file that the memory names is still there.
 #[utoipa::path(get, path = "/v1/pairs/{id}/image", tag = "xmore", params(("id" = u64, Path),
         ("size" = Option<u32>, Query, minimum = 16, maximum = 1024, description = "Longest side in pixels")),
-    responses((status = 200, body = super::ImageBytes, content_type = "image/jpeg"), (status = "4XX", body = ErrorBody)))]
+    responses((status = 200, body = super::ImageBytes, content_type = "image/jpeg"), (status = "4XX", body = ErrorBody),
+        (status = "5XX", body = ErrorBody)))]
 pub(crate) async fn image(
     State(app): State<Shared>,
     Path(id): Path<String>,
@@ -62,7 +63,7 @@ pub(crate) async fn image(
         let message = format!("size is {size}; expected {} to {}", SIZES.start(), SIZES.end());
         return Err(ApiError::new(ErrorCode::InvalidParameter, message));
     }
-    let jpeg = app.thumbnails.get(app.engine.snapshot(), parse(&id)?, size).await?;
+    let jpeg = app.thumbnails.get(app.engine.snapshot(), parse(&id)?, size, app.deadline()).await?;
     // A pair keeps its image as long as the memory is the same; a rebuilt one is seen within the hour.
     Ok(([(CONTENT_TYPE, "image/jpeg"), (CACHE_CONTROL, "private, max-age=3600")], jpeg))
 }

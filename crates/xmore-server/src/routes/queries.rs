@@ -1,5 +1,7 @@
 //! What callers send, as the engine takes it, and its answers in their places.
 
+use std::time::Instant;
+
 use crate::app::App;
 use crate::engine::{Done, Input, Task, Times};
 use crate::error::{ApiError, ErrorCode};
@@ -14,11 +16,12 @@ pub(crate) async fn queries(
     app: &App,
     images: Vec<ImageInput>,
     texts: impl Iterator<Item = String>,
+    deadline: Instant,
 ) -> Result<Vec<Result<Input, ApiError>>, ApiError> {
     let limits = &app.options.limits;
     let texts: Vec<String> = texts.collect();
     check_count(images.len() + texts.len(), limits.inputs)?;
-    let mut all = inputs(app, images).await;
+    let mut all = inputs(app, images, deadline).await;
     all.extend(texts.into_iter().map(|text| check_text(&text, limits).map(|()| Input::Text(text))));
     Ok(all)
 }
@@ -29,7 +32,11 @@ pub(crate) fn one_or_many<T>(one: &mut Option<T>, many: &mut Option<Vec<T>>) -> 
 }
 
 /// Images as the engine takes them; each may be wrong by itself.
-pub(crate) async fn inputs(app: &App, images: Vec<ImageInput>) -> Vec<Result<Input, ApiError>> {
+pub(crate) async fn inputs(
+    app: &App,
+    images: Vec<ImageInput>,
+    deadline: Instant,
+) -> Vec<Result<Input, ApiError>> {
     let mut inputs = Vec::with_capacity(images.len());
     for image in images {
         inputs.push(match image {
@@ -40,7 +47,10 @@ pub(crate) async fn inputs(app: &App, images: Vec<ImageInput>) -> Vec<Result<Inp
             ImageInput::Embedding(values) => unit(&values, &app.engine.backend.dims()),
             ImageInput::Pair(id) => app.engine.snapshot().pair_embeddings(id).map(Input::Rows),
             ImageInput::Url(url) => match &app.fetcher {
-                Some(fetcher) => fetcher.fetch(&url).await.map(Input::Image),
+                Some(fetcher) => tokio::time::timeout_at(deadline.into(), fetcher.fetch(&url))
+                    .await
+                    .unwrap_or_else(|_| Err(ApiError::timeout()))
+                    .map(Input::Image),
                 None => Err(ApiError::new(
                     ErrorCode::Disabled,
                     "this server fetches no URLs; send the image itself, or start it with --fetch-urls",
@@ -105,9 +115,10 @@ pub(crate) async fn run(
     app: &App,
     inputs: Vec<Result<Input, ApiError>>,
     task: &Task,
+    deadline: Instant,
 ) -> Result<(Vec<Result<Done, ApiError>>, Times), ApiError> {
     let good: Vec<Input> = inputs.iter().filter_map(|input| input.as_ref().ok().cloned()).collect();
-    let mut done = app.engine.answer(good, task).await?.into_iter();
+    let mut done = app.engine.answer(good, task, deadline).await?.into_iter();
     let times = done.as_slice().iter().flatten().fold(Times::default(), |all, done| all.max(done.times));
     let missing = || ApiError::internal(&"fewer answers than inputs");
     let results = inputs

@@ -132,7 +132,7 @@ pub(crate) async fn retrieve(
         return Err(ApiError::new(ErrorCode::InvalidParameter, message));
     }
     let texts = text.into_iter().chain(texts.into_iter().flatten());
-    let queries = queries(&app, call.images, texts).await?;
+    let queries = queries(&app, call.images, texts, call.deadline).await?;
     if queries.len() * n > MOST_IN_ALL {
         let message =
             format!("{n} pairs for each of {}; at most {MOST_IN_ALL} are given at once", queries.len());
@@ -141,7 +141,7 @@ pub(crate) async fn retrieve(
     let snapshot = app.engine.snapshot();
     let (_, index) = snapshot.column(modality.into())?;
     let task = Task::Search { snapshot: snapshot.clone(), modality: modality.into(), n };
-    let (results, times) = run(&app, queries, &task).await?;
+    let (results, times) = run(&app, queries, &task, call.deadline).await?;
     let found = |done: Done| Ok(FoundPairs { pairs: look_up(&snapshot, &hits(done)?)? });
     Ok(Json(RetrieveResponse {
         model: app.engine.backend.models()[index].name().to_owned(),

@@ -215,3 +215,19 @@ export async function answering({ browser, base, image, shot }) {
   await check("no console error, no exception, no request to another host", () => expect(watch.problems.length === 0, watch.problems.join("; ")));
   await context.close();
 }
+
+export async function largePhoto({ browser, base, photo }) {
+  await check("a photo as phones take them is sent as it is and answered", async () => {
+    const { page, context, watch } = await open(browser, base);
+    await page.fill("#labels", LABELS.join("\n"));
+    await recordUploads(page);
+    await answered(page, () => drop(page, photo, "image/jpeg"));
+    const size = await page.evaluate(() => window.uploads.at(-1).size);
+    expect(size === photo.length, `expected an upload of ${photo.length} bytes, found ${size}`);
+    expect((await table(page)).length === LABELS.length, "expected a row for each label");
+    expect(await page.locator("#problem").isHidden(), "expected no error");
+    expect(watch.problems.length === 0, watch.problems.join("; "));
+    await context.close();
+    return `${photo.length} bytes`;
+  });
+}

@@ -1,0 +1,100 @@
+//! New label sets by the dozen: those that are ready are answered all the while, and other callers have their turn.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::wire::{Wanted, ask, ask_from};
+use super::{World, metric, stop};
+
+const FLOOD: usize = 54;
+const OTHER: [u8; 4] = [127, 0, 0, 2];
+
+/// A classification of a pair's image with the calibrated method, so that label sets are all the work.
+fn classify(labels: &[String]) -> Wanted {
+    Wanted::json("/v1/classify", json!({"image": {"id": 1}, "labels": labels}).to_string())
+}
+
+fn pair(name: &str) -> [String; 2] {
+    ["cat", "dog"].map(|label| format!("{label} {name}"))
+}
+
+#[test]
+fn a_flood_of_new_label_sets_harms_neither_ready_ones_nor_other_callers() {
+    let world = World::new();
+    let server = world.serve(&["--log-level", "error"]);
+    let ready = classify(&pair("ready"));
+    assert_eq!(ask(&server, &ready).status, 200);
+    let (running, made, refused) = (AtomicUsize::new(FLOOD), AtomicUsize::new(0), AtomicUsize::new(0));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for flooder in 0..FLOOD {
+            let labels: Vec<String> = (0..5_000).map(|i| format!("thing {i} of {flooder}")).collect();
+            let (server, running, made, refused) = (&server, &running, &made, &refused);
+            scope.spawn(move || {
+                let reply = ask(server, &classify(&labels));
+                match reply.status {
+                    200 => made.fetch_add(1, Ordering::SeqCst),
+                    429 => {
+                        assert!(reply.header("retry-after").is_some());
+                        refused.fetch_add(1, Ordering::SeqCst)
+                    }
+                    status => panic!("{status}: {}", reply.json()),
+                };
+                running.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        // From the flood's own address, as long as it lasts.
+        let (server, ready, running, is_over) = (&server, &ready, &running, &is_over);
+        let watching = scope.spawn(move || {
+            let mut answers = 0;
+            while running.load(Ordering::SeqCst) > 0 && !is_over.load(Ordering::SeqCst) {
+                let reply = ask(server, ready);
+                assert_eq!(reply.status, 200, "{}", reply.json());
+                answers += 1;
+            }
+            answers
+        });
+        // Each new set of another caller waits for what is being made, and for one more at most.
+        let mut turns = 0;
+        while refused.load(Ordering::SeqCst) == 0 && running.load(Ordering::SeqCst) > 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        while running.load(Ordering::SeqCst) > 1 && turns < 4 {
+            let before = made.load(Ordering::SeqCst);
+            assert_eq!(ask_from(server, OTHER, &classify(&pair(&format!("other {turns}")))).status, 200);
+            let meanwhile = made.load(Ordering::SeqCst) - before;
+            assert!(meanwhile <= 3, "{meanwhile} sets of the flood were made before");
+            turns += 1;
+        }
+        let answers = watching.join();
+        is_over.store(true, Ordering::SeqCst);
+        let answers = answers.expect("the ready set is always answered");
+        println!("{answers} answers for the ready set, {turns} turns of another caller");
+        assert!(turns > 0);
+    });
+    let (made, refused) = (made.into_inner(), refused.into_inner());
+    println!("{made} made, {refused} refused");
+    assert!(made >= 16 && refused > 0, "{made} made, {refused} refused");
+    // It was never made again.
+    let found = metric(&server, "xmore_label_set_lookups_total{found=\"no\"}");
+    assert_eq!(ask(&server, &ready).status, 200);
+    assert_eq!(metric(&server, "xmore_label_set_lookups_total{found=\"no\"}"), found);
+    stop(server);
+}
+
+#[test]
+fn equal_new_sets_are_made_once() {
+    let world = World::new();
+    let server = world.serve(&["--log-level", "error"]);
+    let labels: Vec<String> = (0..3_000).map(|i| format!("thing {i}")).collect();
+    let wanted = &classify(&labels);
+    // More than may wait, were each to be made.
+    std::thread::scope(|scope| {
+        for _ in 0..24 {
+            scope.spawn(|| assert_eq!(ask(&server, wanted).status, 200));
+        }
+    });
+    stop(server);
+}

@@ -1,0 +1,222 @@
+//! Serving one connection: its stream, its requests, and its end.
+
+use std::convert::Infallible;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use axum::http::{HeaderMap, HeaderValue, Request, Response};
+use axum::response::IntoResponse;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+use super::activity::Activity;
+use super::table::Place;
+use super::{Closing, Listener};
+use crate::caller::Address;
+use crate::error::{ApiError, ErrorCode};
+
+/// Bytes of a request's head.
+const HEAD: usize = 64 << 10;
+/// Longest time for a connection that is refused to ask and be told so.
+const REFUSAL: Duration = Duration::from_secs(1);
+/// How long a connection without a request may still send one when the server is closing.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Serves a connection to its end: the other side's, that of its place, or the server's.
+pub(super) async fn serve(listener: Arc<Listener>, stream: TcpStream, address: IpAddr, place: Place) {
+    let counted = listener.app.metrics.begin_connection();
+    let (activity, closing) = (place.activity.clone(), listener.closing.subscribe());
+    let timeout = listener.app.options.limits.receive_timeout;
+    let router = TowerToHyperService::new(listener.router.clone());
+    let (of_service, app) = (activity.clone(), listener.app.clone());
+    let of_requests = closing.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        of_service.begin(body_length(request.headers()));
+        request.extensions_mut().insert(Address(address));
+        let request = request.map(|body| Body::new(Receiving { body, activity: of_service.clone() }));
+        let (answer, activity, app) = (router.call(request), of_service.clone(), app.clone());
+        let closing = of_requests.clone();
+        async move {
+            let mut response = answer.await?;
+            // Requests that were sent behind this one are answered, too, before the caller is told to go.
+            if app.is_stopping() && (activity.is_last() || closing.borrow().is_final()) {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            activity.answered();
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let stream = Stream { stream, activity: activity.clone(), timeout, waiting: None };
+    let connection = http(timeout).serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        result = connection => if let Err(error) = result {
+            tracing::debug!("a connection ended: {error}");
+        },
+        () = activity.leave() => {
+            listener.app.metrics.connection_dropped();
+            tracing::debug!(%address, "a connection without a request was closed to make room for another");
+        }
+        () = quiet(closing, &activity) => {}
+    }
+    drop((counted, place));
+}
+
+/// Tells a connection that there is no place for it.
+pub(super) async fn refuse(stream: TcpStream) {
+    let service = service_fn(|_: Request<Incoming>| async {
+        let message = "as many connections are open as are taken, all of them at work; try again later";
+        let mut response: Response<Body> =
+            ApiError::new(ErrorCode::TooManyConnections, message).into_response();
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        Ok::<_, Infallible>(response)
+    });
+    let connection = http(REFUSAL).serve_connection(TokioIo::new(stream), service);
+    let _ = tokio::time::timeout(REFUSAL, connection).await;
+}
+
+fn http(head_timeout: Duration) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD).half_close(true);
+    http
+}
+
+/// Length of a request's body by its head; `None` where it comes in chunks.
+fn body_length(headers: &HeaderMap) -> Option<u64> {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        return None;
+    }
+    headers.get(CONTENT_LENGTH).map_or(Some(0), |length| length.to_str().ok()?.parse().ok())
+}
+
+/// Ends when the server is closing and the connection has had nothing to do for a while.
+async fn quiet(mut closing: tokio::sync::watch::Receiver<Closing>, activity: &Activity) {
+    if closing.wait_for(Closing::has_begun).await.is_err() {
+        return std::future::pending().await;
+    }
+    while activity.quiet_since().is_none_or(|since| since.elapsed() < QUIET) {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The body of a request, of which the connection's activity is told.
+struct Receiving {
+    body: Incoming,
+    activity: Arc<Activity>,
+}
+
+impl hyper::body::Body for Receiving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(None | Some(Err(_))) = frame {
+            self.activity.end_of_body();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.activity.end_of_body();
+    }
+}
+
+/// A stream of which every write must get on within a time, as nginx's `send_timeout` has it: a caller that reads nothing would keep its
+/// place for ever.
+struct Stream<S> {
+    stream: S,
+    activity: Arc<Activity>,
+    timeout: Duration,
+    /// Runs while a write waits.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Stream<S> {
+    fn within<T>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if write.is_ready() {
+            if self.waiting.take().is_some() {
+                self.activity.blocked(false);
+            }
+            return write;
+        }
+        let timeout = self.timeout;
+        let waiting = self.waiting.get_or_insert_with(|| {
+            self.activity.blocked(true);
+            Box::pin(sleep(timeout))
+        });
+        match waiting.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, into);
+        if into.filled().len() > before {
+            self.activity.received(&into.filled()[before..]);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let write = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.within(cx, write)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let write = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.within(cx, write)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flush = Pin::new(&mut self.stream).poll_flush(cx);
+        self.within(cx, flush)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shutdown = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.within(cx, shutdown)
+    }
+}
