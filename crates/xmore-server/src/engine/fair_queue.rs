@@ -110,9 +110,10 @@ mod tests {
         let mut queue = queue(&[('a', 1), ('a', 2), ('a', 3), ('a', 4), ('b', 5), ('b', 6)]);
         assert_eq!(queue.push('a', 7, 1), Err(7), "it has as many as it may");
         assert_eq!(queue.push('c', 8, 1), Ok(vec![4]), "who has most makes room");
-        assert_eq!(queue.push('c', 9, 1), Err(9), "nobody has more than c would have");
-        assert_eq!(queue.push('d', 10, 1), Ok(vec![3]));
-        assert_eq!(all(queue), [1, 5, 8, 10, 2, 6]);
+        assert_eq!(queue.push('c', 9, 1), Ok(vec![3]));
+        assert_eq!(queue.push('c', 10, 1), Err(10), "nobody has more than c would have");
+        assert_eq!(queue.push('d', 11, 1), Ok(vec![9]));
+        assert_eq!(all(queue), [1, 5, 8, 11, 2, 6]);
     }
 
     #[test]
