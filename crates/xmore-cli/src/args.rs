@@ -21,6 +21,7 @@ use xmore_clip::Precision;
 use xmore_memory::retriever::RemoteOptions;
 use xmore_memory::store::ModelIdentity;
 
+use crate::images::WalkArgs;
 use crate::progress::fetch_progress;
 
 /// Zero-shot image classification that looks things up (X-MoRe, arXiv 2308.15273).
@@ -311,9 +312,11 @@ pub(crate) fn method(name: &str) -> Result<Method, XmoreError> {
 
 #[derive(Debug, Args)]
 pub(crate) struct ClassifyArgs {
-    /// Photos (JPEG, PNG, WebP), or folders of them
+    /// Photos, or folders of them
     #[arg(required = true, value_name = "IMAGES")]
     pub(crate) images: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) walk: WalkArgs,
     #[command(flatten)]
     pub(crate) labels: LabelArgs,
     #[command(flatten)]
@@ -369,7 +372,9 @@ pub(crate) enum ShortFormat {
 
 #[derive(Debug, Args)]
 pub(crate) struct EmbedArgs {
-    /// Photos (JPEG, PNG, WebP), or folders of them
+    #[command(flatten)]
+    pub(crate) walk: WalkArgs,
+    /// Photos, or folders of them
     #[arg(value_name = "IMAGES", required_unless_present = "texts", conflicts_with = "texts")]
     pub(crate) images: Vec<PathBuf>,
     /// File with one text a line, instead of photos

@@ -1,50 +1,9 @@
-//! Files named on the command line, and writing to standard output.
+//! Writing result files, and to standard output.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-
-use xmore_memory::ingest::is_image_name;
+use std::path::Path;
 
 use crate::error::{CliError, Result};
-
-/// The photos that arguments stand for: files as given, folders as all photos below them, sorted.
-pub(crate) fn expand_images(arguments: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for argument in arguments {
-        if argument.is_dir() {
-            let before = files.len();
-            walk(argument, 0, &mut files)?;
-            if files.len() == before {
-                let message =
-                    format!("{}: no photos (jpg, jpeg, png, webp) in this folder", argument.display());
-                return Err(CliError::Usage(message));
-            }
-        } else {
-            files.push(argument.clone());
-        }
-    }
-    Ok(files)
-}
-
-fn walk(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
-    // Deeper than any real collection, shallow enough for a loop of links.
-    if depth > 16 {
-        return Ok(());
-    }
-    let io = |source| CliError::Io { action: "list", path: dir.to_owned(), source };
-    let mut paths = std::fs::read_dir(dir)
-        .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect::<io::Result<Vec<_>>>())
-        .map_err(io)?;
-    paths.sort();
-    for path in paths {
-        if path.is_dir() {
-            walk(&path, depth + 1, files)?;
-        } else if is_image_name(&path) {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
 
 /// Prints a line to standard output; a reader that has gone away ends the program quietly.
 pub(crate) fn print(text: &str) -> Result<()> {

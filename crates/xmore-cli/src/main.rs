@@ -5,6 +5,7 @@ mod commands;
 mod error;
 mod files;
 mod html;
+mod images;
 mod progress;
 mod setup;
 mod table;

@@ -4,11 +4,11 @@
 //! of each file the length and up to 64 blocks of 4 KiB at even distances go in (small files whole). Models that were trained apart
 //! differ everywhere; this is an identity check, not a defence against forgery.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
+use xmore_files::open_regular;
 
 use crate::error::{ClipError, Result};
 
@@ -21,7 +21,7 @@ pub(crate) fn fingerprint<'a>(dir: &Path, files: impl Iterator<Item = &'a str>) 
     for name in files {
         let path = dir.join(name);
         let io = |e| ClipError::io(&path, e);
-        let mut file = File::open(&path).map_err(io)?;
+        let mut file = open_regular(&path).map_err(io)?;
         let len = file.metadata().map_err(io)?.len();
         hash.update((name.len() as u64).to_le_bytes());
         hash.update(name);

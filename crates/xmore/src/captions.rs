@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use sha2::{Digest, Sha256};
+use xmore_files::open_regular;
 
 use crate::encode::encode_texts;
 use crate::error::Result;
@@ -124,7 +125,7 @@ fn sum(record: &[u8]) -> [u8; SUM_BYTES] {
 /// All good records of a file.
 fn read(path: &Path, dim: usize) -> std::io::Result<Known> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE_BYTES + record_bytes(dim) as u64).read_to_end(&mut bytes)?;
+    open_regular(path)?.take(MAX_FILE_BYTES + record_bytes(dim) as u64).read_to_end(&mut bytes)?;
     let mut known = Known::new();
     let Some(records) = bytes.strip_prefix(&header(dim)) else { return Ok(known) };
     for record in records.chunks_exact(record_bytes(dim)) {

@@ -7,7 +7,8 @@ use xmore::{Answer, Classifier, Evidence, Labels, Method, Prediction, XmoreError
 
 use crate::args::{ClassifyArgs, Format};
 use crate::error::{CliError, Result};
-use crate::files::{expand_images, print, print_json, stdout_error};
+use crate::files::{print, print_json, stdout_error};
+use crate::images::{Images, tell_left_out};
 use crate::progress::bar;
 use crate::setup::{Setup, tell_notes};
 use crate::table::{table, trimmed};
@@ -22,7 +23,7 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
             "classify takes one number of captions with -k; eval takes several".to_owned(),
         ));
     }
-    let files = expand_images(&args.images)?;
+    let Images { files, left_out } = Images::find(&args.images, &args.walk)?;
     if let (Some(method), None) = (args.method, &args.method_args.memory)
         && method.needs_memory()
     {
@@ -63,6 +64,7 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     for (_, error) in &encoded.failed {
         eprintln!("error: {error}");
     }
+    tell_left_out(&left_out);
     match encoded.failed.len() {
         0 => Ok(()),
         failed => Err(CliError::Failed(format!("{failed} of {} images could not be read", files.len()))),

@@ -7,11 +7,15 @@ use std::path::Path;
 use npyz::WriterBuilder;
 use xmore::{NamedModel, encode_files, encode_texts};
 use xmore_clip::{Embeddings, TextEmbeddings};
+use xmore_files::read_input;
 
 use crate::args::EmbedArgs;
 use crate::error::{CliError, Result};
-use crate::files::expand_images;
+use crate::images::{Images, tell_left_out};
 use crate::progress::bar;
+
+/// Most bytes of texts that are read: the embeddings of as many texts would not fit into memory.
+const MAX_TEXTS_BYTES: u64 = 1 << 30;
 
 pub(crate) fn run(args: &EmbedArgs) -> Result<()> {
     let model = args.model.open()?;
@@ -26,7 +30,9 @@ pub(crate) fn run(args: &EmbedArgs) -> Result<()> {
 
 fn texts(model: &NamedModel, path: &Path) -> Result<Embeddings> {
     let io = |source| CliError::Io { action: "read", path: path.to_owned(), source };
-    let text = std::fs::read_to_string(path).map_err(io)?;
+    let bytes = read_input(path, MAX_TEXTS_BYTES).map_err(io)?;
+    let text =
+        String::from_utf8(bytes).map_err(|e| io(std::io::Error::new(std::io::ErrorKind::InvalidData, e)))?;
     let lines: Vec<&str> = text.lines().collect();
     if lines.is_empty() {
         return Err(CliError::Usage(format!("{}: holds no line of text", path.display())));
@@ -42,13 +48,14 @@ fn texts(model: &NamedModel, path: &Path) -> Result<Embeddings> {
 }
 
 fn images(model: &NamedModel, args: &EmbedArgs) -> Result<Embeddings> {
-    let files = expand_images(&args.images)?;
+    let Images { files, left_out } = Images::find(&args.images, &args.walk)?;
     let bar = bar(files.len() as u64, "images");
     let encoded = encode_files(model, &files, &mut |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     for (_, error) in &encoded.failed {
         eprintln!("{}: {error}", if args.skip_broken { "left out" } else { "error" });
     }
+    tell_left_out(&left_out);
     if !encoded.failed.is_empty() && !args.skip_broken {
         return Err(CliError::Failed(format!(
             "{} of {} images could not be read; nothing was written (--skip-broken leaves them out)",

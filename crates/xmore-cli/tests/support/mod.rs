@@ -3,8 +3,10 @@
 pub mod files;
 pub mod server;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// What a run left.
 pub struct Run {
@@ -92,6 +94,38 @@ impl Xmore {
             stdout: String::from_utf8(output.stdout).expect("UTF-8 on stdout"),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// Runs it to its end, which must come within `limit`: a run that waits for ever is a failure, not a test that hangs.
+    #[track_caller]
+    pub fn run_within(mut self, limit: Duration) -> Run {
+        let (stdout, stderr) = (Stdio::piped(), Stdio::piped());
+        let mut child = self.0.stdout(stdout).stderr(stderr).spawn().expect("the binary was built");
+        let gather = |pipe: Option<Box<dyn Read + Send>>| {
+            let mut pipe = pipe.expect("it was piped");
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                pipe.read_to_end(&mut bytes).map(|_| String::from_utf8_lossy(&bytes).into_owned())
+            })
+        };
+        let out = gather(child.stdout.take().map(|pipe| Box::new(pipe) as _));
+        let err = gather(child.stderr.take().map(|pipe| Box::new(pipe) as _));
+        let start = Instant::now();
+        let status = loop {
+            match child.try_wait().expect("it is a child") {
+                Some(status) => break Some(status),
+                None if start.elapsed() > limit => {
+                    child.kill().expect("it is a child");
+                    break None;
+                }
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        let text =
+            |gathered: std::thread::JoinHandle<std::io::Result<String>>| gathered.join().unwrap().unwrap();
+        let (stdout, stderr) = (text(out), text(err));
+        let status = status.unwrap_or_else(|| panic!("still running after {limit:?}: {stderr}"));
+        Run { code: status.code().expect("it ended by itself"), stdout, stderr }
     }
 
     /// Runs it and expects success; returns stdout.

@@ -1,10 +1,10 @@
 //! One file of a checkpoint: its path and bytes.
 
-use std::fs::{self, File};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use xmore_files::open_regular;
 
 use crate::error::{ClipError, Result};
 
@@ -21,11 +21,7 @@ enum Bytes {
 
 impl Source {
     pub(super) fn map(path: &Path) -> Result<Self> {
-        // Opening a pipe would wait for its writer.
-        if !fs::metadata(path).map_err(|e| ClipError::io(path, e))?.is_file() {
-            return Err(ClipError::checkpoint(path, "it is no regular file; name the file with the weights"));
-        }
-        let file = File::open(path).map_err(|e| ClipError::io(path, e))?;
+        let file = open_regular(path).map_err(|e| ClipError::io(path, e))?;
         // SAFETY: the map is read-only and private to this struct. If another process truncates the file while it is mapped,
         // reads fault; that is the usual contract of mapped weights and no worse than a file deleted under any reader.
         #[allow(unsafe_code)]

@@ -12,19 +12,13 @@ pub(crate) use infer::infer;
 pub use lite::{CONFIG_FILE, LITE_FILES};
 pub(crate) use open_clip::read_open_clip;
 pub(crate) use transformers::read_transformers;
+use xmore_files::read_bounded;
 
 use crate::error::{ClipError, Result};
 
 /// Reads a JSON file into `T`, naming the file in every error.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     const MAX: u64 = 1 << 20;
-    let len = std::fs::metadata(path).map_err(|e| ClipError::io(path, e))?.len();
-    if len > MAX {
-        return Err(ClipError::config(
-            path,
-            format!("is {len} bytes long; a configuration has at most {MAX}"),
-        ));
-    }
-    let text = std::fs::read(path).map_err(|e| ClipError::io(path, e))?;
+    let text = read_bounded(path, MAX).map_err(|e| ClipError::io(path, e))?;
     serde_json::from_slice(&text).map_err(|e| ClipError::config(path, e.to_string()))
 }

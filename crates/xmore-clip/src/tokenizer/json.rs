@@ -1,13 +1,12 @@
 //! A folder's `tokenizer.json`, read and applied by the tokenizers library.
 
-use std::fs::File;
-use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use tokenizers::models::ModelWrapper;
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{PostProcessor, Tokenizer as HfTokenizer, TruncationDirection};
+use xmore_files::read_bounded;
 
 use super::Tokens;
 use crate::error::{ClipError, Result};
@@ -28,9 +27,7 @@ pub(crate) struct JsonTokenizer {
 
 impl JsonTokenizer {
     pub(super) fn load(path: &Path, context_length: usize) -> Result<Self> {
-        let file = File::open(path).map_err(|e| ClipError::io(path, e))?;
-        let mut bytes = Vec::new();
-        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| ClipError::io(path, e))?;
+        let bytes = read_bounded(path, MAX_BYTES).map_err(|e| ClipError::io(path, e))?;
         Self::parse(&bytes, context_length).map_err(|message| ClipError::config(path, message))
     }
 

@@ -94,7 +94,7 @@ pub struct Walked {
 /// # Errors
 /// Only if the folder itself cannot be listed.
 pub fn walk_images(root: &Path, options: &WalkOptions) -> io::Result<Walked> {
-    let mut walk = Walk::new(root, options, &image);
+    let mut walk = Walk::new(root, options, &IMAGES);
     walk.run()?;
     Ok(walk.finish())
 }
@@ -104,7 +104,7 @@ pub fn walk_images(root: &Path, options: &WalkOptions) -> io::Result<Walked> {
 /// # Errors
 /// Only if the folder itself cannot be listed.
 pub fn has_images(root: &Path, options: &WalkOptions) -> io::Result<bool> {
-    let mut walk = Walk::new(root, options, &image);
+    let mut walk = Walk::new(root, options, &IMAGES);
     walk.only_first = true;
     walk.run()?;
     Ok(!walk.walked.files.is_empty())
@@ -120,19 +120,29 @@ pub fn walk_extension(
     max_depth: usize,
     options: &WalkOptions,
 ) -> io::Result<Walked> {
-    let is_wanted = |path: &Path, kind: Option<FileKind>| {
-        let found = path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
-        match (found, kind) {
-            (true, None) => Verdict::Take,
-            (true, Some(kind)) => Verdict::LeaveOut(Reason::NotRegular { kind }),
-            (false, _) => Verdict::NoImage,
-        }
+    let is_named = |path: &Path| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
+    let decide = |path: &Path, kind| match (is_named(path), kind) {
+        (true, None) => Verdict::Take,
+        (true, Some(kind)) => Verdict::LeaveOut(Reason::NotRegular { kind }),
+        (false, _) => Verdict::NoImage,
     };
-    let mut walk = Walk::new(root, options, &is_wanted);
+    let wanted = Wanted { is_named: &is_named, decide: &decide };
+    let mut walk = Walk::new(root, options, &wanted);
     walk.max_depth = max_depth.min(MAX_DEPTH);
     walk.run()?;
     Ok(walk.finish())
 }
+
+/// What a walk looks for.
+struct Wanted<'a> {
+    /// Whether a file's name says that it is looked for: such files are counted where they are left out unseen.
+    is_named: &'a dyn Fn(&Path) -> bool,
+    /// What becomes of a file; one that is not regular comes with its kind.
+    decide: &'a dyn Fn(&Path, Option<FileKind>) -> Verdict,
+}
+
+const IMAGES: Wanted<'static> =
+    Wanted { is_named: &|path| ImageFormat::of_name(path).is_some(), decide: &image };
 
 /// What becomes of a file.
 enum Verdict {
@@ -185,13 +195,13 @@ fn head(path: &Path) -> io::Result<Vec<u8>> {
 struct Walk<'a> {
     root: &'a Path,
     options: &'a WalkOptions,
-    decide: &'a dyn Fn(&Path, Option<FileKind>) -> Verdict,
+    wanted: &'a Wanted<'a>,
     max_depth: usize,
     only_first: bool,
     seen: HashSet<FolderId>,
     /// Links to folders, still to be followed.
     links: BTreeSet<PathBuf>,
-    /// Folders that are left out, with the reason: the images in them are counted.
+    /// Folders that are left out, with the reason: what was looked for in them is counted by name.
     closed: Vec<(PathBuf, Reason)>,
     walked: Walked,
 }
@@ -214,15 +224,11 @@ fn folder_id(path: &Path) -> io::Result<FolderId> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(
-        root: &'a Path,
-        options: &'a WalkOptions,
-        decide: &'a dyn Fn(&Path, Option<FileKind>) -> Verdict,
-    ) -> Self {
+    fn new(root: &'a Path, options: &'a WalkOptions, wanted: &'a Wanted<'a>) -> Self {
         Self {
             root,
             options,
-            decide,
+            wanted,
             max_depth: MAX_DEPTH,
             only_first: false,
             seen: HashSet::new(),
@@ -240,7 +246,7 @@ impl<'a> Walk<'a> {
             self.folder(&link);
         }
         for (path, reason) in std::mem::take(&mut self.closed) {
-            self.count_images(&path, &reason);
+            self.count_unseen(&path, &reason);
         }
         Ok(())
     }
@@ -321,20 +327,20 @@ impl<'a> Walk<'a> {
 
     fn file(&mut self, path: &Path, kind: Option<FileKind>, left_out: Option<Reason>) {
         if let Some(reason) = left_out {
-            if ImageFormat::of_name(path).is_some() {
+            if (self.wanted.is_named)(path) {
                 self.walked.left_out.add(reason, path);
             }
             return;
         }
-        match (self.decide)(path, kind) {
+        match (self.wanted.decide)(path, kind) {
             Verdict::Take => self.walked.files.push(path.to_owned()),
             Verdict::LeaveOut(reason) => self.walked.left_out.add(reason, path),
             Verdict::NoImage => self.walked.left_out.add_no_image(),
         }
     }
 
-    /// Counts the files named as images in a folder that is left out, but for what was found by way of a link.
-    fn count_images(&mut self, folder: &Path, reason: &Reason) {
+    /// Counts the files in a folder that is left out which are named as what is looked for, but for those found by way of a link.
+    fn count_unseen(&mut self, folder: &Path, reason: &Reason) {
         let mut entries = WalkDir::new(folder).max_depth(MAX_DEPTH).into_iter();
         while let Some(entry) = entries.next() {
             let Ok(entry) = entry else { continue };
@@ -342,7 +348,7 @@ impl<'a> Walk<'a> {
                 if folder_id(entry.path()).is_ok_and(|id| !self.seen.insert(id)) {
                     entries.skip_current_dir();
                 }
-            } else if ImageFormat::of_name(entry.path()).is_some() && !entry.path().is_dir() {
+            } else if (self.wanted.is_named)(entry.path()) && !entry.path().is_dir() {
                 self.walked.left_out.add(reason.clone(), entry.path());
             }
         }

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use xmore_files::json::{Fields, Key, Value};
+use xmore_files::open_regular;
 
 use super::caption::MAX_CAPTION_BYTES;
 use super::group::Grouping;
@@ -22,7 +22,7 @@ const PROBED_IMAGES: usize = 64;
 
 /// Reads a captions file. Images are looked for in `image_root`, beside the file, and in folders that its name tells.
 pub(super) fn read(path: &Path, image_root: Option<&Path>) -> Result<Ingested> {
-    let file = File::open(path).at("open", path)?;
+    let file = open_regular(path).at("open", path)?;
     let size = file.metadata().at("open", path)?.len();
     if size > MAX_FILE_BYTES {
         return Err(MemoryError::WrongSource {
@@ -148,7 +148,7 @@ fn join(path: &Path, root: &Path, contents: Contents) -> Ingested {
             (Some(name), Some(captions)) => grouping.add(root.join(name), captions),
         }
     }
-    Ingested { pairs: grouping.pairs, skipped }
+    Ingested { pairs: grouping.pairs, skipped, ..Ingested::default() }
 }
 
 /// The first of the folders in which one of these images is.

@@ -9,6 +9,7 @@ use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use xmore_files::open_regular;
 
 use crate::error::{AtPath, InParquet, MemoryError, Result};
 
@@ -34,7 +35,7 @@ pub(super) struct Leaf {
 impl ParquetFile {
     /// Opens a file and checks that its footer adds up.
     pub fn open(path: &Path) -> Result<Arc<ParquetFile>> {
-        let file = File::open(path).at("open", path)?;
+        let file = open_regular(path).at("open", path)?;
         let reader = guarded(path, || SerializedFileReader::new(file).in_parquet(path))?;
         let mut starts = vec![0u64];
         for group in reader.metadata().row_groups() {

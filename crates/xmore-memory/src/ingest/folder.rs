@@ -4,35 +4,20 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use walkdir::WalkDir;
+use xmore_files::{WalkOptions, open_regular, walk_images};
 
 use super::caption::{self, Lines};
-use super::{ImageRef, Ingested, Pair, Skip, SkipReason, is_image_name};
+use super::{ImageRef, Ingested, Pair, Skip, SkipReason};
 use crate::error::{AtPath, Result};
 
 /// Reads a folder and its sub-folders. Pairs are sorted by path, so that ids do not depend on the file system.
-pub(super) fn read(folder: &Path) -> Result<Ingested> {
-    // WalkDir reports an unreadable root as one more entry, which would be skipped; it must be an error.
-    std::fs::read_dir(folder).at("read", folder)?;
-
-    let mut images = Vec::new();
-    let mut ingested = Ingested::default();
-    for entry in WalkDir::new(folder).follow_links(true) {
-        match entry {
-            Ok(entry) => {
-                if is_image_name(entry.path()) && entry.file_type().is_file() {
-                    images.push(entry.into_path());
-                }
-            }
-            Err(error) => ingested.skipped.push(Skip {
-                path: error.path().unwrap_or(folder).to_owned(),
-                reason: SkipReason::Unreadable(error.to_string()),
-            }),
-        }
+pub(super) fn read(folder: &Path, options: &WalkOptions) -> Result<Ingested> {
+    let walked = walk_images(folder, options).at("read", folder)?;
+    let mut ingested = Ingested { left_out: walked.left_out, ..Ingested::default() };
+    for (path, error) in walked.unlisted {
+        ingested.skipped.push(Skip { path, reason: SkipReason::Unreadable(error.to_string()) });
     }
-    images.sort();
-
-    for image_path in images {
+    for image_path in walked.files {
         match captions_of(&image_path) {
             Ok(captions) => ingested.pairs.push(Pair { image: ImageRef::File(image_path), captions }),
             Err(reason) => ingested.skipped.push(Skip { path: image_path, reason }),
@@ -61,7 +46,7 @@ fn beside<T>(
     read: impl FnOnce(File) -> io::Result<Result<T, SkipReason>>,
 ) -> Option<Result<T, SkipReason>> {
     let path = image_path.with_extension(extension);
-    match File::open(&path).and_then(read) {
+    match open_regular(&path).and_then(read) {
         Ok(captions) => Some(captions),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => Some(Err(SkipReason::Unreadable(format!("{}: {error}", path.display())))),
@@ -72,6 +57,10 @@ fn beside<T>(
 mod tests {
     use super::*;
     use std::fs;
+
+    fn read(folder: &Path) -> Result<Ingested> {
+        super::read(folder, &WalkOptions::default())
+    }
 
     fn pairs(ingested: &Ingested, root: &Path) -> Vec<(String, String)> {
         ingested
@@ -118,6 +107,7 @@ mod tests {
             skipped,
             [
                 (root.join("bare.png"), SkipReason::NoCaption),
+                (root.join("clip.gif"), SkipReason::NoCaption),
                 (root.join("empty.jpg"), SkipReason::EmptyCaption)
             ]
         );
@@ -174,14 +164,49 @@ mod tests {
         assert!(message.contains("gone"), "{message}");
     }
 
+    #[test]
+    fn what_the_walk_leaves_out_is_counted_and_gives_no_pair() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.jpg", ".hidden.jpg", "b.heic", "raw/c.jpg"] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "").unwrap();
+            fs::write(path.with_extension("txt"), "a").unwrap();
+        }
+        let options = WalkOptions { exclude: vec!["raw".parse().unwrap()], ..WalkOptions::default() };
+        let ingested = super::read(dir.path(), &options).unwrap();
+        assert_eq!((ingested.pairs.len(), ingested.skipped.len()), (1, 0));
+        let expected = "left out: 3 files: 1 HEIC (not read yet), 1 hidden, 1 excluded";
+        assert_eq!(ingested.left_out.to_string(), expected);
+    }
+
     #[cfg(unix)]
     #[test]
-    fn a_loop_of_links_is_skipped_and_counted() {
+    fn a_loop_of_links_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(dir.path(), dir.path().join("loop")).unwrap();
         fs::write(dir.path().join("a.jpg"), "").unwrap();
         fs::write(dir.path().join("a.txt"), "a").unwrap();
         let ingested = read(dir.path()).unwrap();
-        assert_eq!((ingested.pairs.len(), ingested.skipped.len()), (1, 1));
+        assert_eq!((ingested.pairs.len(), ingested.skipped.len()), (1, 0));
+        assert!(ingested.left_out.is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_caption_that_is_no_regular_file_is_skipped_without_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in ["a", "b", "c"] {
+            fs::write(path(name).with_extension("jpg"), "").unwrap();
+        }
+        let _socket = std::os::unix::net::UnixListener::bind(path("a.txt")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", path("b.json")).unwrap();
+        fs::write(path("c.txt"), "c").unwrap();
+        let ingested = read(dir.path()).unwrap();
+        let reasons: Vec<String> = ingested.skipped.iter().map(|skip| skip.reason.to_string()).collect();
+        assert_eq!((ingested.pairs.len(), reasons.len()), (1, 2));
+        assert!(reasons[0].contains("a.txt: not a regular file: socket"), "{}", reasons[0]);
+        assert!(reasons[1].contains("b.json: not a regular file: character device"), "{}", reasons[1]);
     }
 }

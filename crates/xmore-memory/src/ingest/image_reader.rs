@@ -1,10 +1,11 @@
 //! Bytes of images, wherever they are; what was opened is kept, so that a memory's images are read in one pass.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use xmore_files::{TooLarge, open_regular, read_bounded};
 
 use super::columns::{Cursor, Leaf, ParquetFile};
 use super::image_ref::{ImageRef, Span};
@@ -66,16 +67,15 @@ impl std::fmt::Debug for ImageReader {
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let file = File::open(path).map_err(|e| e.to_string())?;
-    let mut bytes = Vec::new();
-    file.take(MAX_IMAGE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    check_size(bytes.len() as u64)?;
-    Ok(bytes)
+    read_bounded(path, MAX_IMAGE_BYTES).map_err(|error| match TooLarge::of(&error) {
+        Some(_) => too_large(),
+        None => error.to_string(),
+    })
 }
 
 fn read_span(path: &Path, span: Span) -> Result<Vec<u8>, String> {
     check_size(span.len)?;
-    let mut file = File::open(path).map_err(|e| e.to_string())?;
+    let mut file = open_regular(path).map_err(|e| e.to_string())?;
     file.seek(SeekFrom::Start(span.offset)).map_err(|e| e.to_string())?;
     let mut bytes = Vec::new();
     file.take(span.len).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
@@ -87,9 +87,13 @@ fn read_span(path: &Path, span: Span) -> Result<Vec<u8>, String> {
 
 fn check_size(bytes: u64) -> Result<(), String> {
     if bytes > MAX_IMAGE_BYTES {
-        return Err(format!("it is larger than {} MiB", MAX_IMAGE_BYTES >> 20));
+        return Err(too_large());
     }
     Ok(())
+}
+
+fn too_large() -> String {
+    format!("it is larger than {} MiB", MAX_IMAGE_BYTES >> 20)
 }
 
 /// Names and places of a tar's images, of a damaged one those before the damage.

@@ -35,6 +35,8 @@ mod tests;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use xmore_files::LeftOut;
+
 use crate::error::MemoryError;
 
 pub use embeddings::{Batches, EmbeddingsBatch, EmbeddingsFolder, EmbeddingsPart, SkippedRows};
@@ -60,6 +62,8 @@ pub struct Ingested {
     pub pairs: Vec<Pair>,
     /// What was skipped, in the order of the source.
     pub skipped: Vec<Skip>,
+    /// Files of a folder that were not looked at, and folders that could not be listed; these are among the skipped too.
+    pub left_out: LeftOut,
 }
 
 /// One thing of a source that gives no pair.

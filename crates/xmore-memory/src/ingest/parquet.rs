@@ -42,7 +42,7 @@ pub(super) fn read(files: &[PathBuf], image_root: Option<&Path>) -> Result<Inges
             Err(error) => skipped.push(Skip::file(path, &error)),
         }
     }
-    Ok(Ingested { pairs: grouping.pairs, skipped })
+    Ok(Ingested { pairs: grouping.pairs, skipped, ..Ingested::default() })
 }
 
 /// The column of a file that holds images' bytes: binary, or the `bytes` of Hugging Face's struct.

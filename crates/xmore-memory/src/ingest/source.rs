@@ -1,17 +1,15 @@
 //! Sources of pairs by kind, and how a path's kind is found out.
 
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use walkdir::WalkDir;
+use xmore_files::{LeftOut, MAX_DEPTH, WalkOptions, has_images, open_regular, walk_extension};
 
 use super::embeddings::EmbeddingsFolder;
 use super::{
-    Ingested, Pair, Skip, SkipReason, coco, extension, folder, is_image_name, parquet, table, tar_members,
-    webdataset,
+    Ingested, Pair, Skip, SkipReason, coco, extension, folder, parquet, table, tar_members, webdataset,
 };
 use crate::error::{AtPath, MemoryError, Result};
 use crate::store::IMAGES;
@@ -74,6 +72,8 @@ impl FromStr for InputFormat {
 pub struct SourceOptions {
     /// Folder that the relative image paths of a table, of parquet files and of COCO are relative to; by default that of the file.
     pub image_root: Option<PathBuf>,
+    /// Which files of a folder are looked at.
+    pub walk: WalkOptions,
 }
 
 /// A source of pairs, by kind.
@@ -81,7 +81,12 @@ pub struct SourceOptions {
 #[non_exhaustive]
 pub enum Source {
     /// A folder of images, each with its caption in a `.txt` or `.json` of the same stem.
-    Folder(PathBuf),
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// See [`SourceOptions::walk`].
+        walk: WalkOptions,
+    },
     /// A comma- or tab-separated table with an image column and a caption column.
     Table {
         /// The table.
@@ -95,6 +100,8 @@ pub enum Source {
         files: Vec<PathBuf>,
         /// See [`SourceOptions::image_root`].
         image_root: Option<PathBuf>,
+        /// What was left out of the folder that was given, if it was one.
+        left_out: LeftOut,
     },
     /// Tars, as img2dataset writes them.
     WebDataset {
@@ -102,6 +109,10 @@ pub enum Source {
         tars: Vec<PathBuf>,
         /// The folder that was given, if it was one: its loose images are counted.
         folder: Option<PathBuf>,
+        /// See [`SourceOptions::walk`].
+        walk: WalkOptions,
+        /// What was left out of that folder.
+        left_out: LeftOut,
     },
     /// COCO's captions.
     Coco {
@@ -163,8 +174,13 @@ impl Source {
         Ok(match format {
             InputFormat::Table => Source::Table { path: path_buf, image_root },
             InputFormat::Coco => Source::Coco { path: path_buf, image_root },
-            InputFormat::Webdataset => Source::WebDataset { tars: vec![path_buf], folder: None },
-            _ => Source::Parquet { files: vec![path_buf], image_root },
+            InputFormat::Webdataset => Source::WebDataset {
+                tars: vec![path_buf],
+                folder: None,
+                walk: options.walk.clone(),
+                left_out: LeftOut::default(),
+            },
+            _ => Source::Parquet { files: vec![path_buf], image_root, left_out: LeftOut::default() },
         })
     }
 
@@ -176,16 +192,21 @@ impl Source {
     /// [`Source::Embeddings`], which has none.
     pub fn read(&self) -> Result<Ingested> {
         let mut ingested = match self {
-            Source::Folder(path) => folder::read(path),
+            Source::Folder { path, walk } => folder::read(path, walk),
             Source::Table { path, image_root } => table::read(path, image_root.as_deref()),
-            Source::Parquet { files, image_root } => parquet::read(files, image_root.as_deref()),
-            Source::WebDataset { tars, folder } => webdataset::read(tars, folder.as_deref()),
+            Source::Parquet { files, image_root, .. } => parquet::read(files, image_root.as_deref()),
+            Source::WebDataset { tars, folder, walk, .. } => {
+                webdataset::read(tars, folder.as_deref().map(|folder| (folder, walk)))
+            }
             Source::Coco { path, image_root } => coco::read(path, image_root.as_deref()),
             Source::Embeddings(folder) => {
                 let hint = "its embeddings are taken as they are, without an encoder";
                 return Err(wrong(folder.path(), "images with captions", "embeddings", hint));
             }
         }?;
+        if let Source::Parquet { left_out, .. } | Source::WebDataset { left_out, .. } = self {
+            ingested.left_out.merge(left_out.clone());
+        }
         // A memory records text. Folders have skipped such images already; here the path of a tar or a table is one.
         let (pairs, others): (Vec<_>, Vec<_>) =
             std::mem::take(&mut ingested.pairs).into_iter().partition(|pair| pair.image.is_utf8());
@@ -197,24 +218,34 @@ impl Source {
 }
 
 fn of_folder(path: &Path, format: InputFormat, options: &SourceOptions) -> Result<Source> {
-    let image_root = options.image_root.clone();
-    let folder = Some(path.to_owned());
+    let walk = &options.walk;
+    let files = || Source::Folder { path: path.to_owned(), walk: walk.clone() };
+    let tars = |depth| files_below(path, "tar", depth, walk);
+    let parquets = || files_below(path, "parquet", MAX_DEPTH, walk);
+    let webdataset = |(tars, left_out)| Source::WebDataset {
+        tars,
+        folder: Some(path.to_owned()),
+        walk: walk.clone(),
+        left_out,
+    };
+    let parquet =
+        |(files, left_out)| Source::Parquet { files, image_root: options.image_root.clone(), left_out };
     match format {
         InputFormat::Auto => {}
-        InputFormat::Files => return Ok(Source::Folder(path.to_owned())),
+        InputFormat::Files => return Ok(files()),
         InputFormat::Embeddings => return EmbeddingsFolder::open(path).map(Source::Embeddings),
         InputFormat::Webdataset => {
-            let tars = files_below(path, "tar", usize::MAX);
-            return match tars.is_empty() {
+            let found = tars(MAX_DEPTH)?;
+            return match found.0.is_empty() {
                 true => Err(wrong(path, "a folder of webdataset tars", "no .tar in it", "check the path")),
-                false => Ok(Source::WebDataset { tars, folder }),
+                false => Ok(webdataset(found)),
             };
         }
         InputFormat::Parquet => {
-            let files = files_below(path, "parquet", usize::MAX);
-            return match files.is_empty() {
+            let found = parquets()?;
+            return match found.0.is_empty() {
                 true => Err(wrong(path, "a folder of parquet files", "no .parquet in it", "check the path")),
-                false => Ok(Source::Parquet { files, image_root }),
+                false => Ok(parquet(found)),
             };
         }
         InputFormat::Table => return Err(wrong(path, "a .csv or .tsv table", "a folder", "give the file")),
@@ -223,34 +254,31 @@ fn of_folder(path: &Path, format: InputFormat, options: &SourceOptions) -> Resul
     if path.join(IMAGES.name).is_dir() {
         return EmbeddingsFolder::open(path).map(Source::Embeddings);
     }
-    let tars = files_below(path, "tar", 1);
-    if tars.iter().any(|tar| webdataset::holds_images(tar)) {
-        return Ok(Source::WebDataset { tars, folder });
+    let hold_images = |tars: &[PathBuf]| tars.iter().any(|tar| webdataset::holds_images(tar));
+    let found = tars(1)?;
+    if hold_images(&found.0) {
+        return Ok(webdataset(found));
     }
-    let is_image = |file: &walkdir::DirEntry| file.file_type().is_file() && is_image_name(file.path());
-    if WalkDir::new(path).follow_links(true).into_iter().filter_map(Result::ok).any(|file| is_image(&file)) {
-        return Ok(Source::Folder(path.to_owned()));
+    if has_images(path, walk).at("list", path)? {
+        return Ok(files());
     }
-    let tars = files_below(path, "tar", usize::MAX);
-    let files = files_below(path, "parquet", usize::MAX);
-    if tars.iter().any(|tar| webdataset::holds_images(tar)) {
-        Ok(Source::WebDataset { tars, folder })
-    } else if !files.is_empty() {
-        Ok(Source::Parquet { files, image_root })
-    } else {
-        Ok(Source::Folder(path.to_owned()))
+    let found = tars(MAX_DEPTH)?;
+    if hold_images(&found.0) {
+        return Ok(webdataset(found));
     }
+    let found = parquets()?;
+    if found.0.is_empty() { Ok(files()) } else { Ok(parquet(found)) }
 }
 
-/// Files of an extension in a folder, down to a depth, sorted by path.
-fn files_below(folder: &Path, wanted: &str, depth: usize) -> Vec<PathBuf> {
-    let files = WalkDir::new(folder).max_depth(depth).follow_links(true).into_iter().filter_map(Result::ok);
-    let mut paths: Vec<PathBuf> = files
-        .filter(|file| file.file_type().is_file() && extension(file.path()) == wanted)
-        .map(walkdir::DirEntry::into_path)
-        .collect();
-    paths.sort();
-    paths
+/// Files of an extension in a folder, down to a depth, sorted by path, and what was left out.
+fn files_below(
+    folder: &Path,
+    wanted: &str,
+    depth: usize,
+    options: &WalkOptions,
+) -> Result<(Vec<PathBuf>, LeftOut)> {
+    let walked = walk_extension(folder, wanted, depth, options).at("list", folder)?;
+    Ok((walked.files, walked.left_out))
 }
 
 /// The format that a file's extension promises.
@@ -290,7 +318,7 @@ enum Magic {
 impl Magic {
     fn of(path: &Path) -> Result<Magic> {
         let mut head = Vec::new();
-        File::open(path).and_then(|file| file.take(512).read_to_end(&mut head)).at("read", path)?;
+        open_regular(path).and_then(|file| file.take(512).read_to_end(&mut head)).at("read", path)?;
         Ok(match &head[..] {
             [] => Magic::Empty,
             head if head.starts_with(b"PAR1") => Magic::Parquet,

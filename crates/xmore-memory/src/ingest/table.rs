@@ -1,10 +1,10 @@
 //! Pairs from a `.csv` or `.tsv` table; rows that name one image are grouped, so that it is encoded once.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use csv::{ByteRecord, ReaderBuilder, Trim};
+use xmore_files::open_regular;
 
 use super::caption::MAX_CAPTION_BYTES;
 use super::group::Grouping;
@@ -22,7 +22,7 @@ const MAX_FIELD_BYTES: usize = MAX_CAPTION_BYTES;
 /// Reads a table. Relative image paths are relative to `image_root`, else to the table's folder.
 pub(super) fn read(path: &Path, image_root: Option<&Path>) -> Result<Ingested> {
     let delimiter = if extension(path) == "tsv" { b'\t' } else { b',' };
-    let file = File::open(path).at("open", path)?;
+    let file = open_regular(path).at("open", path)?;
     read_from(file, path, image_root, delimiter)
 }
 
@@ -50,7 +50,7 @@ fn read_from(input: impl Read, path: &Path, image_root: Option<&Path>, delimiter
             Err(what) => skipped.push(Skip { path: path.to_owned(), reason: SkipReason::Row { line, what } }),
         }
     }
-    Ok(Ingested { pairs: grouping.pairs, skipped })
+    Ok(Ingested { pairs: grouping.pairs, skipped, ..Ingested::default() })
 }
 
 /// Image path and caption of one row, or what is wrong with it.

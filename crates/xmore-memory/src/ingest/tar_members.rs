@@ -7,6 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use tar::Archive;
+use xmore_files::open_regular;
 
 use super::image_ref::Span;
 use crate::error::{AtPath, Result};
@@ -35,7 +36,7 @@ pub fn walk(
     path: &Path,
     visit: &mut dyn FnMut(Member<'_>, &mut dyn Read) -> io::Result<()>,
 ) -> Result<Option<String>> {
-    let file = File::open(path).at("open", path)?;
+    let file = open_regular(path).at("open", path)?;
     let length = file.metadata().at("open", path)?.len();
     let budget = Rc::new(Cell::new(0));
     let at_end = Rc::new(Cell::new(false));

@@ -133,7 +133,7 @@ fn parquet_with_paths_gives_each_image_once() {
         let rows = (n * 5..n * 5 + 5).filter(|row| row % 7 != 3);
         assert_eq!(pair.captions, rows.map(caption).collect::<Vec<_>>());
     }
-    let options = SourceOptions { image_root: Some("/root".into()) };
+    let options = SourceOptions { image_root: Some("/root".into()), ..SourceOptions::default() };
     let source = Source::detect(fixture("paths.parquet"), InputFormat::Parquet, &options).unwrap();
     assert_eq!(source.read().unwrap().pairs[0].image, ImageRef::File("/root/photos/0.jpg".into()));
     let first = &ingested.skipped[0];
@@ -218,7 +218,7 @@ fn coco_without_its_images_says_where_it_looked() {
     std::fs::copy(fixture("coco/annotations/captions_train2017.json"), &path).unwrap();
     let message = ingest(&path).unwrap_err().to_string();
     assert!(message.contains("val2014") && message.contains("--image-root"), "{message}");
-    let options = SourceOptions { image_root: Some(fixture("coco/train2017")) };
+    let options = SourceOptions { image_root: Some(fixture("coco/train2017")), ..SourceOptions::default() };
     let ingested = Source::detect(&path, InputFormat::Coco, &options).unwrap().read().unwrap();
     assert_eq!(ingested.pairs.len(), 3);
 }

@@ -4,17 +4,17 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use walkdir::WalkDir;
+use xmore_files::{WalkOptions, walk_images};
 
 use super::caption::{self, Lines};
 use super::image_ref::Span;
 use super::{ImageRef, Ingested, Pair, Skip, SkipReason, is_image_name, tar_members};
-use crate::error::{MemoryError, Result};
+use crate::error::{AtPath, MemoryError, Result};
 
 /// Reads shards in order. Of a `folder` that holds them, images that lie loose are counted as one skip.
 ///
 /// One shard alone must be readable and hold images; of several, those that do not are skipped.
-pub(super) fn read(tars: &[PathBuf], folder: Option<&Path>) -> Result<Ingested> {
+pub(super) fn read(tars: &[PathBuf], folder: Option<(&Path, &WalkOptions)>) -> Result<Ingested> {
     let mut ingested = Ingested::default();
     for tar in tars {
         if let Err(error) = read_tar(tar, &mut ingested) {
@@ -24,9 +24,8 @@ pub(super) fn read(tars: &[PathBuf], folder: Option<&Path>) -> Result<Ingested> 
             ingested.skipped.push(Skip::file(tar, &error));
         }
     }
-    if let Some(folder) = folder {
-        let files = WalkDir::new(folder).into_iter().filter_map(Result::ok);
-        let loose = files.filter(|f| f.file_type().is_file() && is_image_name(f.path())).count() as u64;
+    if let Some((folder, options)) = folder {
+        let loose = walk_images(folder, options).at("list", folder)?.files.len() as u64;
         if loose > 0 {
             let reason = SkipReason::LooseImages { count: loose };
             ingested.skipped.push(Skip { path: folder.to_owned(), reason });

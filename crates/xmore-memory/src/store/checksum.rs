@@ -1,10 +1,10 @@
 //! Checksums of files: SHA-256 in hexadecimal, as `sha256sum` prints it.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
+use xmore_files::open_regular;
 
 use crate::error::{AtPath, Result};
 
@@ -13,7 +13,7 @@ const CHUNK: usize = 1 << 18;
 
 /// Checksum of a file's whole content.
 pub(super) fn of_file(path: &Path) -> Result<String> {
-    let mut file = File::open(path).at("open", path)?;
+    let mut file = open_regular(path).at("open", path)?;
     let mut hasher = Sha256::new();
     let mut chunk = vec![0; CHUNK];
     loop {

@@ -4,10 +4,10 @@
 //! text, then the text: path, caption, path, caption, … All little-endian. It is derived from the part's metadata and can be
 //! made again.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use xmore_files::open_regular;
 
 use super::metadata::Metadata;
 use super::write_whole;
@@ -59,7 +59,7 @@ impl Lookup {
     pub fn open(path: &Path, rows: u64) -> Result<Lookup> {
         let damaged =
             |expected: String, found: String| MemoryError::Damaged { path: path.to_owned(), expected, found };
-        let file = File::open(path).at("open", path)?;
+        let file = open_regular(path).at("open", path)?;
         // SAFETY: the map is only ever read, and what is read is checked where it is used. Files of a memory are replaced by
         // rename, never changed in place; that no other program does is asked of the user, as for every mapped index.
         #[allow(unsafe_code)]

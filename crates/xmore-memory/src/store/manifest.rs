@@ -1,11 +1,11 @@
 //! The manifest: which model a memory was made with and what its parts should hold.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use xmore_files::open_regular;
 
 use super::sealed::{self, Seal};
 use super::{
@@ -20,7 +20,7 @@ const FORMAT_VERSION: u64 = 3;
 const SEALED_VERSION: u64 = 3;
 
 /// A manifest of 10,000 parts with their checksums is some 10 MB; anything much larger than this is not one.
-const MAX_BYTES: u64 = 64 << 20;
+pub(super) const MAX_BYTES: u64 = 64 << 20;
 
 /// The model whose embeddings a memory holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,7 +170,7 @@ impl Manifest {
     pub(super) fn read(path: &Path) -> Result<Manifest> {
         let damaged = |reason: String| MemoryError::Manifest { path: path.to_owned(), reason };
         let mut text = Vec::new();
-        File::open(path).at("open", path)?.take(MAX_BYTES).read_to_end(&mut text).at("read", path)?;
+        open_regular(path).at("open", path)?.take(MAX_BYTES).read_to_end(&mut text).at("read", path)?;
 
         let seal = sealed::check(&text);
         if seal == Seal::Broken {

@@ -11,6 +11,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
+use xmore_files::open_regular;
 
 use crate::error::{AtPath, InParquet, MemoryError, Result};
 
@@ -116,7 +117,7 @@ impl Metadata {
     }
 
     fn read_trusting(path: &Path, rows: u64) -> Result<Metadata> {
-        let reader = SerializedFileReader::new(File::open(path).at("open", path)?).in_parquet(path)?;
+        let reader = SerializedFileReader::new(open_regular(path).at("open", path)?).in_parquet(path)?;
         let found = reader.metadata().file_metadata().num_rows();
         if u64::try_from(found) != Ok(rows) {
             return Err(damaged(path, format!("{rows} rows"), format!("{found}")));

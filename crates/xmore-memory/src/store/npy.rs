@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use memmap2::Mmap;
+use xmore_files::open_regular;
 
 use crate::error::{AtPath, MemoryError, Result};
 
@@ -156,7 +157,7 @@ impl NpyMatrix {
     pub fn open(path: &Path, rows: u64, dim: usize) -> Result<NpyMatrix> {
         let damaged =
             |expected: String, found: String| MemoryError::Damaged { path: path.to_owned(), expected, found };
-        let file = File::open(path).at("open", path)?;
+        let file = open_regular(path).at("open", path)?;
         // SAFETY: the map is only ever read. A memory's files are not changed in place: the writer replaces whole
         // files by rename. That no other program truncates them is asked of the user, as for every mapped index.
         #[allow(unsafe_code)]
@@ -193,7 +194,7 @@ impl NpyMatrix {
     /// it cannot be read.
     pub fn whole_rows(path: &Path, dim: usize) -> u64 {
         let read = || {
-            let mut file = File::open(path).ok()?;
+            let mut file = open_regular(path).ok()?;
             let bytes = file.metadata().ok()?.len();
             let mut start = vec![0; (12 + MAX_DICT_BYTES).min(usize::try_from(bytes).ok()?)];
             file.read_exact(&mut start).ok()?;
@@ -208,7 +209,7 @@ impl NpyMatrix {
 
     /// Copies the first `rows` rows of a matrix that may be cut off to another file.
     pub fn copy_rows(from: &Path, to: &Path, rows: u64, dim: usize) -> Result<()> {
-        let file = File::open(from).at("open", from)?;
+        let file = open_regular(from).at("open", from)?;
         // SAFETY: as in `open`; the copy is made while the memory is locked.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.at("map", from)?;

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use xmore_files::read_bounded;
 
 use super::column::EMBEDDING_DIR;
 use super::lock::Lock;
@@ -77,7 +78,7 @@ pub(super) fn roll_forward(dir: &Path) -> Result<bool> {
 /// for others than this one.
 fn roll_forward_one(dir: &Path, root: &Path) -> Result<bool> {
     let file = root.join(PUBLISH_FILE);
-    let text = match fs::read(&file) {
+    let text = match read_bounded(&file, super::manifest::MAX_BYTES) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             if is_husk(dir, root) {
                 remove_dir_if_there(root)?;

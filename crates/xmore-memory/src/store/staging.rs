@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use xmore_files::read_bounded;
 
 use super::manifest::{ModelIdentity, PartInfo};
 use super::{Series, remove_dir_if_there, remove_file_if_there, sealed, sync_dir, write_whole};
@@ -96,7 +97,7 @@ impl Staging {
     /// Reads the checkpoint, if there is one that can be gone on from. What an older version or a broken disk left is none.
     pub fn checkpoint(&self) -> Result<Option<Checkpoint>> {
         let path = self.root.join(CHECKPOINT_FILE);
-        let text = match fs::read(&path) {
+        let text = match read_bounded(&path, super::manifest::MAX_BYTES) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             text => text.at("read", &path)?,
         };

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use xmore_clip::{Embeddings, TextEmbeddings};
+use xmore_files::LeftOut;
 use xmore_memory::Memory;
 use xmore_memory::ingest::{EmbeddingsFolder, ImageRef, InputFormat, Pair, SourceOptions};
 use xmore_memory::store::{BUILDING_DIR, Cursor, Manifest, MemoryWriter, Mode, finish_interrupted};
@@ -64,6 +65,8 @@ pub struct BuildReport {
     pub skipped: Vec<Skipped>,
     /// How many gave none, those of interrupted runs included.
     pub skipped_in_all: u64,
+    /// Files of folders that were not looked at, and folders that could not be listed.
+    pub left_out: LeftOut,
     /// Distinct captions longer than the model's context, which were cut.
     pub truncated: u64,
     /// Things of the sources that earlier, interrupted runs had dealt with.
@@ -157,6 +160,7 @@ pub fn build_memory(
         pairs,
         skipped: build.skipped,
         skipped_in_all,
+        left_out: sources.left_out.clone(),
         truncated,
         resumed,
         was_complete: false,
@@ -184,6 +188,7 @@ fn already_complete(
         pairs: found.pairs,
         skipped: Vec::new(),
         skipped_in_all: found.skipped,
+        left_out: sources.left_out.clone(),
         truncated: manifest.truncated,
         resumed: 0,
         was_complete: true,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
+use xmore_files::LeftOut;
 use xmore_memory::ingest::{
     EmbeddingsBatch, EmbeddingsFolder, InputFormat, Pair, Source, SourceOptions, expand,
 };
@@ -15,21 +16,29 @@ pub(super) struct Sources {
     pub skipped: Vec<Skipped>,
     pub pairs: Vec<Pair>,
     pub embedded: Vec<EmbeddingsFolder>,
+    /// Files of folders that were not looked at; they are not counted among what is to come.
+    pub left_out: LeftOut,
 }
 
 impl Sources {
     /// Lists all sources. Paths are made absolute, so that a memory's images are found from anywhere.
     pub fn open(arguments: &[String], format: InputFormat, options: &SourceOptions) -> Result<Sources> {
-        let mut sources = Sources { skipped: Vec::new(), pairs: Vec::new(), embedded: Vec::new() };
+        let mut sources = Sources {
+            skipped: Vec::new(),
+            pairs: Vec::new(),
+            embedded: Vec::new(),
+            left_out: LeftOut::default(),
+        };
         let absolute = |path: &Path| std::path::absolute(path).map_err(|e| XmoreError::io("find", path, e));
         let image_root = options.image_root.as_deref().map(absolute).transpose()?;
-        let options = SourceOptions { image_root };
+        let options = SourceOptions { image_root, ..options.clone() };
         for path in expand(arguments)? {
             match Source::detect(absolute(&path)?, format, &options)? {
                 Source::Embeddings(folder) => sources.embedded.push(folder),
                 source => {
                     let ingested = source.read()?;
                     sources.pairs.extend(ingested.pairs);
+                    sources.left_out.merge(ingested.left_out);
                     let skipped = ingested.skipped.into_iter();
                     sources.skipped.extend(skipped.map(|skip| Skipped {
                         path: skip.path.display().to_string(),

@@ -10,7 +10,7 @@
 //! times of change; for labels the very prompts. A file gets its name when it is whole. Nothing is ever evicted: remove the folder at will.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -18,6 +18,7 @@ use std::time::UNIX_EPOCH;
 use npyz::WriterBuilder;
 use sha2::{Digest, Sha256};
 use xmore_clip::{Embeddings, TextEmbeddings};
+use xmore_files::open_regular;
 use xmore_memory::ingest::ImageRef;
 
 use crate::encode::{Batch, Sink, encode_images};
@@ -259,7 +260,7 @@ fn hex(hash: Sha256) -> String {
 
 /// The values of a float32 matrix of just that shape; whatever else is there is as good as nothing.
 fn read_npy(path: &Path, rows: usize, dim: usize) -> Option<Vec<f32>> {
-    let file = File::open(path).ok()?;
+    let file = open_regular(path).ok()?;
     let data = (rows * dim * size_of::<f32>()) as u64;
     let length = file.metadata().ok()?.len();
     if !(data..=data + MAX_HEADER_BYTES).contains(&length) {

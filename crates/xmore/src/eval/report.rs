@@ -1,6 +1,7 @@
 //! The results of an evaluation, as they are written and read back.
 
 use serde::{Deserialize, Serialize};
+use xmore_files::LeftOut;
 
 use super::metrics::{Accuracy, Answer, Calibration, Comparison, Selective};
 
@@ -13,6 +14,12 @@ pub struct EvalReport {
     pub images: usize,
     /// How many of them could not be read.
     pub unreadable: usize,
+    /// Files of the dataset's folders that are not among the images.
+    #[serde(default)]
+    pub left_out: LeftOut,
+    /// Sub-folders without images, so that they are no classes.
+    #[serde(default)]
+    pub empty_classes: Vec<String>,
     /// Number of labels.
     pub classes: usize,
     /// Share of the images for which captions were retrieved.

@@ -272,6 +272,8 @@ impl<'a> Pass<'a> {
             dataset: dataset.name.clone(),
             images: dataset.images.len(),
             unreadable: dataset.images.len() - self.data.kept.len(),
+            left_out: dataset.left_out.clone(),
+            empty_classes: dataset.empty_classes.clone(),
             classes,
             coverage: self.coverage(),
             methods,

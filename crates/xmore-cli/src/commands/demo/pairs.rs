@@ -65,6 +65,9 @@ impl PairSet {
         let ingested = Source::detect(dir, InputFormat::Files, &SourceOptions::default())?.read()?;
         let mut skipped: Vec<String> =
             ingested.skipped.iter().map(|s| format!("{}: {}", name_below(dir, &s.path), s.reason)).collect();
+        for row in ingested.left_out.reasons() {
+            skipped.push(format!("{} {}, such as {}", row.count, row.reason, row.examples.join(", ")));
+        }
         let mut found: Vec<(String, Vec<Pair>)> = Vec::new();
         for pair in ingested.pairs {
             let image = PathBuf::from(pair.image.to_string());

@@ -7,6 +7,7 @@ use xmore::eval::registry::Suite;
 use xmore::eval::{DatasetFormat, EvalMethod};
 
 use crate::args::{MethodArgs, ModelChoice};
+use crate::images::WalkArgs;
 
 /// Measure the methods' accuracy on labelled photos
 ///
@@ -40,6 +41,8 @@ pub(crate) struct EvalArgs {
     /// File with a class name a line, or a WordNet id and a name
     #[arg(long, aliases = ["class_names", "classnames"], value_name = "FILE", help_heading = "Data")]
     pub(super) class_names: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) walk: WalkArgs,
     #[command(flatten)]
     pub(super) method_args: MethodArgs,
     /// Methods, separated by commas, or `all` [default: those that classify has]

@@ -1,17 +1,19 @@
 //! Results as JSON in CLIP_benchmark's schema: an object for each dataset and method, with keys of our own beside.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use xmore::eval::{EvalReport, MethodReport, SweepPoint, VariantReport};
+use xmore_files::{LeftOut, read_bounded};
 
 use crate::error::{CliError, Result};
 use crate::files::write_whole;
 
 const TASK: &str = "zeroshot_classification";
 const LANGUAGE: &str = "en";
+/// Results of a run with every method, variant and number of captions have some megabytes.
+const MAX_RESULTS_BYTES: u64 = 1 << 30;
 
 /// One method on one dataset. The first keys are CLIP_benchmark's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +27,10 @@ pub(super) struct Entry {
     method: String,
     images: usize,
     unreadable: usize,
+    #[serde(default)]
+    left_out: LeftOut,
+    #[serde(default)]
+    empty_classes: Vec<String>,
     classes: usize,
     /// Share of the images with captions.
     coverage: f64,
@@ -69,6 +75,8 @@ impl Entry {
             method: method.method.clone(),
             images: report.images,
             unreadable: report.unreadable,
+            left_out: report.left_out.clone(),
+            empty_classes: report.empty_classes.clone(),
             classes: report.classes,
             coverage: report.coverage,
             details: method.clone(),
@@ -87,6 +95,8 @@ impl Entry {
             dataset: first.dataset.clone(),
             images: first.images,
             unreadable: first.unreadable,
+            left_out: first.left_out.clone(),
+            empty_classes: first.empty_classes.clone(),
             classes: first.classes,
             coverage: first.coverage,
             methods: Vec::new(),
@@ -148,13 +158,13 @@ pub(super) enum Existing {
 
 /// Reads results from before.
 pub(super) fn read(path: &Path, settings: &Value) -> Result<Existing> {
-    let text = match fs::read_to_string(path) {
+    let text = match read_bounded(path, MAX_RESULTS_BYTES) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Existing::Nothing),
         Err(source) => return Err(CliError::Io { action: "read", path: path.to_owned(), source }),
     };
     // Whatever it is, if it is not ours it is not to be lost.
-    let entries: Vec<Entry> = serde_json::from_str(&text).map_err(|e| {
+    let entries: Vec<Entry> = serde_json::from_slice(&text).map_err(|e| {
         CliError::Failed(format!(
             "{}: expected results of xmore eval, found something else: {e}",
             path.display()

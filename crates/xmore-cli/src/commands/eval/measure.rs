@@ -6,6 +6,7 @@ use xmore::eval::{
     OtherPrompts, Variant, evaluate,
 };
 use xmore::{Classifier, Method, Template, XmoreError};
+use xmore_files::{Exclude, escape_for_terminal, read_input};
 
 use super::args::{EvalArgs, Wanted, WantedVariant};
 use super::entry::Entry;
@@ -16,6 +17,10 @@ use crate::setup::Setup;
 
 /// Above this cosine an image of the memory is taken for the query itself or a copy of it, where the user has named none.
 const SAME_IMAGE: f32 = 0.98;
+/// Most bytes of prompts that are read.
+const MAX_PROMPTS_BYTES: u64 = 16 << 20;
+/// Sub-folders without images that are named; the rest are counted.
+const SHOWN_CLASSES: usize = 10;
 
 /// Model, memory and choices, for all datasets.
 pub(super) struct Session<'a> {
@@ -86,6 +91,14 @@ impl<'a> Session<'a> {
             "abstain_below": args.abstain_below,
             "split": args.split,
         });
+        // Only where they are given: results from before this flag was there stay comparable.
+        let mut settings = settings;
+        if args.walk.include_hidden {
+            settings["include_hidden"] = true.into();
+        }
+        if !args.walk.exclude.is_empty() {
+            settings["exclude"] = args.walk.exclude.iter().map(Exclude::as_str).collect();
+        }
         Ok(Self { args, setup, cache, coop, prompts, settings })
     }
 
@@ -159,6 +172,12 @@ impl<'a> Session<'a> {
         let (report, details) = measured?;
         for note in &report.notes {
             eprintln!("{note}");
+        }
+        if !dataset.empty_classes.is_empty() {
+            eprintln!("{}: {}", dataset.name, without_images(&dataset.empty_classes));
+        }
+        if !dataset.left_out.is_empty() {
+            eprintln!("{}: {}", dataset.name, dataset.left_out);
         }
         Ok((report, Fresh { dataset, details }))
     }
@@ -243,9 +262,21 @@ impl<'a> Session<'a> {
     }
 }
 
+fn without_images(folders: &[String]) -> String {
+    let shown: Vec<_> = folders.iter().take(SHOWN_CLASSES).map(|name| escape_for_terminal(name)).collect();
+    let more = match folders.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let plural = if folders.len() == 1 { "" } else { "s" };
+    format!("{} folder{plural} without images, so no class: {}{more}", folders.len(), shown.join(", "))
+}
+
 fn templates(path: &std::path::Path) -> Result<Vec<Template>> {
     let io = |source| CliError::Io { action: "read", path: path.to_owned(), source };
-    let text = std::fs::read_to_string(path).map_err(io)?;
+    let bytes = read_input(path, MAX_PROMPTS_BYTES).map_err(io)?;
+    let text =
+        String::from_utf8(bytes).map_err(|e| io(std::io::Error::new(std::io::ErrorKind::InvalidData, e)))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let templates: Vec<Template> = lines.map(Template::new).collect::<Result<_, XmoreError>>()?;
     if templates.is_empty() {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use xmore::eval::registry::{KnownDataset, Missing};
 use xmore::eval::{Dataset, DatasetOptions};
+use xmore_files::WalkOptions;
 
 use super::args::EvalArgs;
 use crate::error::{CliError, Result};
@@ -13,14 +14,14 @@ pub(super) enum Target {
     /// At a path.
     Path { path: PathBuf, options: DatasetOptions, name: Option<&'static str> },
     /// Known, at its place below the data root.
-    Known(&'static KnownDataset, PathBuf),
+    Known { dataset: &'static KnownDataset, place: PathBuf, walk: WalkOptions },
 }
 
 impl Target {
     /// Lists its images.
     pub(super) fn read(&self) -> Result<Dataset> {
         Ok(match self {
-            Self::Known(known, place) => known.read(place)?,
+            Self::Known { dataset, place, walk } => dataset.read(place, walk)?,
             Self::Path { path, options, name } => {
                 let dataset = Dataset::read_with(path, options)?;
                 match name {
@@ -34,7 +35,7 @@ impl Target {
     /// Its name, before it is read.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::Known(known, _) => known.name.to_owned(),
+            Self::Known { dataset, .. } => dataset.name.to_owned(),
             Self::Path { name: Some(name), .. } => (*name).to_owned(),
             Self::Path { path, .. } => {
                 let path = path.canonicalize().unwrap_or_else(|_| path.clone());
@@ -83,7 +84,10 @@ struct Found<'a> {
 impl Found<'_> {
     fn add(&mut self, dataset: &'static KnownDataset, root: &Path) {
         match dataset.locate(root) {
-            Ok(place) => self.targets.push(Target::Known(dataset, place)),
+            Ok(place) => {
+                let walk = self.args.walk.options();
+                self.targets.push(Target::Known { dataset, place, walk });
+            }
             Err(absent) => match alone(dataset, root, self.args) {
                 Some(target) => self.targets.push(target),
                 None => self.missing.push(absent),
@@ -111,5 +115,6 @@ fn options(args: &EvalArgs) -> DatasetOptions {
         split: args.split.clone(),
         image_root: args.image_root.clone(),
         class_names: args.class_names.clone(),
+        walk: args.walk.options(),
     }
 }

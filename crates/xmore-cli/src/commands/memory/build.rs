@@ -15,6 +15,7 @@ use super::stop_flag;
 use crate::args::ModelChoice;
 use crate::error::{CliError, Result};
 use crate::files::print;
+use crate::images::{WalkArgs, tell_left_out};
 use crate::progress::bar_from;
 
 /// Skipped things that are listed one by one; the rest are counted.
@@ -57,6 +58,8 @@ struct SourceArgs {
     /// Folder that image paths in tables, parquet files and COCO captions are relative to [default: the file's own]
     #[arg(long, value_name = "DIR", visible_alias = "image_folder")]
     image_root: Option<PathBuf>,
+    #[command(flatten)]
+    walk: WalkArgs,
     #[command(flatten)]
     checkpoints: CheckpointArgs,
 }
@@ -103,7 +106,7 @@ impl SourceArgs {
         BuildOptions {
             mode,
             format: self.input_format,
-            source: SourceOptions { image_root: self.image_root.clone() },
+            source: SourceOptions { image_root: self.image_root.clone(), walk: self.walk.options() },
             checkpoint_every: self.checkpoints.every(),
         }
     }
@@ -139,7 +142,9 @@ fn write_pairs(model: &NamedModel, sources: &SourceArgs, dir: &Path, mode: Mode)
     if let Some(bar) = progress {
         bar.finish_and_clear();
     }
-    tell(&or_stopped(report, dir)?, start.elapsed().as_secs_f64());
+    let report = or_stopped(report, dir)?;
+    tell(&report, start.elapsed().as_secs_f64());
+    tell_left_out(&report.left_out);
     print(&format!("{}", dir.display()))
 }
 

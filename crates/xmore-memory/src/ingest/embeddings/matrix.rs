@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use xmore_files::open_regular;
 
 use crate::error::{AtPath, MemoryError, Result};
 use crate::store::MAX_DIM;
@@ -34,7 +35,7 @@ impl Matrix {
     pub fn open(path: &Path) -> Result<Matrix> {
         let damaged =
             |expected: String, found: String| MemoryError::Damaged { path: path.to_owned(), expected, found };
-        let file = File::open(path).at("open", path)?;
+        let file = open_regular(path).at("open", path)?;
         let length = file.metadata().at("open", path)?.len();
         let mut head = Vec::new();
         // The longest prelude has twelve bytes.
@@ -71,7 +72,7 @@ impl Matrix {
 
     /// A reader at the first row.
     pub fn reader(&self) -> Result<MatrixReader> {
-        let mut file = File::open(&self.path).at("open", &self.path)?;
+        let mut file = open_regular(&self.path).at("open", &self.path)?;
         file.seek(SeekFrom::Start(self.offset)).at("read", &self.path)?;
         let row = vec![0; self.row_bytes()];
         Ok(MatrixReader { input: BufReader::with_capacity(1 << 18, file), matrix: self.clone(), row })

@@ -6,6 +6,10 @@ fn detect(path: &Path, format: InputFormat) -> Result<Source> {
     Source::detect(path, format, &SourceOptions::default())
 }
 
+fn of_files(folder: &Path) -> Source {
+    Source::Folder { path: folder.to_owned(), walk: WalkOptions::default() }
+}
+
 fn refused(path: &Path, format: InputFormat) -> String {
     let message = detect(path, format).unwrap_err().to_string();
     assert!(message.contains(path.file_name().unwrap().to_str().unwrap()), "{message}");
@@ -13,7 +17,7 @@ fn refused(path: &Path, format: InputFormat) -> String {
 }
 
 fn write_tar(path: &Path, members: &[&str]) {
-    let mut builder = tar::Builder::new(File::create(path).unwrap());
+    let mut builder = tar::Builder::new(std::fs::File::create(path).unwrap());
     for name in members {
         let mut header = tar::Header::new_ustar();
         header.set_size(1);
@@ -25,7 +29,7 @@ fn write_tar(path: &Path, members: &[&str]) {
 #[test]
 fn a_file_is_known_by_its_name() {
     let dir = tempfile::tempdir().unwrap();
-    let options = SourceOptions { image_root: Some("/root".into()) };
+    let options = SourceOptions { image_root: Some("/root".into()), ..SourceOptions::default() };
     let image_root = options.image_root.clone();
     for name in ["pairs.csv", "pairs.TSV", "captions.json"] {
         let path = dir.path().join(name);
@@ -39,12 +43,17 @@ fn a_file_is_known_by_its_name() {
     let parquet = dir.path().join("a.parquet");
     std::fs::write(&parquet, "PAR1").unwrap();
     let source = Source::detect(&parquet, InputFormat::Auto, &options).unwrap();
-    assert_eq!(source, Source::Parquet { files: vec![parquet], image_root });
+    assert_eq!(source, Source::Parquet { files: vec![parquet], image_root, left_out: LeftOut::default() });
     let tar = dir.path().join("a.tar");
     write_tar(&tar, &["a.jpg"]);
     assert_eq!(
         detect(&tar, InputFormat::Auto).unwrap(),
-        Source::WebDataset { tars: vec![tar], folder: None }
+        Source::WebDataset {
+            tars: vec![tar],
+            folder: None,
+            walk: WalkOptions::default(),
+            left_out: LeftOut::default()
+        }
     );
 }
 
@@ -84,23 +93,34 @@ fn a_folder_is_known_by_what_is_in_it() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path();
     let auto = || detect(folder, InputFormat::Auto).unwrap();
-    assert_eq!(auto(), Source::Folder(folder.to_owned()));
+    assert_eq!(auto(), of_files(folder));
 
     std::fs::create_dir(folder.join("data")).unwrap();
     let parquet = folder.join("data/train.parquet");
     std::fs::write(&parquet, "PAR1").unwrap();
-    assert_eq!(auto(), Source::Parquet { files: vec![parquet], image_root: None });
+    assert_eq!(
+        auto(),
+        Source::Parquet { files: vec![parquet], image_root: None, left_out: LeftOut::default() }
+    );
 
     // Tars without images are not a webdataset, and one image makes a folder of images.
     write_tar(&folder.join("1.tar"), &["a.npy", "a.txt"]);
     assert!(matches!(auto(), Source::Parquet { .. }));
     std::fs::write(folder.join("data/a.jpg"), "").unwrap();
-    assert_eq!(auto(), Source::Folder(folder.to_owned()));
+    assert_eq!(auto(), of_files(folder));
 
     write_tar(&folder.join("0.tar"), &["a.npy", "a.jpg", "a.txt"]);
     let tars = vec![folder.join("0.tar"), folder.join("1.tar")];
-    assert_eq!(auto(), Source::WebDataset { tars, folder: Some(folder.to_owned()) });
-    assert_eq!(detect(folder, InputFormat::Files).unwrap(), Source::Folder(folder.to_owned()));
+    assert_eq!(
+        auto(),
+        Source::WebDataset {
+            tars,
+            folder: Some(folder.to_owned()),
+            walk: WalkOptions::default(),
+            left_out: LeftOut::default()
+        }
+    );
+    assert_eq!(detect(folder, InputFormat::Files).unwrap(), of_files(folder));
     let skipped = auto().read().unwrap().skipped;
     let said = skipped.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert!(said.contains("1 loose image") && said.contains("--input-format files"), "{said}");

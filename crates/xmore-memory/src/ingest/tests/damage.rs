@@ -68,7 +68,7 @@ proptest! {
         let path = dir.path().join("captions.json");
         let whole = std::fs::read(fixture("coco/annotations/captions_train2017.json")).unwrap();
         std::fs::write(&path, damaged(&whole, cut, &flips)).unwrap();
-        let options = SourceOptions { image_root: Some(fixture("coco/train2017")) };
+        let options = SourceOptions { image_root: Some(fixture("coco/train2017")), ..SourceOptions::default() };
         if let Ok(ingested) = Source::detect(&path, InputFormat::Coco, &options).unwrap_or_else(|_| {
             Source::Coco { path: path.clone(), image_root: None }
         }).read() {
@@ -84,7 +84,7 @@ proptest! {
         // After the given number of annotations.
         let (end, _) = whole.match_indices("\\n\"}").nth(kept - 1).unwrap();
         std::fs::write(&path, &whole[..end + 4]).unwrap();
-        let options = SourceOptions { image_root: Some(fixture("coco/train2017")) };
+        let options = SourceOptions { image_root: Some(fixture("coco/train2017")), ..SourceOptions::default() };
         let ingested = Source::detect(&path, InputFormat::Coco, &options).unwrap().read().unwrap();
         prop_assert_eq!(ingested.pairs.iter().map(|pair| pair.captions.len()).sum::<usize>(), kept);
     }

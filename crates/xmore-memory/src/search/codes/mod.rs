@@ -24,6 +24,7 @@ use std::path::Path;
 use half::f16;
 use memmap2::Mmap;
 use rayon::prelude::*;
+use xmore_files::open_regular;
 
 use crate::error::{AtPath, MemoryError, Result};
 use crate::store::MAX_DIM;
@@ -132,7 +133,7 @@ impl Codes {
             return Err(damaged(format!("a dimension in 1..={MAX_DIM}"), dim.to_string()));
         }
         let layout = Layout::new(rows, dim);
-        let file = File::open(path).at("open", path)?;
+        let file = open_regular(path).at("open", path)?;
         let bytes = file.metadata().at("read", path)?.len();
         if layout.bytes().map(|n| n as u64) != Some(bytes) {
             let expected = layout.bytes().map_or("a size that fits a file".to_owned(), |n| {

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use xmore_files::LeftOut;
 use xmore_memory::ingest::ImageRef;
 
 use super::{Dataset, DatasetOptions, name_of, read_lines};
@@ -32,5 +33,15 @@ pub(super) fn read(dir: &Path, options: &DatasetOptions) -> Result<Dataset> {
         images.push(ImageRef::File(root.join(format!("{image}.jpg"))));
         truth.push(label);
     }
-    Ok(Dataset { name: name_of(dir), root, labels, images, truth, prompts: Vec::new(), skipped })
+    Ok(Dataset {
+        name: name_of(dir),
+        root,
+        labels,
+        images,
+        truth,
+        prompts: Vec::new(),
+        skipped,
+        left_out: LeftOut::default(),
+        empty_classes: Vec::new(),
+    })
 }

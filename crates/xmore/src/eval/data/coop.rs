@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
+use xmore_files::LeftOut;
 use xmore_memory::ingest::ImageRef;
 
 use super::{Dataset, DatasetOptions, choose_split, entries, file_name, name_of, read_list};
@@ -45,6 +46,8 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
         truth,
         prompts: Vec::new(),
         skipped: Vec::new(),
+        left_out: LeftOut::default(),
+        empty_classes: Vec::new(),
     })
 }
 

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use xmore_memory::ingest::{ImageRef, is_image_name};
+use xmore_files::{LeftOut, Reason, WalkOptions, walk_images};
+use xmore_memory::ingest::ImageRef;
 
-use super::{Dataset, DatasetOptions, choose_split, entries, file_name, name_of};
+use super::{Dataset, DatasetOptions, choose_split, file_name, name_of, sub_folders};
 use crate::error::{Result, XmoreError};
 use crate::labels::Labels;
 
@@ -13,20 +14,22 @@ const SPLITS: &[&str] = &["train", "val", "valid", "validation", "test"];
 
 /// Reads the folder; the label is the sub-folder's name with spaces for underscores.
 pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
-    let dir = descend(path, options.split.as_deref())?;
+    let dir = descend(path, options.split.as_deref(), &options.walk)?;
+    let ClassFolders { classes, empty, left_out } = class_folders(&dir, &options.walk)?;
+    if classes.len() < 2 {
+        let left_out = if left_out.is_empty() { String::new() } else { format!("; {left_out}") };
+        let message = format!(
+            "expected a folder with one sub-folder of images for each class, at least two of them; found {} such sub-folder(s){left_out}. \
+             Other layouts: a .csv with image_path and label, CoOp's split_zhou_*.json, tars with .cls",
+            classes.len()
+        );
+        return Err(XmoreError::dataset(&dir, message));
+    }
     let (mut names, mut images, mut truth) = (Vec::new(), Vec::new(), Vec::new());
-    for (folder, files) in class_folders(&dir)? {
+    for (folder, files) in classes {
         truth.extend(std::iter::repeat_n(names.len(), files.len()));
         names.push(file_name(&folder).replace('_', " "));
         images.extend(files.into_iter().map(ImageRef::File));
-    }
-    if names.len() < 2 {
-        let message = format!(
-            "expected a folder with one sub-folder of images (jpg, png, webp) for each class, at least two of them; \
-             found {} such sub-folder(s). Other layouts: a .csv with image_path and label, CoOp's split_zhou_*.json, tars with .cls",
-            names.len()
-        );
-        return Err(XmoreError::dataset(&dir, message));
     }
     let labels = Labels::new(names)?;
     Ok(Dataset {
@@ -37,26 +40,48 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
         truth,
         prompts: Vec::new(),
         skipped: Vec::new(),
+        left_out,
+        empty_classes: empty,
     })
 }
 
-/// Sub-folders with images, and these.
-pub(super) fn class_folders(dir: &Path) -> Result<Vec<(PathBuf, Vec<PathBuf>)>> {
-    let mut folders = Vec::new();
-    for folder in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
-        let files: Vec<PathBuf> =
-            entries(&folder)?.into_iter().filter(|path| is_image_name(path) && path.is_file()).collect();
-        if !files.is_empty() {
-            folders.push((folder, files));
+/// What a folder of classes holds.
+pub(super) struct ClassFolders {
+    /// Sub-folders with images anywhere below them, and these; sorted.
+    pub classes: Vec<(PathBuf, Vec<PathBuf>)>,
+    /// Names of sub-folders without any.
+    pub empty: Vec<String>,
+    /// Files that were not taken.
+    pub left_out: LeftOut,
+}
+
+/// Finds the classes of a folder. Images that lie in it beside the classes' folders are left out.
+pub(super) fn class_folders(dir: &Path, options: &WalkOptions) -> Result<ClassFolders> {
+    let walked = walk_images(dir, options).map_err(|e| XmoreError::io("list", dir, e))?;
+    let mut left_out = walked.left_out;
+    let mut classes: Vec<(PathBuf, Vec<PathBuf>)> = Vec::new();
+    // Sorted by path, so the images of one sub-folder follow one another.
+    for file in walked.files {
+        let mut below = file.strip_prefix(dir).unwrap_or(&file).components();
+        let (Some(folder), Some(_)) = (below.next(), below.next()) else {
+            left_out.add(Reason::NoClass, &file);
+            continue;
+        };
+        let folder = dir.join(folder);
+        match classes.last_mut() {
+            Some((last, files)) if *last == folder => files.push(file),
+            _ => classes.push((folder, vec![file])),
         }
     }
-    Ok(folders)
+    let mut empty = sub_folders(dir, options)?;
+    empty.retain(|folder| classes.binary_search_by(|(class, _)| class.cmp(folder)).is_err());
+    let empty = empty.iter().map(|folder| file_name(folder)).collect();
+    Ok(ClassFolders { classes, empty, left_out })
 }
 
 /// The folder of the split, where the sub-folders are splits; else the folder itself.
-pub(super) fn descend(path: &Path, split: Option<&str>) -> Result<PathBuf> {
-    let folders: Vec<String> =
-        entries(path)?.iter().filter(|path| path.is_dir()).map(|path| file_name(path)).collect();
+pub(super) fn descend(path: &Path, split: Option<&str>, options: &WalkOptions) -> Result<PathBuf> {
+    let folders: Vec<String> = sub_folders(path, options)?.iter().map(|path| file_name(path)).collect();
     let is_split = |name: &String| SPLITS.contains(&name.to_lowercase().as_str());
     if folders.is_empty() || !folders.iter().all(is_split) {
         return Ok(path.to_owned());

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use xmore_files::WalkOptions;
 use xmore_memory::ingest::ImageRef;
 
-use super::folder::{class_folders, descend};
-use super::{Dataset, DatasetOptions, entries, file_name, name_of, read_lines};
+use super::folder::{ClassFolders, class_folders, descend};
+use super::{Dataset, DatasetOptions, file_name, name_of, read_lines, sub_folders};
 use crate::error::{Result, XmoreError};
 use crate::eval::registry::imagenet;
 use crate::labels::Labels;
@@ -15,8 +16,8 @@ use crate::labels::Labels;
 const NAMES: &str = "classnames.txt";
 
 /// Whether a folder's sub-folders are named by WordNet ids.
-pub(super) fn looks_like(dir: &Path) -> Result<bool> {
-    let folders: Vec<PathBuf> = entries(dir)?.into_iter().filter(|path| path.is_dir()).collect();
+pub(super) fn looks_like(dir: &Path, options: &WalkOptions) -> Result<bool> {
+    let folders = sub_folders(dir, options)?;
     Ok(!folders.is_empty() && folders.iter().all(|path| is_wnid(&file_name(path))))
 }
 
@@ -27,11 +28,11 @@ fn is_wnid(name: &str) -> bool {
 
 /// Reads the folder. The labels are the classes of `subset`, all of them, else those that have a sub-folder.
 pub(super) fn read(path: &Path, options: &DatasetOptions, subset: Option<&[&str]>) -> Result<Dataset> {
-    let dir = descend(path, options.split.as_deref())?;
+    let dir = descend(path, options.split.as_deref(), &options.walk)?;
     let names = names(&dir, options.class_names.as_deref())?;
-    let folders = class_folders(&dir)?;
+    let ClassFolders { classes, empty, left_out } = class_folders(&dir, &options.walk)?;
     let mut by_id: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    for (folder, files) in folders {
+    for (folder, files) in classes {
         let name = file_name(&folder);
         let id = match name.parse::<usize>() {
             Ok(number) => imagenet::classes().get(number).map(|class| class.id.to_owned()),
@@ -73,6 +74,8 @@ pub(super) fn read(path: &Path, options: &DatasetOptions, subset: Option<&[&str]
         truth,
         prompts: Vec::new(),
         skipped,
+        left_out,
+        empty_classes: empty,
     })
 }
 

@@ -21,11 +21,11 @@ mod tests;
 mod webdataset;
 
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use xmore_files::{LeftOut, WalkOptions, open_regular};
 use xmore_memory::ingest::ImageRef;
 
 use crate::error::{Result, XmoreError};
@@ -51,6 +51,10 @@ pub struct Dataset {
     pub prompts: Vec<Template>,
     /// Rows or members that name no labelled image, and why.
     pub skipped: Vec<String>,
+    /// Files of the folders that were not taken.
+    pub left_out: LeftOut,
+    /// Sub-folders without images, so that they are no classes.
+    pub empty_classes: Vec<String>,
 }
 
 /// A layout of labelled images.
@@ -114,6 +118,8 @@ pub struct DatasetOptions {
     pub image_root: Option<PathBuf>,
     /// Names of the classes, one a line: of numbered classes in their order, or each behind its WordNet id.
     pub class_names: Option<PathBuf>,
+    /// Which files and sub-folders are looked at.
+    pub walk: WalkOptions,
 }
 
 impl Dataset {
@@ -131,7 +137,7 @@ impl Dataset {
     /// Those of [`Dataset::read`].
     pub fn read_with(path: &Path, options: &DatasetOptions) -> Result<Self> {
         let format = match options.format {
-            DatasetFormat::Auto => detect(path)?,
+            DatasetFormat::Auto => detect(path, options)?,
             format => format,
         };
         let dataset = match format {
@@ -155,14 +161,19 @@ impl Dataset {
             let skipped = self.skipped.first().map_or(String::new(), |why| {
                 format!("; the first of {} left out: {why}", self.skipped.len())
             });
-            return Err(XmoreError::dataset(path, format!("expected labelled images, found none{skipped}")));
+            let left_out = match self.left_out.is_empty() {
+                true => String::new(),
+                false => format!("; {}", self.left_out),
+            };
+            let message = format!("expected labelled images, found none{skipped}{left_out}");
+            return Err(XmoreError::dataset(path, message));
         }
         Ok(self)
     }
 }
 
 /// What a path looks like.
-fn detect(path: &Path) -> Result<DatasetFormat> {
+fn detect(path: &Path, options: &DatasetOptions) -> Result<DatasetFormat> {
     if path.is_file() {
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
         return match extension.as_str() {
@@ -183,8 +194,12 @@ fn detect(path: &Path) -> Result<DatasetFormat> {
     if webdataset::looks_like(path) {
         return Ok(DatasetFormat::Webdataset);
     }
-    let folder = folder::descend(path, None)?;
-    if imagenet::looks_like(&folder)? { Ok(DatasetFormat::Imagenet) } else { Ok(DatasetFormat::Folder) }
+    let folder = folder::descend(path, None, &options.walk)?;
+    if imagenet::looks_like(&folder, &options.walk)? {
+        Ok(DatasetFormat::Imagenet)
+    } else {
+        Ok(DatasetFormat::Folder)
+    }
 }
 
 /// The names of a folder's entries, sorted, as paths.
@@ -196,6 +211,14 @@ pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// The sub-folders that are looked at, sorted.
+pub(super) fn sub_folders(dir: &Path, options: &WalkOptions) -> Result<Vec<PathBuf>> {
+    let is_taken = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| options.leaves_out(Path::new(name)).is_none()) && path.is_dir()
+    };
+    Ok(entries(dir)?.into_iter().filter(is_taken).collect())
 }
 
 fn file_name(path: &Path) -> String {
@@ -215,7 +238,7 @@ fn name_of(path: &Path) -> String {
 /// A text file of bounded size.
 pub(super) fn read_list(path: &Path) -> Result<String> {
     let io = |e| XmoreError::io("read", path, e);
-    let file = File::open(path).map_err(io)?;
+    let file = open_regular(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
     if length > MAX_LIST_BYTES {
         let message =

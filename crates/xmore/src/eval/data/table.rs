@@ -1,10 +1,10 @@
 //! A table with an image path and a label in each row.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use csv::{ByteRecord, ReaderBuilder, Trim};
+use xmore_files::{LeftOut, open_regular};
 use xmore_memory::ingest::{ImageRef, is_image_name};
 
 use super::{Dataset, DatasetOptions, choose_split, name_of, read_lines};
@@ -28,7 +28,7 @@ struct Row {
 
 /// Reads a table. Relative paths are relative to the image root, else to the table's folder.
 pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
-    let file = File::open(path).map_err(|e| XmoreError::io("open", path, e))?;
+    let file = open_regular(path).map_err(|e| XmoreError::io("open", path, e))?;
     let tabs = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("tsv"));
     let (rows, skipped) = read_rows(file, path, if tabs { b'\t' } else { b',' })?;
     let rows = of_split(path, rows, options.split.as_deref())?;
@@ -66,6 +66,8 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
         truth,
         prompts: Vec::new(),
         skipped,
+        left_out: LeftOut::default(),
+        empty_classes: Vec::new(),
     })
 }
 

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use xmore_files::LeftOut;
 use xmore_memory::ingest::{ImageRef, is_image_name, walk_tar};
 
 use super::{Dataset, DatasetOptions, choose_split, entries, file_name, name_of, read_lines, read_list};
@@ -80,6 +81,8 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
         truth,
         prompts,
         skipped,
+        left_out: LeftOut::default(),
+        empty_classes: Vec::new(),
     })
 }
 

@@ -10,6 +10,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use xmore_files::WalkOptions;
+
 use super::data::{Dataset, DatasetFormat, DatasetOptions};
 use crate::error::{Result, XmoreError};
 use crate::labels::Template;
@@ -182,12 +184,12 @@ impl KnownDataset {
         if wanted.exists() { Ok(place) } else { Err(Missing { name: self.name, looked_for: wanted }) }
     }
 
-    /// Reads it from where [`KnownDataset::locate`] found it, with its name and prompt.
+    /// Reads it from where [`KnownDataset::locate`] found it, with its name and prompt; `walk` is for layouts of folders.
     ///
     /// # Errors
     /// Those of [`Dataset::read`].
-    pub fn read(&self, place: &Path) -> Result<Dataset> {
-        let with = |format| DatasetOptions { format, ..Default::default() };
+    pub fn read(&self, place: &Path, walk: &WalkOptions) -> Result<Dataset> {
+        let with = |format| DatasetOptions { format, walk: walk.clone(), ..Default::default() };
         let dataset = match self.layout {
             Layout::Split(file) => Dataset::read_with(&place.join(file), &with(DatasetFormat::Coop))?,
             Layout::Aircraft => Dataset::read_with(place, &with(DatasetFormat::Aircraft))?,

@@ -3,7 +3,12 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use xmore_files::read_bounded;
+
 use super::{HubError, RepoId, Result};
+
+/// A ref holds a commit of 40 characters.
+const MAX_REF_BYTES: u64 = 4096;
 
 pub(super) struct RepoCache {
     /// `models--org--name`.
@@ -23,8 +28,8 @@ impl RepoCache {
         if is_commit(revision) {
             return Some(revision.to_owned());
         }
-        let text = fs::read_to_string(self.dir.join("refs").join(revision)).ok()?;
-        Some(text.trim()).filter(|commit| is_commit(commit)).map(str::to_owned)
+        let bytes = read_bounded(&self.dir.join("refs").join(revision), MAX_REF_BYTES).ok()?;
+        Some(str::from_utf8(&bytes).ok()?.trim()).filter(|commit| is_commit(commit)).map(str::to_owned)
     }
 
     /// The folder of a commit's files.

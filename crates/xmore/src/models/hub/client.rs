@@ -8,6 +8,7 @@ use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, Response, StatusCode, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
+use xmore_files::read_bounded;
 
 use super::cache::{is_commit, is_etag};
 use super::settings::Settings;
@@ -19,6 +20,8 @@ const CONNECT: Duration = Duration::from_secs(20);
 /// No list of a model's files is longer.
 const LIST_LIMIT: u64 = 32 << 20;
 const RELATIVE_REDIRECTS: usize = 5;
+/// All authorities that systems trust have half a megabyte.
+const MAX_CERTIFICATES_BYTES: u64 = 64 << 20;
 
 pub(super) struct Client {
     agent: Agent,
@@ -55,7 +58,8 @@ impl Client {
     pub fn new(settings: &Settings) -> Result<Self> {
         let mut tls = TlsConfig::builder();
         if let Some(path) = &settings.authorities {
-            let pem = std::fs::read(path).map_err(HubError::io("read the certificates of", path))?;
+            let pem = read_bounded(path, MAX_CERTIFICATES_BYTES)
+                .map_err(HubError::io("read the certificates of", path))?;
             let authorities = ureq::tls::parse_pem(&pem).filter_map(|item| match item {
                 Ok(PemItem::Certificate(certificate)) => Some(certificate),
                 _ => None,

@@ -1,10 +1,9 @@
 //! Which files of a repository make a model: open_clip's, those of `lite`'s kind, or transformers'.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use xmore_files::read_bounded;
 
 use super::{HubError, Result};
 use crate::fetch::is_plain;
@@ -182,14 +181,8 @@ fn checked(path: &Path, name: &str) -> Result<String> {
 }
 
 fn read(path: &Path) -> Result<Value> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(CONFIG_LIMIT + 1).read_to_end(&mut bytes))
-        .map_err(HubError::io("read", path))?;
+    let bytes = read_bounded(path, CONFIG_LIMIT).map_err(HubError::io("read", path))?;
     let bad = |reason| HubError::BadFile { path: path.to_owned(), reason };
-    if bytes.len() as u64 > CONFIG_LIMIT {
-        return Err(bad(format!("it is longer than {CONFIG_LIMIT} bytes")));
-    }
     serde_json::from_slice(&bytes).map_err(|e| bad(format!("it is no JSON: {e}")))
 }
 

@@ -3,10 +3,15 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use xmore_files::read_input;
+
 use super::{HubError, Result};
 
 /// Where the hub is unless `HF_ENDPOINT` says otherwise.
 const ENDPOINT: &str = "https://huggingface.co";
+
+/// A token has some dozens of characters.
+const MAX_TOKEN_BYTES: u64 = 64 << 10;
 
 pub(super) struct Settings {
     /// Without a slash at its end.
@@ -50,7 +55,9 @@ impl Settings {
             None => {
                 let path =
                     set(&["HF_TOKEN_PATH"]).map(|p| expand(&p)).or_else(|| Some(home()?.join("token")));
-                path.and_then(|path| std::fs::read_to_string(path).ok()).map(|t| t.trim().to_owned())
+                path.and_then(|path| read_input(&path, MAX_TOKEN_BYTES).ok())
+                    .and_then(|bytes| String::from_utf8(bytes).ok())
+                    .map(|text| text.trim().to_owned())
             }
         };
         let token = token.filter(|t| !t.is_empty());

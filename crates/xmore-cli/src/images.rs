@@ -1,0 +1,94 @@
+//! Images named on the command line: files as given, folders walked; and the line that says what was left out.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use xmore_files::image::ImageFormat;
+use xmore_files::{Exclude, LeftOut, WalkOptions, walk_images};
+
+use crate::error::{CliError, Result};
+
+/// Folders that could not be listed which are named one by one; the rest are counted.
+const SHOWN: usize = 10;
+
+/// Which files of folders are taken. A file that is named itself is always taken.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct WalkArgs {
+    /// Also take hidden files of folders, thumbnails kept by other programs, and trashes
+    #[arg(long, alias = "include_hidden", help_heading = "Folders")]
+    pub(crate) include_hidden: bool,
+    /// Leave out files and folders that match, such as '*.png' or 'raw/2019'; may be given several times
+    ///
+    /// A pattern without a slash is compared with names at any depth, one with a slash with the path below the folder that is given;
+    /// `**` stands for any number of folders.
+    #[arg(long, value_name = "GLOB", help_heading = "Folders")]
+    pub(crate) exclude: Vec<Exclude>,
+}
+
+impl WalkArgs {
+    pub(crate) fn options(&self) -> WalkOptions {
+        WalkOptions { include_hidden: self.include_hidden, exclude: self.exclude.clone() }
+    }
+}
+
+/// The images that arguments stand for.
+pub(crate) struct Images {
+    /// Files as given, and all images below folders, sorted; in the order of the arguments.
+    pub(crate) files: Vec<PathBuf>,
+    /// What was left out of the folders.
+    pub(crate) left_out: LeftOut,
+}
+
+impl Images {
+    /// Finds them. Folders without an image are told of; if there is nothing else, that is an error.
+    pub(crate) fn find(arguments: &[PathBuf], walk: &WalkArgs) -> Result<Self> {
+        let options = walk.options();
+        let mut images = Self { files: Vec::new(), left_out: LeftOut::default() };
+        let mut empty = Vec::new();
+        for argument in arguments {
+            if !argument.is_dir() {
+                images.files.push(argument.clone());
+                continue;
+            }
+            let walked = walk_images(argument, &options).map_err(|source| CliError::Io {
+                action: "list",
+                path: argument.clone(),
+                source,
+            })?;
+            for (path, error) in walked.unlisted.iter().take(SHOWN) {
+                eprintln!("cannot list {}: {error}", path.display());
+            }
+            if walked.files.is_empty() {
+                empty.push(no_images(argument, &walked.left_out));
+            }
+            images.files.extend(walked.files);
+            images.left_out.merge(walked.left_out);
+        }
+        if images.files.is_empty() {
+            return Err(CliError::Usage(empty.join("; ")));
+        }
+        empty.iter().for_each(|folder| eprintln!("{folder}"));
+        Ok(images)
+    }
+}
+
+fn no_images(folder: &std::path::Path, left_out: &LeftOut) -> String {
+    let formats: Vec<&str> = ImageFormat::read().map(|format| format.name).collect();
+    let mut text = format!("{}: no images ({}) in this folder", folder.display(), formats.join(", "));
+    if !left_out.is_empty() {
+        text += &format!("; {left_out}");
+    }
+    match left_out.no_images() {
+        0 => {}
+        1 => text += "; 1 file is no image",
+        count => text += &format!("; {count} files are no images"),
+    }
+    text
+}
+
+/// Says in one line how many files were left out and why, if any were.
+pub(crate) fn tell_left_out(left_out: &LeftOut) {
+    if !left_out.is_empty() {
+        eprintln!("{left_out}");
+    }
+}
