@@ -159,6 +159,22 @@ pub enum MemoryError {
         model: String,
     },
 
+    /// What an interrupted build left has changed since, so it cannot be gone on from.
+    #[error(
+        "{} holds an unfinished build that is damaged ({}: expected {expected}, found {found}): discard it by removing that folder",
+        path.display(), file.display()
+    )]
+    DamagedBuild {
+        /// Its folder.
+        path: PathBuf,
+        /// The file that is damaged.
+        file: PathBuf,
+        /// What should have been there.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+
     /// Pairs are to be added by another model than the memory's.
     #[error(
         "the memory in {} was built with model {memory}, not with {given}: add pairs with its own model, and embeddings by \
@@ -212,6 +228,20 @@ pub enum MemoryError {
         path: PathBuf,
     },
 
+    /// There is no room for what a repair would write. The memory is as it was.
+    #[error(
+        "cannot repair the memory in {}: {source}; about {needed} bytes are needed there, and the memory is as it was",
+        path.display()
+    )]
+    NoRoom {
+        /// The directory of the memory.
+        path: PathBuf,
+        /// Bytes that the repair writes, about.
+        needed: u64,
+        /// The system's own error.
+        source: io::Error,
+    },
+
     /// A writer was used again after one of its writes had failed.
     #[error("the memory in {} cannot be continued after a failed write; run the command again", path.display())]
     WriterFailed {
@@ -220,7 +250,10 @@ pub enum MemoryError {
     },
 
     /// The manifest cannot be understood, or contradicts itself.
-    #[error("{} is damaged: {reason}; build the memory again", path.display())]
+    #[error(
+        "{} is damaged: {reason}; a repair takes its copy where there is a sound one, else build the memory again",
+        path.display()
+    )]
     Manifest {
         /// The manifest file.
         path: PathBuf,

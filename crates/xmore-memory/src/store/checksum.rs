@@ -1,5 +1,6 @@
 //! Checksums of files: SHA-256 in hexadecimal, as `sha256sum` prints it.
 
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -20,6 +21,34 @@ pub(super) fn of_file(path: &Path) -> Result<String> {
         match file.read(&mut chunk).at("read", path)? {
             0 => return Ok(hex(&hasher.finalize())),
             n => hasher.update(&chunk[..n]),
+        }
+    }
+}
+
+/// The checksum of what has been written to a file so far.
+#[derive(Clone, Default)]
+pub(super) struct Running(Sha256);
+
+impl Running {
+    /// Adds what is written next.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The checksum now.
+    pub fn value(&self) -> String {
+        hex(&self.0.clone().finalize())
+    }
+
+    /// That of the next `bytes` bytes of a file, which is at `path`; fewer if it ends before.
+    pub fn of_next(file: &mut File, bytes: u64, path: &Path) -> Result<Running> {
+        let (mut running, mut file) = (Running::default(), file.take(bytes));
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match file.read(&mut chunk).at("read", path)? {
+                0 => return Ok(running),
+                n => running.update(&chunk[..n]),
+            }
         }
     }
 }

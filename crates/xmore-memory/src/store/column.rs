@@ -7,13 +7,13 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::lock::Lock;
-use super::manifest::{ColumnInfo, Manifest, ModelIdentity, PartInfo, column_name};
+use super::manifest::{Checksums, ColumnInfo, Manifest, ModelIdentity, PartInfo, column_name};
 use super::npy::{NpyMatrix, NpyWriter};
 use super::open_part::{checksums, write_codes};
 use super::publish::{Publication, publish, roll_forward};
 use super::reader::Memory;
 use super::repair::open_with_checksums;
-use super::staging::{Checkpoint, Cursor, Mode, Staging};
+use super::staging::{Checkpoint, Cursor, Mode, OpenRows, Staging, unfinished_is_damaged};
 use super::texts::{KnownTexts, read_closed};
 use super::writer::to_f16;
 use super::{COLUMNS_DIR, IMAGES, MANIFEST_FILE, Modality, Series, TEXTS, checksum};
@@ -63,8 +63,10 @@ impl ColumnPart {
         Ok(ColumnPart { images: images.then(|| create(IMAGES)).transpose()?, texts: create(TEXTS)? })
     }
 
-    fn resume(root: &Path, number: usize, dim: usize, images: bool, rows: u64) -> Result<ColumnPart> {
-        let resume = |series: Series| NpyWriter::resume(series.path(root, number), dim, rows);
+    fn resume(root: &Path, number: usize, dim: usize, images: bool, left: &OpenRows) -> Result<ColumnPart> {
+        let resume = |series: Series| {
+            NpyWriter::resume(series.path(root, number), dim, left.rows, left.sha256(series.name))
+        };
         Ok(ColumnPart { images: images.then(|| resume(IMAGES)).transpose()?, texts: resume(TEXTS)? })
     }
 }
@@ -124,7 +126,7 @@ impl ColumnWriter {
                     && left.model == writer.state.model
                     && left.cursor.digest == what(images) =>
             {
-                writer.resume(left)?;
+                writer.resume(left).map_err(|error| unfinished_is_damaged(error, &writer.staging.root))?;
             }
             _ => writer.staging.start()?,
         }
@@ -139,16 +141,17 @@ impl ColumnWriter {
             .iter()
             .map(|series| series.path(&root, number))
             .flat_map(|path| [path.with_extension("npy.tmp"), path])
-            .filter(|_| left.open_rows > 0)
+            .filter(|_| left.open.rows > 0)
             .collect();
         self.staging.clean(&left, &growing)?;
+        self.staging.check_closed(&left)?;
         for part in &left.parts {
             self.closed_texts.push(NpyMatrix::open(&TEXTS.path(&root, part.number), part.rows, dim)?);
         }
-        if left.open_rows > 0 {
-            self.open = Some(ColumnPart::resume(&root, number, dim, images, left.open_rows)?);
+        if left.open.rows > 0 {
+            self.open = Some(ColumnPart::resume(&root, number, dim, images, &left.open)?);
         }
-        self.next = self.first_id + left.parts.iter().map(|p| p.rows).sum::<u64>() + left.open_rows;
+        self.next = self.first_id + left.parts.iter().map(|p| p.rows).sum::<u64>() + left.open.rows;
         for id in self.first_id..self.next {
             self.known.add(self.memory.caption(id)?, id);
         }
@@ -271,13 +274,14 @@ impl ColumnWriter {
     /// As [`checkpoint`](Self::checkpoint).
     pub fn save(&mut self) -> Result<()> {
         self.check_usable()?;
-        self.state.open_rows = 0;
+        self.state.open = OpenRows::default();
         if let Some(open) = &mut self.open {
+            let mut sha256 = Checksums::new();
             if let Some(images) = &mut open.images {
-                images.sync()?;
+                sha256.insert(IMAGES.name.to_owned(), images.sync()?);
             }
-            open.texts.sync()?;
-            self.state.open_rows = open.texts.rows();
+            sha256.insert(TEXTS.name.to_owned(), open.texts.sync()?);
+            self.state.open = OpenRows { rows: open.texts.rows(), journal_bytes: 0, sha256 };
         }
         self.state.cursor = Cursor { digest: what(self.info.images).to_owned(), ..Cursor::default() };
         self.staging.save(&self.state)?;
@@ -304,7 +308,7 @@ impl ColumnWriter {
             Some(column) => *column = info,
             None => manifest.columns.push(info),
         }
-        publish(&dir, &self.staging, &Publication { replace: false, into }, &manifest)?;
+        publish(&dir, &self.staging, &Publication { into, ..Publication::default() }, &manifest)?;
         Ok(manifest)
     }
 

@@ -155,6 +155,11 @@ impl Manifest {
         Ok(self)
     }
 
+    /// Whether it was read from one of this version.
+    pub(super) fn is_current(&self) -> bool {
+        self.format_version == FORMAT_VERSION
+    }
+
     /// The number of the next new part.
     pub(super) fn next_part(&self) -> usize {
         self.parts.last().map_or(0, |part| part.number + 1)

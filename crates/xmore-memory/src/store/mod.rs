@@ -10,6 +10,7 @@
 //!   skipped/skipped_0000.csv          what gave no pair, and why; numbered by build and appends
 //!   columns/NAME/img_emb/ …           embeddings of the same rows by another model
 //!   xmore_memory.json                 manifest with the checksum of every file and of itself, written last
+//!   .xmore-memory.json                the same, for repairs
 //! ```
 //! Rows are aligned across all of them; row i of the concatenation of the parts is pair id i. An image with five
 //! captions is five rows with the same image embedding.
@@ -51,6 +52,9 @@ use crate::error::{AtPath, Result};
 
 /// File name of the manifest. A directory with it holds a complete memory.
 pub const MANIFEST_FILE: &str = "xmore_memory.json";
+
+/// A second manifest, the same to the byte: a repair takes it where the first is damaged or gone.
+pub(crate) const MANIFEST_COPY: &str = ".xmore-memory.json";
 
 /// Directory inside a memory's in which new parts are built; removing it discards an unfinished build or append.
 pub const BUILDING_DIR: &str = ".xmore-building";
@@ -122,6 +126,14 @@ impl Series {
         format!("{}_{number:04}{}", self.name, self.extension)
     }
 
+    /// Whether it is the file name of some part.
+    fn is_file_name(&self, name: &std::ffi::OsStr) -> bool {
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(self.name)?.strip_prefix('_')?.strip_suffix(self.extension));
+        number.is_some_and(|number| number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit()))
+    }
+
     /// Path of part `number` below `dir`.
     pub(crate) fn path(&self, dir: &Path, number: usize) -> std::path::PathBuf {
         dir.join(self.name).join(self.file_name(number))
@@ -149,6 +161,18 @@ impl Modality {
             Modality::Text => TEXT_CODES,
         }
     }
+}
+
+/// Names in a folder, sorted; none if there is no such folder.
+fn names_in(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.at("read", dir)?,
+    };
+    let mut names =
+        entries.map(|e| e.map(|e| e.file_name())).collect::<std::io::Result<Vec<_>>>().at("read", dir)?;
+    names.sort();
+    Ok(names)
 }
 
 /// Makes renames and new files of a directory durable. Does nothing where directories cannot be opened.

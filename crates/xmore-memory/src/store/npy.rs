@@ -12,6 +12,7 @@ use half::slice::HalfFloatSliceExt;
 use memmap2::Mmap;
 use xmore_files::open_regular;
 
+use super::checksum::Running;
 use crate::error::{AtPath, MemoryError, Result};
 
 #[cfg(target_endian = "big")]
@@ -39,6 +40,8 @@ pub(crate) struct NpyWriter {
     /// Rows that have left the buffer.
     flushed: u64,
     dim: usize,
+    /// Of the rows.
+    checksum: Running,
 }
 
 impl NpyWriter {
@@ -51,16 +54,16 @@ impl NpyWriter {
         Ok(writer)
     }
 
-    /// Takes up a matrix after `rows` rows, whatever was written behind them, even if it was finished since.
+    /// Takes up a matrix after `rows` rows with that checksum, whatever was written behind them, even if it was finished since.
     ///
     /// # Errors
-    /// [`MemoryError::Damaged`] if there are fewer rows.
-    pub fn resume(path: PathBuf, dim: usize, rows: u64) -> Result<NpyWriter> {
+    /// [`MemoryError::Damaged`] if there are fewer rows, or others.
+    pub fn resume(path: PathBuf, dim: usize, rows: u64, sha256: &str) -> Result<NpyWriter> {
         let temporary = path.with_extension("npy.tmp");
         if path.exists() {
             std::fs::rename(&path, &temporary).at("rename to", &temporary)?;
         }
-        let file = File::options().read(true).write(true).open(&temporary).at("open", &temporary)?;
+        let mut file = File::options().read(true).write(true).open(&temporary).at("open", &temporary)?;
         let found = file.metadata().at("read", &temporary)?.len();
         let kept = WRITTEN_HEADER_BYTES as u64 + rows * dim as u64 * 2;
         if found < kept {
@@ -70,23 +73,40 @@ impl NpyWriter {
                 found: found.to_string(),
             });
         }
+        file.seek(SeekFrom::Start(WRITTEN_HEADER_BYTES as u64)).at("read", &temporary)?;
+        let checksum = Running::of_next(&mut file, kept - WRITTEN_HEADER_BYTES as u64, &temporary)?;
+        if checksum.value() != sha256 {
+            let expected = format!("{rows} rows of SHA-256 {sha256}, as the checkpoint says");
+            return Err(MemoryError::Damaged { path: temporary, expected, found: checksum.value() });
+        }
         file.set_len(kept).at("cut", &temporary)?;
         let mut writer = Self::over(file, path, temporary, dim)?;
         writer.file.seek(SeekFrom::End(0)).at("read", &writer.temporary)?;
-        (writer.rows, writer.flushed) = (rows, rows);
+        (writer.rows, writer.flushed, writer.checksum) = (rows, rows, checksum);
         Ok(writer)
     }
 
     fn over(file: File, path: PathBuf, temporary: PathBuf, dim: usize) -> Result<NpyWriter> {
         let reader = File::open(&temporary).at("open", &temporary)?;
         let file = BufWriter::with_capacity(1 << 18, file);
-        Ok(NpyWriter { file, reader, path, temporary, rows: 0, flushed: 0, dim })
+        Ok(NpyWriter {
+            file,
+            reader,
+            path,
+            temporary,
+            rows: 0,
+            flushed: 0,
+            dim,
+            checksum: Running::default(),
+        })
     }
 
     /// Appends a row.
     pub fn push(&mut self, row: &[f16]) -> Result<()> {
         assert_eq!(row.len(), self.dim, "the caller checks the length");
-        self.file.write_all(bytemuck::cast_slice(row)).at("write", &self.temporary)?;
+        let bytes = bytemuck::cast_slice(row);
+        self.file.write_all(bytes).at("write", &self.temporary)?;
+        self.checksum.update(bytes);
         self.rows += 1;
         Ok(())
     }
@@ -110,11 +130,11 @@ impl NpyWriter {
             .at("read", &self.temporary)
     }
 
-    /// Makes all rows so far durable.
-    pub fn sync(&mut self) -> Result<()> {
+    /// Makes all rows so far durable; returns their checksum.
+    pub fn sync(&mut self) -> Result<String> {
         self.file.flush().and_then(|()| self.file.get_ref().sync_data()).at("write", &self.temporary)?;
         self.flushed = self.rows;
-        Ok(())
+        Ok(self.checksum.value())
     }
 
     /// Writes the number of rows into the header, makes the file durable and gives it its name.
@@ -460,7 +480,9 @@ mod tests {
         let path = dir.path().join("part.npy");
         for (kept, finished) in [(0, false), (4, false), (7, true)] {
             let mut writer = NpyWriter::create(path.clone(), 2).unwrap();
-            (0..7).for_each(|i| writer.push(&row(i)).unwrap());
+            (0..kept as u16).for_each(|i| writer.push(&row(i)).unwrap());
+            let sha256 = writer.sync().unwrap();
+            (kept as u16..7).for_each(|i| writer.push(&row(i)).unwrap());
             writer.sync().unwrap();
             // What came behind the last checkpoint, half a row of it.
             writer.file.write_all(&[1, 2, 3]).unwrap();
@@ -469,13 +491,17 @@ mod tests {
             } else {
                 drop(writer);
             }
-            let mut writer = NpyWriter::resume(path.clone(), 2, kept).unwrap();
+            let mut writer = NpyWriter::resume(path.clone(), 2, kept, &sha256).unwrap();
             (kept as u16..9).for_each(|i| writer.push(&row(i)).unwrap());
             writer.read_row(3, &mut back).unwrap();
             assert_eq!(back, row(3));
             writer.finish().unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&whole).unwrap());
-            assert!(matches!(NpyWriter::resume(path.clone(), 2, 10), Err(MemoryError::Damaged { .. })));
+            // More rows than there are, and other rows.
+            for rows in [10, kept + 1] {
+                let resumed = NpyWriter::resume(path.clone(), 2, rows, &sha256);
+                assert!(matches!(resumed, Err(MemoryError::Damaged { .. })));
+            }
             std::fs::remove_file(path.with_extension("npy.tmp")).unwrap();
         }
     }

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use half::f16;
 
+use super::checksum::Running;
 use super::manifest::{Checksums, PartInfo};
 use super::metadata::Metadata;
 use super::npy::{NpyMatrix, NpyWriter};
+use super::staging::OpenRows;
 use super::{ALL_SERIES, IMAGES, LOOKUP, METADATA, Modality, Series, TEXTS, checksum, lookup};
 use crate::error::{AtPath, MemoryError, Result};
 use crate::search::codes;
@@ -38,15 +40,18 @@ impl OpenPart {
         })
     }
 
-    /// Takes part `number` up after `rows` rows and `journal_bytes` of strings.
-    pub fn resume(root: &Path, number: usize, dim: usize, rows: u64, journal_bytes: u64) -> Result<OpenPart> {
-        let (journal, metadata) = Journal::resume(journal_path(root, number), rows, journal_bytes)?;
+    /// Takes part `number` up where `left` says.
+    pub fn resume(root: &Path, number: usize, dim: usize, left: &OpenRows) -> Result<OpenPart> {
+        let (journal, metadata) = Journal::resume(journal_path(root, number), left)?;
+        let resume = |series: Series| {
+            NpyWriter::resume(series.path(root, number), dim, left.rows, left.sha256(series.name))
+        };
         Ok(OpenPart {
             root: root.to_owned(),
             number,
             dim,
-            images: NpyWriter::resume(IMAGES.path(root, number), dim, rows)?,
-            texts: NpyWriter::resume(TEXTS.path(root, number), dim, rows)?,
+            images: resume(IMAGES)?,
+            texts: resume(TEXTS)?,
             journal,
             metadata,
         })
@@ -99,11 +104,13 @@ impl OpenPart {
         self.texts.read_row(row, out)
     }
 
-    /// Makes all rows durable; returns the length of the journal.
-    pub fn sync(&mut self) -> Result<u64> {
-        self.images.sync()?;
-        self.texts.sync()?;
-        self.journal.sync()
+    /// Makes all rows durable; returns what a checkpoint keeps of them.
+    pub fn sync(&mut self) -> Result<OpenRows> {
+        let (journal_bytes, journal) = self.journal.sync()?;
+        let sha256 =
+            [(IMAGES.name, self.images.sync()?), (TEXTS.name, self.texts.sync()?), (JOURNAL, journal)];
+        let sha256 = sha256.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Ok(OpenRows { rows: self.rows(), journal_bytes, sha256 })
     }
 
     /// Writes what a whole part has, under its final names. The journal stays until [`remove_journal`]: an
@@ -156,36 +163,48 @@ struct Journal {
     file: BufWriter<File>,
     path: PathBuf,
     bytes: u64,
+    checksum: Running,
 }
+
+/// The journal's name among checksums.
+const JOURNAL: &str = "strings";
 
 impl Journal {
     fn create(path: PathBuf) -> Result<Journal> {
         let file = File::create(&path).at("create", &path)?;
-        Ok(Journal { file: BufWriter::new(file), path, bytes: 0 })
+        Ok(Journal { file: BufWriter::new(file), path, bytes: 0, checksum: Running::default() })
     }
 
     fn push(&mut self, image_path: &str, caption: &str) -> Result<()> {
         let lengths = [image_path, caption].map(|s| (s.len() as u32).to_le_bytes());
         for bytes in [&lengths[0], &lengths[1], image_path.as_bytes(), caption.as_bytes()] {
             self.file.write_all(bytes).at("write", &self.path)?;
+            self.checksum.update(bytes);
             self.bytes += bytes.len() as u64;
         }
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<u64> {
+    /// Makes all of it durable; returns its length and checksum.
+    fn sync(&mut self) -> Result<(u64, String)> {
         self.file.flush().and_then(|()| self.file.get_ref().sync_data()).at("write", &self.path)?;
-        Ok(self.bytes)
+        Ok((self.bytes, self.checksum.value()))
     }
 
-    /// Reads `rows` rows in `bytes` bytes back and goes on behind them.
-    fn resume(path: PathBuf, rows: u64, bytes: u64) -> Result<(Journal, Metadata)> {
+    /// Reads the rows back that `left` speaks of and goes on behind them.
+    fn resume(path: PathBuf, left: &OpenRows) -> Result<(Journal, Metadata)> {
+        let (rows, bytes) = (left.rows, left.journal_bytes);
         let damaged = |found: &str| MemoryError::Damaged {
             path: path.clone(),
             expected: format!("{rows} rows"),
             found: found.to_owned(),
         };
         let mut file = File::options().read(true).write(true).open(&path).at("open", &path)?;
+        let checksum = Running::of_next(&mut file, bytes, &path)?;
+        if checksum.value() != left.sha256(JOURNAL) {
+            return Err(damaged("other strings"));
+        }
+        file.rewind().at("read", &path)?;
         let mut reader = BufReader::new(&file).take(bytes);
         let mut metadata = Metadata::default();
         let mut lengths = [0; 8];
@@ -210,6 +229,6 @@ impl Journal {
         }
         file.set_len(bytes).at("cut", &path)?;
         file.seek(SeekFrom::Start(bytes)).at("read", &path)?;
-        Ok((Journal { file: BufWriter::new(file), path, bytes }, metadata))
+        Ok((Journal { file: BufWriter::new(file), path, bytes, checksum }, metadata))
     }
 }

@@ -35,6 +35,8 @@ pub struct Column {
 
 /// One part of a column.
 pub(crate) struct Part {
+    /// Number in the names of its files.
+    number: usize,
     /// Id of its first row.
     first_id: u64,
     rows: u64,
@@ -155,6 +157,11 @@ impl Memory {
         self.columns.iter().find(|c| (&c.model.sha256, c.model.dim) == (&model.sha256, model.dim))
     }
 
+    /// Files of search codes that searches have found damaged. Their answers came from the embeddings instead, more slowly.
+    pub fn damaged_codes(&self) -> Vec<PathBuf> {
+        self.columns.iter().flat_map(Column::damaged_codes).collect()
+    }
+
     /// Caption of pair `id`.
     ///
     /// # Errors
@@ -243,7 +250,13 @@ impl Column {
                 Ok(Embeddings { matrix, codes })
             };
             let images = if images { Some(open(Modality::Image)?) } else { None };
-            parts.push(Part { first_id, rows: info.rows, images, texts: open(Modality::Text)? });
+            parts.push(Part {
+                number: info.number,
+                first_id,
+                rows: info.rows,
+                images,
+                texts: open(Modality::Text)?,
+            });
             first_id += info.rows;
         }
         Ok(Column { dir: dir.to_owned(), model: model.clone(), parts, len: manifest.pairs })
@@ -310,6 +323,17 @@ impl Column {
         };
         embeddings.matrix.read_row((id - part.first_id) as usize, out);
         Ok(())
+    }
+
+    fn damaged_codes(&self) -> impl Iterator<Item = PathBuf> {
+        let of = |part: &Part, modality: Modality| {
+            let codes = part.embeddings(modality)?.codes.as_ref()?;
+            codes.found_damaged().then(|| modality.codes().path(&self.dir, part.number))
+        };
+        self.parts
+            .iter()
+            .flat_map(move |part| [Modality::Image, Modality::Text].map(|modality| of(part, modality)))
+            .flatten()
     }
 
     /// The parts in id order.

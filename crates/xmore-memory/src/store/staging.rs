@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use xmore_files::read_bounded;
 
-use super::manifest::{ModelIdentity, PartInfo};
-use super::{Series, remove_dir_if_there, remove_file_if_there, sealed, sync_dir, write_whole};
+use super::manifest::{Checksums, ModelIdentity, PartInfo};
+use super::{Series, checksum, remove_dir_if_there, remove_file_if_there, sealed, sync_dir, write_whole};
 use crate::error::{AtPath, MemoryError, Result};
 
 /// The checkpoint in a staging folder.
@@ -54,15 +54,31 @@ pub(super) struct Checkpoint {
     pub first_part: usize,
     /// Parts that are closed.
     pub parts: Vec<PartInfo>,
-    /// Rows of the part that is open.
-    pub open_rows: u64,
-    /// Length of its journal of strings.
-    pub journal_bytes: u64,
+    /// Of the part that is open; without rows if none is.
+    pub open: OpenRows,
     /// Number of things skipped.
     pub skipped: u64,
-    /// Length of their list.
+    /// Length of their list, and its checksum.
     pub skipped_bytes: u64,
+    pub skipped_sha256: String,
     pub cursor: Cursor,
+}
+
+/// What is durable of the part that is open.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OpenRows {
+    pub rows: u64,
+    /// Length of its journal of strings.
+    pub journal_bytes: u64,
+    /// Checksums of the rows of each series, and of the journal.
+    pub sha256: Checksums,
+}
+
+impl OpenRows {
+    /// One of the checksums; an empty one, which nothing has, if it is not there.
+    pub fn sha256(&self, name: &str) -> &str {
+        self.sha256.get(name).map_or("", String::as_str)
+    }
 }
 
 impl Checkpoint {
@@ -75,10 +91,10 @@ impl Checkpoint {
             model,
             first_part,
             parts: Vec::new(),
-            open_rows: 0,
-            journal_bytes: 0,
+            open: OpenRows::default(),
             skipped: 0,
             skipped_bytes: 0,
+            skipped_sha256: String::new(),
             cursor: Cursor::default(),
         }
     }
@@ -111,6 +127,24 @@ impl Staging {
         for series in self.series {
             let folder = self.root.join(series.name);
             fs::create_dir_all(&folder).at("create", &folder)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the closed parts and compares them with their checksums: what has changed since must not become part of a memory.
+    ///
+    /// # Errors
+    /// [`MemoryError::Damaged`].
+    pub fn check_closed(&self, checkpoint: &Checkpoint) -> Result<()> {
+        for part in &checkpoint.parts {
+            for series in self.series {
+                let (path, recorded) = (series.path(&self.root, part.number), part.sha256.get(series.name));
+                let found = checksum::of_file(&path)?;
+                if recorded != Some(&found) {
+                    let expected = format!("SHA-256 {}", recorded.map_or("none", String::as_str));
+                    return Err(MemoryError::Damaged { path, expected, found });
+                }
+            }
         }
         Ok(())
     }
@@ -149,6 +183,16 @@ impl Staging {
             .map_err(|e| MemoryError::Manifest { path: path.clone(), reason: e.to_string() })?;
         write_whole(&path, &text)?;
         sync_dir(&self.root)
+    }
+}
+
+/// Says of what an interrupted process left that it is damaged; there is a way out other than for a memory.
+pub(super) fn unfinished_is_damaged(error: MemoryError, root: &Path) -> MemoryError {
+    match error {
+        MemoryError::Damaged { path, expected, found } => {
+            MemoryError::DamagedBuild { path: root.to_owned(), file: path, expected, found }
+        }
+        other => other,
     }
 }
 

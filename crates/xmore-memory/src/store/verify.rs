@@ -1,16 +1,19 @@
 //! Checking a memory against its manifest: every byte by its checksum, rows that belong together, embeddings of unit length.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::lookup::Lookup;
-use super::manifest::{Checksums, Manifest};
+use super::manifest::{Checksums, Manifest, SetAside};
 use super::metadata::Metadata;
 use super::npy::NpyMatrix;
+use super::publish::is_pending;
+use super::repair::files_set_aside;
 use super::{
-    ALL_SERIES, BUILDING_DIR, COLUMNS_DIR, IMAGES, LOOKUP, MANIFEST_FILE, METADATA, Modality, Series,
-    checksum, skipped_path,
+    ALL_SERIES, BUILDING_DIR, COLUMNS_DIR, IMAGES, LOOKUP, MANIFEST_COPY, MANIFEST_FILE, METADATA, Modality,
+    Series, checksum, names_in, skipped_path,
 };
 use crate::error::{AtPath, MemoryError, Result};
 use crate::search::codes::Codes;
@@ -56,6 +59,12 @@ pub struct VerifyReport {
     pub findings: Vec<Finding>,
     /// An unfinished build is there beside the memory.
     pub unfinished: bool,
+    /// Files of a build or a repair are complete but not in place yet: the next writer puts them there.
+    pub pending: bool,
+    /// What repairs took out of the memory.
+    pub set_aside: Vec<SetAside>,
+    /// Number of the files that repairs set aside, and their bytes.
+    pub set_aside_files: (u64, u64),
 }
 
 /// Reads all of a memory and compares it with its manifest. `progress` gets the parts done and their number.
@@ -73,6 +82,9 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Veri
     let mut report = VerifyReport {
         pairs: manifest.pairs,
         unfinished: dir.join(BUILDING_DIR).exists(),
+        pending: is_pending(dir),
+        set_aside: manifest.set_aside.clone(),
+        set_aside_files: files_set_aside(dir),
         ..VerifyReport::default()
     };
     let total = manifest.parts.len() + manifest.columns.iter().map(|c| c.parts.len()).sum::<usize>();
@@ -102,7 +114,45 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Veri
             report.findings.push(Finding { path, part: None, column: None, problem, derived: false });
         }
     }
+    let copy = dir.join(MANIFEST_COPY);
+    if manifest.is_current() && !report.pending && fs::read(&copy).ok() != fs::read(&manifest_path).ok() {
+        let problem = "it should be the same as the manifest".to_owned();
+        report.findings.push(Finding { path: copy, part: None, column: None, problem, derived: true });
+    }
+    // What is about to be put in place is no stray.
+    let strays = if report.pending { Vec::new() } else { strays(dir, &manifest)? };
+    report.findings.extend(strays.into_iter().map(|path| Finding {
+        path,
+        part: None,
+        column: None,
+        problem: "it is named as a file of the memory, but the manifest does not have it".to_owned(),
+        derived: false,
+    }));
     Ok(report)
+}
+
+/// Files that are named as those of a memory, in its folders, but are not in its manifest.
+pub(super) fn strays(dir: &Path, manifest: &Manifest) -> Result<Vec<PathBuf>> {
+    let mut folders = vec![(dir.to_owned(), manifest.parts.len(), &ALL_SERIES[..])];
+    for name in names_in(&dir.join(COLUMNS_DIR))? {
+        let column = manifest.columns.iter().find(|column| Path::new(&column.name) == Path::new(&name));
+        let (parts, series) = column.map_or((0, &[][..]), |column| (column.parts.len(), column.series()));
+        folders.push((dir.join(COLUMNS_DIR).join(name), parts, series));
+    }
+    let mut strays = Vec::new();
+    for (folder, parts, own) in folders {
+        for series in ALL_SERIES {
+            let known: HashSet<PathBuf> = manifest.parts[..parts]
+                .iter()
+                .filter(|_| own.contains(&series))
+                .map(|part| series.path(&folder, part.number))
+                .collect();
+            let within = folder.join(series.name);
+            let paths = names_in(&within)?.into_iter().filter(|name| series.is_file_name(name));
+            strays.extend(paths.map(|name| within.join(name)).filter(|path| !known.contains(path)));
+        }
+    }
+    Ok(strays)
 }
 
 /// Compares a list of skipped things with its recorded checksum.

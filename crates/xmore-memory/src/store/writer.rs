@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use super::checksum::Running;
 use super::lock::Lock;
 use super::manifest::{Manifest, ModelIdentity, SourceInfo};
 use super::npy::NpyMatrix;
@@ -15,7 +16,7 @@ use super::open_part::{OpenPart, remove_journal};
 use super::publish::{Publication, publish, roll_forward};
 use super::reader::Memory;
 use super::repair::open_with_checksums;
-use super::staging::{Checkpoint, Cursor, Mode, Staging, foreign_entry};
+use super::staging::{Checkpoint, Cursor, Mode, Staging, foreign_entry, unfinished_is_damaged};
 use super::texts::{DistinctCount, KnownTexts, read_closed};
 use super::{
     ALL_SERIES, BUILDING_DIR, LOOKUP, MANIFEST_FILE, MAX_DIM, MAX_PARTS, PART_ROWS, SKIPPED_DIR, TEXTS,
@@ -25,6 +26,8 @@ use crate::error::{AtPath, MemoryError, Result};
 
 /// A part is closed early when its paths and captions, which are held until then, take this many bytes.
 const PART_TEXT_BYTES: usize = 64 << 20;
+/// First line of a list of skipped things.
+const SKIPPED_HEAD: &[u8] = b"path,reason\n";
 /// Work that a power cut may cost; a killed process loses no more than that either.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
@@ -51,6 +54,7 @@ pub struct MemoryWriter {
     /// Rows written, those of the base not counted.
     pairs: u64,
     skipped: Option<File>,
+    skipped_checksum: Running,
     checkpoint_every: Duration,
     last_checkpoint: Instant,
     /// Row buffers, `[dim]` each.
@@ -96,7 +100,16 @@ impl MemoryWriter {
             Some(left) if left.base == writer.state.base => {
                 let (ours, theirs) = (&writer.state, &left);
                 if (ours.mode, &ours.model) == (theirs.mode, &theirs.model) {
-                    writer.resume(left)?;
+                    match writer.resume(left) {
+                        Err(MemoryError::Damaged { .. } | MemoryError::Io { .. })
+                            if mode == Mode::Overwrite =>
+                        {
+                            writer.start_anew()?
+                        }
+                        resumed => {
+                            resumed.map_err(|error| unfinished_is_damaged(error, &writer.staging.root))?
+                        }
+                    }
                 } else if mode == Mode::Overwrite {
                     writer.start_anew()?;
                 } else {
@@ -164,6 +177,7 @@ impl MemoryWriter {
             images: DistinctCount::default(),
             pairs: 0,
             skipped: None,
+            skipped_checksum: Running::default(),
             checkpoint_every: CHECKPOINT_EVERY,
             last_checkpoint: Instant::now(),
             image_row: vec![f16::ZERO; dim],
@@ -189,25 +203,31 @@ impl MemoryWriter {
     fn resume(&mut self, left: Checkpoint) -> Result<()> {
         let (root, dim) = (&self.staging.root, left.model.dim);
         let number = left.first_part + left.parts.len();
-        let growing = if left.open_rows > 0 { OpenPart::growing_files(root, number) } else { Vec::new() };
+        let growing = if left.open.rows > 0 { OpenPart::growing_files(root, number) } else { Vec::new() };
         self.staging.clean(&left, &growing)?;
+        self.staging.check_closed(&left)?;
         for part in &left.parts {
             let path = TEXTS.path(root, part.number);
             self.closed_texts.push(NpyMatrix::open(&path, part.rows, dim)?);
         }
-        if left.open_rows > 0 {
-            self.open = Some(OpenPart::resume(root, number, dim, left.open_rows, left.journal_bytes)?);
+        if left.open.rows > 0 {
+            self.open = Some(OpenPart::resume(root, number, dim, &left.open)?);
         }
         let path = self.skipped_path();
         if left.skipped > 0 {
-            let mut file = File::options().write(true).open(&path).at("open", &path)?;
+            let mut file = File::options().read(true).write(true).open(&path).at("open", &path)?;
+            self.skipped_checksum = Running::of_next(&mut file, left.skipped_bytes, &path)?;
+            if self.skipped_checksum.value() != left.skipped_sha256 {
+                let (expected, found) = (left.skipped_sha256.clone(), self.skipped_checksum.value());
+                return Err(MemoryError::Damaged { path, expected, found });
+            }
             file.set_len(left.skipped_bytes).at("cut", &path)?;
             file.seek(SeekFrom::End(0)).at("read", &path)?;
             self.skipped = Some(file);
         } else {
             super::remove_file_if_there(&path)?;
         }
-        self.pairs = left.parts.iter().map(|p| p.rows).sum::<u64>() + left.open_rows;
+        self.pairs = left.parts.iter().map(|p| p.rows).sum::<u64>() + left.open.rows;
         self.state = left;
         self.learn_strings()
     }
@@ -352,14 +372,17 @@ impl MemoryWriter {
             let folder = self.staging.root.join(SKIPPED_DIR);
             fs::create_dir_all(&folder).at("create", &folder)?;
             let mut file = File::create(&file_path).at("create", &file_path)?;
-            file.write_all(b"path,reason\n").at("write", &file_path)?;
+            file.write_all(SKIPPED_HEAD).at("write", &file_path)?;
             self.skipped = Some(file);
+            self.skipped_checksum = Running::default();
+            self.skipped_checksum.update(SKIPPED_HEAD);
         }
         let mut line = csv::WriterBuilder::new().from_writer(Vec::new());
         line.write_record([path, reason]).map_err(std::io::Error::other).at("write", &file_path)?;
         let line = line.into_inner().map_err(|e| e.into_error()).at("write", &file_path)?;
         if let Some(file) = &mut self.skipped {
             file.write_all(&line).at("write", &file_path)?;
+            self.skipped_checksum.update(&line);
         }
         self.state.skipped += 1;
         self.failed = false;
@@ -396,14 +419,12 @@ impl MemoryWriter {
 
     fn save(&mut self) -> Result<()> {
         self.check_usable()?;
-        (self.state.open_rows, self.state.journal_bytes) = match &mut self.open {
-            Some(open) => (open.rows(), open.sync()?),
-            None => (0, 0),
-        };
+        self.state.open = self.open.as_mut().map(OpenPart::sync).transpose()?.unwrap_or_default();
         if let Some(file) = &self.skipped {
             let path = self.skipped_path();
             file.sync_data().at("write", &path)?;
             self.state.skipped_bytes = file.metadata().at("read", &path)?.len();
+            self.state.skipped_sha256 = self.skipped_checksum.value();
         }
         self.staging.save(&self.state)?;
         for part in &self.state.parts {
@@ -428,7 +449,7 @@ impl MemoryWriter {
             fs::create_dir_all(&folder).at("create", &folder)?;
         }
         let manifest = self.manifest()?;
-        let publication = Publication { replace, into: PathBuf::new() };
+        let publication = Publication { replace, ..Publication::default() };
         publish(&self.dir, &self.staging, &publication, &manifest)?;
         Ok(manifest)
     }
@@ -449,11 +470,7 @@ impl MemoryWriter {
             first_part: state.first_part,
             pairs: self.pairs,
             skipped: state.skipped,
-            skipped_sha256: if self.skipped.is_some() {
-                Some(checksum::of_file(&self.skipped_path())?)
-            } else {
-                None
-            },
+            skipped_sha256: self.skipped.as_ref().map(|_| self.skipped_checksum.value()),
         });
         Ok(manifest)
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
-use xmore_memory::store;
+use xmore_memory::store::{self, SetAside};
 
 use super::LocalMemoryArgs;
 use crate::args::ShortFormat;
@@ -41,7 +41,9 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<()> {
             .collect();
         print_json(&json!({
             "pairs": report.pairs, "files": report.files, "bytes": report.bytes, "without_checksum": report.unchecked,
-            "not_unit": report.not_unit, "unfinished_build": report.unfinished, "findings": findings,
+            "not_unit": report.not_unit, "unfinished_build": report.unfinished, "pending": report.pending, "findings": findings,
+            "set_aside": report.set_aside,
+            "set_aside_files": report.set_aside_files.0, "set_aside_bytes": report.set_aside_files.1,
         }))?;
     } else {
         for finding in &report.findings {
@@ -50,6 +52,16 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<()> {
     }
     if report.unfinished {
         eprintln!("an unfinished build is there too; the command that began it goes on with it");
+    }
+    if report.pending {
+        eprintln!(
+            "an interrupted command left finished files that are not in place yet: `xmore memory repair {}`, or the same command \
+             again, puts them there",
+            dir.display()
+        );
+    }
+    for line in set_aside(&report.set_aside, report.set_aside_files) {
+        eprintln!("{line}");
     }
     if report.unchecked > 0 {
         eprintln!("{} files have no recorded checksum; `xmore memory repair` records it", report.unchecked);
@@ -73,18 +85,40 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<()> {
     }
 }
 
+/// What repairs took out of a memory, a line each.
+pub(super) fn set_aside(taken: &[SetAside], (files, bytes): (u64, u64)) -> Vec<String> {
+    let mut lines: Vec<String> = taken
+        .iter()
+        .map(|taken| {
+            let what = match &taken.column {
+                None => format!("{} pairs", taken.rows),
+                Some(column) => format!("{} embeddings of column {column}", taken.rows),
+            };
+            format!("set aside by a repair: {what} of part {}, since {}", taken.part, taken.reason)
+        })
+        .collect();
+    if files > 0 {
+        lines.push(format!("{files} files that repairs took out, {bytes} bytes, are kept in the memory's folder .xmore-set-aside"));
+    }
+    lines
+}
+
 pub(super) fn repair(args: &RepairArgs) -> Result<()> {
     let report = store::repair(&args.memory)?;
     for note in &report.notes {
         print(note)?;
     }
     if let Some(place) = &report.set_aside {
-        eprintln!("what was replaced or dropped is in {}", place.display());
+        eprintln!("what was taken out is in {}", place.display());
     }
     if !report.changed() {
         eprintln!("nothing to mend");
     } else if report.dropped > 0 {
-        eprintln!("{} pairs are no longer in the memory; ids after them have changed", report.dropped);
+        eprintln!(
+            "{} pairs are no longer in the memory, and ids after them have changed; `xmore memory append` with the same sources adds \
+             those again that can be read",
+            report.dropped
+        );
     }
     Ok(())
 }

@@ -71,5 +71,8 @@ fn describe(memory: &Memory) -> String {
         let notes = if notes.is_empty() { String::new() } else { format!(", {}", notes.join(", ")) };
         text += &format!("\ncolumn       {}, {} values each{notes}", info.model.name, info.model.dim);
     }
+    for line in super::check::set_aside(&manifest.set_aside, (0, 0)) {
+        text += &format!("\n{line}");
+    }
     text
 }

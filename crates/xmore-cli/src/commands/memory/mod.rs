@@ -46,7 +46,11 @@ enum MemoryCommand {
     Search(search::SearchArgs),
     /// Check every byte of a memory against its checksums
     Verify(check::VerifyArgs),
-    /// Mend a memory: cut a torn tail, make derived files again; says what it did
+    /// Mend a memory: make damaged files again from sound ones, set aside the pairs of which that cannot be done
+    ///
+    /// All is read and planned first, what is new is written beside the memory and put in place at the end: stopped or killed at any moment,
+    /// or with a full disk, the memory is as before or as repaired, and the same command goes on. What is taken out stays in the memory's
+    /// folder .xmore-set-aside under its own names.
     Repair(check::RepairArgs),
     /// Report what a memory holds more than once
     Duplicates(duplicates::DuplicatesArgs),

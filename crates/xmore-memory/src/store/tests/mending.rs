@@ -55,22 +55,41 @@ fn every_flipped_bit_is_found() {
 }
 
 #[test]
-fn every_flipped_bit_of_the_manifest_is_found() {
+fn a_flipped_bit_anywhere_in_the_manifest_is_found() {
     let dir = tempfile::tempdir().unwrap();
     with_column(dir.path());
     let path = dir.path().join(MANIFEST_FILE);
     let good = fs::read(&path).unwrap();
+    // The unit test of `sealed` flips all bits of each byte.
     for at in 0..good.len() {
-        for bit in 0..8 {
-            let mut bad = good.clone();
-            bad[at] ^= 1 << bit;
-            fs::write(&path, bad).unwrap();
-            assert!(Memory::open(dir.path()).is_err(), "bit {bit} of byte {at}");
-            assert!(verify(dir.path(), &mut |_, _| {}).is_err(), "bit {bit} of byte {at}");
-            assert!(repair(dir.path()).is_err(), "bit {bit} of byte {at}");
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        fs::write(&path, bad).unwrap();
+        assert!(Memory::open(dir.path()).is_err(), "byte {at}");
+        if at % 16 < 8 {
+            assert!(verify(dir.path(), &mut |_, _| {}).is_err(), "byte {at}");
+            // The copy is the good one.
+            let report = repair(dir.path()).unwrap();
+            assert_eq!((report.rebuilt.len(), fs::read(&path).unwrap() == good), (1, true), "byte {at}");
         }
     }
-    fs::write(&path, good).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(repair(dir.path()).unwrap().rebuilt, [path.clone()]);
+    assert_eq!(fs::read(&path).unwrap(), good);
+    let copy = dir.path().join(MANIFEST_COPY);
+    flip(&copy);
+    assert_eq!(
+        verified(dir.path()).findings.iter().map(|f| f.path.clone()).collect::<Vec<_>>(),
+        [copy.clone()]
+    );
+    assert_eq!(repair(dir.path()).unwrap().rebuilt, [copy.clone()]);
+    assert_eq!(fs::read(&copy).unwrap(), good);
+    flip(&copy);
+    flip(&path);
+    assert!(matches!(repair(dir.path()), Err(MemoryError::Manifest { .. })));
+    for manifest in [path, copy] {
+        fs::write(manifest, &good).unwrap();
+    }
     assert!(verified(dir.path()).findings.is_empty());
 }
 
@@ -147,6 +166,192 @@ fn a_part_with_changed_content_is_dropped_and_the_others_keep_their_files() {
     assert_eq!(fs::read(aside).unwrap(), bytes);
 }
 
+/// Flips a bit of the last byte of a file.
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+fn captions(dir: &Path) -> Vec<String> {
+    let memory = Memory::open(dir).unwrap();
+    (0..memory.len()).map(|id| memory.caption(id).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_repair_that_ends_while_it_puts_files_in_place_is_finished_by_the_next_writer() {
+    let damaged = |dir: &Path| {
+        with_column(dir);
+        flip(&dir.join("img_emb/img_emb_0000.npy"));
+        cut(&dir.join("text_emb/text_emb_0002.npy"), 1);
+        flip(&dir.join("columns/other/text_codes/text_codes_0001.bin"));
+        flip(&dir.join("skipped/skipped_0000.csv"));
+    };
+    let undisturbed = tempfile::tempdir().unwrap();
+    damaged(undisturbed.path());
+    assert_eq!(repair(undisturbed.path()).unwrap().dropped, 5);
+    let expected = bytes_of(undisturbed.path());
+    assert_eq!(
+        captions(undisturbed.path()),
+        ["caption 4", "caption 5", "caption 6", "caption 7", "caption 8"]
+    );
+    let report = verified(undisturbed.path());
+    assert_eq!((report.findings, report.pending), (vec![], false));
+    assert_eq!(
+        report.set_aside.iter().map(|taken| (taken.part, taken.rows)).collect::<Vec<_>>(),
+        [(0, 4), (2, 1)]
+    );
+    assert!(report.set_aside_files.0 > 6, "{:?}", report.set_aside_files);
+
+    let mut steps = 0;
+    loop {
+        let dir = tempfile::tempdir().unwrap();
+        damaged(dir.path());
+        publish::stop_after(Some(steps));
+        let stopped = repair(dir.path()).is_err();
+        publish::stop_after(None);
+        if !stopped {
+            break;
+        }
+        steps += 1;
+        assert!(verified(dir.path()).pending);
+        // Whoever comes next finishes it, here one that has nothing else to do.
+        assert!(finish_interrupted(dir.path()).unwrap());
+        assert_eq!(bytes_of(dir.path()), expected, "after {steps} steps");
+        assert!(!repair(dir.path()).unwrap().changed());
+    }
+    assert!(steps > 15, "{steps}");
+}
+
+#[test]
+fn a_repair_that_ends_before_it_is_written_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    with_column(dir.path());
+    let before = bytes_of(dir.path());
+    let staging = dir.path().join(publish::REPAIRING_DIR);
+    fs::create_dir_all(staging.join("img_emb")).unwrap();
+    fs::write(staging.join("img_emb/img_emb_0000.npy"), "half of it").unwrap();
+    assert!(!repair(dir.path()).unwrap().changed());
+    assert!(!staging.exists());
+    assert_eq!(bytes_of(dir.path()), before);
+}
+
+#[test]
+fn what_repairs_set_aside_is_kept_under_its_own_name_and_what_is_added_later_takes_no_other_name() {
+    let dir = tempfile::tempdir().unwrap();
+    small(dir.path());
+    let append = |i: u32| {
+        let mut writer = MemoryWriter::open(dir.path(), model(3), Mode::Append).unwrap();
+        writer.push("more.jpg", &format!("more {i}"), &[1.0, 0.0, 0.0], &[1.0, 0.0, 0.0]).unwrap();
+        writer.checkpoint_now(Cursor { digest: format!("more {i}"), ..Cursor::default() }).unwrap();
+        writer.finish().unwrap();
+    };
+    let file = dir.path().join("img_emb/img_emb_0001.npy");
+    flip(&file);
+    let first = fs::read(&file).unwrap();
+    repair(dir.path()).unwrap();
+    append(1);
+    let numbers = |dir: &Path| -> Vec<usize> {
+        Memory::open(dir).unwrap().manifest().parts.iter().map(|part| part.number).collect()
+    };
+    assert_eq!(numbers(dir.path()), [0, 2, 3]);
+    // The last part goes, and another one gets its number.
+    for round in 1..3 {
+        let file = dir.path().join("text_emb/text_emb_0003.npy");
+        flip(&file);
+        let bad = fs::read(&file).unwrap();
+        assert_eq!(repair(dir.path()).unwrap().dropped, 1);
+        let aside = dir.path().join(format!(".xmore-set-aside/{round}/text_emb/text_emb_0003.npy"));
+        assert_eq!(fs::read(aside).unwrap(), bad);
+        append(round + 1);
+    }
+    let aside = dir.path().join(".xmore-set-aside/0/img_emb/img_emb_0001.npy");
+    assert_eq!(fs::read(aside).unwrap(), first);
+    assert_eq!(captions(dir.path())[5..], ["caption 9", "more 3"]);
+    let report = verified(dir.path());
+    assert_eq!((report.findings, report.set_aside.len()), (vec![], 3));
+}
+
+#[test]
+fn a_source_that_lost_pairs_is_not_done() {
+    let dir = tempfile::tempdir().unwrap();
+    for i in 0..2 {
+        let mode = if i == 0 { Mode::Create } else { Mode::Append };
+        let mut writer = MemoryWriter::open(dir.path(), model(3), mode).unwrap();
+        writer.push("a.jpg", "a caption", &[1.0, 0.0, 0.0], &[1.0, 0.0, 0.0]).unwrap();
+        writer.checkpoint_now(Cursor { digest: format!("source {i}"), ..Cursor::default() }).unwrap();
+        writer.finish().unwrap();
+    }
+    flip(&dir.path().join("img_emb/img_emb_0001.npy"));
+    repair(dir.path()).unwrap();
+    let writer = MemoryWriter::open(dir.path(), model(3), Mode::Append).unwrap();
+    assert!(writer.has_source("source 0") && !writer.has_source("source 1"));
+}
+
+#[test]
+fn files_that_the_manifest_does_not_have_are_found_and_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    with_column(dir.path());
+    let strays = ["img_emb/img_emb_0003.npy", "columns/gone/text_emb/text_emb_0000.npy"];
+    for stray in strays {
+        let path = dir.path().join(stray);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, stray).unwrap();
+    }
+    // Not named as a file of a memory.
+    fs::write(dir.path().join("img_emb/notes.txt"), "mine").unwrap();
+    let found: Vec<PathBuf> = verified(dir.path()).findings.into_iter().map(|finding| finding.path).collect();
+    assert_eq!(found, strays.map(|stray| dir.path().join(stray)));
+    let report = repair(dir.path()).unwrap();
+    assert_eq!((report.dropped, report.notes.len()), (0, 2));
+    for stray in strays {
+        let aside = dir.path().join(".xmore-set-aside/0").join(stray);
+        assert_eq!(fs::read_to_string(aside).unwrap(), stray);
+    }
+    assert_eq!(verified(dir.path()).findings, []);
+    assert!(dir.path().join("img_emb/notes.txt").exists());
+}
+
+#[test]
+fn a_damaged_column_does_not_become_official_where_its_part_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    with_column(dir.path());
+    cut(&dir.path().join("img_emb/img_emb_0002.npy"), 1);
+    let path = dir.path().join("columns/other/img_emb/img_emb_0002.npy");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[129] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let report = repair(dir.path()).unwrap();
+    assert_eq!((report.dropped, report.columns_cut), (1, 1), "{:?}", report.notes);
+    let memory = Memory::open(dir.path()).unwrap();
+    assert_eq!((memory.len(), memory.columns()[1].rows()), (9, 8));
+    assert_eq!(verified(dir.path()).findings, []);
+}
+
+#[test]
+fn a_damaged_journal_or_new_manifest_replaces_nothing() {
+    for file in [MANIFEST_FILE, "publish.json"] {
+        let dir = tempfile::tempdir().unwrap();
+        small(dir.path());
+        let mut writer = MemoryWriter::open(dir.path(), model(3), Mode::Overwrite).unwrap();
+        writer.push("new.jpg", "new", &[1.0, 0.0, 0.0], &[1.0, 0.0, 0.0]).unwrap();
+        publish::stop_after(Some(0));
+        assert!(writer.finish().is_err());
+        publish::stop_after(None);
+        let path = dir.path().join(BUILDING_DIR).join(file);
+        let good = fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        bad[good.len() / 2] ^= 1;
+        fs::write(&path, bad).unwrap();
+        let error = finish_interrupted(dir.path()).unwrap_err();
+        assert!(matches!(error, MemoryError::Manifest { .. }), "{error}");
+        assert_is_small(&Memory::open(dir.path()).unwrap());
+        fs::write(&path, good).unwrap();
+        assert!(finish_interrupted(dir.path()).unwrap());
+        assert_eq!(captions(dir.path()), ["new"]);
+    }
+}
+
 #[test]
 fn strings_are_taken_from_whichever_file_is_good() {
     for bad in ["metadata/metadata_0000.parquet", "lookup/lookup_0000.bin"] {
@@ -204,6 +409,8 @@ fn what_is_no_memory_is_neither_verified_nor_repaired() {
     drop(MemoryWriter::create(dir.path(), model(3)).unwrap());
     assert!(matches!(repair(dir.path()), Err(MemoryError::Incomplete { .. })));
     small(dir.path());
-    fs::write(dir.path().join(MANIFEST_FILE), "{").unwrap();
+    for name in [MANIFEST_FILE, MANIFEST_COPY] {
+        fs::write(dir.path().join(name), "{").unwrap();
+    }
     assert!(matches!(repair(dir.path()), Err(MemoryError::Manifest { .. })));
 }

@@ -70,6 +70,7 @@ fn a_memory_is_laid_out_as_clip_retrieval_does() {
     assert_eq!(
         files(dir.path()),
         [
+            ".xmore-memory.json",
             "img_codes/img_codes_0000.bin",
             "img_codes/img_codes_0001.bin",
             "img_codes/img_codes_0002.bin",
@@ -208,7 +209,7 @@ fn an_interrupted_build_is_refused_by_open_and_replaced_by_create() {
     let error = Memory::open(dir.path()).unwrap_err();
     assert!(matches!(error, MemoryError::Incomplete { .. }), "{error}");
     small(dir.path());
-    assert_eq!(files(dir.path()).len(), 20);
+    assert_eq!(files(dir.path()).len(), 21);
     assert_is_small(&Memory::open(dir.path()).unwrap());
 }
 
@@ -228,7 +229,7 @@ fn a_complete_memory_is_replaced_only_on_demand_and_only_when_the_new_one_is_com
     before.image_embedding(9, &mut [0.0; 3]).unwrap();
     let after = Memory::open(dir.path()).unwrap();
     assert_eq!((after.len(), after.caption(0).unwrap()), (1, "new"));
-    assert_eq!(files(dir.path()).len(), 7);
+    assert_eq!(files(dir.path()).len(), 8);
 }
 
 #[test]

@@ -1,0 +1,330 @@
+//! Writing what a repair makes into a staging folder, and the manifest that goes with it. The memory itself is only read.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::super::lookup::{self, Lookup};
+use super::super::manifest::{Checksums, Manifest, PartInfo, SetAside};
+use super::super::metadata::Metadata;
+use super::super::npy::NpyMatrix;
+use super::super::publish::{Publication, REPAIRING_DIR, SET_ASIDE_DIR, SET_ASIDE_STAGED, commit};
+use super::super::staging::Staging;
+use super::super::texts::DistinctCount;
+use super::super::verify::modality_of;
+use super::super::{
+    ALL_SERIES, COLUMNS_DIR, IMAGES, LOOKUP, METADATA, PRIMARY, Series, TEXTS, checksum, skipped_path,
+    sync_dir,
+};
+use super::RepairReport;
+use super::examine::{ColumnPlan, PartPlan, Plan};
+use crate::error::{AtPath, Result};
+use crate::search::codes;
+
+/// A repair that is being written.
+pub(super) struct Stage<'a> {
+    dir: &'a Path,
+    /// As it was read.
+    old: Manifest,
+    /// As it will be.
+    new: Manifest,
+    staging: Staging,
+    /// Folders that files were written into.
+    folders: BTreeSet<PathBuf>,
+    /// Files of the memory that are moved out of it.
+    take_out: Vec<PathBuf>,
+}
+
+impl<'a> Stage<'a> {
+    /// Starts with an empty folder in the memory `dir`, which is locked.
+    pub fn begin(dir: &'a Path, manifest: Manifest) -> Result<Stage<'a>> {
+        let staging = Staging { root: dir.join(REPAIRING_DIR), series: &[] };
+        staging.start()?;
+        let new = manifest.clone().updated(dir)?;
+        Ok(Stage { dir, old: manifest, new, staging, folders: BTreeSet::new(), take_out: Vec::new() })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.staging.root
+    }
+
+    /// Writes all that the plan asks for.
+    pub fn write(mut self, plan: &Plan, report: &mut RepairReport) -> Result<Stage<'a>> {
+        let root = self.staging.root.clone();
+        fs::create_dir_all(&root).at("create", &root)?;
+        self.new.parts.clear();
+        for (place, part) in plan.parts.iter().enumerate() {
+            if let Some(info) = self.part(place, part, report)? {
+                self.new.parts.push(info);
+            }
+        }
+        for (at, column) in plan.columns.iter().enumerate() {
+            self.column(at, column, plan, report)?;
+        }
+        for &number in &plan.lists {
+            let path = skipped_path(self.dir, number);
+            report.notes.push(format!("set {} aside: its content has changed", path.display()));
+            self.take_out_file(&path)?;
+            self.new.sources[number].skipped_sha256 = None;
+        }
+        for path in &plan.strays {
+            report.notes.push(format!("set {} aside: the manifest does not have it", path.display()));
+            self.take_out_file(path)?;
+        }
+        self.new.pairs = self.new.parts.iter().map(|part| part.rows).sum();
+        if report.dropped > 0 {
+            self.new.images = self.count_images(plan)?;
+        }
+        for folder in &self.folders {
+            sync_dir(folder)?;
+        }
+        Ok(self)
+    }
+
+    /// Commits all of it; what finishes interrupted work then puts it in place.
+    pub fn commit(self) -> Result<()> {
+        if self.root().join(SET_ASIDE_STAGED).is_dir() {
+            // Made now, since making it later could fail.
+            let all = self.dir.join(SET_ASIDE_DIR);
+            fs::create_dir_all(&all).at("create", &all)?;
+        }
+        let publication = Publication { replace: false, into: PathBuf::new(), take_out: self.take_out };
+        commit(&self.staging, &publication, &self.new)
+    }
+
+    /// A part as it will be, `None` if no row is kept.
+    fn part(&mut self, place: usize, plan: &PartPlan, report: &mut RepairReport) -> Result<Option<PartInfo>> {
+        let mut info = self.old.parts[place].clone();
+        let (dir, number, dim) = (self.dir, info.number, self.old.model.dim);
+        if plan.kept < info.rows {
+            let rows = info.rows - plan.kept;
+            report.dropped += rows;
+            let what = if plan.kept == 0 {
+                format!("set part {number} with its {rows} pairs aside")
+            } else {
+                format!("cut part {number} from {} to {} pairs", info.rows, plan.kept)
+            };
+            report.notes.push(format!("{what}: {}", plan.reason));
+            self.new.set_aside.push(SetAside {
+                part: number,
+                column: None,
+                rows,
+                reason: plan.reason.clone(),
+            });
+            self.forget_sources(number);
+        }
+        if plan.kept == 0 {
+            for series in ALL_SERIES {
+                self.take_out_file(&series.path(dir, number))?;
+            }
+            return Ok(None);
+        }
+        if plan.kept < info.rows {
+            for series in PRIMARY {
+                self.keep_old(&series.path(dir, number))?;
+            }
+            for series in [IMAGES, TEXTS] {
+                let to = self.staged(Path::new(""), series, number)?;
+                NpyMatrix::copy_rows(&series.path(dir, number), &to, plan.kept, dim)?;
+            }
+            let strings = self.strings(place, plan)?.first(plan.kept as usize);
+            strings.write(&self.staged(Path::new(""), METADATA, number)?)?;
+            lookup::write(&self.staged(Path::new(""), LOOKUP, number)?, &strings)?;
+            info.rows = plan.kept;
+            let root = self.root().to_owned();
+            self.codes(&root, Path::new(""), &ALL_SERIES, &info, dim)?;
+            info.sha256 = checksums_of(&ALL_SERIES, |series| series.path(&root, number))?;
+            return Ok(Some(info));
+        }
+        for &series in &plan.rebuilt {
+            match series {
+                METADATA => {
+                    self.strings(place, plan)?.write(&self.staged(Path::new(""), series, number)?)?
+                }
+                LOOKUP => {
+                    let strings = self.strings(place, plan)?;
+                    lookup::write(&self.staged(Path::new(""), series, number)?, &strings)?;
+                }
+                series => self.codes(dir, Path::new(""), &[series], &info, dim)?,
+            }
+            rebuilt(&series.path(dir, number), report);
+        }
+        self.complete(&mut info.sha256, Path::new(""), &ALL_SERIES, &plan.rebuilt, number)?;
+        Ok(Some(info))
+    }
+
+    fn column(
+        &mut self,
+        at: usize,
+        plan: &ColumnPlan,
+        whole: &Plan,
+        report: &mut RepairReport,
+    ) -> Result<()> {
+        let column = self.old.columns[at].clone();
+        let within = Path::new(COLUMNS_DIR).join(&column.name);
+        let (folder, dim, series) = (self.dir.join(&within), column.model.dim, column.series());
+        let mut parts = Vec::new();
+        for (place, sha256) in column.parts.iter().enumerate() {
+            let (mut info, own) = (self.old.parts[place].clone(), &whole.parts[place]);
+            let number = info.number;
+            if place >= plan.kept || own.kept == 0 {
+                for series in series {
+                    self.take_out_file(&series.path(&folder, number))?;
+                }
+                if own.kept > 0 {
+                    let (rows, reason) = (own.kept, plan.reason.clone());
+                    let name = Some(column.name.clone());
+                    self.new.set_aside.push(SetAside { part: number, column: name, rows, reason });
+                }
+                continue;
+            }
+            let mut sha256 = sha256.clone();
+            if own.kept < info.rows {
+                let root = self.root().join(&within);
+                for &series in series.iter().filter(|series| !series.is_derived()) {
+                    let path = series.path(&folder, number);
+                    self.keep_old(&path)?;
+                    NpyMatrix::copy_rows(&path, &self.staged(&within, series, number)?, own.kept, dim)?;
+                }
+                info.rows = own.kept;
+                self.codes(&root, &within, series, &info, dim)?;
+                sha256 = checksums_of(series, |series| series.path(&root, number))?;
+            } else {
+                let again = &plan.rebuilt[place];
+                self.codes(&folder, &within, again, &info, dim)?;
+                again.iter().for_each(|series| rebuilt(&series.path(&folder, number), report));
+                self.complete(&mut sha256, &within, series, again, number)?;
+            }
+            parts.push(sha256);
+        }
+        if !plan.reason.is_empty() {
+            report.columns_cut += 1;
+            report.notes.push(format!(
+                "column {} now has its first {} parts, since {}: `xmore memory embed` with its model makes the rest again",
+                column.name,
+                parts.len(),
+                plan.reason
+            ));
+        }
+        self.new.columns[at].parts = parts;
+        Ok(())
+    }
+
+    /// Writes those codes that are among `series`, of embeddings in `from`.
+    fn codes(
+        &mut self,
+        from: &Path,
+        within: &Path,
+        series: &[Series],
+        info: &PartInfo,
+        dim: usize,
+    ) -> Result<()> {
+        for &series in series {
+            let Some(modality) = modality_of(series) else { continue };
+            let matrix = NpyMatrix::open(&modality.series().path(from, info.number), info.rows, dim)?;
+            codes::write(&self.staged(within, series, info.number)?, matrix.data(), dim)?;
+        }
+        Ok(())
+    }
+
+    /// Records the checksums of files that were made again, and of those that had none.
+    fn complete(
+        &self,
+        sha256: &mut Checksums,
+        within: &Path,
+        series: &[Series],
+        rebuilt: &[Series],
+        number: usize,
+    ) -> Result<()> {
+        for series in series {
+            let folder = if rebuilt.contains(series) { self.root() } else { self.dir };
+            if rebuilt.contains(series) || !sha256.contains_key(series.name) {
+                let found = checksum::of_file(&series.path(&folder.join(within), number))?;
+                sha256.insert(series.name.to_owned(), found);
+            }
+        }
+        Ok(())
+    }
+
+    /// A part's strings from the file that is sound.
+    fn strings(&self, place: usize, plan: &PartPlan) -> Result<Metadata> {
+        let PartInfo { number, rows, .. } = self.old.parts[place];
+        match plan.strings {
+            Some(LOOKUP) => Lookup::open(&LOOKUP.path(self.dir, number), rows)?.to_metadata(),
+            _ => Metadata::read(&METADATA.path(self.dir, number), rows),
+        }
+    }
+
+    fn count_images(&self, plan: &Plan) -> Result<u64> {
+        let mut count = DistinctCount::default();
+        for (place, part) in plan.parts.iter().enumerate().filter(|(_, part)| part.kept > 0) {
+            let strings = self.strings(place, part)?;
+            strings.image_paths.iter().take(part.kept as usize).for_each(|path| count.add(path));
+        }
+        Ok(count.count())
+    }
+
+    /// A source of which pairs are gone is not done any more: the same command adds them again.
+    fn forget_sources(&mut self, part: usize) {
+        let source =
+            self.new.sources.iter_mut().rev().find(|source| source.first_part <= part && source.pairs > 0);
+        if let Some(source) = source {
+            source.digest.clear();
+        }
+    }
+
+    /// Where a new file goes; its folder is made.
+    fn staged(&mut self, within: &Path, series: Series, number: usize) -> Result<PathBuf> {
+        self.with_folder(series.path(&self.root().join(within), number))
+    }
+
+    fn with_folder(&mut self, path: PathBuf) -> Result<PathBuf> {
+        if let Some(folder) = path.parent()
+            && !self.folders.contains(folder)
+        {
+            fs::create_dir_all(folder).at("create", folder)?;
+            let root = self.root().to_owned();
+            self.folders.extend(folder.ancestors().take_while(|f| f.starts_with(&root)).map(Path::to_owned));
+        }
+        Ok(path)
+    }
+
+    /// Has a file moved out of the memory when the new manifest is in place.
+    fn take_out_file(&mut self, path: &Path) -> Result<()> {
+        if path.exists() {
+            let within = self.within(path);
+            self.with_folder(self.root().join(SET_ASIDE_STAGED).join(&within))?;
+            self.take_out.push(within);
+        }
+        Ok(())
+    }
+
+    /// Keeps the content of a file that will be replaced.
+    fn keep_old(&mut self, path: &Path) -> Result<()> {
+        if !path.exists() {
+            return Ok(());
+        }
+        let kept = self.root().join(SET_ASIDE_STAGED).join(self.within(path));
+        let kept = self.with_folder(kept)?;
+        if fs::hard_link(path, &kept).is_ok() {
+            return Ok(());
+        }
+        // There are file systems without links.
+        fs::copy(path, &kept).at("copy", path)?;
+        fs::File::open(&kept).and_then(|file| file.sync_all()).at("write", &kept)
+    }
+
+    fn within(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(self.dir).unwrap_or(path).to_owned()
+    }
+}
+
+fn checksums_of(series: &[Series], path: impl Fn(Series) -> PathBuf) -> Result<Checksums> {
+    series.iter().map(|&series| Ok((series.name.to_owned(), checksum::of_file(&path(series))?))).collect()
+}
+
+fn rebuilt(path: &Path, report: &mut RepairReport) {
+    report.notes.push(format!("made {} again", path.display()));
+    report.rebuilt.push(path.to_owned());
+}
