@@ -31,6 +31,25 @@ pub(crate) struct Setup {
     if_unreachable: IfUnreachable,
 }
 
+/// Tells of search codes that searches found damaged.
+pub(crate) fn tell_damaged_codes(pairs: &OpenPairs) {
+    for path in pairs.damaged_codes() {
+        eprintln!(
+            "{} is damaged and was not used, which is slower and changes no answer: `xmore memory repair` makes it again",
+            path.display()
+        );
+    }
+}
+
+impl Drop for Setup {
+    /// However a command ends.
+    fn drop(&mut self) {
+        if let Some(pairs) = &self.pairs {
+            tell_damaged_codes(pairs);
+        }
+    }
+}
+
 impl Setup {
     /// Opens memory and models. An engine that is away is none, if that is allowed.
     pub(crate) fn open(args: &MethodArgs, model: &ModelChoice) -> Result<Setup> {

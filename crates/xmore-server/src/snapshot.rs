@@ -1,6 +1,7 @@
 //! The pairs as they were when they were last opened. Requests hold on to the one they began with; a reload puts another in its place.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use xmore::{
@@ -29,6 +30,8 @@ pub(crate) struct Snapshot {
     pub(crate) opened: SystemTime,
     /// Whether xmore-calibrated is possible.
     pub(crate) calibrates: bool,
+    /// Whether the log has that search codes are damaged.
+    told_of_codes: AtomicBool,
 }
 
 impl Snapshot {
@@ -55,11 +58,23 @@ impl Snapshot {
             allowed,
             opened: SystemTime::now(),
             calibrates: false,
+            told_of_codes: AtomicBool::new(false),
             backend,
         };
         let retrieval = snapshot.retrieval(snapshot.backend.retrieval)?;
         snapshot.calibrates = retrieval.is_some_and(|retrieval| retrieval.check_calibrated().is_ok());
         Ok(snapshot)
+    }
+
+    /// Logs, once, that searches found search codes damaged.
+    pub(crate) fn tell_damaged_codes(&self) {
+        let damaged = self.pairs.as_ref().map(OpenPairs::damaged_codes).unwrap_or_default();
+        if !damaged.is_empty() && !self.told_of_codes.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                ?damaged,
+                "search codes are damaged and are not used: answers are right, and slower"
+            );
+        }
     }
 
     /// Retrieval from the pairs, if there are any.

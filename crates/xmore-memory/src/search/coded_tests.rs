@@ -209,6 +209,45 @@ fn rows_that_no_bound_tells_apart_are_all_read() {
     }
 }
 
+/// Bytes of a file of codes before the mean.
+const HEADER: usize = 64;
+
+/// Flips of bits that make a factor one that no row can have; all else is left to checksums.
+#[test]
+fn factors_that_no_row_can_have_are_noticed_and_not_used() {
+    let (count, dim) = (1_000, 32);
+    let rows = rows(&vec![99; count], dim, 7);
+    let (dir, codes) = encoded(&rows, dim);
+    assert!(codes.are_trusted() && !codes.found_damaged());
+    let path = dir.path().join("codes.bin");
+    let good = std::fs::read(&path).unwrap();
+    let block = HEADER + dim * 4;
+    let options = SearchOptions::new(3);
+    let query = values(dim, 9);
+    let plain = SearchPart { first_id: 0, rows: &rows, codes: None };
+    let expected = search(&[plain], dim, &query, &options).unwrap().hits;
+    // The sign and the highest bits of the exponents of row 5's scale and error, and of padding behind the last row.
+    let last = block + count / BLOCK * (2 * 4 * BLOCK + BLOCK * dim);
+    let (scale, error) = (block + 23, block + 87);
+    // And a largest length that is too small for the scales.
+    for (at, bit) in [(scale, 7), (scale, 6), (scale, 0), (error, 7), (error, 6), (last + 63, 5), (27, 6)] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1 << bit;
+        std::fs::write(&path, bytes).unwrap();
+        let codes = Codes::open(&path, count, dim).unwrap();
+        let found = search(&[SearchPart { codes: Some(&codes), ..plain }], dim, &query, &options).unwrap();
+        assert_eq!(bits(&found.hits), bits(&expected), "bit {bit} of byte {at}");
+        assert!(codes.found_damaged(), "bit {bit} of byte {at}");
+    }
+    // The header is looked at when it is opened: lengths and the mean, and what is zero.
+    for (at, bit) in [(27, 7), (31, 6), (40, 0), (HEADER + 3, 6)] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1 << bit;
+        std::fs::write(&path, bytes).unwrap();
+        assert!(Codes::open(&path, count, dim).is_err(), "bit {bit} of byte {at}");
+    }
+}
+
 #[test]
 fn codes_of_other_rows_are_noticed() {
     let (count, dim) = (5_000, 32);
@@ -222,6 +261,7 @@ fn codes_of_other_rows_are_noticed() {
         (search(&[stale], dim, &query, &options).unwrap(), search(&[plain], dim, &query, &options).unwrap());
     assert_eq!(found.counts.undecided, 1);
     assert_eq!(found.hits, expected.hits);
+    assert!(codes.found_damaged());
 }
 
 #[test]

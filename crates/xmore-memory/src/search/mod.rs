@@ -135,7 +135,8 @@ pub fn search(
 
     let mut tops: Vec<Option<Top>> = (0..count).map(|_| None).collect();
     let mut counts = Counts::default();
-    let (coded, plain): (Vec<_>, Vec<_>) = parts.iter().copied().partition(|part| part.codes.is_some());
+    let (coded, plain): (Vec<_>, Vec<_>) =
+        parts.iter().copied().partition(|part| part.codes.is_some_and(Codes::are_trusted));
     if !coded.is_empty() && at_most / ROWS_FOR_A_HIT >= n as u64 && at_most >= total / SPARSE {
         counts = search_coded(&coded, &plain, dim, queries, n, &filter, &mut tops);
     }

@@ -12,7 +12,7 @@ use super::{Counts, SearchPart};
 const GROUP_ROWS: usize = 32;
 
 /// Offers the candidates' exact scores to `top`, as far as they can be kept. `None` in its place if a score is outside its bounds:
-/// then the codes are of other rows than these.
+/// then the codes are of other rows than these, and are not used again.
 pub(super) fn rescore(
     parts: &[SearchPart<'_>],
     query: &[f32],
@@ -42,6 +42,9 @@ pub(super) fn rescore(
         counts.scored += group.len() as u64;
         for (candidate, &score) in group.iter().zip(&scores) {
             if score < candidate.lower || score > candidate.upper {
+                if let Some(codes) = part_of(parts, candidate.id).codes {
+                    codes.distrust();
+                }
                 return (None, counts);
             }
             top.offer(candidate.id, score);
@@ -50,8 +53,13 @@ pub(super) fn rescore(
     (Some(top), counts)
 }
 
+/// The part of a row.
+fn part_of<'p, 'a>(parts: &'p [SearchPart<'a>], id: u64) -> &'p SearchPart<'a> {
+    &parts[parts.partition_point(|part| part.first_id <= id) - 1]
+}
+
 /// A stored row; parts are in the order of their ids, and the id is one of theirs.
 fn row<'a>(parts: &[SearchPart<'a>], id: u64, dim: usize) -> &'a [f16] {
-    let part = &parts[parts.partition_point(|part| part.first_id <= id) - 1];
+    let part = part_of(parts, id);
     &part.rows[(id - part.first_id) as usize * dim..][..dim]
 }

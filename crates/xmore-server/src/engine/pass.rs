@@ -174,6 +174,7 @@ impl Pass<'_> {
                     other => other,
                 }
             })();
+            snapshot.tell_damaged_codes();
             match evidence {
                 Ok((evidence, stages)) => {
                     times.search += stages.search;
@@ -213,6 +214,7 @@ impl Pass<'_> {
                 Ok::<_, ApiError>(column.search_with(modality, rows.as_slice(), &options)?.hits)
             })();
             times.search += begin.elapsed();
+            snapshot.tell_damaged_codes();
             match found {
                 Ok(found) => {
                     for (&i, mut hits) in group.iter().zip(found) {

@@ -1,5 +1,7 @@
 //! Pairs that are held open, wherever they are.
 
+use std::path::PathBuf;
+
 use regex::Regex;
 use xmore_memory::retriever::{Location, RemoteOptions, open as open_engine};
 use xmore_memory::store::ModelIdentity;
@@ -25,6 +27,14 @@ impl OpenPairs {
         match location.parse()? {
             Location::Local(path) => Ok(Self::Memory(Box::new(Memory::open(path)?))),
             remote => Ok(Self::Engine(open_engine(&remote, options)?)),
+        }
+    }
+
+    /// Files of a memory's search codes that searches have found damaged; see [`Memory::damaged_codes`].
+    pub fn damaged_codes(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Memory(memory) => memory.damaged_codes(),
+            Self::Engine(_) => Vec::new(),
         }
     }
 

@@ -12,6 +12,7 @@ use xmore_memory::store::Modality;
 use crate::args::{EngineArgs, FilterArgs, Format, ModelChoice};
 use crate::error::{CliError, Result};
 use crate::files::{print, print_json, stdout_error};
+use crate::setup::tell_damaged_codes;
 use crate::table::{table, trimmed};
 
 #[derive(Debug, Args)]
@@ -111,6 +112,7 @@ pub(super) fn run(args: &SearchArgs) -> Result<()> {
             rows.collect()
         }
     };
+    tell_damaged_codes(&pairs);
     if rows.len() < args.n {
         eprintln!("{} pairs, fewer than the {} asked for: no more match", rows.len(), args.n);
     }

@@ -13,6 +13,7 @@
 //! the error +∞, so that no bound excludes it and its exact product decides.
 
 pub(super) mod kernel;
+mod limits;
 pub(super) mod quantize;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ mod tests;
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use half::f16;
 use memmap2::Mmap;
@@ -29,6 +31,7 @@ use xmore_files::open_regular;
 use crate::error::{AtPath, MemoryError, Result};
 use crate::store::MAX_DIM;
 use kernel::{BLOCK, GROUP};
+use limits::Limits;
 use quantize::{Encoder, Largest};
 
 const MAGIC: &[u8; 8] = b"\x93XMCODES";
@@ -116,13 +119,25 @@ pub struct Codes {
     map: Mmap,
     layout: Layout,
     largest: Largest,
+    /// One of the states below.
+    trust: AtomicU8,
 }
 
+/// Factors of rows have not been looked at.
+const UNCHECKED: u8 = 0;
+/// All factors are as rows can have them.
+const CHECKED: u8 = 1;
+/// Factors, or a score outside its bounds, show that the codes are not those of the rows.
+const DAMAGED: u8 = 2;
+
 impl Codes {
-    /// Maps a file of codes and checks that it is of `rows` rows of `dim` dimensions. Reads the header only.
+    /// Maps a file of codes and checks that it is of `rows` rows of `dim` dimensions and that its header does not contradict
+    /// itself. Reads the header only.
     ///
-    /// That the codes are of the very rows they are used with is not checked here. A search checks it on the rows it scores: one
-    /// outside its bounds makes it read all rows instead.
+    /// The scales and errors of the rows are checked when a search first uses them: one that no row can have makes it read the
+    /// embeddings instead. That the codes are of the very rows they are used with is checked on the rows that a search scores: one outside
+    /// its bounds does the same. Other damage is not noticed here, and can cost a search its best rows; a checksum of the
+    /// file is what finds it.
     ///
     /// # Errors
     /// [`MemoryError::Damaged`] if it is anything else, [`MemoryError::Io`].
@@ -170,12 +185,41 @@ impl Codes {
         }
         let largest =
             Largest { code: f32::from_bits(read_u32(&map, 24)), row: f32::from_bits(read_u32(&map, 28)) };
-        let codes = Codes { map, layout, largest };
-        let sound = |x: f32| x.is_finite() && x >= 0.0;
-        if !sound(largest.code) || !sound(largest.row) || !codes.mean().iter().all(|x| x.is_finite()) {
-            return Err(damaged("a finite mean and norms".to_owned(), "others".to_owned()));
+        let codes = Codes { map, layout, largest, trust: AtomicU8::new(UNCHECKED) };
+        let padding = HEADER_BYTES + dim * size_of::<f32>()..layout.head_bytes;
+        if codes.map[32..HEADER_BYTES].iter().chain(&codes.map[padding]).any(|&byte| byte != 0) {
+            return Err(damaged("zeros in the header".to_owned(), "others".to_owned()));
         }
+        limits::check_header(&codes)
+            .map_err(|found| damaged("a mean and norms that belong together".to_owned(), found))?;
         Ok(codes)
+    }
+
+    /// Whether nothing has shown that these are not the codes of the rows. The first call looks at the scale and error of every row.
+    pub(super) fn are_trusted(&self) -> bool {
+        match self.trust.load(Ordering::Relaxed) {
+            CHECKED => true,
+            DAMAGED => false,
+            // Two threads may both do it; waiting for one another within the pool could never end.
+            _ => {
+                let limits = Limits::new(self.largest, self.layout.dim);
+                let rows = |block: usize| (self.layout.rows - block * BLOCK).min(BLOCK);
+                let blocks = (0..self.blocks()).into_par_iter().with_min_len(256);
+                let sound = blocks.all(|index| limits.allow(self.block(index), rows(index)));
+                self.trust.fetch_max(if sound { CHECKED } else { DAMAGED }, Ordering::Relaxed);
+                sound
+            }
+        }
+    }
+
+    /// Has no search use them any more: a score was outside its bounds.
+    pub(super) fn distrust(&self) {
+        self.trust.store(DAMAGED, Ordering::Relaxed);
+    }
+
+    /// Whether a search found that these are not the codes of the rows, and used the embeddings instead.
+    pub fn found_damaged(&self) -> bool {
+        self.trust.load(Ordering::Relaxed) == DAMAGED
     }
 
     /// Number of rows.
