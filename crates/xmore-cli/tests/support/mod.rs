@@ -1,6 +1,9 @@
 //! Running the real binary.
 
+#[cfg(target_os = "linux")]
+pub mod faults;
 pub mod files;
+pub mod milvus;
 pub mod server;
 
 use std::io::Read;
@@ -83,6 +86,11 @@ impl Xmore {
             };
         }
         Self(shell)
+    }
+
+    /// Runs it to its end, whatever that is.
+    pub fn output(mut self) -> std::process::Output {
+        self.0.output().expect("the binary was built")
     }
 
     /// Runs it to its end; death by a signal is a failure.
