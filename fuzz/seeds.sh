@@ -44,3 +44,5 @@ done
 for i in 0 1 2 3 4 5 6; do
     { printf "\\20$i"; printf '\001\000over'; } > "corpus/memory_file/over$i"
 done
+# Over the manifest and with the checksum of what it is then.
+{ printf '\300'; printf '\002\000"pairs": 41'; } > corpus/memory_file/sealed

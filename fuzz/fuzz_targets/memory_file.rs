@@ -1,12 +1,14 @@
 //! Any bytes as one file of a memory whose other files are whole: an error, or a memory that is searched, verified and mended.
 //!
-//! A first byte says which file they are, or that they are written over it from some place on.
+//! A first byte says which file they are, or that they are written over it from some place on, and whether a JSON file gets the checksum of
+//! its new content.
 #![no_main]
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
+use sha2::{Digest, Sha256};
 use xmore_memory::Memory;
 use xmore_memory::store::{MemoryWriter, ModelIdentity, repair, verify};
 
@@ -56,6 +58,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
         _ => bytes.to_vec(),
     };
+    let content = if which & 64 != 0 && file.ends_with(".json") { sealed(content) } else { content };
     std::fs::write(&path, content).expect("the temporary folder is writable");
     read(dir.path());
     let _ = verify(dir.path(), &mut |_, _| {});
@@ -63,6 +66,18 @@ fuzz_target!(|bytes: &[u8]| {
         read(dir.path());
     }
 });
+
+/// With the checksum of its content where its last field is one.
+fn sealed(mut content: Vec<u8>) -> Vec<u8> {
+    const AFTER: &[u8] = b"\"\n}\n";
+    if let Some(start) = content.len().checked_sub(AFTER.len() + 64)
+        && content.ends_with(AFTER)
+    {
+        let digest: String = Sha256::digest(&content[..start]).iter().map(|b| format!("{b:02x}")).collect();
+        content[start..start + 64].copy_from_slice(digest.as_bytes());
+    }
+    content
+}
 
 fn read(dir: &Path) {
     let Ok(memory) = Memory::open(dir) else { return };
