@@ -5,6 +5,7 @@
 mod escape;
 pub mod image;
 pub mod json;
+mod names;
 mod output;
 mod regular;
 pub mod table;
@@ -12,6 +13,7 @@ pub mod text;
 mod walk;
 
 pub use escape::{escape_for_terminal, escape_json, escape_lines, escape_path, is_active};
+pub use names::{path_from_text, path_to_text};
 pub use output::{Output, is_standard_output, remove_unfinished_outputs, write_output};
 pub use regular::{FileKind, NotRegular, TooLarge, open_input, open_regular, read_bounded, read_input};
 pub use walk::{

@@ -93,6 +93,14 @@ impl Output {
         Ok(Self(Kind::Whole(Box::new(BufWriter::new(Temporary::beside(target, existing)?)))))
     }
 
+    /// The regular file, there or to be, that the result takes the place of; `None` where it is written through.
+    pub fn replaces(&self) -> Option<&Path> {
+        match &self.0 {
+            Kind::Whole(file) => Some(&file.get_ref().target),
+            Kind::Through(_) => None,
+        }
+    }
+
     /// Makes the result durable and puts it in its place.
     ///
     /// # Errors

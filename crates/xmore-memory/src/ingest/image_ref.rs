@@ -4,10 +4,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use xmore_files::{path_from_text, path_to_text};
+
 /// Where an image's bytes are. [`ImageReader`](super::ImageReader) reads them.
 ///
 /// Its text, by [`Display`](fmt::Display), is what a memory records as the image's path, and [`ImageRef::parse`] is the way back:
-/// a file's plain path, `PATH.tar#NAME`, or `PATH.parquet#ROW`.
+/// a file's plain path, `PATH.tar#NAME`, or `PATH.parquet#ROW`, with paths as [`path_to_text`] has them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ImageRef {
@@ -48,14 +50,14 @@ impl ImageRef {
             && row.bytes().all(|b| b.is_ascii_digit())
             && let Ok(row) = row.parse()
         {
-            return ImageRef::ParquetCell { file: Path::new(file).into(), row };
+            return ImageRef::ParquetCell { file: path_from_text(file).into(), row };
         }
         let member = text.match_indices('#').find(|&(at, _)| has_extension(&text[..at], ".tar"));
         if let Some((at, _)) = member.filter(|(at, _)| at + 1 < text.len()) {
-            let (tar, name) = (Path::new(&text[..at]).into(), text[at + 1..].to_owned());
+            let (tar, name) = (path_from_text(&text[..at]).into(), text[at + 1..].to_owned());
             return ImageRef::TarMember { tar, name, span: None };
         }
-        ImageRef::File(text.into())
+        ImageRef::File(path_from_text(text))
     }
 
     /// Whether its text is faithful: a path that is not UTF-8 cannot be read back from it.
@@ -78,9 +80,9 @@ fn has_extension(path: &str, extension: &str) -> bool {
 impl fmt::Display for ImageRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ImageRef::File(path) => write!(f, "{}", path.display()),
-            ImageRef::TarMember { tar, name, .. } => write!(f, "{}#{name}", tar.display()),
-            ImageRef::ParquetCell { file, row } => write!(f, "{}#{row}", file.display()),
+            ImageRef::File(path) => f.write_str(&path_to_text(path)),
+            ImageRef::TarMember { tar, name, .. } => write!(f, "{}#{name}", path_to_text(tar)),
+            ImageRef::ParquetCell { file, row } => write!(f, "{}#{row}", path_to_text(file)),
         }
     }
 }

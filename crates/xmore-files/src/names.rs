@@ -1,0 +1,68 @@
+//! Paths as text that loses nothing: as they are where they are UTF-8, else as `file:` with percent-escaped bytes.
+//!
+//! JSON takes text only, and most readers of csv take UTF-8 only, so one odd name would cost a whole result. A path that itself begins with
+//! `file:` is escaped too, so that the text of every path leads back to it.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+
+const SCHEME: &str = "file:";
+/// What a URI's path is not made of.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
+/// A path as text.
+pub fn path_to_text(path: &Path) -> Cow<'_, str> {
+    match path.to_str() {
+        Some(text) if !text.starts_with(SCHEME) => Cow::Borrowed(text),
+        _ => Cow::Owned(format!("{SCHEME}{}", percent_encode(path.as_os_str().as_encoded_bytes(), ESCAPED))),
+    }
+}
+
+/// The path that [`path_to_text`] made a text of. Text of others is taken as it is, unless it begins with `file:`.
+pub fn path_from_text(text: &str) -> PathBuf {
+    match text.strip_prefix(SCHEME) {
+        None => PathBuf::from(text),
+        Some(escaped) => path_of_bytes(percent_decode_str(escaped).collect()),
+    }
+}
+
+#[cfg(unix)]
+fn path_of_bytes(bytes: Vec<u8>) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+/// The same where a path is not made of bytes.
+#[cfg(not(unix))]
+fn path_of_bytes(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_odd_names_are_escaped() {
+        let text = |bytes: &[u8]| path_to_text(Path::new(OsStr::from_bytes(bytes))).into_owned();
+        assert_eq!(text("a b/café 50%.jpg".as_bytes()), "a b/café 50%.jpg");
+        assert_eq!(text(b"a b/caf\xe9.jpg"), "file:a%20b/caf%E9.jpg");
+        assert_eq!(text(b"file:a.jpg"), "file:file%3Aa.jpg");
+        assert_eq!(path_from_text("50%25.jpg"), Path::new("50%25.jpg"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_path_comes_back(bytes in prop_oneof![any::<Vec<u8>>(), "file:[a%:]{0,3}".prop_map(String::into_bytes)]) {
+            let path = Path::new(OsStr::from_bytes(&bytes));
+            prop_assert_eq!(path_from_text(&path_to_text(path)), path);
+        }
+    }
+}
