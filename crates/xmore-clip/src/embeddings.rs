@@ -17,6 +17,15 @@ impl Embeddings {
         Self { data, dim }
     }
 
+    /// Puts rows behind these.
+    ///
+    /// # Panics
+    /// If they have another length.
+    pub fn append(&mut self, rows: &Self) {
+        assert_eq!(rows.dim, self.dim, "rows of one length");
+        self.data.extend_from_slice(&rows.data);
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.data.len() / self.dim.max(1)

@@ -43,6 +43,8 @@ pub struct Prediction {
     pub label: String,
     /// Its probability by the method.
     pub score: f64,
+    /// Cosine of the image and the label's prompt, whatever the method and the other labels; 0.2 to 0.3 is a good match of a CLIP model.
+    pub similarity: f32,
 }
 
 /// Where an answer comes from.
@@ -117,7 +119,11 @@ impl Answer {
             method: method.name(),
             predictions: best(&scores, top)
                 .into_iter()
-                .map(|(label, score)| Prediction { label: names[label].clone(), score })
+                .map(|(label, score)| Prediction {
+                    label: names[label].clone(),
+                    score,
+                    similarity: evidence.similarities[label],
+                })
                 .collect(),
             image_confidence: image.confidence,
             caption_confidence: evidence.captions.as_ref().map(|belief| belief.confidence),

@@ -46,6 +46,8 @@ pub struct Classifier<'a> {
 pub struct Evidence {
     /// p_img.
     pub image: Belief,
+    /// Cosine of the image and each label's prompt, or the mean of its prompts: for a photo of CLIP's that shows the label about 0.2 to 0.3.
+    pub similarities: Vec<f32>,
     /// p_img with averaged templates, where [`ClassifierOptions::with_templates_method`] asked for it.
     pub templates: Option<Belief>,
     /// p_cap; `None` without pairs or if nothing was retrieved.
@@ -227,6 +229,8 @@ impl<'a> Classifier<'a> {
                 .collect();
             let image = self.belief(query, &self.label_embeddings);
             let templates = self.template_embeddings.as_ref().map(|labels| self.belief(query, labels));
+            let prompts = self.template_embeddings.as_ref().unwrap_or(&self.label_embeddings);
+            let similarities: Vec<f32> = prompts.rows().map(|prompt| dot(query, prompt)).collect();
             let calibrated = match (&self.calibrated, &around) {
                 (Some(calibrated), Some(around)) => Some(calibrated.answer(query, &image, around)?),
                 _ => None,
@@ -235,6 +239,7 @@ impl<'a> Classifier<'a> {
                 let kept = k.min(each.len());
                 Evidence {
                     image: image.clone(),
+                    similarities: similarities.clone(),
                     templates: templates.clone(),
                     captions: mean(&each[..kept]),
                     votes: each[..kept].iter().map(Belief::argmax).collect(),

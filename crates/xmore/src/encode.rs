@@ -3,8 +3,10 @@
 //! Reading, decoding and encoding overlap: a thread reads the files of the batch after next, and the pool decodes the next batch
 //! beside the encoder, so that neither disk nor decoder is waited for. Batches change no number.
 
-use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use rayon::prelude::*;
 use xmore_clip::{Embeddings, Pixels, TextEmbeddings};
@@ -40,26 +42,51 @@ pub fn encode_files(
     files: &[PathBuf],
     progress: &mut dyn FnMut(usize),
 ) -> Result<EncodedImages> {
-    struct Collect<'a> {
-        rows: Vec<f32>,
-        kept: Vec<usize>,
-        failed: Vec<(usize, XmoreError)>,
-        progress: &'a mut dyn FnMut(usize),
-    }
-    impl Sink for Collect<'_> {
+    let (mut rows, mut kept, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    encode_each(&[model], files, &|| false, &mut |batch| {
+        rows.extend_from_slice(batch.embeddings[0].as_slice());
+        kept.extend(batch.kept);
+        failed.extend(batch.failed);
+        progress(batch.end);
+        true
+    })?;
+    Ok(EncodedImages { embeddings: Embeddings::new(rows, model.dim()), kept, failed })
+}
+
+/// Consecutive files, encoded.
+#[derive(Debug)]
+pub struct EncodedBatch {
+    /// Index of the first file behind the batch.
+    pub end: usize,
+    /// For each row, the index of its file.
+    pub kept: Vec<usize>,
+    /// For each file that gave no row, its index and why.
+    pub failed: Vec<(usize, XmoreError)>,
+    /// Unit rows `[kept, dim]` by each of the models.
+    pub embeddings: Vec<Embeddings>,
+}
+
+/// Encodes image files in order by one or several models, and hands them over batch by batch: memory does not grow with their number.
+/// `take` says whether to go on. `stop` is asked now and then whether to end before the next batch, also while a file is waited for.
+///
+/// # Errors
+/// Those of loading the image towers; a broken image is no error but counted in [`EncodedBatch::failed`].
+pub fn encode_each(
+    models: &[&NamedModel],
+    files: &[PathBuf],
+    stop: &(dyn Fn() -> bool + Sync),
+    take: &mut dyn FnMut(EncodedBatch) -> bool,
+) -> Result<()> {
+    struct Each<'a>(&'a mut dyn FnMut(EncodedBatch) -> bool);
+    impl Sink for Each<'_> {
         fn take(&mut self, batch: Batch, images: Embeddings, _: TextEmbeddings) -> Result<bool> {
-            self.rows.extend_from_slice(images.as_slice());
-            self.kept.extend(batch.kept);
-            self.failed.extend(batch.failed);
-            (self.progress)(batch.end);
-            Ok(true)
+            let Batch { end, kept, failed, others, .. } = batch;
+            let embeddings = std::iter::once(images).chain(others).collect();
+            Ok((self.0)(EncodedBatch { end, kept, failed, embeddings }))
         }
     }
-    let images: Vec<ImageRef> = files.iter().cloned().map(ImageRef::File).collect();
-    let mut sink = Collect { rows: Vec::new(), kept: Vec::new(), failed: Vec::new(), progress };
-    encode_images(model, &images, &mut sink)?;
-    let Collect { rows, kept, failed, .. } = sink;
-    Ok(EncodedImages { embeddings: Embeddings::new(rows, model.dim()), kept, failed })
+    let Some((model, others)) = models.split_first() else { return Ok(()) };
+    run(&Encoders { model, others }, &Images::Files(files), stop, &mut Each(take))
 }
 
 /// What becomes of batches of images, in their order.
@@ -81,7 +108,10 @@ pub(crate) struct Batch {
     pub kept: Vec<usize>,
     /// Indices of the others, and why.
     pub failed: Vec<(usize, XmoreError)>,
-    pixels: Vec<Pixels>,
+    /// What the images are for each encoder, in their order.
+    pixels: Vec<Vec<Pixels>>,
+    /// Embeddings by the encoders beside the first.
+    others: Vec<Embeddings>,
 }
 
 /// Encodes images in order and hands them to `sink` batch by batch.
@@ -89,66 +119,181 @@ pub(crate) struct Batch {
 /// # Errors
 /// Those of loading the towers, and the sink's.
 pub(crate) fn encode_images(model: &NamedModel, images: &[ImageRef], sink: &mut dyn Sink) -> Result<()> {
-    std::thread::scope(|scope| {
-        let (send, mut receive) = sync_channel(1);
-        scope.spawn(move || read_ahead(images, &send));
-        let mut next = decode_next(model, &mut receive);
-        while let Some(batch) = next {
-            let texts = sink.texts(&batch)?;
-            let (encoded, following) = rayon::join(
-                || {
-                    Ok::<_, XmoreError>((
-                        encode_pixels(model, &batch.pixels)?,
-                        encode_texts(model, &texts, &mut |_| {})?,
-                    ))
-                },
-                || decode_next(model, &mut receive),
-            );
-            let (images, texts) = encoded?;
-            if !sink.take(batch, images, texts)? {
-                break;
-            }
-            next = following;
+    run(&Encoders { model, others: &[] }, &Images::Refs(images), &|| false, sink)
+}
+
+/// The models that encode the same images.
+struct Encoders<'a> {
+    model: &'a NamedModel,
+    others: &'a [&'a NamedModel],
+}
+
+impl Encoders<'_> {
+    fn all(&self) -> impl Iterator<Item = &NamedModel> {
+        std::iter::once(self.model).chain(self.others.iter().copied())
+    }
+}
+
+/// The images of a run.
+enum Images<'a> {
+    Refs(&'a [ImageRef]),
+    Files(&'a [PathBuf]),
+}
+
+impl Images<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Refs(refs) => refs.len(),
+            Self::Files(files) => files.len(),
         }
-        // The reader, if it is not done, finds nobody to send to.
-        Ok(())
-    })
+    }
+
+    fn get(&self, i: usize) -> ImageRef {
+        match self {
+            Self::Refs(refs) => refs[i].clone(),
+            Self::Files(files) => ImageRef::File(files[i].clone()),
+        }
+    }
+}
+
+fn run(
+    encoders: &Encoders<'_>,
+    images: &Images<'_>,
+    stop: &(dyn Fn() -> bool + Sync),
+    sink: &mut dyn Sink,
+) -> Result<()> {
+    let mut ahead = ReadAhead::start(images)?;
+    let mut next = decode_next(encoders, ahead.next(stop));
+    while let Some(mut batch) = next {
+        let texts = sink.texts(&batch)?;
+        let pixels = std::mem::take(&mut batch.pixels);
+        let (encoded, following) = rayon::join(
+            || {
+                let mut by_model = Vec::with_capacity(pixels.len());
+                for (model, pixels) in encoders.all().zip(&pixels) {
+                    by_model.push(encode_pixels(model, pixels)?);
+                }
+                Ok::<_, XmoreError>((by_model, encode_texts(encoders.model, &texts, &mut |_| {})?))
+            },
+            || decode_next(encoders, ahead.next(stop)),
+        );
+        let (mut by_model, texts) = encoded?;
+        batch.others = by_model.split_off(1);
+        let Some(images) = by_model.pop() else { break };
+        if !sink.take(batch, images, texts)? {
+            break;
+        }
+        next = following;
+    }
+    Ok(())
 }
 
 /// Bytes of consecutive images, with the index of each.
 type ReadBatch = Vec<(usize, Result<Vec<u8>>, PathBuf)>;
 
-fn read_ahead(images: &[ImageRef], send: &SyncSender<ReadBatch>) {
-    let reader = ImageReader::new();
-    let (mut batch, mut bytes) = (ReadBatch::new(), 0);
-    for (i, image) in images.iter().enumerate() {
-        let read = reader.read(image).map_err(XmoreError::from);
-        bytes += read.as_ref().map_or(0, Vec::len);
-        batch.push((i, read, PathBuf::from(image.to_string())));
-        if batch.len() == BATCH || bytes >= BATCH_BYTES || i + 1 == images.len() {
-            if send.send(std::mem::take(&mut batch)).is_err() {
-                return;
+/// Images that the reader is asked for at once.
+type Wanted = Vec<(usize, ImageRef)>;
+
+/// A thread that reads files while others are decoded and encoded. It is not joined: a read that never ends, such as from a server that
+/// is gone, keeps it but nobody else.
+struct ReadAhead<'a> {
+    images: &'a Images<'a>,
+    /// Images that the reader has been asked for, and those that have come.
+    asked: usize,
+    come: usize,
+    ask: SyncSender<Wanted>,
+    read: Receiver<ReadBatch>,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// Batches that the reader is asked for ahead of the one that is waited for.
+const AHEAD: usize = 2;
+/// How often a wait asks whether to stop.
+const STOP_CHECK: Duration = Duration::from_millis(50);
+
+impl<'a> ReadAhead<'a> {
+    fn start(images: &'a Images<'a>) -> Result<Self> {
+        let (ask, wanted) = sync_channel::<Wanted>(AHEAD + 1);
+        let (send, read) = sync_channel(1);
+        let reader = Builder::new().name("read-ahead".to_owned());
+        let reader = reader.spawn(move || read_ahead(&wanted, &send));
+        let reader = Some(reader.map_err(|source| XmoreError::Thread { source })?);
+        Ok(Self { images, asked: 0, come: 0, ask, read, reader })
+    }
+
+    /// The next batch that was read; `None` at the end, or if `stop` says so.
+    fn next(&mut self, stop: &(dyn Fn() -> bool + Sync)) -> Option<ReadBatch> {
+        while self.asked < self.images.len() && self.asked < self.come + (AHEAD + 1) * BATCH {
+            let end = (self.asked + BATCH).min(self.images.len());
+            let wanted = (self.asked..end).map(|i| (i, self.images.get(i))).collect();
+            // Without room, or without a reader, it is asked for when the next batch has come.
+            if self.ask.try_send(wanted).is_err() {
+                break;
             }
-            bytes = 0;
+            self.asked = end;
+        }
+        if self.come == self.images.len() {
+            return None;
+        }
+        loop {
+            if stop() {
+                return None;
+            }
+            match self.read.recv_timeout(STOP_CHECK) {
+                Ok(batch) => {
+                    self.come += batch.len();
+                    return Some(batch);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    // It ends before us only by a panic.
+                    match self.reader.take().map(JoinHandle::join) {
+                        Some(Err(panic)) => std::panic::resume_unwind(panic),
+                        _ => return None,
+                    }
+                }
+            }
         }
     }
 }
 
-/// Waits for the next batch to be read, and decodes it.
-fn decode_next(model: &NamedModel, receive: &mut Receiver<ReadBatch>) -> Option<Batch> {
-    let read = receive.recv().ok()?;
+fn read_ahead(wanted: &Receiver<Wanted>, send: &SyncSender<ReadBatch>) {
+    let reader = ImageReader::new();
+    while let Ok(images) = wanted.recv() {
+        let (mut batch, mut bytes, last) = (ReadBatch::new(), 0, images.len() - 1);
+        for (n, (i, image)) in images.into_iter().enumerate() {
+            let read = reader.read(&image).map_err(XmoreError::from);
+            bytes += read.as_ref().map_or(0, Vec::len);
+            batch.push((i, read, PathBuf::from(image.to_string())));
+            if bytes >= BATCH_BYTES || n == last {
+                // At an early end nobody waits for it.
+                if send.send(std::mem::take(&mut batch)).is_err() {
+                    return;
+                }
+                bytes = 0;
+            }
+        }
+    }
+}
+
+/// Decodes what was read for each encoder; an image is kept if all of them can use it.
+fn decode_next(encoders: &Encoders<'_>, read: Option<ReadBatch>) -> Option<Batch> {
+    let read = read?;
     let end = read.last().map_or(0, |(i, ..)| i + 1);
-    let preprocess = model.preprocess();
+    let decode = |bytes: &[u8], name: &Path| -> Result<Vec<Pixels>> {
+        encoders.all().map(|model| Ok(model.preprocess().load_bytes(bytes, name)?)).collect()
+    };
     let decoded: Vec<_> = read
         .into_par_iter()
-        .map(|(i, bytes, name)| (i, bytes.and_then(|bytes| Ok(preprocess.load_bytes(&bytes, &name)?))))
+        .map(|(i, bytes, name)| (i, bytes.and_then(|bytes| decode(&bytes, &name))))
         .collect();
-    let mut batch = Batch { end, kept: Vec::new(), failed: Vec::new(), pixels: Vec::new() };
+    let pixels = encoders.all().map(|_| Vec::new()).collect();
+    let mut batch = Batch { end, kept: Vec::new(), failed: Vec::new(), pixels, others: Vec::new() };
     for (i, result) in decoded {
         match result {
             Ok(pixels) => {
                 batch.kept.push(i);
-                batch.pixels.push(pixels);
+                batch.pixels.iter_mut().zip(pixels).for_each(|(all, pixels)| all.push(pixels));
             }
             Err(error) => batch.failed.push((i, error)),
         }

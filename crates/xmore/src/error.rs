@@ -38,6 +38,12 @@ pub enum XmoreError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The system gives no further thread.
+    #[error("cannot start a thread: {source}")]
+    Thread {
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// Fewer than two labels: with one there is nothing to choose, and no confidence is defined.
     #[error("{found} label(s) given, at least 2 are needed: a classification chooses between labels")]
     TooFewLabels {

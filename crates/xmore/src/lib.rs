@@ -34,7 +34,7 @@ pub use build::{
 pub use calibrated::CalibratedBelief;
 pub use captions::CaptionStore;
 pub use classify::{Classifier, ClassifierOptions, Evidence, StageTimes};
-pub use encode::{EncodedImages, encode_files, encode_texts};
+pub use encode::{EncodedBatch, EncodedImages, encode_each, encode_files, encode_texts};
 pub use ensemble::{Belief, Method, argmax, image_weight, mix};
 pub use error::{Result, XmoreError};
 pub use labels::{DEFAULT_TEMPLATE, Labels, Template};

@@ -130,6 +130,19 @@ impl From<Embeddings> for Queries {
 }
 
 impl Queries {
+    /// Puts further queries behind these; they must be embedded by the same models.
+    ///
+    /// # Panics
+    /// If a model's vectors differ in length.
+    pub fn append(&mut self, next: Self) {
+        self.classify.append(&next.classify);
+        for (rows, next) in [(&mut self.search, &next.search), (&mut self.rerank, &next.rerank)] {
+            if let (Some(rows), Some(next)) = (rows, next) {
+                rows.append(next);
+            }
+        }
+    }
+
     /// The queries of a range.
     pub fn slice(&self, range: Range<usize>) -> Self {
         let slice = |all: &Embeddings| {

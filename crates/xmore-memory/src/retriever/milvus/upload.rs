@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
+use std::thread;
 
 use super::rows::{Batch, batch, cut, rows_of_request};
 use super::{Milvus, check_model, poll};
@@ -202,10 +203,16 @@ impl Milvus {
             }
         };
         let mut result = Ok(true);
-        std::thread::scope(|scope| {
-            for _ in 0..SENDERS.min(self.options.parallel).max(1) {
-                let tell = tell.clone();
-                scope.spawn(|| work(tell));
+        thread::scope(|scope| {
+            for started in 0..SENDERS.min(self.options.parallel).max(1) {
+                let to_tell = tell.clone();
+                if thread::Builder::new().spawn_scoped(scope, || work(to_tell)).is_err() {
+                    // With fewer threads it takes longer; without any, this one sends.
+                    if started == 0 {
+                        work(tell.clone());
+                    }
+                    break;
+                }
             }
             drop(tell);
             let mut done = 0;

@@ -66,6 +66,7 @@ mod tests {
     fn evidence(image: f64, captions: Option<f64>) -> Evidence {
         let belief = |p: f64| Belief::new(vec![p, 1.0 - p]);
         Evidence {
+            similarities: Vec::new(),
             image: belief(image),
             templates: None,
             captions: captions.map(belief),
