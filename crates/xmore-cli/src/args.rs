@@ -23,6 +23,7 @@ use xmore_memory::store::ModelIdentity;
 
 use crate::images::WalkArgs;
 use crate::progress::fetch_progress;
+use crate::threads;
 
 /// Zero-shot image classification that looks things up (X-MoRe, arXiv 2308.15273).
 ///
@@ -34,8 +35,8 @@ use crate::progress::fetch_progress;
     after_help = "Start with `xmore demo`. Models and downloads live in XMORE_HOME, else in the platform's cache folder."
 )]
 pub(crate) struct Cli {
-    /// Threads to compute with [default: all cores]
-    #[arg(long, global = true, value_name = "N", env = "XMORE_THREADS")]
+    /// Threads to compute with, at most four for each core [default: all cores]
+    #[arg(long, global = true, value_name = "N", value_parser = threads::parse, env = "XMORE_THREADS")]
     pub(crate) threads: Option<NonZeroUsize>,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -295,6 +296,11 @@ pub(crate) fn cosine(text: &str) -> Result<f32, String> {
     }
 }
 
+pub(crate) fn probability(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|p| (0.0..=1.0).contains(p));
+    value.ok_or_else(|| "expected a number between 0 and 1".to_owned())
+}
+
 fn id_range(text: &str) -> Result<Range<u64>, String> {
     let bounds = text.split_once("..").and_then(|(from, to)| {
         let bound =
@@ -332,6 +338,17 @@ pub(crate) struct ClassifyArgs {
     /// Labels shown for each photo
     #[arg(long, default_value = "5", value_name = "N")]
     pub(crate) top: NonZeroUsize,
+    /// Least score of a best label to be the answer; below it the photo shows none of the labels
+    ///
+    /// The labels' scores add up to 1, so one of them is high even if the photo shows none; see --min-similarity.
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub(crate) min_score: Option<f64>,
+    /// Least similarity of photo and best label for it to be the answer; below it the photo shows none of the labels
+    ///
+    /// The cosine of their embeddings, which no other label changes. With CLIP's models 0.2 to 0.3 is a good match and unrelated pairs have
+    /// 0.1 to 0.2; other models have other ranges: look at the similarities of photos you know.
+    #[arg(long, value_name = "COSINE", value_parser = cosine)]
+    pub(crate) min_similarity: Option<f32>,
     /// Also show both modalities' answers, their confidences and the captions
     #[arg(long)]
     pub(crate) explain: bool,
@@ -356,9 +373,14 @@ pub(crate) struct LabelArgs {
 /// Form of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
+    /// For people
     #[default]
     Table,
+    /// One list
     Json,
+    /// One JSON object a line, as an element of json's list
+    Jsonl,
+    /// Rows with a header
     Csv,
 }
 

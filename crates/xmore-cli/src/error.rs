@@ -19,7 +19,7 @@ pub enum CliError {
     /// Anything of the method's crate.
     #[error(transparent)]
     Xmore(#[from] XmoreError),
-    /// Anything of the fetching room.
+    /// Fetching of models or pictures.
     #[error(transparent)]
     Fetch(#[from] FetchError),
     /// Anything of the encoders.
@@ -41,6 +41,15 @@ pub enum CliError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// Standard output could not be written to.
+    #[error("cannot write to standard output: {source}")]
+    Stdout {
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A signal ended the command: what is done, of how much.
+    #[error("{0}")]
+    Interrupted(String),
     /// The command did what it could, but not all of it.
     #[error("{0}")]
     Failed(String),

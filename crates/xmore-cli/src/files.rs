@@ -1,38 +1,49 @@
 //! Writing result files, and to standard output.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+
+use xmore_files::{escape_json, escape_lines, is_standard_output, write_output};
 
 use crate::error::{CliError, Result};
 
-/// Prints a line to standard output; a reader that has gone away ends the program quietly.
+/// Prints text for people to standard output: what acts on terminals is shown escaped.
 pub(crate) fn print(text: &str) -> Result<()> {
+    print_data(&escape_lines(text))
+}
+
+/// Prints a value as JSON. What acts on terminals is escaped as JSON can, so the data are the same.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| stdout_error(e.into()))?;
+    print_data(&escape_json(&text))
+}
+
+/// Prints a value as JSON on one line.
+pub(crate) fn print_json_line(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string(value).map_err(|e| stdout_error(e.into()))?;
+    print_data(&escape_json(&text))
+}
+
+/// Prints text to standard output as it is, in whole lines; on a terminal, what acts on it is shown escaped.
+pub(crate) fn print_data(text: &str) -> Result<()> {
+    let text = if io::stdout().is_terminal() { escape_lines(text) } else { text.into() };
     writeln!(io::stdout().lock(), "{}", text.trim_end_matches('\n')).map_err(stdout_error)
 }
 
-/// Prints a value as JSON.
-pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| stdout_error(e.into()))?;
-    print(&text)
-}
-
-/// Writes a file by way of another beside it, so that an interrupted run leaves no half of it. Folders on the way are made.
+/// Writes a result file, see [`write_output`].
 pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    let io = |source| CliError::Io { action: "write", path: path.to_owned(), source };
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(dir).map_err(io)?;
-    let mut builder = tempfile::Builder::new();
-    // Results are for whoever may read the folder; a temporary file would be for its owner alone.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary = builder.tempfile_in(dir).map_err(io)?;
-    let mut file = io::BufWriter::new(temporary.as_file_mut());
-    write(&mut file).and_then(|()| file.flush()).map_err(io)?;
-    drop(file);
-    temporary.persist(path).map_err(|e| io(e.error))?;
-    Ok(())
+    write_output(path, write).map_err(|source| output_error(path, source))
 }
 
+/// The error of an output that cannot be written.
+pub(crate) fn output_error(path: &Path, source: io::Error) -> CliError {
+    if is_standard_output(path) {
+        return stdout_error(source);
+    }
+    CliError::Io { action: "write", path: path.to_owned(), source }
+}
+
+/// The error of standard output that cannot be written to.
 pub(crate) fn stdout_error(source: io::Error) -> CliError {
-    CliError::Io { action: "write to", path: "standard output".into(), source }
+    CliError::Stdout { source }
 }

@@ -7,6 +7,7 @@ use xmore_files::image::ImageFormat;
 use xmore_files::{Exclude, LeftOut, WalkOptions, walk_images};
 
 use crate::error::{CliError, Result};
+use crate::messages::tell;
 
 /// Folders that could not be listed which are named one by one; the rest are counted.
 const SHOWN: usize = 10;
@@ -56,7 +57,7 @@ impl Images {
                 source,
             })?;
             for (path, error) in walked.unlisted.iter().take(SHOWN) {
-                eprintln!("cannot list {}: {error}", path.display());
+                tell!("cannot list {}: {error}", path.display());
             }
             if walked.files.is_empty() {
                 empty.push(no_images(argument, &walked.left_out));
@@ -67,7 +68,7 @@ impl Images {
         if images.files.is_empty() {
             return Err(CliError::Usage(empty.join("; ")));
         }
-        empty.iter().for_each(|folder| eprintln!("{folder}"));
+        empty.iter().for_each(|folder| tell!("{folder}"));
         Ok(images)
     }
 }
@@ -89,6 +90,6 @@ fn no_images(folder: &std::path::Path, left_out: &LeftOut) -> String {
 /// Says in one line how many files were left out and why, if any were.
 pub(crate) fn tell_left_out(left_out: &LeftOut) {
     if !left_out.is_empty() {
-        eprintln!("{left_out}");
+        tell!("{left_out}");
     }
 }

@@ -1,14 +1,21 @@
 //! The `xmore` command: flags in, one `run` for each command, data on stdout, everything else on stderr.
 
+// Messages go through `messages::tell`, data through `files`.
+#![warn(clippy::print_stderr, clippy::print_stdout)]
+
 mod args;
 mod commands;
+mod csv_output;
 mod error;
 mod files;
 mod html;
 mod images;
+mod interrupt;
+mod messages;
 mod progress;
 mod setup;
 mod table;
+mod threads;
 
 use std::process::ExitCode;
 
@@ -20,13 +27,15 @@ use xmore_server::ServerError;
 use args::{Cli, Command};
 use error::CliError;
 
+use crate::messages::tell;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(threads) = cli.threads {
-        // Fails only if a pool exists already, and nothing has run yet.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global();
+    threads::exit_where_memory_is_refused();
+    if !matches!(cli.command, Command::Serve(_)) {
+        interrupt::install();
     }
-    let result = match &cli.command {
+    let result = threads::start(cli.threads).and_then(|()| match &cli.command {
         Command::Demo(args) => commands::demo::run(args),
         Command::Classify(args) => commands::classify::run(args),
         Command::Embed(args) => commands::embed::run(args),
@@ -34,18 +43,22 @@ fn main() -> ExitCode {
         Command::Memory(args) => commands::memory::run(args),
         Command::Serve(args) => commands::serve::run(args),
         Command::Model(args) => commands::model::run(args),
-    };
+    });
     if let Some(report) = xmore_clip::profile_report() {
-        eprintln!("{report}");
+        tell!("{report}");
     }
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader of our output has gone (`| head`): nobody is left to tell, and nothing went wrong.
-        Err(CliError::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
+        // The reader of standard output has all that it wants (`| head`).
+        Err(CliError::Stdout { source }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
+        Err(error @ CliError::Interrupted(_)) => {
+            tell!("{error}");
+            ExitCode::from(interrupt::exit_status())
+        }
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             let usage = matches!(
                 error,
                 CliError::Usage(_)

@@ -10,6 +10,8 @@ use indicatif::{
 };
 use xmore::fetch::FetchEvent;
 
+use crate::messages::tell;
+
 /// Between two lines where standard error is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
@@ -43,7 +45,7 @@ pub(crate) fn fetch_progress() -> impl Fn(FetchEvent<'_>) {
         FetchEvent::Started { what, total } => {
             if !terminal {
                 let size = total.map_or(String::new(), |bytes| format!(" ({})", DecimalBytes(bytes)));
-                eprintln!("fetching {what}{size}");
+                tell!("fetching {what}{size}");
             }
             *current.borrow_mut() = Some(fetch_bar(what, total, terminal));
         }
@@ -57,12 +59,12 @@ pub(crate) fn fetch_progress() -> impl Fn(FetchEvent<'_>) {
                 bar.finish_and_clear();
             }
             if terminal {
-                eprintln!("fetched {what}");
+                tell!("fetched {what}");
             }
         }
         FetchEvent::Note { message } => match &*current.borrow() {
-            Some(bar) => bar.suspend(|| eprintln!("{message}")),
-            None => eprintln!("{message}"),
+            Some(bar) => bar.suspend(|| tell!("{message}")),
+            None => tell!("{message}"),
         },
         _ => {}
     }

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use xmore::eval::{CachedImages, Dataset, EmbeddingCache};
 use xmore::{
-    CaptionStore, Classifier, EncodedImages, Evidence, NamedModel, OpenPairs, Queries, Retrieval,
-    RetrievalModels, XmoreError, encode_files,
+    CaptionStore, Classifier, Evidence, NamedModel, OpenPairs, Queries, Retrieval, RetrievalModels,
+    XmoreError, encode_each,
 };
 use xmore_memory::{MemoryError, RowSet};
 
 use crate::args::{FilterArgs, IfUnreachable, MethodArgs, ModelChoice};
 use crate::error::{CliError, Result};
+use crate::messages::tell;
 
 impl FilterArgs {
     /// The rows that the caption filter allows, if there is one.
@@ -34,7 +35,7 @@ pub(crate) struct Setup {
 /// Tells of search codes that searches found damaged.
 pub(crate) fn tell_damaged_codes(pairs: &OpenPairs) {
     for path in pairs.damaged_codes() {
-        eprintln!(
+        tell!(
             "{} is damaged and was not used, which is slower and changes no answer: `xmore memory repair` makes it again",
             path.display()
         );
@@ -57,7 +58,7 @@ impl Setup {
         let pairs =
             match args.memory.as_deref().map(|location| OpenPairs::open(location, &args.engine.options())) {
                 Some(Err(error)) if may_do_without(&error, args.if_unreachable) => {
-                    tell(&error);
+                    tell_zero_shot(&error);
                     None
                 }
                 other => other.transpose()?,
@@ -94,32 +95,26 @@ impl Setup {
         Ok(Some(retrieval.only(rows, self.allowed.as_ref())?.keeping_captions(&self.captions)))
     }
 
-    /// Encodes photos with every model that needs them. `progress` is told how many are done by the first.
-    pub(crate) fn encode(
+    /// Encodes photos with every model that needs them, and hands them over batch by batch; see [`encode_each`].
+    pub(crate) fn encode_each(
         &self,
         files: &[PathBuf],
-        progress: &mut dyn FnMut(usize),
-    ) -> Result<(Queries, EncodedImages)> {
-        let encoded = encode_files(&self.model, files, progress)?;
-        let kept: Vec<PathBuf> = encoded.kept.iter().map(|&i| files[i].clone()).collect();
-        let by = |model: &Option<NamedModel>| -> Result<_> {
-            let Some(model) = model else { return Ok(None) };
-            let mut again = encode_files(model, &kept, &mut |_| {})?;
-            match again.failed.pop() {
-                // It could be read a moment ago.
-                Some((_, error)) => Err(error.into()),
-                None => Ok(Some(again.embeddings)),
-            }
-        };
-        let queries = Queries {
-            classify: encoded.embeddings.clone(),
-            search: by(&self.search)?,
-            rerank: by(&self.rerank)?,
-        };
-        Ok((queries, encoded))
+        stop: &(dyn Fn() -> bool + Sync),
+        take: &mut dyn FnMut(EncodedQueries) -> bool,
+    ) -> Result<(), XmoreError> {
+        let models: Vec<&NamedModel> =
+            [Some(&self.model), self.search.as_ref(), self.rerank.as_ref()].into_iter().flatten().collect();
+        encode_each(&models, files, stop, &mut |batch| {
+            let mut by_model = batch.embeddings.into_iter();
+            let classify = by_model.next().unwrap_or_default();
+            let search = self.search.as_ref().and_then(|_| by_model.next());
+            let rerank = self.rerank.as_ref().and_then(|_| by_model.next());
+            let queries = (!batch.kept.is_empty()).then_some(Queries { classify, search, rerank });
+            take(EncodedQueries { end: batch.end, kept: batch.kept, failed: batch.failed, queries })
+        })
     }
 
-    /// The same for a labelled dataset, with what is kept from before.
+    /// Encodes a labelled dataset's photos, unless their embeddings are kept from before.
     pub(crate) fn encode_dataset(
         &self,
         cache: &EmbeddingCache,
@@ -160,7 +155,7 @@ impl Setup {
     pub(crate) fn forgives(&self, error: &XmoreError) -> bool {
         match error {
             XmoreError::Memory(error) if may_do_without(error, self.if_unreachable) => {
-                tell(error);
+                tell_zero_shot(error);
                 true
             }
             _ => false,
@@ -172,21 +167,62 @@ impl Setup {
         let alone = classifier.with_retrieval(None);
         match classifier.calibrate() {
             Err(XmoreError::Memory(error)) if may_do_without(&error, self.if_unreachable) => {
-                tell(&error);
+                tell_zero_shot(&error);
                 Ok(alone)
             }
             other => other,
         }
     }
 
-    /// The evidence on queries; by the image alone if the engine is away and that is allowed.
-    pub(crate) fn evidence(&self, classifier: &Classifier, queries: &Queries) -> Result<Vec<Evidence>> {
+    /// The evidence on queries. If the engine is away and that is allowed, `alone` is set, and these queries and all later ones are classified
+    /// by the image alone.
+    pub(crate) fn evidence<'a>(
+        &self,
+        classifier: &Classifier<'a>,
+        alone: &mut Option<Classifier<'a>>,
+        queries: &Queries,
+    ) -> Result<Vec<Evidence>> {
+        if let Some(alone) = alone {
+            return Ok(alone.evidence(queries)?);
+        }
         match classifier.evidence(queries) {
             Err(XmoreError::Memory(error)) if may_do_without(&error, self.if_unreachable) => {
-                tell(&error);
-                Ok(classifier.with_retrieval(None).evidence(queries)?)
+                tell_zero_shot(&error);
+                Ok(alone.insert(classifier.with_retrieval(None)).evidence(queries)?)
             }
             other => Ok(other?),
+        }
+    }
+}
+
+/// Photos encoded by every model that needs them.
+#[derive(Default)]
+pub(crate) struct EncodedQueries {
+    /// Index of the first file behind them.
+    pub(crate) end: usize,
+    /// For each row, the index of its file.
+    pub(crate) kept: Vec<usize>,
+    /// For each file that gave no row, its index and why.
+    pub(crate) failed: Vec<(usize, XmoreError)>,
+    /// The rows, if there are any.
+    pub(crate) queries: Option<Queries>,
+}
+
+impl EncodedQueries {
+    /// Number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Puts those that come next behind these.
+    pub(crate) fn append(&mut self, next: Self) {
+        self.end = next.end;
+        self.kept.extend(next.kept);
+        self.failed.extend(next.failed);
+        match (&mut self.queries, next.queries) {
+            (Some(queries), Some(next)) => queries.append(next),
+            (queries @ None, next) => *queries = next,
+            (Some(_), None) => {}
         }
     }
 }
@@ -195,16 +231,6 @@ fn may_do_without(error: &MemoryError, if_unreachable: IfUnreachable) -> bool {
     if_unreachable == IfUnreachable::ZeroShot && matches!(error, MemoryError::Unreachable { .. })
 }
 
-fn tell(error: &MemoryError) {
-    eprintln!("{error}\nzero-shot, by the image alone, as --if-unreachable zero-shot allows");
-}
-
-/// Tells once what an engine has to say.
-pub(crate) fn tell_notes(evidence: &[Evidence]) {
-    let mut notes: Vec<&str> = evidence.iter().filter_map(|e| e.note.as_deref()).collect();
-    notes.sort_unstable();
-    notes.dedup();
-    for note in notes {
-        eprintln!("{note}");
-    }
+fn tell_zero_shot(error: &MemoryError) {
+    tell!("{error}\nzero-shot, by the image alone, as --if-unreachable zero-shot allows");
 }

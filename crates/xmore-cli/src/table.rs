@@ -1,6 +1,7 @@
 //! Plain tables for people.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use xmore_files::escape_for_terminal;
 
 /// A table without frames; columns named in `right` are aligned to the right, as numbers are.
 pub(crate) fn table<const N: usize>(header: [&str; N], right: &[&str]) -> Table {
@@ -27,8 +28,15 @@ pub(crate) fn numbers(header: &[String], rows: &[Vec<String>]) -> Table {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table.add_rows(rows);
+    for row in rows {
+        add_row(&mut table, row);
+    }
     table
+}
+
+/// Adds a row. What acts on terminals is shown escaped, before widths are counted.
+pub(crate) fn add_row<S: AsRef<str>>(table: &mut Table, cells: impl IntoIterator<Item = S>) {
+    table.add_row(cells.into_iter().map(|cell| escape_for_terminal(cell.as_ref()).into_owned()));
 }
 
 /// The table's text without the blanks that fill up the last column.

@@ -168,7 +168,7 @@ fn forms_of_output() {
     assert!(run.stderr.contains("zero-shot, by the image alone"), "{}", run.stderr);
     assert!(run.stdout.contains("%  dog"), "{}", run.stdout);
     let csv = xmore(&[&base[..], &["--format=csv", "--top=1"]].concat()).ok();
-    assert!(csv.starts_with("image,rank,label,score\n") && csv.lines().count() == 2, "{csv}");
+    assert!(csv.starts_with("image,rank,label,score,similarity\n") && csv.lines().count() == 2, "{csv}");
     let explained = xmore(&[&base[..], &["--explain", "--memory", &memory]].concat()).ok();
     for part in ["method xmore-calibrated", "  memory   ", "votes for"] {
         assert!(explained.contains(part), "{part}: {explained}");

@@ -4,12 +4,13 @@ use serde_json::{Value, json};
 use xmore::models::{self, Presence, Pretrained};
 use xmore::{LITE, ModelName, NamedModel};
 use xmore_clip::{CONFIG_FILE, LITE_FILES};
+use xmore_files::path_to_text;
 
 use crate::args::{ModelArgs, ModelCommand, ShortFormat};
 use crate::error::{CliError, Result};
 use crate::files::{print, print_json};
 use crate::progress::fetch_progress;
-use crate::table::{table, trimmed};
+use crate::table::{add_row, table, trimmed};
 
 pub(crate) fn run(args: &ModelArgs) -> Result<()> {
     match &args.command {
@@ -40,7 +41,7 @@ fn info(name: &ModelName, format: ShortFormat) -> Result<()> {
     let [image_tower, text_tower] = model.tower_names();
     let value = json!({
         "name": model.name(),
-        "folder": place,
+        "folder": path_to_text(&place),
         "image_tower": image_tower,
         "text_tower": text_tower,
         "image_size": model.preprocess().size(),
@@ -126,7 +127,8 @@ fn list(filter: &str, format: ShortFormat) -> Result<()> {
     let mut lines = table(["model", "dim", "image", "here"], &["dim", "image"]);
     for row in &rows {
         let here = if matches!(row.presence, Presence::Ready(_)) { "ready" } else { "to be fetched" };
-        lines.add_row([&row.name.to_string(), &row.embed_dim.to_string(), &row.image_size.to_string(), here]);
+        let (name, dim, size) = (row.name.to_string(), row.embed_dim.to_string(), row.image_size.to_string());
+        add_row(&mut lines, [name.as_str(), &dim, &size, here]);
     }
     let mut text = trimmed(&lines);
     if filter.is_empty() {

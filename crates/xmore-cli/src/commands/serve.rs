@@ -12,6 +12,7 @@ use xmore_server::{Backend, Limits, PairsSource, ServeOptions};
 
 use crate::args::{IfUnreachable, MethodArgs, ModelChoice};
 use crate::error::{CliError, Result};
+use crate::messages::tell;
 
 /// Serve an HTTP API and a web page over a model and a memory
 ///
@@ -184,7 +185,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
         (None, model) => format!("model {model}, no memory: zero-shot only"),
     };
     xmore_server::run(backend, pairs, options, |addr| {
-        eprintln!("listening on http://{addr} ({what})");
+        tell!("listening on http://{addr} ({what})");
     })?;
     Ok(())
 }

@@ -3,7 +3,10 @@
 pub(crate) mod charts;
 pub(crate) mod pictures;
 
+use std::io::{self, Write};
+
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use xmore_files::escape_lines;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -22,6 +25,11 @@ pub(crate) fn document(title: &str, main: &Markup) -> Markup {
             body { main { (main) } }
         }
     }
+}
+
+/// Writes a page; what would act on the order of its text is shown escaped.
+pub(crate) fn write_page(file: &mut dyn Write, page: &Markup) -> io::Result<()> {
+    file.write_all(escape_lines(&page.0).as_bytes())
 }
 
 /// CSS class of a method: which modality it uses.

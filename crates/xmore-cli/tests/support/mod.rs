@@ -65,6 +65,11 @@ impl Xmore {
         self.0.stdout(Stdio::null()).stderr(file).spawn().expect("the binary was built")
     }
 
+    /// Starts it with pipes for what it prints and says.
+    pub fn start_piped(mut self) -> std::process::Child {
+        self.0.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary was built")
+    }
+
     /// The same under a shell that lets no file grow beyond `blocks` of its `ulimit -f`: writing further is an error.
     pub fn with_largest_file(self, blocks: u64) -> Self {
         self.with_limit("-f", blocks)
@@ -73,6 +78,11 @@ impl Xmore {
     /// The same with at most so many open files.
     pub fn with_open_files(self, count: u64) -> Self {
         self.with_limit("-n", count)
+    }
+
+    /// The same with so many kilobytes of address space.
+    pub fn with_address_space(self, kilobytes: u64) -> Self {
+        self.with_limit("-v", kilobytes)
     }
 
     fn with_limit(self, of: &str, most: u64) -> Self {
@@ -91,6 +101,14 @@ impl Xmore {
     /// Runs it to its end, whatever that is.
     pub fn output(mut self) -> std::process::Output {
         self.0.output().expect("the binary was built")
+    }
+
+    /// Runs it and expects success; returns stdout as it is.
+    #[track_caller]
+    pub fn bytes(mut self) -> Vec<u8> {
+        let output = self.0.output().expect("the binary was built");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
     }
 
     /// Runs it to its end; death by a signal is a failure.

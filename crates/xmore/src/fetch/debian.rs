@@ -141,8 +141,8 @@ impl Debian {
         let log = logs.join("stderr");
         let stderr = File::create(&log).map_err(FetchError::io("create", &log))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
-        let mut child = Guard(command.spawn().map_err(|e| self.not_started(&command, e))?);
-        let mut stream = child.0.stdout.take().ok_or_else(|| FetchError::Io {
+        let child = Guard::spawn(&mut command).map_err(|e| self.not_started(&command, e))?;
+        let mut stream = child.take_stdout().ok_or_else(|| FetchError::Io {
             action: "read from",
             path: "dpkg-deb".into(),
             source: io::ErrorKind::BrokenPipe.into(),
@@ -151,7 +151,7 @@ impl Debian {
         let outcome = read(&mut stream);
         let rest = if outcome.is_ok() { io::copy(&mut stream, &mut io::sink()) } else { Ok(0) };
         drop(stream);
-        let status = child.0.wait().map_err(FetchError::io("wait for", "dpkg-deb"))?;
+        let status = child.wait(|| {}).map_err(FetchError::io("wait for", "dpkg-deb"))?;
         // dpkg-deb's own words explain a broken package better than the torn stream does. A signal is our closing the pipe.
         if status.code().is_some_and(|code| code != 0) || (outcome.is_ok() && !status.success()) {
             let tail = run::tail(&log).map_err(FetchError::io("read", &log))?;

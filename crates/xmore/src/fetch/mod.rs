@@ -22,6 +22,7 @@ mod wheel;
 pub(crate) use digest::{CopyError, copy_hashed};
 pub use error::FetchError;
 pub(crate) use extract::is_plain;
+pub use run::end_tools;
 
 /// Result of anything in this module.
 pub type Result<T> = std::result::Result<T, FetchError>;

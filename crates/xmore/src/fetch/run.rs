@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{FetchEvent, Progress};
@@ -30,14 +31,59 @@ pub(crate) struct Watch<'a> {
     pub progress: Progress<'a>,
 }
 
-/// A child that does not outlive us when a caller's closure panics or an error returns early.
-pub(crate) struct Guard(pub Child);
+/// Tools that are running, for [`end_tools`].
+static RUNNING: Mutex<Vec<Arc<Mutex<Child>>>> = Mutex::new(Vec::new());
+
+/// Ends the tools that fetch something: for a program that is about to exit without unwinding. What they were doing fails.
+pub fn end_tools() {
+    for child in lock(&RUNNING).iter() {
+        // One that has ended meanwhile is no failure.
+        let _ = lock(child).kill();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A child that does not outlive us when a caller's closure panics, an error returns early, or the program exits by way of [`end_tools`].
+pub(crate) struct Guard(Arc<Mutex<Child>>);
+
+impl Guard {
+    /// Starts a tool.
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        let child = Arc::new(Mutex::new(command.spawn()?));
+        lock(&RUNNING).push(Arc::clone(&child));
+        Ok(Self(child))
+    }
+
+    /// Its standard output, if that is a pipe and was not taken before.
+    pub fn take_stdout(&self) -> Option<ChildStdout> {
+        lock(&self.0).stdout.take()
+    }
+
+    /// Waits until it ends, with `watch` called now and then.
+    pub fn wait(&self, mut watch: impl FnMut()) -> io::Result<ExitStatus> {
+        let mut pause = Duration::from_millis(5);
+        loop {
+            // The lock is free while we sleep.
+            if let Some(status) = lock(&self.0).try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(100));
+            watch();
+        }
+    }
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        lock(&RUNNING).retain(|child| !Arc::ptr_eq(child, &self.0));
+        let mut child = lock(&self.0);
         // Both fail harmlessly on a child that has already been waited for.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }
 
@@ -46,15 +92,9 @@ impl Drop for Guard {
 pub(crate) fn run(command: &mut Command, logs: &Path, watch: Option<&Watch>) -> io::Result<Finished> {
     let (out, err) = (logs.join("stdout"), logs.join("stderr"));
     command.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&err)?);
-    let mut child = Guard(command.spawn()?);
-    let mut pause = Duration::from_millis(5);
+    let child = Guard::spawn(command)?;
     let mut seen = 0;
-    let status = loop {
-        if let Some(status) = child.0.try_wait()? {
-            break status;
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(100));
+    let status = child.wait(|| {
         if let Some(watch) = watch {
             let now = size_below(watch.folder, 4).min(watch.total.unwrap_or(u64::MAX));
             // A tool may move or drop a file between two looks; progress does not go backwards.
@@ -63,7 +103,7 @@ pub(crate) fn run(command: &mut Command, logs: &Path, watch: Option<&Watch>) -> 
                 (watch.progress)(FetchEvent::Bytes { what: watch.what, done: now });
             }
         }
-    };
+    })?;
     let mut stdout = Vec::new();
     File::open(&out)?.take(OUTPUT_LIMIT).read_to_end(&mut stdout)?;
     let tail = match tail(&err)? {

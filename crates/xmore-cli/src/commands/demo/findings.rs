@@ -304,6 +304,7 @@ mod tests {
     fn examples_are_two_better_one_worse_and_of_different_labels() {
         let image = Belief::new(vec![0.1; 10]);
         let evidence = Evidence {
+            similarities: Vec::new(),
             image,
             templates: None,
             captions: None,

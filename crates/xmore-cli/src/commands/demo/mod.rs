@@ -7,16 +7,19 @@ mod report;
 mod splits;
 mod text;
 
-use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use xmore::ModelName;
 use xmore_clip::LITE_FILES;
+use xmore_files::{Output, escape_json, is_standard_output};
 
 use crate::args::ModelChoice;
 use crate::error::{CliError, Result};
+use crate::files::{output_error, print, print_data};
+use crate::html::write_page;
+use crate::messages::tell;
 use crate::progress;
 use experiment::Settings;
 use pairs::PairSet;
@@ -66,7 +69,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     // What can be wrong without any work is found before minutes of it.
     let settings = Settings { k: args.k, neighbours: args.neighbours, splits: args.splits, seed: args.seed };
     settings.retrieval(0).check()?;
-    let output = prepare_output(&args.output)?;
+    let (output, mut file) = open_output(&args.output)?;
     let own = args.pairs.as_deref().map(PairSet::folder).transpose()?;
 
     if args.model.name()? == ModelName::Lite {
@@ -78,35 +81,36 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
         None => PairSet::stamps(&xmore::fetch::stamps::fetch(&progress::fetch_progress())?)?,
     };
     let (pairs, labels) = (set.pairs.len(), set.labels.names().len());
-    eprintln!("{pairs} pairs with {labels} labels from {}", set.dir.display());
+    tell!("{pairs} pairs with {labels} labels from {}", set.dir.display());
     let told = set.skipped.len();
     list_skipped(&set.skipped);
 
     let findings = experiment::run(set, &model, settings)?;
     list_skipped(&findings.set.skipped[told..]);
     let page = report::page(&findings)?;
-    fs::write(&output, page.into_string()).map_err(|source| io_error("write", &output, source))?;
+    write_page(&mut file, &page).and_then(|()| file.commit()).map_err(|e| output_error(&output, e))?;
 
     let text = match args.format {
         Format::Table => text::table(&findings, &output)?,
         Format::Json => text::json(&findings, &output)?,
     };
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).map_err(|e| io_error("write to", Path::new("standard output"), e))
+    match args.format {
+        Format::Table => print(&text),
+        Format::Json => print_data(&escape_json(&text)),
+    }
 }
 
 /// Tells what is left out; of many things the first. The report has them all.
 fn list_skipped(skipped: &[String]) {
     const SHOWN: usize = 10;
-    skipped.iter().take(SHOWN).for_each(|what| eprintln!("left out: {what}"));
+    skipped.iter().take(SHOWN).for_each(|what| tell!("left out: {what}"));
     if skipped.len() > SHOWN {
-        eprintln!("left out: {} more, listed in the report", skipped.len() - SHOWN);
+        tell!("left out: {} more, listed in the report", skipped.len() - SHOWN);
     }
 }
 
-/// Makes the report's folder; returns the report's absolute path.
-fn prepare_output(path: &Path) -> Result<PathBuf> {
-    let path = std::path::absolute(path).map_err(|e| io_error("resolve", path, e))?;
+/// Opens the report before minutes of work, so that what is wrong with its place is found now; returns its absolute path too.
+fn open_output(path: &Path) -> Result<(PathBuf, Output)> {
     if path.is_dir() {
         return Err(CliError::Usage(format!(
             "--output {}: expected a file, found a folder; name a file in it, such as {}",
@@ -114,12 +118,13 @@ fn prepare_output(path: &Path) -> Result<PathBuf> {
             path.join("xmore-demo.html").display()
         )));
     }
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(|e| io_error("create the folder", parent, e))?;
-        // Found out now rather than after minutes of work.
-        tempfile::tempfile_in(parent).map_err(|e| io_error("write into", parent, e))?;
-    }
-    Ok(path)
+    let file = Output::create(path).map_err(|e| output_error(path, e))?;
+    let shown = if is_standard_output(path) { path.to_owned() } else { absolute(path)? };
+    Ok((shown, file))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| io_error("resolve", path, e))
 }
 
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> CliError {
@@ -133,12 +138,12 @@ mod tests {
     #[test]
     fn a_report_s_place_is_checked_and_made() {
         let dir = tempfile::tempdir().unwrap();
-        let path = prepare_output(&dir.path().join("new/report.html")).unwrap();
+        let (path, _) = open_output(&dir.path().join("new/report.html")).unwrap();
         assert!(path.is_absolute() && path.parent().unwrap().is_dir());
-        let message = prepare_output(dir.path()).unwrap_err().to_string();
+        let message = open_output(dir.path()).err().unwrap().to_string();
         assert!(message.contains("found a folder"), "{message}");
-        fs::write(dir.path().join("file"), "").unwrap();
-        let message = prepare_output(&dir.path().join("file/report.html")).unwrap_err().to_string();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let message = open_output(&dir.path().join("file/report.html")).err().unwrap().to_string();
         assert!(message.contains("file"), "{message}");
     }
 }

@@ -1,15 +1,18 @@
 //! The demo's result on standard output: a table with explained examples, or JSON.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::path::Path;
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use xmore::Method;
+use xmore_files::path_to_text;
 
 use super::experiment::PAPER_NEIGHBOURS;
 use super::findings::{Change, Figures, Findings, Tally, Turn, examples, tally};
 use crate::error::Result;
+use crate::table::add_row;
 
 /// Labels shown of a distribution, and captions of an example.
 const TOP_LABELS: usize = 3;
@@ -35,7 +38,7 @@ struct Json<'a> {
     changed: Tally,
     k_sweep: Vec<BySize>,
     neighbour_sweep: Vec<BySize>,
-    report: &'a Path,
+    report: Cow<'a, str>,
 }
 
 /// Figures for one K, or for one number of neighbours.
@@ -68,7 +71,7 @@ pub(super) fn json(findings: &Findings, report: &Path) -> Result<String> {
         changed: tally(&findings.changes()?),
         k_sweep: findings.sweep().into_iter().map(of_k).collect(),
         neighbour_sweep: findings.neighbour_sweep().into_iter().map(of_neighbours).collect(),
-        report,
+        report: path_to_text(report),
     };
     let text = serde_json::to_string_pretty(&json).map_err(std::io::Error::from);
     let text = text.map_err(|source| super::io_error("name", report, source))?;
@@ -144,7 +147,7 @@ fn methods(findings: &Findings) -> Table {
             let f = s.get(method);
             percent(f.acc1_mean, f.acc1_std)
         });
-        table.add_row([method.name().to_owned(), percent(f.acc1_mean, f.acc1_std), gain, strict]);
+        add_row(&mut table, [method.name().to_owned(), percent(f.acc1_mean, f.acc1_std), gain, strict]);
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);

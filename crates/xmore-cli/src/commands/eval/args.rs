@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use xmore::eval::registry::Suite;
 use xmore::eval::{DatasetFormat, EvalMethod};
 
-use crate::args::{MethodArgs, ModelChoice};
+use crate::args::{MethodArgs, ModelChoice, probability};
 use crate::images::WalkArgs;
 
 /// Measure the methods' accuracy on labelled photos
@@ -150,11 +150,6 @@ fn variant(name: &str) -> Result<WantedVariant, String> {
 fn samples(text: &str) -> Result<usize, String> {
     let value = text.parse().ok().filter(|n| (100..=1_000_000).contains(n));
     value.ok_or_else(|| "expected a number from 100 to 1000000".to_owned())
-}
-
-fn probability(text: &str) -> Result<f64, String> {
-    let value = text.parse().ok().filter(|p| (0.0..=1.0).contains(p));
-    value.ok_or_else(|| "expected a number between 0 and 1".to_owned())
 }
 
 /// Form of the output.

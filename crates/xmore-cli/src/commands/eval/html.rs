@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::files::write_whole;
 use crate::html::charts::{self, Bar, Series};
 use crate::html::pictures::Small;
-use crate::html::{document, kind};
+use crate::html::{document, kind, write_page};
 
 /// Changed images that are shown of each kind and dataset.
 const SHOWN: usize = 24;
@@ -45,7 +45,7 @@ pub(super) fn write(path: &Path, page: &Page<'_>, outcomes: &[Outcome], session:
             }
         }
     };
-    write_whole(path, |file| file.write_all(document("xmore eval", &main).into_string().as_bytes()))
+    write_whole(path, |file| write_page(file, &document("xmore eval", &main)))
 }
 
 fn dataset(outcome: &Outcome, pictures: &Pictures) -> Markup {

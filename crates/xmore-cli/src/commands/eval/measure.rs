@@ -6,12 +6,13 @@ use xmore::eval::{
     OtherPrompts, Variant, evaluate,
 };
 use xmore::{Classifier, Method, Template, XmoreError};
-use xmore_files::{Exclude, escape_for_terminal, read_input};
+use xmore_files::{Exclude, escape_for_terminal, path_to_text, read_input};
 
 use super::args::{EvalArgs, Wanted, WantedVariant};
 use super::entry::Entry;
 use super::targets::Target;
 use crate::error::{CliError, Result};
+use crate::messages::tell;
 use crate::progress::{bar, bar_from};
 use crate::setup::Setup;
 
@@ -83,8 +84,8 @@ impl<'a> Session<'a> {
                 Wanted::One(method) => method.name(),
             }).collect::<Vec<_>>(),
             "variants": args.variants.iter().map(|variant| format!("{variant:?}")).collect::<Vec<_>>(),
-            "prompts": args.prompts,
-            "coop": args.coop,
+            "prompts": args.prompts.as_deref().map(path_to_text),
+            "coop": args.coop.as_deref().map(path_to_text),
             "seeds": args.seeds,
             "seed": args.seed,
             "bootstrap": args.bootstrap,
@@ -121,7 +122,7 @@ impl<'a> Session<'a> {
     pub(super) fn measure(&self, target: &Target) -> Result<(EvalReport, Fresh)> {
         let dataset = target.read()?;
         if let Some(first) = dataset.skipped.first() {
-            eprintln!("{}: {} left out of the list, such as {first}", dataset.name, dataset.skipped.len());
+            tell!("{}: {} left out of the list, such as {first}", dataset.name, dataset.skipped.len());
         }
         let methods = self.methods(&dataset);
         let progress = bar(dataset.images.len() as u64, "images");
@@ -136,14 +137,14 @@ impl<'a> Session<'a> {
         progress.finish_and_clear();
         let ((queries, images), (classifier, prompts)) = (encoded?, embedded?);
         for (_, error) in images.failed.iter().take(10) {
-            eprintln!("counted as wrong: {error}");
+            tell!("counted as wrong: {error}");
         }
         if images.failed.len() > 10 {
-            eprintln!("counted as wrong: {} more that could not be read", images.failed.len() - 10);
+            tell!("counted as wrong: {} more that could not be read", images.failed.len() - 10);
         }
         let kept = dataset.images.len() - images.encoded;
         if kept > 0 {
-            eprintln!("{}: {kept} of {} embeddings kept from before", dataset.name, dataset.images.len());
+            tell!("{}: {kept} of {} embeddings kept from before", dataset.name, dataset.images.len());
         }
         let options = EvalOptions {
             variants: self.variants(&methods),
@@ -171,13 +172,13 @@ impl<'a> Session<'a> {
         steps.finish_and_clear();
         let (report, details) = measured?;
         for note in &report.notes {
-            eprintln!("{note}");
+            tell!("{note}");
         }
         if !dataset.empty_classes.is_empty() {
-            eprintln!("{}: {}", dataset.name, without_images(&dataset.empty_classes));
+            tell!("{}: {}", dataset.name, without_images(&dataset.empty_classes));
         }
         if !dataset.left_out.is_empty() {
-            eprintln!("{}: {}", dataset.name, dataset.left_out);
+            tell!("{}: {}", dataset.name, dataset.left_out);
         }
         Ok((report, Fresh { dataset, details }))
     }

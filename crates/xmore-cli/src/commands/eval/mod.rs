@@ -16,7 +16,8 @@ use args::{EvalFormat, Wanted};
 
 use crate::args::Ks;
 use crate::error::{CliError, Result};
-use crate::files::{print, print_json};
+use crate::files::{print, print_data, print_json};
+use crate::messages::tell;
 use crate::setup::Setup;
 use entry::Entry;
 use measure::Session;
@@ -33,7 +34,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     let args = &adjusted(args)?;
     let (targets, missing) = targets::find(args)?;
     for missing in &missing {
-        eprintln!("{missing}");
+        tell!("{missing}");
     }
     if targets.is_empty() {
         return Err(CliError::Failed("none of the datasets is there".to_owned()));
@@ -60,7 +61,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     match args.format {
         EvalFormat::Table => print(&text::plain(&page))?,
         EvalFormat::Markdown => print(&text::markdown(&page))?,
-        EvalFormat::Csv => print(&text::csv(&page)?)?,
+        EvalFormat::Csv => print_data(&text::csv(&page)?)?,
         EvalFormat::Json => {
             let entries: Vec<Entry> = reports.iter().flat_map(|report| session.entries(report)).collect();
             print_json(&entries)?;
@@ -71,7 +72,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     }
     if let Some(path) = &args.html {
         html::write(path, &page, &outcomes, &session)?;
-        eprintln!("report: {}", path.display());
+        tell!("report: {}", path.display());
     }
     Ok(())
 }
@@ -82,11 +83,11 @@ fn one(args: &EvalArgs, session: &Session<'_>, target: &Target) -> Result<Outcom
     if let (true, Some(path)) = (args.skip_existing, &output) {
         match entry::read(path, session.settings())? {
             entry::Existing::Same(report) => {
-                eprintln!("{}: taken from {}", report.dataset, path.display());
+                tell!("{}: taken from {}", report.dataset, path.display());
                 return Ok(Outcome { report: *report, fresh: None });
             }
             entry::Existing::Different => {
-                eprintln!("{} was measured with other settings: measuring again", path.display());
+                tell!("{} was measured with other settings: measuring again", path.display());
             }
             entry::Existing::Nothing => {}
         }

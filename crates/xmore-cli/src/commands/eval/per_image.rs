@@ -8,6 +8,7 @@ use xmore::eval::Answer;
 use super::Outcome;
 use crate::error::Result;
 use crate::files::write_whole;
+use crate::messages::tell;
 
 /// An image that could not be read has no answer.
 #[derive(Serialize)]
@@ -41,7 +42,7 @@ pub(super) fn write(path: &Path, outcomes: &[Outcome]) -> Result<()> {
         })
     })?;
     for outcome in outcomes.iter().filter(|outcome| outcome.fresh.is_none()) {
-        eprintln!(
+        tell!(
             "{}: its images are not in {}, for its results are from before",
             outcome.report.dataset,
             path.display()

@@ -1,7 +1,6 @@
 //! `xmore memory build`, `append` and `embed`: the commands that encode.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -11,11 +10,12 @@ use xmore_memory::Memory;
 use xmore_memory::ingest::{InputFormat, SourceOptions};
 use xmore_memory::store::Mode;
 
-use super::stop_flag;
 use crate::args::ModelChoice;
 use crate::error::{CliError, Result};
 use crate::files::print;
 use crate::images::{WalkArgs, tell_left_out};
+use crate::interrupt;
+use crate::messages::tell;
 use crate::progress::bar_from;
 
 /// Skipped things that are listed one by one; the rest are counted.
@@ -131,13 +131,13 @@ pub(super) fn append(args: &AppendArgs) -> Result<()> {
 }
 
 fn write_pairs(model: &NamedModel, sources: &SourceArgs, dir: &Path, mode: Mode) -> Result<()> {
-    let stop = stop_flag();
+    let _orderly = interrupt::orderly();
     let start = Instant::now();
     let mut progress: Option<ProgressBar> = None;
     let report = build_memory(model, &sources.sources, dir, &sources.options(mode), &mut |at| {
         let bar = progress.get_or_insert_with(|| bar_from(at.done, at.total, "images"));
         bar.set_position(at.done);
-        !stop.load(Ordering::Relaxed)
+        !interrupt::requested()
     });
     if let Some(bar) = progress {
         bar.finish_and_clear();
@@ -153,7 +153,7 @@ fn or_stopped<T>(result: Result<T, XmoreError>, dir: &Path) -> Result<T> {
         Err(XmoreError::Interrupted) => {
             let message =
                 format!("stopped; {} is unfinished, and the same command goes on with it", dir.display());
-            Err(CliError::Failed(message))
+            Err(CliError::Interrupted(message))
         }
         other => Ok(other?),
     }
@@ -161,18 +161,18 @@ fn or_stopped<T>(result: Result<T, XmoreError>, dir: &Path) -> Result<T> {
 
 fn tell(report: &BuildReport, seconds: f64) {
     for skipped in report.skipped.iter().take(SHOWN) {
-        eprintln!("skipped {}: {}", skipped.path, skipped.reason);
+        tell!("skipped {}: {}", skipped.path, skipped.reason);
     }
     if report.skipped.len() > SHOWN {
-        eprintln!("… and {} more; the memory's folder `skipped` lists them", report.skipped.len() - SHOWN);
+        tell!("… and {} more; the memory's folder `skipped` lists them", report.skipped.len() - SHOWN);
     }
     let manifest = &report.manifest;
     if report.was_complete {
-        eprintln!("nothing to do: the memory has all {} pairs of these sources already", report.pairs);
+        tell!("nothing to do: the memory has all {} pairs of these sources already", report.pairs);
         return;
     }
     if report.resumed > 0 {
-        eprintln!("went on after {} images and skipped things of an interrupted run", report.resumed);
+        tell!("went on after {} images and skipped things of an interrupted run", report.resumed);
     }
     let (mut added, mut rate) = (String::new(), String::new());
     if manifest.pairs != report.pairs {
@@ -180,50 +180,52 @@ fn tell(report: &BuildReport, seconds: f64) {
     } else if report.resumed == 0 {
         rate = format!(" ({:.1} images/s)", manifest.images as f64 / seconds);
     }
-    eprintln!(
+    tell!(
         "{added}{} pairs of {} images in {seconds:.1} s{rate}, {} skipped",
-        manifest.pairs, manifest.images, report.skipped_in_all
+        manifest.pairs,
+        manifest.images,
+        report.skipped_in_all
     );
     if report.pairs == 0 {
-        eprintln!("the sources gave no pair: are there images with captions?");
+        tell!("the sources gave no pair: are there images with captions?");
     }
     if report.truncated > 0 {
-        eprintln!("{} captions were longer than the model reads and were cut", report.truncated);
+        tell!("{} captions were longer than the model reads and were cut", report.truncated);
     }
     if report.renormalised > 0 {
-        eprintln!("{} embeddings were not of length 1 and were made so", report.renormalised);
+        tell!("{} embeddings were not of length 1 and were made so", report.renormalised);
     }
 }
 
 pub(super) fn embed(args: &EmbedColumnArgs) -> Result<()> {
     let model = args.model.open()?;
-    let stop = stop_flag();
+    let _orderly = interrupt::orderly();
     let start = Instant::now();
     let mut progress: Option<ProgressBar> = None;
     let images = args.only == What::ImagesAndCaptions;
     let report = embed_column(&model, &args.memory, images, args.checkpoints.every(), &mut |at| {
         let bar = progress.get_or_insert_with(|| bar_from(at.done, at.total, "pairs"));
         bar.set_position(at.done);
-        !stop.load(Ordering::Relaxed)
+        !interrupt::requested()
     });
     if let Some(bar) = progress {
         bar.finish_and_clear();
     }
     let report = or_stopped(report, &args.memory)?;
     if report.was_complete {
-        eprintln!("nothing to do: the memory has embeddings by {} of all pairs already", model.name());
+        tell!("nothing to do: the memory has embeddings by {} of all pairs already", model.name());
         return print(&format!("{}", args.memory.display()));
     }
     for (path, reason) in report.unreadable.iter().take(SHOWN) {
-        eprintln!("not found through this model: {path}: {reason}");
+        tell!("not found through this model: {path}: {reason}");
     }
     if report.unreadable.len() > SHOWN {
-        eprintln!("… and {} more images", report.unreadable.len() - SHOWN);
+        tell!("… and {} more images", report.unreadable.len() - SHOWN);
     }
     if report.truncated > 0 {
-        eprintln!("{} captions were longer than the model reads and were cut", report.truncated);
+        tell!("{} captions were longer than the model reads and were cut", report.truncated);
     }
-    eprintln!(
+    tell!(
         "embeddings of {} pairs by {} in {:.1} s",
         report.manifest.pairs - report.resumed,
         model.name(),

@@ -10,6 +10,7 @@ use super::LocalMemoryArgs;
 use crate::args::ShortFormat;
 use crate::error::{CliError, Result};
 use crate::files::{print, print_json};
+use crate::messages::tell;
 use crate::progress::bar;
 
 #[derive(Debug, Args)]
@@ -51,29 +52,31 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<()> {
         }
     }
     if report.unfinished {
-        eprintln!("an unfinished build is there too; the command that began it goes on with it");
+        tell!("an unfinished build is there too; the command that began it goes on with it");
     }
     if report.pending {
-        eprintln!(
+        tell!(
             "an interrupted command left finished files that are not in place yet: `xmore memory repair {}`, or the same command \
              again, puts them there",
             dir.display()
         );
     }
     for line in set_aside(&report.set_aside, report.set_aside_files) {
-        eprintln!("{line}");
+        tell!("{line}");
     }
     if report.unchecked > 0 {
-        eprintln!("{} files have no recorded checksum; `xmore memory repair` records it", report.unchecked);
+        tell!("{} files have no recorded checksum; `xmore memory repair` records it", report.unchecked);
     }
     if report.not_unit > 0 {
-        eprintln!("{} embeddings are not of length 1: similarities of these are no cosines", report.not_unit);
+        tell!("{} embeddings are not of length 1: similarities of these are no cosines", report.not_unit);
     }
     match report.findings.len() {
         0 => {
-            eprintln!(
+            tell!(
                 "{} pairs in {} files, {} bytes: as they should be",
-                report.pairs, report.files, report.bytes
+                report.pairs,
+                report.files,
+                report.bytes
             );
             Ok(())
         }
@@ -109,12 +112,12 @@ pub(super) fn repair(args: &RepairArgs) -> Result<()> {
         print(note)?;
     }
     if let Some(place) = &report.set_aside {
-        eprintln!("what was taken out is in {}", place.display());
+        tell!("what was taken out is in {}", place.display());
     }
     if !report.changed() {
-        eprintln!("nothing to mend");
+        tell!("nothing to mend");
     } else if report.dropped > 0 {
-        eprintln!(
+        tell!(
             "{} pairs are no longer in the memory, and ids after them have changed; `xmore memory append` with the same sources adds \
              those again that can be read",
             report.dropped

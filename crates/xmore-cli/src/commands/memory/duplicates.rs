@@ -1,17 +1,17 @@
 //! `xmore memory duplicates`: what a memory holds more than once.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
+use xmore_files::escape_for_terminal;
 use xmore_memory::store::Modality;
 use xmore_memory::{Memory, duplicates};
 
-use super::stop_flag;
 use crate::args::{ShortFormat, cosine};
 use crate::error::Result;
 use crate::files::{print, print_json};
+use crate::interrupt;
 use crate::progress::bar;
 
 #[derive(Debug, Args)]
@@ -48,14 +48,14 @@ pub(super) fn run(args: &DuplicatesArgs) -> Result<()> {
         What::Images => (Modality::Image, "images"),
         What::Captions => (Modality::Text, "captions"),
     };
-    let stop = stop_flag();
+    let _orderly = interrupt::orderly();
     let bar = bar(0, what);
     let mut total = 0;
     let report = duplicates(&memory, modality, args.above, &mut |done, of| {
         total = of;
         bar.set_length(of);
         bar.set_position(done);
-        !stop.load(Ordering::Relaxed)
+        !interrupt::requested()
     })?;
     bar.finish_and_clear();
     if args.format == ShortFormat::Json {
@@ -79,7 +79,8 @@ pub(super) fn run(args: &DuplicatesArgs) -> Result<()> {
     for group in report.groups.iter().take(args.top) {
         text += &format!("\n\n{} {what}", group.len());
         for &id in group.iter().take(5) {
-            text += &format!("\n  {id:>8}  {}  {}", memory.image_path(id)?, memory.caption(id)?);
+            let [image, caption] = [memory.image_path(id)?, memory.caption(id)?].map(escape_for_terminal);
+            text += &format!("\n  {id:>8}  {image}  {caption}");
         }
         if group.len() > 5 {
             text += &format!("\n            … and {} more", group.len() - 5);

@@ -8,8 +8,6 @@ mod search;
 mod upload;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Subcommand};
 
@@ -81,18 +79,4 @@ struct LocalMemoryArgs {
     /// Form of the output
     #[arg(long, value_enum, default_value_t)]
     format: ShortFormat,
-}
-
-/// Set by the first Ctrl-C or SIGTERM. The second ends the program at once, which loses nothing but the work since the last checkpoint.
-fn stop_flag() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    // Without a handler the first one ends the program.
-    let _ = ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("stopping after the batch at hand; once more to stop at once");
-    });
-    stop
 }

@@ -10,10 +10,12 @@ use xmore_memory::SearchOptions;
 use xmore_memory::store::Modality;
 
 use crate::args::{EngineArgs, FilterArgs, Format, ModelChoice};
+use crate::csv_output::CsvOutput;
 use crate::error::{CliError, Result};
-use crate::files::{print, print_json, stdout_error};
+use crate::files::{print, print_json, print_json_line};
+use crate::messages::tell;
 use crate::setup::tell_damaged_codes;
-use crate::table::{table, trimmed};
+use crate::table::{add_row, table, trimmed};
 
 #[derive(Debug, Args)]
 pub(crate) struct SearchArgs {
@@ -101,7 +103,7 @@ pub(super) fn run(args: &SearchArgs) -> Result<()> {
             let answer = engine.nearest_images(query.as_slice(), query.dim(), args.n)?.into_iter().next();
             let answer = answer.unwrap_or_default();
             if let Some(note) = &answer.note {
-                eprintln!("{note}");
+                tell!("{note}");
             }
             let rows = answer.neighbours.into_iter().map(|n| Row {
                 id: n.id,
@@ -114,7 +116,7 @@ pub(super) fn run(args: &SearchArgs) -> Result<()> {
     };
     tell_damaged_codes(&pairs);
     if rows.len() < args.n {
-        eprintln!("{} pairs, fewer than the {} asked for: no more match", rows.len(), args.n);
+        tell!("{} pairs, fewer than the {} asked for: no more match", rows.len(), args.n);
     }
     show(&rows, args.format)
 }
@@ -135,21 +137,21 @@ fn encode(model: &NamedModel, query: &QueryArgs) -> Result<Embeddings> {
 fn show(rows: &[Row], format: Format) -> Result<()> {
     match format {
         Format::Json => print_json(&rows),
+        Format::Jsonl => rows.iter().try_for_each(print_json_line),
         Format::Csv => {
-            let mut csv = csv::Writer::from_writer(std::io::stdout().lock());
-            let fail = |e: csv::Error| stdout_error(std::io::Error::other(e));
-            csv.write_record(["id", "similarity", "caption", "image_path"]).map_err(fail)?;
+            let mut csv = CsvOutput::new();
+            csv.row(["id", "similarity", "caption", "image_path"])?;
             for row in rows {
                 let (id, similarity) = (row.id.to_string(), row.similarity.to_string());
-                csv.write_record([&id, &similarity, &row.caption, &row.image_path]).map_err(fail)?;
+                csv.row([&id, &similarity, &row.caption, &row.image_path])?;
             }
-            csv.flush().map_err(stdout_error)
+            csv.flush()
         }
         Format::Table => {
             let mut table = table(["id", "similarity", "caption", "image"], &["id", "similarity"]);
             for row in rows {
                 let (id, similarity) = (row.id.to_string(), format!("{:.3}", row.similarity));
-                table.add_row([&id, &similarity, &row.caption, &row.image_path]);
+                add_row(&mut table, [&id, &similarity, &row.caption, &row.image_path]);
             }
             print(&trimmed(&table))
         }

@@ -1,7 +1,6 @@
 //! `xmore memory upload`: a memory into a Milvus collection.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
@@ -9,10 +8,11 @@ use indicatif::ProgressBar;
 use xmore_memory::Memory;
 use xmore_memory::retriever::{Location, Milvus, MilvusIndex};
 
-use super::stop_flag;
 use crate::args::EngineArgs;
 use crate::error::{CliError, Result};
 use crate::files::print;
+use crate::interrupt;
+use crate::messages::tell;
 use crate::progress::bar_from;
 
 #[derive(Debug, Args)]
@@ -51,27 +51,27 @@ pub(super) fn run(args: &UploadArgs) -> Result<()> {
     let start = Instant::now();
     let model = &memory.manifest().model;
     let milvus = Milvus::create(&args.to, model, memory.len(), index, &args.engine.options())?;
-    let stop = stop_flag();
+    let _orderly = interrupt::orderly();
     let mut progress: Option<ProgressBar> = None;
     let report = milvus.upload(&memory, |at| {
         let bar = progress.get_or_insert_with(|| bar_from(at.done, at.total, "pairs"));
         bar.set_position(at.done);
-        !stop.load(Ordering::Relaxed)
+        !interrupt::requested()
     });
     if let Some(bar) = progress {
         bar.finish_and_clear();
     }
     let report = report?;
     if !report.complete {
-        return Err(CliError::Failed(format!("stopped; the same command goes on with {}", args.to)));
+        return Err(CliError::Interrupted(format!("stopped; the same command goes on with {}", args.to)));
     }
     if report.skipped > 0 {
-        eprintln!("{} pairs were left out: their embeddings are not finite", report.skipped);
+        tell!("{} pairs were left out: their embeddings are not finite", report.skipped);
     }
     if report.cut > 0 {
-        eprintln!("{} texts were longer than the server takes and were cut", report.cut);
+        tell!("{} texts were longer than the server takes and were cut", report.cut);
     }
-    eprintln!(
+    tell!(
         "{} pairs, {} of them there before, in {:.1} s",
         report.total,
         report.present,

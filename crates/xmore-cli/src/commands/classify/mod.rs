@@ -1,0 +1,94 @@
+//! `xmore classify`: labels for photos, and why. Answers are written as batches of photos are done.
+
+mod output;
+mod stream;
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use xmore::{Classifier, Labels, Method, XmoreError};
+
+use crate::args::ClassifyArgs;
+use crate::error::{CliError, Result};
+use crate::images::{Images, tell_left_out};
+use crate::interrupt;
+use crate::messages::tell;
+use crate::progress::bar;
+use crate::setup::Setup;
+use output::{Form, Printer};
+use stream::Stream;
+
+pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
+    let labels = match (&args.labels.labels, &args.labels.labels_file) {
+        (Some(list), _) => Labels::parse(list)?,
+        (None, file) => Labels::read(file.as_deref().unwrap_or(Path::new("")))?,
+    };
+    if args.method_args.k.0.len() != 1 {
+        return Err(CliError::Usage(
+            "classify takes one number of captions with -k; eval takes several".to_owned(),
+        ));
+    }
+    let Images { files, left_out } = Images::find(&args.images, &args.walk)?;
+    if let (Some(method), None) = (args.method, &args.method_args.memory)
+        && method.needs_memory()
+    {
+        return Err(XmoreError::MethodNeedsMemory { method: method.name() }.into());
+    }
+    let setup = Setup::open(&args.method_args, &args.model)?;
+    let method = method(args, &setup);
+    let options = args.method_args.options(method == Method::Templates)?;
+    let retrieval = setup.retrieval(&args.method_args)?;
+    let _orderly = interrupt::orderly();
+    let bar = bar(files.len() as u64, "images");
+    let form = Form {
+        format: args.format,
+        method,
+        top: args.top.get(),
+        explain: args.explain,
+        min_score: args.min_score,
+        min_similarity: args.min_similarity,
+    };
+    let classifier = OnceLock::new();
+    let mut stream = Stream::new(&setup, &files, &classifier, Printer::new(form), bar.clone());
+    // Side by side, so that the two towers load at the same time; photos wait for the labels.
+    let (made, encoded) = rayon::join(
+        || {
+            let made = Classifier::new(&setup.model, labels, retrieval, &options)
+                .and_then(|made| if method == Method::Calibrated { setup.calibrate(made) } else { Ok(made) });
+            let (made, result) = match made {
+                Ok(made) => (Some(made), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            // Set here and nowhere else.
+            let _ = classifier.set(made);
+            result
+        },
+        || setup.encode_each(&files, &interrupt::requested, &mut |batch| stream.take(batch)),
+    );
+    let ended = stream.finish();
+    bar.finish_and_clear();
+    tell_left_out(&left_out);
+    made?;
+    encoded?;
+    let (done, failed) = ended?;
+    if done < files.len() && interrupt::requested() {
+        return Err(CliError::Interrupted(format!("interrupted after {done} of {} images", files.len())));
+    }
+    match failed {
+        0 => Ok(()),
+        failed => Err(CliError::Failed(format!("{failed} of {} images could not be read", files.len()))),
+    }
+}
+
+/// Without a memory the default is what can be done. Where an engine is away, every method answers by the image alone.
+fn method(args: &ClassifyArgs, setup: &Setup) -> Method {
+    match (args.method, &args.method_args.memory) {
+        (Some(method), _) => method,
+        (None, Some(_)) if setup.allows_calibrated(&args.method_args) => Method::Calibrated,
+        (None, Some(_)) => Method::Xmore,
+        (None, None) => {
+            tell!("no --memory given: zero-shot, by the image alone");
+            Method::ZeroShot
+        }
+    }
+}
