@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use xmore::eval::{EvalReport, MethodReport, SweepPoint, VariantReport};
-use xmore_files::{LeftOut, read_bounded};
+use xmore_files::{LeftOut, NotRegular, is_standard_output, read_bounded};
 
 use crate::error::{CliError, Result};
 use crate::files::write_whole;
@@ -127,7 +127,8 @@ fn variants_of(report: &EvalReport, method: &str) -> Vec<VariantReport> {
     report.variants.iter().filter_map(of_method).collect()
 }
 
-/// Where a dataset's results go: a name with CLIP_benchmark's places, a `.json` file as it is, else a file in the folder.
+/// Where a dataset's results go: a name with CLIP_benchmark's places; a `.json` file, a stream or what else is there and no folder, as it is;
+/// else a file in the folder.
 pub(super) fn path(output: &Path, dataset: &str, model: &str) -> PathBuf {
     let (architecture, pretrained) = model.split_once(',').unwrap_or((model, ""));
     let clean = |text: &str| text.replace(['/', '\\', ':', ','], "-").replace(' ', "_");
@@ -141,7 +142,9 @@ pub(super) fn path(output: &Path, dataset: &str, model: &str) -> PathBuf {
     let given = output.to_string_lossy();
     if given.contains('{') {
         PathBuf::from(fill(&given))
-    } else if output.extension().is_some_and(|e| e == "json") && !output.is_dir() {
+    } else if !output.is_dir()
+        && (output.exists() || is_standard_output(output) || output.extension().is_some_and(|e| e == "json"))
+    {
         output.to_owned()
     } else {
         let pretrained = if pretrained.is_empty() { "" } else { "_{pretrained}" };
@@ -161,6 +164,8 @@ pub(super) fn read(path: &Path, settings: &Value) -> Result<Existing> {
     let text = match read_bounded(path, MAX_RESULTS_BYTES) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Existing::Nothing),
+        // Streams and devices keep nothing.
+        Err(error) if NotRegular::of(&error).is_some() => return Ok(Existing::Nothing),
         Err(source) => return Err(CliError::Io { action: "read", path: path.to_owned(), source }),
     };
     // Whatever it is, if it is not ours it is not to be lost.
@@ -194,6 +199,9 @@ mod tests {
         assert_eq!(name("out", "ViT-B-16,openai"), "out/DTD_ViT-B-16_openai.json");
         assert_eq!(name("out", "lite"), "out/DTD_lite.json");
         assert_eq!(name("x.json", "lite"), "x.json");
+        assert_eq!(name("-", "lite"), "-");
+        #[cfg(unix)]
+        assert_eq!(name("/dev/null", "lite"), "/dev/null");
         assert_eq!(
             name("b_{dataset}_{pretrained}_{model}_{language}_{task}.json", "RN50,openai"),
             "b_DTD_openai_RN50_en_zeroshot_classification.json"

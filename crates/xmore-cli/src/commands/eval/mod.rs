@@ -52,8 +52,18 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     let setup = Setup::open(&args.method_args, &args.model)?;
     let session = Session::new(args, &setup)?;
     let mut outcomes = Vec::new();
+    let mut failed = Vec::new();
     for target in &targets {
-        outcomes.push(one(args, &session, target)?);
+        match one(args, &session, target) {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(error) => failed.push((target.name(), error)),
+        }
+    }
+    if outcomes.is_empty() || targets.len() == 1 {
+        failed.drain(..).try_for_each(|(_, error)| Err(error))?;
+    }
+    for (name, error) in &failed {
+        tell!("error: {name}: {error}");
     }
     let reports: Vec<&xmore::eval::EvalReport> = outcomes.iter().map(|outcome| &outcome.report).collect();
     let page =
@@ -74,7 +84,12 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         html::write(path, &page, &outcomes, &session)?;
         tell!("report: {}", path.display());
     }
-    Ok(())
+    match failed.len() {
+        0 => Ok(()),
+        count => {
+            Err(CliError::Failed(format!("{count} of {} datasets could not be measured", targets.len())))
+        }
+    }
 }
 
 /// One dataset: measured, or taken from before.
