@@ -85,22 +85,38 @@ pub enum MemoryError {
         reason: String,
     },
 
-    /// A table's header lacks the image column or the caption column.
-    #[error(
-        "{} has no {wanted} column: expected one of {}, found {}{hint}",
-        path.display(), expected.join(", "), list(found)
-    )]
+    /// A table lacks the image column or the caption column.
+    #[error("{} has {missing}{}{hint}", path.display(), if hint.is_empty() { "" } else { "; " })]
     MissingColumn {
         /// The table.
         path: PathBuf,
+        /// Which column, and which there are.
+        missing: xmore_files::table::MissingColumn,
+        /// A guess at the cause, empty when there is none.
+        hint: String,
+    },
+
+    /// The columns that could be meant hold something else.
+    #[error(
+        "{} has no usable {wanted} column: {}",
+        path.display(), columns.iter().map(|(name, holds)| format!("{name:?} holds {holds}")).collect::<Vec<_>>().join(", ")
+    )]
+    UnusableColumn {
+        /// The file.
+        path: PathBuf,
         /// "image" or "caption".
         wanted: &'static str,
-        /// Column names that would have been accepted.
-        expected: &'static [&'static str],
-        /// Column names of the table.
-        found: Vec<String>,
-        /// A guess at the cause, empty when there is none; begins with its own punctuation.
-        hint: String,
+        /// Names of the columns, and what they hold.
+        columns: Vec<(String, String)>,
+    },
+
+    /// A parquet file is compressed in a way that is not read.
+    #[error("{} is compressed with {codec}, which is not read; write it with another codec, such as zstd", path.display())]
+    Codec {
+        /// The file.
+        path: PathBuf,
+        /// The codec's name.
+        codec: &'static str,
     },
 
     /// The directory holds files, but neither a memory nor the beginnings of one.
@@ -288,7 +304,7 @@ pub enum MemoryError {
     },
 
     /// A parquet file could not be read or written.
-    #[error("{}: {source}; the file is damaged or not parquet", path.display())]
+    #[error("{} cannot be read as parquet, or not written: {source}", path.display())]
     Parquet {
         /// The file.
         path: PathBuf,
@@ -447,17 +463,4 @@ fn way_out(error: &io::Error) -> &'static str {
 /// " for all rows", where some are there.
 fn rows(have: u64, len: u64) -> String {
     if have == 0 { String::new() } else { format!(" for more than its first {have} of {len} rows") }
-}
-
-/// "a, b, c", or "none"; a long list is cut.
-fn list(names: &[String]) -> String {
-    const SHOWN: usize = 20;
-    if names.is_empty() {
-        return "none".to_owned();
-    }
-    let mut out = names.iter().take(SHOWN).map(|n| format!("{n:?}")).collect::<Vec<_>>().join(", ");
-    if names.len() > SHOWN {
-        out.push_str(&format!(" and {} more", names.len() - SHOWN));
-    }
-    out
 }

@@ -131,6 +131,8 @@ pub struct Found {
 pub struct MissingColumn {
     /// The role.
     pub role: Role,
+    /// Names that are taken for the role.
+    pub expected: &'static [&'static str],
     /// The name that the caller asked for, if one was.
     pub wanted: Option<String>,
     /// The columns that there are; of a table without a header the fields of its first row.
@@ -143,9 +145,7 @@ impl fmt::Display for MissingColumn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.wanted {
             Some(wanted) => write!(f, "no column {wanted:?}")?,
-            None => {
-                write!(f, "no {} column: expected one of {}", self.role, self.role.column_names().join(", "))?
-            }
+            None => write!(f, "no {} column: expected one of {}", self.role, self.expected.join(", "))?,
         }
         let found = if self.has_header { "found" } else { "found no header, but a first row" };
         write!(f, "; {found} {}", listed(&self.columns))
@@ -194,6 +194,7 @@ pub fn find(columns: &[String], role: Role, wanted: Option<&str>) -> Result<Foun
     };
     found.ok_or_else(|| MissingColumn {
         role,
+        expected: role.column_names(),
         wanted: wanted.map(str::to_owned),
         columns: columns.to_vec(),
         has_header: true,

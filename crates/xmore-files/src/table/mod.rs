@@ -233,6 +233,7 @@ impl<R: Read> Table<R> {
         };
         index.map(|index| Found { index, others: Vec::new() }).ok_or_else(|| MissingColumn {
             role,
+            expected: role.column_names(),
             wanted: None,
             columns: self.columns.clone(),
             has_header: false,

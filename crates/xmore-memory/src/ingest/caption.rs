@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use xmore_files::json;
+use xmore_files::text::{Conversion, TextReader, decode_text};
 
 use super::SkipReason;
 
@@ -24,38 +25,56 @@ pub(super) enum Lines {
     All,
 }
 
+/// What a file gave, and what had to be guessed of its encoding.
+pub(super) type Captions<T> = (Result<T, SkipReason>, Conversion);
+
 /// Reads the caption of a `.txt`, of which only the beginning is read. Blank is [`SkipReason::EmptyCaption`].
-pub(super) fn of_text(input: impl Read, lines: Lines) -> io::Result<Result<String, SkipReason>> {
+pub(super) fn of_text(input: impl Read, lines: Lines) -> io::Result<Captions<String>> {
+    let mut reader = TextReader::new(input);
     let mut bytes = Vec::new();
-    input.take(MAX_CAPTION_BYTES as u64).read_to_end(&mut bytes)?;
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let text = match lines {
-        Lines::First => bytes.split(|&b| b == b'\n' || b == b'\r').next().unwrap_or_default(),
-        Lines::All => bytes,
+    (&mut reader).take(MAX_CAPTION_BYTES as u64).read_to_end(&mut bytes)?;
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        // The cut went through a character.
+        Err(error) => {
+            let whole = error.utf8_error().valid_up_to();
+            let mut bytes = error.into_bytes();
+            bytes.truncate(whole);
+            String::from_utf8(bytes).unwrap_or_default()
+        }
     };
-    Ok(one_line(&String::from_utf8_lossy(text)).ok_or(SkipReason::EmptyCaption))
+    let caption = match lines {
+        Lines::First => text.split(['\n', '\r']).next().unwrap_or_default(),
+        Lines::All => &text,
+    };
+    Ok((one_line(caption).ok_or(SkipReason::EmptyCaption), reader.conversion()))
 }
 
 /// Reads the captions of a `.json`: a text, or a list of texts.
-pub(super) fn of_json(input: impl Read) -> io::Result<Result<Vec<String>, SkipReason>> {
+pub(super) fn of_json(input: impl Read) -> io::Result<Captions<Vec<String>>> {
     let mut bytes = Vec::new();
     input.take(MAX_JSON_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_JSON_BYTES {
         let message = format!("its .json is larger than {} MiB", MAX_JSON_BYTES >> 20);
-        return Ok(Err(SkipReason::Unreadable(message)));
+        return Ok((Err(SkipReason::Unreadable(message)), Conversion::default()));
     }
-    let values = match json::fields(&bytes, &CAPTION_KEYS) {
+    let decoded = decode_text(&bytes);
+    let values = match json::fields(decoded.text.as_bytes(), &CAPTION_KEYS) {
         Ok(values) => values.unwrap_or_default(),
-        Err(error) => return Ok(Err(SkipReason::Unreadable(format!("its .json is damaged: {error}")))),
+        Err(error) => {
+            let message = format!("its .json is damaged: {error}");
+            return Ok((Err(SkipReason::Unreadable(message)), Conversion::default()));
+        }
     };
     let texts = values.into_iter().map(json::Value::into_texts).find(|texts| !texts.is_empty());
-    Ok(match texts {
+    let captions = match texts {
         None => Err(SkipReason::NoCaption),
         Some(texts) => {
             let captions: Vec<String> = texts.iter().filter_map(|text| one_line(text)).collect();
             if captions.is_empty() { Err(SkipReason::EmptyCaption) } else { Ok(captions) }
         }
-    })
+    };
+    Ok((captions, decoded.conversion))
 }
 
 /// The captions of an image that may have both: the text's, or else the json's.
@@ -87,16 +106,22 @@ mod tests {
     #[test]
     fn a_text_gives_its_first_line_or_all_of_them_as_one() {
         let text = b"\xef\xbb\xbf  two words \r\nsecond\nthird \n";
-        assert_eq!(of_text(&text[..], Lines::First).unwrap(), Ok("two words".to_owned()));
-        assert_eq!(of_text(&text[..], Lines::All).unwrap(), Ok("two words  second third".to_owned()));
+        let of = |text: &[u8], lines| of_text(text, lines).unwrap().0;
+        assert_eq!(of(text, Lines::First), Ok("two words".to_owned()));
+        assert_eq!(of(text, Lines::All), Ok("two words  second third".to_owned()));
         for lines in [Lines::First, Lines::All] {
-            assert_eq!(of_text(&b" \n "[..], lines).unwrap(), Err(SkipReason::EmptyCaption));
+            assert_eq!(of(b" \n ", lines), Err(SkipReason::EmptyCaption));
+            let (caption, conversion) = of_text(&b"caf\xe9"[..], lines).unwrap();
+            assert_eq!((caption, conversion.converted), (Ok("café".to_owned()), 1));
+            assert_eq!(of(b"\xff\xfec\0a\0f\0\xe9\0", lines), Ok("café".to_owned()));
         }
+        let long = "é".repeat(MAX_CAPTION_BYTES);
+        assert_eq!(of(format!("x{long}").as_bytes(), Lines::All).unwrap().len(), MAX_CAPTION_BYTES - 1);
     }
 
     #[test]
     fn a_json_gives_the_first_of_its_caption_keys() {
-        let of = |json: &str| of_json(json.as_bytes()).unwrap();
+        let of = |json: &str| of_json(json.as_bytes()).unwrap().0;
         assert_eq!(of(r#"{"title": "t", "caption": "a\ndog", "text": "x"}"#), Ok(vec!["a dog".to_owned()]));
         assert_eq!(
             of(r#"{"caption": null, "text": ["a", " ", "b"]}"#),
@@ -105,13 +130,15 @@ mod tests {
         assert_eq!(of(r#"{"caption": " "}"#), Err(SkipReason::EmptyCaption));
         assert_eq!(of("[]"), Err(SkipReason::NoCaption));
         assert!(matches!(of("{"), Err(SkipReason::Unreadable(_))));
+        let (caption, conversion) = of_json(&b"{\"caption\": \"caf\xe9\"}"[..]).unwrap();
+        assert_eq!((caption, conversion.converted), (Ok(vec!["café".to_owned()]), 1));
     }
 
     #[test]
     fn a_huge_json_is_not_read_to_its_end() {
         let endless = io::repeat(b' ');
-        assert!(matches!(of_json(endless).unwrap(), Err(SkipReason::Unreadable(m)) if m.contains("4 MiB")));
+        assert!(matches!(of_json(endless).unwrap().0, Err(SkipReason::Unreadable(m)) if m.contains("4 MiB")));
         let long = format!(r#"{{"caption": "{}"}}"#, "é".repeat(100_000));
-        assert_eq!(of_json(long.as_bytes()).unwrap().unwrap()[0].len(), MAX_CAPTION_BYTES);
+        assert_eq!(of_json(long.as_bytes()).unwrap().0.unwrap()[0].len(), MAX_CAPTION_BYTES);
     }
 }

@@ -1,21 +1,30 @@
 //! Pairs from COCO's captions (`captions_train2017.json`): `images` and `annotations`, joined by the image's id.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use xmore_files::json::{Fields, Key, Value};
+use xmore_files::json::{Fields, Key, LimitedStrings, Value};
 use xmore_files::open_regular;
+use xmore_files::text::TextReader;
 
 use super::caption::MAX_CAPTION_BYTES;
 use super::group::Grouping;
+use super::note::Conversions;
+use super::skips::Skips;
 use super::{Ingested, Skip, SkipReason};
 use crate::error::{AtPath, MemoryError, Result};
 
 /// Largest file that is read; COCO's largest captions have 92 MB.
 const MAX_FILE_BYTES: u64 = 2 << 30;
+
+/// Bytes of a string that are read: more than a caption may have.
+const MAX_STRING_BYTES: usize = MAX_CAPTION_BYTES + 1024;
+
+/// Elements without a field of use of which the numbers are kept.
+const MAX_LISTED: usize = 10_000;
 
 /// Images that are looked for to find out in which folder they are.
 const PROBED_IMAGES: usize = 64;
@@ -32,18 +41,23 @@ pub(super) fn read(path: &Path, image_root: Option<&Path>) -> Result<Ingested> {
             hint: "split it, or write its pairs to a .csv".to_owned(),
         });
     }
-    let (contents, error) = parse(BufReader::with_capacity(1 << 16, file.take(MAX_FILE_BYTES)));
-    if contents.images.is_empty() || contents.annotations.is_empty() {
+    let mut text = TextReader::new(file.take(MAX_FILE_BYTES));
+    let (contents, error) =
+        parse(BufReader::with_capacity(1 << 16, LimitedStrings::new(&mut text, MAX_STRING_BYTES)));
+    let mut conversions = Conversions::default();
+    conversions.add(text.conversion());
+    if contents.images.rows.is_empty() || contents.annotations.rows.is_empty() {
         return Err(not_coco(path, &contents, error));
     }
-    let names: Vec<&str> =
-        contents.images.iter().filter_map(|(_, name)| name.as_deref()).take(PROBED_IMAGES).collect();
+    let names = contents.images.rows.iter().filter_map(|row| row.text.as_deref());
+    let names: Vec<&str> = names.take(PROBED_IMAGES).collect();
     let root = find_root(path, image_root, &names)?;
     let mut ingested = join(path, &root, contents);
     if let Some(error) = error {
         let message = format!("the rest is missing: {error}");
         ingested.skipped.push(Skip { path: path.to_owned(), reason: SkipReason::Damaged(message) });
     }
+    ingested.notes.extend(conversions.note(path));
     Ok(ingested)
 }
 
@@ -51,9 +65,41 @@ pub(super) fn read(path: &Path, image_root: Option<&Path>) -> Result<Ingested> {
 #[derive(Debug, Default)]
 struct Contents {
     /// Id and file name of each image.
-    images: Vec<(Value, Option<String>)>,
+    images: Rows,
     /// Image id and caption of each annotation.
-    annotations: Vec<(Value, Option<String>)>,
+    annotations: Rows,
+}
+
+/// The elements of a list.
+#[derive(Debug, Default)]
+struct Rows {
+    rows: Vec<Row>,
+    /// Indices of elements that have neither id nor text; the first of them.
+    empty: Vec<usize>,
+    /// Elements in all.
+    count: usize,
+}
+
+/// An element of a list.
+#[derive(Debug)]
+struct Row {
+    index: usize,
+    /// A number or a text, else null.
+    id: Value,
+    text: Option<String>,
+}
+
+impl Rows {
+    fn push(&mut self, id: Value, text: Option<String>) {
+        let index = self.count;
+        self.count += 1;
+        match (matches!(id, Value::Integer(_) | Value::Text(_)), text) {
+            (true, text) => self.rows.push(Row { index, id, text }),
+            (false, Some(text)) => self.rows.push(Row { index, id: Value::Null, text: Some(text) }),
+            (false, None) if self.empty.len() < MAX_LISTED => self.empty.push(index),
+            (false, None) => {}
+        }
+    }
 }
 
 /// Reads as much as is whole; also gives what is wrong with the rest.
@@ -88,7 +134,7 @@ impl<'de> Visitor<'de> for &mut Contents {
 
 /// A list of objects, of which an id and a text are kept.
 struct List<'a> {
-    rows: &'a mut Vec<(Value, Option<String>)>,
+    rows: &'a mut Rows,
     names: [&'static str; 2],
 }
 
@@ -110,7 +156,7 @@ impl<'de> Visitor<'de> for List<'_> {
         while let Some(fields) = list.next_element_seed(Fields(&self.names))? {
             let mut values = fields.unwrap_or_default().into_iter();
             let (id, text) = (values.next().unwrap_or_default(), values.next().unwrap_or_default());
-            self.rows.push((id, text.into_text()));
+            self.rows.push(id, text.into_text());
         }
         Ok(())
     }
@@ -118,22 +164,25 @@ impl<'de> Visitor<'de> for List<'_> {
 
 /// Gives each image its captions. What has no partner or no text is skipped.
 fn join(path: &Path, root: &Path, contents: Contents) -> Ingested {
-    let mut skipped = Vec::new();
+    let mut skips = Skips::of(path);
     let mut skip = |list: &str, index: usize, what: &str| {
-        let what = format!("{list}[{index}]: {what}");
-        skipped.push(Skip { path: path.to_owned(), reason: SkipReason::Element { what } });
+        skips.add(SkipReason::Element { what: format!("{list}[{index}]: {what}") });
     };
+    let Contents { images, annotations } = contents;
+    let more = |rows: &Rows| rows.count - rows.rows.len() - rows.empty.len();
+    let not_listed = more(&images) + more(&annotations);
     let mut captions: HashMap<Value, Vec<String>> = HashMap::new();
-    let known: HashMap<&Value, ()> = contents.images.iter().map(|(id, _)| (id, ())).collect();
-    for (index, (image, caption)) in contents.annotations.into_iter().enumerate() {
+    let known: HashSet<&Value> = images.rows.iter().map(|row| &row.id).collect();
+    annotations.empty.iter().for_each(|&index| skip("annotations", index, "it has no image_id"));
+    for Row { index, id: image, text: caption } in annotations.rows {
         let caption = caption.as_deref().map(str::trim).unwrap_or_default();
-        if !matches!(image, Value::Integer(_) | Value::Text(_)) {
+        if image == Value::Null {
             skip("annotations", index, "it has no image_id");
         } else if caption.is_empty() {
             skip("annotations", index, "its caption is empty or no text");
         } else if caption.len() > MAX_CAPTION_BYTES {
             skip("annotations", index, &format!("its caption is longer than {MAX_CAPTION_BYTES} bytes"));
-        } else if !known.contains_key(&image) {
+        } else if !known.contains(&image) {
             skip("annotations", index, "no image has its image_id");
         } else {
             captions.entry(image).or_default().push(caption.to_owned());
@@ -141,14 +190,18 @@ fn join(path: &Path, root: &Path, contents: Contents) -> Ingested {
     }
     drop(known);
     let mut grouping = Grouping::default();
-    for (index, (id, name)) in contents.images.into_iter().enumerate() {
+    for Row { index, id, text: name } in images.rows {
         match (name.filter(|name| !name.is_empty()), captions.remove(&id)) {
             (None, _) => skip("images", index, "it has no file_name"),
             (Some(_), None) => skip("images", index, "it has no caption"),
             (Some(name), Some(captions)) => grouping.add(root.join(name), captions),
         }
     }
-    Ingested { pairs: grouping.pairs, skipped, ..Ingested::default() }
+    images.empty.iter().for_each(|&index| skip("images", index, "it has no file_name"));
+    if not_listed > 0 {
+        skips.add_last(SkipReason::NotListed { count: not_listed as u64 });
+    }
+    Ingested { pairs: grouping.pairs, skipped: skips.finish(), ..Ingested::default() }
 }
 
 /// The first of the folders in which one of these images is.
@@ -189,7 +242,7 @@ fn roots(path: &Path) -> Vec<PathBuf> {
 fn not_coco(path: &Path, contents: &Contents, error: Option<serde_json::Error>) -> MemoryError {
     let found = match error {
         Some(error) => format!("{error}"),
-        None => format!("{} images and {} annotations", contents.images.len(), contents.annotations.len()),
+        None => format!("{} images and {} annotations", contents.images.count, contents.annotations.count),
     };
     MemoryError::WrongSource {
         path: path.to_owned(),

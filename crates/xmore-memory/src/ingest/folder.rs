@@ -1,65 +1,74 @@
-//! Pairs from a folder: every image, with the caption in the `.txt` or `.json` of the same stem.
+//! Pairs from a folder: every image, with the captions that a `metadata` table or a file beside it has for it.
 
-use std::fs::File;
-use std::io;
 use std::path::Path;
 
-use xmore_files::{WalkOptions, open_regular, walk_images};
+use xmore_files::table::TableKind;
+use xmore_files::{WalkOptions, walk_images};
 
-use super::caption::{self, Lines};
-use super::{ImageRef, Ingested, Pair, Skip, SkipReason};
+use super::image_folder::Metadata;
+use super::sidecar::Sidecars;
+use super::source::ColumnNames;
+use super::{ImageRef, Ingested, Note, NoteKind, Pair, Skip, SkipReason, extension};
 use crate::error::{AtPath, Result};
 
 /// Reads a folder and its sub-folders. Pairs are sorted by path, so that ids do not depend on the file system.
-pub(super) fn read(folder: &Path, options: &WalkOptions) -> Result<Ingested> {
+pub(super) fn read(folder: &Path, options: &WalkOptions, names: &ColumnNames) -> Result<Ingested> {
     let walked = walk_images(folder, options).at("read", folder)?;
-    let mut ingested = Ingested { left_out: walked.left_out, ..Ingested::default() };
+    let mut sidecars = Sidecars::default();
+    let mut metadata = Metadata::read(folder, &walked.files, &mut sidecars, names);
+    let mut ingested = Ingested {
+        skipped: std::mem::take(&mut metadata.skipped),
+        notes: std::mem::take(&mut metadata.notes),
+        left_out: walked.left_out,
+        ..Ingested::default()
+    };
     for (path, error) in walked.unlisted {
         ingested.skipped.push(Skip { path, reason: SkipReason::Unreadable(error.to_string()) });
     }
-    for image_path in walked.files {
-        match captions_of(&image_path) {
-            Ok(captions) => ingested.pairs.push(Pair { image: ImageRef::File(image_path), captions }),
-            Err(reason) => ingested.skipped.push(Skip { path: image_path, reason }),
+    let images = walked.files.len() as u64;
+    for image in walked.files {
+        let captions = match metadata.take(&image) {
+            _ if image.to_str().is_none() => Err(SkipReason::PathNotUtf8),
+            Some(captions) => Ok(captions),
+            None => sidecars.captions_of(&image),
+        };
+        match captions {
+            Ok(captions) => ingested.pairs.push(Pair { image: ImageRef::File(image), captions }),
+            Err(reason) => ingested.skipped.push(Skip { path: image, reason }),
         }
+    }
+    let missing = metadata.missing().map(|(image, captions)| Pair { image: ImageRef::File(image), captions });
+    ingested.pairs.extend(missing);
+    ingested.notes.extend(sidecars.conversions.note(folder));
+    if ingested.pairs.is_empty() {
+        let kind = NoteKind::NoPairs { images, tables: tables(folder) };
+        ingested.notes.push(Note { path: folder.to_owned(), kind });
     }
     Ok(ingested)
 }
 
-/// The first line of the image's `.txt`; where that gives nothing, the captions in its `.json`.
-fn captions_of(image_path: &Path) -> Result<Vec<String>, SkipReason> {
-    if image_path.to_str().is_none() {
-        return Err(SkipReason::PathNotUtf8);
-    }
-    let text = beside(image_path, "txt", |file| caption::of_text(file, Lines::First));
-    let json = match &text {
-        Some(Ok(_)) => None,
-        _ => beside(image_path, "json", caption::of_json),
+/// Names of tables in a folder that could be given in its place.
+fn tables(folder: &Path) -> Vec<String> {
+    const SHOWN: usize = 3;
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let is_table = |name: &String| {
+        let path = Path::new(name);
+        TableKind::of_name(path).is_some() || ["parquet", "json", "tar"].contains(&extension(path).as_str())
     };
-    caption::choose(text, json)
-}
-
-/// What `read` gives of the file of the same stem, `None` if there is none.
-fn beside<T>(
-    image_path: &Path,
-    extension: &str,
-    read: impl FnOnce(File) -> io::Result<Result<T, SkipReason>>,
-) -> Option<Result<T, SkipReason>> {
-    let path = image_path.with_extension(extension);
-    match open_regular(&path).and_then(read) {
-        Ok(captions) => Some(captions),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => Some(Err(SkipReason::Unreadable(format!("{}: {error}", path.display())))),
-    }
+    let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).filter(is_table).collect();
+    names.sort();
+    names.truncate(SHOWN);
+    names
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::caption;
     use super::*;
     use std::fs;
 
     fn read(folder: &Path) -> Result<Ingested> {
-        super::read(folder, &WalkOptions::default())
+        super::read(folder, &WalkOptions::default(), &ColumnNames::default())
     }
 
     fn pairs(ingested: &Ingested, root: &Path) -> Vec<(String, String)> {
@@ -95,12 +104,8 @@ mod tests {
         fs::write(root.join("clip.gif"), "").unwrap();
 
         let ingested = read(root).unwrap();
-        let expected = [
-            ("a.Png", "with a mark"),
-            ("b/c/y.JPEG", "two words"),
-            ("b/x.webp", "caf\u{fffd}"),
-            ("z.jpg", "last"),
-        ];
+        let expected =
+            [("a.Png", "with a mark"), ("b/c/y.JPEG", "two words"), ("b/x.webp", "café"), ("z.jpg", "last")];
         assert_eq!(pairs(&ingested, root), expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
         let skipped: Vec<_> = ingested.skipped.iter().map(|s| (s.path.clone(), s.reason.clone())).collect();
         assert_eq!(
@@ -149,6 +154,50 @@ mod tests {
     }
 
     #[test]
+    fn hugging_faces_metadata_gives_captions_and_sidecars_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        for image in ["a.jpg", "b.jpg", "train/c.jpg", "train/deep/d.jpg", "train/deep/e.jpg", "test/f.jpg"] {
+            write(image, "");
+        }
+        write("Metadata.CSV", "file_name,text\na.jpg,one\na.jpg,uno\n./train/c.jpg,three\ngone.jpg,gone\n");
+        write("metadata.jsonl", "{\"file_name\": \"a.jpg\", \"text\": \"one\"}\n{\"file_name\": 5}\n");
+        write("train/metadata.jsonl", "{\"file_name\": \"deep/d.jpg\", \"text\": \"four\"}\n");
+        write("test/metadata.csv", "file_name,label\nf.jpg,3\n");
+        write("a.txt", "not taken");
+        write("b.txt", "two");
+        let ingested = read(dir.path()).unwrap();
+        let found: Vec<String> = ingested
+            .pairs
+            .iter()
+            .map(|pair| {
+                let path = pair.image.to_string();
+                let path = path.strip_prefix(&format!("{}/", dir.path().display())).unwrap();
+                format!("{path}: {}", pair.captions.join("|"))
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "a.jpg: one|uno",
+                "b.jpg: two",
+                "train/c.jpg: three",
+                "train/deep/d.jpg: four",
+                "gone.jpg: gone"
+            ]
+        );
+        let skipped: Vec<String> = ingested.skipped.iter().map(Skip::to_string).collect();
+        assert_eq!(skipped.len(), 4, "{skipped:?}");
+        assert!(skipped[0].ends_with("metadata.jsonl: line 2: the caption is empty"), "{}", skipped[0]);
+        assert!(skipped[1].contains("test/metadata.csv: has no caption column"), "{}", skipped[1]);
+        assert!(skipped[2].contains("test/f.jpg: no caption"), "{}", skipped[2]);
+    }
+
+    #[test]
     fn a_huge_text_is_read_only_at_its_beginning() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.jpg"), "").unwrap();
@@ -174,7 +223,7 @@ mod tests {
             fs::write(path.with_extension("txt"), "a").unwrap();
         }
         let options = WalkOptions { exclude: vec!["raw".parse().unwrap()], ..WalkOptions::default() };
-        let ingested = super::read(dir.path(), &options).unwrap();
+        let ingested = super::read(dir.path(), &options, &ColumnNames::default()).unwrap();
         assert_eq!((ingested.pairs.len(), ingested.skipped.len()), (1, 0));
         let expected = "left out: 3 files: 1 HEIC (not read yet), 1 hidden, 1 excluded";
         assert_eq!(ingested.left_out.to_string(), expected);

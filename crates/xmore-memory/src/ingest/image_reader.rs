@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use xmore_files::{TooLarge, open_regular, read_bounded};
 
-use super::columns::{Cursor, Leaf, ParquetFile};
 use super::image_ref::{ImageRef, Span};
+use super::parquet::{Cell, Cursor, Leaf, ParquetFile};
 use super::{is_image_name, parquet, tar_members};
 use crate::error::{MemoryError, Result};
 
@@ -135,7 +135,7 @@ impl ParquetImages {
         let read = || -> Result<_> {
             let cursor = match nearest {
                 Some(mut cursor) => cursor.skip_to(row).map(|()| Some(cursor))?,
-                None => Cursor::at(&self.file, self.leaf, row)?,
+                None => Cursor::at(&self.file, self.leaf, MAX_IMAGE_BYTES as usize, row)?,
             };
             let Some(mut cursor) = cursor else { return Ok(None) };
             Ok(Some((cursor.read(1)?, cursor)))
@@ -144,8 +144,9 @@ impl ParquetImages {
             return Err(format!("the file has {} rows", self.file.rows()));
         };
         let bytes = match rows.first(0) {
-            None => Err("its cell is empty".to_owned()),
-            Some(bytes) => check_size(bytes.len() as u64).map(|()| bytes.to_vec()),
+            Cell::Null => Err("its cell is empty".to_owned()),
+            Cell::Bytes(bytes) => Ok(bytes.to_vec()),
+            Cell::TooLong(length) => check_size(length as u64).map(|()| Vec::new()),
         };
         let mut cursors = cursors();
         if cursors.len() == KEPT_CURSORS {

@@ -5,25 +5,30 @@
 //!
 //! | source | made by | images | captions |
 //! |---|---|---|---|
-//! | folder | anyone; img2dataset's "files" | `.jpg`, `.jpeg`, `.png`, `.webp` below it | `.txt` (first line) or `.json` beside the image |
-//! | `.csv`, `.tsv` | anyone; open_clip, Flickr8k | column `image_path`, `filepath`, `image` or `file_name` | `caption`, `title` or `text` |
+//! | folder | anyone; img2dataset's "files"; Hugging Face's ImageFolder | images below it | `metadata.csv`, `.jsonl` or `.parquet`; `.txt` (first line), `.caption` or `.json` beside the image |
+//! | `.csv`, `.tsv`, `.jsonl`, `.json` (a list) | anyone; open_clip, Flickr, LLaVA | a column of one of [`Role`]'s names | the same |
 //! | `.parquet` | Hugging Face, img2dataset | as a table's; or bytes in `image`, `jpg`, `png`, `webp` | as a table's; also lists |
 //! | `.tar` | img2dataset, webdataset | `KEY.jpg` … | `KEY.txt`, else `KEY.json` |
 //! | `.json` | COCO | `images` | `annotations` |
 //! | `img_emb`, `metadata` | clip-retrieval, LAION | none: embeddings | in the metadata |
 //!
+//! [`Role`]: xmore_files::table::Role
+//!
 //! A new kind of source is a new module with a `read(&Path) -> Result<Ingested>` and a new [`Source`] variant.
 
 mod caption;
 mod coco;
-mod columns;
 mod embeddings;
 mod expand;
 mod folder;
 mod group;
+mod image_folder;
 mod image_reader;
 mod image_ref;
+mod note;
 mod parquet;
+mod sidecar;
+mod skips;
 mod source;
 mod table;
 mod tar_members;
@@ -43,7 +48,8 @@ pub use embeddings::{Batches, EmbeddingsBatch, EmbeddingsFolder, EmbeddingsPart,
 pub use expand::expand;
 pub use image_reader::{ImageReader, MAX_IMAGE_BYTES};
 pub use image_ref::{ImageRef, Span};
-pub use source::{InputFormat, Source, SourceOptions};
+pub use note::{Note, NoteKind};
+pub use source::{ColumnNames, InputFormat, Source, SourceOptions};
 pub use tar_members::{Member as TarMember, walk as walk_tar};
 
 /// One distinct image with all its captions.
@@ -64,6 +70,8 @@ pub struct Ingested {
     pub skipped: Vec<Skip>,
     /// Files of a folder that were not looked at, and folders that could not be listed; these are among the skipped too.
     pub left_out: LeftOut,
+    /// What is worth knowing of how it was read.
+    pub notes: Vec<Note>,
 }
 
 /// One thing of a source that gives no pair.
@@ -130,6 +138,20 @@ pub enum SkipReason {
     File(String),
     /// The file is damaged or cut off from some point on; what came before was read.
     Damaged(String),
+    /// More things of the same file were skipped than are listed.
+    NotListed {
+        /// How many more.
+        count: u64,
+    },
+    /// The pairs of a compressed file take more memory than is allowed for; those before this row were read.
+    TooMuchListed {
+        /// The first row that was not read, counted from 0.
+        row: u64,
+        /// Bytes that are allowed for.
+        limit: u64,
+        /// Bytes of the file, with those of the files before it.
+        stored: u64,
+    },
     /// Images that lie beside the tars of a folder taken for a webdataset.
     LooseImages {
         /// How many.
@@ -140,9 +162,9 @@ pub enum SkipReason {
 impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SkipReason::NoCaption => {
-                f.write_str("no caption: neither a .txt of the same name nor a .json with a caption")
-            }
+            SkipReason::NoCaption => f.write_str(
+                "no caption: neither a .txt or .caption of the same name, nor a .json with a caption",
+            ),
             SkipReason::EmptyCaption => f.write_str("its caption is empty"),
             SkipReason::PathNotUtf8 => f.write_str("its path is not UTF-8"),
             SkipReason::Unreadable(message) => write!(f, "cannot be read: {message}"),
@@ -153,6 +175,12 @@ impl fmt::Display for SkipReason {
             }
             SkipReason::NoImage => f.write_str("no image of the same name"),
             SkipReason::SecondImage => f.write_str("a second image of the same name; the first is taken"),
+            SkipReason::NotListed { count } => write!(f, "{count} more, which are not listed"),
+            SkipReason::TooMuchListed { row, limit, stored } => write!(
+                f,
+                "the rows from {row} on are left out: what {stored} bytes of parquet hold takes more than {limit} bytes \
+                 of memory"
+            ),
             SkipReason::LooseImages { count } => write!(
                 f,
                 "{count} loose image{} left out: a folder of tars is taken for a webdataset; \

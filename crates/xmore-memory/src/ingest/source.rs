@@ -5,6 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use xmore_files::table::TableKind;
+use xmore_files::text::TextReader;
 use xmore_files::{LeftOut, MAX_DEPTH, WalkOptions, has_images, open_regular, walk_extension};
 
 use super::embeddings::EmbeddingsFolder;
@@ -23,7 +25,7 @@ pub enum InputFormat {
     Auto,
     /// A folder of images with captions beside them.
     Files,
-    /// A `.csv` or `.tsv` table.
+    /// A table: `.csv`, `.tsv`, `.jsonl`, or a `.json` with a list of objects.
     Table,
     /// `.parquet` files.
     Parquet,
@@ -74,25 +76,42 @@ pub struct SourceOptions {
     pub image_root: Option<PathBuf>,
     /// Which files of a folder are looked at.
     pub walk: WalkOptions,
+    /// Columns that are not to be found by their usual names.
+    pub columns: ColumnNames,
+}
+
+/// Names of the columns of tables and parquet files, or their numbers from 1; `None` for those that have one of the usual names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ColumnNames {
+    /// The column of images.
+    pub image: Option<String>,
+    /// The column of captions.
+    pub caption: Option<String>,
 }
 
 /// A source of pairs, by kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// A folder of images, each with its caption in a `.txt` or `.json` of the same stem.
+    /// A folder of images, each with its captions in a file beside it or in a `metadata` table.
     Folder {
         /// The folder.
         path: PathBuf,
         /// See [`SourceOptions::walk`].
         walk: WalkOptions,
+        /// See [`SourceOptions::columns`].
+        columns: ColumnNames,
     },
-    /// A comma- or tab-separated table with an image column and a caption column.
+    /// A table with an image column and a caption column.
     Table {
         /// The table.
         path: PathBuf,
+        /// How its rows are written.
+        kind: TableKind,
         /// See [`SourceOptions::image_root`].
         image_root: Option<PathBuf>,
+        /// See [`SourceOptions::columns`].
+        columns: ColumnNames,
     },
     /// Parquet files with captions, and images or their paths.
     Parquet {
@@ -100,6 +119,8 @@ pub enum Source {
         files: Vec<PathBuf>,
         /// See [`SourceOptions::image_root`].
         image_root: Option<PathBuf>,
+        /// See [`SourceOptions::columns`].
+        columns: ColumnNames,
         /// What was left out of the folder that was given, if it was one.
         left_out: LeftOut,
     },
@@ -139,13 +160,14 @@ impl Source {
         if std::fs::metadata(path).at("open", path)?.is_dir() {
             return of_folder(path, format, options);
         }
-        let (path_buf, image_root) = (path.to_owned(), options.image_root.clone());
+        let (path_buf, image_root, columns) =
+            (path.to_owned(), options.image_root.clone(), options.columns.clone());
         let format = match format {
             InputFormat::Auto => guess(path)?,
             format => format,
         };
         let (expected, extensions, magic): (_, &[&str], _) = match format {
-            InputFormat::Table => ("a .csv or .tsv table", &["csv", "tsv"], Magic::Other),
+            InputFormat::Table => ("a table", &[], Magic::Other),
             InputFormat::Parquet => ("parquet", &["parquet"], Magic::Parquet),
             InputFormat::Webdataset => ("a webdataset tar", &["tar"], Magic::Tar),
             InputFormat::Coco => ("COCO captions in .json", &["json"], Magic::Other),
@@ -163,7 +185,7 @@ impl Source {
             return Err(wrong(path, expected, found.name(), found.way_out()));
         }
         // References to tars and parquet files are told from plain paths by the extension.
-        if !extensions.contains(&extension(path).as_str()) {
+        if !extensions.is_empty() && !extensions.contains(&extension(path).as_str()) {
             return Err(wrong(
                 path,
                 expected,
@@ -172,7 +194,9 @@ impl Source {
             ));
         }
         Ok(match format {
-            InputFormat::Table => Source::Table { path: path_buf, image_root },
+            InputFormat::Table => {
+                Source::Table { kind: table_kind(path), path: path_buf, image_root, columns }
+            }
             InputFormat::Coco => Source::Coco { path: path_buf, image_root },
             InputFormat::Webdataset => Source::WebDataset {
                 tars: vec![path_buf],
@@ -180,7 +204,10 @@ impl Source {
                 walk: options.walk.clone(),
                 left_out: LeftOut::default(),
             },
-            _ => Source::Parquet { files: vec![path_buf], image_root, left_out: LeftOut::default() },
+            _ => {
+                let (files, left_out) = (vec![path_buf], LeftOut::default());
+                Source::Parquet { files, image_root, columns, left_out }
+            }
         })
     }
 
@@ -192,9 +219,13 @@ impl Source {
     /// [`Source::Embeddings`], which has none.
     pub fn read(&self) -> Result<Ingested> {
         let mut ingested = match self {
-            Source::Folder { path, walk } => folder::read(path, walk),
-            Source::Table { path, image_root } => table::read(path, image_root.as_deref()),
-            Source::Parquet { files, image_root, .. } => parquet::read(files, image_root.as_deref()),
+            Source::Folder { path, walk, columns } => folder::read(path, walk, columns),
+            Source::Table { path, kind, image_root, columns } => {
+                table::read(path, *kind, image_root.as_deref(), columns)
+            }
+            Source::Parquet { files, image_root, columns, .. } => {
+                parquet::read(files, image_root.as_deref(), columns)
+            }
             Source::WebDataset { tars, folder, walk, .. } => {
                 webdataset::read(tars, folder.as_deref().map(|folder| (folder, walk)))
             }
@@ -219,7 +250,8 @@ impl Source {
 
 fn of_folder(path: &Path, format: InputFormat, options: &SourceOptions) -> Result<Source> {
     let walk = &options.walk;
-    let files = || Source::Folder { path: path.to_owned(), walk: walk.clone() };
+    let columns = || options.columns.clone();
+    let files = || Source::Folder { path: path.to_owned(), walk: walk.clone(), columns: columns() };
     let tars = |depth| files_below(path, "tar", depth, walk);
     let parquets = || files_below(path, "parquet", MAX_DEPTH, walk);
     let webdataset = |(tars, left_out)| Source::WebDataset {
@@ -228,8 +260,9 @@ fn of_folder(path: &Path, format: InputFormat, options: &SourceOptions) -> Resul
         walk: walk.clone(),
         left_out,
     };
+    let image_root = || options.image_root.clone();
     let parquet =
-        |(files, left_out)| Source::Parquet { files, image_root: options.image_root.clone(), left_out };
+        |(files, left_out)| Source::Parquet { files, image_root: image_root(), columns: columns(), left_out };
     match format {
         InputFormat::Auto => {}
         InputFormat::Files => return Ok(files()),
@@ -248,7 +281,7 @@ fn of_folder(path: &Path, format: InputFormat, options: &SourceOptions) -> Resul
                 false => Ok(parquet(found)),
             };
         }
-        InputFormat::Table => return Err(wrong(path, "a .csv or .tsv table", "a folder", "give the file")),
+        InputFormat::Table => return Err(wrong(path, "a table", "a folder", "give the file")),
         InputFormat::Coco => return Err(wrong(path, "COCO captions in .json", "a folder", "give the file")),
     }
     if path.join(IMAGES.name).is_dir() {
@@ -285,9 +318,10 @@ fn files_below(
 fn guess(path: &Path) -> Result<InputFormat> {
     let extension = extension(path);
     let hint = match extension.as_str() {
-        "csv" | "tsv" => return Ok(InputFormat::Table),
+        _ if TableKind::of_name(path).is_some() => return Ok(InputFormat::Table),
         "parquet" => return Ok(InputFormat::Parquet),
         "tar" => return Ok(InputFormat::Webdataset),
+        "json" if holds_objects(path).at("read", path)? => return Ok(InputFormat::Table),
         "json" => return Ok(InputFormat::Coco),
         other => match (Magic::of(path)?, other) {
             (magic @ (Magic::Tar | Magic::Parquet | Magic::Gzip), _) => {
@@ -296,12 +330,30 @@ fn guess(path: &Path) -> Result<InputFormat> {
             (_, "txt") => "rename the file to .csv or .tsv if it is a table".to_owned(),
             (_, "jpg" | "jpeg" | "png" | "webp") => "give the folder that holds the image".to_owned(),
             (_, "npy") => "give the folder that holds img_emb and metadata".to_owned(),
-            (_, "jsonl") => "write its pairs to a .csv".to_owned(),
             (_, "") => "the file has no extension".to_owned(),
             (_, other) => format!("a .{other} file cannot be read"),
         },
     };
     Err(MemoryError::UnknownSource { path: path.to_owned(), hint })
+}
+
+/// How the rows of a table are written, by its name; anything but JSON has separators.
+fn table_kind(path: &Path) -> TableKind {
+    let json = extension(path) == "json";
+    let other = if json { TableKind::Objects } else { TableKind::Separated { preferred: b',' } };
+    TableKind::of_name(path).unwrap_or(other)
+}
+
+/// Whether a `.json` holds objects one after another, in a list or in lines, rather than one object as COCO's.
+fn holds_objects(path: &Path) -> std::io::Result<bool> {
+    const HEAD_BYTES: u64 = 64 * 1024;
+    let mut head = Vec::new();
+    TextReader::new(open_regular(path)?).take(HEAD_BYTES).read_to_end(&mut head)?;
+    let head = head.trim_ascii_start();
+    let mut lines = head.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    let is_object = |line: &[u8]| line.starts_with(b"{") && line.ends_with(b"}");
+    Ok(head.starts_with(b"[")
+        || (lines.next().is_some_and(is_object) && lines.next().is_some_and(|line| line.starts_with(b"{"))))
 }
 
 /// What a file's first bytes say.

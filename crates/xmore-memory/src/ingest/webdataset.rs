@@ -8,6 +8,8 @@ use xmore_files::{WalkOptions, walk_images};
 
 use super::caption::{self, Lines};
 use super::image_ref::Span;
+use super::note::Conversions;
+use super::skips::Skips;
 use super::{ImageRef, Ingested, Pair, Skip, SkipReason, is_image_name, tar_members};
 use crate::error::{AtPath, MemoryError, Result};
 
@@ -58,14 +60,14 @@ struct Sample {
 
 fn read_tar(path: &Path, ingested: &mut Ingested) -> Result<()> {
     let tar: Arc<Path> = path.into();
-    let skip = |name: &str, reason| Skip { path: format!("{}#{name}", path.display()).into(), reason };
     let mut samples: Vec<(String, Sample)> = Vec::new();
     let mut index_of: HashMap<String, usize> = HashMap::new();
     let mut others = BTreeSet::new();
-    let mut skipped = Vec::new();
+    let mut skips = Skips::of(path);
+    let mut conversions = Conversions::default();
     let damage = tar_members::walk(path, &mut |member, input| {
         let Some(name) = member.name else {
-            skipped.push(Skip { path: path.to_owned(), reason: SkipReason::PathNotUtf8 });
+            skips.add(SkipReason::PathNotUtf8);
             return Ok(());
         };
         let Some((key, extension)) = split(name) else { return Ok(()) };
@@ -77,7 +79,7 @@ fn read_tar(path: &Path, ingested: &mut Ingested) -> Result<()> {
         }
         if member.indirect {
             let message = "it is a link or a sparse file, not data".to_owned();
-            skipped.push(skip(name, SkipReason::Unreadable(message)));
+            skips.add_member(name, SkipReason::Unreadable(message));
             return Ok(());
         }
         let index = *index_of.entry(key.to_owned()).or_insert_with(|| {
@@ -86,9 +88,17 @@ fn read_tar(path: &Path, ingested: &mut Ingested) -> Result<()> {
         });
         let sample = &mut samples[index].1;
         match extension.as_str() {
-            "txt" => sample.text = Some(caption::of_text(input, Lines::All)?),
-            "json" => sample.json = Some(caption::of_json(input)?),
-            _ if sample.image.is_some() => skipped.push(skip(name, SkipReason::SecondImage)),
+            "txt" => {
+                let (caption, conversion) = caption::of_text(input, Lines::All)?;
+                conversions.add(conversion);
+                sample.text = Some(caption);
+            }
+            "json" => {
+                let (captions, conversion) = caption::of_json(input)?;
+                conversions.add(conversion);
+                sample.json = Some(captions);
+            }
+            _ if sample.image.is_some() => skips.add_member(name, SkipReason::SecondImage),
             _ => sample.image = Some((name.to_owned(), member.span)),
         }
         Ok(())
@@ -111,21 +121,22 @@ fn read_tar(path: &Path, ingested: &mut Ingested) -> Result<()> {
     }
     for (key, sample) in samples {
         match sample {
-            Sample { image: None, .. } => skipped.push(skip(&key, SkipReason::NoImage)),
+            Sample { image: None, .. } => skips.add_member(&key, SkipReason::NoImage),
             Sample { image: Some((name, span)), text, json } => match caption::choose(text, json) {
                 Ok(captions) => {
                     let image = ImageRef::TarMember { tar: Arc::clone(&tar), name, span: Some(span) };
                     ingested.pairs.push(Pair { image, captions });
                 }
-                Err(reason) => skipped.push(skip(&name, reason)),
+                Err(reason) => skips.add_member(&name, reason),
             },
         }
     }
     if let Some(damage) = damage {
         let message = format!("the rest is missing: {damage}");
-        skipped.push(Skip { path: path.to_owned(), reason: SkipReason::Damaged(message) });
+        skips.add_last(SkipReason::Damaged(message));
     }
-    ingested.skipped.extend(skipped);
+    ingested.skipped.extend(skips.finish());
+    ingested.notes.extend(conversions.note(path));
     Ok(())
 }
 

@@ -1,10 +1,12 @@
 //! Rows of embeddings in batches: what is no unit vector is made one, or skipped and counted.
 
+use xmore_files::text::decode_text;
+
 use super::matrix::MatrixReader;
 use super::{Columns, EmbeddingsPart};
 use crate::error::{MemoryError, Result};
 use crate::ingest::caption::MAX_CAPTION_BYTES;
-use crate::ingest::columns::{Cursor, Rows};
+use crate::ingest::parquet::{Cell, Cursor, Rows};
 
 /// How far a row's length may be from 1: that of a vector normalised in float16, whose length and quotients were each rounded
 /// by 2⁻¹¹ at most.
@@ -117,7 +119,7 @@ struct OpenPart {
 impl OpenPart {
     fn new(part: &EmbeddingsPart) -> Result<OpenPart> {
         let columns = Columns::open(&part.metadata)?;
-        let cursor = |leaf| Cursor::new(&columns.file, leaf);
+        let cursor = |leaf| Cursor::new(&columns.file, leaf, MAX_CAPTION_BYTES);
         Ok(OpenPart {
             images: part.images.reader()?,
             texts: part.texts.as_ref().map(|texts| texts.reader()).transpose()?,
@@ -183,9 +185,12 @@ impl OpenPart {
             if let Some(texts) = &mut batch.texts {
                 texts.extend_from_slice(&text);
             }
-            let name = [&image_paths, &urls].into_iter().flatten().filter_map(|column| column.first(row));
-            let name = name.into_iter().find(|name| !name.is_empty() && name.len() <= MAX_CAPTION_BYTES);
-            batch.image_paths.push(String::from_utf8_lossy(name.unwrap_or_default()).into_owned());
+            let name =
+                [&image_paths, &urls].into_iter().flatten().find_map(|column| match column.first(row) {
+                    Cell::Bytes(name) if !name.is_empty() => Some(decode_text(name).text),
+                    _ => None,
+                });
+            batch.image_paths.push(name.unwrap_or_default());
             batch.captions.push(caption);
         }
         Ok(batch)
@@ -193,9 +198,9 @@ impl OpenPart {
 }
 
 /// A caption that is worth keeping.
-fn caption(value: Option<&[u8]>) -> Option<String> {
-    let value = value.filter(|value| value.len() <= MAX_CAPTION_BYTES)?;
-    let caption = String::from_utf8_lossy(value).trim().to_owned();
+fn caption(value: Cell<'_>) -> Option<String> {
+    let Cell::Bytes(value) = value else { return None };
+    let caption = decode_text(value).text.trim().to_owned();
     (!caption.is_empty()).then_some(caption)
 }
 

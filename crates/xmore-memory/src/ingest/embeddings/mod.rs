@@ -18,8 +18,10 @@ use std::path::{Path, PathBuf};
 
 pub use batches::{Batches, EmbeddingsBatch, SkippedRows};
 
+use xmore_files::table::{MissingColumn, Role};
+
 use self::matrix::Matrix;
-use super::columns::{Leaf, ParquetFile};
+use super::parquet::{Leaf, ParquetFile};
 use crate::error::{AtPath, MemoryError, Result};
 use crate::store::{IMAGES, METADATA, Series, TEXTS};
 
@@ -192,18 +194,16 @@ impl Columns {
     fn open(path: &Path) -> Result<Columns> {
         let file = ParquetFile::open(path)?;
         let leaf = |name: &str| file.leaf(&[name]).filter(|leaf| !leaf.list);
-        let missing = |wanted, expected| MemoryError::MissingColumn {
+        let missing = |role, expected| MemoryError::MissingColumn {
             path: path.to_owned(),
-            wanted,
-            expected,
-            found: file.names(),
+            missing: MissingColumn { role, expected, wanted: None, columns: file.names(), has_header: true },
             hint: String::new(),
         };
         let caption = CAPTION_COLUMNS.iter().find_map(|name| leaf(name));
-        let caption = caption.ok_or_else(|| missing("caption", CAPTION_COLUMNS))?;
+        let caption = caption.ok_or_else(|| missing(Role::Caption, CAPTION_COLUMNS))?;
         let (image_path, url) = (leaf(IMAGE_COLUMNS[0]), leaf(IMAGE_COLUMNS[1]));
         if image_path.is_none() && url.is_none() {
-            return Err(missing("image", IMAGE_COLUMNS));
+            return Err(missing(Role::Image, IMAGE_COLUMNS));
         }
         Ok(Columns { caption, image_path, url, file })
     }

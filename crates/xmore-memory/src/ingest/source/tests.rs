@@ -7,7 +7,7 @@ fn detect(path: &Path, format: InputFormat) -> Result<Source> {
 }
 
 fn of_files(folder: &Path) -> Source {
-    Source::Folder { path: folder.to_owned(), walk: WalkOptions::default() }
+    Source::Folder { path: folder.to_owned(), walk: WalkOptions::default(), columns: ColumnNames::default() }
 }
 
 fn refused(path: &Path, format: InputFormat) -> String {
@@ -31,19 +31,33 @@ fn a_file_is_known_by_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let options = SourceOptions { image_root: Some("/root".into()), ..SourceOptions::default() };
     let image_root = options.image_root.clone();
-    for name in ["pairs.csv", "pairs.TSV", "captions.json"] {
+    let columns = ColumnNames::default();
+    let separated = |preferred| Some(TableKind::Separated { preferred });
+    for (name, text, kind) in [
+        ("pairs.csv", "image_path,caption\n", separated(b',')),
+        ("pairs.TSV", "image_path,caption\n", separated(b'\t')),
+        ("metadata.jsonl", "{}", Some(TableKind::Objects)),
+        ("list.json", " [{}]", Some(TableKind::Objects)),
+        ("lines.json", "{\"a\": 1}\n{\"a\": 2}\n", Some(TableKind::Objects)),
+        ("captions.json", "{\"images\": [\n{}, {}]}", None),
+        ("line.json", "{\"images\": []}\n", None),
+    ] {
         let path = dir.path().join(name);
-        std::fs::write(&path, "image_path,caption\n").unwrap();
-        let expected = match name {
-            "captions.json" => Source::Coco { path: path.clone(), image_root: image_root.clone() },
-            _ => Source::Table { path: path.clone(), image_root: image_root.clone() },
+        std::fs::write(&path, text).unwrap();
+        let expected = match kind {
+            None => Source::Coco { path: path.clone(), image_root: image_root.clone() },
+            Some(kind) => {
+                let (image_root, columns) = (image_root.clone(), columns.clone());
+                Source::Table { path: path.clone(), kind, image_root, columns }
+            }
         };
         assert_eq!(Source::detect(&path, InputFormat::Auto, &options).unwrap(), expected);
     }
     let parquet = dir.path().join("a.parquet");
     std::fs::write(&parquet, "PAR1").unwrap();
     let source = Source::detect(&parquet, InputFormat::Auto, &options).unwrap();
-    assert_eq!(source, Source::Parquet { files: vec![parquet], image_root, left_out: LeftOut::default() });
+    let left_out = LeftOut::default();
+    assert_eq!(source, Source::Parquet { files: vec![parquet], image_root, columns, left_out });
     let tar = dir.path().join("a.tar");
     write_tar(&tar, &["a.jpg"]);
     assert_eq!(
@@ -100,7 +114,12 @@ fn a_folder_is_known_by_what_is_in_it() {
     std::fs::write(&parquet, "PAR1").unwrap();
     assert_eq!(
         auto(),
-        Source::Parquet { files: vec![parquet], image_root: None, left_out: LeftOut::default() }
+        Source::Parquet {
+            files: vec![parquet],
+            image_root: None,
+            columns: ColumnNames::default(),
+            left_out: LeftOut::default()
+        }
     );
 
     // Tars without images are not a webdataset, and one image makes a folder of images.

@@ -1,6 +1,10 @@
 //! Lenient JSON: a few fields of an object, whatever else is in it; what has another type than expected counts as absent.
 
+mod limited;
+
 use std::fmt;
+
+pub use limited::LimitedStrings;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
