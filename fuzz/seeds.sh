@@ -33,6 +33,21 @@ for file in $sources/embeddings/*_emb/*_0.npy; do
     { printf '\000'; cat "$file"; } > "corpus/embeddings_npy/$(basename "$file")"
     { printf '\001'; head -c 128 "$file" | tail -c +11; } > "corpus/embeddings_npy/$(basename "$file").header"
 done
+mkdir -p corpus/table_file corpus/parquet_file corpus/json_captions corpus/sidecar
+cp $sources/*.parquet corpus/parquet_file/
+cp $sources/coco/annotations/*.json corpus/json_captions/
+# Tables behind a byte that says which: separators, quotes, encodings, objects.
+{ printf '\000'; printf '\357\273\277image_path;caption\r\n0.jpg;"a; ""b"""\r\n1.jpg;caf\351\r\n'; } > corpus/table_file/semicolons
+{ printf '\000'; printf 'sep=|\nfile name|alt\n0.jpg|x|\n1.jpg|"open\n2.jpg|y\n'; } > corpus/table_file/sep
+{ printf '\001'; printf '\377\376i\000m\000g\000\011\000a\000l\000t\000\012\0000\000.\000j\000p\000g\000\011\000x\000'; } > corpus/table_file/utf16
+{ printf '\000'; printf '0.jpg,a dog\n1.jpg,a cat\n'; } > corpus/table_file/headerless
+objects='{"file_name": "0.jpg", "text": ["a", "b"]}\n{"file_name": "1\\u00e9.jpg", "text": "c", "n": NaN}\n'
+{ printf '\002'; printf "$objects"; } > corpus/table_file/lines
+{ printf '\003'; printf '[{"image": "0.jpg", "caption": "a"}, {"image": "1.jpg", "x": {"y": []}}]'; } > corpus/table_file/list
+{ printf '\000'; printf 'caf\351\nsecond line\n'; } > corpus/sidecar/text
+{ printf '\002'; printf '{"caption": ["a", "b"], "p": NaN}'; } > corpus/sidecar/json
+{ printf '\003'; printf 'file_name,text\na.jpg,x\n./a.jpg,y\nb.jpg,z\n'; } > corpus/sidecar/metadata
+{ printf '\004'; printf '{"file_name": "a.jpg", "text": "x"}\n'; } > corpus/sidecar/lines
 # Files of a memory, each behind a byte that says which it is.
 memory=../crates/xmore-memory/fixtures/memory_v1
 mkdir -p corpus/memory_file

@@ -57,3 +57,21 @@ pub enum CliError {
     #[error("{0}")]
     Usage(String),
 }
+
+impl CliError {
+    /// What the flags of the command can do about it.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            CliError::Xmore(XmoreError::Memory(error)) | CliError::Memory(error) => match error {
+                MemoryError::MissingColumn { .. } | MemoryError::UnusableColumn { .. } => {
+                    Some("name the columns with --image-column and --caption-column")
+                }
+                _ => None,
+            },
+            CliError::Xmore(XmoreError::MissingColumn { .. }) => {
+                Some("name the columns with --image-column and --label-column")
+            }
+            _ => None,
+        }
+    }
+}

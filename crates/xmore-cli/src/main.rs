@@ -59,6 +59,9 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             tell!("error: {error}");
+            if let Some(hint) = error.hint() {
+                tell!("hint: {hint}");
+            }
             let usage = matches!(
                 error,
                 CliError::Usage(_)

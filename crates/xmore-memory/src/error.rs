@@ -304,7 +304,7 @@ pub enum MemoryError {
     },
 
     /// A parquet file could not be read or written.
-    #[error("{} cannot be read as parquet, or not written: {source}", path.display())]
+    #[error("{} cannot be read or written as parquet: {source}", path.display())]
     Parquet {
         /// The file.
         path: PathBuf,

@@ -44,6 +44,14 @@ pub enum XmoreError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// A table of labelled images lacks a column.
+    #[error("{} has {missing}", path.display())]
+    MissingColumn {
+        /// The table.
+        path: PathBuf,
+        /// Which column, and which there are.
+        missing: xmore_files::table::MissingColumn,
+    },
     /// Fewer than two labels: with one there is nothing to choose, and no confidence is defined.
     #[error("{found} label(s) given, at least 2 are needed: a classification chooses between labels")]
     TooFewLabels {

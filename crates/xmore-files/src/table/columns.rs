@@ -112,7 +112,13 @@ pub(super) fn is_image(field: &str) -> bool {
 /// A path without the number of the caption behind it, as Flickr8k's list has: `1000.jpg#0`.
 pub(crate) fn without_caption_number(path: &str) -> &str {
     match path.rsplit_once('#') {
-        Some((path, number)) if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => path,
+        Some((image, number))
+            if !number.is_empty()
+                && number.bytes().all(|b| b.is_ascii_digit())
+                && ImageFormat::of_name(Path::new(image)).is_some() =>
+        {
+            image
+        }
         _ => path,
     }
 }
@@ -239,7 +245,9 @@ mod tests {
     #[test]
     fn a_caption_number_belongs_to_no_path() {
         assert_eq!(without_caption_number("a.jpg#12"), "a.jpg");
-        assert_eq!(without_caption_number("a#b.jpg"), "a#b.jpg");
+        for path in ["a#b.jpg", "a.parquet#12", "a.jpg#"] {
+            assert_eq!(without_caption_number(path), path);
+        }
         assert!(is_image("x/a.JPG#0") && !is_image("a dog") && !is_image("a.jpg\nb"));
     }
 }

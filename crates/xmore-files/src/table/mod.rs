@@ -157,20 +157,20 @@ impl fmt::Display for RowError {
 
 impl<R: Read> Table<R> {
     /// Begins to read a table; `None` if it is empty. Columns that the caller asks for by name are `wanted`: they help to find the
-    /// separator and whether there is a header.
+    /// separator.
     ///
     /// # Errors
     /// Those of the input.
     pub fn open(input: R, kind: TableKind, wanted: &[&str]) -> io::Result<Option<Table<R>>> {
         match kind {
             TableKind::Separated { preferred } => {
-                Table::open_separated(Separated::open(input, preferred, wanted)?, wanted)
+                Table::open_separated(Separated::open(input, preferred, wanted)?)
             }
             TableKind::Objects => Table::open_objects(Objects::open(input)?),
         }
     }
 
-    fn open_separated(mut text: Separated<R>, wanted: &[&str]) -> io::Result<Option<Table<R>>> {
+    fn open_separated(mut text: Separated<R>) -> io::Result<Option<Table<R>>> {
         let (line, columns) = loop {
             match text.next()? {
                 None => return Ok(None),
@@ -179,9 +179,8 @@ impl<R: Read> Table<R> {
                 Some(Err(_)) => {}
             }
         };
-        let is_name =
-            |field: &String| columns::is_usual(field) || wanted.iter().any(|name| same_name(name, field));
-        let has_header = columns.iter().any(is_name) || !columns.iter().any(|field| columns::is_image(field));
+        // No column is named as an image file is.
+        let has_header = !columns.iter().any(|field| columns::is_image(field));
         let first = (!has_header).then(|| (line, columns.clone()));
         Ok(Some(Table { rows: Rows::Separated { text, first }, columns, has_header }))
     }

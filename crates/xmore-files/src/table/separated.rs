@@ -82,6 +82,10 @@ impl<R: Read> Separated<R> {
         let (mut at, mut length, mut count) = (self.start, 0, 0);
         loop {
             if at == self.raw.len() && !self.input_ended {
+                // Blank lines are part of no record, however many there are.
+                if self.raw[self.start..].iter().all(|&byte| byte == b'\n' || byte == b'\r') {
+                    self.advance(at);
+                }
                 if at - self.start >= MAX_RECORD_BYTES {
                     return self.skip_line().map(Some);
                 }

@@ -129,6 +129,11 @@ fn fields_without_end_are_read_in_bounded_memory() {
     assert_eq!(found[0], Err(BadRow { line: 2, error: RowError::TooLong { limit: MAX_RECORD_BYTES } }));
     assert!(found[1].is_ok());
 
+    let blank = io::repeat(b'\n').take(5 << 20);
+    let text = (&b"image,caption\n"[..]).chain(blank).chain(&b"a.jpg,fine"[..]);
+    let table = Table::open(text, TableKind::Separated { preferred: b',' }, &[]).unwrap().unwrap();
+    assert_eq!(pairs(table), ["a.jpg|fine"]);
+
     let text = format!(
         "{{\"image\": \"a.jpg\", \"text\": \"{}\"}}\n{{\"image\": \"b.jpg\", \"text\": \"x\"}}",
         "x".repeat(5 << 20)
@@ -143,6 +148,7 @@ fn a_table_without_a_header_is_known_by_its_images() {
     assert_eq!(pairs(csv(b"0.jpg,a dog\n1.jpg,a cat\n")), ["0.jpg|a dog", "1.jpg|a cat"]);
     assert_eq!(pairs(open(b"x/0.jpg#0\tA dog .\n", b'\t')), ["x/0.jpg#0|A dog ."]);
     assert_eq!(pairs(csv(b"a dog;0.PNG\n")), ["0.PNG|a dog"]);
+    assert_eq!(pairs(csv(b"0.jpg,text\n")), ["0.jpg|text"]);
     let three = csv(b"0.jpg,dog,test\n");
     assert_eq!(three.find(Role::Label, None).unwrap().index, 1);
     assert_eq!(three.find(Role::Split, None).unwrap().index, 2);

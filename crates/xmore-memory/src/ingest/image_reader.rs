@@ -21,6 +21,9 @@ const KEPT_FILES: usize = 8;
 /// Places in a parquet file that are kept: at least as many as threads that read one file side by side.
 const KEPT_CURSORS: usize = 16;
 
+/// Most bytes of pages that the places in a parquet file hold together.
+const KEPT_PAGE_BYTES: usize = 256 << 20;
+
 /// Reads the bytes of images. Share one among threads: it keeps what it learned of tars and parquet files.
 #[derive(Default)]
 pub struct ImageReader {
@@ -149,10 +152,13 @@ impl ParquetImages {
             Cell::TooLong(length) => check_size(length as u64).map(|()| Vec::new()),
         };
         let mut cursors = cursors();
-        if cursors.len() == KEPT_CURSORS {
+        cursors.push(cursor);
+        // The last one is kept in any case: images come in order.
+        while cursors.len() > KEPT_CURSORS
+            || (cursors.len() > 1 && cursors.iter().map(Cursor::held).sum::<usize>() > KEPT_PAGE_BYTES)
+        {
             cursors.remove(0);
         }
-        cursors.push(cursor);
         bytes
     }
 }

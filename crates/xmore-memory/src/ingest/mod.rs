@@ -94,7 +94,8 @@ impl Skip {
     fn file(path: &Path, error: &MemoryError) -> Skip {
         // Most messages begin with the path, which a skip names anyway.
         let message = error.to_string();
-        let reason = message.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&message);
+        let rest = message.strip_prefix(&path.display().to_string());
+        let reason = rest.map_or(&*message, |rest| rest.trim_start_matches(':').trim_start());
         Skip { path: path.to_owned(), reason: SkipReason::File(reason.to_owned()) }
     }
 }

@@ -137,7 +137,7 @@ fn parquet_with_paths_gives_each_image_once() {
     let source = Source::detect(fixture("paths.parquet"), InputFormat::Parquet, &options).unwrap();
     assert_eq!(source.read().unwrap().pairs[0].image, ImageRef::File("/root/photos/0.jpg".into()));
     let first = &ingested.skipped[0];
-    assert_eq!(first.reason, SkipReason::ParquetRow { row: 3, what: "the caption is empty".to_owned() });
+    assert_eq!(first.reason, SkipReason::ParquetRow { row: 3, what: "the caption is null".to_owned() });
     assert_eq!(ingested.skipped.len(), (0..60).filter(|row| row % 7 == 3).count());
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use xmore_clip::{Embeddings, TextEmbeddings};
 use xmore_files::LeftOut;
 use xmore_memory::Memory;
-use xmore_memory::ingest::{EmbeddingsFolder, ImageRef, InputFormat, Pair, SourceOptions};
+use xmore_memory::ingest::{EmbeddingsFolder, ImageRef, InputFormat, Note, Pair, SourceOptions};
 use xmore_memory::store::{BUILDING_DIR, Cursor, Manifest, MemoryWriter, Mode, finish_interrupted};
 
 use crate::encode::{Batch, Sink, encode_images, encode_texts};
@@ -65,6 +65,8 @@ pub struct BuildReport {
     pub skipped: Vec<Skipped>,
     /// How many gave none, those of interrupted runs included.
     pub skipped_in_all: u64,
+    /// What is worth knowing of how the sources were read.
+    pub notes: Vec<Note>,
     /// Files of folders that were not looked at, and folders that could not be listed.
     pub left_out: LeftOut,
     /// Distinct captions longer than the model's context, which were cut.
@@ -160,6 +162,7 @@ pub fn build_memory(
         pairs,
         skipped: build.skipped,
         skipped_in_all,
+        notes: sources.notes.clone(),
         left_out: sources.left_out.clone(),
         truncated,
         resumed,
@@ -188,6 +191,7 @@ fn already_complete(
         pairs: found.pairs,
         skipped: Vec::new(),
         skipped_in_all: found.skipped,
+        notes: sources.notes.clone(),
         left_out: sources.left_out.clone(),
         truncated: manifest.truncated,
         resumed: 0,

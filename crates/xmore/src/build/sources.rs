@@ -5,7 +5,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 use xmore_files::LeftOut;
 use xmore_memory::ingest::{
-    EmbeddingsBatch, EmbeddingsFolder, InputFormat, Pair, Source, SourceOptions, expand,
+    EmbeddingsBatch, EmbeddingsFolder, InputFormat, Note, Pair, Source, SourceOptions, expand,
 };
 
 use super::{EMBEDDED_BATCH, Skipped};
@@ -16,6 +16,8 @@ pub(super) struct Sources {
     pub skipped: Vec<Skipped>,
     pub pairs: Vec<Pair>,
     pub embedded: Vec<EmbeddingsFolder>,
+    /// What is worth knowing of how the sources were read.
+    pub notes: Vec<Note>,
     /// Files of folders that were not looked at; they are not counted among what is to come.
     pub left_out: LeftOut,
 }
@@ -27,6 +29,7 @@ impl Sources {
             skipped: Vec::new(),
             pairs: Vec::new(),
             embedded: Vec::new(),
+            notes: Vec::new(),
             left_out: LeftOut::default(),
         };
         let absolute = |path: &Path| std::path::absolute(path).map_err(|e| XmoreError::io("find", path, e));
@@ -38,6 +41,7 @@ impl Sources {
                 source => {
                     let ingested = source.read()?;
                     sources.pairs.extend(ingested.pairs);
+                    sources.notes.extend(ingested.notes);
                     sources.left_out.merge(ingested.left_out);
                     let skipped = ingested.skipped.into_iter();
                     sources.skipped.extend(skipped.map(|skip| Skipped {

@@ -22,7 +22,7 @@ mod run;
 
 pub use cache::{CachedImages, EmbeddingCache};
 pub use coop::CoopContext;
-pub use data::{Dataset, DatasetFormat, DatasetOptions};
+pub use data::{Dataset, DatasetFormat, DatasetOptions, LabelColumns};
 pub use methods::{EvalMethod, TdaConfig};
 pub use metrics::{
     Accuracy, Answer, Bin, Calibration, Comparison, Outcomes, Selective, class_recalls, compare,

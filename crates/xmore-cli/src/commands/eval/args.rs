@@ -11,7 +11,7 @@ use crate::images::WalkArgs;
 
 /// Measure the methods' accuracy on labelled photos
 ///
-/// A dataset is a folder with one sub-folder for each class, a .csv with columns image_path and label, CoOp's split_zhou_*.json, tars with
+/// A dataset is a folder with one sub-folder for each class, a table (.csv, .tsv, .jsonl) with columns for image paths and labels, CoOp's split_zhou_*.json, tars with
 /// .cls members as CLIP_benchmark has them, or a folder of WordNet ids. Every image counts: one that cannot be read is wrong.
 ///
 /// Embeddings are kept, so that another run on the same images encodes nothing.
@@ -38,6 +38,12 @@ pub(crate) struct EvalArgs {
     /// Folder that image paths are relative to [default: as the layout has it]
     #[arg(long, alias = "image_root", value_name = "DIR", help_heading = "Data")]
     pub(super) image_root: Option<PathBuf>,
+    /// Column of a table that names the images, or its number from 1 [default: image_path, file_name or another usual name]
+    #[arg(long, alias = "image_column", value_name = "NAME", help_heading = "Data")]
+    pub(super) image_column: Option<String>,
+    /// Column of a table with the labels, or its number [default: label, class or another usual name]
+    #[arg(long, alias = "label_column", value_name = "NAME", help_heading = "Data")]
+    pub(super) label_column: Option<String>,
     /// File with a class name a line, or a WordNet id and a name
     #[arg(long, aliases = ["class_names", "classnames"], value_name = "FILE", help_heading = "Data")]
     pub(super) class_names: Option<PathBuf>,

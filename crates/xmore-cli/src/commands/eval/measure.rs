@@ -121,6 +121,9 @@ impl<'a> Session<'a> {
     /// Encodes a dataset's images, unless they are kept from before, and measures every method.
     pub(super) fn measure(&self, target: &Target) -> Result<(EvalReport, Fresh)> {
         let dataset = target.read()?;
+        for note in &dataset.notes {
+            tell!("{}: {note}", dataset.name);
+        }
         if let Some(first) = dataset.skipped.first() {
             tell!("{}: {} left out of the list, such as {first}", dataset.name, dataset.skipped.len());
         }

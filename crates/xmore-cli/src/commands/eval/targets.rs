@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use xmore::eval::registry::{KnownDataset, Missing};
-use xmore::eval::{Dataset, DatasetOptions};
+use xmore::eval::{Dataset, DatasetOptions, LabelColumns};
 use xmore_files::WalkOptions;
 
 use super::args::EvalArgs;
@@ -115,6 +115,7 @@ fn options(args: &EvalArgs) -> DatasetOptions {
         split: args.split.clone(),
         image_root: args.image_root.clone(),
         class_names: args.class_names.clone(),
+        columns: LabelColumns { image: args.image_column.clone(), label: args.label_column.clone() },
         walk: args.walk.options(),
     }
 }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use xmore::{BuildOptions, BuildReport, NamedModel, XmoreError, build_memory, embed_column};
 use xmore_memory::Memory;
-use xmore_memory::ingest::{InputFormat, SourceOptions};
+use xmore_memory::ingest::{ColumnNames, InputFormat, SourceOptions};
 use xmore_memory::store::Mode;
 
 use crate::args::ModelChoice;
@@ -51,13 +51,19 @@ pub(crate) struct AppendArgs {
 struct SourceArgs {
     #[arg(required = true, value_name = "SOURCE")]
     sources: Vec<String>,
-    /// What the sources are taken as: files (folders of images with captions), table (csv, tsv), parquet, webdataset (tars), coco,
-    /// embeddings (clip-retrieval's); auto is what each looks like
+    /// What the sources are taken as: files (folders of images with captions), table (csv, tsv, jsonl, a list in json), parquet,
+    /// webdataset (tars), coco, embeddings (clip-retrieval's); auto is what each looks like
     #[arg(long, alias = "input_format", value_name = "FORMAT", default_value_t = InputFormat::Auto)]
     input_format: InputFormat,
     /// Folder that image paths in tables, parquet files and COCO captions are relative to [default: the file's own]
     #[arg(long, value_name = "DIR", visible_alias = "image_folder")]
     image_root: Option<PathBuf>,
+    /// Column of tables and parquet files that names the images, or its number from 1 [default: image_path, file_name or another usual name]
+    #[arg(long, alias = "image_column", value_name = "NAME")]
+    image_column: Option<String>,
+    /// Column of tables and parquet files with the captions, or its number [default: caption, text or another usual name]
+    #[arg(long, alias = "caption_column", value_name = "NAME")]
+    caption_column: Option<String>,
     #[command(flatten)]
     walk: WalkArgs,
     #[command(flatten)]
@@ -106,7 +112,14 @@ impl SourceArgs {
         BuildOptions {
             mode,
             format: self.input_format,
-            source: SourceOptions { image_root: self.image_root.clone(), walk: self.walk.options() },
+            source: SourceOptions {
+                image_root: self.image_root.clone(),
+                columns: ColumnNames {
+                    image: self.image_column.clone(),
+                    caption: self.caption_column.clone(),
+                },
+                walk: self.walk.options(),
+            },
             checkpoint_every: self.checkpoints.every(),
         }
     }
@@ -160,6 +173,9 @@ fn or_stopped<T>(result: Result<T, XmoreError>, dir: &Path) -> Result<T> {
 }
 
 fn tell(report: &BuildReport, seconds: f64) {
+    for note in &report.notes {
+        tell!("{note}");
+    }
     for skipped in report.skipped.iter().take(SHOWN) {
         tell!("skipped {}: {}", skipped.path, skipped.reason);
     }

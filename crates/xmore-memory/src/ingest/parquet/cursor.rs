@@ -114,6 +114,11 @@ impl Cursor {
         self.file.path()
     }
 
+    /// Bytes of pages that it holds.
+    pub fn held(&self) -> usize {
+        self.used.held()
+    }
+
     /// The row that is read next.
     pub fn next_row(&self) -> u64 {
         self.next
@@ -156,7 +161,11 @@ impl Cursor {
         let path = Arc::clone(self.file.path());
         while rows.len() < max {
             let step = STEP_ROWS.min(max - rows.len());
-            let error = match guarded(&path, || self.read_step(step, &mut rows).in_parquet(&path)) {
+            let read = guarded(&path, || {
+                self.column()?;
+                self.read_step(step, &mut rows).in_parquet(&path)
+            });
+            let error = match read {
                 Ok(0) => self.cut(end),
                 Ok(read) => {
                     self.next += read as u64;
@@ -178,7 +187,7 @@ impl Cursor {
         let (max_defined, nested) = self.file.levels(self.leaf);
         let longest = self.longest;
         self.used.reset();
-        let column = self.column().map_err(|error| ParquetError::External(Box::new(error)))?;
+        let Some(column) = &mut self.column else { return Ok(0) };
         let (mut values, mut defined, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
         let (records, _, levels) =
             column.read_records(max, Some(&mut defined), Some(&mut repeated), &mut values)?;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
 use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::ByteArrayType;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-use super::footer::check_footer;
-use super::pages::{Pages, Shared, Stored, Used};
+use super::footer::read_footer;
+use super::pages::{Pages, Stored, Used};
 use super::unpack::unread;
 use crate::error::{AtPath, InParquet, MemoryError, Result};
 
@@ -18,7 +18,7 @@ use crate::error::{AtPath, InParquet, MemoryError, Result};
 pub(in crate::ingest) struct ParquetFile {
     path: Arc<Path>,
     stored: Arc<Stored>,
-    reader: SerializedFileReader<Shared>,
+    metadata: ParquetMetaData,
     /// First row of each row group, then the number of rows; what the footer says.
     starts: Vec<u64>,
     bytes: u64,
@@ -40,20 +40,19 @@ impl ParquetFile {
     pub fn open(path: &Path) -> Result<Arc<ParquetFile>> {
         let file = xmore_files::open_regular(path).at("open", path)?;
         let bytes = file.metadata().at("open", path)?.len();
-        check_footer(&file, bytes)
+        let footer = read_footer(&file, bytes)
             .map_err(|found| damaged(path, "a parquet file's footer".to_owned(), found))?;
         let stored = Arc::new(Stored::new(file).at("open", path)?);
-        let shared = Shared(Arc::clone(&stored));
-        let reader = guarded(path, || SerializedFileReader::new(shared).in_parquet(path))?;
+        let metadata = guarded(path, || ParquetMetaDataReader::decode_metadata(&footer).in_parquet(path))?;
         let mut starts = vec![0u64];
-        for group in reader.metadata().row_groups() {
+        for group in metadata.row_groups() {
             let rows = u64::try_from(group.num_rows()).ok();
             let end = rows.and_then(|rows| starts[starts.len() - 1].checked_add(rows));
             starts.push(end.ok_or_else(|| {
                 damaged(path, "a number of rows".to_owned(), format!("{}", group.num_rows()))
             })?);
         }
-        Ok(Arc::new(ParquetFile { path: path.into(), stored, reader, starts, bytes }))
+        Ok(Arc::new(ParquetFile { path: path.into(), stored, metadata, starts, bytes }))
     }
 
     /// Where it is.
@@ -73,14 +72,14 @@ impl ParquetFile {
 
     /// Names of its top-level columns.
     pub fn names(&self) -> Vec<String> {
-        let schema = self.reader.metadata().file_metadata().schema_descr();
+        let schema = self.metadata.file_metadata().schema_descr();
         schema.root_schema().get_fields().iter().map(|field| field.name().to_owned()).collect()
     }
 
     /// The byte-array column at this path below the root (`["image", "bytes"]`), upper and lower case alike. A list is found by the
     /// name of its column alone. `None` if there is none, or it is of another type, or nested more deeply.
     pub fn leaf(&self, path: &[&str]) -> Option<Leaf> {
-        let schema = self.reader.metadata().file_metadata().schema_descr();
+        let schema = self.metadata.file_metadata().schema_descr();
         let same = |parts: &[String]| parts.iter().zip(path).all(|(a, b)| a.eq_ignore_ascii_case(b));
         let mut found = None;
         for index in 0..schema.num_columns() {
@@ -104,7 +103,7 @@ impl ParquetFile {
 
     /// Whether the column holds nothing but nulls, `None` where the file's statistics do not say.
     pub fn is_all_null(&self, leaf: Leaf) -> Option<bool> {
-        let groups = self.reader.metadata().row_groups();
+        let groups = self.metadata.row_groups();
         let mut all = !groups.is_empty();
         for group in groups {
             let column = group.column(leaf.index);
@@ -116,7 +115,7 @@ impl ParquetFile {
 
     /// The type of a top-level column in words.
     pub fn type_of(&self, name: &str) -> String {
-        let schema = self.reader.metadata().file_metadata().schema_descr();
+        let schema = self.metadata.file_metadata().schema_descr();
         let field = schema.root_schema().get_fields().iter().find(|field| field.name() == name);
         let Some(field) = field else { return "no column".to_owned() };
         if field.is_primitive() {
@@ -149,8 +148,17 @@ impl ParquetFile {
 
     /// Greatest level of definition of a column, and whether it has lists.
     pub fn levels(&self, leaf: Leaf) -> (i16, bool) {
-        let column = self.reader.metadata().file_metadata().schema_descr().column(leaf.index);
+        let column = self.metadata.file_metadata().schema_descr().column(leaf.index);
         (column.max_def_level(), column.max_rep_level() > 0)
+    }
+
+    /// Refuses a column that is compressed in a way that is not read.
+    pub fn check_codec(&self, leaf: Leaf) -> Result<()> {
+        let groups = self.metadata.row_groups().iter();
+        match groups.filter_map(|group| unread(group.column(leaf.index).compression())).next() {
+            Some(codec) => Err(MemoryError::Codec { path: self.path.to_path_buf(), codec }),
+            None => Ok(()),
+        }
     }
 
     /// A reader of a column in a row group; what it reads is counted in `used`.
@@ -160,11 +168,8 @@ impl ParquetFile {
         leaf: Leaf,
         used: &Arc<Used>,
     ) -> Result<ColumnReaderImpl<ByteArrayType>> {
-        let group = self.reader.metadata().row_group(group);
+        let group = self.metadata.row_group(group);
         let chunk = group.column(leaf.index);
-        if let Some(codec) = unread(chunk.compression()) {
-            return Err(MemoryError::Codec { path: self.path.to_path_buf(), codec });
-        }
         let rows = usize::try_from(group.num_rows()).unwrap_or(usize::MAX);
         let pages = Pages::new(&self.stored, chunk, rows, Arc::clone(used)).in_parquet(&self.path)?;
         Ok(ColumnReaderImpl::new(chunk.column_descr_ptr(), Box::new(pages)))

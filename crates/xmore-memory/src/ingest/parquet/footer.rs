@@ -15,8 +15,8 @@ const TAIL_BYTES: u64 = 8;
 const SCHEMA: i16 = 2;
 const NUM_CHILDREN: i16 = 5;
 
-/// Says what is wrong with the footer of an open file of this length. What is no parquet file at all is left to the crate to tell.
-pub(super) fn check_footer(file: &File, length: u64) -> Result<(), String> {
+/// The footer of an open file of this length, or what is wrong with it.
+pub(super) fn read_footer(file: &File, length: u64) -> Result<Vec<u8>, String> {
     let read = |from: u64, count: u64| -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
         let mut file = file;
@@ -24,14 +24,18 @@ pub(super) fn check_footer(file: &File, length: u64) -> Result<(), String> {
         file.take(count).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
         Ok(bytes)
     };
-    let Some(tail_start) = length.checked_sub(TAIL_BYTES) else { return Ok(()) };
+    let tail_start = length.checked_sub(TAIL_BYTES).ok_or_else(|| format!("a file of {length} bytes"))?;
     let tail = read(tail_start, TAIL_BYTES)?;
-    let Some((count, b"PAR1")) = tail.split_first_chunk::<4>() else { return Ok(()) };
+    let count = match tail.split_first_chunk::<4>() {
+        Some((count, b"PAR1")) => count,
+        Some((_, b"PARE")) => return Err("one that is encrypted".to_owned()),
+        _ => return Err("no mark of one at its end: it is cut off, or no parquet".to_owned()),
+    };
     let count = u64::from(u32::from_le_bytes(*count));
     if count > MAX_FOOTER_BYTES {
         return Err(format!("one of {count} bytes, more than {MAX_FOOTER_BYTES}"));
     }
-    let Some(start) = tail_start.checked_sub(count) else { return Ok(()) };
+    let start = tail_start.checked_sub(count).ok_or_else(|| format!("one of {count} bytes in {length}"))?;
     let footer = read(start, count)?;
     let depth = schema_depth(&footer).map_err(|fault| match fault {
         Fault::Ends => "one that claims to hold more than it does".to_owned(),
@@ -40,7 +44,7 @@ pub(super) fn check_footer(file: &File, length: u64) -> Result<(), String> {
     if depth > MAX_SCHEMA_DEPTH {
         return Err(format!("a schema more than {MAX_SCHEMA_DEPTH} deep"));
     }
-    Ok(())
+    Ok(footer)
 }
 
 /// The depth of the schema, with which a walk over deeper ones ends.
@@ -118,7 +122,7 @@ mod tests {
         let file = [&b"PAR1"[..], &footer, &length, b"PAR1"].concat();
         let path = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(path.path(), &file).unwrap();
-        let said = check_footer(&File::open(path.path()).unwrap(), file.len() as u64).unwrap_err();
+        let said = read_footer(&File::open(path.path()).unwrap(), file.len() as u64).unwrap_err();
         assert!(said.contains("more than 64 deep"), "{said}");
     }
 }

@@ -37,7 +37,7 @@ const BATCH_ROWS: usize = 1024;
 const PROBED_ROWS: usize = 16;
 
 /// Most bytes that the pairs of some files may take in memory: a file of 20 kB can hold the same long caption millions of times.
-const MAX_LISTED_BYTES: u64 = 512 << 20;
+const MAX_LISTED_BYTES: u64 = 256 << 20;
 /// Files may take more where they are large themselves, by this factor.
 const MAX_LISTED_GROWTH: u64 = 64;
 /// What a pair takes beside its texts.
@@ -237,6 +237,10 @@ pub(super) fn read_file(
     let (images, image_note) = find_images(&file, path, names.image.as_deref())?;
     let (captions, caption_note) = find_captions(&file, path, names.caption.as_deref())?;
     listing.notes.extend([image_note, caption_note].into_iter().flatten());
+    file.check_codec(captions)?;
+    if let Images::Paths(leaf) = images {
+        file.check_codec(leaf)?;
+    }
     listing.stored += file.bytes();
 
     let mut captions = Cursor::new(&file, captions, MAX_CAPTION_BYTES);

@@ -113,8 +113,8 @@ impl Read for Header {
     }
 }
 
-/// The file, as the parquet crate asks for it.
-pub(super) struct Shared(pub Arc<Stored>);
+/// The file, as the parquet crate's reader of pages asks for it.
+pub(super) struct Shared(Arc<Stored>);
 
 impl Length for Shared {
     fn len(&self) -> u64 {
@@ -150,6 +150,8 @@ impl ChunkReader for Shared {
 pub(in crate::ingest) struct Used {
     bytes: AtomicUsize,
     values: AtomicUsize,
+    /// The dictionary and the page that are held.
+    held: [AtomicUsize; 2],
 }
 
 impl Used {
@@ -157,6 +159,11 @@ impl Used {
     pub fn reset(&self) {
         self.bytes.store(0, Ordering::Relaxed);
         self.values.store(0, Ordering::Relaxed);
+    }
+
+    /// Bytes of the dictionary and the page that are held.
+    pub fn held(&self) -> usize {
+        self.held.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -208,6 +215,7 @@ impl Pages {
             *buffer = unpacked.into();
         }
         let length = buffer.len();
+        self.used.held[usize::from(page.is_data_page())].store(length, Ordering::Relaxed);
         let used = self.used.bytes.fetch_add(length, Ordering::Relaxed);
         if used > 0 {
             check(used + length, MAX_PAGE_BYTES.max(length))?;

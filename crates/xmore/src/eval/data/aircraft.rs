@@ -41,6 +41,7 @@ pub(super) fn read(dir: &Path, options: &DatasetOptions) -> Result<Dataset> {
         truth,
         prompts: Vec::new(),
         skipped,
+        notes: Vec::new(),
         left_out: LeftOut::default(),
         empty_classes: Vec::new(),
     })

@@ -46,6 +46,7 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
         truth,
         prompts: Vec::new(),
         skipped: Vec::new(),
+        notes: Vec::new(),
         left_out: LeftOut::default(),
         empty_classes: Vec::new(),
     })

@@ -40,6 +40,7 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
         truth,
         prompts: Vec::new(),
         skipped: Vec::new(),
+        notes: Vec::new(),
         left_out,
         empty_classes: empty,
     })

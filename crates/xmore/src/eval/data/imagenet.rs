@@ -74,6 +74,7 @@ pub(super) fn read(path: &Path, options: &DatasetOptions, subset: Option<&[&str]
         truth,
         prompts: Vec::new(),
         skipped,
+        notes: Vec::new(),
         left_out,
         empty_classes: empty,
     })

@@ -3,7 +3,7 @@
 //! | layout | known by | labels |
 //! |---|---|---|
 //! | class per folder | sub-folders with images | the sub-folders' names |
-//! | table | `.csv`, `.tsv` | column `label` |
+//! | table | `.csv`, `.tsv`, `.jsonl` | column `label` |
 //! | CoOp | `split_zhou_*.json` in it, or that file | in the file |
 //! | CLIP_benchmark's webdataset | `nshards.txt` or tars | `classnames.txt` |
 //! | ImageNet | sub-folders named by WordNet ids | a names file, else the table on board |
@@ -25,8 +25,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use xmore_files::table::TableKind;
 use xmore_files::{LeftOut, WalkOptions, open_regular};
 use xmore_memory::ingest::ImageRef;
+
+pub use table::LabelColumns;
 
 use crate::error::{Result, XmoreError};
 use crate::labels::{Labels, Template};
@@ -51,6 +54,8 @@ pub struct Dataset {
     pub prompts: Vec<Template>,
     /// Rows or members that name no labelled image, and why.
     pub skipped: Vec<String>,
+    /// What is worth knowing of how it was read.
+    pub notes: Vec<String>,
     /// Files of the folders that were not taken.
     pub left_out: LeftOut,
     /// Sub-folders without images, so that they are no classes.
@@ -65,7 +70,7 @@ pub enum DatasetFormat {
     Auto,
     /// A sub-folder for each class.
     Folder,
-    /// A `.csv` or `.tsv` table with an image path and a label in each row.
+    /// A `.csv`, `.tsv` or `.jsonl` table with an image path and a label in each row.
     Table,
     /// CoOp's `split_zhou_*.json`.
     Coop,
@@ -118,6 +123,8 @@ pub struct DatasetOptions {
     pub image_root: Option<PathBuf>,
     /// Names of the classes, one a line: of numbered classes in their order, or each behind its WordNet id.
     pub class_names: Option<PathBuf>,
+    /// Columns of a table.
+    pub columns: LabelColumns,
     /// Which files and sub-folders are looked at.
     pub walk: WalkOptions,
 }
@@ -177,10 +184,13 @@ fn detect(path: &Path, options: &DatasetOptions) -> Result<DatasetFormat> {
     if path.is_file() {
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
         return match extension.as_str() {
-            "csv" | "tsv" => Ok(DatasetFormat::Table),
+            _ if TableKind::of_name(path).is_some() => Ok(DatasetFormat::Table),
             "json" => Ok(DatasetFormat::Coop),
             "tar" => Ok(DatasetFormat::Webdataset),
-            _ => Err(XmoreError::dataset(path, "expected a folder, or a .csv, .tsv, .json or .tar file")),
+            _ => Err(XmoreError::dataset(
+                path,
+                "expected a folder, or a .csv, .tsv, .jsonl, .json or .tar file",
+            )),
         };
     }
     let entries = entries(path)?;

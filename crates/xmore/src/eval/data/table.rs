@@ -3,21 +3,27 @@
 use std::io::Read;
 use std::path::Path;
 
-use csv::{ByteRecord, ReaderBuilder, Trim};
+use xmore_files::table::{Field, Role, Row as TableRow, Table, TableKind, image_path};
 use xmore_files::{LeftOut, open_regular};
-use xmore_memory::ingest::{ImageRef, is_image_name};
+use xmore_memory::ingest::ImageRef;
 
 use super::{Dataset, DatasetOptions, choose_split, name_of, read_lines};
 use crate::error::{Result, XmoreError};
 use crate::labels::Labels;
 
-const IMAGE_COLUMNS: &[&str] =
-    &["image_path", "filepath", "file_path", "image", "file_name", "filename", "path", "img"];
-const LABEL_COLUMNS: &[&str] =
-    &["label", "class", "class_name", "classname", "label_name", "category", "target"];
-const SPLIT_COLUMNS: &[&str] = &["split", "subset", "partition"];
-/// Longest path or label. A longer one nearly always comes from a quote that is never closed.
+/// Longest path or label.
 const MAX_FIELD_BYTES: usize = 4096;
+/// Rows without an image or a label that are listed; the rest are counted.
+const MAX_LISTED: usize = 1000;
+
+/// Columns that are not to be found by their usual names: their names, or their numbers from 1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelColumns {
+    /// The column of image paths.
+    pub image: Option<String>,
+    /// The column of labels.
+    pub label: Option<String>,
+}
 
 /// One row that names an image and its label.
 struct Row {
@@ -29,8 +35,8 @@ struct Row {
 /// Reads a table. Relative paths are relative to the image root, else to the table's folder.
 pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
     let file = open_regular(path).map_err(|e| XmoreError::io("open", path, e))?;
-    let tabs = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("tsv"));
-    let (rows, skipped) = read_rows(file, path, if tabs { b'\t' } else { b',' })?;
+    let kind = TableKind::of_name(path).unwrap_or(TableKind::Separated { preferred: b',' });
+    let Rows { rows, skipped, notes } = read_rows(file, path, kind, &options.columns)?;
     let rows = of_split(path, rows, options.split.as_deref())?;
     let folder = options.image_root.as_deref().or(path.parent()).unwrap_or(Path::new(""));
     let labels = match &options.class_names {
@@ -55,7 +61,7 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
             );
             return Err(XmoreError::dataset(path, message));
         };
-        images.push(ImageRef::parse(&folder.join(&row.image).to_string_lossy()));
+        images.push(ImageRef::parse(&image_path(folder, &row.image).to_string_lossy()));
         truth.push(label);
     }
     Ok(Dataset {
@@ -66,6 +72,7 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
         truth,
         prompts: Vec::new(),
         skipped,
+        notes,
         left_out: LeftOut::default(),
         empty_classes: Vec::new(),
     })
@@ -89,69 +96,72 @@ fn of_split(path: &Path, rows: Vec<Row>, wanted: Option<&str>) -> Result<Vec<Row
     Ok(rows.into_iter().filter(|row| row.split.as_deref() == Some(&split)).collect())
 }
 
-fn read_rows(input: impl Read, path: &Path, delimiter: u8) -> Result<(Vec<Row>, Vec<String>)> {
-    let mut reader = ReaderBuilder::new()
-        .delimiter(delimiter)
-        .flexible(true)
-        .has_headers(false)
-        .trim(Trim::All)
-        .from_reader(input);
-    let mut record = ByteRecord::new();
-    let fail = |e: csv::Error| XmoreError::dataset(path, format!("expected a table: {e}"));
-    if !reader.read_byte_record(&mut record).map_err(fail)? {
-        return Err(XmoreError::dataset(
-            path,
-            "expected a table with columns image_path and label, found an empty file",
-        ));
-    }
-    let header: Vec<String> = record
-        .iter()
-        .map(|field| String::from_utf8_lossy(field).trim_start_matches('\u{feff}').trim().to_lowercase())
-        .collect();
-    let find = |names: &[&str]| names.iter().find_map(|name| header.iter().position(|column| column == name));
-    let (mut rows, mut skipped) = (Vec::new(), Vec::new());
-    let columns = match (find(IMAGE_COLUMNS), find(LABEL_COLUMNS)) {
-        (Some(image), Some(label)) => (image, label, find(SPLIT_COLUMNS)),
-        // A table without a header begins with an image.
-        (None, None) if (2..=3).contains(&header.len()) && is_image_name(Path::new(&header[0])) => {
-            let columns = (0, 1, (header.len() == 3).then_some(2));
-            take(&record, columns, 1, &mut rows, &mut skipped);
-            columns
-        }
-        _ => {
-            let names = |names: &[&str]| names.join(", ");
-            let message = format!(
-                "expected a column for the image ({}) and one for the label ({}), found {}",
-                names(IMAGE_COLUMNS),
-                names(LABEL_COLUMNS),
-                header.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
-            );
-            return Err(XmoreError::dataset(path, message));
-        }
-    };
-    while reader.read_byte_record(&mut record).map_err(fail)? {
-        let line = record.position().map_or(0, csv::Position::line);
-        take(&record, columns, line, &mut rows, &mut skipped);
-    }
-    Ok((rows, skipped))
+/// What a table gives.
+#[derive(Default)]
+struct Rows {
+    rows: Vec<Row>,
+    skipped: Vec<String>,
+    notes: Vec<String>,
 }
 
-fn take(
-    record: &ByteRecord,
-    (image, label, split): (usize, usize, Option<usize>),
-    line: u64,
-    rows: &mut Vec<Row>,
-    skipped: &mut Vec<String>,
-) {
-    let field = |column: usize| {
-        let bytes = record.get(column).filter(|bytes| (1..=MAX_FIELD_BYTES).contains(&bytes.len()))?;
-        std::str::from_utf8(bytes).ok().map(str::to_owned)
+fn read_rows(input: impl Read, path: &Path, kind: TableKind, names: &LabelColumns) -> Result<Rows> {
+    let io = |e| XmoreError::io("read", path, e);
+    let wanted: Vec<&str> = [&names.image, &names.label].into_iter().flatten().map(String::as_str).collect();
+    let Some(mut table) = Table::open(input, kind, &wanted).map_err(io)? else {
+        let message = "expected a table with columns for images and labels, found an empty file";
+        return Err(XmoreError::dataset(path, message));
     };
-    match (field(image), field(label)) {
-        (Some(image), Some(label)) => rows.push(Row { image, label, split: split.and_then(field) }),
-        (None, _) => skipped.push(format!("line {line}: no image path")),
-        (_, None) => skipped.push(format!("line {line}: no label")),
+    let mut found = Rows::default();
+    let mut columns = Vec::new();
+    for (role, wanted) in [(Role::Image, &names.image), (Role::Label, &names.label), (Role::Split, &None)] {
+        match table.find(role, wanted.as_deref()) {
+            Ok(column) => {
+                columns.push(column.index);
+                if !column.others.is_empty() {
+                    let names = |index: &usize| format!("{:?}", table.columns()[*index]);
+                    let others: Vec<String> = column.others.iter().map(names).collect();
+                    let (taken, others) = (names(&column.index), others.join(", "));
+                    found.notes.push(format!("column {taken} is taken for the {role}, not {others}"));
+                }
+            }
+            Err(_) if role == Role::Split => {}
+            Err(missing) => return Err(XmoreError::MissingColumn { path: path.to_owned(), missing }),
+        }
     }
+    let mut more = 0u64;
+    while let Some(row) = table.next(&columns).map_err(io)? {
+        let (line, row) = match row {
+            Ok(row) => (row.line, take(row)),
+            Err(bad) => (bad.line, Err(bad.error.to_string())),
+        };
+        match row {
+            Ok(row) => found.rows.push(row),
+            Err(what) if found.skipped.len() < MAX_LISTED => {
+                found.skipped.push(format!("line {line}: {what}"))
+            }
+            Err(_) => more += 1,
+        }
+    }
+    if more > 0 {
+        found.skipped.push(format!("{more} more rows, which are not listed"));
+    }
+    let conversion = table.conversion();
+    if !conversion.is_certain() {
+        found.notes.push(conversion.to_string());
+    }
+    Ok(found)
+}
+
+/// Image, label and split of a row, or what is wrong with it.
+fn take(row: TableRow) -> Result<Row, String> {
+    let mut fields = row.fields.into_iter();
+    let mut text = |what: &str| match fields.next() {
+        Some(Field::Text(text)) if text.len() <= MAX_FIELD_BYTES => Ok(text),
+        Some(Field::Text(_)) => Err(format!("the {what} is longer than {MAX_FIELD_BYTES} bytes")),
+        Some(Field::Empty) | None => Err(format!("no {what}")),
+        Some(Field::List(_) | Field::NotText) => Err(format!("the {what} is no text")),
+    };
+    Ok(Row { image: text("image path")?, label: text("label")?, split: text("split").ok() })
 }
 
 #[cfg(test)]
@@ -159,28 +169,48 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const CSV: TableKind = TableKind::Separated { preferred: b',' };
+
+    fn rows(text: &[u8], kind: TableKind) -> Result<Rows> {
+        read_rows(text, Path::new("t.csv"), kind, &LabelColumns::default())
+    }
+
+    #[test]
+    fn tables_are_read_as_excel_and_hugging_face_write_them() {
+        let utf16: Vec<u8> =
+            "Filename\tLabel\r\n0.jpg\tchurch\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for (text, kind) in [
+            (&b"filename;label\n0.jpg;church\n"[..], CSV),
+            (b"sep=;\r\nimage;class\r\n0.jpg;church\r\n", CSV),
+            (&[&b"\xff\xfe"[..], &utf16].concat(), CSV),
+            (b"0.jpg,church\n", CSV),
+            (b"church|0.jpg\n", CSV),
+            (b"{\"file_name\": \"0.jpg\", \"label\": \"church\"}\n", TableKind::Objects),
+        ] {
+            let found = rows(text, kind).unwrap();
+            let (row, rest) = found.rows.split_first().unwrap();
+            assert_eq!((row.image.as_str(), row.label.as_str(), rest.len()), ("0.jpg", "church", 0));
+        }
+        let found = rows(b"image,label,class\n0.jpg,\xe9glise,\n,x,\n1.jpg\n", CSV).unwrap();
+        assert_eq!(found.rows[0].label, "église");
+        assert_eq!(found.skipped.len(), 2);
+        assert_eq!(found.notes[0], "column \"label\" is taken for the label, not \"class\"");
+        assert_eq!(found.notes[1], "1 byte not UTF-8, read as Windows-1252");
+        let names = LabelColumns { image: Some("bild".to_owned()), label: Some("2".to_owned()) };
+        let found = read_rows(&b"bild,art\n0.jpg,x\n"[..], Path::new("t.csv"), CSV, &names).unwrap();
+        assert_eq!(found.rows[0].label, "x");
+        let error = rows(b"bild;art\n0.jpg;x\n", CSV).err().unwrap().to_string();
+        assert!(error.contains("no image column") && error.contains("\"bild\", \"art\""), "{error}");
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let text = [b"image_path,label\n".to_vec(), bytes.clone()].concat();
-            let (rows, _) = read_rows(text.as_slice(), Path::new("t.csv"), b',').unwrap();
-            prop_assert!(rows.iter().all(|row| !row.image.is_empty() && !row.label.is_empty()));
-            let _ = read_rows(bytes.as_slice(), Path::new("t.csv"), b',');
-        }
-
-        #[test]
-        fn every_row_is_read_whatever_its_quotes(rows in proptest::collection::vec(("[a-z,\" ]{0,8}[a-z]", "[a-z,\"é ]{0,8}[a-z]"), 1..30)) {
-            let mut writer = csv::Writer::from_writer(Vec::new());
-            writer.write_record(["Label", "Image"]).unwrap();
-            for (image, label) in &rows {
-                writer.write_record([label, image]).unwrap();
-            }
-            let (found, skipped) = read_rows(writer.into_inner().unwrap().as_slice(), Path::new("t.csv"), b',').unwrap();
-            prop_assert!(skipped.is_empty());
-            for (row, (image, label)) in found.iter().zip(&rows) {
-                prop_assert_eq!((row.image.as_str(), row.label.as_str()), (image.trim(), label.trim()));
-            }
-            prop_assert_eq!(found.len(), rows.len());
+            let found = rows(&text, CSV).unwrap();
+            prop_assert!(found.rows.iter().all(|row| !row.image.is_empty() && !row.label.is_empty()));
+            let _ = rows(&bytes, CSV);
+            let _ = rows(&bytes, TableKind::Objects);
         }
     }
 }

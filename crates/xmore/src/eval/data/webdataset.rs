@@ -81,6 +81,7 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
         truth,
         prompts,
         skipped,
+        notes: Vec::new(),
         left_out: LeftOut::default(),
         empty_classes: Vec::new(),
     })
