@@ -1,4 +1,6 @@
 //! The innermost loop of the 8-bit product: one tile of sums of unsigned times signed bytes, made floats as they are stored.
+//!
+//! The sums are exact and the floats come in one order, so that every kernel gives the same bits.
 
 use std::sync::OnceLock;
 
@@ -42,8 +44,6 @@ pub(super) struct Kernel {
     pub(super) lanes: usize,
     /// Rows of the tile that uses the registers best.
     pub(super) rows: usize,
-    /// Largest weight: where pairs of products are summed in 16 bits, 63 keeps them from overflowing.
-    pub(super) weight_max: f32,
     /// `tiles[v - 1][r - 1]` computes `r` rows of `v` vectors.
     pub(super) tiles: [[Option<TileFn>; MAX_ROWS]; 2],
 }
@@ -153,8 +153,9 @@ mod x86 {
     unsafe fn store_256(tile: &Tile, r: usize, column: usize, sum: __m256i) {
         // SAFETY: the caller's tile has row `r` and 8 columns from `column` on.
         unsafe {
+            // The sums are of x − 128.
             let zeros = _mm256_mullo_epi32(
-                _mm256_set1_epi32(tile.zero[r]),
+                _mm256_set1_epi32(tile.zero[r] - 128),
                 _mm256_loadu_si256(tile.column_sum.add(column).cast()),
             );
             let value = _mm256_cvtepi32_ps(_mm256_sub_epi32(sum, zeros));
@@ -184,9 +185,15 @@ mod x86 {
         avx2, 8,
         zero: _mm256_setzero_si256(),
         load: |b: *const i8| _mm256_loadu_si256(b.cast()),
-        splat: |a: *const u8| _mm256_set1_epi32(a.cast::<i32>().read_unaligned()),
-        dot: |sum, x, w| {
-            let pairs = _mm256_maddubs_epi16(x, w);
+        splat: |a: *const u8| {
+            let x = _mm256_set1_epi32(a.cast::<i32>().read_unaligned());
+            let signed = _mm256_xor_si256(x, _mm256_set1_epi8(-128));
+            (_mm256_abs_epi8(signed), signed)
+        },
+        dot: |sum, (size, sign), w| {
+            // Two products of 255 and 127 do not fit into 16 bits. Of x − 128 they do: at most 2 · 128 · 127 = 32,512. Its size is the
+            // unsigned factor, its sign goes to the weight, which is never −128. `store_256` puts the 128 back.
+            let pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(w, sign));
             _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         },
         store: store_256
@@ -198,14 +205,14 @@ mod x86 {
 static AVX512: Kernel = {
     use x86::avx512;
     let tiles = table!(avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-    Kernel { name: "avx512", lanes: 16, rows: 14, weight_max: 127.0, tiles }
+    Kernel { name: "avx512", lanes: 16, rows: 14, tiles }
 };
 
-/// Without such an instruction: three, with 16-bit sums in between.
+/// Without such an instruction: four, with 16-bit sums in between that cannot overflow.
 #[cfg(target_arch = "x86_64")]
 static AVX2: Kernel = {
     use x86::avx2;
-    Kernel { name: "avx2", lanes: 8, rows: 6, weight_max: 63.0, tiles: table!(avx2: 1 2 3 4 5 6) }
+    Kernel { name: "avx2", lanes: 8, rows: 6, tiles: table!(avx2: 1 2 3 4 5 6) }
 };
 
 mod plain {
@@ -245,5 +252,5 @@ mod plain {
 
 static PORTABLE: Kernel = {
     use plain::portable;
-    Kernel { name: "portable", lanes: 4, rows: 4, weight_max: 127.0, tiles: table!(portable: 1 2 3 4) }
+    Kernel { name: "portable", lanes: 4, rows: 4, tiles: table!(portable: 1 2 3 4) }
 };

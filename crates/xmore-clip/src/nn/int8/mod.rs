@@ -1,7 +1,7 @@
 //! The matrix product in 8 bits: weights scaled per output channel once, activations per row as they come.
 //!
 //! A row x becomes unsigned bytes q with x ≈ s (q − z); a weight column w signed bytes p with w ≈ t p. Then x·w ≈ s t (q·p − z Σp), where
-//! q·p is exact in 32 bits. Reference for the scheme: Dettmers et al., "LLM.int8()" (arXiv 2208.07339), section 2, without its outliers.
+//! q·p is exact in 32 bits on every processor, so that the bits of the product are the same everywhere. Reference for the scheme: Dettmers et al., "LLM.int8()" (arXiv 2208.07339), section 2, without its outliers.
 
 mod kernel;
 #[cfg(test)]
@@ -14,6 +14,9 @@ use rten_vecmath::{MinMax, Quantize};
 use super::activation::Activation;
 use super::gemm::{ColumnBlock, Threads, split};
 use kernel::{GROUP, Kernel, MAX_ROWS, MAX_WIDTH, Tile};
+
+/// Largest weight in 8 bits; the smallest is its negative, never −128.
+const WEIGHT_MAX: f32 = 127.0;
 
 /// A weight in 8 bits, in panels as the kernel reads them.
 pub(crate) struct Int8 {
@@ -70,8 +73,8 @@ impl Int8 {
                     if largest == 0.0 {
                         continue;
                     }
-                    let inverse = factor * kernel.weight_max / largest;
-                    scales[j] = largest / kernel.weight_max;
+                    let inverse = factor * WEIGHT_MAX / largest;
+                    scales[j] = largest / WEIGHT_MAX;
                     for (k, &weight) in row.iter().enumerate() {
                         let byte = (weight * inverse).round_ties_even() as i8;
                         sums[j] += i32::from(byte);
