@@ -61,3 +61,14 @@ for i in 0 1 2 3 4 5 6; do
 done
 # Over the manifest and with the checksum of what it is then.
 { printf '\300'; printf '\002\000"pairs": 41'; } > corpus/memory_file/sealed
+# Labels, each behind a byte that says how they are read.
+mkdir -p corpus/labels_file
+printf '\000# things\nchurch\n"golf ball"\n' > corpus/labels_file/lines
+printf '\000{"church": ["a church.", "a {}"], "tench": "a tench"}' > corpus/labels_file/prompts
+printf '\000{"id2label": {"1": "b", "0": "a"}, "x": null}' > corpus/labels_file/id2label
+printf '\000[["n01440764", "tench"], {"label": "cat", "prompts": ["x"]}]' > corpus/labels_file/list
+printf '\000n01440764 tench\nn02102040 springer' > corpus/labels_file/wnids
+printf '\001sep=;\nid;label;prompt\n0;cat;a cat\n1;dog;' > corpus/labels_file/csv
+printf '\002id\tname\n0\tcat\n1\tdog\n' > corpus/labels_file/tsv
+printf '\003cat, "a, b",dog' > corpus/labels_file/typed
+printf '\004["cat", {"label": "dog"}]' > corpus/labels_file/sent

@@ -131,6 +131,11 @@ impl ModelChoice {
     }
 }
 
+/// The models that `model verify` names: one, or all that are here.
+pub(crate) fn verified_names(name: &str, pretrained: Option<&str>) -> Result<Vec<ModelName>, XmoreError> {
+    if name == "all" { xmore::models::present() } else { Ok(vec![model_name(name, pretrained)?]) }
+}
+
 /// An empty tag, as an empty environment variable gives it, is none.
 fn model_name(model: &str, pretrained: Option<&str>) -> Result<ModelName, XmoreError> {
     ModelName::parse(model, pretrained.filter(|tag| !tag.is_empty()))
@@ -325,6 +330,9 @@ pub(crate) struct ClassifyArgs {
     pub(crate) walk: WalkArgs,
     #[command(flatten)]
     pub(crate) labels: LabelArgs,
+    /// Column of --labels-file that has the labels [default: label, class, name or the like]
+    #[arg(long, value_name = "NAME", requires = "labels_file")]
+    pub(crate) labels_column: Option<String>,
     #[command(flatten)]
     pub(crate) method_args: MethodArgs,
     /// How the answer is made: zero-shot, templates, captions, equal, xmore or xmore-calibrated
@@ -362,10 +370,14 @@ pub(crate) struct ClassifyArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct LabelArgs {
-    /// Labels, separated by commas: "cat,dog,hot air balloon"
+    /// Labels, separated by commas: 'cat,dog,"church, with a tower"'
     #[arg(long, value_name = "LIST")]
     pub(crate) labels: Option<String>,
-    /// File with one label a line
+    /// File of labels: lines, a csv or tsv column, or JSON; an object gives labels prompts of their own
+    ///
+    /// Lines: blank ones and those that begin with `# ` or `// ` are left out. A table: the column named label, class, name or the like.
+    /// JSON: a list, or {"church": ["a photo of a church.", "a chapel with a steeple"]}, whose prompts are used as they are, averaged, and
+    /// instead of --template. UTF-8, UTF-16, else Windows-1252.
     #[arg(long, value_name = "FILE")]
     pub(crate) labels_file: Option<PathBuf>,
 }
@@ -426,6 +438,24 @@ pub(crate) enum ModelCommand {
     Info {
         #[command(flatten)]
         name: NameArgs,
+        /// Form of the output
+        #[arg(long, value_enum, default_value_t)]
+        format: ShortFormat,
+    },
+    /// Read every byte of a model's files and compare it with what was recorded when it was fetched or first used
+    ///
+    /// lite: its release's digests. A model of the hub: those that the hub told. Your own files: those recorded when a memory was first built
+    /// or used with them, or by --record. Exit status 1 if a file differs, is missing, or has no record.
+    Verify {
+        /// The model, as --model of the other commands takes it, or `all` for every model on this machine
+        #[arg(default_value = LITE)]
+        name: String,
+        /// Weights of an architecture: a tag such as `openai`, or a checkpoint file
+        #[arg(long, value_name = "TAG")]
+        pretrained: Option<String>,
+        /// Record your own files as they are now
+        #[arg(long)]
+        record: bool,
         /// Form of the output
         #[arg(long, value_enum, default_value_t)]
         format: ShortFormat,

@@ -11,6 +11,7 @@ mod files;
 mod html;
 mod images;
 mod interrupt;
+mod labels;
 mod messages;
 mod progress;
 mod setup;

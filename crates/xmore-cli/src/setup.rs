@@ -185,7 +185,12 @@ impl Setup {
         if let Some(alone) = alone {
             return Ok(alone.evidence(queries)?);
         }
-        match classifier.evidence(queries) {
+        let evidence = classifier.evidence(queries);
+        let damaged = self.captions.take_damaged();
+        if damaged > 0 {
+            tell!("{damaged} kept embeddings of captions were damaged; those that are needed are made again");
+        }
+        match evidence {
             Err(XmoreError::Memory(error)) if may_do_without(&error, self.if_unreachable) => {
                 tell_zero_shot(&error);
                 Ok(alone.insert(classifier.with_retrieval(None)).evidence(queries)?)

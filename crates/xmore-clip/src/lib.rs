@@ -37,6 +37,6 @@ pub use preprocess::{
     resize_bicubic,
 };
 pub use profile::profile_report;
-pub use tokenizer::ClipTokenizer;
 #[doc(hidden)]
 pub use tokenizer::encode_with_json;
+pub use tokenizer::{ClipTokenizer, Tokens};

@@ -228,6 +228,9 @@ impl From<&XmoreError> for ApiError {
             XmoreError::Clip(ClipError::Tokenize { .. } | ClipError::Tokens { .. })
             | XmoreError::TooFewLabels { .. }
             | XmoreError::DuplicateLabel { .. }
+            | XmoreError::EmptyLabel { .. }
+            | XmoreError::LabelList { .. }
+            | XmoreError::LabelColumn { .. }
             | XmoreError::Template { .. }
             | XmoreError::NoCaptionsAsked
             | XmoreError::TooFewNeighbours { .. } => ErrorCode::InvalidParameter,

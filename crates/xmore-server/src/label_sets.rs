@@ -1,25 +1,30 @@
-//! Label sets by name: text files in one folder, one label a line.
+//! Label sets by name: files in one folder, in any form that labels are read in.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use xmore::Labels;
+use serde_json::json;
+use xmore::{LabelFile, LabelList, Labels};
 
 use crate::error::{ApiError, ErrorCode, ServerError};
 
 /// Label sets of one folder.
 const MOST_SETS: usize = 1_000;
+/// Extensions of files with labels.
+const KINDS: [&str; 5] = ["txt", "csv", "tsv", "json", "jsonl"];
 /// Bytes of one file.
 const MOST_BYTES: u64 = 4 << 20;
+
+type Sets = BTreeMap<String, Arc<Labels>>;
 
 /// What is in the folder; read at the start and at each reload, and kept the same by saving.
 pub(crate) struct LabelSets {
     folder: Option<PathBuf>,
     may_save: bool,
     most_labels: usize,
-    sets: RwLock<BTreeMap<String, Vec<String>>>,
+    sets: RwLock<Sets>,
     /// Held while files are read or written: `sets` is not, so that reading a set never waits for a disk.
     files: Mutex<()>,
 }
@@ -58,14 +63,14 @@ impl LabelSets {
 
     /// Names, and how many labels each has.
     pub(crate) fn list(&self) -> Result<Vec<(String, usize)>, ApiError> {
-        Ok(self.sets().iter().map(|(name, labels)| (name.clone(), labels.len())).collect())
+        Ok(self.sets().iter().map(|(name, labels)| (name.clone(), labels.names().len())).collect())
     }
 
     /// A set's labels.
     ///
     /// # Errors
     /// [`ErrorCode::UnknownLabelSet`].
-    pub(crate) fn read(&self, name: &str) -> Result<Vec<String>, ApiError> {
+    pub(crate) fn read(&self, name: &str) -> Result<Arc<Labels>, ApiError> {
         self.sets().get(name).cloned().ok_or_else(|| unknown(name))
     }
 
@@ -73,25 +78,24 @@ impl LabelSets {
     ///
     /// # Errors
     /// [`ErrorCode::Disabled`]; [`ErrorCode::InvalidParameter`] for a name or labels that cannot be; [`ErrorCode::TooMany`].
-    pub(crate) fn save(&self, name: &str, labels: Vec<String>) -> Result<Vec<String>, ApiError> {
+    pub(crate) fn save(&self, name: &str, labels: LabelList) -> Result<Arc<Labels>, ApiError> {
         let folder = self.folder()?;
         check_name(name)?;
-        let labels: Vec<String> = labels.iter().map(|label| label.trim().to_owned()).collect();
-        if let Some(label) = labels.iter().find(|label| label.is_empty() || label.contains(['\n', '\r'])) {
-            let message = format!("label {label:?} is empty, or has more than one line");
+        let labels = Labels::with_prompts(labels.0)?;
+        if let Some(label) = labels.names().iter().find(|label| label.contains(['\n', '\r'])) {
+            let message = format!("label {label:?} has more than one line");
             return Err(ApiError::new(ErrorCode::InvalidParameter, message));
         }
-        Labels::new(labels.iter().map(String::as_str))?;
         let _files = self.files();
         let is_full = {
             let sets = self.sets();
             sets.len() >= MOST_SETS && !sets.contains_key(name)
         };
-        if labels.len() > self.most_labels || is_full {
+        if labels.names().len() > self.most_labels || is_full {
             let message = format!("at most {MOST_SETS} sets of {} labels each are kept", self.most_labels);
             return Err(ApiError::new(ErrorCode::TooMany, message));
         }
-        let text = labels.join("\n") + "\n";
+        let (text, kind) = written(&labels);
         if text.len() as u64 > MOST_BYTES {
             let message = format!("{} bytes of labels; at most {MOST_BYTES} are kept", text.len());
             return Err(ApiError::new(ErrorCode::TooMany, message));
@@ -100,10 +104,11 @@ impl LabelSets {
             let mut file = tempfile::NamedTempFile::new_in(folder)?;
             file.write_all(text.as_bytes())?;
             file.as_file().sync_all()?;
-            file.persist(folder.join(format!("{name}.txt")))?;
-            Ok(())
+            file.persist(folder.join(format!("{name}.{kind}")))?;
+            remove_files(folder, name, Some(kind))
         };
         write().map_err(|error: std::io::Error| ApiError::internal(&format!("label set {name}: {error}")))?;
+        let labels = Arc::new(labels);
         self.sets_mut().insert(name.to_owned(), labels.clone());
         Ok(labels)
     }
@@ -119,17 +124,17 @@ impl LabelSets {
             return Err(unknown(name));
         }
         // Names of sets were checked when they came in.
-        std::fs::remove_file(folder.join(format!("{name}.txt")))
+        remove_files(folder, name, None)
             .map_err(|error| ApiError::internal(&format!("label set {name}: {error}")))?;
         self.sets_mut().remove(name);
         Ok(())
     }
 
-    fn sets(&self) -> RwLockReadGuard<'_, BTreeMap<String, Vec<String>>> {
+    fn sets(&self) -> RwLockReadGuard<'_, Sets> {
         self.sets.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sets_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Vec<String>>> {
+    fn sets_mut(&self) -> RwLockWriteGuard<'_, Sets> {
         self.sets.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -147,11 +152,34 @@ impl LabelSets {
     }
 }
 
-fn read_folder(folder: &Path) -> Result<BTreeMap<String, Vec<String>>, ServerError> {
+/// A set as a file's text, and the file's extension: one label a line where that is read as the same labels, else JSON.
+fn written(labels: &Labels) -> (String, &'static str) {
+    let lines = labels.names().join("\n") + "\n";
+    let again = LabelFile::parse(lines.as_bytes(), "", None).and_then(|file| file.labels());
+    if again.is_ok_and(|again| again == *labels) {
+        return (lines, "txt");
+    }
+    let both = labels.names().iter().zip(labels.own_prompts());
+    let values: Vec<_> = both.map(|(label, prompts)| json!({"label": label, "prompts": prompts})).collect();
+    (json!(values).to_string(), "json")
+}
+
+/// Removes the files of a set, but for the one with the extension `kept`.
+fn remove_files(folder: &Path, name: &str, kept: Option<&str>) -> std::io::Result<()> {
+    for kind in KINDS.iter().filter(|kind| Some(**kind) != kept) {
+        match std::fs::remove_file(folder.join(format!("{name}.{kind}"))) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn read_folder(folder: &Path) -> Result<Sets, ServerError> {
     let mut sets = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(|e| wrong(folder, e.to_string()))? {
         let path = entry.map_err(|e| wrong(folder, e.to_string()))?.path();
-        let Some(name) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_text(&path)) else {
+        let Some(name) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_set(&path)) else {
             continue;
         };
         check_name(name).map_err(|error| wrong(&path, error.message))?;
@@ -159,8 +187,14 @@ fn read_folder(folder: &Path) -> Result<BTreeMap<String, Vec<String>>, ServerErr
         if bytes > MOST_BYTES || sets.len() == MOST_SETS {
             return Err(wrong(&path, format!("more than {MOST_BYTES} bytes, or than {MOST_SETS} files")));
         }
-        let labels = Labels::read(&path).map_err(|error| wrong(&path, error.to_string()))?;
-        sets.insert(name.to_owned(), labels.names().to_vec());
+        let file = LabelFile::read(&path, None).map_err(|error| wrong(&path, error.to_string()))?;
+        for note in file.notes() {
+            tracing::warn!("{}: {note}", path.display());
+        }
+        let labels = file.labels().map_err(|error| wrong(&path, error.to_string()))?;
+        if sets.insert(name.to_owned(), Arc::new(labels)).is_some() {
+            return Err(wrong(&path, format!("another file of the folder has the set {name:?} already")));
+        }
     }
     Ok(sets)
 }
@@ -169,8 +203,10 @@ fn wrong(path: &Path, reason: String) -> ServerError {
     ServerError::LabelSets { path: path.to_owned(), reason }
 }
 
-fn is_text(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt")) && path.is_file()
+fn is_set(path: &Path) -> bool {
+    let is_known =
+        |extension: &std::ffi::OsStr| KINDS.iter().any(|kind| extension.eq_ignore_ascii_case(kind));
+    path.extension().is_some_and(is_known) && path.is_file()
 }
 
 /// A name becomes a file's.
@@ -193,6 +229,10 @@ fn unknown(name: &str) -> ApiError {
 mod tests {
     use super::*;
 
+    fn list(names: &[&str]) -> LabelList {
+        LabelList(names.iter().map(|&name| xmore::Label::new(name)).collect())
+    }
+
     fn code<T>(result: Result<T, ApiError>) -> Option<ErrorCode> {
         result.err().map(|error| error.code)
     }
@@ -203,33 +243,57 @@ mod tests {
         std::fs::write(folder.path().join("pets.txt"), "cat\ndog\n").unwrap();
         std::fs::write(folder.path().join("notes.md"), "not a set").unwrap();
         let sets = LabelSets::open(Some(folder.path()), true, 3).unwrap();
-        assert_eq!(sets.read("pets").unwrap(), ["cat", "dog"]);
-        let saved = sets.save("Vögel 1", vec![" tit ".into(), "wren".into()]).unwrap();
-        assert_eq!(saved, ["tit", "wren"]);
+        assert_eq!(sets.read("pets").unwrap().names(), ["cat", "dog"]);
+        let saved = sets.save("Vögel 1", list(&[" tit ", "wren"])).unwrap();
+        assert_eq!(saved.names(), ["tit", "wren"]);
         let again = LabelSets::open(Some(folder.path()), false, 3).unwrap();
         assert_eq!(again.list().unwrap(), [("Vögel 1".to_owned(), 2), ("pets".to_owned(), 2)]);
         sets.remove("pets").unwrap();
         assert_eq!(code(sets.read("pets")), Some(ErrorCode::UnknownLabelSet));
         assert!(!folder.path().join("pets.txt").exists());
-        assert_eq!(code(again.save("x", vec!["a".into(), "b".into()])), Some(ErrorCode::Disabled));
+        assert_eq!(code(again.save("x", list(&["a", "b"]))), Some(ErrorCode::Disabled));
+    }
+
+    #[test]
+    fn sets_of_every_form_come_back_as_they_were_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = |name: &str| folder.path().join(name);
+        std::fs::write(here("numbered.csv"), "id,label\n0,cat\n1,dog\n").unwrap();
+        let sets = LabelSets::open(Some(folder.path()), true, 3).unwrap();
+        assert_eq!(sets.read("numbered").unwrap().names(), ["cat", "dog"]);
+        let own = LabelList::parse(r#"{"cat": ["a cat.", "a {}"], "dog": []}"#).unwrap();
+        for (labels, file) in [
+            (own, "x.json"),
+            (list(&["# 1", "[b", "c"]), "x.json"),
+            (list(&["#a", "b, c"]), "x.txt"),
+            (list(&["0 a", "1 b"]), "x.json"),
+        ] {
+            let saved = sets.save("x", labels).unwrap();
+            let again = LabelSets::open(Some(folder.path()), false, 3).unwrap();
+            assert_eq!(again.read("x").unwrap(), saved);
+            assert!(here(file).exists() && std::fs::read_dir(folder.path()).unwrap().count() == 2, "{file}");
+        }
+        sets.save("numbered", list(&["a", "b"])).unwrap();
+        assert!(!here("numbered.csv").exists());
+        std::fs::write(here("x.txt"), "a\nb\n").unwrap();
+        let error = LabelSets::open(Some(folder.path()), true, 3).map(drop).unwrap_err().to_string();
+        assert!(error.contains("another file"), "{error}");
     }
 
     #[test]
     fn names_and_labels_that_cannot_be_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let sets = LabelSets::open(Some(folder.path()), true, 3).unwrap();
-        let two = || vec!["a".to_owned(), "b".to_owned()];
+        let two = || list(&["a", "b"]);
         for name in ["", "..", "../x", "a/b", " a", "a.txt", "a\0", &"x".repeat(65)] {
             assert_eq!(code(sets.save(name, two())), Some(ErrorCode::InvalidParameter), "{name:?}");
         }
         for labels in [vec![], vec!["a"], vec!["a", "a"], vec!["a", "b\nc"], vec!["a", " "]] {
-            let labels = labels.into_iter().map(str::to_owned).collect();
-            assert_eq!(code(sets.save("x", labels)), Some(ErrorCode::InvalidParameter));
+            assert_eq!(code(sets.save("x", list(&labels))), Some(ErrorCode::InvalidParameter));
         }
-        let four = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
-        assert_eq!(code(sets.save("x", four)), Some(ErrorCode::TooMany));
+        assert_eq!(code(sets.save("x", list(&["a", "b", "c", "d"]))), Some(ErrorCode::TooMany));
         // What cannot be read again at the next start is not saved.
-        let long = vec!["a".repeat(MOST_BYTES as usize), "b".to_owned()];
+        let long = list(&[&"a".repeat(MOST_BYTES as usize), "b"]);
         assert_eq!(code(sets.save("x", long)), Some(ErrorCode::TooMany));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

@@ -1,13 +1,14 @@
 //! Embeddings of captions that an engine gives without them: encoded once, kept for the next query and the next run.
 //!
 //! A file for each model, `captions/FINGERPRINT.bin` in xmore's cache folder: a header, then records of one size: the first 16
-//! bytes of the caption's SHA-256, the unit embedding as float16, and 4 bytes of the SHA-256 of these two. Records are only
-//! appended. What a crash or another writer has torn fails its checksum and is encoded again.
+//! bytes of the caption's SHA-256, the unit embedding as float16, and 8 bytes of the SHA-256 of the fingerprint and these two. Records are
+//! only appended. One that is damaged, or another model's, fails its checksum, is encoded again, and counted.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use half::f16;
@@ -20,9 +21,9 @@ use crate::error::Result;
 use crate::fetch::cache;
 use crate::models::NamedModel;
 
-const MAGIC: &[u8; 8] = b"XMORECP1";
+const MAGIC: &[u8; 8] = b"XMORECP2";
 const KEY_BYTES: usize = 16;
-const SUM_BYTES: usize = 4;
+const SUM_BYTES: usize = 8;
 /// A file grows to this size; captions beyond are kept for this run only.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Embeddings held in memory for each model; when there are more, they are forgotten together.
@@ -43,6 +44,7 @@ pub struct CaptionStore {
     dir: Option<PathBuf>,
     /// By the model's fingerprint.
     models: Mutex<HashMap<String, Known>>,
+    damaged: AtomicUsize,
 }
 
 impl CaptionStore {
@@ -56,7 +58,7 @@ impl CaptionStore {
     /// # Errors
     /// That no cache folder can be told.
     pub fn on_disk() -> Result<Self> {
-        Ok(Self { dir: Some(cache::home()?.join("captions")), models: Mutex::default() })
+        Ok(Self { dir: Some(cache::home()?.join("captions")), ..Self::default() })
     }
 
     /// Embeddings of the captions by a model, encoding those that are not known. They are rounded to float16 as a memory's are, so
@@ -68,8 +70,11 @@ impl CaptionStore {
         let fingerprint = model.identity().sha256;
         let path = self.dir.as_ref().map(|dir| dir.join(format!("{fingerprint}.bin")));
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = models.entry(fingerprint).or_insert_with(|| {
-            path.as_deref().and_then(|path| read(path, model.dim()).ok()).unwrap_or_default()
+        let known = models.entry(fingerprint.clone()).or_insert_with(|| {
+            let read = path.as_deref().and_then(|path| read(path, &fingerprint, model.dim()).ok());
+            let (known, damaged) = read.unwrap_or_default();
+            self.damaged.fetch_add(damaged, Ordering::Relaxed);
+            known
         });
         let distinct: HashSet<&str> = captions.iter().copied().collect();
         let mut unknown: Vec<&str> =
@@ -85,7 +90,7 @@ impl CaptionStore {
                 .collect();
             if let Some(path) = &path {
                 // The answer does not depend on it.
-                let _ = append(path, model.dim(), &rows);
+                let _ = append(path, &fingerprint, model.dim(), &rows);
             }
             if known.len() + rows.len() > MAX_HELD {
                 known.retain(|key, _| distinct.iter().any(|caption| self::key(caption) == *key));
@@ -93,6 +98,11 @@ impl CaptionStore {
             known.extend(rows.into_iter().map(|(key, row)| (key, widen(&row))));
         }
         Ok(distinct.into_iter().map(|caption| (caption, known[&key(caption)].clone())).collect())
+    }
+
+    /// How many kept embeddings were found damaged since this was asked last; those that are needed are made again.
+    pub fn take_damaged(&self) -> usize {
+        self.damaged.swap(0, Ordering::Relaxed)
     }
 }
 
@@ -117,20 +127,27 @@ fn record_bytes(dim: usize) -> usize {
     KEY_BYTES + dim * 2 + SUM_BYTES
 }
 
-fn sum(record: &[u8]) -> [u8; SUM_BYTES] {
-    let digest = Sha256::digest(record);
-    [digest[0], digest[1], digest[2], digest[3]]
+fn sum(model: &str, record: &[u8]) -> [u8; SUM_BYTES] {
+    let mut sum = [0; SUM_BYTES];
+    sum.copy_from_slice(&Sha256::new().chain_update(model).chain_update(record).finalize()[..SUM_BYTES]);
+    sum
 }
 
-/// All good records of a file.
-fn read(path: &Path, dim: usize) -> std::io::Result<Known> {
+/// All good records of a file, and how many are not good; a header that is not counts as one.
+fn read(path: &Path, model: &str, dim: usize) -> std::io::Result<(Known, usize)> {
     let mut bytes = Vec::new();
     open_regular(path)?.take(MAX_FILE_BYTES + record_bytes(dim) as u64).read_to_end(&mut bytes)?;
-    let mut known = Known::new();
-    let Some(records) = bytes.strip_prefix(&header(dim)) else { return Ok(known) };
+    Ok(read_all(&bytes, model, dim))
+}
+
+/// The same from a file's bytes.
+fn read_all(bytes: &[u8], model: &str, dim: usize) -> (Known, usize) {
+    let (mut known, mut damaged) = (Known::new(), 0);
+    let Some(records) = bytes.strip_prefix(&header(dim)) else { return (known, 1) };
     for record in records.chunks_exact(record_bytes(dim)) {
         let (content, check) = record.split_at(record.len() - SUM_BYTES);
-        if sum(content) != *check {
+        if sum(model, content) != *check {
+            damaged += 1;
             continue;
         }
         let (key_bytes, values) = content.split_at(KEY_BYTES);
@@ -139,28 +156,28 @@ fn read(path: &Path, dim: usize) -> std::io::Result<Known> {
         let row: Vec<f16> = values.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]])).collect();
         known.insert(key, widen(&row));
     }
-    Ok(known)
+    (known, damaged)
 }
 
 /// Appends records in one write under a lock; a file that is not whole records long is brought to that length first, so that
-/// later records lie where they are looked for.
-fn append(path: &Path, dim: usize, rows: &[(Key, Vec<f16>)]) -> std::io::Result<()> {
+/// later records lie where they are looked for. One with another header is begun anew.
+fn append(path: &Path, model: &str, dim: usize, rows: &[(Key, Vec<f16>)]) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
     let mut file = File::options().create(true).append(true).read(true).open(path)?;
     file.lock()?;
-    let length = file.metadata()?.len();
+    let mut length = file.metadata()?.len();
     let mut bytes = Vec::with_capacity(rows.len() * record_bytes(dim));
     let start = header(dim);
+    let mut found = [0; 16];
+    if length > 0 && (file.read_exact(&mut found).is_err() || found != start) {
+        file.set_len(0)?;
+        length = 0;
+    }
     if length == 0 {
         bytes.extend_from_slice(&start);
     } else {
-        let mut found = [0; 16];
-        file.read_exact(&mut found)?;
-        if found != start {
-            return Err(std::io::ErrorKind::InvalidData.into());
-        }
         let torn = (length - start.len() as u64) % record_bytes(dim) as u64;
         file.set_len(length - torn)?;
     }
@@ -168,7 +185,7 @@ fn append(path: &Path, dim: usize, rows: &[(Key, Vec<f16>)]) -> std::io::Result<
         let from = bytes.len();
         bytes.extend_from_slice(key);
         row.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
-        let check = sum(&bytes[from..]);
+        let check = sum(model, &bytes[from..]);
         bytes.extend_from_slice(&check);
     }
     if length + bytes.len() as u64 > MAX_FILE_BYTES {
@@ -189,25 +206,32 @@ mod tests {
     fn what_is_appended_is_read_back_and_torn_records_are_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("captions/model.bin");
-        append(&path, 2, &rows(0, 3)).unwrap();
-        append(&path, 2, &rows(3, 5)).unwrap();
+        let read = |dim| read(&path, "m", dim).map(|(known, damaged)| (known.len(), damaged)).unwrap();
+        append(&path, "m", 2, &rows(0, 3)).unwrap();
+        append(&path, "m", 2, &rows(3, 5)).unwrap();
         let whole = fs::read(&path).unwrap();
-        let known = read(&path, 2).unwrap();
-        assert_eq!(known.len(), 5);
-        assert_eq!(*known[&key("4")], [4.0, 1.0]);
-        assert!(read(&path, 3).unwrap().is_empty(), "another length is another model's");
+        assert_eq!(*super::read(&path, "m", 2).unwrap().0[&key("4")], [4.0, 1.0]);
+        assert_eq!(read(2), (5, 0));
+        assert_eq!(read(3), (0, 1), "another length is another model's");
+        assert_eq!(super::read(&path, "other", 2).unwrap().1, 5, "another model's");
 
         fs::write(&path, &whole[..whole.len() - 3]).unwrap();
-        assert_eq!(read(&path, 2).unwrap().len(), 4);
-        append(&path, 2, &rows(4, 7)).unwrap();
-        assert_eq!(read(&path, 2).unwrap().len(), 7);
+        assert_eq!(read(2), (4, 0));
+        append(&path, "m", 2, &rows(4, 7)).unwrap();
+        assert_eq!(read(2), (7, 0));
 
-        let mut flipped = whole;
-        flipped[16 + 20] ^= 1;
-        fs::write(&path, flipped).unwrap();
-        assert_eq!(read(&path, 2).unwrap().len(), 4);
+        // No flipped bit gives another embedding, or another caption one.
+        let sound = read_all(&whole, "m", 2).0;
+        for byte in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[byte] ^= 1 << (byte % 8);
+            let (known, damaged) = read_all(&flipped, "m", 2);
+            assert_eq!(damaged, 1, "byte {byte}");
+            assert!(known.iter().all(|(key, row)| sound.get(key) == Some(row)), "byte {byte}");
+        }
+        // What has another header is begun anew.
         fs::write(&path, b"something else entirely").unwrap();
-        assert!(append(&path, 2, &rows(0, 1)).is_err());
-        assert_eq!(fs::read(&path).unwrap(), b"something else entirely");
+        append(&path, "m", 2, &rows(0, 1)).unwrap();
+        assert_eq!(read(2), (1, 0));
     }
 }

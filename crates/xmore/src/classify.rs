@@ -9,7 +9,7 @@ use xmore_clip::{Embeddings, Model};
 use crate::calibrated::{Calibrated, CalibratedBelief, NEAR};
 use crate::ensemble::{Belief, Method, image_weight, mix};
 use crate::error::{Result, XmoreError};
-use crate::labels::{Labels, Template};
+use crate::labels::{LabelWarning, Labels, Template};
 use crate::math::{dot, softmax};
 use crate::models::NamedModel;
 use crate::retrieve::{Queries, Retrieval, Retrieved, RetrievedCaption};
@@ -34,6 +34,7 @@ impl Default for ClassifierOptions {
 /// What was made once for the labels is shared by the copies that [`Classifier::with_retrieval`] and [`Classifier::over`] give.
 pub struct Classifier<'a> {
     labels: Arc<Labels>,
+    warnings: Arc<[LabelWarning]>,
     label_embeddings: Arc<Embeddings>,
     template_embeddings: Option<Arc<Embeddings>>,
     logit_scale: f64,
@@ -82,17 +83,19 @@ impl<'a> Classifier<'a> {
         retrieval: Option<Retrieval<'a>>,
         options: &ClassifierOptions,
     ) -> Result<Self> {
+        let warnings = labels.warnings(model, &options.templates)?.into();
         let label_embeddings = labels.embed(model, &options.templates)?;
         let template_embeddings = match (options.with_templates_method, options.templates.len()) {
             (false, _) => None,
             (true, 1) => Some(labels.embed(model, &Template::imagenet())?),
             (true, _) => Some(label_embeddings.clone()),
         };
-        Ok(Self::from_embeddings(model, labels, label_embeddings, template_embeddings, retrieval))
+        let made = Self::from_embeddings(model, labels, label_embeddings, template_embeddings, retrieval);
+        Ok(Self { warnings, ..made })
     }
 
     /// The same with labels that are embedded already: unit rows `[C, dim]`, and those with averaged templates, if
-    /// [`Method::Templates`] will be asked for.
+    /// [`Method::Templates`] will be asked for. [`Labels::warnings`] is not called.
     ///
     /// # Panics
     /// If there is not one row a label.
@@ -109,6 +112,7 @@ impl<'a> Classifier<'a> {
         let logit_scale = f64::from(model.logit_scale());
         Self {
             labels: Arc::new(labels),
+            warnings: Arc::default(),
             label_embeddings: Arc::new(label_embeddings),
             template_embeddings: template_embeddings.map(Arc::new),
             logit_scale,
@@ -121,6 +125,7 @@ impl<'a> Classifier<'a> {
     pub fn with_retrieval<'b>(&self, retrieval: Option<Retrieval<'b>>) -> Classifier<'b> {
         Classifier {
             labels: self.labels.clone(),
+            warnings: self.warnings.clone(),
             label_embeddings: self.label_embeddings.clone(),
             template_embeddings: self.template_embeddings.clone(),
             logit_scale: self.logit_scale,
@@ -165,6 +170,11 @@ impl<'a> Classifier<'a> {
     /// The labels.
     pub fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    /// What the model cannot make of the labels, where [`Classifier::new`] embedded them.
+    pub fn warnings(&self) -> &[LabelWarning] {
+        &self.warnings
     }
 
     /// Unit rows of the labels' prompts, `[C, dim]`.

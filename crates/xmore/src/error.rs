@@ -59,10 +59,50 @@ pub enum XmoreError {
         found: usize,
     },
     /// A label twice would split its own probability.
-    #[error("label {label:?} is given twice; each label must be given once")]
+    #[error(
+        "label {label:?} is given twice{}; each label must be given once",
+        lines.map_or_else(String::new, |(first, second)| format!(", on lines {first} and {second}"))
+    )]
     DuplicateLabel {
         /// The label.
         label: String,
+        /// The lines, where it is from a file.
+        lines: Option<(u64, u64)>,
+    },
+    /// A label without a visible character.
+    #[error("label {} is empty", place + 1)]
+    EmptyLabel {
+        /// Its place among the labels, from 0.
+        place: usize,
+    },
+    /// A table of labels without the column that has them.
+    #[error(
+        "{origin}: expected {}, found the columns {}",
+        wanted.as_ref().map_or_else(|| "a column such as label or class".to_owned(), |name| format!("a column {name:?}")),
+        columns.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+    )]
+    LabelColumn {
+        /// The file.
+        origin: String,
+        /// The column that was asked for.
+        wanted: Option<String>,
+        /// The columns in its first line.
+        columns: Vec<String>,
+    },
+    /// Something that should be labels and is not.
+    #[error(
+        "{origin}{}: expected {expected}, found {found}",
+        line.map_or_else(String::new, |line| format!(", line {line}"))
+    )]
+    LabelList {
+        /// The file, or what else it is.
+        origin: String,
+        /// The line, if it is one's fault.
+        line: Option<u64>,
+        /// What was expected.
+        expected: String,
+        /// What is there instead.
+        found: String,
     },
     /// A prompt template without a place for the label.
     #[error("template {template:?} has no `{{}}` (or `{{c}}`) where the label goes")]
@@ -128,6 +168,19 @@ pub enum XmoreError {
         model: String,
         /// The command that adds embeddings.
         command: &'static str,
+    },
+    /// A model's file is not what it was when the model was fetched or first used with a memory.
+    #[error(
+        "{} has changed: its SHA-256 is {found}, but {recorded} was recorded when the model was fetched or first used with a memory",
+        path.display()
+    )]
+    ModelChanged {
+        /// The file.
+        path: PathBuf,
+        /// The digest recorded.
+        recorded: String,
+        /// The digest of the file as it is.
+        found: String,
     },
     /// An engine was asked for a part of its pairs.
     #[error("{location} is an engine: filters by caption or row work on a local memory only")]

@@ -20,6 +20,7 @@ mod ensemble;
 mod error;
 pub mod eval;
 pub mod fetch;
+mod kept;
 mod labels;
 mod math;
 pub mod models;
@@ -37,7 +38,9 @@ pub use classify::{Classifier, ClassifierOptions, Evidence, StageTimes};
 pub use encode::{EncodedBatch, EncodedImages, encode_each, encode_files, encode_texts};
 pub use ensemble::{Belief, Method, argmax, image_weight, mix};
 pub use error::{Result, XmoreError};
-pub use labels::{DEFAULT_TEMPLATE, Labels, Template};
+pub use labels::{
+    DEFAULT_TEMPLATE, Label, LabelFile, LabelList, LabelWarning, Labels, MAX_LABEL_BYTES, Template,
+};
 pub use math::{confidence, entropy, softmax};
 pub use models::{LITE, ModelName, NamedModel};
 pub use retrieve::{

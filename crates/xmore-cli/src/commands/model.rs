@@ -1,12 +1,13 @@
 //! `xmore model`: listing, fetching and inspecting models.
 
+use serde::Serialize;
 use serde_json::{Value, json};
-use xmore::models::{self, Presence, Pretrained};
+use xmore::models::{self, FileVerdict, Presence, Pretrained, VerifiedFile};
 use xmore::{LITE, ModelName, NamedModel};
 use xmore_clip::{CONFIG_FILE, LITE_FILES};
 use xmore_files::path_to_text;
 
-use crate::args::{ModelArgs, ModelCommand, ShortFormat};
+use crate::args::{ModelArgs, ModelCommand, ShortFormat, verified_names};
 use crate::error::{CliError, Result};
 use crate::files::{print, print_json};
 use crate::progress::fetch_progress;
@@ -16,6 +17,9 @@ pub(crate) fn run(args: &ModelArgs) -> Result<()> {
     match &args.command {
         ModelCommand::Fetch(name) => fetch(&name.name()?),
         ModelCommand::Info { name, format } => info(&name.name()?, *format),
+        ModelCommand::Verify { name, pretrained, record, format } => {
+            verify(&verified_names(name, pretrained.as_deref())?, *record, *format)
+        }
         ModelCommand::List { filter, format } => list(filter.as_deref().unwrap_or(""), *format),
     }
 }
@@ -57,6 +61,58 @@ fn info(name: &ModelName, format: ShortFormat) -> Result<()> {
         format!("{:<13}{value}", key.replace('_', " "))
     });
     print(&lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// A model and its files.
+#[derive(Serialize)]
+struct Verified {
+    model: String,
+    files: Vec<VerifiedFile>,
+}
+
+fn verify(names: &[ModelName], record: bool, format: ShortFormat) -> Result<()> {
+    let mut models = Vec::new();
+    for name in names {
+        models.push(Verified { model: name.to_string(), files: models::verify(name, record)? });
+    }
+    let files = || models.iter().flat_map(|model| &model.files);
+    let bad = files().filter(|file| !file.verdict.is_good()).count();
+    match format {
+        ShortFormat::Json => print_json(&models)?,
+        ShortFormat::Table => print(&verified_text(&models))?,
+    }
+    if bad > 0 {
+        let unknown = files().any(|file| file.verdict == FileVerdict::NotRecorded);
+        let hint = if unknown { "; --record records your own files as they are now" } else { "" };
+        return Err(CliError::Failed(format!(
+            "{bad} of {} files are not what was recorded{hint}",
+            files().count()
+        )));
+    }
+    Ok(())
+}
+
+fn verified_text(models: &[Verified]) -> String {
+    let mut text = Vec::new();
+    for model in models {
+        text.push(format!("{}: {} files", model.model, model.files.len()));
+        for VerifiedFile { path, verdict } in &model.files {
+            let verdict = match verdict {
+                FileVerdict::Same => "as recorded".to_owned(),
+                FileVerdict::Recorded => "recorded".to_owned(),
+                FileVerdict::Missing => "MISSING".to_owned(),
+                FileVerdict::Different { recorded, found } => {
+                    format!("DIFFERENT: {recorded} was recorded, found {found}")
+                }
+                _ => "NOT RECORDED".to_owned(),
+            };
+            text.push(format!("  {}: {verdict}", path.display()));
+        }
+    }
+    if models.is_empty() {
+        text.push("no models on this machine".to_owned());
+    }
+    text.join("\n")
 }
 
 /// A line of the list.

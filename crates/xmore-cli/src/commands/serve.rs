@@ -71,7 +71,7 @@ pub(crate) struct ServeArgs {
     /// Fetch images from URLs that callers name, from the public internet only
     #[arg(long, env = "XMORE_FETCH_URLS", help_heading = "Access")]
     fetch_urls: bool,
-    /// Folder of label sets: NAME.txt with one label a line
+    /// Folder of label sets: NAME.txt, .csv, .tsv, .json or .jsonl, in any form that --labels-file of classify takes
     #[arg(long, value_name = "DIR", env = "XMORE_LABEL_SETS")]
     label_sets: Option<PathBuf>,
     /// Let callers save and remove label sets there

@@ -35,6 +35,8 @@ const TRANSFORMERS_WEIGHTS: &[&str] = &[
 ];
 const TRANSFORMERS_CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
+/// transformers' preprocessing, beside its configuration.
+const PREPROCESSOR: &str = "preprocessor_config.json";
 /// Size of CLIP's own vocabulary, which is on board.
 const CLIP_VOCABULARY: usize = 49408;
 
@@ -79,7 +81,9 @@ impl ClipSource {
             .filter(|path| path.is_file() && (!open_clip || arch.text.vocabulary != CLIP_VOCABULARY));
         let mut files = vec![config.to_owned()];
         files.extend(checkpoint.files().map(file_name));
-        Self::new(checkpoint, arch, tokenizer, files, options)
+        let mut beside = vec![(*weights).to_owned(), PREPROCESSOR.to_owned()];
+        beside.extend(tokenizer.iter().map(|path| file_name(path)));
+        Self::new(checkpoint, arch, tokenizer, files, beside, options)
     }
 
     /// Opens a single checkpoint file, whose architecture its shapes tell.
@@ -95,7 +99,7 @@ impl ClipSource {
         let quick_gelu = options.quick_gelu.unwrap_or(checkpoint.kind() == CheckpointKind::TorchScript);
         let arch = infer(&weights, quick_gelu)?;
         let files = checkpoint.files().map(file_name).collect();
-        Self::new(checkpoint, arch, None, files, options)
+        Self::new(checkpoint, arch, None, files, Vec::new(), options)
     }
 
     fn new(
@@ -103,6 +107,7 @@ impl ClipSource {
         arch: ClipArch,
         tokenizer: Option<PathBuf>,
         files: Vec<String>,
+        beside: Vec<String>,
         options: &LoadOptions,
     ) -> Result<(Self, Facts)> {
         let weights = Weights::new(&checkpoint);
@@ -116,6 +121,7 @@ impl ClipSource {
             towers: arch.describe(),
             context_length: arch.text.context_length,
             files,
+            beside,
         };
         let precision = options.precision;
         Ok((Self { checkpoint: Arc::new(checkpoint), naming, precision, arch, tokenizer }, facts))

@@ -44,6 +44,7 @@ impl LiteSource {
             towers: [arch.vision_cfg.timm_model_name.clone(), text.hf_model_name.clone()],
             context_length: text.context_length,
             files: std::iter::once(CONFIG_FILE.to_owned()).chain(files.map(String::clone)).collect(),
+            beside: Vec::new(),
         };
         Ok((Self { dir: dir.to_owned(), config, precision: options.precision }, facts))
     }

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::fingerprint::fingerprint;
 use crate::nn::linear::Precision;
 use crate::preprocess::Preprocess;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, Tokens};
 use crate::towers::head::Head;
 use crate::towers::{ImageTower, TextTower};
 
@@ -37,6 +37,8 @@ pub struct LoadOptions {
 /// same.
 pub struct Model {
     path: PathBuf,
+    /// The folder of its files.
+    dir: PathBuf,
     facts: Facts,
     fingerprint: String,
     source: Box<dyn Source>,
@@ -55,6 +57,8 @@ struct Facts {
     context_length: usize,
     /// The files that the fingerprint is made of, in order.
     files: Vec<String>,
+    /// Other files that are read, where they are there.
+    beside: Vec<String>,
 }
 
 /// Where a model's towers come from.
@@ -110,6 +114,7 @@ impl Model {
         }
         Ok(Self {
             path: path.to_owned(),
+            dir: dir.to_owned(),
             facts,
             fingerprint,
             source,
@@ -139,6 +144,16 @@ impl Model {
         &self.path
     }
 
+    /// All files that its numbers come from.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let beside = self.facts.beside.iter().map(|name| self.dir.join(name)).filter(|path| path.is_file());
+        let mut files: Vec<PathBuf> =
+            self.facts.files.iter().map(|name| self.dir.join(name)).chain(beside).collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+
     /// What happens to an image before the image tower.
     pub fn preprocess(&self) -> &Preprocess {
         &self.facts.preprocess
@@ -147,6 +162,14 @@ impl Model {
     /// Most tokens of a text, start and end included; longer ones are cut.
     pub fn context_length(&self) -> usize {
         self.facts.context_length
+    }
+
+    /// The tokens of a text as the text tower reads it. Texts with the same ids have the same embedding.
+    ///
+    /// # Errors
+    /// Those of loading the tokenizer, at first use, and [`crate::ClipError::Tokenize`].
+    pub fn tokenize(&self, text: &str) -> Result<Tokens> {
+        self.tokenizer()?.encode(text)
     }
 
     /// What the two towers are, image first.

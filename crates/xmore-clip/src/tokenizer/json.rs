@@ -23,6 +23,8 @@ pub(crate) struct JsonTokenizer {
     context_length: usize,
     /// Tokens of the text that fit beside the start and end tokens.
     room: usize,
+    /// The token for what is not in the vocabulary, if there is one.
+    unknown: Option<u32>,
 }
 
 impl JsonTokenizer {
@@ -56,7 +58,15 @@ impl JsonTokenizer {
         inner.with_padding(None);
         inner.with_post_processor(None::<PostProcessorWrapper>);
         inner.with_truncation(None).map_err(|e| e.to_string())?;
-        Ok(Self { inner, processor, context_length, room })
+        let unknown = match inner.get_model() {
+            ModelWrapper::WordPiece(model) => Some(model.unk_token.clone()),
+            ModelWrapper::WordLevel(model) => Some(model.unk_token.clone()),
+            ModelWrapper::BPE(model) => model.unk_token.clone(),
+            // It has the id alone, and not in its interface.
+            ModelWrapper::Unigram(_) => Some("<unk>".to_owned()),
+        };
+        let unknown = unknown.and_then(|token| inner.token_to_id(&token));
+        Ok(Self { inner, processor, context_length, room, unknown })
     }
 
     pub(super) fn encode(&self, text: &str) -> Result<Tokens> {
@@ -65,6 +75,9 @@ impl JsonTokenizer {
             let truncated = encoding.len() > self.room;
             encoding.truncate(self.room, 0, TruncationDirection::Right);
             encoding.take_overflowing();
+            let of_text = encoding.len();
+            let is_unknown = |id: &&u32| Some(**id) == self.unknown;
+            let unknown = encoding.get_ids().iter().filter(is_unknown).count();
             if let Some(processor) = &self.processor {
                 encoding = processor.process(encoding, None, true)?;
             }
@@ -74,7 +87,8 @@ impl JsonTokenizer {
                     format!("gave {} tokens, expected at most {}", ids.len(), self.context_length).into()
                 );
             }
-            Ok(Tokens { ids, truncated })
+            let special = ids.len().saturating_sub(of_text);
+            Ok(Tokens { ids, truncated, special, unknown })
         };
         guard(tokens)
             .map_err(|message| ClipError::Tokenize { text: text.chars().take(40).collect(), message })

@@ -21,11 +21,24 @@ pub(crate) enum Tokenizer {
     Json(Box<json::JsonTokenizer>),
 }
 
-/// The ids of one text.
-pub(crate) struct Tokens {
-    pub(crate) ids: Vec<u32>,
-    /// Whether the text was longer than the context.
-    pub(crate) truncated: bool,
+/// The tokens of one text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// Their ids, start and end tokens included, without padding.
+    pub ids: Vec<u32>,
+    /// Whether the text was longer than the model's context, and was cut.
+    pub truncated: bool,
+    /// How many of the ids are start and end tokens.
+    special: usize,
+    /// How many of the others stand for something that the tokenizer does not know.
+    unknown: usize,
+}
+
+impl Tokens {
+    /// Whether the tokenizer knows no part of the text: nothing of it is left, or its token for the unknown alone.
+    pub fn is_unknown(&self) -> bool {
+        self.unknown + self.special >= self.ids.len()
+    }
 }
 
 impl Tokenizer {
@@ -44,7 +57,8 @@ impl Tokenizer {
         match self {
             Self::Clip(tokenizer) => {
                 let (ids, truncated) = tokenizer.encode(text);
-                Ok(Tokens { ids, truncated })
+                // It has a token for every byte.
+                Ok(Tokens { ids, truncated, special: 2, unknown: 0 })
             }
             Self::Json(tokenizer) => tokenizer.encode(text),
         }

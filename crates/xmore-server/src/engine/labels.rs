@@ -28,8 +28,8 @@ const PER_SET: usize = 1024;
 /// What a classifier is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LabelSpec {
-    /// Different labels, two at least.
-    pub(crate) labels: Arc<[String]>,
+    /// Different labels, two at least, and their own prompts.
+    pub(crate) labels: Arc<Labels>,
     /// Prompts.
     pub(crate) templates: Arc<[String]>,
     /// The method it must know.
@@ -79,7 +79,9 @@ impl Key {
 
     /// Bytes of the labels and prompts themselves.
     fn text_bytes(&self) -> usize {
-        let texts = self.spec.labels.iter().chain(&*self.spec.templates);
+        let labels = &self.spec.labels;
+        let texts =
+            labels.names().iter().chain(labels.own_prompts().iter().flatten()).chain(&*self.spec.templates);
         PER_SET + texts.map(|text| text.len() + PER_TEXT).sum::<usize>()
     }
 }
@@ -221,7 +223,7 @@ impl LabelCache {
                     templates: key.spec.templates.iter().map(Template::new).collect::<Result<_, _>>()?,
                     with_templates_method: key.spec.kind == Kind::Templates,
                 };
-                let labels = Labels::new(key.spec.labels.iter())?;
+                let labels = Labels::clone(&key.spec.labels);
                 Arc::new(Classifier::new(&self.backend.model, labels, None, &options)?)
             }
         };
@@ -241,7 +243,7 @@ impl LabelCache {
 
     fn keep(&self, state: &mut State, key: Key, ready: Ready, caller: Caller) {
         let each = bytes_a_label(self.backend.model.dim(), key.spec.kind);
-        let bytes = key.text_bytes() + key.spec.labels.len() * each;
+        let bytes = key.text_bytes() + key.spec.labels.names().len() * each;
         // A request that is answered holds its classifier.
         let is_held = |ready: &Ready| Arc::strong_count(&ready.classifier) > 1;
         state.ready.put(key, ready, bytes, caller, Instant::now(), is_held);

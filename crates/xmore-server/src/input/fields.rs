@@ -3,7 +3,7 @@
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Value};
 
-use super::{MOST_ITEMS, Parameters, list};
+use super::{MOST_ITEMS, Parameters, labels, list};
 use crate::error::ApiError;
 
 /// What was read so far.
@@ -14,15 +14,11 @@ impl Fields {
     /// Adds one; a list grows, everything else may be there once.
     pub(super) fn add<P: Parameters>(&mut self, name: &str, text: &str) -> Result<(), ApiError> {
         let name = name.strip_suffix("[]").unwrap_or(name);
-        if let Some((_, commas)) = P::LISTS.iter().find(|(list, _)| *list == name) {
+        if let Some((_, is_labels)) = P::LISTS.iter().find(|(list, _)| *list == name) {
             let list = self.0.entry(name).or_insert_with(|| Value::Array(Vec::new()));
             if let Value::Array(list) = list {
-                for item in items(text, *commas)? {
-                    if list.len() == MOST_ITEMS {
-                        return Err(ApiError::invalid(format!("{name} has more than {MOST_ITEMS} items")));
-                    }
-                    list.push(item);
-                }
+                let more = if *is_labels { labels::of_text(text)? } else { items(text)? };
+                extend(list, more, name)?;
             }
             return Ok(());
         }
@@ -49,25 +45,47 @@ impl Fields {
         }
     }
 
+    /// Adds a file with labels.
+    pub(super) fn add_file<P: Parameters>(
+        &mut self,
+        name: &str,
+        bytes: &[u8],
+        file: &str,
+    ) -> Result<(), ApiError> {
+        let name = name.strip_suffix("[]").unwrap_or(name);
+        if !P::LISTS.contains(&(name, true)) {
+            return Err(ApiError::invalid(format!("a file named {name:?}; files are sent as `image`")));
+        }
+        let list = self.0.entry(name).or_insert_with(|| Value::Array(Vec::new()));
+        match list {
+            Value::Array(list) => extend(list, labels::of_file(bytes, file)?, name),
+            _ => Ok(()),
+        }
+    }
+
     /// The parameters.
     pub(super) fn read<P: DeserializeOwned>(self) -> Result<P, ApiError> {
         serde_json::from_value(Value::Object(self.0)).map_err(|error| unexpected(&error))
     }
 }
 
-/// A JSON array of strings, or texts between commas, or one text.
-fn items(text: &str, commas: bool) -> Result<Box<dyn Iterator<Item = Value> + '_>, ApiError> {
+fn extend(list: &mut Vec<Value>, more: Vec<Value>, name: &str) -> Result<(), ApiError> {
+    if list.len() + more.len() > MOST_ITEMS {
+        return Err(ApiError::invalid(format!("{name} has more than {MOST_ITEMS} items")));
+    }
+    list.extend(more);
+    Ok(())
+}
+
+/// A JSON array of strings, or one text.
+fn items(text: &str) -> Result<Vec<Value>, ApiError> {
     // Looked through first: what is no list of strings could take many times its size.
     if text.trim_start().starts_with('[') && serde_json::from_str::<IgnoredAny>(text).is_ok() {
         let mut json = serde_json::Deserializer::from_str(text);
         let items: Option<Vec<String>> = list(&mut json).map_err(|error| unexpected(&error))?;
-        return Ok(Box::new(items.into_iter().flatten().map(Value::from)));
+        return Ok(items.into_iter().flatten().map(Value::from).collect());
     }
-    Ok(if commas {
-        Box::new(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from))
-    } else {
-        Box::new(std::iter::once(Value::from(text)))
-    })
+    Ok(vec![Value::from(text)])
 }
 
 fn unexpected(error: &serde_json::Error) -> ApiError {
@@ -103,7 +121,8 @@ mod tests {
             ("method", "xmore"),
         ])
         .unwrap();
-        assert_eq!(body.labels.unwrap(), ["cat", "hot dog", "a, b"]);
+        let names: Vec<_> = body.labels.unwrap().0.into_iter().map(|label| label.name).collect();
+        assert_eq!(names, ["cat", "hot dog", "a, b"]);
         assert_eq!(body.templates.unwrap(), ["a photo of a {}, really"]);
         assert_eq!((body.k, body.explain, body.method.as_deref()), (Some(8), true, Some("xmore")));
     }
@@ -115,7 +134,7 @@ mod tests {
             (vec![("explain", "maybe")], "explain is \"maybe\"; expected true or false"),
             (vec![("k", "1"), ("k", "2")], "parameter \"k\" is given twice"),
             (vec![("lables", "a,b")], "no parameter \"lables\"; there are labels, "),
-            (vec![("labels", "[1, 2]")], "the parameters are not as expected: invalid type: integer `1`"),
+            (vec![("labels", "[1, 2]")], "the list of labels: expected a label, found 1"),
         ] {
             let found = read(&pairs).err().unwrap_or_default();
             assert!(found.starts_with(message), "{found}");

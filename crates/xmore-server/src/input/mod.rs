@@ -2,6 +2,7 @@
 
 mod fields;
 mod image;
+mod labels;
 
 use std::marker::PhantomData;
 use std::time::Instant;
@@ -14,6 +15,7 @@ use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, Visitor};
 use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) use self::image::{ImageInput, decode, encode_bytes, encode_values};
+pub(crate) use self::labels::LabelsSchema;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::{ApiError, ErrorCode};
@@ -65,7 +67,7 @@ where
 
 /// A request's body as JSON, which forms and query strings become too.
 pub(crate) trait Parameters: DeserializeOwned {
-    /// Names of parameters that are lists of strings, and whether commas divide them.
+    /// Names of parameters that are lists of strings, and whether they are labels, in any form that those are written in.
     const LISTS: &'static [(&'static str, bool)];
     /// Names of whole numbers.
     const NUMBERS: &'static [&'static str];
@@ -170,12 +172,12 @@ async fn form<P: Parameters>(request: Request) -> Result<(P, Vec<ImageInput>), A
     let (mut fields, mut images) = (Fields::default(), Vec::new());
     while let Some(field) = form.next_field().await.map_err(broken)? {
         let name = field.name().unwrap_or("").to_owned();
-        let is_file = field.file_name().is_some();
+        let file = field.file_name().map(str::to_owned);
         let bytes = field.bytes().await.map_err(broken)?;
         if matches!(name.as_str(), "image" | "images" | "image[]" | "images[]" | "file" | "files") {
             images.push(ImageInput::Bytes(bytes));
-        } else if is_file {
-            return Err(ApiError::invalid(format!("a file named {name:?}; files are sent as `image`")));
+        } else if let Some(file) = file {
+            fields.add_file::<P>(&name, &bytes, &file)?;
         } else {
             let value = std::str::from_utf8(&bytes)
                 .map_err(|_| ApiError::invalid(format!("the form's {name:?} is not UTF-8")))?;

@@ -1,17 +1,19 @@
 //! `POST /v1/classify`: labels for images, and why.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use xmore::{Answer, Labels, Method, RetrievalOptions, Template, XmoreError};
+use xmore::{Answer, LabelList, Labels, Method, RetrievalOptions, Template, XmoreError};
 
 use super::queries::{check_text, inputs, one_or_many, run};
 use super::{Item, Timings, items};
 use crate::app::{App, Shared};
 use crate::engine::{Done, LabelSpec, Output, Task};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
-use crate::input::{Call, ImageInput, Parameters, encode_values};
+use crate::input::{Call, ImageInput, LabelsSchema, Parameters, encode_values};
 use crate::options::Limits;
 use crate::snapshot::Snapshot;
 
@@ -32,9 +34,10 @@ pub(crate) struct ClassifyBody {
     /// Several images.
     #[serde(default, deserialize_with = "crate::input::list")]
     images: Option<Vec<ImageInput>>,
-    /// At least two different labels.
-    #[serde(default, deserialize_with = "crate::input::list")]
-    pub(crate) labels: Option<Vec<String>>,
+    /// At least two different labels, some or all with prompts of their own.
+    #[serde(default)]
+    #[schema(value_type = Option<LabelsSchema>)]
+    pub(crate) labels: Option<LabelList>,
     /// A saved label set instead.
     #[serde(default)]
     label_set: Option<String>,
@@ -49,7 +52,7 @@ pub(crate) struct ClassifyBody {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 4096)]
     neighbours: Option<usize>,
-    /// Prompts with `{}` where the label goes; several are averaged.
+    /// Prompts with `{}` where the label goes; several are averaged. A label's own prompts are used instead.
     #[serde(default, deserialize_with = "crate::input::list")]
     pub(crate) templates: Option<Vec<String>>,
     /// Labels in the answer, best first.
@@ -86,6 +89,8 @@ pub(crate) struct ClassifyResponse {
     k: usize,
     /// The labels, in the order given.
     labels: Vec<String>,
+    /// What the model cannot make of the labels: those that it cannot tell apart, does not know, or cuts.
+    warnings: Vec<String>,
     /// Which opening of the memory was asked.
     generation: u64,
     /// One for each image, in the order given.
@@ -146,7 +151,7 @@ pub(crate) async fn classify(
         top => top.unwrap_or(5),
     };
     let spec = spec(&app, body, method)?;
-    let labels = spec.labels.to_vec();
+    let labels = spec.labels.names().to_vec();
     if body.explain && images.len() * labels.len() > MOST_EXPLAINED {
         let message = format!(
             "{} images times {} labels; at most {MOST_EXPLAINED} are explained at once",
@@ -180,6 +185,7 @@ pub(crate) async fn classify(
         method: method.name(),
         k: options.k,
         labels,
+        warnings: prepared.classifier.warnings().iter().map(ToString::to_string).collect(),
         generation: prepared.snapshot.generation,
         results: items(results.into_iter().map(|result| result.and_then(answer)).collect())?,
         timings_ms: times.into(),
@@ -213,19 +219,15 @@ fn retrieval(app: &App, body: &ClassifyBody) -> Result<RetrievalOptions, ApiErro
 /// Labels and prompts, checked.
 fn spec(app: &App, body: &ClassifyBody, method: Method) -> Result<LabelSpec, ApiError> {
     let limits = &app.options.limits;
-    let labels: Vec<String> = match (&body.labels, &body.label_set) {
-        (Some(labels), None) => labels.iter().map(|label| label.trim().to_owned()).collect(),
+    let labels = match (&body.labels, &body.label_set) {
+        (Some(labels), None) => {
+            check_count(labels.0.len(), limits)?;
+            Arc::new(Labels::with_prompts(labels.0.iter().cloned())?)
+        }
         (None, Some(name)) => app.label_sets.read(name)?,
         _ => return Err(ApiError::invalid("give either `labels` or `label_set`")),
     };
-    if labels.iter().any(String::is_empty) {
-        return Err(ApiError::new(ErrorCode::InvalidParameter, "a label is empty"));
-    }
-    if labels.len() > limits.labels {
-        let message = format!("{} labels; at most {} are taken", labels.len(), limits.labels);
-        return Err(ApiError::new(ErrorCode::TooMany, message));
-    }
-    Labels::new(labels.iter().map(String::as_str))?;
+    check_count(labels.names().len(), limits)?;
     let templates: Vec<Template> = match &body.templates {
         Some(templates) if templates.is_empty() => {
             return Err(ApiError::new(ErrorCode::InvalidParameter, "templates is an empty list"));
@@ -238,23 +240,51 @@ fn spec(app: &App, body: &ClassifyBody, method: Method) -> Result<LabelSpec, Api
         _ => check_prompts(&labels, &templates, limits)?,
     }
     let templates = templates.iter().map(ToString::to_string).collect();
-    Ok(LabelSpec { labels: labels.into(), templates, kind: method.into() })
+    Ok(LabelSpec { labels, templates, kind: method.into() })
+}
+
+fn check_count(labels: usize, limits: &Limits) -> Result<(), ApiError> {
+    if labels > limits.labels {
+        let message = format!("{labels} labels; at most {} are taken", limits.labels);
+        return Err(ApiError::new(ErrorCode::TooMany, message));
+    }
+    Ok(())
 }
 
 /// There are not too many prompts, none is longer than is read, nor are all together longer than a request.
-fn check_prompts(labels: &[String], templates: &[Template], limits: &Limits) -> Result<(), ApiError> {
+fn check_prompts(all: &Labels, templates: &[Template], limits: &Limits) -> Result<(), ApiError> {
     let (each, most) = (templates.len(), limits.prompts);
-    if labels.len() * each > most {
+    let own: usize = all.own_prompts().iter().map(Vec::len).sum();
+    let labels: Vec<&String> = all
+        .names()
+        .iter()
+        .zip(all.own_prompts())
+        .filter(|(_, own)| own.is_empty())
+        .map(|(name, _)| name)
+        .collect();
+    if labels.len() * each + own > most {
         let message = format!(
-            "{} labels times {each} prompts; at most {most} are encoded for one request",
+            "{} labels times {each} prompts, and {own} of labels' own; at most {most} are encoded for one request",
             labels.len()
         );
         return Err(ApiError::new(ErrorCode::TooMany, message));
     }
-    let longest = labels.iter().max_by_key(|label| label.len()).map_or("", String::as_str);
-    check_text(longest, limits)?;
-    let all_labels: usize = labels.iter().map(String::len).sum();
+    for name in all.names() {
+        check_text(name, limits)?;
+    }
     let mut bytes = 0usize;
+    for (label, own) in all.own_prompts().iter().enumerate().filter(|(_, own)| !own.is_empty()) {
+        // A label may stand in a prompt many times.
+        for prompt in own {
+            check_text(prompt, limits)?;
+        }
+        for prompt in all.prompts(label, &[]) {
+            check_text(&prompt, limits)?;
+            bytes += prompt.len();
+        }
+    }
+    let longest = labels.iter().max_by_key(|label| label.len()).map_or("", |label| label.as_str());
+    let all_labels: usize = labels.iter().map(|label| label.len()).sum();
     for template in templates {
         check_text(&template.to_string(), limits)?;
         if template.prompt_len(longest.len()) > limits.text_bytes {

@@ -1,13 +1,16 @@
 //! Saved label sets: list, read, save, remove.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use xmore::{LabelList, Labels};
 
 use crate::app::{App, Shared};
 use crate::error::{ApiError, ErrorBody};
-use crate::input::from_json;
+use crate::input::{LabelsSchema, from_json};
 
 /// A label set in a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,15 +31,27 @@ pub(crate) struct ListedSets {
 pub(crate) struct LabelSet {
     name: String,
     labels: Vec<String>,
+    /// The labels' own prompts, for those that have some.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(required = false)]
+    prompts: BTreeMap<String, Vec<String>>,
+}
+
+impl LabelSet {
+    fn new(name: String, labels: &Labels) -> Self {
+        let both = labels.names().iter().cloned().zip(labels.own_prompts().iter().cloned());
+        let prompts = both.filter(|(_, prompts)| !prompts.is_empty()).collect();
+        Self { name, labels: labels.names().to_vec(), prompts }
+    }
 }
 
 /// A label set to be.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LabelSetBody {
-    /// At least two different labels.
-    #[serde(deserialize_with = "crate::input::some_list")]
-    labels: Vec<String>,
+    /// At least two different labels, some or all with prompts of their own.
+    #[schema(value_type = LabelsSchema)]
+    labels: LabelList,
 }
 
 pub(crate) fn listed(app: &App) -> Result<Vec<ListedSet>, ApiError> {
@@ -58,7 +73,7 @@ pub(crate) async fn read(
     Path(name): Path<String>,
 ) -> Result<Json<LabelSet>, ApiError> {
     let labels = app.label_sets.read(&name)?;
-    Ok(Json(LabelSet { name, labels }))
+    Ok(Json(LabelSet::new(name, &labels)))
 }
 
 /// Save a label set, or replace it; where that is switched on.
@@ -75,7 +90,7 @@ pub(crate) async fn save(
     let LabelSetBody { labels } = from_json(&received.bytes)?;
     let (of_set, sets) = (name.clone(), app.clone());
     let labels = app.files.run(app.deadline(), move || sets.label_sets.save(&of_set, labels)).await??;
-    Ok(Json(LabelSet { name, labels }))
+    Ok(Json(LabelSet::new(name, &labels)))
 }
 
 /// Remove a label set; where that is switched on.

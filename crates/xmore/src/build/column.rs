@@ -58,6 +58,7 @@ pub fn embed_column(
     if let Some(report) = already_complete(model, dir, images)? {
         return Ok(report);
     }
+    model.record_files()?;
     let writer = ColumnWriter::open(dir, model.identity(), images)?.with_checkpoint_every(checkpoint_every);
     let resumed = writer.next_row();
     let mut column = Column {

@@ -126,6 +126,10 @@ pub fn build_memory(
     {
         return Ok(report);
     }
+    match options.mode {
+        Mode::Append => model.check_files()?,
+        Mode::Create | Mode::Overwrite => model.record_files()?,
+    }
     let mut writer = MemoryWriter::open(dir, model.identity(), options.mode)?
         .with_checkpoint_every(options.checkpoint_every);
     let resumed = writer.cursor().clone();

@@ -7,23 +7,24 @@
 //!   labels-KEY.npy         float32 [C, dim]: the labels under some prompts
 //! ```
 //! A key is a hash of the model's fingerprint and of what was encoded: for images their names below the dataset's folder, sizes and
-//! times of change; for labels the very prompts. A file gets its name when it is whole. Nothing is ever evicted: remove the folder at will.
+//! times of change; for labels the very prompts. A file gets its name when it is whole, and has a checksum (see `kept`): one that is
+//! damaged is made again and counted. Nothing is ever evicted: remove the folder at will.
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use npyz::WriterBuilder;
 use sha2::{Digest, Sha256};
 use xmore_clip::{Embeddings, TextEmbeddings};
-use xmore_files::open_regular;
 use xmore_memory::ingest::ImageRef;
 
 use crate::encode::{Batch, Sink, encode_images};
 use crate::error::{Result, XmoreError};
 use crate::fetch::cache::home;
+use crate::kept::{self, Kept};
 use crate::labels::{Labels, Template};
 use crate::models::NamedModel;
 
@@ -31,11 +32,14 @@ use crate::models::NamedModel;
 const CHUNK: usize = 512;
 /// An npy header is shorter than this; numpy pads it to a multiple of 64.
 const MAX_HEADER_BYTES: u64 = 1024;
+/// Folders of images' embeddings begin with this.
+const IMAGES: &str = "images-";
 
 /// Where embeddings are kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EmbeddingCache {
     dir: Option<PathBuf>,
+    damaged: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 /// A dataset's embeddings.
@@ -54,12 +58,12 @@ pub struct CachedImages {
 impl EmbeddingCache {
     /// Keeps nothing.
     pub fn none() -> Self {
-        Self { dir: None }
+        Self::default()
     }
 
     /// Keeps embeddings in a folder, which is made when it is needed.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: Some(dir.into()) }
+        Self { dir: Some(dir.into()), ..Self::default() }
     }
 
     /// Keeps embeddings in `eval-cache/` of xmore's cache folder.
@@ -83,7 +87,7 @@ impl EmbeddingCache {
         progress: &mut dyn FnMut(usize),
     ) -> Result<CachedImages> {
         let dir =
-            self.dir.as_ref().map(|dir| dir.join(format!("images-{}", images_key(model, root, images))));
+            self.dir.as_ref().map(|dir| dir.join(format!("{IMAGES}{}", images_key(model, root, images))));
         if let Some(dir) = &dir {
             fs::create_dir_all(dir).map_err(|e| XmoreError::io("create the folder", dir, e))?;
         }
@@ -91,7 +95,7 @@ impl EmbeddingCache {
         let mut found: Vec<Option<Vec<f32>>> = images
             .chunks(CHUNK)
             .enumerate()
-            .map(|(n, chunk)| read_npy(&dir.as_ref()?.join(file_name(n)), chunk.len(), dim))
+            .map(|(n, chunk)| self.read(&dir.as_ref()?.join(file_name(n)), chunk.len(), dim))
             .collect();
         let mut done: usize = images
             .chunks(CHUNK)
@@ -147,15 +151,15 @@ impl EmbeddingCache {
     pub fn labels(&self, model: &NamedModel, labels: &Labels, templates: &[Template]) -> Result<Embeddings> {
         let mut hash = Sha256::new();
         hash.update(model.fingerprint());
-        for label in labels.names() {
-            for template in templates {
-                add(&mut hash, template.apply(label).as_bytes());
+        for label in 0..labels.names().len() {
+            for prompt in labels.prompts(label, templates) {
+                add(&mut hash, prompt.as_bytes());
             }
             add(&mut hash, b"");
         }
         let path = self.dir.as_ref().map(|dir| dir.join(format!("labels-{}.npy", hex(hash))));
         let dim = model.dim();
-        if let Some(rows) = path.as_ref().and_then(|path| read_npy(path, labels.names().len(), dim)) {
+        if let Some(rows) = path.as_ref().and_then(|path| self.read(path, labels.names().len(), dim)) {
             return Ok(Embeddings::new(rows, dim));
         }
         let embeddings = labels.embed(model, templates)?;
@@ -164,6 +168,25 @@ impl EmbeddingCache {
             write_npy(path, embeddings.as_slice(), dim)?;
         }
         Ok(embeddings)
+    }
+
+    /// The files found damaged since this was asked last; their embeddings were made again.
+    pub fn take_damaged(&self) -> Vec<PathBuf> {
+        std::mem::take(&mut *self.damaged.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The values of a float32 matrix of just that shape.
+    fn read(&self, path: &Path, rows: usize, dim: usize) -> Option<Vec<f32>> {
+        let max = (rows * dim * size_of::<f32>()) as u64 + MAX_HEADER_BYTES;
+        let values = match kept::read(path, &kept_name(path), max) {
+            Kept::Nothing => return None,
+            Kept::Damaged => None,
+            Kept::Whole(content) => parse_npy(&content, rows, dim),
+        };
+        if values.is_none() {
+            self.damaged.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
+        }
+        values
     }
 }
 
@@ -258,42 +281,33 @@ fn hex(hash: Sha256) -> String {
     hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The values of a float32 matrix of just that shape; whatever else is there is as good as nothing.
-fn read_npy(path: &Path, rows: usize, dim: usize) -> Option<Vec<f32>> {
-    let file = open_regular(path).ok()?;
-    let data = (rows * dim * size_of::<f32>()) as u64;
-    let length = file.metadata().ok()?.len();
-    if !(data..=data + MAX_HEADER_BYTES).contains(&length) {
-        return None;
-    }
-    let npy = npyz::NpyFile::new(BufReader::new(file.take(length))).ok()?;
+/// A file's name within the cache: its own, and that of its folder where that tells whose images they are.
+fn kept_name(path: &Path) -> String {
+    let own = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let folder = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    if folder.starts_with(IMAGES) { format!("{folder}/{own}") } else { own }
+}
+
+fn parse_npy(content: &[u8], rows: usize, dim: usize) -> Option<Vec<f32>> {
+    let npy = npyz::NpyFile::new(content).ok()?;
     if npy.shape() != [rows as u64, dim as u64] || npy.order() != npyz::Order::C {
         return None;
     }
     npy.into_vec::<f32>().ok()
 }
 
-/// Writes beside the file and renames.
 fn write_npy(path: &Path, values: &[f32], dim: usize) -> Result<()> {
-    let io = |e| XmoreError::io("write", path, e);
-    let dir = path.parent().unwrap_or(Path::new(""));
-    let mut builder = tempfile::Builder::new();
-    // A cache may be shared; a temporary file would be for its owner alone.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary = builder.tempfile_in(dir).map_err(io)?;
-    let mut write = || {
-        let mut file = BufWriter::new(temporary.as_file_mut());
-        let shape = [(values.len() / dim) as u64, dim as u64];
+    let mut content = Vec::with_capacity(size_of_val(values) + MAX_HEADER_BYTES as usize);
+    let shape = [(values.len() / dim) as u64, dim as u64];
+    let write = |content: &mut Vec<u8>| {
         let mut writer =
-            npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut file).begin_nd()?;
+            npyz::WriteOptions::new().default_dtype().shape(&shape).writer(content).begin_nd()?;
         writer.extend(values.iter().copied())?;
-        writer.finish()?;
-        file.flush()
+        writer.finish()
     };
-    write().map_err(io)?;
-    temporary.persist(path).map_err(|e| io(e.error))?;
-    Ok(())
+    write(&mut content)
+        .and_then(|()| kept::write(path, &kept_name(path), &content))
+        .map_err(|e| XmoreError::io("write", path, e))
 }
 
 #[cfg(test)]
@@ -354,7 +368,11 @@ mod tests {
             let mended = get(&cache);
             assert_eq!((mended.encoded, &mended.embeddings), (CHUNK, &first.embeddings));
             assert_eq!(fs::read(&a).unwrap(), whole);
+            assert_eq!(cache.take_damaged(), [a.clone()]);
         }
+        // Another chunk in its place is not taken for it.
+        fs::copy(&b, &a).unwrap();
+        assert_eq!((get(&cache).encoded, cache.take_damaged().len()), (CHUNK, 1));
 
         // Another image under the same name is another list; the same list from elsewhere is the same.
         fs::write(dir.path().join("0.png"), b"shorter").unwrap();
@@ -388,5 +406,25 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         cache.labels(&model, &labels, &templates[..1]).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+    #[test]
+    fn no_flipped_bit_changes_an_embedding() {
+        let dir = tempfile::tempdir().unwrap();
+        let (model, cache) = (model(), EmbeddingCache::at(dir.path()));
+        let labels = Labels::new(["cat", "dog"]).unwrap();
+        let templates = [Template::default()];
+        let get = || cache.labels(&model, &labels, &templates).unwrap();
+        let fresh = get();
+        let file = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+        let whole = fs::read(&file).unwrap();
+        // Its header, its values, its checksum.
+        for byte in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[byte] ^= 1 << (byte % 8);
+            fs::write(&file, flipped).unwrap();
+            assert_eq!(get(), fresh, "byte {byte}");
+            assert_eq!(cache.take_damaged(), [file.clone()], "byte {byte}");
+            assert_eq!(fs::read(&file).unwrap(), whole, "byte {byte}");
+        }
     }
 }

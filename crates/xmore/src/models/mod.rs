@@ -3,12 +3,15 @@
 //! [`ModelName`] understands what users of open_clip, CLIP_benchmark and clip-retrieval write; [`Hub`] has published weights in the
 //! cache that those programs use too; [`NamedModel`] is the opened model.
 
+mod digests;
 mod hub;
 mod names;
 mod table;
+mod verify;
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use xmore_clip::{LoadOptions, Model, Precision};
 use xmore_memory::Memory;
@@ -20,6 +23,7 @@ use crate::fetch::{Progress, cache, lite};
 pub use hub::{Hub, HubError, RepoId};
 pub use names::ModelName;
 pub use table::{Architecture, Pretrained, pretrained};
+pub use verify::{FileVerdict, VerifiedFile, present, verify};
 
 /// The bundled model's name, and the default.
 pub const LITE: &str = lite::NAME;
@@ -28,6 +32,8 @@ pub const LITE: &str = lite::NAME;
 pub struct NamedModel {
     name: String,
     model: Model,
+    /// Whether every byte of its files was found to be what was recorded, in this process.
+    checked: AtomicBool,
 }
 
 impl NamedModel {
@@ -57,7 +63,13 @@ impl NamedModel {
     pub fn open_or_fetch(name: &ModelName, precision: Precision, progress: Progress) -> Result<Self> {
         match name.request() {
             Some(request) => {
-                Self::load(name, &Hub::from_env()?.cached_or_fetched(&request, progress)?, precision)
+                let hub = Hub::from_env()?;
+                let is_new = hub.cached(&request).is_none();
+                let model = Self::load(name, &hub.cached_or_fetched(&request, progress)?, precision)?;
+                if is_new {
+                    model.record_files()?;
+                }
+                Ok(model)
             }
             None => Self::load(name, &local(name)?, precision),
         }
@@ -79,7 +91,7 @@ impl NamedModel {
             });
         }
         let suffix = if precision == Precision::Int8 { " int8" } else { "" };
-        Ok(Self { name: format!("{name}{suffix}"), model })
+        Ok(Self { name: format!("{name}{suffix}"), model, checked: AtomicBool::new(false) })
     }
 
     /// The canonical name, such as `ViT-B-16,openai` where `ViT-B/16` was asked for.
@@ -102,30 +114,55 @@ impl NamedModel {
         (&ours.sha256, ours.dim) == (&identity.sha256, identity.dim)
     }
 
+    /// Checks every byte of the model's files against what was recorded when it was fetched or first used with a memory. Files that have
+    /// not been touched since are not read.
+    ///
+    /// # Errors
+    /// [`XmoreError::ModelChanged`], [`XmoreError::Io`].
+    pub fn check_files(&self) -> Result<()> {
+        if !self.checked.load(Ordering::Relaxed) {
+            verify::check(&self.model)?;
+            self.checked.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Records the model's files as they are now, as a new memory is built with them; fetched ones are checked instead.
+    ///
+    /// # Errors
+    /// As [`NamedModel::check_files`].
+    pub fn record_files(&self) -> Result<()> {
+        verify::record(&self.model)?;
+        self.checked.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// The memory's embeddings by this very model.
     ///
     /// # Errors
-    /// [`XmoreError::EmptyMemory`] or [`XmoreError::ModelMismatch`].
+    /// [`XmoreError::EmptyMemory`], [`XmoreError::ModelMismatch`], or those of [`NamedModel::check_files`].
     pub fn column_of<'a>(&self, memory: &'a Memory) -> Result<&'a Column> {
         if memory.is_empty() {
             return Err(XmoreError::EmptyMemory { dir: memory.dir().to_owned() });
         }
-        memory.column(&self.identity()).ok_or_else(|| {
+        let column = memory.column(&self.identity()).ok_or_else(|| {
             let models: Vec<&ModelIdentity> = memory.columns().iter().map(Column::model).collect();
             self.mismatch(memory.dir().display().to_string(), &models, "xmore memory embed")
-        })
+        })?;
+        self.check_files()?;
+        Ok(column)
     }
 
     /// Checks that an engine's embeddings are this model's, as far as it tells.
     ///
     /// # Errors
-    /// [`XmoreError::ModelMismatch`].
+    /// [`XmoreError::ModelMismatch`], or those of [`NamedModel::check_files`].
     pub fn check_engine(&self, engine: &dyn Retriever) -> Result<()> {
         match engine.identity() {
             Some(theirs) if !self.is(theirs) => {
                 Err(self.mismatch(engine.location().into_owned(), &[theirs], "xmore memory upload"))
             }
-            _ => Ok(()),
+            _ => self.check_files(),
         }
     }
 
@@ -189,7 +226,11 @@ pub fn presence(name: &ModelName) -> Result<Presence> {
 /// Those of [`lite::fetch`] for the bundled model, else [`HubError`]; [`XmoreError::NoModelThere`] for a path where nothing is.
 pub fn fetch(name: &ModelName, progress: Progress) -> Result<PathBuf> {
     match name.request() {
-        Some(request) => Ok(Hub::from_env()?.fetch(&request, progress)?),
+        Some(request) => {
+            let path = Hub::from_env()?.fetch(&request, progress)?;
+            NamedModel::load(name, &path, Precision::F32)?.record_files()?;
+            Ok(path)
+        }
         None if *name == ModelName::Lite => Ok(lite::fetch(xmore_clip::LITE_FILES, progress)?),
         None => local(name),
     }

@@ -3,15 +3,15 @@
 mod output;
 mod stream;
 
-use std::path::Path;
 use std::sync::OnceLock;
 
-use xmore::{Classifier, Labels, Method, XmoreError};
+use xmore::{Classifier, Method, XmoreError};
 
 use crate::args::ClassifyArgs;
 use crate::error::{CliError, Result};
 use crate::images::{Images, tell_left_out};
 use crate::interrupt;
+use crate::labels;
 use crate::messages::tell;
 use crate::progress::bar;
 use crate::setup::Setup;
@@ -19,10 +19,7 @@ use output::{Form, Printer};
 use stream::Stream;
 
 pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
-    let labels = match (&args.labels.labels, &args.labels.labels_file) {
-        (Some(list), _) => Labels::parse(list)?,
-        (None, file) => Labels::read(file.as_deref().unwrap_or(Path::new("")))?,
-    };
+    let labels = labels::read(args)?;
     if args.method_args.k.0.len() != 1 {
         return Err(CliError::Usage(
             "classify takes one number of captions with -k; eval takes several".to_owned(),
@@ -37,6 +34,7 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     let setup = Setup::open(&args.method_args, &args.model)?;
     let method = method(args, &setup);
     let options = args.method_args.options(method == Method::Templates)?;
+    labels::tell_own_prompts(&labels, &options);
     let retrieval = setup.retrieval(&args.method_args)?;
     let _orderly = interrupt::orderly();
     let bar = bar(files.len() as u64, "images");
@@ -56,7 +54,10 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
             let made = Classifier::new(&setup.model, labels, retrieval, &options)
                 .and_then(|made| if method == Method::Calibrated { setup.calibrate(made) } else { Ok(made) });
             let (made, result) = match made {
-                Ok(made) => (Some(made), Ok(())),
+                Ok(made) => {
+                    bar.suspend(|| labels::tell_warnings(made.warnings()));
+                    (Some(made), Ok(()))
+                }
                 Err(error) => (None, Err(error)),
             };
             // Set here and nowhere else.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
-use xmore::{Answer, Evidence, Labels, Method, Prediction, best, image_weight};
+use xmore::{Answer, Classifier, Evidence, Labels, Method, Prediction, best, image_weight};
 use xmore_files::{escape_for_terminal, escape_json, escape_lines, escape_path, path_to_text};
 
 use crate::args::Format;
@@ -41,6 +41,9 @@ struct Photo<'a> {
     label: Option<&'a str>,
     #[serde(flatten)]
     answer: &'a Answer,
+    /// What the model cannot make of the labels.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    warnings: &'a [String],
 }
 
 impl Printer {
@@ -52,18 +55,20 @@ impl Printer {
     pub(super) fn photos<'a>(
         &mut self,
         photos: impl Iterator<Item = (&'a Path, &'a Evidence)>,
-        labels: &Labels,
+        classifier: &Classifier,
     ) -> Result<()> {
+        let labels = classifier.labels();
+        let warnings: Vec<String> = classifier.warnings().iter().map(ToString::to_string).collect();
         let explain = self.form.explain || matches!(self.form.format, Format::Json | Format::Jsonl);
         let mut text = String::new();
         for (image, evidence) in photos {
             let answer = Answer::new(evidence, labels, self.form.method, self.form.top, explain)?;
             match self.form.format {
                 Format::Csv => self.csv_rows(image, &answer)?,
-                Format::Jsonl => text += &(self.json(image, &answer, false)? + "\n"),
+                Format::Jsonl => text += &(self.json(image, &answer, &warnings, false)? + "\n"),
                 Format::Json => {
                     text += if self.printed == 0 { "[\n" } else { ",\n" };
-                    text += &self.json(image, &answer, true)?;
+                    text += &self.json(image, &answer, &warnings, true)?;
                 }
                 Format::Table => {
                     text += if self.printed == 0 { "" } else { "\n" };
@@ -100,8 +105,8 @@ impl Printer {
         answer.predictions.first().filter(|best| self.is_named(best)).map(|best| best.label.as_str())
     }
 
-    fn json(&self, image: &Path, answer: &Answer, pretty: bool) -> Result<String> {
-        let photo = Photo { image: path_to_text(image), label: self.label(answer), answer };
+    fn json(&self, image: &Path, answer: &Answer, warnings: &[String], pretty: bool) -> Result<String> {
+        let photo = Photo { image: path_to_text(image), label: self.label(answer), answer, warnings };
         let text = if pretty { serde_json::to_string_pretty(&photo) } else { serde_json::to_string(&photo) };
         let text = text.map_err(|e| stdout_error(e.into()))?;
         // As an element of a list that is printed whole.

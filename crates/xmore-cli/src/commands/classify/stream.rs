@@ -111,7 +111,7 @@ impl<'a, 'm> Stream<'a, 'm> {
             }
         }
         let photos = waiting.kept.iter().map(|&file| self.files[file].as_path()).zip(&evidence);
-        self.bar.suspend(|| self.printer.photos(photos, classifier.labels()))?;
+        self.bar.suspend(|| self.printer.photos(photos, classifier))?;
         self.done += evidence.len();
         Ok(())
     }

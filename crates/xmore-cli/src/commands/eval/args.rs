@@ -44,7 +44,10 @@ pub(crate) struct EvalArgs {
     /// Column of a table with the labels, or its number [default: label, class or another usual name]
     #[arg(long, alias = "label_column", value_name = "NAME", help_heading = "Data")]
     pub(super) label_column: Option<String>,
-    /// File with a class name a line, or a WordNet id and a name
+    /// File of class names: any form that --labels-file of classify takes, or a WordNet id and a name in each line
+    ///
+    /// Numbered classes take them in their order. Classes that have names take prompts from the file by name; names too, where there are as
+    /// many. Prompts of a class's own are used by every method but coop, also by templates and dataset-prompts.
     #[arg(long, aliases = ["class_names", "classnames"], value_name = "FILE", help_heading = "Data")]
     pub(super) class_names: Option<PathBuf>,
     #[command(flatten)]

@@ -5,13 +5,14 @@ use xmore::eval::{
     CoopContext, Dataset, Details, EmbeddedDataset, EmbeddingCache, EvalMethod, EvalOptions, EvalReport,
     OtherPrompts, Variant, evaluate,
 };
-use xmore::{Classifier, Method, Template, XmoreError};
+use xmore::{Classifier, LabelFile, Method, Template, XmoreError};
 use xmore_files::{Exclude, escape_for_terminal, path_to_text, read_input};
 
 use super::args::{EvalArgs, Wanted, WantedVariant};
 use super::entry::Entry;
 use super::targets::Target;
 use crate::error::{CliError, Result};
+use crate::labels;
 use crate::messages::tell;
 use crate::progress::{bar, bar_from};
 use crate::setup::Setup;
@@ -64,6 +65,9 @@ impl<'a> Session<'a> {
             Some(path) => templates(path)?,
             None => Vec::new(),
         };
+        if let Some(path) = &args.class_names {
+            labels::tell_notes(path, &LabelFile::read(path, None)?);
+        }
         let coop = args.coop.as_deref().map(CoopContext::read).transpose()?;
         let method = &args.method_args;
         let settings = json!({
@@ -99,6 +103,9 @@ impl<'a> Session<'a> {
         }
         if !args.walk.exclude.is_empty() {
             settings["exclude"] = args.walk.exclude.iter().map(Exclude::as_str).collect();
+        }
+        if let Some(path) = &args.class_names {
+            settings["class_names"] = json!(path);
         }
         Ok(Self { args, setup, cache, coop, prompts, settings })
     }
@@ -139,6 +146,13 @@ impl<'a> Session<'a> {
         );
         progress.finish_and_clear();
         let ((queries, images), (classifier, prompts)) = (encoded?, embedded?);
+        let damaged = self.cache.take_damaged();
+        if let Some(first) = damaged.first() {
+            let (count, first) = (damaged.len(), first.display());
+            let were =
+                if count == 1 { "file of kept embeddings was" } else { "files of kept embeddings were" };
+            tell!("{count} {were} damaged and made again, the first {first}");
+        }
         for (_, error) in images.failed.iter().take(10) {
             tell!("counted as wrong: {error}");
         }
@@ -219,10 +233,12 @@ impl<'a> Session<'a> {
         dataset: &Dataset,
         methods: &[EvalMethod],
     ) -> Result<(Classifier<'a>, OtherPrompts)> {
-        let (model, labels) = (&self.setup.model, &dataset.labels);
+        let (model, names) = (&self.setup.model, &dataset.labels);
         let options =
             self.args.method_args.options(methods.contains(&EvalMethod::Each(Method::Templates)))?;
-        let embed = |templates: &[Template]| self.cache.labels(model, labels, templates);
+        labels::tell_own_prompts(names, &options);
+        labels::tell_warnings(&names.warnings(model, &options.templates)?);
+        let embed = |templates: &[Template]| self.cache.labels(model, names, templates);
         let own = embed(&options.templates)?;
         let templates = match (options.with_templates_method, options.templates.len()) {
             (false, _) => None,
@@ -236,12 +252,12 @@ impl<'a> Session<'a> {
                 false => None,
             },
             coop: match &self.coop {
-                Some(coop) if methods.contains(&EvalMethod::Coop) => Some(coop.embed(model, labels)?),
+                Some(coop) if methods.contains(&EvalMethod::Coop) => Some(coop.embed(model, names)?),
                 _ => None,
             },
         };
         let retrieval = self.setup.retrieval(&self.args.method_args)?;
-        let mut classifier = Classifier::from_embeddings(model, labels.clone(), own, templates, retrieval);
+        let mut classifier = Classifier::from_embeddings(model, names.clone(), own, templates, retrieval);
         if methods.contains(&EvalMethod::Each(Method::Calibrated)) {
             classifier = self.setup.calibrate(classifier)?;
         }

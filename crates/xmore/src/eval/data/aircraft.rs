@@ -8,7 +8,7 @@ use xmore_memory::ingest::ImageRef;
 
 use super::{Dataset, DatasetOptions, name_of, read_lines};
 use crate::error::{Result, XmoreError};
-use crate::labels::Labels;
+use crate::labels::{LabelFile, normalized};
 
 /// The list of the test split.
 pub(super) const TEST_LIST: &str = "images_variant_test.txt";
@@ -18,7 +18,8 @@ const NAMES: &str = "variants.txt";
 pub(super) fn read(dir: &Path, options: &DatasetOptions) -> Result<Dataset> {
     let split = options.split.as_deref().unwrap_or("test");
     let list = dir.join(TEST_LIST.replace("test", split));
-    let labels = Labels::new(read_lines(options.class_names.as_deref().unwrap_or(&dir.join(NAMES)))?)?;
+    let labels =
+        LabelFile::read(options.class_names.as_deref().unwrap_or(&dir.join(NAMES)), None)?.labels()?;
     let root = options.image_root.clone().unwrap_or_else(|| dir.join("images"));
     let (mut images, mut truth, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     for (number, line) in read_lines(&list)?.into_iter().enumerate() {
@@ -26,8 +27,8 @@ pub(super) fn read(dir: &Path, options: &DatasetOptions) -> Result<Dataset> {
             skipped.push(format!("line {}: expected an image's number and a label", number + 1));
             continue;
         };
-        let label = label.trim();
-        let Some(label) = labels.names().iter().position(|name| name == label) else {
+        let label = normalized(label);
+        let Some(label) = labels.names().iter().position(|name| *name == label) else {
             return Err(XmoreError::dataset(&list, format!("label {label:?} of {image} is none of {NAMES}")));
         };
         images.push(ImageRef::File(root.join(format!("{image}.jpg"))));

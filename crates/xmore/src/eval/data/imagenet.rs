@@ -7,10 +7,10 @@ use xmore_files::WalkOptions;
 use xmore_memory::ingest::ImageRef;
 
 use super::folder::{ClassFolders, class_folders, descend};
-use super::{Dataset, DatasetOptions, file_name, name_of, read_lines, sub_folders};
+use super::{Dataset, DatasetOptions, by_plain_name, file_name, name_of, plain, sub_folders};
 use crate::error::{Result, XmoreError};
 use crate::eval::registry::imagenet;
-use crate::labels::Labels;
+use crate::labels::{Label, LabelFile, Labels, is_wordnet_id};
 
 /// CoOp's names file: a WordNet id and a name in each line.
 const NAMES: &str = "classnames.txt";
@@ -18,12 +18,7 @@ const NAMES: &str = "classnames.txt";
 /// Whether a folder's sub-folders are named by WordNet ids.
 pub(super) fn looks_like(dir: &Path, options: &WalkOptions) -> Result<bool> {
     let folders = sub_folders(dir, options)?;
-    Ok(!folders.is_empty() && folders.iter().all(|path| is_wnid(&file_name(path))))
-}
-
-fn is_wnid(name: &str) -> bool {
-    name.strip_prefix('n')
-        .is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit()))
+    Ok(!folders.is_empty() && folders.iter().all(|path| is_wordnet_id(&file_name(path))))
 }
 
 /// Reads the folder. The labels are the classes of `subset`, all of them, else those that have a sub-folder.
@@ -36,7 +31,7 @@ pub(super) fn read(path: &Path, options: &DatasetOptions, subset: Option<&[&str]
         let name = file_name(&folder);
         let id = match name.parse::<usize>() {
             Ok(number) => imagenet::classes().get(number).map(|class| class.id.to_owned()),
-            Err(_) => Some(name.clone()).filter(|name| is_wnid(name)),
+            Err(_) => Some(name.clone()).filter(|name| is_wordnet_id(name)),
         };
         let Some(id) = id else {
             let message = format!(
@@ -69,7 +64,7 @@ pub(super) fn read(path: &Path, options: &DatasetOptions, subset: Option<&[&str]
     Ok(Dataset {
         name: name_of(path),
         root: dir,
-        labels: Labels::repeatable(labels)?,
+        labels: Labels::repeatable_with_prompts(labels)?,
         images,
         truth,
         prompts: Vec::new(),
@@ -80,24 +75,36 @@ pub(super) fn read(path: &Path, options: &DatasetOptions, subset: Option<&[&str]
     })
 }
 
-/// Names by WordNet id: those of the file given, of one beside the folder or up to two above it, or those on board.
-fn names(dir: &Path, given: Option<&Path>) -> Result<BTreeMap<String, String>> {
+/// Labels by WordNet id: those of the file given, of one beside the folder or up to two above it, or those on board. A file without ids
+/// that is given has prompts for names on board.
+fn names(dir: &Path, given: Option<&Path>) -> Result<BTreeMap<String, Label>> {
     let beside = || dir.ancestors().take(3).map(|dir| dir.join(NAMES)).find(|path| path.is_file());
-    let on_board =
-        || imagenet::classes().iter().map(|class| (class.id.to_owned(), class.name.to_owned())).collect();
-    let Some(file) = given.map(Path::to_owned).or_else(beside) else { return Ok(on_board()) };
-    let lines = read_lines(&file)?;
-    let parsed = lines.iter().filter_map(|line| {
-        let (id, name) = line.split_once([' ', '\t'])?;
-        is_wnid(id).then(|| (id.to_owned(), name.trim().to_owned()))
-    });
-    let names: BTreeMap<String, String> = parsed.collect();
-    match (names.is_empty(), given) {
-        (true, Some(_)) => {
-            Err(XmoreError::dataset(&file, "expected a WordNet id and a name in each line, found none"))
-        }
+    let mut on_board: BTreeMap<String, Label> =
+        imagenet::classes().iter().map(|class| (class.id.to_owned(), Label::new(class.name))).collect();
+    let Some(path) = given.map(Path::to_owned).or_else(beside) else { return Ok(on_board) };
+    let file = match LabelFile::read(&path, None) {
         // A file of another kind that happens to lie there.
-        (true, None) => Ok(on_board()),
-        (false, _) => Ok(names),
+        Err(_) if given.is_none() => return Ok(on_board),
+        file => file?,
+    };
+    let entries = file.entries().iter();
+    let named: BTreeMap<String, Label> =
+        entries.filter_map(|entry| Some((entry.id.clone()?, entry.label.clone()))).collect();
+    if !named.is_empty() || given.is_none() {
+        return Ok(if named.is_empty() { on_board } else { named });
     }
+    let by_name = by_plain_name(&file);
+    let mut found = 0;
+    for label in on_board.values_mut() {
+        if let Some(given) = by_name.get(&plain(&label.name)) {
+            label.prompts.clone_from(&given.prompts);
+            found += 1;
+        }
+    }
+    if found == 0 {
+        let message =
+            "expected a WordNet id and a name in each line, or prompts for ImageNet's names; found none";
+        return Err(XmoreError::dataset(&path, message));
+    }
+    Ok(on_board)
 }

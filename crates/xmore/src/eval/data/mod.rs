@@ -20,6 +20,7 @@ mod table;
 mod tests;
 mod webdataset;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ use xmore_memory::ingest::ImageRef;
 pub use table::LabelColumns;
 
 use crate::error::{Result, XmoreError};
-use crate::labels::{Labels, Template};
+use crate::labels::{Label, LabelFile, Labels, Template, normalized};
 
 /// Largest list of images, classes or templates that is read: ImageNet's training set in CoOp's form has about 100 MB.
 const MAX_LIST_BYTES: u64 = 512 << 20;
@@ -121,7 +122,8 @@ pub struct DatasetOptions {
     pub split: Option<String>,
     /// The folder that image paths are relative to, if not the one that the layout says.
     pub image_root: Option<PathBuf>,
-    /// Names of the classes, one a line: of numbered classes in their order, or each behind its WordNet id.
+    /// Names of the classes, in any form that [`LabelFile`] reads: of numbered classes in their order, each behind its WordNet id, or with
+    /// prompts of their own. Where the layout names its classes itself, they get the file's prompts by name, or its names by number.
     pub class_names: Option<PathBuf>,
     /// Columns of a table.
     pub columns: LabelColumns,
@@ -148,9 +150,9 @@ impl Dataset {
             format => format,
         };
         let dataset = match format {
-            DatasetFormat::Auto | DatasetFormat::Folder => folder::read(path, options)?,
+            DatasetFormat::Auto | DatasetFormat::Folder => folder::read(path, options)?.renamed(options)?,
             DatasetFormat::Table => table::read(path, options)?,
-            DatasetFormat::Coop => coop::read(path, options)?,
+            DatasetFormat::Coop => coop::read(path, options)?.renamed(options)?,
             DatasetFormat::Webdataset => webdataset::read(path, options)?,
             DatasetFormat::Imagenet => imagenet::read(path, options, None)?,
             DatasetFormat::Aircraft => aircraft::read(path, options)?,
@@ -161,6 +163,33 @@ impl Dataset {
     /// ImageNet or one of its shifts: folders of WordNet ids or class numbers with only the classes that `subset` has, in its order.
     pub(super) fn read_imagenet(path: &Path, options: &DatasetOptions, subset: &[&str]) -> Result<Self> {
         imagenet::read(path, options, Some(subset))?.checked(path)
+    }
+
+    /// With the names and prompts that a file has for the classes: each by its name, else, where there are as many, all by their numbers.
+    fn renamed(mut self, options: &DatasetOptions) -> Result<Self> {
+        let Some(path) = &options.class_names else { return Ok(self) };
+        let file = LabelFile::read(path, None)?;
+        let by_name = by_plain_name(&file);
+        let found: Result<Vec<Label>, &String> = (self.labels.names().iter())
+            .map(|name| by_name.get(&plain(name)).map(|&label| label.clone()).ok_or(name))
+            .collect();
+        let labels = match found {
+            Ok(labels) => labels,
+            Err(_) if file.entries().len() == self.labels.names().len() => {
+                file.entries().iter().map(|entry| entry.label.clone()).collect()
+            }
+            Err(missing) => {
+                let message = format!(
+                    "expected a name for each of the {} classes of {}, found {} and none for {missing:?}",
+                    self.labels.names().len(),
+                    self.name,
+                    file.entries().len()
+                );
+                return Err(XmoreError::dataset(path, message));
+            }
+        };
+        self.labels = Labels::repeatable_with_prompts(labels)?;
+        Ok(self)
     }
 
     fn checked(self, path: &Path) -> Result<Self> {
@@ -177,6 +206,16 @@ impl Dataset {
         }
         Ok(self)
     }
+}
+
+/// A file's labels by their names as they are compared.
+fn by_plain_name(file: &LabelFile) -> HashMap<String, &Label> {
+    file.entries().iter().map(|entry| (plain(&entry.label.name), &entry.label)).collect()
+}
+
+/// A class's name without what folders and files write differently: case, underscores.
+fn plain(name: &str) -> String {
+    normalized(name).replace('_', " ").to_lowercase()
 }
 
 /// What a path looks like.

@@ -7,9 +7,9 @@ use xmore_files::table::{Field, Role, Row as TableRow, Table, TableKind, image_p
 use xmore_files::{LeftOut, open_regular};
 use xmore_memory::ingest::ImageRef;
 
-use super::{Dataset, DatasetOptions, choose_split, name_of, read_lines};
+use super::{Dataset, DatasetOptions, choose_split, name_of};
 use crate::error::{Result, XmoreError};
-use crate::labels::Labels;
+use crate::labels::{LabelFile, Labels, normalized};
 
 /// Longest path or label.
 const MAX_FIELD_BYTES: usize = 4096;
@@ -40,9 +40,9 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
     let rows = of_split(path, rows, options.split.as_deref())?;
     let folder = options.image_root.as_deref().or(path.parent()).unwrap_or(Path::new(""));
     let labels = match &options.class_names {
-        Some(file) => Labels::repeatable(read_lines(file)?)?,
+        Some(file) => LabelFile::read(file, None)?.repeatable()?,
         None => {
-            let mut names: Vec<&str> = rows.iter().map(|row| row.label.as_str()).collect();
+            let mut names: Vec<String> = rows.iter().map(|row| normalized(&row.label)).collect();
             names.sort_unstable();
             names.dedup();
             Labels::new(names)?
@@ -51,7 +51,10 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
     let (mut images, mut truth) = (Vec::new(), Vec::new());
     for row in rows {
         let number = row.label.parse::<usize>().ok().filter(|_| options.class_names.is_some());
-        let named = || labels.names().iter().position(|name| *name == row.label);
+        let named = || {
+            let label = normalized(&row.label);
+            labels.names().iter().position(|name| *name == label)
+        };
         let Some(label) = number.filter(|&n| n < labels.names().len()).or_else(named) else {
             let message = format!(
                 "label {:?} of {} is neither a name nor a number of the {} class names",

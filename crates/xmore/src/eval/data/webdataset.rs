@@ -11,7 +11,7 @@ use xmore_memory::ingest::{ImageRef, is_image_name, walk_tar};
 
 use super::{Dataset, DatasetOptions, choose_split, entries, file_name, name_of, read_lines, read_list};
 use crate::error::{Result, XmoreError};
-use crate::labels::{Labels, Template};
+use crate::labels::{LabelFile, Template};
 
 const SHARDS: &str = "nshards.txt";
 const NAMES: &str = "classnames.txt";
@@ -52,7 +52,7 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
             format!("expected {NAMES} beside the tars or above, found none: name it with --class-names");
         return Err(XmoreError::dataset(path, message));
     };
-    let labels = Labels::repeatable(read_lines(&names)?)?;
+    let labels = LabelFile::read(&names, None)?.repeatable()?;
     let prompts = match beside(TEMPLATES) {
         Some(file) => read_lines(&file)?.into_iter().map(Template::new).collect::<Result<_>>()?,
         None => Vec::new(),

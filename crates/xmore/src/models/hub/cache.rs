@@ -132,7 +132,7 @@ pub(super) fn is_commit(text: &str) -> bool {
 }
 
 /// A hash as the hub gives it, safe as a file's name.
-pub(super) fn is_etag(text: &str) -> bool {
+pub(in crate::models) fn is_etag(text: &str) -> bool {
     (8..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
 }
 

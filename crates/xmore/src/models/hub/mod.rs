@@ -14,6 +14,7 @@ mod settings;
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
+pub(super) use cache::is_etag;
 pub use error::HubError;
 pub use repo::RepoId;
 use settings::Settings;

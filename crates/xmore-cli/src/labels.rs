@@ -1,0 +1,52 @@
+//! Labels as the flags give them, and what is told of them.
+
+use std::path::Path;
+
+use xmore::{ClassifierOptions, DEFAULT_TEMPLATE, LabelFile, LabelWarning, Labels, XmoreError};
+
+use crate::args::ClassifyArgs;
+use crate::error::{CliError, Result};
+use crate::messages::tell;
+
+/// Reads --labels or --labels-file.
+pub(crate) fn read(args: &ClassifyArgs) -> Result<Labels> {
+    match (&args.labels.labels, &args.labels.labels_file) {
+        (Some(list), _) => Ok(Labels::parse(list)?),
+        (None, file) => read_file(file.as_deref().unwrap_or(Path::new("")), args.labels_column.as_deref()),
+    }
+}
+
+fn read_file(path: &Path, column: Option<&str>) -> Result<Labels> {
+    let file = LabelFile::read(path, column).map_err(|error| match error {
+        XmoreError::LabelColumn { wanted: None, .. } => {
+            CliError::Failed(format!("{error}; name the column with --labels-column"))
+        }
+        error => error.into(),
+    })?;
+    tell_notes(path, &file);
+    Ok(file.labels()?)
+}
+
+/// Tells what was left out or guessed.
+pub(crate) fn tell_notes(path: &Path, file: &LabelFile) {
+    for note in file.notes() {
+        tell!("{}: {note}", path.display());
+    }
+}
+
+/// Tells for how many labels the templates given do not matter.
+pub(crate) fn tell_own_prompts(labels: &Labels, options: &ClassifierOptions) {
+    let own = labels.with_own_prompts();
+    let by_default = matches!(&options.templates[..], [only] if only.to_string() == DEFAULT_TEMPLATE);
+    if own > 0 && (!by_default || options.with_templates_method) {
+        let all = labels.names().len();
+        tell!("{own} of {all} labels have prompts of their own: templates are not used for them");
+    }
+}
+
+/// Tells what the model cannot make of the labels.
+pub(crate) fn tell_warnings(warnings: &[LabelWarning]) {
+    for warning in warnings {
+        tell!("warning: {warning}");
+    }
+}
