@@ -106,9 +106,9 @@ impl OpenPart {
 
     /// Makes all rows durable; returns what a checkpoint keeps of them.
     pub fn sync(&mut self) -> Result<OpenRows> {
+        let (images, texts) = (self.images.sync()?, self.texts.sync()?);
         let (journal_bytes, journal) = self.journal.sync()?;
-        let sha256 =
-            [(IMAGES.name, self.images.sync()?), (TEXTS.name, self.texts.sync()?), (JOURNAL, journal)];
+        let sha256 = [(IMAGES.name, images), (TEXTS.name, texts), (JOURNAL, journal)];
         let sha256 = sha256.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Ok(OpenRows { rows: self.rows(), journal_bytes, sha256 })
     }
