@@ -226,9 +226,7 @@ impl Source {
             Source::Parquet { files, image_root, columns, .. } => {
                 parquet::read(files, image_root.as_deref(), columns)
             }
-            Source::WebDataset { tars, folder, walk, .. } => {
-                webdataset::read(tars, folder.as_deref().map(|folder| (folder, walk)))
-            }
+            Source::WebDataset { tars, folder, walk, .. } => webdataset::read(tars, folder.as_deref(), walk),
             Source::Coco { path, image_root } => coco::read(path, image_root.as_deref()),
             Source::Embeddings(folder) => {
                 let hint = "its embeddings are taken as they are, without an encoder";
