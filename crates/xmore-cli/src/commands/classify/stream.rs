@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use xmore::Classifier;
+use xmore_files::LeftOut;
 
 use super::output::Printer;
 use crate::error::{CliError, Result};
@@ -34,6 +35,8 @@ pub(super) struct Stream<'a, 'm> {
     /// Files that have an answer or an error.
     done: usize,
     failed: usize,
+    /// What was left out of folders, and the files that could not be read.
+    pub(super) left_out: LeftOut,
     told: HashSet<String>,
     error: Option<CliError>,
 }
@@ -57,6 +60,7 @@ impl<'a, 'm> Stream<'a, 'm> {
             last: Instant::now(),
             done: 0,
             failed: 0,
+            left_out: LeftOut::default(),
             told: HashSet::new(),
             error: None,
         }
@@ -67,7 +71,8 @@ impl<'a, 'm> Stream<'a, 'm> {
         self.bar.set_position(batch.end as u64);
         self.failed += batch.failed.len();
         self.done += batch.failed.len();
-        for (_, error) in batch.failed.drain(..) {
+        for (i, error) in batch.failed.drain(..) {
+            self.left_out.add(error.left_out_reason(), &self.files[i]);
             self.bar.suspend(|| tell!("error: {error}"));
         }
         self.waiting.append(batch);
