@@ -196,9 +196,10 @@ fn formats_that_are_not_read_are_named_and_names_that_say_nothing_are_looked_int
     world.write("phone/f.AVIF", b"");
     world.write("phone/g.MOV", b"film");
     world.write("phone/notes.txt", b"text");
+    world.write("phone/h.png", b"no picture");
     let (names, run) = world.classified(&["@phone"]);
     assert_eq!(names, ["phone/a.png", "phone/b.pic", "phone/c", "phone/d.jpeg"]);
-    let line = "left out: 3 files: 1 AVIF (not read yet), 1 HEIC (not read yet), 1 video";
+    let line = "left out: 4 files: 1 AVIF (not read yet), 1 HEIC (not read yet), 1 video, 1 unreadable";
     assert!(run.stderr.contains(line), "{}", run.stderr);
 
     // A folder without an image keeps nothing from the others; alone it says what it has instead.

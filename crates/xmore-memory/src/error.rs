@@ -76,6 +76,8 @@ pub enum MemoryError {
         image: String,
         /// Why not.
         reason: String,
+        /// The same as what it counts as where images are left out.
+        why: xmore_files::Reason,
     },
 
     /// The parts of clip-retrieval's output do not fit each other.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use xmore_clip::ClipError;
+use xmore_files::Reason;
 use xmore_memory::MemoryError;
 
 use crate::fetch::FetchError;
@@ -352,6 +353,14 @@ pub enum XmoreError {
 impl XmoreError {
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source }
+    }
+
+    /// What an image that gave this error counts as where images are left out.
+    pub fn left_out_reason(&self) -> Reason {
+        match self {
+            Self::Memory(MemoryError::Image { why, .. }) => why.clone(),
+            _ => Reason::Unreadable,
+        }
     }
 
     pub(crate) fn dataset(path: &Path, message: impl Into<String>) -> Self {

@@ -1,11 +1,11 @@
 //! What was left out of folders: counts by reason for one line, and with examples for JSON.
 
-use std::fmt;
 use std::path::Path;
+use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 
-use crate::regular::FileKind;
+use crate::regular::{FileKind, NotRegular, TooLarge};
 
 /// Examples kept of each reason.
 const EXAMPLES: usize = 3;
@@ -48,6 +48,15 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Why a file counts as left out that could not be read.
+    pub fn of_io(error: &io::Error) -> Self {
+        match (NotRegular::of(error), TooLarge::of(error)) {
+            (Some(kind), _) => Self::NotRegular { kind },
+            (None, Some(_)) => Self::TooLarge,
+            (None, None) => Self::Unreadable,
+        }
+    }
+
     fn is_folder(&self) -> bool {
         matches!(self, Self::FolderNotListed | Self::FolderTooDeep)
     }
@@ -217,6 +226,18 @@ mod tests {
         assert_eq!(one.to_string(), "left out: 1 file: 1 video");
         one.add(Reason::Video, Path::new("b.mov"));
         assert_eq!(one.to_string(), "left out: 2 files: 2 videos");
+    }
+
+    #[test]
+    fn an_error_of_reading_tells_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let reason = |error: io::Error| Reason::of_io(&error);
+        let folder = reason(crate::open_regular(dir.path()).unwrap_err());
+        assert_eq!(folder, Reason::NotRegular { kind: FileKind::Directory });
+        let path = dir.path().join("a");
+        assert_eq!(reason(crate::read_bounded(&path, 1).unwrap_err()), Reason::Unreadable);
+        std::fs::write(&path, "12").unwrap();
+        assert_eq!(reason(crate::read_bounded(&path, 1).unwrap_err()), Reason::TooLarge);
     }
 
     #[test]

@@ -45,6 +45,26 @@ impl WalkOptions {
         }
         if self.include_hidden { None } else { names::hidden(name.as_encoded_bytes()) }
     }
+
+    /// Why a member of an archive is left out, if it is: by its own name or that of a folder in its path.
+    pub fn leaves_out_member(&self, name: &Path) -> Option<Reason> {
+        let mut paths: Vec<&Path> = name.ancestors().collect();
+        paths.reverse();
+        paths.into_iter().find_map(|path| self.leaves_out(path))
+    }
+
+    /// Counts a member of an archive that is an image by its name, if it is not to be taken; says whether it is left out.
+    ///
+    /// `shown` is what the member is called in examples.
+    pub fn count_member(&self, name: &Path, shown: &Path, left_out: &mut LeftOut) -> bool {
+        let format = ImageFormat::of_name(name);
+        let not_read = || format.filter(|format| !format.is_read).map(not_read);
+        let Some(reason) = self.leaves_out_member(name).or_else(not_read) else { return false };
+        if format.is_some() {
+            left_out.add(reason, shown);
+        }
+        true
+    }
 }
 
 /// A glob of files and folders to leave out.
@@ -162,8 +182,7 @@ fn image(path: &Path, kind: Option<FileKind>) -> Verdict {
             _ => Verdict::LeaveOut(Reason::NotRegular { kind }),
         };
     }
-    let not_read =
-        |format: &ImageFormat| Verdict::LeaveOut(Reason::FormatNotRead { format: format.name.to_owned() });
+    let not_read = |format: &ImageFormat| Verdict::LeaveOut(not_read(format));
     let by_content = |head: &[u8]| match ImageFormat::of(path, head) {
         Some(format) if format.is_read() => Verdict::Take,
         Some(format) => not_read(format),
@@ -182,6 +201,10 @@ fn image(path: &Path, kind: Option<FileKind>) -> Verdict {
             }
         },
     }
+}
+
+fn not_read(format: &ImageFormat) -> Reason {
+    Reason::FormatNotRead { format: format.name.to_owned() }
 }
 
 /// The first bytes of a file.

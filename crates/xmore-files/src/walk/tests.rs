@@ -114,6 +114,31 @@ fn globs_without_a_slash_are_for_names_and_others_for_paths() {
 }
 
 #[test]
+fn members_of_archives_follow_the_same_rules() {
+    let options = excluding(&["raw"]);
+    let mut left_out = LeftOut::default();
+    for (name, is_left_out) in [
+        ("0/a.jpg", false),
+        ("0/a.txt", false),
+        ("0/._a.jpg", true),
+        ("0/._a.txt", true),
+        ("__MACOSX/0/a.jpg", true),
+        ("./0/a.jpg", false),
+        ("raw/a.jpg", true),
+        ("0/a.heic", true),
+    ] {
+        let shown = format!("t.tar#{name}");
+        assert_eq!(
+            options.count_member(Path::new(name), Path::new(&shown), &mut left_out),
+            is_left_out,
+            "{name}"
+        );
+    }
+    let expected = "left out: 4 files: 1 HEIC (not read yet), 2 hidden, 1 excluded";
+    assert_eq!(left_out.to_string(), expected);
+}
+
+#[test]
 fn only_a_root_that_cannot_be_listed_is_an_error() {
     let world = World::new();
     assert_eq!(

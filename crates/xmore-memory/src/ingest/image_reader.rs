@@ -1,12 +1,12 @@
 //! Bytes of images, wherever they are; what was opened is kept, so that a memory's images are read in one pass.
 
 use std::collections::HashMap;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use xmore_files::image::MAX_FILE_BYTES;
-use xmore_files::{TooLarge, open_regular, read_bounded};
+use xmore_files::{Reason, TooLarge, open_regular, read_bounded};
 
 use super::image_ref::{ImageRef, Span};
 use super::parquet::{Cell, Cursor, Leaf, ParquetFile};
@@ -51,15 +51,15 @@ impl ImageReader {
             },
             ImageRef::ParquetCell { file, row } => self.read_cell(file, *row),
         };
-        read.map_err(|reason| MemoryError::Image { image: image.to_string(), reason })
+        read.map_err(|Failure { reason, why }| MemoryError::Image { image: image.to_string(), reason, why })
     }
 
-    fn find_member(&self, tar: &Arc<Path>, name: &str) -> Result<Span, String> {
+    fn find_member(&self, tar: &Arc<Path>, name: &str) -> Result<Span, Failure> {
         let members = self.tars.get(tar, || image_members(tar))?;
-        members.get(name).copied().ok_or_else(|| "the tar has no such member".to_owned())
+        members.get(name).copied().ok_or_else(|| "the tar has no such member".to_owned().into())
     }
 
-    fn read_cell(&self, file: &Arc<Path>, row: u64) -> Result<Vec<u8>, String> {
+    fn read_cell(&self, file: &Arc<Path>, row: u64) -> Result<Vec<u8>, Failure> {
         self.parquets.get(file, || ParquetImages::open(file))?.read(row)
     }
 }
@@ -70,34 +70,49 @@ impl std::fmt::Debug for ImageReader {
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    read_bounded(path, MAX_IMAGE_BYTES).map_err(|error| match TooLarge::of(&error) {
-        Some(_) => too_large(),
-        None => error.to_string(),
-    })
+/// Why an image's bytes are not read.
+struct Failure {
+    reason: String,
+    why: Reason,
 }
 
-fn read_span(path: &Path, span: Span) -> Result<Vec<u8>, String> {
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Failure { reason, why: Reason::Unreadable }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match Reason::of_io(&error) {
+            Reason::TooLarge => too_large(),
+            why => Failure { reason: error.to_string(), why },
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    Ok(read_bounded(path, MAX_IMAGE_BYTES)?)
+}
+
+fn read_span(path: &Path, span: Span) -> Result<Vec<u8>, Failure> {
     check_size(span.len)?;
-    let mut file = open_regular(path).map_err(|e| e.to_string())?;
-    file.seek(SeekFrom::Start(span.offset)).map_err(|e| e.to_string())?;
+    let mut file = open_regular(path)?;
+    file.seek(SeekFrom::Start(span.offset))?;
     let mut bytes = Vec::new();
-    file.take(span.len).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    file.take(span.len).read_to_end(&mut bytes)?;
     if bytes.len() as u64 != span.len {
-        return Err(format!("the file ends after {} of its {} bytes", bytes.len(), span.len));
+        return Err(format!("the file ends after {} of its {} bytes", bytes.len(), span.len).into());
     }
     Ok(bytes)
 }
 
-fn check_size(bytes: u64) -> Result<(), String> {
-    if bytes > MAX_IMAGE_BYTES {
-        return Err(too_large());
-    }
-    Ok(())
+fn check_size(bytes: u64) -> Result<(), Failure> {
+    if bytes > MAX_IMAGE_BYTES { Err(too_large()) } else { Ok(()) }
 }
 
-fn too_large() -> String {
-    format!("it is larger than {} MiB", MAX_IMAGE_BYTES >> 20)
+fn too_large() -> Failure {
+    Failure { reason: format!("it is larger than {} MiB", MAX_IMAGE_BYTES >> 20), why: Reason::TooLarge }
 }
 
 /// Names and places of a tar's images, of a damaged one those before the damage.
@@ -129,7 +144,7 @@ impl ParquetImages {
         Ok(ParquetImages { file, leaf, cursors: Mutex::default() })
     }
 
-    fn read(&self, row: u64) -> Result<Vec<u8>, String> {
+    fn read(&self, row: u64) -> Result<Vec<u8>, Failure> {
         let cursors = || self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
         let nearest = {
             let mut cursors = cursors();
@@ -145,10 +160,10 @@ impl ParquetImages {
             Ok(Some((cursor.read(1)?, cursor)))
         };
         let Some((rows, cursor)) = read().map_err(|e| e.to_string())? else {
-            return Err(format!("the file has {} rows", self.file.rows()));
+            return Err(format!("the file has {} rows", self.file.rows()).into());
         };
         let bytes = match rows.first(0) {
-            Cell::Null => Err("its cell is empty".to_owned()),
+            Cell::Null => Err("its cell is empty".to_owned().into()),
             Cell::Bytes(bytes) => Ok(bytes.to_vec()),
             Cell::TooLong(length) => check_size(length as u64).map(|()| Vec::new()),
         };

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use xmore_files::table::TableKind;
 use xmore_files::text::TextReader;
-use xmore_files::{LeftOut, MAX_DEPTH, WalkOptions, has_images, open_regular, walk_extension};
+use xmore_files::{LeftOut, MAX_DEPTH, Reason, WalkOptions, has_images, open_regular, walk_extension};
 
 use super::embeddings::EmbeddingsFolder;
 use super::{
@@ -226,9 +226,7 @@ impl Source {
             Source::Parquet { files, image_root, columns, .. } => {
                 parquet::read(files, image_root.as_deref(), columns)
             }
-            Source::WebDataset { tars, folder, walk, .. } => {
-                webdataset::read(tars, folder.as_deref().map(|folder| (folder, walk)))
-            }
+            Source::WebDataset { tars, folder, walk, .. } => webdataset::read(tars, folder.as_deref(), walk),
             Source::Coco { path, image_root } => coco::read(path, image_root.as_deref()),
             Source::Embeddings(folder) => {
                 let hint = "its embeddings are taken as they are, without an encoder";
@@ -270,14 +268,14 @@ fn of_folder(path: &Path, format: InputFormat, options: &SourceOptions) -> Resul
         InputFormat::Webdataset => {
             let found = tars(MAX_DEPTH)?;
             return match found.0.is_empty() {
-                true => Err(wrong(path, "a folder of webdataset tars", "no .tar in it", "check the path")),
+                true => Err(without(path, "a folder of webdataset tars", "no .tar in it", &found.1)),
                 false => Ok(webdataset(found)),
             };
         }
         InputFormat::Parquet => {
             let found = parquets()?;
             return match found.0.is_empty() {
-                true => Err(wrong(path, "a folder of parquet files", "no .parquet in it", "check the path")),
+                true => Err(without(path, "a folder of parquet files", "no .parquet in it", &found.1)),
                 false => Ok(parquet(found)),
             };
         }
@@ -299,8 +297,22 @@ fn of_folder(path: &Path, format: InputFormat, options: &SourceOptions) -> Resul
     if hold_images(&found.0) {
         return Ok(webdataset(found));
     }
+    let mut left_out = found.1;
     let found = parquets()?;
-    if found.0.is_empty() { Ok(files()) } else { Ok(parquet(found)) }
+    if !found.0.is_empty() {
+        return Ok(parquet(found));
+    }
+    left_out.merge(found.1);
+    if left_out.reasons().iter().any(|row| matches!(row.reason, Reason::NotRegular { .. })) {
+        return Err(without(path, "images, tars or parquet files", "none of them", &left_out));
+    }
+    Ok(files())
+}
+
+/// The error for a folder that has nothing of what is looked for.
+fn without(path: &Path, expected: &'static str, found: &str, left_out: &LeftOut) -> MemoryError {
+    let left_out = if left_out.is_empty() { String::new() } else { format!(" ({left_out})") };
+    wrong(path, expected, &format!("{found}{left_out}"), "check the path")
 }
 
 /// Files of an extension in a folder, down to a depth, sorted by path, and what was left out.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use xmore_files::image::ImageFormat;
-use xmore_files::{WalkOptions, walk_images};
+use xmore_files::{LeftOut, WalkOptions, walk_images};
 
 use super::caption::{self, Lines};
 use super::image_ref::Span;
@@ -17,17 +17,17 @@ use crate::error::{AtPath, MemoryError, Result};
 /// Reads shards in order. Of a `folder` that holds them, images that lie loose are counted as one skip.
 ///
 /// One shard alone must be readable and hold images; of several, those that do not are skipped.
-pub(super) fn read(tars: &[PathBuf], folder: Option<(&Path, &WalkOptions)>) -> Result<Ingested> {
+pub(super) fn read(tars: &[PathBuf], folder: Option<&Path>, options: &WalkOptions) -> Result<Ingested> {
     let mut ingested = Ingested::default();
     for tar in tars {
-        if let Err(error) = read_tar(tar, &mut ingested) {
+        if let Err(error) = read_tar(tar, options, &mut ingested) {
             if tars.len() == 1 {
                 return Err(error);
             }
             ingested.skipped.push(Skip::file(tar, &error));
         }
     }
-    if let Some((folder, options)) = folder {
+    if let Some(folder) = folder {
         let loose = walk_images(folder, options).at("list", folder)?.files.len() as u64;
         if loose > 0 {
             let reason = SkipReason::LooseImages { count: loose };
@@ -59,18 +59,23 @@ struct Sample {
     json: Option<Result<Vec<String>, SkipReason>>,
 }
 
-fn read_tar(path: &Path, ingested: &mut Ingested) -> Result<()> {
+fn read_tar(path: &Path, options: &WalkOptions, ingested: &mut Ingested) -> Result<()> {
     let tar: Arc<Path> = path.into();
     let mut samples: Vec<(String, Sample)> = Vec::new();
     let mut index_of: HashMap<String, usize> = HashMap::new();
     let mut others = BTreeSet::new();
     let mut skips = Skips::of(path);
     let mut conversions = Conversions::default();
+    let mut left_out = LeftOut::default();
     let damage = tar_members::walk(path, &mut |member, input| {
         let Some(name) = member.name else {
             skips.add(SkipReason::PathNotUtf8);
             return Ok(());
         };
+        let shown = || format!("{}#{name}", path.display());
+        if options.count_member(Path::new(name), Path::new(&shown()), &mut left_out) {
+            return Ok(());
+        }
         let Some((key, extension)) = split(name) else { return Ok(()) };
         if !matches!(extension.as_str(), "txt" | "json") && ImageFormat::of_extension(&extension).is_none() {
             if others.len() < 4 {
@@ -111,6 +116,7 @@ fn read_tar(path: &Path, ingested: &mut Ingested) -> Result<()> {
             None if others.is_empty() => "no image".to_owned(),
             None => format!("no image, but {}", Vec::from_iter(others).join(", ")),
         };
+        let found = if left_out.is_empty() { found } else { format!("{found}; {left_out}") };
         return Err(MemoryError::WrongSource {
             path: path.to_owned(),
             expected: "a webdataset tar",
@@ -138,6 +144,7 @@ fn read_tar(path: &Path, ingested: &mut Ingested) -> Result<()> {
     }
     ingested.skipped.extend(skips.finish());
     ingested.notes.extend(conversions.note(path));
+    ingested.left_out.merge(left_out);
     Ok(())
 }
 

@@ -48,6 +48,7 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     };
     let classifier = OnceLock::new();
     let mut stream = Stream::new(&setup, &files, &classifier, Printer::new(form), bar.clone());
+    stream.left_out = left_out;
     // Side by side, so that the two towers load at the same time; photos wait for the labels.
     let (made, encoded) = rayon::join(
         || {
@@ -68,7 +69,7 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     );
     let ended = stream.finish();
     bar.finish_and_clear();
-    tell_left_out(&left_out);
+    tell_left_out(&stream.left_out);
     made?;
     encoded?;
     let (done, failed) = ended?;

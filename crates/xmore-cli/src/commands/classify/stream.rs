@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use xmore::Classifier;
+use xmore_files::LeftOut;
 
 use super::output::Printer;
 use crate::error::{CliError, Result};
@@ -37,6 +38,8 @@ pub(super) struct Stream<'a, 'm> {
     failed: usize,
     first_of_several: usize,
     hints: Hints,
+    /// What was left out of folders, and the files that could not be read.
+    pub(super) left_out: LeftOut,
     told: HashSet<String>,
     error: Option<CliError>,
 }
@@ -62,6 +65,7 @@ impl<'a, 'm> Stream<'a, 'm> {
             failed: 0,
             first_of_several: 0,
             hints: Hints::default(),
+            left_out: LeftOut::default(),
             told: HashSet::new(),
             error: None,
         }
@@ -72,7 +76,8 @@ impl<'a, 'm> Stream<'a, 'm> {
         self.bar.set_position(batch.end as u64);
         self.failed += batch.failed.len();
         self.done += batch.failed.len();
-        for (_, error) in batch.failed.drain(..) {
+        for (i, error) in batch.failed.drain(..) {
+            self.left_out.add(error.left_out_reason(), &self.files[i]);
             self.bar.suspend(|| tell!("error: {error}"));
             self.hints.collect(&error);
         }

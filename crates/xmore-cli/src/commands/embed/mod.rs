@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use npyz::WriterBuilder;
 use xmore::{NamedModel, encode_each, encode_texts};
 use xmore_clip::TextEmbeddings;
-use xmore_files::{Output, read_input};
+use xmore_files::{LeftOut, Output, read_input};
 
 use crate::args::EmbedArgs;
 use crate::error::{CliError, Result};
@@ -61,7 +61,7 @@ fn texts(model: &NamedModel, path: &Path, mut output: Output, output_path: &Path
 }
 
 fn images(model: &NamedModel, args: &EmbedArgs, mut output: Output) -> Result<usize> {
-    let Images { files, left_out } = Images::find(&args.images, &args.walk)?;
+    let Images { files, mut left_out } = Images::find(&args.images, &args.walk)?;
     let made_with = &format!("{} {}", model.fingerprint(), model.preprocess().orientation());
     let partial = match output.replaces() {
         Some(target) => Partial::beside(target, made_with, model.dim()),
@@ -81,7 +81,7 @@ fn images(model: &NamedModel, args: &EmbedArgs, mut output: Output) -> Result<us
     if before > 0 {
         tell!("{before} of {} images were encoded before", files.len());
     }
-    let (failed, done) = encode(model, &missing, &places, &keys, &mut partial, args)?;
+    let (failed, done) = encode(model, &missing, &places, &keys, &mut partial, args, &mut left_out)?;
     tell_left_out(&left_out);
     let interrupted = done < missing.len();
     if interrupted || (!failed.is_empty() && !args.skip_broken) {
@@ -122,6 +122,7 @@ fn encode(
     keys: &[Option<Key>],
     partial: &mut Partial,
     args: &EmbedArgs,
+    left_out: &mut LeftOut,
 ) -> Result<(HashSet<usize>, usize)> {
     let before = (keys.len() - missing.len()) as u64;
     let bar = bar_from(before, keys.len() as u64, "images");
@@ -130,6 +131,7 @@ fn encode(
     let (mut first_of_several, mut hints) = (0, Hints::default());
     encode_each(&[model], missing, &interrupt::requested, &mut |batch| {
         for (i, reason) in batch.failed {
+            left_out.add(reason.left_out_reason(), &missing[i]);
             let what = if args.skip_broken { "left out" } else { "error" };
             bar.suspend(|| tell!("{what}: {reason}"));
             hints.collect(&reason);

@@ -152,3 +152,37 @@ fn formats_are_named_as_they_are_read() {
     }
     assert!("tars".parse::<InputFormat>().unwrap_err().contains("webdataset"));
 }
+
+#[test]
+fn members_of_tars_are_left_out_by_the_rules_of_folders() {
+    let dir = tempfile::tempdir().unwrap();
+    let tar = dir.path().join("a.tar");
+    write_tar(
+        &tar,
+        &["a.jpg", "a.txt", "._a.jpg", "._a.txt", "__MACOSX/b.jpg", "c.heic", "raw/d.jpg", "raw/d.txt"],
+    );
+    let walk = WalkOptions { exclude: vec!["raw".parse().unwrap()], ..WalkOptions::default() };
+    let options = SourceOptions { walk, ..SourceOptions::default() };
+    let ingested = Source::detect(&tar, InputFormat::Auto, &options).unwrap().read().unwrap();
+    assert_eq!((ingested.pairs.len(), ingested.skipped.len()), (1, 0));
+    let expected = "left out: 4 files: 1 HEIC (not read yet), 2 hidden, 1 excluded";
+    assert_eq!(ingested.left_out.to_string(), expected);
+    write_tar(&tar, &["c.heic", "c.txt"]);
+    let message = Source::detect(&tar, InputFormat::Auto, &options).unwrap().read().unwrap_err().to_string();
+    assert!(message.contains("1 HEIC (not read yet)"), "{message}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_source_that_is_no_regular_file_is_refused_without_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a.csv", "a.parquet", "a.tar", "a.json", "a"] {
+        let path = dir.path().join(name);
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let message = match detect(&path, InputFormat::Auto) {
+            Ok(source) => source.read().unwrap_err().to_string(),
+            Err(error) => error.to_string(),
+        };
+        assert!(message.contains("not a regular file: socket"), "{message}");
+    }
+}

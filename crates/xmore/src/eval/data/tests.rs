@@ -45,6 +45,33 @@ fn reads_a_folder_per_class() {
 }
 
 #[test]
+fn a_class_has_all_below_its_folder_and_hidden_folders_are_none() {
+    let world = World::new();
+    for file in [
+        "set/b/2023/06/1.jpg",
+        "set/b/0.bmp",
+        "set/a/1.png",
+        "set/a.b/1.png",
+        "set/.ipynb_checkpoints/1-checkpoint.jpg",
+        "set/@eaDir/1.jpg",
+        "set/loose.jpg",
+        "set/empty/sub/notes.txt",
+    ] {
+        world.write(file, "");
+    }
+    let dataset = world.read("set");
+    assert_eq!((names(&dataset), &dataset.truth[..]), (vec!["a", "a.b", "b"], &[0, 1, 2, 2][..]));
+    assert_eq!(dataset.empty_classes, ["empty"]);
+    let expected = "left out: 3 files: 1 hidden, 1 thumbnail, 1 in no class folder";
+    assert_eq!(dataset.left_out.to_string(), expected);
+
+    world.write("one/a/1.png", "");
+    world.write("one/b/1.heic", "");
+    let error = world.error("one");
+    assert!(error.contains("found 1 such") && error.contains("1 HEIC (not read yet)"), "{error}");
+}
+
+#[test]
 fn the_test_split_is_taken_of_folders_that_are_splits() {
     let world = World::new();
     for file in
@@ -99,7 +126,7 @@ fn a_coop_split_has_labels_of_all_its_splits_and_finds_its_images() {
 fn a_tar_that_is_cut_off_keeps_what_came_before() {
     let world = World::new();
     let mut tar = tar::Builder::new(Vec::new());
-    let members: [(&str, &[u8]); 7] = [
+    let members: [(&str, &[u8]); 8] = [
         ("a.cls", b"1\n"),
         ("a.jpg", b"picture"),
         ("dir.x/b.png", b"picture"),
@@ -107,6 +134,7 @@ fn a_tar_that_is_cut_off_keeps_what_came_before() {
         ("c.webp", b"no class"),
         ("d.jpg", b"odd class"),
         ("d.cls", b"one"),
+        ("._a.jpg", b"hidden"),
     ];
     for (name, data) in members {
         let mut header = tar::Header::new_gnu();
@@ -119,6 +147,7 @@ fn a_tar_that_is_cut_off_keeps_what_came_before() {
     world.write("set/classnames.txt", "cat\ndog\n");
     let dataset = world.read("set");
     assert_eq!((&dataset.truth[..], dataset.skipped.len()), (&[1, 0][..], 2));
+    assert_eq!(dataset.left_out.to_string(), "left out: 1 file: 1 hidden");
     let reader = xmore_memory::ingest::ImageReader::new();
     assert_eq!(reader.read(&dataset.images[1]).unwrap(), b"picture");
     // Cut in the fifth header.

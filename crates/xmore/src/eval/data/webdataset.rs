@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use xmore_files::LeftOut;
+use xmore_files::{LeftOut, WalkOptions};
 use xmore_memory::ingest::{ImageRef, is_image_name, walk_tar};
 
 use super::{Dataset, DatasetOptions, choose_split, entries, file_name, name_of, read_lines, read_list};
@@ -58,8 +58,9 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
         None => Vec::new(),
     };
     let (mut images, mut truth, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+    let mut left_out = LeftOut::default();
     for shard in &shards {
-        let members = read_shard(shard, &mut skipped)?;
+        let members = read_shard(shard, &options.walk, &mut skipped, &mut left_out)?;
         for (image, class) in members {
             if class >= labels.names().len() {
                 let message = format!(
@@ -82,7 +83,7 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
         prompts,
         skipped,
         notes: Vec::new(),
-        left_out: LeftOut::default(),
+        left_out,
         empty_classes: Vec::new(),
     })
 }
@@ -119,11 +120,20 @@ fn shards(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Images of a tar with their classes, in the images' order.
-fn read_shard(shard: &Path, skipped: &mut Vec<String>) -> Result<Vec<(ImageRef, usize)>> {
+fn read_shard(
+    shard: &Path,
+    options: &WalkOptions,
+    skipped: &mut Vec<String>,
+    left_out: &mut LeftOut,
+) -> Result<Vec<(ImageRef, usize)>> {
     let tar: Arc<Path> = shard.into();
     let (mut images, mut classes) = (Vec::new(), HashMap::new());
     let damage = walk_tar(shard, &mut |member, data: &mut dyn Read| {
         let Some(name) = member.name.filter(|_| !member.indirect) else { return Ok(()) };
+        if options.count_member(Path::new(name), Path::new(&format!("{}#{name}", shard.display())), left_out)
+        {
+            return Ok(());
+        }
         // Everything behind the first dot of the file's name is its kind, as the webdataset library has it.
         let start = name.rfind('/').map_or(0, |at| at + 1);
         let Some(dot) = name[start..].find('.') else { return Ok(()) };

@@ -8,6 +8,8 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use xmore_files::read_bounded;
+
 pub use labels::{LABELS, NOT_PHOTOS, Pairs, Stamp, pairs};
 
 use super::debian::{Debian, PACKAGE, packages_in};
@@ -107,11 +109,8 @@ fn publish(stage: &Path, target: &Path, old: &Path) -> Result<()> {
 
 /// Whether the marker is there and as many files as it says.
 fn is_complete(dir: &Path) -> bool {
-    let Ok(meta) = fs::metadata(dir.join(COMPLETE)) else { return false };
-    if meta.len() > 1024 {
-        return false;
-    }
-    let marker = fs::read_to_string(dir.join(COMPLETE)).unwrap_or_default();
+    let Ok(marker) = read_bounded(&dir.join(COMPLETE), 1024) else { return false };
+    let marker = String::from_utf8_lossy(&marker);
     let said = marker.lines().find_map(|line| line.strip_prefix("files ")?.parse::<usize>().ok());
     said.is_some_and(|said| said > 0 && count_files(dir, 12) == said + 1) // + the marker
 }
