@@ -90,6 +90,17 @@ fn an_interrupted_classification_keeps_what_is_done() {
 }
 
 #[test]
+fn a_signal_that_the_caller_ignores_stays_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = classify(&image(dir.path()), "jsonl").ignoring("HUP").start_piped();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    assert!(!stdout.fill_buf().unwrap().is_empty());
+    signal(&child, "-HUP");
+    assert_eq!(stdout.lines().count(), PHOTOS);
+    assert_eq!(ended(&mut child), 0);
+}
+
+#[test]
 fn a_second_signal_ends_a_command_that_waits() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = classify(&image(dir.path()), "jsonl").start_piped();

@@ -198,6 +198,41 @@ fn what_acts_on_terminals_is_shown_escaped() {
     let found = tiny(&["memory", "search", &memory, "--text=x", "--format=json"]).ok();
     let found: Vec<Value> = serde_json::from_str(&found).unwrap();
     assert!(found.iter().any(|row| row["caption"] == evil), "{found:?}");
+
+    // A report that people read.
+    let (set, page) = (dir.path().join("set"), dir.path().join("page.html").display().to_string());
+    for (class, name) in [("\u{202e}gpj", "0.png"), ("dog", "1.png")] {
+        fs::create_dir_all(set.join(class)).unwrap();
+        fs::copy(dir.path().join(name), set.join(class).join(name)).unwrap();
+    }
+    let set = set.display().to_string();
+    let run =
+        tiny(&["eval", &set, "--no-cache", "--bootstrap=100", "--methods=zero-shot", "--html", &page]).run();
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("\\u{202e}gpj") && !page.contains('\u{202e}'));
+}
+
+#[test]
+fn one_dataset_that_fails_does_not_cost_the_others() {
+    let dir = pictures(2);
+    let set = dir.path().join("set");
+    for (class, name) in [("cat", "0.png"), ("dog", "1.png")] {
+        fs::create_dir_all(set.join(class)).unwrap();
+        fs::rename(dir.path().join(name), set.join(class).join(name)).unwrap();
+    }
+    let bad = dir.path().join("bad.csv");
+    fs::write(&bad, "nothing,of,this\n1,2,3\n").unwrap();
+    let [set, bad] = [&set, &bad].map(|path| path.display().to_string());
+    let run = tiny(&["eval", &bad, &set, "--no-cache", "--bootstrap=100", "--methods=zero-shot"]).run();
+    assert_eq!(run.code, 1);
+    assert!(run.stdout.contains("set: 2 images"), "{}", run.stdout);
+    assert!(run.stderr.contains("bad.csv") && run.stderr.contains("1 of 2 datasets"), "{}", run.stderr);
+    for name in ["-", "/dev/stdout"] {
+        let all =
+            tiny(&["eval", &set, "--no-cache", "--bootstrap=100", "--methods=zero-shot", "-o", name]).ok();
+        assert!(all.contains("\"acc1\":"), "{all}");
+    }
 }
 
 #[test]

@@ -339,3 +339,69 @@ pub fn encode_texts<S: AsRef<str> + Sync>(
     }
     Ok(TextEmbeddings { embeddings: Embeddings::new(rows, model.dim()), truncated })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// The tiny model, and files of which every seventh is no picture.
+    fn files(dir: &Path, count: usize) -> (NamedModel, Vec<PathBuf>) {
+        let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../xmore-clip/tests/fixtures");
+        let model = NamedModel::open(&format!("local-dir:{fixtures}/tiny")).unwrap();
+        let picture = |i: usize| {
+            let name = ["wide.png", "grey.png", "large.png", "tall.png"][i % 4];
+            std::fs::read(format!("{fixtures}/images/{name}")).unwrap()
+        };
+        let write = |i: usize| {
+            let path = dir.join(format!("{i}.png"));
+            std::fs::write(&path, if i % 7 == 3 { b"no picture".to_vec() } else { picture(i) }).unwrap();
+            path
+        };
+        (model, (0..count).map(write).collect())
+    }
+
+    #[test]
+    fn batches_have_the_rows_of_all_files_by_every_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let (model, files) = files(dir.path(), 3 * BATCH + 5);
+        let whole = encode_files(&model, &files, &mut |_| {}).unwrap();
+        assert_eq!(whole.kept.len() + whole.failed.len(), files.len());
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        let (mut kept, mut failed, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        encode_each(&[&model, &model], &files, &|| false, &mut |batch| {
+            first.extend_from_slice(batch.embeddings[0].as_slice());
+            second.extend_from_slice(batch.embeddings[1].as_slice());
+            kept.extend(batch.kept);
+            failed.extend(batch.failed.into_iter().map(|(i, _)| i));
+            ends.push(batch.end);
+            true
+        })
+        .unwrap();
+        assert_eq!((&first[..], &second[..]), (whole.embeddings.as_slice(), whole.embeddings.as_slice()));
+        assert_eq!(kept, whole.kept);
+        assert_eq!(failed, whole.failed.iter().map(|(i, _)| *i).collect::<Vec<_>>());
+        assert_eq!(ends, [BATCH, 2 * BATCH, 3 * BATCH, files.len()]);
+    }
+
+    #[test]
+    fn it_ends_where_it_is_told_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (model, files) = files(dir.path(), 3 * BATCH);
+        let mut ends = Vec::new();
+        encode_each(&[&model], &files, &|| false, &mut |batch| {
+            ends.push(batch.end);
+            false
+        })
+        .unwrap();
+        assert_eq!(ends, [BATCH]);
+        let taken = Cell::new(0);
+        encode_each(&[&model], &files, &|| true, &mut |_| {
+            taken.set(taken.get() + 1);
+            true
+        })
+        .unwrap();
+        assert_eq!(taken.get(), 0);
+    }
+}

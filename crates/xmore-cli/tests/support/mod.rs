@@ -86,8 +86,18 @@ impl Xmore {
     }
 
     fn with_limit(self, of: &str, most: u64) -> Self {
+        self.under(&format!("trap '' XFSZ; ulimit {of} {most}"))
+    }
+
+    /// The same with a signal ignored, as `nohup` does.
+    pub fn ignoring(self, signal: &str) -> Self {
+        self.under(&format!("trap '' {signal}"))
+    }
+
+    /// The same after a command of the shell.
+    fn under(self, before: &str) -> Self {
         let mut shell = Command::new("sh");
-        shell.arg("-c").arg(format!("trap '' XFSZ; ulimit {of} {most} && exec \"$0\" \"$@\""));
+        shell.arg("-c").arg(format!("{before} && exec \"$0\" \"$@\""));
         shell.arg(self.0.get_program()).args(self.0.get_args()).stdin(Stdio::null());
         for (name, value) in self.0.get_envs() {
             match value {

@@ -3,13 +3,13 @@
 mod partial;
 
 use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use npyz::WriterBuilder;
 use xmore::{NamedModel, encode_each, encode_texts};
 use xmore_clip::TextEmbeddings;
-use xmore_files::{LeftOut, Output, read_input};
+use xmore_files::{LeftOut, Output, is_standard_output, read_input};
 
 use crate::args::EmbedArgs;
 use crate::error::{CliError, Result};
@@ -26,6 +26,11 @@ use partial::{Key, Partial, key};
 const MAX_TEXTS_BYTES: u64 = 1 << 30;
 
 pub(crate) fn run(args: &EmbedArgs) -> Result<()> {
+    if is_standard_output(&args.output) && io::stdout().is_terminal() {
+        return Err(CliError::Usage(
+            "an .npy file is not written to a terminal: name a file or a pipe".to_owned(),
+        ));
+    }
     // What is wrong with the output is found before any work.
     let output = Output::create(&args.output).map_err(|e| output_error(&args.output, e))?;
     let model = args.model.open()?;
