@@ -58,7 +58,7 @@ impl WalkOptions {
     /// `shown` is what the member is called in examples.
     pub fn count_member(&self, name: &Path, shown: &Path, left_out: &mut LeftOut) -> bool {
         let format = ImageFormat::of_name(name);
-        let not_read = || format.filter(|format| !format.is_read).map(not_read);
+        let not_read = || format.filter(|format| !format.is_read()).map(not_read);
         let Some(reason) = self.leaves_out_member(name).or_else(not_read) else { return false };
         if format.is_some() {
             left_out.add(reason, shown);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use xmore_files::image::MAX_FILE_BYTES;
-use xmore_files::{Reason, TooLarge, open_regular, read_bounded};
+use xmore_files::{Reason, open_regular, read_bounded};
 
 use super::image_ref::{ImageRef, Span};
 use super::parquet::{Cell, Cursor, Leaf, ParquetFile};
