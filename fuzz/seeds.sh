@@ -72,3 +72,12 @@ printf '\001sep=;\nid;label;prompt\n0;cat;a cat\n1;dog;' > corpus/labels_file/cs
 printf '\002id\tname\n0\tcat\n1\tdog\n' > corpus/labels_file/tsv
 printf '\003cat, "a, b",dog' > corpus/labels_file/typed
 printf '\004["cat", {"label": "dog"}]' > corpus/labels_file/sent
+# Images of every format, each behind a byte that chooses its name and what becomes of transparency.
+mkdir -p corpus/image_file
+for file in ../crates/xmore-files/tests/fixtures/images/*.* $fixtures/preprocess/*.*; do
+    case $file in
+        *.json) ;;
+        *.tga) { printf '\001'; cat "$file"; } > "corpus/image_file/$(basename "$file")" ;;
+        *) { printf '\002'; cat "$file"; } > "corpus/image_file/$(basename "$file")" ;;
+    esac
+done

@@ -18,10 +18,12 @@ use xmore::{
     RetrievalOptions, Template, XmoreError,
 };
 use xmore_clip::Precision;
+use xmore_files::image::Orientation;
 use xmore_memory::retriever::RemoteOptions;
 use xmore_memory::store::ModelIdentity;
 
 use crate::images::WalkArgs;
+use crate::messages::tell;
 use crate::progress::fetch_progress;
 use crate::threads;
 
@@ -38,6 +40,12 @@ pub(crate) struct Cli {
     /// Threads to compute with, at most four for each core [default: all cores]
     #[arg(long, global = true, value_name = "N", value_parser = threads::parse, env = "XMORE_THREADS")]
     pub(crate) threads: Option<NonZeroUsize>,
+    /// Memory that all images being decoded may take together, such as 512MiB or 4GiB
+    ///
+    /// An image for which there is no room waits for others, one that needs more is refused. The default is half of the machine's memory,
+    /// but between 256MiB and 2GiB.
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size, env = "XMORE_DECODE_MEMORY")]
+    pub(crate) decode_memory: Option<u64>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -77,6 +85,12 @@ pub(crate) struct ModelChoice {
     /// Numbers that a transformer's weights are kept in; a memory belongs to one of them
     #[arg(long, value_enum, default_value_t, env = "XMORE_PRECISION")]
     pub(crate) precision: PrecisionArg,
+    /// Which way up images are: as their Exif data says (exif), or as their pixels are stored (stored)
+    ///
+    /// `stored` is what open_clip does, and so what published figures are of. The default is exif; what is added to a memory is decoded as
+    /// the memory was, and suites of published figures as stored.
+    #[arg(long, value_parser = orientation, env = "XMORE_ORIENTATION", value_name = "ORIENTATION")]
+    pub(crate) orientation: Option<Orientation>,
 }
 
 /// What a transformer computes with.
@@ -97,7 +111,22 @@ impl ModelChoice {
 
     /// Opens the model; one of the hub's is fetched before, with progress on standard error.
     pub(crate) fn open(&self) -> Result<NamedModel, XmoreError> {
-        NamedModel::open_or_fetch(&self.name()?, self.precision(), &fetch_progress())
+        self.fetched(&self.name()?, self.precision())
+    }
+
+    fn fetched(&self, name: &ModelName, precision: Precision) -> Result<NamedModel, XmoreError> {
+        let model = NamedModel::open_or_fetch(name, precision, &fetch_progress())?;
+        Ok(model.with_orientation(self.orientation.unwrap_or_default()))
+    }
+
+    /// The same choice where images are decoded as those of a memory, unless the user says otherwise; tells of a contradiction.
+    pub(crate) fn decoding_as(&self, memory: Orientation) -> Self {
+        if let Some(ours) = self.orientation.filter(|ours| *ours != memory) {
+            tell!(
+                "warning: images are decoded with orientation `{ours}`, those of the memory were with `{memory}`"
+            );
+        }
+        Self { orientation: self.orientation.or(Some(memory)), ..self.clone() }
     }
 
     /// The same, but without a name given it is the model that a memory was built with.
@@ -109,7 +138,7 @@ impl ModelChoice {
             Some(name) => (name, Precision::Int8),
             None => (recorded.name.as_str(), self.precision()),
         };
-        NamedModel::open_or_fetch(&ModelName::parse(name, None)?, precision, &fetch_progress())
+        self.fetched(&ModelName::parse(name, None)?, precision)
     }
 
     /// Opens another model in the same precision, if one is named and there are pairs for it.
@@ -119,8 +148,7 @@ impl ModelChoice {
         pairs: Option<&OpenPairs>,
     ) -> Result<Option<NamedModel>, XmoreError> {
         let Some(name) = name.as_deref().filter(|_| pairs.is_some()) else { return Ok(None) };
-        NamedModel::open_or_fetch(&ModelName::parse(name, None)?, self.precision(), &fetch_progress())
-            .map(Some)
+        self.fetched(&ModelName::parse(name, None)?, self.precision()).map(Some)
     }
 
     fn precision(&self) -> Precision {
@@ -290,6 +318,24 @@ pub(crate) enum IfUnreachable {
     Fail,
     /// Classify by the image alone, and say so
     ZeroShot,
+}
+
+fn orientation(text: &str) -> Result<Orientation, String> {
+    text.parse()
+}
+
+/// A size in bytes with a binary unit: `512MiB`, `4G`.
+fn size(text: &str) -> Result<u64, String> {
+    let expected = || "expected a size such as 512MiB or 4GiB".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let shift = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        _ => return Err(expected()),
+    };
+    let number: u64 = text[..digits].parse().map_err(|_| expected())?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(expected)
 }
 
 pub(crate) fn cosine(text: &str) -> Result<f32, String> {

@@ -8,6 +8,7 @@ mod commands;
 mod csv_output;
 mod error;
 mod files;
+mod hints;
 mod html;
 mod images;
 mod interrupt;
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
     threads::exit_where_memory_is_refused();
     if !matches!(cli.command, Command::Serve(_)) {
         interrupt::install();
+    }
+    if let Some(bytes) = cli.decode_memory {
+        xmore_files::image::set_decode_memory(bytes);
     }
     let result = threads::start(cli.threads).and_then(|()| match &cli.command {
         Command::Demo(args) => commands::demo::run(args),

@@ -7,11 +7,29 @@ use xmore::{
     CaptionStore, Classifier, Evidence, NamedModel, OpenPairs, Queries, Retrieval, RetrievalModels,
     XmoreError, encode_each,
 };
+use xmore_files::image::Orientation;
 use xmore_memory::{MemoryError, RowSet};
 
 use crate::args::{FilterArgs, IfUnreachable, MethodArgs, ModelChoice};
 use crate::error::{CliError, Result};
 use crate::messages::tell;
+
+/// Tells once that photos are decoded another way than those of the memory.
+pub(crate) fn tell_other_orientation(model: &NamedModel, memory: Orientation) {
+    let ours = model.preprocess().orientation();
+    if ours != memory {
+        tell!(
+            "note: photos are decoded with orientation `{ours}`, the memory's were with `{memory}` (--orientation {memory} for the same)"
+        );
+    }
+}
+
+/// Tells once of images of which only a part was looked at.
+pub(crate) fn tell_first_of_several(images: u64) {
+    if images > 0 {
+        tell!("{images} images have several frames or pages: the first of each was taken");
+    }
+}
 
 impl FilterArgs {
     /// The rows that the caption filter allows, if there is one.
@@ -64,8 +82,12 @@ impl Setup {
                 other => other.transpose()?,
             };
         let allowed = pairs.as_ref().map(|pairs| args.filter.allowed(pairs)).transpose()?.flatten();
+        let classify = model.open_for(pairs.as_ref().and_then(OpenPairs::identity))?;
+        if let Some(memory) = pairs.as_ref().and_then(OpenPairs::orientation) {
+            tell_other_orientation(&classify, memory);
+        }
         Ok(Setup {
-            model: model.open_for(pairs.as_ref().and_then(OpenPairs::identity))?,
+            model: classify,
             search: model.open_beside(&args.search_model, pairs.as_ref())?,
             rerank: model.open_beside(&args.rerank_model, pairs.as_ref())?,
             // Without a cache folder, captions of an engine are kept for this run only.
@@ -110,7 +132,13 @@ impl Setup {
             let search = self.search.as_ref().and_then(|_| by_model.next());
             let rerank = self.rerank.as_ref().and_then(|_| by_model.next());
             let queries = (!batch.kept.is_empty()).then_some(Queries { classify, search, rerank });
-            take(EncodedQueries { end: batch.end, kept: batch.kept, failed: batch.failed, queries })
+            take(EncodedQueries {
+                end: batch.end,
+                kept: batch.kept,
+                failed: batch.failed,
+                first_of_several: batch.first_of_several,
+                queries,
+            })
         })
     }
 
@@ -209,6 +237,8 @@ pub(crate) struct EncodedQueries {
     pub(crate) kept: Vec<usize>,
     /// For each file that gave no row, its index and why.
     pub(crate) failed: Vec<(usize, XmoreError)>,
+    /// How many of the files have further frames or pages, which are left out.
+    pub(crate) first_of_several: usize,
     /// The rows, if there are any.
     pub(crate) queries: Option<Queries>,
 }

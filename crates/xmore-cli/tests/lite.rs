@@ -12,7 +12,8 @@ use std::sync::OnceLock;
 
 use expected::{Expected, assert_close};
 use support::xmore;
-use xmore_clip::{Model, Pixels, Region, decode_file, resize_bicubic};
+use xmore_clip::{Model, Pixels, Region, resize_bicubic};
+use xmore_files::image::{DecodeOptions, decode_file};
 
 /// The cache folder with the model, or `None` where it cannot be fetched.
 fn home() -> Option<&'static Path> {
@@ -46,7 +47,7 @@ fn squash(model: &Model, path: &Path) -> Pixels {
     let side = model.preprocess().size();
     let whole = Region { x: 0, y: 0, width: side, height: side };
     model.preprocess().prepare(&resize_bicubic(
-        &decode_file(path, model.preprocess().alpha()).unwrap(),
+        decode_file(path, model.preprocess().alpha(), &DecodeOptions::default()).unwrap().image(),
         side,
         side,
         whole,

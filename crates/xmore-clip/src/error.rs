@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+use xmore_files::image::ImageError;
 
 use crate::checkpoint::Dtype;
 
@@ -100,24 +101,12 @@ pub enum ClipError {
         first: usize,
     },
     /// An image could not be decoded.
-    #[error("{}: cannot decode the image: {message}", path.display())]
+    #[error("{}: {source}", path.display())]
     Image {
         /// The image file.
         path: PathBuf,
-        /// What the decoder said.
-        message: String,
-    },
-    /// An image has, or claims to have, more pixels than are decoded.
-    #[error("{}: {width}x{height} pixels, at most {limit} are decoded: make it smaller", path.display())]
-    TooManyPixels {
-        /// The image file.
-        path: PathBuf,
-        /// In pixels.
-        width: u64,
-        /// In pixels.
-        height: u64,
-        /// Most pixels allowed.
-        limit: u64,
+        /// What is wrong with it.
+        source: ImageError,
     },
     /// Prepared pixels are not of the image tower's size.
     #[error("an image of {found} values, expected {expected}: [{side}, {side}, 3]")]

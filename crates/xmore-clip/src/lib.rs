@@ -32,10 +32,7 @@ pub use model::{LoadOptions, Model, TextEmbeddings};
 #[doc(hidden)]
 pub use nn::gemm::time_products;
 pub use nn::linear::Precision;
-pub use preprocess::{
-    Alpha, Pixels, Preprocess, Region, ResizeMode, decode_file, decode_memory, decode_memory_within,
-    resize_bicubic,
-};
+pub use preprocess::{Loaded, Pixels, Preprocess, Region, ResizeMode, resize_bicubic};
 pub use profile::profile_report;
 #[doc(hidden)]
 pub use tokenizer::encode_with_json;

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
-use xmore_clip::{Alpha, Model, Pixels, Region, decode_file, resize_bicubic};
+use xmore_clip::{Model, Pixels, Region, resize_bicubic};
+use xmore_files::image::{Alpha, DecodeOptions, decode_file};
 
 mod expected;
 
@@ -62,7 +63,8 @@ fn resizing_gives_pillows_bytes() {
     for (key, expected) in hashes {
         let [name, mode, size] = key.split(' ').collect::<Vec<_>>().try_into().unwrap();
         let side: u32 = size.parse().unwrap();
-        let image = decode_file(&fixtures().join("images").join(name), Alpha::White).unwrap();
+        let path = fixtures().join("images").join(name);
+        let image = decode_file(&path, Alpha::White, &DecodeOptions::default()).unwrap().into_image();
         let (w, h) = image.dimensions();
         let long = |l: u32, s: u32| (f64::from(side) * f64::from(l) / f64::from(s)) as u32;
         let (to_w, to_h) = match mode {

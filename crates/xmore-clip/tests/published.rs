@@ -7,7 +7,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use xmore_clip::{Alpha, Embeddings, Model, Region, decode_file, resize_bicubic};
+use xmore_clip::{Embeddings, Model, Region, resize_bicubic};
+use xmore_files::image::{Alpha, DecodeOptions, Orientation, decode_file};
 
 /// Past the test harness, which would keep the line to itself.
 fn say(line: &str) {
@@ -106,7 +107,9 @@ fn preprocessing_of_franz_kafka() {
     let Some(dir) = parity() else { return };
     let case = &published(&dir)["preprocess"];
     let expected = npy(&dir.join("preprocess/expected_preprocessed_image.npy"));
-    let photo = decode_file(&dir.join(case["image"].as_str().unwrap()), Alpha::Drop).unwrap();
+    let options = DecodeOptions::with_orientation(Orientation::Stored);
+    let photo =
+        decode_file(&dir.join(case["image"].as_str().unwrap()), Alpha::Drop, &options).unwrap().into_image();
     let (width, height) = photo.dimensions();
     let to_height = (224.0 * f64::from(height) / f64::from(width)) as u32;
     let y = (f64::from(to_height - 224) / 2.0).round_ties_even() as u32;

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use xmore_files::image::Orientation;
+
 /// Everything that can go wrong in ingesting, storing, opening or searching a memory.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -189,6 +191,21 @@ pub enum MemoryError {
         expected: String,
         /// What was there.
         found: String,
+    },
+
+    /// An unfinished build or append decoded its images the other way up.
+    #[error(
+        "{} is an unfinished build whose images were decoded with orientation `{theirs}`, not `{ours}`: finish it with that one, or \
+         remove this folder",
+        path.display()
+    )]
+    OtherOrientation {
+        /// Its folder.
+        path: PathBuf,
+        /// Its orientation.
+        theirs: Orientation,
+        /// The one asked for.
+        ours: Orientation,
     },
 
     /// Pairs are to be added by another model than the memory's.

@@ -165,7 +165,7 @@ const pictureOf = (blob, alt) => {
 
 async function take(transfer) {
   const { images, others } = imagesOf(transfer);
-  if (!images.length) return say($("problem"), others ? "This is not an image: expected a JPEG, PNG or WebP file." : "No image in there: save it as a file first, then drop that.");
+  if (!images.length) return say($("problem"), others ? "This is not an image file." : "No image in there: save it as a file first, then drop that.");
   await takeFile(images[0], images.length > 1 ? `${images.length} images came at once; this is the first.` : null);
 }
 

@@ -13,6 +13,7 @@ use thiserror::Error;
 use utoipa::ToSchema;
 use xmore::XmoreError;
 use xmore_clip::ClipError;
+use xmore_files::image::ImageError;
 use xmore_memory::MemoryError;
 
 /// Characters of a message.
@@ -221,10 +222,16 @@ impl ApiError {
 impl From<&XmoreError> for ApiError {
     fn from(error: &XmoreError) -> Self {
         let code = match error {
+            XmoreError::Clip(ClipError::Image {
+                source:
+                    ImageError::TooManyPixels { .. }
+                    | ImageError::SideTooLong { .. }
+                    | ImageError::TooMuchMemory { .. },
+                ..
+            }) => ErrorCode::TooManyPixels,
             XmoreError::Clip(ClipError::Image { .. } | ClipError::PixelCount { .. }) => {
                 ErrorCode::UndecodableImage
             }
-            XmoreError::Clip(ClipError::TooManyPixels { .. }) => ErrorCode::TooManyPixels,
             XmoreError::Clip(ClipError::Tokenize { .. } | ClipError::Tokens { .. })
             | XmoreError::TooFewLabels { .. }
             | XmoreError::DuplicateLabel { .. }

@@ -12,7 +12,7 @@ use image::imageops::thumbnail;
 use lru::LruCache;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
-use xmore_clip::{Alpha, decode_memory_within};
+use xmore_files::image::{Alpha, DecodeOptions, decode_bytes};
 use xmore_memory::ingest::ImageRef;
 
 use crate::blocking::BlockingPool;
@@ -155,15 +155,16 @@ fn missing(id: u64, error: &dyn std::fmt::Display) -> ApiError {
 
 /// An image file as a JPEG whose longest side is `size` at most.
 fn small(bytes: &[u8], path: &Path, id: u64, size: u32, max_pixels: u64) -> Result<Vec<u8>, ApiError> {
-    let picture =
-        decode_memory_within(bytes, path, Alpha::White, max_pixels).map_err(|error| missing(id, &error))?;
+    let options = DecodeOptions { max_pixels, ..DecodeOptions::default() };
+    let picture = decode_bytes(bytes, path, Alpha::White, &options).map_err(|error| missing(id, &error))?;
+    let picture = picture.image();
     let (width, height) = picture.dimensions();
     let longest = width.max(height);
     let small = if longest <= size {
-        picture
+        picture.clone()
     } else {
         let side = |side: u32| (u64::from(side) * u64::from(size) / u64::from(longest)).max(1) as u32;
-        thumbnail(&picture, side(width), side(height))
+        thumbnail(picture, side(width), side(height))
     };
     let mut jpeg = Vec::new();
     JpegEncoder::new_with_quality(&mut jpeg, QUALITY)

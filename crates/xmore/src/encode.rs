@@ -9,7 +9,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use rayon::prelude::*;
-use xmore_clip::{Embeddings, Pixels, TextEmbeddings};
+use xmore_clip::{Embeddings, Loaded, Pixels, TextEmbeddings};
 use xmore_memory::ingest::{ImageReader, ImageRef};
 
 use crate::error::{Result, XmoreError};
@@ -31,6 +31,8 @@ pub struct EncodedImages {
     pub kept: Vec<usize>,
     /// For each file that gave no row, its index and why.
     pub failed: Vec<(usize, XmoreError)>,
+    /// How many files have further frames or pages, which are left out.
+    pub first_of_several: usize,
 }
 
 /// Encodes image files in order. `progress` is told how many are done.
@@ -42,15 +44,16 @@ pub fn encode_files(
     files: &[PathBuf],
     progress: &mut dyn FnMut(usize),
 ) -> Result<EncodedImages> {
-    let (mut rows, mut kept, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rows, mut kept, mut failed, mut first_of_several) = (Vec::new(), Vec::new(), Vec::new(), 0);
     encode_each(&[model], files, &|| false, &mut |batch| {
         rows.extend_from_slice(batch.embeddings[0].as_slice());
         kept.extend(batch.kept);
         failed.extend(batch.failed);
+        first_of_several += batch.first_of_several;
         progress(batch.end);
         true
     })?;
-    Ok(EncodedImages { embeddings: Embeddings::new(rows, model.dim()), kept, failed })
+    Ok(EncodedImages { embeddings: Embeddings::new(rows, model.dim()), kept, failed, first_of_several })
 }
 
 /// Consecutive files, encoded.
@@ -62,6 +65,8 @@ pub struct EncodedBatch {
     pub kept: Vec<usize>,
     /// For each file that gave no row, its index and why.
     pub failed: Vec<(usize, XmoreError)>,
+    /// How many of the files have further frames or pages, which are left out.
+    pub first_of_several: usize,
     /// Unit rows `[kept, dim]` by each of the models.
     pub embeddings: Vec<Embeddings>,
 }
@@ -80,9 +85,9 @@ pub fn encode_each(
     struct Each<'a>(&'a mut dyn FnMut(EncodedBatch) -> bool);
     impl Sink for Each<'_> {
         fn take(&mut self, batch: Batch, images: Embeddings, _: TextEmbeddings) -> Result<bool> {
-            let Batch { end, kept, failed, others, .. } = batch;
+            let Batch { end, kept, failed, first_of_several, others, .. } = batch;
             let embeddings = std::iter::once(images).chain(others).collect();
-            Ok((self.0)(EncodedBatch { end, kept, failed, embeddings }))
+            Ok((self.0)(EncodedBatch { end, kept, failed, first_of_several, embeddings }))
         }
     }
     let Some((model, others)) = models.split_first() else { return Ok(()) };
@@ -108,6 +113,8 @@ pub(crate) struct Batch {
     pub kept: Vec<usize>,
     /// Indices of the others, and why.
     pub failed: Vec<(usize, XmoreError)>,
+    /// How many of the images have further frames or pages, which are left out.
+    pub first_of_several: usize,
     /// What the images are for each encoder, in their order.
     pixels: Vec<Vec<Pixels>>,
     /// Embeddings by the encoders beside the first.
@@ -280,7 +287,7 @@ fn read_ahead(wanted: &Receiver<Wanted>, send: &SyncSender<ReadBatch>) {
 fn decode_next(encoders: &Encoders<'_>, read: Option<ReadBatch>) -> Option<Batch> {
     let read = read?;
     let end = read.last().map_or(0, |(i, ..)| i + 1);
-    let decode = |bytes: &[u8], name: &Path| -> Result<Vec<Pixels>> {
+    let decode = |bytes: &[u8], name: &Path| -> Result<Vec<Loaded>> {
         encoders.all().map(|model| Ok(model.preprocess().load_bytes(bytes, name)?)).collect()
     };
     let decoded: Vec<_> = read
@@ -288,12 +295,14 @@ fn decode_next(encoders: &Encoders<'_>, read: Option<ReadBatch>) -> Option<Batch
         .map(|(i, bytes, name)| (i, bytes.and_then(|bytes| decode(&bytes, &name))))
         .collect();
     let pixels = encoders.all().map(|_| Vec::new()).collect();
-    let mut batch = Batch { end, kept: Vec::new(), failed: Vec::new(), pixels, others: Vec::new() };
+    let (kept, failed, others) = (Vec::new(), Vec::new(), Vec::new());
+    let mut batch = Batch { end, kept, failed, first_of_several: 0, pixels, others };
     for (i, result) in decoded {
         match result {
-            Ok(pixels) => {
+            Ok(loaded) => {
                 batch.kept.push(i);
-                batch.pixels.iter_mut().zip(pixels).for_each(|(all, pixels)| all.push(pixels));
+                batch.first_of_several += usize::from(loaded.iter().any(|loaded| loaded.first_of_several));
+                batch.pixels.iter_mut().zip(loaded).for_each(|(all, loaded)| all.push(loaded.pixels));
             }
             Err(error) => batch.failed.push((i, error)),
         }

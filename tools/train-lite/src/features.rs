@@ -10,7 +10,8 @@ use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
 use xmore::NamedModel;
-use xmore_clip::decode_file;
+use xmore_clip::ClipError;
+use xmore_files::image::{DecodeOptions, Orientation, decode_file};
 use xmore_memory::ingest::{InputFormat, Source, SourceOptions};
 
 /// Photos held out of training, to measure retrieval on.
@@ -107,7 +108,10 @@ pub fn images(model: &NamedModel, files: &[PathBuf], view: View) -> Result<Array
     let mut rows = Vec::new();
     for (part, batch) in files.chunks(64).enumerate() {
         let prepared = batch.par_iter().enumerate().map(|(n, file)| {
-            let image = decode_file(file, model.preprocess().alpha())?;
+            let options = DecodeOptions::with_orientation(Orientation::Stored);
+            let decoded = decode_file(file, model.preprocess().alpha(), &options)
+                .map_err(|source| ClipError::Image { path: file.clone(), source })?;
+            let image = decoded.into_image();
             Ok(model.preprocess().prepare(&view.of(image, part * 64 + n)))
         });
         let pixels = prepared.collect::<xmore_clip::Result<Vec<_>>>()?;

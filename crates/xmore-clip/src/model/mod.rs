@@ -7,6 +7,8 @@ mod lite;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use xmore_files::image::Orientation;
+
 use crate::config::CONFIG_FILE;
 use crate::error::Result;
 use crate::fingerprint::fingerprint;
@@ -157,6 +159,11 @@ impl Model {
     /// What happens to an image before the image tower.
     pub fn preprocess(&self) -> &Preprocess {
         &self.facts.preprocess
+    }
+
+    /// Chooses which way up images are decoded; [`Orientation::Exif`] without a choice.
+    pub fn set_orientation(&mut self, orientation: Orientation) {
+        self.facts.preprocess.set_orientation(orientation);
     }
 
     /// Most tokens of a text, start and end included; longer ones are cut.

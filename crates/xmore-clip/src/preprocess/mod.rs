@@ -1,7 +1,5 @@
-//! From an image file to the numbers that an image tower takes.
+//! From a decoded image to the numbers that an image tower takes.
 
-mod decode;
-mod jpeg;
 mod resize;
 mod spare;
 
@@ -9,11 +7,14 @@ use std::path::Path;
 
 use image::RgbImage;
 use serde::Deserialize;
+use xmore_files::image::{
+    Alpha, DecodeOptions, Decoded, ImageError, MAX_PIXELS, Orientation, decode_bytes, decode_file,
+};
 
-pub use decode::{Alpha, decode_file, decode_memory, decode_memory_within};
 pub use resize::{Region, resize_bicubic};
 
-use crate::error::Result;
+use crate::error::{ClipError, Result};
+use resize::{Threads, resize_by};
 
 /// `preprocess_cfg`, with open_clip's keys and `alpha`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -63,7 +64,7 @@ pub enum ResizeMode {
     Squash,
 }
 
-/// One image as a tower takes it: `[size, size, 3]`, normalised, channels last.
+/// One image as a tower takes it: `[size, size, 3]`, normalized, channels last.
 ///
 /// Its memory is used for another one when it is dropped.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,7 +77,7 @@ impl Drop for Pixels {
 }
 
 impl Pixels {
-    /// Values that were prepared elsewhere: `[size, size, 3]`, normalised, channels last. [`crate::Model::encode_images`] refuses another
+    /// Values that were prepared elsewhere: `[size, size, 3]`, normalized, channels last. [`crate::Model::encode_images`] refuses another
     /// length than its tower's.
     pub fn new(values: Vec<f32>) -> Self {
         Self(values)
@@ -88,22 +89,41 @@ impl Pixels {
     }
 }
 
+/// An image file that was decoded and prepared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// As the tower takes it.
+    pub pixels: Pixels,
+    /// Whether the file has further frames or pages, which are left out.
+    pub first_of_several: bool,
+}
+
 /// A model's preprocessing.
 #[derive(Clone, Debug)]
 pub struct Preprocess {
     size: u32,
     config: PreprocessConfig,
+    orientation: Orientation,
 }
 
 impl Preprocess {
     pub(crate) fn new(size: usize, config: PreprocessConfig) -> Self {
         let size = u32::try_from(size).expect("checked with the model's configuration");
-        Self { size, config }
+        Self { size, config, orientation: Orientation::default() }
     }
 
     /// Side of the square that the tower sees, in pixels.
     pub fn size(&self) -> u32 {
         self.size
+    }
+
+    /// Which way up images are decoded.
+    pub fn orientation(&self) -> Orientation {
+        self.orientation
+    }
+
+    pub(crate) fn set_orientation(&mut self, orientation: Orientation) {
+        self.orientation = orientation;
     }
 
     /// What becomes of a picture's transparency.
@@ -114,34 +134,60 @@ impl Preprocess {
     /// Decodes and prepares an image file.
     ///
     /// # Errors
-    /// [`crate::ClipError::Io`] or [`crate::ClipError::Image`].
+    /// [`ClipError::Io`] or [`ClipError::Image`].
     pub fn load(&self, path: &Path) -> Result<Pixels> {
-        Ok(self.prepare(&decode_file(path, self.config.alpha)?))
+        match decode_file(path, self.config.alpha, &self.options(MAX_PIXELS)) {
+            Ok(decoded) => Ok(self.prepare_decoded(decoded).pixels),
+            Err(ImageError::Io(source)) => Err(ClipError::io(path, source)),
+            Err(source) => Err(ClipError::Image { path: path.to_owned(), source }),
+        }
     }
 
-    /// Decodes and prepares an image file's bytes as [`Preprocess::load`] does; `name` stands for the file in errors.
+    /// Decodes and prepares an image file's bytes; `name` stands for the file in errors.
+    ///
+    /// May wait for [memory](xmore_files::image::decode_memory) that other decodes have, but for nothing else: it runs in the calling
+    /// thread alone.
     ///
     /// # Errors
-    /// [`crate::ClipError::Image`].
-    pub fn load_bytes(&self, bytes: &[u8], name: &Path) -> Result<Pixels> {
-        Ok(self.prepare(&decode_memory(bytes, name, self.config.alpha)?))
+    /// [`ClipError::Image`].
+    pub fn load_bytes(&self, bytes: &[u8], name: &Path) -> Result<Loaded> {
+        self.load_bytes_within(bytes, name, MAX_PIXELS)
     }
 
     /// The same for images of at most `max_pixels`.
     ///
     /// # Errors
-    /// [`crate::ClipError::TooManyPixels`], [`crate::ClipError::Image`].
-    pub fn load_bytes_within(&self, bytes: &[u8], name: &Path, max_pixels: u64) -> Result<Pixels> {
-        Ok(self.prepare(&decode_memory_within(bytes, name, self.config.alpha, max_pixels)?))
+    /// [`ClipError::Image`].
+    pub fn load_bytes_within(&self, bytes: &[u8], name: &Path, max_pixels: u64) -> Result<Loaded> {
+        match decode_bytes(bytes, name, self.config.alpha, &self.options(max_pixels)) {
+            Ok(decoded) => Ok(self.prepare_decoded(decoded)),
+            Err(source) => Err(ClipError::Image { path: name.to_owned(), source }),
+        }
     }
 
-    /// Resizes, crops and normalises a decoded image.
+    fn options(&self, max_pixels: u64) -> DecodeOptions {
+        DecodeOptions { orientation: self.orientation, max_pixels }
+    }
+
+    fn prepare_decoded(&self, decoded: Decoded) -> Loaded {
+        Loaded {
+            // Whoever holds a part of the memory for decoding must not wait for the pool's threads: they may wait for that memory.
+            pixels: self.normalize(&self.resize_by(decoded.image(), Threads::Own)),
+            first_of_several: decoded.is_first_of_several(),
+        }
+    }
+
+    /// Resizes, crops and normalizes a decoded image.
     pub fn prepare(&self, image: &RgbImage) -> Pixels {
         self.normalize(&self.resize(image))
     }
 
     /// Resizes and crops to the square, as bytes: what Pillow and torchvision give, to the bit.
     pub fn resize(&self, image: &RgbImage) -> RgbImage {
+        self.resize_by(image, Threads::Pool)
+    }
+
+    fn resize_by(&self, image: &RgbImage, threads: Threads) -> RgbImage {
         let (width, height) = image.dimensions();
         let side = self.size;
         let (to_width, to_height) = match self.config.resize_mode {
@@ -156,7 +202,7 @@ impl Preprocess {
         let offset = |length: u32| (f64::from(length - side) / 2.0).round_ties_even() as u32;
         let region = Region { x: offset(to_width), y: offset(to_height), width: side, height: side };
         match self.config.interpolation {
-            Interpolation::Bicubic => resize_bicubic(image, to_width, to_height, region),
+            Interpolation::Bicubic => resize_by(image, to_width, to_height, region, threads),
         }
     }
 

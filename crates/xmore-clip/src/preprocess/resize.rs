@@ -34,6 +34,38 @@ struct Taps {
 /// # Panics
 /// If the region does not lie inside `width` × `height`, or the image has no pixels.
 pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32, region: Region) -> RgbImage {
+    resize_by(image, width, height, region, Threads::Pool)
+}
+
+/// Who does the work.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Threads {
+    /// The thread pool.
+    Pool,
+    /// The calling thread alone.
+    Own,
+}
+
+impl Threads {
+    /// Calls `fill` for each row of `rows` with its index.
+    fn fill(self, rows: &mut [u8], stride: usize, fill: impl Fn(usize, &mut [u8]) + Sync) {
+        match self {
+            Self::Pool => {
+                rows.par_chunks_mut(stride).with_min_len(32).enumerate().for_each(|(y, row)| fill(y, row))
+            }
+            Self::Own => rows.chunks_mut(stride).enumerate().for_each(|(y, row)| fill(y, row)),
+        }
+    }
+}
+
+/// [`resize_bicubic`] by the given threads.
+pub(super) fn resize_by(
+    image: &RgbImage,
+    width: u32,
+    height: u32,
+    region: Region,
+    threads: Threads,
+) -> RgbImage {
     assert!(
         region.x + region.width <= width && region.y + region.height <= height,
         "{region:?} in {width}x{height}"
@@ -46,7 +78,7 @@ pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32, region: Region)
     let out_stride = region.width as usize * 3;
 
     let mut narrow = vec![0u8; (bottom - top) * out_stride];
-    narrow.par_chunks_mut(out_stride).with_min_len(32).enumerate().for_each(|(y, out)| {
+    threads.fill(&mut narrow, out_stride, |y, out| {
         let input = &image.as_raw()[(top + y) * in_stride..][..in_stride];
         for (taps, out) in columns.iter().zip(out.as_chunks_mut::<3>().0) {
             let mut sum = [1i32 << (PRECISION_BITS - 1); 3];
@@ -61,7 +93,8 @@ pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32, region: Region)
     });
 
     let mut bytes = vec![0u8; region.height as usize * out_stride];
-    bytes.par_chunks_mut(out_stride).with_min_len(32).zip(&rows).for_each(|(out, taps)| {
+    threads.fill(&mut bytes, out_stride, |y, out| {
+        let taps = &rows[y];
         let mut sum = vec![1i32 << (PRECISION_BITS - 1); out_stride];
         for (n, &weight) in taps.weights.iter().enumerate() {
             let row = &narrow[(taps.first - top + n) * out_stride..][..out_stride];

@@ -3,8 +3,14 @@
 use std::fmt;
 use std::path::Path;
 
+use super::input::{Input, Picture};
+use super::{ImageError, ico, jpeg, plain, png, tiff, webp};
+
 /// Bytes at the beginning of a file that [`ImageFormat::of_content`] needs to tell every format.
 pub const HEAD_BYTES: usize = 64;
+
+/// A format's decoder.
+pub(super) type Decode = fn(&Input) -> Result<Picture, ImageError>;
 
 /// One image format.
 pub struct ImageFormat {
@@ -14,8 +20,8 @@ pub struct ImageFormat {
     pub extensions: &'static [&'static str],
     /// Media types, the registered one first.
     pub media_types: &'static [&'static str],
-    /// Whether it is read; the others are known only so that messages can name them.
-    pub is_read: bool,
+    /// Its decoder; formats without one are known only so that messages can name them.
+    pub(super) decode: Option<Decode>,
     /// Whether a file begins as this format does; `None` for formats without a signature, which only a name tells.
     signature: Option<fn(&[u8]) -> bool>,
 }
@@ -23,7 +29,12 @@ pub struct ImageFormat {
 impl ImageFormat {
     /// The format that a file's extension says, in any case; the file is not looked at.
     pub fn of_name(path: &Path) -> Option<&'static Self> {
-        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+        Self::of_extension(path.extension()?.to_str()?)
+    }
+
+    /// The format with this extension, in any case.
+    pub fn of_extension(extension: &str) -> Option<&'static Self> {
+        let extension = extension.to_ascii_lowercase();
         IMAGE_FORMATS.iter().find(|format| format.extensions.contains(&extension.as_str()))
     }
 
@@ -40,13 +51,26 @@ impl ImageFormat {
             Some(format) if named.is_some_and(|named| named == &CAMERA_RAW && format == &TIFF) => named,
             Some(format) => Some(format),
             // A name is no evidence against the content where the format has a signature.
-            None => named.filter(|format| format.signature.is_none() || !format.is_read),
+            None => named.filter(|format| format.signature.is_none() || !format.is_read()),
         }
+    }
+
+    /// The same for a whole file: the end of a TGA file may tell it too.
+    pub(super) fn of_bytes(path: &Path, bytes: &[u8]) -> Option<&'static Self> {
+        Self::of(path, bytes).or_else(|| {
+            let is_tga = |format: &&Self| **format == TGA && bytes.ends_with(b"TRUEVISION-XFILE.\0");
+            IMAGE_FORMATS.iter().find(is_tga)
+        })
+    }
+
+    /// Whether it is decoded; the other formats are known only so that messages can name them.
+    pub fn is_read(&self) -> bool {
+        self.decode.is_some()
     }
 
     /// Formats that are read, in the order of the table.
     pub fn read() -> impl Iterator<Item = &'static Self> {
-        IMAGE_FORMATS.iter().filter(|format| format.is_read)
+        IMAGE_FORMATS.iter().filter(|format| format.is_read())
     }
 }
 
@@ -81,7 +105,7 @@ const JPEG: ImageFormat = ImageFormat {
     name: "JPEG",
     extensions: &["jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "pjpeg", "pjp"],
     media_types: &["image/jpeg", "image/jpg", "image/pjpeg"],
-    is_read: true,
+    decode: Some(jpeg::decode),
     signature: Some(|head| head.starts_with(&[0xff, 0xd8, 0xff])),
 };
 
@@ -89,7 +113,7 @@ const PNG: ImageFormat = ImageFormat {
     name: "PNG",
     extensions: &["png", "apng"],
     media_types: &["image/png", "image/apng"],
-    is_read: true,
+    decode: Some(png::decode),
     signature: Some(|head| head.starts_with(b"\x89PNG\r\n\x1a\n")),
 };
 
@@ -97,7 +121,7 @@ const WEBP: ImageFormat = ImageFormat {
     name: "WebP",
     extensions: &["webp"],
     media_types: &["image/webp"],
-    is_read: true,
+    decode: Some(webp::decode),
     signature: Some(|head| head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP")),
 };
 
@@ -105,7 +129,7 @@ const GIF: ImageFormat = ImageFormat {
     name: "GIF",
     extensions: &["gif"],
     media_types: &["image/gif"],
-    is_read: true,
+    decode: Some(plain::gif),
     signature: Some(|head| head.starts_with(b"GIF87a") || head.starts_with(b"GIF89a")),
 };
 
@@ -113,7 +137,7 @@ const BMP: ImageFormat = ImageFormat {
     name: "BMP",
     extensions: &["bmp", "dib"],
     media_types: &["image/bmp", "image/x-ms-bmp"],
-    is_read: true,
+    decode: Some(plain::bmp),
     signature: Some(|head| {
         // Two letters are little evidence: the length of the second header must be one that exists.
         let length = head.get(14..18).map(|bytes| u32::from_le_bytes(bytes.try_into().expect("four bytes")));
@@ -129,7 +153,7 @@ const CAMERA_RAW: ImageFormat = ImageFormat {
         "3fr", "iiq",
     ],
     media_types: &["image/x-adobe-dng", "image/x-canon-cr2", "image/x-nikon-nef", "image/x-sony-arw"],
-    is_read: false,
+    decode: None,
     signature: Some(|head| {
         let is_cr2 = head.starts_with(b"II*\0") && head.get(8..10) == Some(b"CR");
         let olympus = [&b"IIRO"[..], b"IIRS", b"MMOR"].iter().any(|start| head.starts_with(start));
@@ -145,7 +169,7 @@ const TIFF: ImageFormat = ImageFormat {
     name: "TIFF",
     extensions: &["tif", "tiff"],
     media_types: &["image/tiff"],
-    is_read: true,
+    decode: Some(tiff::decode),
     signature: Some(|head| {
         [&b"II*\0"[..], b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|start| head.starts_with(start))
     }),
@@ -160,7 +184,7 @@ const PNM: ImageFormat = ImageFormat {
         "image/x-portable-graymap",
         "image/x-portable-bitmap",
     ],
-    is_read: true,
+    decode: Some(plain::pnm),
     signature: Some(|head| {
         matches!(head, [b'P', b'1'..=b'6', b' ' | b'\t' | b'\n' | b'\r' | b'#', ..] | [b'P', b'7', b'\n', ..])
     }),
@@ -170,7 +194,7 @@ const ICO: ImageFormat = ImageFormat {
     name: "ICO",
     extensions: &["ico"],
     media_types: &["image/vnd.microsoft.icon", "image/x-icon"],
-    is_read: true,
+    decode: Some(ico::decode),
     // The reserved byte of the first entry is 0 in every icon; without it four bytes would be little evidence.
     signature: Some(|head| {
         head.starts_with(&[0, 0, 1, 0]) && head.get(4..6) != Some(&[0, 0]) && head.get(9) == Some(&0)
@@ -181,7 +205,7 @@ const QOI: ImageFormat = ImageFormat {
     name: "QOI",
     extensions: &["qoi"],
     media_types: &["image/qoi"],
-    is_read: true,
+    decode: Some(plain::qoi),
     signature: Some(|head| head.starts_with(b"qoif")),
 };
 
@@ -189,7 +213,7 @@ const TGA: ImageFormat = ImageFormat {
     name: "TGA",
     extensions: &["tga", "icb", "vda"],
     media_types: &["image/x-tga", "image/x-targa"],
-    is_read: true,
+    decode: Some(plain::tga),
     signature: None,
 };
 
@@ -197,7 +221,7 @@ const AVIF: ImageFormat = ImageFormat {
     name: "AVIF",
     extensions: &["avif", "avifs"],
     media_types: &["image/avif"],
-    is_read: false,
+    decode: None,
     signature: Some(|head| has_brand(head, &[b"avif", b"avis"])),
 };
 
@@ -205,7 +229,7 @@ const HEIC: ImageFormat = ImageFormat {
     name: "HEIC",
     extensions: &["heic", "heif", "hif", "heics", "heifs"],
     media_types: &["image/heic", "image/heif"],
-    is_read: false,
+    decode: None,
     signature: Some(|head| {
         has_brand(
             head,
@@ -221,7 +245,7 @@ const JPEG_XL: ImageFormat = ImageFormat {
     name: "JPEG XL",
     extensions: &["jxl"],
     media_types: &["image/jxl"],
-    is_read: false,
+    decode: None,
     signature: Some(|head| head.starts_with(&[0xff, 0x0a]) || head.starts_with(b"\0\0\0\x0cJXL \r\n\x87\n")),
 };
 
@@ -229,7 +253,7 @@ const JPEG_2000: ImageFormat = ImageFormat {
     name: "JPEG 2000",
     extensions: &["jp2", "j2k", "jpf", "jpx", "j2c"],
     media_types: &["image/jp2", "image/jpx"],
-    is_read: false,
+    decode: None,
     signature: Some(|head| {
         head.starts_with(b"\0\0\0\x0cjP  \r\n\x87\n") || head.starts_with(&[0xff, 0x4f, 0xff, 0x51])
     }),
@@ -239,7 +263,7 @@ const PHOTOSHOP: ImageFormat = ImageFormat {
     name: "Photoshop",
     extensions: &["psd", "psb"],
     media_types: &["image/vnd.adobe.photoshop"],
-    is_read: false,
+    decode: None,
     signature: Some(|head| head.starts_with(b"8BPS")),
 };
 
@@ -247,7 +271,7 @@ const SVG: ImageFormat = ImageFormat {
     name: "SVG",
     extensions: &["svg", "svgz"],
     media_types: &["image/svg+xml"],
-    is_read: false,
+    decode: None,
     signature: Some(|head| head.starts_with(b"<svg")),
 };
 

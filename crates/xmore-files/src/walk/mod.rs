@@ -165,13 +165,13 @@ fn image(path: &Path, kind: Option<FileKind>) -> Verdict {
     let not_read =
         |format: &ImageFormat| Verdict::LeaveOut(Reason::FormatNotRead { format: format.name.to_owned() });
     let by_content = |head: &[u8]| match ImageFormat::of(path, head) {
-        Some(format) if format.is_read => Verdict::Take,
+        Some(format) if format.is_read() => Verdict::Take,
         Some(format) => not_read(format),
         None => Verdict::NoImage,
     };
     match named {
         // Whatever it holds in truth, the decoder finds out.
-        Some(format) if format.is_read => Verdict::Take,
+        Some(format) if format.is_read() => Verdict::Take,
         // Phones and mailers name JPEG files `.heic`.
         Some(format) => head(path).map_or_else(|_| not_read(format), |head| by_content(&head)),
         None => match names::other_kind(path.extension().and_then(OsStr::to_str)) {

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use xmore_files::image::MAX_FILE_BYTES;
 use xmore_files::{TooLarge, open_regular, read_bounded};
 
 use super::image_ref::{ImageRef, Span};
@@ -13,7 +14,7 @@ use super::{is_image_name, parquet, tar_members};
 use crate::error::{MemoryError, Result};
 
 /// Largest image that is read, in bytes.
-pub const MAX_IMAGE_BYTES: u64 = 256 << 20;
+pub const MAX_IMAGE_BYTES: u64 = MAX_FILE_BYTES;
 
 /// Tars and parquet files that are kept open: images come in the order of their sources.
 const KEPT_FILES: usize = 8;

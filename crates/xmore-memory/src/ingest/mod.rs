@@ -41,6 +41,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use xmore_files::LeftOut;
+use xmore_files::image::ImageFormat;
 
 use crate::error::MemoryError;
 
@@ -192,9 +193,9 @@ impl fmt::Display for SkipReason {
     }
 }
 
-/// Whether a file's name is that of an image: .jpg, .jpeg, .png or .webp, in any case.
+/// Whether a file's name is that of an image, in a format that is read or only known: what is not read is refused with its name.
 pub fn is_image_name(path: &Path) -> bool {
-    matches!(extension(path).as_str(), "jpg" | "jpeg" | "png" | "webp")
+    ImageFormat::of_name(path).is_some()
 }
 
 /// Extension in lower case, empty when there is none.

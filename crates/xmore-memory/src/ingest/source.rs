@@ -328,7 +328,7 @@ fn guess(path: &Path) -> Result<InputFormat> {
                 format!("it is {}: {}", magic.name(), magic.way_out())
             }
             (_, "txt") => "rename the file to .csv or .tsv if it is a table".to_owned(),
-            (_, "jpg" | "jpeg" | "png" | "webp") => "give the folder that holds the image".to_owned(),
+            _ if super::is_image_name(path) => "give the folder that holds the image".to_owned(),
             (_, "npy") => "give the folder that holds img_emb and metadata".to_owned(),
             (_, "") => "the file has no extension".to_owned(),
             (_, other) => format!("a .{other} file cannot be read"),

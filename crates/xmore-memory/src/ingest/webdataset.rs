@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use xmore_files::image::ImageFormat;
 use xmore_files::{WalkOptions, walk_images};
 
 use super::caption::{self, Lines};
@@ -71,7 +72,7 @@ fn read_tar(path: &Path, ingested: &mut Ingested) -> Result<()> {
             return Ok(());
         };
         let Some((key, extension)) = split(name) else { return Ok(()) };
-        if !matches!(extension.as_str(), "jpg" | "jpeg" | "png" | "webp" | "txt" | "json") {
+        if !matches!(extension.as_str(), "txt" | "json") && ImageFormat::of_extension(&extension).is_none() {
             if others.len() < 4 {
                 others.insert(format!(".{extension}"));
             }
@@ -114,7 +115,7 @@ fn read_tar(path: &Path, ingested: &mut Ingested) -> Result<()> {
             path: path.to_owned(),
             expected: "a webdataset tar",
             found,
-            hint: "its members must be KEY.jpg, .jpeg, .png or .webp with KEY.txt or KEY.json beside them, as img2dataset \
+            hint: "its members must be images such as KEY.jpg with KEY.txt or KEY.json beside them, as img2dataset \
                    writes them"
                 .to_owned(),
         });

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use xmore_files::image::Orientation;
 use xmore_files::open_regular;
 
 use super::sealed::{self, Seal};
@@ -121,6 +122,9 @@ pub struct Manifest {
     /// What repairs took out, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set_aside: Vec<SetAside>,
+    /// Which way up its images were decoded; as they are stored in memories that do not say.
+    #[serde(default = "Orientation::stored", skip_serializing_if = "Orientation::is_stored")]
+    pub orientation: Orientation,
 }
 
 impl Manifest {
@@ -137,6 +141,7 @@ impl Manifest {
             sources: Vec::new(),
             columns: Vec::new(),
             set_aside: Vec::new(),
+            orientation: Orientation::Stored,
         }
     }
 

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use xmore_files::image::Orientation;
 use xmore_files::read_bounded;
 
 use super::manifest::{Checksums, ModelIdentity, PartInfo};
@@ -62,6 +63,9 @@ pub(super) struct Checkpoint {
     pub skipped_bytes: u64,
     pub skipped_sha256: String,
     pub cursor: Cursor,
+    /// Which way up images are decoded.
+    #[serde(default = "Orientation::stored", skip_serializing_if = "Orientation::is_stored")]
+    pub orientation: Orientation,
 }
 
 /// What is durable of the part that is open.
@@ -96,6 +100,7 @@ impl Checkpoint {
             skipped_bytes: 0,
             skipped_sha256: String::new(),
             cursor: Cursor::default(),
+            orientation: Orientation::Stored,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use xmore_files::image::Orientation;
 
 use super::checksum::Running;
 use super::lock::Lock;
@@ -192,7 +193,9 @@ impl MemoryWriter {
     /// [`MemoryError::Io`].
     pub fn start_anew(&mut self) -> Result<()> {
         let state = &self.state;
+        let orientation = state.orientation;
         self.state = Checkpoint::start(state.mode, state.base.clone(), state.model.clone(), state.first_part);
+        self.state.orientation = orientation;
         (self.open, self.skipped, self.pairs) = (None, None, 0);
         self.closed_texts.clear();
         self.staging.start()?;
@@ -276,6 +279,27 @@ impl MemoryWriter {
     pub fn with_checkpoint_every(mut self, every: Duration) -> MemoryWriter {
         self.checkpoint_every = every;
         self
+    }
+
+    /// Records which way up the images are decoded whose rows follow; without this call, as they are stored. A memory that is added to
+    /// keeps what it says.
+    ///
+    /// # Errors
+    /// [`MemoryError::OtherOrientation`] if what an interrupted process left has the other orientation (with [`Mode::Overwrite`] it is
+    /// discarded).
+    pub fn with_orientation(mut self, orientation: Orientation) -> Result<MemoryWriter> {
+        if self.state.orientation != orientation && self.state.cursor.consumed > 0 {
+            if self.state.mode != Mode::Overwrite {
+                return Err(MemoryError::OtherOrientation {
+                    path: self.staging.root.clone(),
+                    theirs: self.state.orientation,
+                    ours: orientation,
+                });
+            }
+            self.start_anew()?;
+        }
+        self.state.orientation = orientation;
+        Ok(self)
     }
 
     /// Where the caller was at the last checkpoint; the default at the beginning.
@@ -459,7 +483,10 @@ impl MemoryWriter {
         let (state, cursor) = (&self.state, &self.state.cursor);
         let base =
             self.base.as_ref().map(|memory| memory.manifest().clone().updated(&self.dir)).transpose()?;
-        let mut manifest = base.unwrap_or_else(|| Manifest::empty(state.model.clone()));
+        let mut manifest = base.unwrap_or_else(|| Manifest {
+            orientation: state.orientation,
+            ..Manifest::empty(state.model.clone())
+        });
         manifest.pairs += self.pairs;
         manifest.images = self.images.count();
         manifest.parts.extend(state.parts.iter().cloned());

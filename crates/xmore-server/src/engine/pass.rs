@@ -84,7 +84,7 @@ impl Pass<'_> {
                 Input::Image(bytes) if running.failed.is_none() && needs(&running.job.task, index) => {
                     let name = Path::new("image");
                     let pixels = preprocess.load_bytes_within(bytes, name, self.max_pixels);
-                    Some((i, pixels.map_err(ApiError::from)))
+                    Some((i, pixels.map(|loaded| loaded.pixels).map_err(ApiError::from)))
                 }
                 _ => None,
             })

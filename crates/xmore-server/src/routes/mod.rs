@@ -113,7 +113,8 @@ impl From<Times> for Timings {
     }
 }
 
-/// An image file's bytes: JPEG, PNG or WebP.
+/// An image file's bytes: JPEG, PNG, WebP, GIF, BMP, TIFF, PNM, ICO or QOI. Exif orientation is applied unless the server was started with
+/// another choice.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
 #[allow(dead_code, reason = "a schema")]

@@ -27,6 +27,8 @@ pub struct ColumnReport {
     pub unreadable: Vec<(String, String)>,
     /// Distinct captions that were cut in this run.
     pub truncated: u64,
+    /// Images that have further frames or pages, which are left out.
+    pub first_of_several: u64,
     /// Whether all rows had such embeddings already, so that nothing was done.
     pub was_complete: bool,
 }
@@ -67,6 +69,7 @@ pub fn embed_column(
         texts: Vec::new(),
         unreadable: Vec::new(),
         truncated: 0,
+        first_of_several: 0,
         progress,
         stopped: false,
     };
@@ -86,6 +89,7 @@ pub fn embed_column(
         resumed,
         unreadable: column.unreadable,
         truncated: column.truncated,
+        first_of_several: column.first_of_several,
         was_complete: false,
     })
 }
@@ -102,6 +106,7 @@ fn already_complete(model: &NamedModel, dir: &Path, images: bool) -> Result<Opti
         resumed: memory.len(),
         unreadable: Vec::new(),
         truncated: 0,
+        first_of_several: 0,
         was_complete: true,
     }))
 }
@@ -133,6 +138,7 @@ struct Column<'a> {
     texts: Vec<String>,
     unreadable: Vec<(String, String)>,
     truncated: u64,
+    first_of_several: u64,
     progress: &'a mut dyn FnMut(ColumnProgress) -> bool,
     stopped: bool,
 }
@@ -203,6 +209,7 @@ impl Sink for Column<'_> {
         let new_texts = std::mem::take(&mut self.texts);
         let new = new_texts.iter().map(String::as_str).zip(texts.embeddings.rows()).collect();
         self.truncated += texts.truncated as u64;
+        self.first_of_several += batch.first_of_several as u64;
         let first = batch.end - batch.kept.len() - batch.failed.len();
         let mut failed: HashMap<usize, XmoreError> = batch.failed.into_iter().collect();
         let mut embeddings = images.rows();

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use xmore_clip::{Embeddings, TextEmbeddings};
 use xmore_files::LeftOut;
+use xmore_files::image::Orientation;
 use xmore_memory::Memory;
 use xmore_memory::ingest::{EmbeddingsFolder, ImageRef, InputFormat, Note, Pair, SourceOptions};
 use xmore_memory::store::{BUILDING_DIR, Cursor, Manifest, MemoryWriter, Mode, finish_interrupted};
@@ -77,6 +78,8 @@ pub struct BuildReport {
     pub was_complete: bool,
     /// Embeddings of an embeddings folder that were no unit vectors and were made ones.
     pub renormalised: u64,
+    /// Images of this run that have further frames or pages, which are left out.
+    pub first_of_several: u64,
 }
 
 /// Something of the source that is not in the memory.
@@ -126,11 +129,15 @@ pub fn build_memory(
     {
         return Ok(report);
     }
+    // Embeddings that are there already come from programs that decode pixels as they are stored.
+    let orientation =
+        if sources.pairs.is_empty() { Orientation::Stored } else { model.preprocess().orientation() };
     match options.mode {
         Mode::Append => model.check_files()?,
         Mode::Create | Mode::Overwrite => model.record_files()?,
     }
     let mut writer = MemoryWriter::open(dir, model.identity(), options.mode)?
+        .with_orientation(orientation)?
         .with_checkpoint_every(options.checkpoint_every);
     let resumed = writer.cursor().clone();
     if resumed.consumed > 0 && sources.prefix_digest(resumed.consumed)? != Some(resumed.digest.clone()) {
@@ -151,6 +158,7 @@ pub fn build_memory(
         writer,
         skipped: Vec::new(),
         renormalised: 0,
+        first_of_several: 0,
         images: &[],
         progress,
         total: sources.total(),
@@ -172,6 +180,7 @@ pub fn build_memory(
         resumed,
         was_complete: false,
         renormalised: build.renormalised,
+        first_of_several: build.first_of_several,
     })
 }
 
@@ -201,6 +210,7 @@ fn already_complete(
         resumed: 0,
         was_complete: true,
         renormalised: 0,
+        first_of_several: 0,
         manifest: manifest.clone(),
     }))
 }
@@ -242,6 +252,7 @@ struct Build<'a> {
     cursor: Cursor,
     skipped: Vec<Skipped>,
     renormalised: u64,
+    first_of_several: u64,
     /// The pairs whose images are being encoded.
     images: &'a [Pair],
     progress: &'a mut dyn FnMut(BuildProgress) -> bool,
@@ -393,6 +404,7 @@ impl Sink for Build<'_> {
         let new: HashMap<&str, &[f32]> =
             new_texts.iter().map(String::as_str).zip(texts.embeddings.rows()).collect();
         self.cursor.truncated += texts.truncated as u64;
+        self.first_of_several += batch.first_of_several as u64;
         let pairs = self.images;
         let mut failed = batch.failed.into_iter().peekable();
         let mut rows = batch.kept.into_iter().zip(images.rows()).peekable();

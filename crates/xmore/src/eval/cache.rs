@@ -19,6 +19,7 @@ use std::time::UNIX_EPOCH;
 use npyz::WriterBuilder;
 use sha2::{Digest, Sha256};
 use xmore_clip::{Embeddings, TextEmbeddings};
+use xmore_files::image::Orientation;
 use xmore_memory::ingest::ImageRef;
 
 use crate::encode::{Batch, Sink, encode_images};
@@ -53,6 +54,8 @@ pub struct CachedImages {
     pub failed: Vec<(usize, String)>,
     /// How many images were encoded, or tried, by this call; the others were kept from before.
     pub encoded: usize,
+    /// How many of those have further frames or pages, which are left out.
+    pub first_of_several: usize,
 }
 
 impl EmbeddingCache {
@@ -104,7 +107,7 @@ impl EmbeddingCache {
             .map(|(chunk, _)| chunk.len())
             .sum();
         progress(done);
-        let (mut reasons, mut encoded) = (HashMap::new(), 0);
+        let (mut reasons, mut encoded, mut first_of_several) = (HashMap::new(), 0, 0);
         let mut next = 0;
         while let Some(first) = (next..found.len()).find(|&n| found[n].is_none()) {
             // Chunks that are missing in a row are encoded in a row, so that reading ahead does not stop between them.
@@ -119,10 +122,12 @@ impl EmbeddingCache {
                 rows: Vec::new(),
                 chunks: Vec::new(),
                 failed: HashMap::new(),
+                first_of_several: 0,
                 progress: &mut |now| progress(done + now),
             };
             encode_images(model, &images[range.clone()], &mut sink)?;
             let Chunks { chunks, failed, .. } = sink;
+            first_of_several += sink.first_of_several;
             for (n, rows) in (first..next).zip(chunks) {
                 found[n] = Some(rows);
             }
@@ -141,7 +146,7 @@ impl EmbeddingCache {
                 failed.push((i, reasons.remove(&i).unwrap_or_else(before)));
             }
         }
-        Ok(CachedImages { embeddings: Embeddings::new(rows, dim), kept, failed, encoded })
+        Ok(CachedImages { embeddings: Embeddings::new(rows, dim), kept, failed, encoded, first_of_several })
     }
 
     /// [`Labels::embed`], encoded unless it is kept from before.
@@ -202,6 +207,7 @@ struct Chunks<'a> {
     rows: Vec<f32>,
     chunks: Vec<Vec<f32>>,
     failed: HashMap<usize, String>,
+    first_of_several: usize,
     progress: &'a mut dyn FnMut(usize),
 }
 
@@ -209,6 +215,7 @@ impl Sink for Chunks<'_> {
     fn take(&mut self, batch: Batch, images: Embeddings, _: TextEmbeddings) -> Result<bool> {
         let mut rows = batch.kept.iter().copied().zip(images.rows()).peekable();
         self.failed.extend(batch.failed.into_iter().map(|(i, error)| (i, error.to_string())));
+        self.first_of_several += batch.first_of_several;
         for i in self.taken..batch.end {
             match rows.next_if(|(kept, _)| *kept == i) {
                 Some((_, row)) => self.rows.extend_from_slice(row),
@@ -237,6 +244,10 @@ fn file_name(chunk: usize) -> String {
 fn images_key(model: &NamedModel, root: &Path, images: &[ImageRef]) -> String {
     let mut hash = Sha256::new();
     hash.update(model.fingerprint());
+    // Nothing for what was kept before there was a choice.
+    if model.preprocess().orientation() == Orientation::Exif {
+        hash.update(b"exif");
+    }
     // Many images lie in one tar.
     let mut states: HashMap<PathBuf, (u64, u128)> = HashMap::new();
     for image in images {

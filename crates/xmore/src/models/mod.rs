@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use xmore_clip::{LoadOptions, Model, Precision};
+use xmore_files::image::Orientation;
 use xmore_memory::Memory;
 use xmore_memory::retriever::Retriever;
 use xmore_memory::store::{Column, ModelIdentity};
@@ -97,6 +98,13 @@ impl NamedModel {
     /// The canonical name, such as `ViT-B-16,openai` where `ViT-B/16` was asked for.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The model, decoding images this way up.
+    #[must_use]
+    pub fn with_orientation(mut self, orientation: Orientation) -> Self {
+        self.model.set_orientation(orientation);
+        self
     }
 
     /// What a memory built with it records.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use regex::Regex;
+use xmore_files::image::Orientation;
 use xmore_memory::retriever::{Location, RemoteOptions, open as open_engine};
 use xmore_memory::store::ModelIdentity;
 use xmore_memory::{Memory, MemoryError, Retriever, RowSet};
@@ -43,6 +44,14 @@ impl OpenPairs {
         match self {
             Self::Memory(memory) => Some(&memory.manifest().model),
             Self::Engine(engine) => engine.identity(),
+        }
+    }
+
+    /// Which way up its images were decoded, as far as is known.
+    pub fn orientation(&self) -> Option<Orientation> {
+        match self {
+            Self::Memory(memory) => Some(memory.manifest().orientation),
+            Self::Engine(_) => None,
         }
     }
 

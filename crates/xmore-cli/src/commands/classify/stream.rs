@@ -10,9 +10,10 @@ use xmore::Classifier;
 
 use super::output::Printer;
 use crate::error::{CliError, Result};
+use crate::hints::Hints;
 use crate::interrupt;
 use crate::messages::tell;
-use crate::setup::{EncodedQueries, Setup};
+use crate::setup::{EncodedQueries, Setup, tell_first_of_several};
 
 /// Photos that are classified together: one pass over the memory serves all of them.
 const TOGETHER: usize = 128;
@@ -34,6 +35,8 @@ pub(super) struct Stream<'a, 'm> {
     /// Files that have an answer or an error.
     done: usize,
     failed: usize,
+    first_of_several: usize,
+    hints: Hints,
     told: HashSet<String>,
     error: Option<CliError>,
 }
@@ -57,6 +60,8 @@ impl<'a, 'm> Stream<'a, 'm> {
             last: Instant::now(),
             done: 0,
             failed: 0,
+            first_of_several: 0,
+            hints: Hints::default(),
             told: HashSet::new(),
             error: None,
         }
@@ -69,7 +74,9 @@ impl<'a, 'm> Stream<'a, 'm> {
         self.done += batch.failed.len();
         for (_, error) in batch.failed.drain(..) {
             self.bar.suspend(|| tell!("error: {error}"));
+            self.hints.collect(&error);
         }
+        self.first_of_several += batch.first_of_several;
         self.waiting.append(batch);
         let due = self.waiting.len() >= TOGETHER || self.last.elapsed() >= LONGEST_WAIT;
         match self.classifier.get() {
@@ -89,6 +96,10 @@ impl<'a, 'm> Stream<'a, 'm> {
     /// Answers what still waits, and ends the output, which is whole even after an error. Returns how many files are done, and how many of
     /// them failed.
     pub(super) fn finish(&mut self) -> Result<(usize, usize)> {
+        self.bar.suspend(|| {
+            tell_first_of_several(self.first_of_several as u64);
+            self.hints.tell();
+        });
         let Some(Some(classifier)) = self.classifier.get() else { return Ok((self.done, self.failed)) };
         if self.error.is_none() {
             self.error = self.answer(classifier).err();

@@ -106,7 +106,7 @@ impl PairSet {
             let seen = if seen.is_empty() { "no pairs".to_owned() } else { seen.join(", ") };
             return Err(CliError::Usage(format!(
                 "{}: expected at least two sub-folders (their names are the labels) with at least {MIN_PAIRS} readable pictures \
-                 each (jpg, png, webp; the caption in the first line of a .txt of the same stem); found {seen}",
+                 each (the caption in the first line of a .txt of the same stem); found {seen}",
                 dir.display()
             )));
         }

@@ -14,10 +14,12 @@ use xmore_files::{Output, read_input};
 use crate::args::EmbedArgs;
 use crate::error::{CliError, Result};
 use crate::files::output_error;
+use crate::hints::Hints;
 use crate::images::{Images, tell_left_out};
 use crate::interrupt;
 use crate::messages::tell;
 use crate::progress::bar_from;
+use crate::setup::tell_first_of_several;
 use partial::{Key, Partial, key};
 
 /// Most bytes of texts that are read: the embeddings of as many texts would not fit into memory.
@@ -60,7 +62,7 @@ fn texts(model: &NamedModel, path: &Path, mut output: Output, output_path: &Path
 
 fn images(model: &NamedModel, args: &EmbedArgs, mut output: Output) -> Result<usize> {
     let Images { files, left_out } = Images::find(&args.images, &args.walk)?;
-    let made_with = model.fingerprint();
+    let made_with = &format!("{} {}", model.fingerprint(), model.preprocess().orientation());
     let partial = match output.replaces() {
         Some(target) => Partial::beside(target, made_with, model.dim()),
         None => Partial::unnamed(made_with, model.dim()),
@@ -125,12 +127,15 @@ fn encode(
     let bar = bar_from(before, keys.len() as u64, "images");
     let _orderly = interrupt::orderly();
     let (mut failed, mut done, mut error) = (HashSet::new(), 0, None);
+    let (mut first_of_several, mut hints) = (0, Hints::default());
     encode_each(&[model], missing, &interrupt::requested, &mut |batch| {
         for (i, reason) in batch.failed {
             let what = if args.skip_broken { "left out" } else { "error" };
             bar.suspend(|| tell!("{what}: {reason}"));
+            hints.collect(&reason);
             failed.insert(places[i]);
         }
+        first_of_several += batch.first_of_several as u64;
         let rows = batch.kept.iter().zip(batch.embeddings[0].rows());
         let rows: Vec<_> = rows.filter_map(|(&i, row)| Some((keys[places[i]]?, row))).collect();
         if rows.len() < batch.kept.len() {
@@ -148,6 +153,8 @@ fn encode(
         error.is_none() && !interrupt::requested()
     })?;
     bar.finish_and_clear();
+    tell_first_of_several(first_of_several);
+    hints.tell();
     match error {
         Some(source) => Err(output_error(&args.output, source)),
         None => Ok((failed, done)),

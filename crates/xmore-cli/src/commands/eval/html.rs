@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use maud::{Markup, html};
 use xmore::eval::{Answer, EvalReport, MethodReport};
-use xmore_clip::{Alpha, decode_memory};
+use xmore_files::image::{Alpha, DecodeOptions, decode_bytes};
 use xmore_memory::ingest::{ImageReader, ImageRef};
 
 use super::Outcome;
@@ -237,8 +237,8 @@ impl Pictures {
         let name = PathBuf::from(image.to_string());
         if self.left.get() > 0
             && let Ok(bytes) = self.reader.read(image)
-            && let Ok(picture) = decode_memory(&bytes, &name, Alpha::White)
-            && let Ok(small) = Small::of(&picture, &name)
+            && let Ok(picture) = decode_bytes(&bytes, &name, Alpha::White, &DecodeOptions::default())
+            && let Ok(small) = Small::of(picture.image(), &name)
         {
             self.left.set(self.left.get() - 1);
             return small.img(alt);

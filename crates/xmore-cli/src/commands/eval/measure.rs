@@ -15,7 +15,7 @@ use crate::error::{CliError, Result};
 use crate::labels;
 use crate::messages::tell;
 use crate::progress::{bar, bar_from};
-use crate::setup::Setup;
+use crate::setup::{Setup, tell_first_of_several};
 
 /// Above this cosine an image of the memory is taken for the query itself or a copy of it, where the user has named none.
 const SAME_IMAGE: f32 = 0.98;
@@ -72,6 +72,7 @@ impl<'a> Session<'a> {
         let method = &args.method_args;
         let settings = json!({
             "model": setup.model.identity().sha256,
+            "orientation": setup.model.preprocess().orientation(),
             "memory": method.memory,
             "pairs": setup.pairs_held(),
             "k": method.k.0,
@@ -159,6 +160,7 @@ impl<'a> Session<'a> {
         if images.failed.len() > 10 {
             tell!("counted as wrong: {} more that could not be read", images.failed.len() - 10);
         }
+        tell_first_of_several(images.first_of_several as u64);
         let kept = dataset.images.len() - images.encoded;
         if kept > 0 {
             tell!("{}: {kept} of {} embeddings kept from before", dataset.name, dataset.images.len());

@@ -10,6 +10,7 @@ mod targets;
 mod text;
 
 use xmore::eval::registry::Suite;
+use xmore_files::image::Orientation;
 
 pub(crate) use args::EvalArgs;
 use args::{EvalFormat, Wanted};
@@ -118,6 +119,8 @@ fn one(args: &EvalArgs, session: &Session<'_>, target: &Target) -> Result<Outcom
 fn adjusted(args: &EvalArgs) -> Result<EvalArgs> {
     let mut args = args.clone();
     if let Some(suite) = args.suite {
+        // Published figures are of pixels as they are stored.
+        args.model.orientation = args.model.orientation.or(Some(Orientation::Stored));
         if args.methods.is_empty() {
             args.methods = vec![Wanted::All];
         }

@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use xmore::{BuildOptions, BuildReport, NamedModel, XmoreError, build_memory, embed_column};
 use xmore_memory::Memory;
 use xmore_memory::ingest::{ColumnNames, InputFormat, SourceOptions};
-use xmore_memory::store::Mode;
+use xmore_memory::store::{Mode, finish_interrupted};
 
 use crate::args::ModelChoice;
 use crate::error::{CliError, Result};
@@ -17,6 +17,7 @@ use crate::images::{WalkArgs, tell_left_out};
 use crate::interrupt;
 use crate::messages::tell;
 use crate::progress::bar_from;
+use crate::setup::tell_first_of_several;
 
 /// Skipped things that are listed one by one; the rest are counted.
 const SHOWN: usize = 20;
@@ -138,7 +139,8 @@ pub(super) fn build(args: &BuildArgs) -> Result<()> {
 
 pub(super) fn append(args: &AppendArgs) -> Result<()> {
     let memory = Memory::open(&args.memory)?;
-    let model = args.model.open_for(Some(&memory.manifest().model))?;
+    let manifest = memory.manifest();
+    let model = args.model.decoding_as(manifest.orientation).open_for(Some(&manifest.model))?;
     drop(memory);
     write_pairs(&model, &args.sources, &args.memory, Mode::Append)
 }
@@ -208,13 +210,16 @@ fn tell(report: &BuildReport, seconds: f64) {
     if report.truncated > 0 {
         tell!("{} captions were longer than the model reads and were cut", report.truncated);
     }
+    tell_first_of_several(report.first_of_several);
     if report.renormalised > 0 {
         tell!("{} embeddings were not of length 1 and were made so", report.renormalised);
     }
 }
 
 pub(super) fn embed(args: &EmbedColumnArgs) -> Result<()> {
-    let model = args.model.open()?;
+    finish_interrupted(&args.memory)?;
+    let orientation = Memory::open(&args.memory)?.manifest().orientation;
+    let model = args.model.decoding_as(orientation).open()?;
     let _orderly = interrupt::orderly();
     let start = Instant::now();
     let mut progress: Option<ProgressBar> = None;
@@ -238,6 +243,7 @@ pub(super) fn embed(args: &EmbedColumnArgs) -> Result<()> {
     if report.unreadable.len() > SHOWN {
         tell!("… and {} more images", report.unreadable.len() - SHOWN);
     }
+    tell_first_of_several(report.first_of_several);
     if report.truncated > 0 {
         tell!("{} captions were longer than the model reads and were cut", report.truncated);
     }

@@ -15,6 +15,7 @@ use crate::error::{CliError, Result};
 use crate::files::{print, print_json, print_json_line};
 use crate::messages::tell;
 use crate::setup::tell_damaged_codes;
+use crate::setup::tell_first_of_several;
 use crate::table::{add_row, table, trimmed};
 
 #[derive(Debug, Args)]
@@ -125,6 +126,7 @@ fn encode(model: &NamedModel, query: &QueryArgs) -> Result<Embeddings> {
     match (&query.image, &query.text) {
         (Some(image), _) => {
             let mut encoded = encode_files(model, std::slice::from_ref(image), &mut |_| {})?;
+            tell_first_of_several(encoded.first_of_several as u64);
             match encoded.failed.pop() {
                 Some((_, error)) => Err(error.into()),
                 None => Ok(encoded.embeddings),

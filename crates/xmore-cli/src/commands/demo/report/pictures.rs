@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use maud::Markup;
-use xmore_clip::{Alpha, decode_file};
+use xmore_clip::ClipError;
+use xmore_files::image::{Alpha, DecodeOptions, decode_file};
 
 use super::super::findings::Findings;
 use crate::error::Result;
@@ -29,7 +30,9 @@ impl<'a> Pictures<'a> {
         }
         let path = &self.findings.set.pairs[pair].image;
         // As the model sees it: transparency on white.
-        let small = Small::of(&decode_file(path, Alpha::White)?, path)?;
+        let picture = decode_file(path, Alpha::White, &DecodeOptions::default())
+            .map_err(|source| ClipError::Image { path: path.clone(), source })?;
+        let small = Small::of(picture.image(), path)?;
         let img = small.img(alt);
         self.made.borrow_mut().insert(pair, small);
         Ok(img)

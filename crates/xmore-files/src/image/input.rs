@@ -1,0 +1,69 @@
+//! What a decoder is given, and what it gives.
+
+use std::fmt::Display;
+
+use image::RgbImage;
+use image::metadata::Orientation as Turn;
+
+use super::budget::{self, Room};
+use super::{Alpha, DecodeOptions, ImageError, ImageFormat, MAX_PIXELS, MAX_SIDE, Orientation};
+
+/// One image file's bytes and what is wanted of them.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) format: &'static ImageFormat,
+    pub(super) alpha: Alpha,
+    pub(super) options: DecodeOptions,
+}
+
+/// A decoded image, with the memory that it takes out of the budget.
+pub(super) struct Picture {
+    pub(super) image: RgbImage,
+    /// Whether the file has more frames or pages than this one.
+    pub(super) several: bool,
+    pub(super) room: Room,
+}
+
+impl Input<'_> {
+    /// Checks the size that a header claims, and waits until there is room for it: the file, the RGB pixels, and `working` bytes of the
+    /// decoder's own. To be called before anything is allocated by that size.
+    pub(super) fn admit(&self, width: u32, height: u32, working: u64) -> Result<Room, ImageError> {
+        let (width, height) = (u64::from(width), u64::from(height));
+        let pixels = width * height;
+        let limit = self.options.max_pixels.min(MAX_PIXELS);
+        if pixels > limit {
+            return Err(ImageError::TooManyPixels { width, height, limit });
+        }
+        if width.max(height) > u64::from(MAX_SIDE) {
+            return Err(ImageError::SideTooLong { width, height, limit: MAX_SIDE });
+        }
+        if pixels == 0 {
+            return Err(self.broken("it has no pixels"));
+        }
+        let needed = self.kept(pixels).saturating_add(working);
+        budget::process().take(needed).map_err(|never| ImageError::TooMuchMemory {
+            width,
+            height,
+            needed,
+            budget: never.capacity,
+        })
+    }
+
+    /// Bytes that are taken as long as the decoded image is there.
+    pub(super) fn kept(&self, pixels: u64) -> u64 {
+        self.bytes.len() as u64 + 3 * pixels
+    }
+
+    /// The turn to apply, where `stored` finds the one that the file tells.
+    pub(super) fn turn(&self, stored: impl FnOnce() -> Turn) -> Turn {
+        match self.options.orientation {
+            Orientation::Exif => stored(),
+            Orientation::Stored => Turn::NoTransforms,
+        }
+    }
+
+    pub(super) fn broken(&self, message: impl Display) -> ImageError {
+        ImageError::Broken { format: self.format, message: message.to_string() }
+    }
+}
