@@ -200,8 +200,8 @@ fn what_acts_on_terminals_is_shown_escaped() {
     assert!(found.iter().any(|row| row["caption"] == evil), "{found:?}");
 
     // A report that people read.
-    let (set, page) = (dir.path().join("set"), dir.path().join("page.html").display().to_string());
-    for (class, name) in [("\u{202e}gpj", "0.png"), ("dog", "1.png")] {
+    let (set, page) = (dir.path().join("set\u{202e}gpj"), dir.path().join("page.html").display().to_string());
+    for (class, name) in [("cat", "0.png"), ("dog", "1.png")] {
         fs::create_dir_all(set.join(class)).unwrap();
         fs::copy(dir.path().join(name), set.join(class).join(name)).unwrap();
     }
