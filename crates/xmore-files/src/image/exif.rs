@@ -45,11 +45,8 @@ mod tests {
 
     /// An Exif block of one entry.
     fn block(little: bool, tag: u16, kind: u16, value: u16) -> Vec<u8> {
-        let (mut u16s, mut u32s): (fn(u16) -> [u8; 2], fn(u32) -> [u8; 4]) =
-            (u16::to_be_bytes, u32::to_be_bytes);
-        if little {
-            (u16s, u32s) = (u16::to_le_bytes, u32::to_le_bytes);
-        }
+        let u16s = |v: u16| if little { v.to_le_bytes() } else { v.to_be_bytes() };
+        let u32s = |v: u32| if little { v.to_le_bytes() } else { v.to_be_bytes() };
         let head: &[u8] = if little { b"II" } else { b"MM" };
         [
             head,
