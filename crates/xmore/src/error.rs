@@ -359,6 +359,7 @@ impl XmoreError {
     pub fn left_out_reason(&self) -> Reason {
         match self {
             Self::Memory(MemoryError::Image { why, .. }) => why.clone(),
+            Self::Clip(ClipError::Image { source, .. }) => source.left_out_reason(),
             _ => Reason::Unreadable,
         }
     }

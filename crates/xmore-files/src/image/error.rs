@@ -5,6 +5,7 @@ use std::io;
 use thiserror::Error;
 
 use super::ImageFormat;
+use crate::Reason;
 
 /// Errors of reading and decoding one image. The file's name is for the caller to add.
 #[derive(Debug, Error)]
@@ -68,6 +69,21 @@ pub enum ImageError {
         /// What the decoder says.
         message: String,
     },
+}
+
+impl ImageError {
+    /// What the image counts as where images are left out.
+    pub fn left_out_reason(&self) -> Reason {
+        match self {
+            Self::Io(error) => Reason::of_io(error),
+            Self::NotRead { format } => Reason::FormatNotRead { format: format.name.to_owned() },
+            Self::FileTooLarge { .. }
+            | Self::TooManyPixels { .. }
+            | Self::SideTooLong { .. }
+            | Self::TooMuchMemory { .. } => Reason::TooLarge,
+            Self::UnknownFormat | Self::Broken { .. } => Reason::Unreadable,
+        }
+    }
 }
 
 fn read_formats() -> String {
