@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use regex::Regex;
 use xmore::{
     ClassifierOptions, DEFAULT_TEMPLATE, LITE, Method, ModelName, NamedModel, OpenPairs, Ranking,
-    RetrievalOptions, Template, XmoreError,
+    RetrievalOptions, SkipLimit, Template, XmoreError,
 };
 use xmore_clip::Precision;
 use xmore_files::image::Orientation;
@@ -24,6 +24,7 @@ use xmore_memory::store::ModelIdentity;
 
 use crate::images::WalkArgs;
 use crate::messages::tell;
+use crate::outcome::SkipArgs;
 use crate::progress::fetch_progress;
 use crate::threads;
 
@@ -410,6 +411,8 @@ pub(crate) struct ClassifyArgs {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
     #[command(flatten)]
+    pub(crate) skips: SkipArgs,
+    #[command(flatten)]
     pub(crate) model: ModelChoice,
 }
 
@@ -463,8 +466,12 @@ pub(crate) struct EmbedArgs {
     /// The .npy file to write: unit f32 rows [n, d] in the order given
     #[arg(short, long, visible_alias = "output_file", value_name = "FILE")]
     pub(crate) output: PathBuf,
-    /// Leave photos out that cannot be read, instead of writing nothing
-    #[arg(long)]
+    /// Most photos that may be left out because they cannot be read: a number, or a percentage of all. Beyond it nothing is written, and
+    /// the exit status is 3
+    #[arg(long, value_name = "N|P%", default_value_t = SkipLimit::NONE)]
+    pub(crate) max_skipped: SkipLimit,
+    /// Leave photos out that cannot be read, however many, instead of writing nothing
+    #[arg(long, conflicts_with = "max_skipped")]
     pub(crate) skip_broken: bool,
     #[command(flatten)]
     pub(crate) model: ModelChoice,

@@ -53,6 +53,9 @@ pub enum CliError {
     /// The command did what it could, but not all of it.
     #[error("{0}")]
     Failed(String),
+    /// A command that goes through many things got none of them, or failed on more than is allowed: exit status 3.
+    #[error("{0}")]
+    NotEnough(String),
     /// Flags that do not fit together: exit code 2, as for a wrong flag.
     #[error("{0}")]
     Usage(String),

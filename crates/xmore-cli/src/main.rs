@@ -14,6 +14,7 @@ mod images;
 mod interrupt;
 mod labels;
 mod messages;
+mod outcome;
 mod progress;
 mod setup;
 mod table;
@@ -61,6 +62,10 @@ fn main() -> ExitCode {
         Err(error @ CliError::Interrupted(_)) => {
             tell!("{error}");
             ExitCode::from(interrupt::exit_status())
+        }
+        Err(error @ CliError::NotEnough(_)) => {
+            tell!("error: {error}");
+            ExitCode::from(outcome::NOT_ENOUGH)
         }
         Err(error) => {
             tell!("error: {error}");

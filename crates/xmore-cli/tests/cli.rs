@@ -35,7 +35,10 @@ impl World {
     /// Builds the memory; returns its path and what the command said.
     fn memory(&self) -> (String, String) {
         let memory = self.path("memory");
-        let run = xmore(&["memory", "build", &self.path("pairs.csv"), "-o", &memory, &tiny_model()]).run();
+        // One of five pictures is broken.
+        let pairs = self.path("pairs.csv");
+        let build = ["memory", "build", &pairs, "-o", &memory, "--max-skipped=20%", &tiny_model()];
+        let run = xmore(&build).run();
         assert_eq!(run.code, 0, "{}", run.stderr);
         assert_eq!(run.stdout.trim(), memory);
         (memory, run.stderr)
@@ -76,7 +79,7 @@ fn a_memory_is_built_shown_and_searched() {
     fs::write(world.path("other.csv"), "image_path,caption\nwide.png,another\n").unwrap();
     let other = ["memory", "build", &world.path("other.csv"), "-o", &memory, &tiny_model()];
     assert!(xmore(&other).fails(1).contains("--overwrite"));
-    xmore(&[&again[..], &["--overwrite"]].concat()).ok();
+    xmore(&[&again[..], &["--overwrite", "--max-skipped=1"]].concat()).ok();
 }
 
 #[test]
@@ -204,8 +207,8 @@ fn mistakes_are_told_clearly() {
     let empty = world.path("empty.csv");
     fs::write(&empty, "image_path,caption\n").unwrap();
     let empty_memory = world.path("empty-memory");
-    xmore(&["memory", "build", &empty, "-o", &empty_memory, &tiny_model()]).ok();
-    assert!(with(&["--labels=a,b", "--memory", &empty_memory]).fails(1).contains("holds no pairs"));
+    let error = xmore(&["memory", "build", &empty, "-o", &empty_memory, &tiny_model()]).fails(3);
+    assert!(error.contains("the sources gave no pair") && !Path::new(&empty_memory).exists(), "{error}");
 
     // The same architecture with other heads is another model.
     let other = world.dir.path().join("other");
@@ -233,7 +236,7 @@ fn a_broken_photo_fails_the_run_but_not_the_others() {
         &tiny_model(),
     ])
     .run();
-    assert_eq!(run.code, 1);
+    assert_eq!(run.code, 3);
     assert_eq!(json(&run.stdout).as_array().unwrap().len(), 1);
     assert!(run.stderr.contains("broken.png") && run.stderr.contains("missing.png"), "{}", run.stderr);
     assert!(run.stderr.contains("2 of 3 images"), "{}", run.stderr);
@@ -283,7 +286,7 @@ fn embeddings_are_unit_rows_in_order() {
     assert_eq!(read_npy(&output).0, [3, 16]);
 
     let (broken, none) = (world.path("broken.png"), world.path("none.npy"));
-    let error = xmore(&["embed", &images[0], &broken, "-o", &none, &tiny_model()]).fails(1);
+    let error = xmore(&["embed", &images[0], &broken, "-o", &none, &tiny_model()]).fails(3);
     assert!(error.contains("broken.png") && error.contains("--skip-broken"), "{error}");
     assert!(!Path::new(&none).exists());
     xmore(&["embed", &images[0], &broken, "-o", &none, "--skip-broken", &tiny_model()]).ok();
@@ -302,7 +305,8 @@ fn evaluation_counts_every_image() {
     let set = dataset.display().to_string();
     let cache = world.path("cache");
     let base = ["eval", &set, "--cache-dir", &cache, "--bootstrap=200", &tiny_model()];
-    let eval = |more: &[&str]| xmore(&[&base[..], more].concat());
+    // One of three images is broken.
+    let eval = |more: &[&str]| xmore(&[&base[..], more].concat()).env("XMORE_MAX_SKIPPED", "50%");
     let entries = json(&eval(&["--memory", &memory, "-k3", "--format=json"]).ok());
     let entries = entries.as_array().unwrap();
     let methods: Vec<_> = entries.iter().map(|entry| entry["method"].as_str().unwrap()).collect();

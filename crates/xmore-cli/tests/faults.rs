@@ -90,6 +90,7 @@ impl World {
         all.extend(args.iter().map(String::as_str));
         xmore(&all)
             .env("XMORE_CHECKPOINT_SECONDS", "0")
+            .env("XMORE_MAX_SKIPPED", "50%")
             .env("RAYON_NUM_THREADS", "2")
             .home(&self.path("home"))
     }
@@ -233,6 +234,47 @@ fn a_further_column() {
     let second = format!("--model={}", second_model(world.dir.path()));
     world.try_all(&Case {
         name: "embed",
+        base: Some(world.path("base")),
+        command: &|memory| world.memory(&["embed", &memory.display().to_string(), &second]),
+        between: Between::Sound { before: PICTURES, after: PICTURES },
+    });
+}
+
+/// Takes some of the pictures of `many.csv` away, or brings them back.
+fn move_some(world: &World, from: &str, to: &str) {
+    fs::create_dir_all(world.path(to)).unwrap();
+    for i in (0..PICTURES).step_by(3) {
+        let name = format!("{i}.png");
+        fs::rename(world.path(from).join(&name), world.path(to).join(&name)).unwrap();
+    }
+}
+
+#[test]
+fn a_build_of_what_could_not_be_read_before() {
+    let Some(world) = World::new() else { return };
+    move_some(&world, "photos", "away");
+    world.build("@many.csv", "@base");
+    move_some(&world, "away", "photos");
+    world.try_all(&Case {
+        name: "again",
+        base: Some(world.path("base")),
+        command: &|memory| {
+            world.memory(&["build", "@many.csv", "-o", &memory.display().to_string(), &world.model])
+        },
+        between: Between::Sound { before: PICTURES - PICTURES / 3, after: PICTURES },
+    });
+}
+
+#[test]
+fn a_further_column_of_what_could_not_be_read_before() {
+    let Some(world) = World::new() else { return };
+    world.build("@many.csv", "@base");
+    let second = format!("--model={}", second_model(world.dir.path()));
+    move_some(&world, "photos", "away");
+    world.memory(&["embed", "@base", &second]).ok();
+    move_some(&world, "away", "photos");
+    world.try_all(&Case {
+        name: "embed-again",
         base: Some(world.path("base")),
         command: &|memory| world.memory(&["embed", &memory.display().to_string(), &second]),
         between: Between::Sound { before: PICTURES, after: PICTURES },

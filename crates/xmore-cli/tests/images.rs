@@ -153,7 +153,7 @@ fn formats_that_are_not_read_are_named_with_a_way_out() {
     fs::write(world.path("a.heic"), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
     fs::write(world.path("b.jpg"), b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf").unwrap();
     let run = world.run(&["classify", "@a.heic", "@b.jpg", "--labels", "a,b"]);
-    assert_eq!(run.code, 1);
+    assert_eq!(run.code, 3);
     for line in
         ["HEIC is not read yet", "AVIF is not read yet", "hint: convert HEIC images to JPEG or PNG first"]
     {
@@ -167,7 +167,7 @@ fn memory_for_decoding_is_bounded_by_a_flag() {
     let path = world.path("a.png");
     image::RgbImage::new(1200, 1000).save(&path).unwrap();
     let run = world.run(&["--decode-memory", "2MiB", "classify", "@a.png", "--labels", "a,b"]);
-    assert_eq!(run.code, 1);
+    assert_eq!(run.code, 3);
     assert!(
         run.stderr.contains("1200x1000 pixels take 5 MiB to decode, at most 2 MiB may be taken"),
         "{}",

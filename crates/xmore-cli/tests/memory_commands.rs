@@ -42,7 +42,8 @@ impl World {
 
     /// `xmore` with arguments; `@name` is a path in this world.
     fn run(&self, args: &[&str]) -> Xmore {
-        xmore_in(self.dir.path(), args)
+        // One of three pictures of the second table is broken.
+        xmore_in(self.dir.path(), args).env("XMORE_MAX_SKIPPED", "50%")
     }
 
     /// A memory of the first table.

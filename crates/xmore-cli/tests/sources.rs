@@ -265,7 +265,7 @@ fn what_is_no_source_is_told_with_what_would_be() {
     fs::write(world.path("urls.csv"), "url,caption\nhttp://h/0.png,x\n").unwrap();
     for (source, told) in [
         ("notes.docx", "is not a source of image-caption pairs"),
-        ("columns.csv", "has no image column"),
+        ("columns.csv", "has no caption column"),
         ("urls.csv", "fetch them with img2dataset"),
         ("nowhere.csv", "nowhere.csv"),
     ] {

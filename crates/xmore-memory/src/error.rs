@@ -154,6 +154,13 @@ pub enum MemoryError {
         path: PathBuf,
     },
 
+    /// A memory without a pair is not put in place.
+    #[error("no pairs were written to {}: a memory needs at least one", path.display())]
+    NoPairs {
+        /// The directory of the memory.
+        path: PathBuf,
+    },
+
     /// The directory in which a memory was to be created holds something else.
     #[error(
         "{} is not empty and is not a memory (it holds {found:?}); choose an empty or a new directory",

@@ -310,6 +310,16 @@ fn decode_next(encoders: &Encoders<'_>, read: Option<ReadBatch>) -> Option<Batch
     Some(batch)
 }
 
+/// Checks that an image can be read and decoded.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn check_readable(model: &NamedModel, reader: &ImageReader, image: &ImageRef) -> Result<()> {
+    let bytes = reader.read(image)?;
+    model.preprocess().load_bytes(&bytes, &PathBuf::from(image.to_string()))?;
+    Ok(())
+}
+
 fn encode_pixels(model: &NamedModel, pixels: &[Pixels]) -> Result<Embeddings> {
     // Without an image the tower need not even be loaded.
     if pixels.is_empty() {

@@ -6,6 +6,7 @@ use thiserror::Error;
 use xmore_clip::ClipError;
 use xmore_files::Reason;
 use xmore_memory::MemoryError;
+use xmore_memory::store::Mode;
 
 use crate::fetch::FetchError;
 use crate::models::HubError;
@@ -141,19 +142,20 @@ pub enum XmoreError {
         /// What was expected and what was found.
         reason: String,
     },
-    /// A build or an append cannot go on, since its sources are not what they were.
+    /// A build or an append cannot go on: its sources do not list any more what it has written.
     #[error(
-        "the sources of {} have changed since it was interrupted: the first {done} images and skipped things are others now; \
-         restore them, or begin anew {anew}",
+        "the sources of {} have changed since it was interrupted: {missing} of the {done} pairs that it had come to are not in them",
         dir.display()
     )]
     SourcesChanged {
         /// The memory.
         dir: PathBuf,
-        /// Number of things done.
+        /// Pairs that the interrupted run had written.
         done: u64,
-        /// How to begin anew.
-        anew: String,
+        /// Those among them that the sources do not list.
+        missing: u64,
+        /// How it was begun.
+        mode: Mode,
     },
     /// The memory has embeddings by other models only: their vectors mean nothing to this one.
     #[error(

@@ -29,8 +29,8 @@ mod retrieve;
 
 pub use answer::{Answer, AnsweredCaption, Distribution, Explanation, Prediction, best};
 pub use build::{
-    BuildOptions, BuildProgress, BuildReport, ColumnProgress, ColumnReport, Skipped, build_memory,
-    embed_column,
+    BuildOptions, BuildOutcome, BuildProgress, BuildReport, ColumnProgress, ColumnReport, SkipLimit,
+    SkipSummary, Skipped, build_memory, embed_column,
 };
 pub use calibrated::CalibratedBelief;
 pub use captions::CaptionStore;

@@ -28,6 +28,7 @@ mod image_ref;
 mod note;
 mod parquet;
 mod sidecar;
+mod skip_kind;
 mod skips;
 mod source;
 mod table;
@@ -50,6 +51,7 @@ pub use expand::expand;
 pub use image_reader::{ImageReader, MAX_IMAGE_BYTES};
 pub use image_ref::{ImageRef, Span};
 pub use note::{Note, NoteKind};
+pub use skip_kind::SkipKind;
 pub use source::{ColumnNames, InputFormat, Source, SourceOptions};
 pub use tar_members::{Member as TarMember, walk as walk_tar};
 

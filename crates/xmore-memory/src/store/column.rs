@@ -27,23 +27,27 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 /// Writes a column of embeddings, a row for each row of the memory, in order.
 ///
 /// It becomes visible with [`finish`](Self::finish). One that ends before is taken up by [`open`](Self::open). A column that
-/// is there already is continued where the memory has grown since.
+/// is there already is continued where the memory has grown since, and its parts with rows whose image could not be read can be
+/// written [again](Self::again).
 pub struct ColumnWriter {
     memory: Memory,
     staging: Staging,
     /// Keeps other processes out.
     _lock: Lock,
     info: ColumnInfo,
-    /// `skipped` counts unreadable images.
+    /// Places of the parts to be written, in order: those of the column that are written again, then those that it lacks.
+    places: Vec<usize>,
+    /// Ids of the first rows of all parts, and the memory's length.
+    first_ids: Vec<u64>,
+    /// Whether nothing was taken up.
+    fresh: bool,
     state: Checkpoint,
     open: Option<ColumnPart>,
     closed_texts: Vec<NpyMatrix>,
-    /// Rows by caption, of those written in this run of the column.
+    /// Rows by caption, of those written in this run of the column; counted from its first.
     known: KnownTexts,
-    /// Id of the next row.
-    next: u64,
-    /// Id of the first row of the first new part.
-    first_id: u64,
+    /// Rows written, those that were taken up included.
+    done: u64,
     checkpoint_every: Duration,
     last_checkpoint: Instant,
     image_row: Vec<f16>,
@@ -75,8 +79,8 @@ impl ColumnWriter {
     /// Opens the memory in `dir` for a column by `model`; `images` says whether images are embedded or captions only.
     ///
     /// # Errors
-    /// Those of [`Memory::open`]; [`MemoryError::Busy`]; [`MemoryError::ColumnExists`] if the column is whole, or is the
-    /// memory's own, or has been made with images and is now to be without or the other way round.
+    /// Those of [`Memory::open`]; [`MemoryError::Busy`]; [`MemoryError::ColumnExists`] if the column has all rows, or is the memory's
+    /// own, or has been made with images and is now to be without or the other way round.
     pub fn open(dir: impl AsRef<Path>, model: ModelIdentity, images: bool) -> Result<ColumnWriter> {
         let dir = dir.as_ref();
         // Refuses what is no memory before a lock file is made in it.
@@ -87,8 +91,8 @@ impl ColumnWriter {
         let manifest = memory.manifest();
         let same = |other: &ModelIdentity| (&other.sha256, other.dim) == (&model.sha256, model.dim);
         let there = manifest.columns.iter().find(|c| same(&c.model));
-        let whole = there.is_some_and(|c| c.parts.len() == manifest.parts.len() || c.images != images);
-        if same(&manifest.model) || whole {
+        let is_whole = |c: &ColumnInfo| c.parts.len() == manifest.parts.len() && c.unreadable == 0;
+        if same(&manifest.model) || there.is_some_and(|c| is_whole(c) || c.images != images) {
             return Err(MemoryError::ColumnExists { path: dir.to_owned(), model: model.name });
         }
         let info = there.cloned().unwrap_or_else(|| ColumnInfo {
@@ -101,19 +105,26 @@ impl ColumnWriter {
         let staging = Staging { root: dir.join(EMBEDDING_DIR), series: info.series() };
         let base = checksum::of_file(&dir.join(MANIFEST_FILE))?;
         let first_part = info.parts.len();
-        let first_id = manifest.parts[..first_part].iter().map(|p| p.rows).sum();
+        let places = (first_part..manifest.parts.len()).collect();
+        let mut first_ids = vec![0];
+        first_ids.extend(manifest.parts.iter().scan(0, |sum, part| {
+            *sum += part.rows;
+            Some(*sum)
+        }));
         let dim = model.dim;
         let mut writer = ColumnWriter {
             memory,
             staging,
             _lock: lock,
             info,
+            places,
+            first_ids,
+            fresh: true,
             state: Checkpoint::start(Mode::Append, base, model, first_part),
             open: None,
             closed_texts: Vec::new(),
             known: KnownTexts::default(),
-            next: first_id,
-            first_id,
+            done: 0,
             checkpoint_every: CHECKPOINT_EVERY,
             last_checkpoint: Instant::now(),
             image_row: vec![f16::ZERO; dim],
@@ -135,8 +146,10 @@ impl ColumnWriter {
 
     fn resume(&mut self, left: Checkpoint) -> Result<()> {
         let (root, dim, images) = (self.staging.root.clone(), left.model.dim, self.info.images);
-        let place = left.first_part + left.parts.len();
-        let number = self.memory.manifest().parts.get(place).map_or(0, |part| part.number);
+        self.places.splice(..0, left.again.iter().copied());
+        self.fresh = false;
+        let place = self.places.get(left.parts.len());
+        let number = place.and_then(|&place| self.memory.manifest().parts.get(place)).map_or(0, |p| p.number);
         let growing: Vec<PathBuf> = [IMAGES, TEXTS]
             .iter()
             .map(|series| series.path(&root, number))
@@ -151,12 +164,137 @@ impl ColumnWriter {
         if left.open.rows > 0 {
             self.open = Some(ColumnPart::resume(&root, number, dim, images, &left.open)?);
         }
-        self.next = self.first_id + left.parts.iter().map(|p| p.rows).sum::<u64>() + left.open.rows;
-        for id in self.first_id..self.next {
-            self.known.add(self.memory.caption(id)?, id);
-        }
+        self.done = left.parts.iter().map(|p| p.rows).sum::<u64>() + left.open.rows;
         self.state = left;
+        for row in 0..self.done {
+            if let Some(id) = self.id_of(row) {
+                self.known.add(self.memory.caption(id)?, row);
+            }
+        }
         Ok(())
+    }
+
+    /// Writes these parts of the column again, by their places among the memory's parts: rows that have embeddings are
+    /// [kept](Self::keep_rows), the others pushed as new ones are. Called once, before anything is written, and only if the writer
+    /// is [fresh](Self::is_fresh).
+    ///
+    /// # Errors
+    /// [`MemoryError::Damaged`] if a part is not what the manifest says.
+    pub fn again(&mut self, places: &[usize]) -> Result<()> {
+        let lacking = self.info.parts.len();
+        let folder = self.memory.dir().join(COLUMNS_DIR).join(&self.info.name);
+        for &place in places.iter().filter(|&&place| place < lacking) {
+            let number = self.memory.manifest().parts[place].number;
+            for series in [IMAGES, TEXTS] {
+                let path = series.path(&folder, number);
+                let (expected, found) = (self.info.parts[place].get(series.name), checksum::of_file(&path)?);
+                // What is damaged must not be copied under a new checksum.
+                if expected.is_some_and(|expected| *expected != found) {
+                    let expected = format!("content with SHA-256 {}", expected.cloned().unwrap_or_default());
+                    return Err(MemoryError::Damaged { path, expected, found });
+                }
+            }
+            self.state.again.push(place);
+        }
+        self.places =
+            self.state.again.iter().copied().chain(lacking..self.memory.manifest().parts.len()).collect();
+        Ok(())
+    }
+
+    /// Whether no interrupted process' rows were taken up.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Ids of the column's rows whose image could not be read, by the place of their part, for one part after another.
+    ///
+    /// # Errors
+    /// Those of reading the column.
+    pub fn unreadable(&self) -> Result<Vec<(usize, Vec<u64>)>> {
+        let mut unreadable = Vec::new();
+        if self.info.images && self.info.unreadable > 0 {
+            for place in 0..self.info.parts.len() {
+                let ids = self.first_ids[place]..self.first_ids[place + 1];
+                let ids: Vec<u64> = ids.filter(|&id| !self.has_image(id)).collect();
+                if !ids.is_empty() {
+                    unreadable.push((place, ids));
+                }
+            }
+        }
+        Ok(unreadable)
+    }
+
+    /// Ids of the rows that are to be pushed, in order; rows that are kept come between them.
+    pub fn rows_to_push(&self) -> impl Iterator<Item = u64> + '_ {
+        (self.done..self.total()).filter_map(|row| self.id_of(row)).filter(|&id| !self.is_kept(id))
+    }
+
+    /// Whether a row's embeddings are kept as they are.
+    fn is_kept(&self, id: u64) -> bool {
+        id < self.column_rows() && (!self.info.images || self.has_image(id))
+    }
+
+    /// Writes the rows that come next and are kept as they are.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn keep_rows(&mut self) -> Result<()> {
+        let (mut image, mut text) = (vec![0.0; self.state.model.dim], vec![0.0; self.state.model.dim]);
+        while let Some(id) = self.next_row().filter(|&id| self.is_kept(id)) {
+            let Some(column) = self.memory.column(&self.info.model) else { break };
+            column.text_embedding(id, &mut text)?;
+            if self.info.images {
+                column.image_embedding(id, &mut image)?;
+            }
+            let image = self.info.images.then_some(&image[..]);
+            self.push(image, &text)?;
+        }
+        Ok(())
+    }
+
+    /// The caption embedding of a row that the column has already.
+    ///
+    /// # Errors
+    /// [`MemoryError::NoSuchPair`].
+    pub fn text_of_row(&self, id: u64) -> Result<Option<Vec<f32>>> {
+        match self.memory.column(&self.info.model).filter(|_| id < self.column_rows()) {
+            None => Ok(None),
+            Some(column) => {
+                let mut text = vec![0.0; self.state.model.dim];
+                column.text_embedding(id, &mut text)?;
+                Ok(Some(text))
+            }
+        }
+    }
+
+    /// Whether the column has an image embedding of a row, other than the mark of an image that could not be read.
+    fn has_image(&self, id: u64) -> bool {
+        let column = self.memory.column(&self.info.model);
+        let parts = column.map_or(&[][..], |column| column.parts());
+        let part = parts.partition_point(|part| part.first_id() <= id).checked_sub(1).map(|i| &parts[i]);
+        let Some((part, images)) = part.and_then(|part| Some((part, part.embeddings(Modality::Image)?)))
+        else {
+            return false;
+        };
+        let at = (id - part.first_id()) as usize * self.state.model.dim;
+        images.matrix.data().get(at).is_some_and(|value| !value.is_nan())
+    }
+
+    /// Rows that the column has.
+    fn column_rows(&self) -> u64 {
+        self.first_ids[self.info.parts.len()]
+    }
+
+    /// Id of a row that is written, counted from the first one.
+    fn id_of(&self, mut row: u64) -> Option<u64> {
+        for &place in &self.places {
+            let rows = self.first_ids[place + 1] - self.first_ids[place];
+            if row < rows {
+                return Some(self.first_ids[place] + row);
+            }
+            row -= rows;
+        }
+        None
     }
 
     /// The memory whose rows are embedded.
@@ -164,9 +302,19 @@ impl ColumnWriter {
         &self.memory
     }
 
-    /// Id of the next row to embed; the memory's length when all are done.
-    pub fn next_row(&self) -> u64 {
-        self.next
+    /// Id of the next row; `None` when all are done.
+    pub fn next_row(&self) -> Option<u64> {
+        self.id_of(self.done)
+    }
+
+    /// Rows written, those that were taken up included.
+    pub fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// Rows to be written in all.
+    pub fn total(&self) -> u64 {
+        self.places.iter().map(|&place| self.first_ids[place + 1] - self.first_ids[place]).sum()
     }
 
     /// How often [`checkpoint`](Self::checkpoint) really writes one; zero is always.
@@ -181,11 +329,9 @@ impl ColumnWriter {
     /// # Errors
     /// [`MemoryError::Io`].
     pub fn known_text(&mut self, caption: &str) -> Result<Option<Vec<f32>>> {
-        let Some(id) = self.known.row(caption) else { return Ok(None) };
+        let Some(row) = self.known.row(caption) else { return Ok(None) };
         let mut out = vec![0.0; self.state.model.dim];
-        let Err(row) = read_closed(&self.closed_texts, id - self.first_id, &mut out) else {
-            return Ok(Some(out));
-        };
+        let Err(row) = read_closed(&self.closed_texts, row, &mut out) else { return Ok(Some(out)) };
         let Some(open) = &mut self.open else { return Ok(None) };
         open.texts.read_row(row, &mut self.text_row)?;
         self.text_row.convert_to_f32_slice(&mut out);
@@ -200,7 +346,8 @@ impl ColumnWriter {
     /// [`MemoryError::NoSuchPair`] after the last row; [`MemoryError::Io`] and the like when writing fails.
     pub fn push(&mut self, image: Option<&[f32]>, text: &[f32]) -> Result<()> {
         self.check_usable()?;
-        let id = self.next;
+        let PartInfo { number, rows, .. } = self.part_at_hand()?;
+        let id = self.next_row().unwrap_or_else(|| self.memory.len());
         let caption = self.memory.caption(id)?;
         match image {
             Some(image) => to_f16("image embedding", image, id, &mut self.image_row)?,
@@ -208,8 +355,7 @@ impl ColumnWriter {
         }
         to_f16("text embedding", text, id, &mut self.text_row)?;
         self.failed = true;
-        self.known.add(caption, id);
-        let PartInfo { number, rows, .. } = self.part_at_hand()?;
+        self.known.add(caption, self.done);
         let images = self.info.images;
         let part = match &mut self.open {
             Some(part) => part,
@@ -222,10 +368,10 @@ impl ColumnWriter {
         };
         if let Some(images) = &mut part.images {
             images.push(&self.image_row)?;
-            self.state.skipped += u64::from(image.is_none());
+            self.state.unreadable += u64::from(image.is_none());
         }
         part.texts.push(&self.text_row)?;
-        self.next += 1;
+        self.done += 1;
         if part.texts.rows() == rows {
             self.close_part()?;
         }
@@ -254,9 +400,10 @@ impl ColumnWriter {
 
     /// The memory's part that the next row belongs to.
     fn part_at_hand(&self) -> Result<PartInfo> {
-        let place = self.state.first_part + self.state.parts.len();
-        let (id, len, path) = (self.next, self.memory.len(), self.memory.dir());
-        let part = self.memory.manifest().parts.get(place);
+        let (id, path) = (self.memory.len(), self.memory.dir());
+        let len = id;
+        let place = self.places.get(self.state.parts.len());
+        let part = place.and_then(|&place| self.memory.manifest().parts.get(place));
         part.cloned().ok_or_else(|| MemoryError::NoSuchPair { id, len, path: path.to_owned() })
     }
 
@@ -296,12 +443,24 @@ impl ColumnWriter {
     pub fn finish(mut self) -> Result<Manifest> {
         self.save()?;
         let dir = self.memory.dir().to_owned();
-        if self.next != self.memory.len() {
-            return Err(MemoryError::NoSuchPair { id: self.next, len: self.next, path: dir });
+        if let Some(id) = self.next_row() {
+            return Err(MemoryError::NoSuchPair { id, len: id, path: dir });
         }
+        let again = &self.state.again;
+        let before: u64 = self
+            .unreadable()?
+            .iter()
+            .filter(|(place, _)| again.contains(place))
+            .map(|(_, ids)| ids.len() as u64)
+            .sum();
         let mut info = self.info;
-        info.parts.extend(self.state.parts.iter().map(|part| part.sha256.clone()));
-        info.unreadable += self.state.skipped;
+        for (&place, part) in self.places.iter().zip(&self.state.parts) {
+            match info.parts.get_mut(place) {
+                Some(there) => *there = part.sha256.clone(),
+                None => info.parts.push(part.sha256.clone()),
+            }
+        }
+        info.unreadable = info.unreadable.saturating_sub(before) + self.state.unreadable;
         let mut manifest = self.memory.manifest().clone().updated(&dir)?;
         let into = Path::new(COLUMNS_DIR).join(&info.name);
         match manifest.columns.iter_mut().find(|c| c.name == info.name) {
@@ -310,6 +469,14 @@ impl ColumnWriter {
         }
         publish(&dir, &self.staging, &Publication { into, ..Publication::default() }, &manifest)?;
         Ok(manifest)
+    }
+
+    /// Gives up what was written: the memory is as it was.
+    ///
+    /// # Errors
+    /// [`MemoryError::Io`].
+    pub fn discard(self) -> Result<()> {
+        super::remove_dir_if_there(&self.staging.root)
     }
 
     fn check_usable(&self) -> Result<()> {

@@ -9,6 +9,7 @@ use xmore_files::image::Orientation;
 use xmore_files::open_regular;
 
 use super::sealed::{self, Seal};
+use super::skip_list::{SkipCounts, failures};
 use super::{
     ALL_SERIES, COLUMN_SERIES, MAX_DIM, MAX_PARTS, Series, TEXT_SERIES, checksum, skipped_path, write_whole,
 };
@@ -50,9 +51,12 @@ pub struct PartInfo {
     pub sha256: Checksums,
 }
 
-/// What one build or append read.
+/// What one build or append read, as it was when it last gave pairs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceInfo {
+    /// Their names: paths and patterns as they were given, made absolute. Empty in memories of before version 3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<String>,
     /// Digest of all pairs in their order: what tells a repeated command from a new one.
     pub digest: String,
     /// Number of the first part that it wrote.
@@ -61,9 +65,19 @@ pub struct SourceInfo {
     pub pairs: u64,
     /// Number of things that it skipped.
     pub skipped: u64,
+    /// The same by kind. Empty in memories of before version 3.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub skipped_by: SkipCounts,
     /// Checksum of the list of what it skipped, if there is one; none in memories of version 1 and 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped_sha256: Option<String>,
+}
+
+impl SourceInfo {
+    /// Number of things that failed and may succeed when they are tried again; all that was skipped where that is not recorded.
+    pub fn failed(&self) -> u64 {
+        if self.skipped_by.is_empty() { self.skipped } else { failures(&self.skipped_by) }
+    }
 }
 
 /// What a repair took out of a memory.
@@ -113,7 +127,7 @@ pub struct Manifest {
     /// Captions that were longer than the model reads and were cut, counted once for each distinct text.
     #[serde(default)]
     pub truncated: u64,
-    /// What the memory was built from, one entry for each build or append; its place is the number of its list of what was skipped.
+    /// What the memory was built from, one entry for each set of sources; its place is the number of its list of what was skipped.
     #[serde(default)]
     pub sources: Vec<SourceInfo>,
     /// Further columns of embeddings.
@@ -163,6 +177,11 @@ impl Manifest {
     /// Whether it was read from one of this version.
     pub(super) fn is_current(&self) -> bool {
         self.format_version == FORMAT_VERSION
+    }
+
+    /// Number of pairs that sources gave and that are not there any more, since a repair took them out.
+    pub fn pairs_lost(&self) -> u64 {
+        self.sources.iter().map(|source| source.pairs).sum::<u64>().saturating_sub(self.pairs)
     }
 
     /// The number of the next new part.

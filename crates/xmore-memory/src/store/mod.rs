@@ -7,7 +7,7 @@
 //!   metadata/metadata_0000.parquet    columns image_path, caption
 //!   lookup/lookup_0000.bin            the same strings, mapped: derived, for looking one up without reading a part
 //!   img_codes/, text_codes/           8-bit copies of the embeddings: derived, for searching them faster
-//!   skipped/skipped_0000.csv          what gave no pair, and why; numbered by build and appends
+//!   skipped/skipped_0000.csv          what gave no pair, and why; numbered as the manifest's sources
 //!   columns/NAME/img_emb/ …           embeddings of the same rows by another model
 //!   xmore_memory.json                 manifest with the checksum of every file and of itself, written last
 //!   .xmore-memory.json                the same, for repairs
@@ -27,10 +27,12 @@ mod manifest;
 pub(crate) mod metadata;
 pub(crate) mod npy;
 mod open_part;
+mod pairs;
 mod publish;
 mod reader;
 mod repair;
 mod sealed;
+mod skip_list;
 mod staging;
 mod texts;
 mod verify;
@@ -41,9 +43,11 @@ use std::path::Path;
 
 pub use column::ColumnWriter;
 pub use manifest::{ColumnInfo, Manifest, ModelIdentity, PartInfo, SetAside, SourceInfo};
+pub use pairs::{KnownBy, KnownPairs, PairKey, PairKeys};
 pub use publish::finish_interrupted;
 pub use reader::{Column, Memory};
 pub use repair::{RepairReport, repair};
+pub use skip_list::{SkipCounts, SkipEntry, failures, read_skip_list};
 pub use staging::{Cursor, Mode};
 pub use verify::{Finding, VerifyReport, verify};
 pub use writer::MemoryWriter;

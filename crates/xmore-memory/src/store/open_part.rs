@@ -99,6 +99,11 @@ impl OpenPart {
         &self.metadata
     }
 
+    /// Reads an image embedding back.
+    pub fn read_image(&mut self, row: u64, out: &mut [f16]) -> Result<()> {
+        self.images.read_row(row, out)
+    }
+
     /// Reads a text embedding back.
     pub fn read_text(&mut self, row: u64, out: &mut [f16]) -> Result<()> {
         self.texts.read_row(row, out)

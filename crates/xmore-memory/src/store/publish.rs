@@ -106,6 +106,13 @@ pub(super) fn roll_forward(dir: &Path) -> Result<bool> {
     Ok(any)
 }
 
+/// The manifest of a staging folder that was committed and is not in place yet, if its manifest is not.
+pub(super) fn pending_manifest(dir: &Path) -> Option<Manifest> {
+    let roots =
+        STAGING_DIRS.iter().map(|name| dir.join(name)).filter(|root| root.join(PUBLISH_FILE).exists());
+    roots.into_iter().find_map(|root| Manifest::read(&root.join(MANIFEST_FILE)).ok())
+}
+
 /// Whether a staging folder of a memory was committed and is not in place yet.
 pub(super) fn is_pending(dir: &Path) -> bool {
     STAGING_DIRS.iter().any(|name| is_committed(&dir.join(name)))

@@ -17,7 +17,7 @@ use crate::error::{AtPath, MemoryError, Result};
 
 /// The checkpoint in a staging folder.
 pub(super) const CHECKPOINT_FILE: &str = "checkpoint.json";
-/// Version 1 had no checksum of its own.
+/// Version 1 had no checksum of its own, and its rows may repeat pairs.
 const FORMAT_VERSION: u64 = 2;
 
 /// What a writer does with a memory that is there.
@@ -57,11 +57,10 @@ pub(super) struct Checkpoint {
     pub parts: Vec<PartInfo>,
     /// Of the part that is open; without rows if none is.
     pub open: OpenRows,
-    /// Number of things skipped.
-    pub skipped: u64,
-    /// Length of their list, and its checksum.
-    pub skipped_bytes: u64,
-    pub skipped_sha256: String,
+    /// In a further column: rows whose image could not be read.
+    pub unreadable: u64,
+    /// In a further column: places of parts that are written again.
+    pub again: Vec<usize>,
     pub cursor: Cursor,
     /// Which way up images are decoded.
     #[serde(default = "Orientation::stored", skip_serializing_if = "Orientation::is_stored")]
@@ -96,9 +95,8 @@ impl Checkpoint {
             first_part,
             parts: Vec::new(),
             open: OpenRows::default(),
-            skipped: 0,
-            skipped_bytes: 0,
-            skipped_sha256: String::new(),
+            unreadable: 0,
+            again: Vec::new(),
             cursor: Cursor::default(),
             orientation: Orientation::Stored,
         }

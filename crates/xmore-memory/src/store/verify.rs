@@ -9,7 +9,7 @@ use super::lookup::Lookup;
 use super::manifest::{Checksums, Manifest, SetAside};
 use super::metadata::Metadata;
 use super::npy::NpyMatrix;
-use super::publish::is_pending;
+use super::publish::{is_pending, pending_manifest};
 use super::repair::files_set_aside;
 use super::{
     ALL_SERIES, BUILDING_DIR, COLUMNS_DIR, IMAGES, LOOKUP, MANIFEST_COPY, MANIFEST_FILE, METADATA, Modality,
@@ -119,6 +119,9 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Veri
         let problem = "it should be the same as the manifest".to_owned();
         report.findings.push(Finding { path: copy, part: None, column: None, problem, derived: true });
     }
+    if let Some(pending) = pending_manifest(dir) {
+        report.findings.retain(|finding| !is_put_in_place(dir, finding, &pending));
+    }
     // What is about to be put in place is no stray.
     let strays = if report.pending { Vec::new() } else { strays(dir, &manifest)? };
     report.findings.extend(strays.into_iter().map(|path| Finding {
@@ -129,6 +132,21 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Veri
         derived: false,
     }));
     Ok(report)
+}
+
+/// Whether what differs from the manifest is what the next manifest has: a file that was put in place before it.
+fn is_put_in_place(dir: &Path, finding: &Finding, pending: &Manifest) -> bool {
+    let column = pending.columns.iter().find(|column| Some(&column.name) == finding.column.as_ref());
+    let place = pending.parts.iter().position(|part| Some(part.number) == finding.part);
+    let sha256 = column.zip(place).and_then(|(column, place)| column.parts.get(place));
+    let series = finding.path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+    let list =
+        pending.sources.iter().enumerate().find(|(number, _)| skipped_path(dir, *number) == finding.path);
+    let recorded = match list {
+        Some((_, source)) => source.skipped_sha256.as_ref(),
+        None => sha256.zip(series).and_then(|(sha256, series)| sha256.get(series)),
+    };
+    recorded.is_some_and(|recorded| checksum::of_file(&finding.path).is_ok_and(|found| *recorded == found))
 }
 
 /// Files that are named as those of a memory, in its folders, but are not in its manifest.

@@ -1,7 +1,6 @@
 //! Writing a memory: rows go to the part at hand, the manifest last. Left at any moment, it is taken up at the last checkpoint.
 
-use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,26 +8,28 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use xmore_files::image::Orientation;
 
-use super::checksum::Running;
-use super::lock::Lock;
+use super::lock::{LOCK_FILE, Lock};
 use super::manifest::{Manifest, ModelIdentity, SourceInfo};
 use super::npy::NpyMatrix;
 use super::open_part::{OpenPart, remove_journal};
+use super::pairs::{KnownBy, KnownPairs, PairKeys};
 use super::publish::{Publication, publish, roll_forward};
 use super::reader::Memory;
 use super::repair::open_with_checksums;
+use super::skip_list::{SkipCounts, SkipList};
 use super::staging::{Checkpoint, Cursor, Mode, Staging, foreign_entry, unfinished_is_damaged};
 use super::texts::{DistinctCount, KnownTexts, read_closed};
 use super::{
-    ALL_SERIES, BUILDING_DIR, LOOKUP, MANIFEST_FILE, MAX_DIM, MAX_PARTS, PART_ROWS, SKIPPED_DIR, TEXTS,
-    checksum, lookup, skipped_path,
+    ALL_SERIES, BUILDING_DIR, IMAGES, LOOKUP, MANIFEST_FILE, MAX_DIM, MAX_PARTS, PART_ROWS, SKIPPED_DIR,
+    TEXTS, checksum, lookup, skipped_path,
 };
 use crate::error::{AtPath, MemoryError, Result};
+use crate::ingest::SkipKind;
 
 /// A part is closed early when its paths and captions, which are held until then, take this many bytes.
 const PART_TEXT_BYTES: usize = 64 << 20;
 /// First line of a list of skipped things.
-const SKIPPED_HEAD: &[u8] = b"path,reason\n";
+
 /// Work that a power cut may cost; a killed process loses no more than that either.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
@@ -54,8 +55,10 @@ pub struct MemoryWriter {
     images: DistinctCount,
     /// Rows written, those of the base not counted.
     pairs: u64,
-    skipped: Option<File>,
-    skipped_checksum: Running,
+    /// What the sources are, and the entry of the base's sources that they are the present state of.
+    from: Vec<String>,
+    entry: Option<usize>,
+    skips: SkipList,
     checkpoint_every: Duration,
     last_checkpoint: Instant,
     /// Row buffers, `[dim]` each.
@@ -164,6 +167,8 @@ impl MemoryWriter {
             base_checksum = checksum::of_file(&manifest_path)?;
         }
         let first_part = base.as_ref().map_or(0, |memory| memory.manifest().next_part());
+        let sources = base.as_ref().map_or(0, |memory| memory.manifest().sources.len());
+        let skips = SkipList::new(&staging.root, sources);
         let dim = model.dim;
         Ok(MemoryWriter {
             dir: dir.to_owned(),
@@ -177,8 +182,9 @@ impl MemoryWriter {
             known: KnownTexts::default(),
             images: DistinctCount::default(),
             pairs: 0,
-            skipped: None,
-            skipped_checksum: Running::default(),
+            from: Vec::new(),
+            entry: None,
+            skips,
             checkpoint_every: CHECKPOINT_EVERY,
             last_checkpoint: Instant::now(),
             image_row: vec![f16::ZERO; dim],
@@ -196,8 +202,9 @@ impl MemoryWriter {
         let orientation = state.orientation;
         self.state = Checkpoint::start(state.mode, state.base.clone(), state.model.clone(), state.first_part);
         self.state.orientation = orientation;
-        (self.open, self.skipped, self.pairs) = (None, None, 0);
+        (self.open, self.pairs) = (None, 0);
         self.closed_texts.clear();
+        self.skips.clear()?;
         self.staging.start()?;
         self.learn_strings()?;
         self.save()
@@ -216,20 +223,8 @@ impl MemoryWriter {
         if left.open.rows > 0 {
             self.open = Some(OpenPart::resume(root, number, dim, &left.open)?);
         }
-        let path = self.skipped_path();
-        if left.skipped > 0 {
-            let mut file = File::options().read(true).write(true).open(&path).at("open", &path)?;
-            self.skipped_checksum = Running::of_next(&mut file, left.skipped_bytes, &path)?;
-            if self.skipped_checksum.value() != left.skipped_sha256 {
-                let (expected, found) = (left.skipped_sha256.clone(), self.skipped_checksum.value());
-                return Err(MemoryError::Damaged { path, expected, found });
-            }
-            file.set_len(left.skipped_bytes).at("cut", &path)?;
-            file.seek(SeekFrom::End(0)).at("read", &path)?;
-            self.skipped = Some(file);
-        } else {
-            super::remove_file_if_there(&path)?;
-        }
+        // The list of what is skipped is made in one go: the caller tries again what failed.
+        super::remove_dir_if_there(&root.join(SKIPPED_DIR))?;
         self.pairs = left.parts.iter().map(|p| p.rows).sum::<u64>() + left.open.rows;
         self.state = left;
         self.learn_strings()
@@ -307,9 +302,51 @@ impl MemoryWriter {
         &self.state.cursor
     }
 
-    /// Whether the memory has already all that these sources give, by their digest: what a repeated command finds.
-    pub fn has_source(&self, digest: &str) -> bool {
-        self.base.as_ref().is_some_and(|base| base.manifest().sources.iter().any(|s| s.digest == digest))
+    /// Says what the sources are: their names, and the entry of the memory's sources that this is the present state of. Its list of
+    /// what was skipped is replaced. Called before anything is skipped.
+    ///
+    /// # Errors
+    /// [`MemoryError::Io`].
+    pub fn begin_source(&mut self, from: &[String], entry: Option<usize>) -> Result<()> {
+        let sources = self.base.as_ref().map_or(0, |memory| memory.manifest().sources.len());
+        self.from = from.to_vec();
+        self.entry = entry.filter(|&entry| entry < sources);
+        super::remove_dir_if_there(&self.staging.root.join(SKIPPED_DIR))?;
+        self.skips = SkipList::new(&self.staging.root, self.entry.unwrap_or(sources));
+        Ok(())
+    }
+
+    /// Keys of the rows of the memory that is added to, and of those that an interrupted process had written.
+    ///
+    /// # Errors
+    /// Those of reading them.
+    pub fn known_pairs(&mut self, keys: &mut PairKeys, by: KnownBy) -> Result<[KnownPairs; 2]> {
+        let there = match &self.base {
+            Some(base) => KnownPairs::of_memory(base, keys, by)?,
+            None => KnownPairs::default(),
+        };
+        let mut written = KnownPairs::default();
+        let dim = self.state.model.dim;
+        let mut image = vec![0.0; dim];
+        for part in &self.state.parts {
+            let strings = lookup::Lookup::open(&LOOKUP.path(&self.staging.root, part.number), part.rows)?;
+            let images = NpyMatrix::open(&IMAGES.path(&self.staging.root, part.number), part.rows, dim)?;
+            for row in 0..part.rows as usize {
+                images.read_row(row, &mut image);
+                written.add(keys, by, strings.image_path(row)?, strings.caption(row)?, &image);
+            }
+        }
+        if let Some(open) = &mut self.open {
+            for row in 0..open.rows() {
+                open.read_image(row, &mut self.image_row)?;
+                self.image_row.convert_to_f32_slice(&mut image);
+                let strings = open.metadata();
+                let (path, caption) =
+                    (strings.image_paths.get(row as usize), strings.captions.get(row as usize));
+                written.add(keys, by, path.unwrap_or_default(), caption.unwrap_or_default(), &image);
+            }
+        }
+        Ok([there, written])
     }
 
     /// Appends a pair. `image` and `text` are unit embeddings of the model's length; they are rounded to
@@ -384,38 +421,21 @@ impl MemoryWriter {
         Ok(Some(out))
     }
 
-    /// Counts a thing of the source that gives no pair, and lists it in the memory.
+    /// Counts a thing of the source that gives no pair, and lists it in the memory. After an interruption the list is begun anew.
     ///
     /// # Errors
     /// [`MemoryError::Io`].
-    pub fn skip(&mut self, path: &str, reason: &str) -> Result<()> {
+    pub fn skip(&mut self, path: &str, kind: SkipKind, reason: &str) -> Result<()> {
         self.check_usable()?;
         self.failed = true;
-        let file_path = self.skipped_path();
-        if self.skipped.is_none() {
-            let folder = self.staging.root.join(SKIPPED_DIR);
-            fs::create_dir_all(&folder).at("create", &folder)?;
-            let mut file = File::create(&file_path).at("create", &file_path)?;
-            file.write_all(SKIPPED_HEAD).at("write", &file_path)?;
-            self.skipped = Some(file);
-            self.skipped_checksum = Running::default();
-            self.skipped_checksum.update(SKIPPED_HEAD);
-        }
-        let mut line = csv::WriterBuilder::new().from_writer(Vec::new());
-        line.write_record([path, reason]).map_err(std::io::Error::other).at("write", &file_path)?;
-        let line = line.into_inner().map_err(|e| e.into_error()).at("write", &file_path)?;
-        if let Some(file) = &mut self.skipped {
-            file.write_all(&line).at("write", &file_path)?;
-            self.skipped_checksum.update(&line);
-        }
-        self.state.skipped += 1;
+        self.skips.add(path, kind, reason)?;
         self.failed = false;
         Ok(())
     }
 
-    /// Number of things skipped so far.
-    pub fn skipped(&self) -> u64 {
-        self.state.skipped
+    /// How much was skipped so far, by kind.
+    pub fn skipped(&self) -> &SkipCounts {
+        self.skips.counts()
     }
 
     /// Number of pairs written so far, without those that were there before.
@@ -443,13 +463,8 @@ impl MemoryWriter {
 
     fn save(&mut self) -> Result<()> {
         self.check_usable()?;
+        self.skips.flush()?;
         self.state.open = self.open.as_mut().map(OpenPart::sync).transpose()?.unwrap_or_default();
-        if let Some(file) = &self.skipped {
-            let path = self.skipped_path();
-            file.sync_data().at("write", &path)?;
-            self.state.skipped_bytes = file.metadata().at("read", &path)?.len();
-            self.state.skipped_sha256 = self.skipped_checksum.value();
-        }
         self.staging.save(&self.state)?;
         for part in &self.state.parts {
             remove_journal(&self.staging.root, part.number)?;
@@ -461,9 +476,13 @@ impl MemoryWriter {
     /// Completes the memory: closes the last part, puts the parts in place, writes the manifest last.
     ///
     /// # Errors
-    /// [`MemoryError::Io`], [`MemoryError::Parquet`], or [`MemoryError::WriterFailed`] after a failed `push`.
+    /// [`MemoryError::NoPairs`] if there would be none; [`MemoryError::Io`], [`MemoryError::Parquet`], or
+    /// [`MemoryError::WriterFailed`] after a failed `push`.
     pub fn finish(mut self) -> Result<Manifest> {
         self.check_usable()?;
+        if self.base_len() + self.pairs == 0 {
+            return Err(MemoryError::NoPairs { path: self.dir });
+        }
         self.close_part()?;
         // The journals go with this checkpoint.
         self.save()?;
@@ -472,14 +491,35 @@ impl MemoryWriter {
             let folder = self.staging.root.join(SKIPPED_DIR);
             fs::create_dir_all(&folder).at("create", &folder)?;
         }
-        let manifest = self.manifest()?;
+        // A list that is replaced by nothing is replaced by an empty one.
+        let replaced = self.entry.is_some_and(|entry| skipped_path(&self.dir, entry).exists());
+        let skipped_by = self.skips.counts().clone();
+        let skips = std::mem::replace(&mut self.skips, SkipList::new(&self.staging.root, 0));
+        let skipped_sha256 = skips.finish(replaced)?;
+        let manifest = self.manifest(skipped_by, skipped_sha256)?;
         let publication = Publication { replace, ..Publication::default() };
         publish(&self.dir, &self.staging, &publication, &manifest)?;
         Ok(manifest)
     }
 
+    /// Gives up what was written: the memory is as it was, and where there was none nothing is left.
+    ///
+    /// # Errors
+    /// [`MemoryError::Io`].
+    pub fn discard(self) -> Result<()> {
+        super::remove_dir_if_there(&self.staging.root)?;
+        if self.dir.join(MANIFEST_FILE).exists() {
+            return Ok(());
+        }
+        drop(self._lock);
+        super::remove_file_if_there(&self.dir.join(LOCK_FILE))?;
+        // Fails, as it should, if there is something in it.
+        let _ = fs::remove_dir(&self.dir);
+        Ok(())
+    }
+
     /// What is there together with what was written.
-    fn manifest(&self) -> Result<Manifest> {
+    fn manifest(&self, skipped_by: SkipCounts, skipped_sha256: Option<String>) -> Result<Manifest> {
         let (state, cursor) = (&self.state, &self.state.cursor);
         let base =
             self.base.as_ref().map(|memory| memory.manifest().clone().updated(&self.dir)).transpose()?;
@@ -487,29 +527,36 @@ impl MemoryWriter {
             orientation: state.orientation,
             ..Manifest::empty(state.model.clone())
         });
+        let lost = manifest.pairs_lost();
         manifest.pairs += self.pairs;
         manifest.images = self.images.count();
         manifest.parts.extend(state.parts.iter().cloned());
-        manifest.skipped += state.skipped;
         manifest.truncated += cursor.truncated;
-        manifest.sources.push(SourceInfo {
+        let mut source = SourceInfo {
+            from: self.from.clone(),
             digest: cursor.digest.clone(),
             first_part: state.first_part,
             pairs: self.pairs,
-            skipped: state.skipped,
-            skipped_sha256: self.skipped.as_ref().map(|_| self.skipped_checksum.value()),
-        });
+            skipped: skipped_by.values().sum(),
+            skipped_by,
+            skipped_sha256,
+        };
+        manifest.skipped += source.skipped;
+        match self.entry.and_then(|entry| manifest.sources.get_mut(entry)) {
+            Some(before) => {
+                manifest.skipped = manifest.skipped.saturating_sub(before.skipped);
+                source.first_part = before.first_part;
+                // What a repair took out is not there any more, and may be what was added now.
+                source.pairs += before.pairs.saturating_sub(lost);
+                *before = source;
+            }
+            None => manifest.sources.push(source),
+        }
         Ok(manifest)
     }
 
     fn base_len(&self) -> u64 {
         self.base.as_ref().map_or(0, Memory::len)
-    }
-
-    /// The list of what these sources skip. Its number is theirs: one that gives no pair has no part of its own.
-    fn skipped_path(&self) -> PathBuf {
-        let number = self.base.as_ref().map_or(0, |memory| memory.manifest().sources.len());
-        skipped_path(&self.staging.root, number)
     }
 
     fn check_usable(&self) -> Result<()> {

@@ -1,4 +1,7 @@
 //! A further column of embeddings for a memory: its images are read again, its captions too.
+//!
+//! Rows whose image cannot be read are marked as such. The same call tries them again: parts with an image that can be read by then
+//! are written again, the others stay as they are.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -6,30 +9,36 @@ use std::time::Duration;
 
 use xmore_clip::{Embeddings, TextEmbeddings};
 use xmore_memory::Memory;
-use xmore_memory::ingest::ImageRef;
-use xmore_memory::store::{ColumnWriter, Manifest, ModelIdentity, finish_interrupted};
+use xmore_memory::ingest::{ImageReader, ImageRef};
+use xmore_memory::store::{ColumnInfo, ColumnWriter, Manifest, ModelIdentity, finish_interrupted};
 
-use crate::encode::{Batch, Sink, encode_images, encode_texts};
+use super::report::{SkipSummary, Skipped};
+use super::write::kind_of;
+use crate::encode::{Batch, Sink, check_readable, encode_images, encode_texts};
 use crate::error::{Result, XmoreError};
 use crate::models::NamedModel;
 
 /// Rows of a column of captions that are encoded together.
-const CAPTIONS: u64 = 1024;
+const CAPTIONS: usize = 1024;
 
 /// What [`embed_column`] did.
 #[derive(Debug)]
 pub struct ColumnReport {
     /// The memory's manifest.
     pub manifest: Manifest,
-    /// Rows that an earlier run had done.
-    pub resumed: u64,
-    /// Images that could not be read again, in this run, and why.
-    pub unreadable: Vec<(String, String)>,
+    /// Rows that were embedded in this run.
+    pub embedded: u64,
+    /// Rows whose image could not be read before and could be now.
+    pub recovered: u64,
+    /// Rows whose image cannot be read; they are not found through this column.
+    pub unreadable: u64,
+    /// Images that could not be read in this run, and why.
+    pub skipped: SkipSummary,
     /// Distinct captions that were cut in this run.
     pub truncated: u64,
     /// Images that have further frames or pages, which are left out.
     pub first_of_several: u64,
-    /// Whether all rows had such embeddings already, so that nothing was done.
+    /// Whether nothing was written, since nothing could be added.
     pub was_complete: bool,
 }
 
@@ -38,7 +47,7 @@ pub struct ColumnReport {
 pub struct ColumnProgress {
     /// Rows done.
     pub done: u64,
-    /// Rows in all.
+    /// Rows to be done in all.
     pub total: u64,
 }
 
@@ -48,7 +57,7 @@ pub struct ColumnProgress {
 ///
 /// # Errors
 /// Those of [`ColumnWriter::open`], of the towers, and of writing. An image that cannot be read is no error: its rows are not found
-/// through this column, and it is reported.
+/// through this column, it is reported, and the same call tries it again.
 pub fn embed_column(
     model: &NamedModel,
     dir: &Path,
@@ -57,17 +66,32 @@ pub fn embed_column(
     progress: &mut dyn FnMut(ColumnProgress) -> bool,
 ) -> Result<ColumnReport> {
     finish_interrupted(dir)?;
-    if let Some(report) = already_complete(model, dir, images)? {
+    let there = column_of(&Memory::open(dir)?, &model.identity());
+    if let Some(report) = already_complete(dir, there.as_ref(), images)? {
         return Ok(report);
     }
-    model.record_files()?;
-    let writer = ColumnWriter::open(dir, model.identity(), images)?.with_checkpoint_every(checkpoint_every);
-    let resumed = writer.next_row();
+    match there {
+        Some(_) => model.check_files()?,
+        None => model.record_files()?,
+    }
+    let mut writer =
+        ColumnWriter::open(dir, model.identity(), images)?.with_checkpoint_every(checkpoint_every);
+    let mut skipped = SkipSummary::default();
+    if writer.is_fresh() {
+        let again = parts_to_try(model, &writer, &mut skipped)?;
+        writer.again(&again)?;
+    }
+    if writer.total() == 0 {
+        let manifest = writer.memory().manifest().clone();
+        writer.discard()?;
+        return Ok(nothing_to_do(manifest, there.as_ref(), skipped));
+    }
     let mut column = Column {
-        writer,
         groups: Vec::new(),
+        writer,
         texts: Vec::new(),
-        unreadable: Vec::new(),
+        skipped,
+        embedded: 0,
         truncated: 0,
         first_of_several: 0,
         progress,
@@ -84,48 +108,107 @@ pub fn embed_column(
         column.writer.save()?;
         return Err(XmoreError::Interrupted);
     }
+    column.writer.keep_rows()?;
+    let manifest = column.writer.finish()?;
+    let ours = manifest.columns.iter().find(|info| is_of(info, &model.identity()));
+    let unreadable = ours.map_or(0, |info| info.unreadable);
+    let unreadable_before = there.as_ref().map_or(0, |info| info.unreadable);
     Ok(ColumnReport {
-        manifest: column.writer.finish()?,
-        resumed,
-        unreadable: column.unreadable,
+        embedded: column.embedded,
+        recovered: unreadable_before.saturating_sub(unreadable),
+        unreadable,
+        manifest,
+        skipped: column.skipped,
         truncated: column.truncated,
         first_of_several: column.first_of_several,
         was_complete: false,
     })
 }
 
+fn is_of(info: &ColumnInfo, model: &ModelIdentity) -> bool {
+    (&info.model.sha256, info.model.dim) == (&model.sha256, model.dim)
+}
+
+/// The column of a model, if the memory has one.
+fn column_of(memory: &Memory, model: &ModelIdentity) -> Option<ColumnInfo> {
+    memory.manifest().columns.iter().find(|info| is_of(info, model)).cloned()
+}
+
 /// What a repeated command finds.
-fn already_complete(model: &NamedModel, dir: &Path, images: bool) -> Result<Option<ColumnReport>> {
-    let (memory, ours) = (Memory::open(dir)?, model.identity());
-    let manifest = memory.manifest();
-    let same = |theirs: &ModelIdentity| (&theirs.sha256, theirs.dim) == (&ours.sha256, ours.dim);
-    let there = manifest.columns.iter().find(|column| same(&column.model));
-    let whole = there.is_some_and(|c| c.parts.len() == manifest.parts.len() && (c.images || !images));
-    Ok(whole.then(|| ColumnReport {
-        manifest: manifest.clone(),
-        resumed: memory.len(),
-        unreadable: Vec::new(),
+fn already_complete(dir: &Path, there: Option<&ColumnInfo>, images: bool) -> Result<Option<ColumnReport>> {
+    let manifest = Memory::open(dir)?.manifest().clone();
+    let is_whole = |column: &ColumnInfo| {
+        let unreadable = if images { column.unreadable } else { 0 };
+        column.parts.len() == manifest.parts.len() && (column.images || !images) && unreadable == 0
+    };
+    Ok(there
+        .filter(|column| is_whole(column))
+        .is_some()
+        .then(|| nothing_to_do(manifest.clone(), there, SkipSummary::default())))
+}
+
+fn nothing_to_do(manifest: Manifest, there: Option<&ColumnInfo>, skipped: SkipSummary) -> ColumnReport {
+    ColumnReport {
+        manifest,
+        embedded: 0,
+        recovered: 0,
+        unreadable: there.map_or(0, |column| column.unreadable),
+        skipped,
         truncated: 0,
         first_of_several: 0,
         was_complete: true,
-    }))
+    }
+}
+
+/// Places of the parts with an image that could not be read and can be now. The images of the others are told as skipped.
+fn parts_to_try(model: &NamedModel, writer: &ColumnWriter, skipped: &mut SkipSummary) -> Result<Vec<usize>> {
+    let (reader, mut places) = (ImageReader::new(), Vec::new());
+    for (place, ids) in writer.unreadable()? {
+        let mut failed = Vec::new();
+        let mut last = String::new();
+        let mut is_readable = false;
+        for id in ids {
+            let path = writer.memory().image_path(id)?;
+            if path == last {
+                continue;
+            }
+            last = path.to_owned();
+            match check_readable(model, &reader, &ImageRef::parse(path)) {
+                Ok(()) => {
+                    is_readable = true;
+                    break;
+                }
+                Err(error) => failed.push(Skipped {
+                    path: last.clone(),
+                    kind: kind_of(&error),
+                    reason: error.to_string(),
+                }),
+            }
+        }
+        if is_readable {
+            places.push(place);
+        } else {
+            failed.iter().for_each(|skip| skipped.add(skip));
+        }
+    }
+    Ok(places)
 }
 
 /// Consecutive rows of one image.
 struct Group {
     path: String,
+    first: u64,
     rows: u64,
 }
 
 /// The rows that are to be written, by image.
 fn groups(writer: &ColumnWriter) -> Result<Vec<Group>> {
-    let memory = writer.memory();
     let mut groups: Vec<Group> = Vec::new();
-    for id in writer.next_row()..memory.len() {
-        let path = memory.image_path(id)?;
+    for id in writer.rows_to_push() {
+        let path = writer.memory().image_path(id)?;
         match groups.last_mut() {
-            Some(group) if group.path == path => group.rows += 1,
-            _ => groups.push(Group { path: path.to_owned(), rows: 1 }),
+            Some(group) if group.path == path && group.first + group.rows == id => group.rows += 1,
+            _ => groups.push(Group { path: path.to_owned(), first: id, rows: 1 }),
         }
     }
     Ok(groups)
@@ -136,7 +219,8 @@ struct Column<'a> {
     groups: Vec<Group>,
     /// Captions of the batch at hand that are not encoded yet.
     texts: Vec<String>,
-    unreadable: Vec<(String, String)>,
+    skipped: SkipSummary,
+    embedded: u64,
     truncated: u64,
     first_of_several: u64,
     progress: &'a mut dyn FnMut(ColumnProgress) -> bool,
@@ -144,36 +228,43 @@ struct Column<'a> {
 }
 
 impl Column<'_> {
-    /// Captions of the next rows that are not encoded yet, once each.
-    fn unknown(&mut self, rows: u64) -> Result<Vec<String>> {
+    /// Captions of rows that are not encoded yet, once each.
+    fn unknown(&mut self, ids: impl Iterator<Item = u64>) -> Result<Vec<String>> {
         let (mut unknown, mut seen) = (Vec::new(), HashSet::new());
-        let first = self.writer.next_row();
-        for id in first..first + rows {
+        for id in ids {
             let caption = self.writer.memory().caption(id)?.to_owned();
-            if self.writer.known_text(&caption)?.is_none() && seen.insert(caption.clone()) {
+            if self.known(id, &caption)?.is_none() && seen.insert(caption.clone()) {
                 unknown.push(caption);
             }
         }
         Ok(unknown)
     }
 
-    /// Writes the next rows, all of one image.
-    fn push(&mut self, rows: u64, image: Option<&[f32]>, new: &HashMap<&str, &[f32]>) -> Result<()> {
-        for _ in 0..rows {
-            let caption = self.writer.memory().caption(self.writer.next_row())?.to_owned();
-            match new.get(caption.as_str()) {
-                Some(text) => self.writer.push(image, text)?,
-                None => {
-                    let known = self.writer.known_text(&caption)?;
-                    self.writer.push(image, &known.expect("a caption is either new or known"))?;
-                }
+    /// The embedding of a row's caption, if it was encoded before.
+    fn known(&mut self, id: u64, caption: &str) -> Result<Option<Vec<f32>>> {
+        match self.writer.text_of_row(id)? {
+            Some(text) => Ok(Some(text)),
+            None => Ok(self.writer.known_text(caption)?),
+        }
+    }
+
+    /// Writes a row, and before it those that are kept as they are.
+    fn push(&mut self, id: u64, image: Option<&[f32]>, new: &HashMap<&str, &[f32]>) -> Result<()> {
+        self.writer.keep_rows()?;
+        let caption = self.writer.memory().caption(id)?.to_owned();
+        match new.get(caption.as_str()) {
+            Some(text) => self.writer.push(image, text)?,
+            None => {
+                let known = self.known(id, &caption)?;
+                self.writer.push(image, &known.expect("a caption is either new or known"))?;
             }
         }
+        self.embedded += 1;
         Ok(())
     }
 
     fn advance(&mut self) -> Result<bool> {
-        let at = ColumnProgress { done: self.writer.next_row(), total: self.writer.memory().len() };
+        let at = ColumnProgress { done: self.writer.done(), total: self.writer.total() };
         let go_on = (self.progress)(at);
         self.stopped = !go_on;
         self.writer.checkpoint()?;
@@ -181,18 +272,22 @@ impl Column<'_> {
     }
 
     fn captions(&mut self, model: &NamedModel) -> Result<()> {
-        while self.writer.next_row() < self.writer.memory().len() {
-            let rows = CAPTIONS.min(self.writer.memory().len() - self.writer.next_row());
-            let new = self.unknown(rows)?;
+        loop {
+            let ids: Vec<u64> = self.writer.rows_to_push().take(CAPTIONS).collect();
+            if ids.is_empty() {
+                return Ok(());
+            }
+            let new = self.unknown(ids.iter().copied())?;
             let encoded = encode_texts(model, &new, &mut |_| {})?;
             self.truncated += encoded.truncated as u64;
             let new = new.iter().map(String::as_str).zip(encoded.embeddings.rows()).collect();
-            self.push(rows, None, &new)?;
+            for id in ids {
+                self.push(id, None, &new)?;
+            }
             if !self.advance()? {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
 }
 
@@ -200,8 +295,8 @@ impl Sink for Column<'_> {
     fn texts(&mut self, batch: &Batch) -> Result<Vec<String>> {
         let images = batch.kept.len() + batch.failed.len();
         let groups = &self.groups[batch.end - images..batch.end];
-        let rows = groups.iter().map(|group| group.rows).sum();
-        self.texts = self.unknown(rows)?;
+        let ids: Vec<u64> = groups.iter().flat_map(|group| group.first..group.first + group.rows).collect();
+        self.texts = self.unknown(ids.into_iter())?;
         Ok(self.texts.clone())
     }
 
@@ -214,13 +309,17 @@ impl Sink for Column<'_> {
         let mut failed: HashMap<usize, XmoreError> = batch.failed.into_iter().collect();
         let mut embeddings = images.rows();
         for i in first..batch.end {
-            let rows = self.groups[i].rows;
-            match failed.remove(&i) {
-                None => self.push(rows, embeddings.next(), &new)?,
+            let Group { first, rows, .. } = self.groups[i];
+            let image = match failed.remove(&i) {
+                None => embeddings.next(),
                 Some(error) => {
-                    self.unreadable.push((self.groups[i].path.clone(), error.to_string()));
-                    self.push(rows, None, &new)?;
+                    let path = self.groups[i].path.clone();
+                    self.skipped.add(&Skipped { path, kind: kind_of(&error), reason: error.to_string() });
+                    None
                 }
+            };
+            for id in first..first + rows {
+                self.push(id, image, &new)?;
             }
         }
         self.advance()

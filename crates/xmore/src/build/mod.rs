@@ -1,28 +1,34 @@
 //! Building a memory: pairs from sources through the encoders onto disk.
 //!
-//! A build goes on where an earlier run of the same command stopped, and a command that has been completed already does nothing:
-//! `sources` knows all that is to come and its digest, the memory's writer how far it has come.
+//! One rule for every state in which a memory can be: what the sources list and the memory does not have is read, encoded and added
+//! (`plan`). So a build goes on where an earlier run was stopped, takes what has come to the sources since, and tries again what could
+//! not be read; where nothing is left to do, nothing is written.
 
 mod column;
+mod limit;
+mod plan;
+mod report;
 mod sources;
+mod write;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use xmore_clip::{Embeddings, TextEmbeddings};
-use xmore_files::LeftOut;
+use xmore_clip::Embeddings;
 use xmore_files::image::Orientation;
 use xmore_memory::Memory;
-use xmore_memory::ingest::{EmbeddingsFolder, ImageRef, InputFormat, Note, Pair, SourceOptions};
-use xmore_memory::store::{BUILDING_DIR, Cursor, Manifest, MemoryWriter, Mode, finish_interrupted};
+use xmore_memory::ingest::{EmbeddingsFolder, InputFormat, SourceOptions};
+use xmore_memory::store::{Manifest, MemoryWriter, Mode, SourceInfo, finish_interrupted};
 
-use crate::encode::{Batch, Sink, encode_images, encode_texts};
 use crate::error::{Result, XmoreError};
 use crate::math::dot;
 use crate::models::NamedModel;
 pub use column::{ColumnProgress, ColumnReport, embed_column};
-use sources::{Digest, Sources};
+pub use limit::SkipLimit;
+use plan::{Plan, is_covered};
+pub use report::{BuildOutcome, BuildReport, SkipSummary, Skipped};
+use sources::Sources;
+use write::Build;
 
 /// Rows of an embeddings folder that are taken together.
 const EMBEDDED_BATCH: usize = 1024;
@@ -34,12 +40,14 @@ const CLAIM_COSINE: f32 = 0.95;
 /// How a memory is built.
 #[derive(Clone, Debug)]
 pub struct BuildOptions {
-    /// What to do with a memory that is there.
+    /// What to do with a memory that is there. [`Mode::Create`] adds to one of the same sources what it lacks.
     pub mode: Mode,
     /// What the sources are taken as.
     pub format: InputFormat,
     /// See [`SourceOptions`].
     pub source: SourceOptions,
+    /// How many images, rows and files may fail; beyond that, a memory is not replaced.
+    pub max_skipped: SkipLimit,
     /// Work that a crash may cost; see [`MemoryWriter::with_checkpoint_every`].
     pub checkpoint_every: Duration,
 }
@@ -50,66 +58,32 @@ impl Default for BuildOptions {
             mode: Mode::Create,
             format: InputFormat::Auto,
             source: SourceOptions::default(),
+            max_skipped: SkipLimit::default(),
             checkpoint_every: Duration::from_secs(5),
         }
     }
 }
 
-/// What a build did, for the user to see.
-#[derive(Debug)]
-pub struct BuildReport {
-    /// The finished memory's manifest.
-    pub manifest: Manifest,
-    /// Pairs that the sources gave.
-    pub pairs: u64,
-    /// What gave no pair in this run, and why: things of the sources, and images that would not decode.
-    pub skipped: Vec<Skipped>,
-    /// How many gave none, those of interrupted runs included.
-    pub skipped_in_all: u64,
-    /// What is worth knowing of how the sources were read.
-    pub notes: Vec<Note>,
-    /// Files of folders that were not looked at, and folders that could not be listed.
-    pub left_out: LeftOut,
-    /// Distinct captions longer than the model's context, which were cut.
-    pub truncated: u64,
-    /// Things of the sources that earlier, interrupted runs had dealt with.
-    pub resumed: u64,
-    /// Whether the memory had all this already, so that nothing was done.
-    pub was_complete: bool,
-    /// Embeddings of an embeddings folder that were no unit vectors and were made ones.
-    pub renormalised: u64,
-    /// Images of this run that have further frames or pages, which are left out.
-    pub first_of_several: u64,
-}
-
-/// Something of the source that is not in the memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
-    /// The file, or what the source calls it.
-    pub path: String,
-    /// Why.
-    pub reason: String,
-}
-
 /// How far a build has come.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildProgress {
-    /// Images done (or rows of embeddings), skipped ones and those of earlier runs included.
+    /// Images done (or rows of embeddings), skipped ones included.
     pub done: u64,
-    /// In all.
+    /// In all, without what the memory has already.
     pub total: u64,
     /// Things skipped so far.
     pub skipped: u64,
 }
 
-/// Encodes all pairs of the sources and writes them to `dir`.
+/// Encodes all pairs of the sources that the memory in `dir` does not have and writes them to it.
 ///
-/// `sources` are expanded as [`xmore_memory::ingest::expand`] says. `progress` is called after each batch and says whether to go on; if
-/// not, the build ends with [`XmoreError::Interrupted`], and the same call goes on from there.
+/// `sources` are expanded as [`xmore_memory::ingest::expand`] says; [`xmore_memory::store::PairKeys`] says when two pairs are the same.
+/// What cannot be read is skipped, told, and tried again by the same call. A memory without a pair is never written. `progress` is
+/// called after each batch and says whether to go on; if not, the build ends with [`XmoreError::Interrupted`], and the same call goes on.
 ///
 /// # Errors
-/// Sources that cannot be read, or have changed since an interrupted run ([`XmoreError::SourcesChanged`]); a folder that cannot be
-/// written or holds something else; [`XmoreError::NotThisModel`] for embeddings that are not the model's.
+/// Sources that cannot be read, or do not list any more what an interrupted run has written ([`XmoreError::SourcesChanged`]); a folder
+/// that cannot be written or holds something else; [`XmoreError::NotThisModel`] for embeddings that are not the model's.
 pub fn build_memory(
     model: &NamedModel,
     sources: &[String],
@@ -117,102 +91,165 @@ pub fn build_memory(
     options: &BuildOptions,
     progress: &mut dyn FnMut(BuildProgress) -> bool,
 ) -> Result<BuildReport> {
-    let sources = Sources::open(sources, options.format, &options.source)?;
+    let sources = Sources::open(sources, options)?;
     for folder in &sources.embedded {
         check_claim(model, folder)?;
     }
-    // A memory that has all this is what a command finds that was killed when it was done but for putting its parts in place, or
-    // but for its exit.
+    // What was killed when it was done but for putting its parts in place is done now.
     let finished = finish_interrupted(dir)?;
-    if (options.mode != Mode::Overwrite || finished)
-        && let Some(report) = already_complete(model, dir, options.mode, &sources)?
+    let mut former = match options.mode == Mode::Overwrite && !finished {
+        true => None,
+        false => Former::find(model, dir, &sources)?,
+    };
+    let mut mode = options.mode;
+    if let (Mode::Create, Some(former)) = (mode, &mut former)
+        && former.is_of(&sources)?
     {
+        mode = Mode::Append;
+    }
+    if let Some(report) = former.as_ref().and_then(|former| former.done(&sources, mode, finished, options)) {
         return Ok(report);
     }
-    // Embeddings that are there already come from programs that decode pixels as they are stored.
-    let orientation =
-        if sources.pairs.is_empty() { Orientation::Stored } else { model.preprocess().orientation() };
-    match options.mode {
+    match mode {
         Mode::Append => model.check_files()?,
         Mode::Create | Mode::Overwrite => model.record_files()?,
     }
-    let mut writer = MemoryWriter::open(dir, model.identity(), options.mode)?
+    let entry = former.as_ref().and_then(|former| former.entry).filter(|_| mode == Mode::Append);
+    let is_only = entry.is_some() && former.is_some_and(|former| former.manifest().sources.len() == 1);
+    // Embeddings that are there already come from programs that decode pixels as they are stored.
+    let orientation =
+        if sources.pairs.is_empty() { Orientation::Stored } else { model.preprocess().orientation() };
+    let mut writer = MemoryWriter::open(dir, model.identity(), mode)?
         .with_orientation(orientation)?
         .with_checkpoint_every(options.checkpoint_every);
-    let resumed = writer.cursor().clone();
-    if resumed.consumed > 0 && sources.prefix_digest(resumed.consumed)? != Some(resumed.digest.clone()) {
-        if options.mode != Mode::Overwrite {
-            // Overwriting would take what an append is to be added to.
-            let anew = match options.mode {
-                Mode::Append => format!("by removing {}", dir.join(BUILDING_DIR).display()),
-                _ => "with --overwrite".to_owned(),
-            };
-            return Err(XmoreError::SourcesChanged { dir: dir.to_owned(), done: resumed.consumed, anew });
+    let mut plan = Plan::new(&sources, &mut writer)?;
+    if plan.stray > 0 {
+        if mode != Mode::Overwrite {
+            let (dir, done) = (dir.to_owned(), writer.pairs());
+            return Err(XmoreError::SourcesChanged { dir, done, missing: plan.stray, mode });
         }
         writer.start_anew()?;
+        plan = Plan::new(&sources, &mut writer)?;
     }
-    let mut build = Build {
-        cursor: writer.cursor().clone(),
-        digest: Digest::default(),
-        sources: &sources,
-        writer,
-        skipped: Vec::new(),
-        renormalised: 0,
-        first_of_several: 0,
-        images: &[],
-        progress,
-        total: sources.total(),
-        texts: Vec::new(),
-        stopped: false,
-    };
-    let resumed = build.cursor.consumed;
+    writer.begin_source(&sources.from, entry)?;
+    if let Some(entry) = entry {
+        plan.learn_failures(dir, entry);
+    }
+    let resumed = writer.pairs();
+    let mut build = Build::new(&sources, writer, plan, progress);
     build.run(model)?;
-    let (pairs, skipped_in_all) = (build.writer.pairs(), build.writer.skipped());
-    let truncated = build.cursor.truncated;
+    let Build { writer, plan, skipped, recovered, renormalized, first_of_several, .. } = build;
+    let (added, things) = (writer.pairs(), sources.things());
+    let over_limit = !options.max_skipped.allows(skipped.failed(), things);
+    let truncated = writer.cursor().truncated;
+    let outcome = if added == 0 {
+        writer.discard()?;
+        if plan.present > 0 { BuildOutcome::NothingNew } else { BuildOutcome::NothingRead }
+    } else if mode == Mode::Overwrite
+        && over_limit
+        && Memory::open(dir).is_ok_and(|memory| !memory.is_empty())
+    {
+        BuildOutcome::FormerKept
+    } else {
+        writer.finish()?;
+        BuildOutcome::Written
+    };
     Ok(BuildReport {
-        manifest: build.writer.finish()?,
-        pairs,
-        skipped: build.skipped,
-        skipped_in_all,
+        outcome,
+        manifest: Memory::open(dir).ok().map(|memory| memory.manifest().clone()),
+        added,
+        recovered,
+        present: plan.present,
+        repeated: plan.repeated,
+        unlisted: if is_only { plan.unlisted } else { 0 },
+        things,
+        skipped,
         notes: sources.notes.clone(),
         left_out: sources.left_out.clone(),
+        over_limit,
         truncated,
         resumed,
-        was_complete: false,
-        renormalised: build.renormalised,
-        first_of_several: build.first_of_several,
+        renormalized,
+        first_of_several,
     })
 }
 
-fn already_complete(
-    model: &NamedModel,
-    dir: &Path,
-    mode: Mode,
-    sources: &Sources,
-) -> Result<Option<BuildReport>> {
-    let Ok(memory) = Memory::open(dir) else { return Ok(None) };
-    let manifest = memory.manifest();
-    // A new memory has these sources and no others.
-    let whole = mode == Mode::Append || manifest.sources.len() == 1;
-    if !whole || !model.is(&manifest.model) {
-        return Ok(None);
+/// A memory of the same model that is there before a build.
+struct Former {
+    memory: Memory,
+    /// Its entry of these sources, as they were.
+    entry: Option<usize>,
+    /// Whether they are as they were.
+    unchanged: bool,
+}
+
+impl Former {
+    fn find(model: &NamedModel, dir: &Path, sources: &Sources) -> Result<Option<Former>> {
+        let Ok(memory) = Memory::open(dir) else { return Ok(None) };
+        if !model.is(&memory.manifest().model) {
+            return Ok(None);
+        }
+        // The digest reads all embeddings of a folder of them, so it comes last.
+        let digest = sources.digest()?;
+        let entries = &memory.manifest().sources;
+        let of = |is: &dyn Fn(&SourceInfo) -> bool| entries.iter().position(is);
+        let entry =
+            of(&|source| source.from == sources.from).or_else(|| of(&|source| source.digest == digest));
+        let unchanged = entry.is_some_and(|entry| entries[entry].digest == digest);
+        Ok(Some(Former { memory, entry, unchanged }))
     }
-    // The digest reads all embeddings of a folder of them, so it comes last.
-    let digest = sources.digest()?;
-    let Some(found) = manifest.sources.iter().find(|source| source.digest == digest) else { return Ok(None) };
-    Ok(Some(BuildReport {
-        pairs: found.pairs,
-        skipped: Vec::new(),
-        skipped_in_all: found.skipped,
-        notes: sources.notes.clone(),
-        left_out: sources.left_out.clone(),
-        truncated: manifest.truncated,
-        resumed: 0,
-        was_complete: true,
-        renormalised: 0,
-        first_of_several: 0,
-        manifest: manifest.clone(),
-    }))
+
+    fn manifest(&self) -> &Manifest {
+        self.memory.manifest()
+    }
+
+    /// Whether it was built from these sources and no others, as they are or as they were before they grew.
+    fn is_of(&mut self, sources: &Sources) -> Result<bool> {
+        let only = self.manifest().sources.len() == 1;
+        if only && self.entry.is_some() {
+            return Ok(true);
+        }
+        let covered = is_covered(&self.memory, sources)?;
+        if covered && only {
+            self.entry = Some(0);
+        }
+        Ok(covered)
+    }
+
+    /// The report if there is nothing to do. `finished` is a build that has only now been put in place: what failed a moment ago is not
+    /// tried again.
+    fn done(
+        &self,
+        sources: &Sources,
+        mode: Mode,
+        finished: bool,
+        options: &BuildOptions,
+    ) -> Option<BuildReport> {
+        let source = &self.manifest().sources[self.entry.filter(|_| self.unchanged)?];
+        let failed = source.failed();
+        if mode == Mode::Create || (failed > 0 && !finished) || self.manifest().pairs_lost() > 0 {
+            return None;
+        }
+        let things = sources.things();
+        Some(BuildReport {
+            outcome: BuildOutcome::NothingNew,
+            manifest: Some(self.manifest().clone()),
+            added: 0,
+            recovered: 0,
+            present: source.pairs,
+            repeated: 0,
+            unlisted: 0,
+            things,
+            skipped: SkipSummary { counts: source.skipped_by.clone(), examples: Vec::new() },
+            notes: sources.notes.clone(),
+            left_out: sources.left_out.clone(),
+            over_limit: !options.max_skipped.allows(failed, things),
+            truncated: 0,
+            resumed: 0,
+            renormalized: 0,
+            first_of_several: 0,
+        })
+    }
 }
 
 /// Embeddings are what a model made of them: some of their captions are encoded again and compared.
@@ -226,7 +263,7 @@ fn check_claim(model: &NamedModel, folder: &EmbeddingsFolder) -> Result<()> {
     }
     let Some(batch) = folder.batches(CHECKED_CAPTIONS).next().transpose()? else { return Ok(()) };
     let Some(texts) = batch.texts.filter(|_| !batch.captions.is_empty()) else { return Ok(()) };
-    let ours = model.encode_texts(&batch.captions)?.embeddings;
+    let ours: Embeddings = model.encode_texts(&batch.captions)?.embeddings;
     let cosines = ours.rows().zip(texts.chunks_exact(folder.dim())).map(|(a, b)| dot(a, b));
     let mean = cosines.sum::<f32>() / batch.captions.len() as f32;
     if mean >= CLAIM_COSINE {
@@ -241,198 +278,4 @@ fn check_claim(model: &NamedModel, folder: &EmbeddingsFolder) -> Result<()> {
             batch.captions.len()
         ),
     })
-}
-
-/// A build under way.
-struct Build<'a> {
-    sources: &'a Sources,
-    writer: MemoryWriter,
-    /// Digest of what is consumed.
-    digest: Digest,
-    cursor: Cursor,
-    skipped: Vec<Skipped>,
-    renormalised: u64,
-    first_of_several: u64,
-    /// The pairs whose images are being encoded.
-    images: &'a [Pair],
-    progress: &'a mut dyn FnMut(BuildProgress) -> bool,
-    total: u64,
-    /// Captions of the batch at hand that no row has yet.
-    texts: Vec<String>,
-    stopped: bool,
-}
-
-impl Build<'_> {
-    fn run(&mut self, model: &NamedModel) -> Result<()> {
-        let done = self.cursor.consumed;
-        self.sources.add_prefix(done, &mut self.digest)?;
-        let sources = self.sources;
-        let listed = sources.skipped.len() as u64;
-        for skip in sources.skipped.iter().skip(done as usize) {
-            self.digest.add_skip(skip);
-            self.skip(skip.clone())?;
-            self.cursor.consumed += 1;
-        }
-        let before =
-            usize::try_from(done.saturating_sub(listed)).unwrap_or(usize::MAX).min(sources.pairs.len());
-        self.images = &sources.pairs[before..];
-        let images: Vec<ImageRef> = self.images.iter().map(|pair| pair.image.clone()).collect();
-        encode_images(model, &images, self)?;
-        if self.stopped {
-            return Err(XmoreError::Interrupted);
-        }
-        let mut before = done.saturating_sub(listed + sources.pairs.len() as u64);
-        for folder in &sources.embedded {
-            let rows = folder.rows();
-            self.take_embedded(model, folder, before.min(rows))?;
-            before = before.saturating_sub(rows);
-        }
-        self.cursor.digest = self.digest.value();
-        Ok(self.writer.checkpoint_now(self.cursor.clone())?)
-    }
-
-    fn skip(&mut self, skipped: Skipped) -> Result<()> {
-        self.writer.skip(&skipped.path, &skipped.reason)?;
-        self.skipped.push(skipped);
-        Ok(())
-    }
-
-    /// Says that `things` more are dealt with; returns whether to go on.
-    fn advance(&mut self, things: u64) -> Result<bool> {
-        self.cursor.consumed += things;
-        self.cursor.digest = self.digest.value();
-        let listed = self.sources.skipped.len() as u64;
-        let at = BuildProgress {
-            done: self.cursor.consumed.saturating_sub(listed),
-            total: self.total,
-            skipped: self.writer.skipped(),
-        };
-        let go_on = (self.progress)(at);
-        if go_on {
-            self.writer.checkpoint(self.cursor.clone())?;
-        } else {
-            self.writer.checkpoint_now(self.cursor.clone())?;
-        }
-        Ok(go_on)
-    }
-
-    /// The captions among these that no row has, once each.
-    fn unknown<'b>(&mut self, captions: impl Iterator<Item = &'b str>) -> Result<Vec<String>> {
-        let mut unknown = Vec::new();
-        let mut seen = std::collections::HashSet::new();
-        for caption in captions {
-            if seen.insert(caption) && self.writer.known_text(caption)?.is_none() {
-                unknown.push(caption.to_owned());
-            }
-        }
-        Ok(unknown)
-    }
-
-    /// Rows of embeddings that are there already, from row `from` on.
-    fn take_embedded(&mut self, model: &NamedModel, folder: &EmbeddingsFolder, from: u64) -> Result<()> {
-        let dim = folder.dim();
-        let mut at = 0;
-        for batch in folder.batches(EMBEDDED_BATCH) {
-            let batch = batch?;
-            let rows = batch.len() as u64 + batch.skipped.total();
-            at += rows;
-            // Checkpoints fall between batches.
-            if at <= from {
-                continue;
-            }
-            self.digest.add_embedded(&batch);
-            self.renormalised += batch.renormalised;
-            let (name, skipped) = (folder.path().display().to_string(), &batch.skipped);
-            for (count, reason) in [
-                (skipped.caption, "no caption"),
-                (skipped.not_finite, "an embedding that is not finite"),
-                (skipped.zero, "an embedding of length zero"),
-            ] {
-                for _ in 0..count {
-                    self.skip(Skipped {
-                        path: name.clone(),
-                        reason: format!("a row among rows {} to {}: {reason}", at - rows, at - 1),
-                    })?;
-                }
-            }
-            let texts = match batch.texts {
-                Some(texts) => texts,
-                None => {
-                    let new = self.unknown(batch.captions.iter().map(String::as_str))?;
-                    let encoded = encode_texts(model, &new, &mut |_| {})?;
-                    self.cursor.truncated += encoded.truncated as u64;
-                    let new: HashMap<&str, &[f32]> =
-                        new.iter().map(String::as_str).zip(encoded.embeddings.rows()).collect();
-                    let mut texts = Vec::with_capacity(batch.captions.len() * dim);
-                    for caption in &batch.captions {
-                        texts.extend(text_of(&mut self.writer, &new, caption)?);
-                    }
-                    texts
-                }
-            };
-            let rows_of = |values: &[f32], i: usize| values[i * dim..(i + 1) * dim].to_vec();
-            for (i, (path, caption)) in batch.image_paths.iter().zip(&batch.captions).enumerate() {
-                self.writer.push(path, caption, &rows_of(&batch.images, i), &rows_of(&texts, i))?;
-            }
-            if !self.advance(rows)? {
-                return Err(XmoreError::Interrupted);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The embedding of a caption that is new in this batch, or that some row has.
-fn text_of(writer: &mut MemoryWriter, new: &HashMap<&str, &[f32]>, caption: &str) -> Result<Vec<f32>> {
-    if let Some(row) = new.get(caption) {
-        return Ok(row.to_vec());
-    }
-    let known = writer.known_text(caption)?;
-    Ok(known.expect("a caption is either new or known"))
-}
-
-impl Sink for Build<'_> {
-    fn texts(&mut self, batch: &Batch) -> Result<Vec<String>> {
-        let images = self.images;
-        let captions = batch.kept.iter().flat_map(|&i| &images[i].captions).map(String::as_str);
-        self.texts = self.unknown(captions)?;
-        Ok(self.texts.clone())
-    }
-
-    fn take(&mut self, batch: Batch, images: Embeddings, texts: TextEmbeddings) -> Result<bool> {
-        let new_texts = std::mem::take(&mut self.texts);
-        let new: HashMap<&str, &[f32]> =
-            new_texts.iter().map(String::as_str).zip(texts.embeddings.rows()).collect();
-        self.cursor.truncated += texts.truncated as u64;
-        self.first_of_several += batch.first_of_several as u64;
-        let pairs = self.images;
-        let mut failed = batch.failed.into_iter().peekable();
-        let mut rows = batch.kept.into_iter().zip(images.rows()).peekable();
-        let mut things = 0;
-        // In the order of the source, whichever could be read.
-        loop {
-            let next_failed = failed.peek().map_or(usize::MAX, |(i, _)| *i);
-            let next_row = rows.peek().map_or(usize::MAX, |(i, _)| *i);
-            if next_failed == usize::MAX && next_row == usize::MAX {
-                break;
-            }
-            let pair = &pairs[next_failed.min(next_row)];
-            self.digest.add_pair(pair);
-            things += 1;
-            if next_failed < next_row {
-                if let Some((_, error)) = failed.next() {
-                    self.skip(Skipped { path: pair.image.to_string(), reason: error.to_string() })?;
-                }
-            } else if let Some((_, image)) = rows.next() {
-                let path = pair.image.to_string();
-                for caption in &pair.captions {
-                    let text = text_of(&mut self.writer, &new, caption)?;
-                    self.writer.push(&path, caption, image, &text)?;
-                }
-            }
-        }
-        let go_on = self.advance(things)?;
-        self.stopped = !go_on;
-        Ok(go_on)
-    }
 }

@@ -1,4 +1,4 @@
-//! All that is to come of a build's sources, in one order, and its digest.
+//! All that a build's sources list, in one order, and its digest.
 
 use std::path::Path;
 
@@ -8,11 +8,14 @@ use xmore_memory::ingest::{
     EmbeddingsBatch, EmbeddingsFolder, InputFormat, Note, Pair, Source, SourceOptions, expand,
 };
 
-use super::{EMBEDDED_BATCH, Skipped};
+use super::report::Skipped;
+use super::{BuildOptions, EMBEDDED_BATCH};
 use crate::error::{Result, XmoreError};
 
-/// What the sources have: things skipped while listing, then pairs, then rows of embeddings. They are counted in this order.
+/// What the sources have: things skipped while listing, then pairs, then rows of embeddings.
 pub(super) struct Sources {
+    /// The arguments made absolute, and what else says which pairs they list: what the sources are known by when they have changed.
+    pub from: Vec<String>,
     pub skipped: Vec<Skipped>,
     pub pairs: Vec<Pair>,
     pub embedded: Vec<EmbeddingsFolder>,
@@ -24,19 +27,30 @@ pub(super) struct Sources {
 
 impl Sources {
     /// Lists all sources. Paths are made absolute, so that a memory's images are found from anywhere.
-    pub fn open(arguments: &[String], format: InputFormat, options: &SourceOptions) -> Result<Sources> {
+    pub fn open(arguments: &[String], options: &BuildOptions) -> Result<Sources> {
+        let absolute = |path: &Path| std::path::absolute(path).map_err(|e| XmoreError::io("find", path, e));
+        let image_root = options.source.image_root.as_deref().map(absolute).transpose()?;
+        let mut from = Vec::new();
+        for argument in arguments {
+            from.push(absolute(Path::new(argument))?.display().to_string());
+        }
+        if options.format != InputFormat::Auto {
+            from.push(format!("as {}", options.format));
+        }
+        if let Some(root) = &image_root {
+            from.push(format!("images in {}", root.display()));
+        }
         let mut sources = Sources {
+            from,
             skipped: Vec::new(),
             pairs: Vec::new(),
             embedded: Vec::new(),
             notes: Vec::new(),
             left_out: LeftOut::default(),
         };
-        let absolute = |path: &Path| std::path::absolute(path).map_err(|e| XmoreError::io("find", path, e));
-        let image_root = options.image_root.as_deref().map(absolute).transpose()?;
-        let options = SourceOptions { image_root, ..options.clone() };
+        let source_options = SourceOptions { image_root, ..options.source.clone() };
         for path in expand(arguments)? {
-            match Source::detect(absolute(&path)?, format, &options)? {
+            match Source::detect(absolute(&path)?, options.format, &source_options)? {
                 Source::Embeddings(folder) => sources.embedded.push(folder),
                 source => {
                     let ingested = source.read()?;
@@ -46,6 +60,7 @@ impl Sources {
                     let skipped = ingested.skipped.into_iter();
                     sources.skipped.extend(skipped.map(|skip| Skipped {
                         path: skip.path.display().to_string(),
+                        kind: skip.reason.kind(),
                         reason: skip.reason.to_string(),
                     }));
                 }
@@ -54,54 +69,34 @@ impl Sources {
         Ok(sources)
     }
 
-    /// Images and rows of embeddings in all.
-    pub fn total(&self) -> u64 {
-        self.pairs.len() as u64 + self.embedded.iter().map(EmbeddingsFolder::rows).sum::<u64>()
+    /// Images and rows of embeddings, and what failed while they were listed.
+    pub fn things(&self) -> u64 {
+        let failed = self.skipped.iter().filter(|skip| skip.kind.is_failure()).count() as u64;
+        self.pairs.len() as u64 + self.rows() + failed
+    }
+
+    /// Rows of embeddings.
+    pub fn rows(&self) -> u64 {
+        self.embedded.iter().map(EmbeddingsFolder::rows).sum()
     }
 
     /// Digest of everything.
     pub fn digest(&self) -> Result<String> {
-        let mut digest = Digest::default();
-        self.add_prefix(u64::MAX, &mut digest)?;
+        let mut digest = self.listed();
+        for folder in &self.embedded {
+            for batch in folder.batches(EMBEDDED_BATCH) {
+                digest.add_embedded(&batch?);
+            }
+        }
         Ok(digest.value())
     }
 
-    /// Digest of the first `things`, `None` if there are fewer.
-    pub fn prefix_digest(&self, things: u64) -> Result<Option<String>> {
+    /// Digest of everything but the rows of embeddings, which follow it batch by batch.
+    pub fn listed(&self) -> Digest {
         let mut digest = Digest::default();
-        let added = self.add_prefix(things, &mut digest)?;
-        Ok((added == things).then(|| digest.value()))
-    }
-
-    /// Adds the first `things` to a digest; returns how many there were. Rows of embeddings are added in whole batches, as they
-    /// are consumed.
-    pub fn add_prefix(&self, things: u64, digest: &mut Digest) -> Result<u64> {
-        let mut added = 0;
-        for skip in &self.skipped {
-            if added == things {
-                return Ok(added);
-            }
-            digest.add_skip(skip);
-            added += 1;
-        }
-        for pair in &self.pairs {
-            if added == things {
-                return Ok(added);
-            }
-            digest.add_pair(pair);
-            added += 1;
-        }
-        for folder in &self.embedded {
-            for batch in folder.batches(EMBEDDED_BATCH) {
-                if added >= things {
-                    return Ok(added);
-                }
-                let batch = batch?;
-                digest.add_embedded(&batch);
-                added += batch.len() as u64 + batch.skipped.total();
-            }
-        }
-        Ok(added)
+        self.skipped.iter().for_each(|skip| digest.add_skip(skip));
+        self.pairs.iter().for_each(|pair| digest.add_pair(pair));
+        digest
     }
 }
 
@@ -110,11 +105,11 @@ impl Sources {
 pub(super) struct Digest(Sha256);
 
 impl Digest {
-    pub fn add_skip(&mut self, skip: &Skipped) {
+    fn add_skip(&mut self, skip: &Skipped) {
         self.add(&["skip", &skip.path, &skip.reason]);
     }
 
-    pub fn add_pair(&mut self, pair: &Pair) {
+    fn add_pair(&mut self, pair: &Pair) {
         self.add(&["pair", &pair.image.to_string()]);
         self.0.update((pair.captions.len() as u64).to_le_bytes());
         pair.captions.iter().for_each(|caption| self.add(&[caption]));

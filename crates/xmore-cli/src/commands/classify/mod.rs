@@ -76,10 +76,7 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     if done < files.len() && interrupt::requested() {
         return Err(CliError::Interrupted(format!("interrupted after {done} of {} images", files.len())));
     }
-    match failed {
-        0 => Ok(()),
-        failed => Err(CliError::Failed(format!("{failed} of {} images could not be read", files.len()))),
-    }
+    args.skips.check(failed as u64, files.len() as u64, "images")
 }
 
 /// Without a memory the default is what can be done. Where an engine is away, every method answers by the image alone.

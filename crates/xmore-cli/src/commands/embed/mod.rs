@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use npyz::WriterBuilder;
-use xmore::{NamedModel, encode_each, encode_texts};
+use xmore::{NamedModel, SkipLimit, encode_each, encode_texts};
 use xmore_clip::TextEmbeddings;
 use xmore_files::{LeftOut, Output, is_standard_output, read_input};
 
@@ -18,6 +18,7 @@ use crate::hints::Hints;
 use crate::images::{Images, tell_left_out};
 use crate::interrupt;
 use crate::messages::tell;
+use crate::outcome::check;
 use crate::progress::bar_from;
 use crate::setup::tell_first_of_several;
 use partial::{Key, Partial, key};
@@ -89,7 +90,8 @@ fn images(model: &NamedModel, args: &EmbedArgs, mut output: Output) -> Result<us
     let (failed, done) = encode(model, &missing, &places, &keys, &mut partial, args, &mut left_out)?;
     tell_left_out(&left_out);
     let interrupted = done < missing.len();
-    if interrupted || (!failed.is_empty() && !args.skip_broken) {
+    let enough = check(limit(args), failed.len() as u64, files.len() as u64, "images");
+    if interrupted || enough.is_err() {
         let kept = match partial.leave().map_err(io)? {
             Some(path) => {
                 format!("; what is done is in {}, and the same command goes on with it", path.display())
@@ -97,13 +99,11 @@ fn images(model: &NamedModel, args: &EmbedArgs, mut output: Output) -> Result<us
             None => String::new(),
         };
         let of = files.len();
-        return Err(if interrupted {
-            CliError::Interrupted(format!("interrupted after {} of {of} images{kept}", before + done))
-        } else {
-            CliError::Failed(format!(
-                "{} of {of} images could not be read; nothing was written (--skip-broken leaves them out){kept}",
-                failed.len()
-            ))
+        return Err(match enough {
+            Err(error) if !interrupted => CliError::NotEnough(format!(
+                "{error}; nothing was written (--skip-broken leaves them out){kept}"
+            )),
+            _ => CliError::Interrupted(format!("interrupted after {} of {of} images{kept}", before + done)),
         });
     }
     let rows = files.len() - failed.len();
@@ -117,6 +117,11 @@ fn images(model: &NamedModel, args: &EmbedArgs, mut output: Output) -> Result<us
     };
     write().and_then(|()| output.commit()).and_then(|()| partial.remove()).map_err(io)?;
     Ok(rows)
+}
+
+/// How many images may be left out.
+fn limit(args: &EmbedArgs) -> SkipLimit {
+    if args.skip_broken { SkipLimit::ALL } else { args.max_skipped }
 }
 
 /// Encodes the images that are missing. Returns which of all could not be read, and how many of the missing were looked at.
@@ -137,7 +142,7 @@ fn encode(
     encode_each(&[model], missing, &interrupt::requested, &mut |batch| {
         for (i, reason) in batch.failed {
             left_out.add(reason.left_out_reason(), &missing[i]);
-            let what = if args.skip_broken { "left out" } else { "error" };
+            let what = if limit(args) == SkipLimit::NONE { "error" } else { "left out" };
             bar.suspend(|| tell!("{what}: {reason}"));
             hints.collect(&reason);
             failed.insert(places[i]);

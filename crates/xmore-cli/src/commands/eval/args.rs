@@ -8,11 +8,13 @@ use xmore::eval::{DatasetFormat, EvalMethod};
 
 use crate::args::{MethodArgs, ModelChoice, probability};
 use crate::images::WalkArgs;
+use crate::outcome::SkipArgs;
 
 /// Measure the methods' accuracy on labelled photos
 ///
 /// A dataset is a folder with one sub-folder for each class, a table (.csv, .tsv, .jsonl) with columns for image paths and labels, CoOp's split_zhou_*.json, tars with
 /// .cls members as CLIP_benchmark has them, or a folder of WordNet ids. Every image counts: one that cannot be read is wrong.
+/// If none of a dataset can be read, or more cannot than --max-skipped allows, the exit status is 3.
 ///
 /// Embeddings are kept, so that another run on the same images encodes nothing.
 #[derive(Clone, Debug, Args)]
@@ -52,6 +54,8 @@ pub(crate) struct EvalArgs {
     pub(super) class_names: Option<PathBuf>,
     #[command(flatten)]
     pub(super) walk: WalkArgs,
+    #[command(flatten)]
+    pub(super) skips: SkipArgs,
     #[command(flatten)]
     pub(super) method_args: MethodArgs,
     /// Methods, separated by commas, or `all` [default: those that classify has]

@@ -85,12 +85,15 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         html::write(path, &page, &outcomes, &session)?;
         tell!("report: {}", path.display());
     }
-    match failed.len() {
-        0 => Ok(()),
-        count => {
-            Err(CliError::Failed(format!("{count} of {} datasets could not be measured", targets.len())))
-        }
+    if !failed.is_empty() {
+        let (count, all) = (failed.len(), targets.len());
+        return Err(CliError::Failed(format!("{count} of {all} datasets could not be measured")));
     }
+    for report in reports {
+        let (failed, images) = (report.unreadable as u64, report.images as u64);
+        args.skips.check(failed, images, &format!("images of {}", report.dataset))?;
+    }
+    Ok(())
 }
 
 /// One dataset: measured, or taken from before.

@@ -1,26 +1,25 @@
-//! `xmore memory build`, `append` and `embed`: the commands that encode.
+//! `xmore memory build` and `append`: pairs into a memory.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::ProgressBar;
-use xmore::{BuildOptions, BuildReport, NamedModel, XmoreError, build_memory, embed_column};
+use xmore::{BuildOptions, BuildOutcome, BuildReport, NamedModel, XmoreError, build_memory};
 use xmore_memory::Memory;
 use xmore_memory::ingest::{ColumnNames, InputFormat, SourceOptions};
-use xmore_memory::store::{Mode, finish_interrupted};
+use xmore_memory::store::{BUILDING_DIR, Mode};
 
+use super::skipped::tell_skipped;
 use crate::args::ModelChoice;
 use crate::error::{CliError, Result};
 use crate::files::print;
 use crate::images::{WalkArgs, tell_left_out};
 use crate::interrupt;
 use crate::messages::tell;
+use crate::outcome::{SkipArgs, counted};
 use crate::progress::bar_from;
 use crate::setup::tell_first_of_several;
-
-/// Skipped things that are listed one by one; the rest are counted.
-const SHOWN: usize = 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
@@ -29,7 +28,7 @@ pub(crate) struct BuildArgs {
     /// Folder of the new memory
     #[arg(short, long, value_name = "DIR", visible_alias = "output_folder")]
     output: PathBuf,
-    /// Replace a memory that is there already, or what an interrupted build with other sources or another model left
+    /// Build anew and replace the memory that is there, or what an interrupted build with other sources or another model left
     #[arg(long)]
     overwrite: bool,
     #[command(flatten)]
@@ -68,11 +67,13 @@ struct SourceArgs {
     #[command(flatten)]
     walk: WalkArgs,
     #[command(flatten)]
+    skips: SkipArgs,
+    #[command(flatten)]
     checkpoints: CheckpointArgs,
 }
 
 #[derive(Debug, Args)]
-struct CheckpointArgs {
+pub(super) struct CheckpointArgs {
     /// Most seconds of work that a killed run loses
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = seconds, env = "XMORE_CHECKPOINT_SECONDS")]
     checkpoint_seconds: f64,
@@ -83,29 +84,6 @@ fn seconds(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|s: &f64| (0.0..=86_400.0).contains(s))
         .ok_or_else(|| "expected seconds, 0 to 86400".to_owned())
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct EmbedColumnArgs {
-    /// The memory
-    #[arg(value_name = "DIR")]
-    memory: PathBuf,
-    /// What is embedded: a model that is to search needs the images
-    #[arg(long, value_enum, default_value_t)]
-    only: What,
-    #[command(flatten)]
-    checkpoints: CheckpointArgs,
-    #[command(flatten)]
-    model: ModelChoice,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum What {
-    /// Images, read again from where they were, and captions
-    #[default]
-    ImagesAndCaptions,
-    /// Captions
-    Captions,
 }
 
 impl SourceArgs {
@@ -121,20 +99,25 @@ impl SourceArgs {
                 },
                 walk: self.walk.options(),
             },
+            max_skipped: self.skips.max_skipped,
             checkpoint_every: self.checkpoints.every(),
         }
     }
 }
 
 impl CheckpointArgs {
-    fn every(&self) -> Duration {
+    pub(super) fn every(&self) -> Duration {
         Duration::from_secs_f64(self.checkpoint_seconds)
     }
 }
 
 pub(super) fn build(args: &BuildArgs) -> Result<()> {
     let mode = if args.overwrite { Mode::Overwrite } else { Mode::Create };
-    write_pairs(&args.model.open()?, &args.sources, &args.output, mode)
+    let model = match Memory::open(&args.output) {
+        Ok(memory) if !args.overwrite => args.model.decoding_as(memory.manifest().orientation).open()?,
+        _ => args.model.open()?,
+    };
+    write_pairs(&model, &args.sources, &args.output, mode)
 }
 
 pub(super) fn append(args: &AppendArgs) -> Result<()> {
@@ -158,100 +141,121 @@ fn write_pairs(model: &NamedModel, sources: &SourceArgs, dir: &Path, mode: Mode)
         bar.finish_and_clear();
     }
     let report = or_stopped(report, dir)?;
-    tell(&report, start.elapsed().as_secs_f64());
+    tell_report(&report, dir, start.elapsed().as_secs_f64());
     tell_left_out(&report.left_out);
-    print(&format!("{}", dir.display()))
+    if report.manifest.is_some() && report.outcome != BuildOutcome::NothingRead {
+        print(&format!("{}", dir.display()))?;
+    }
+    enough(&report, dir, sources.skips)
 }
 
-fn or_stopped<T>(result: Result<T, XmoreError>, dir: &Path) -> Result<T> {
+/// The result of a build, with what to do about an end before its end.
+pub(super) fn or_stopped<T>(result: Result<T, XmoreError>, dir: &Path) -> Result<T> {
     match result {
         Err(XmoreError::Interrupted) => {
             let message =
                 format!("stopped; {} is unfinished, and the same command goes on with it", dir.display());
             Err(CliError::Interrupted(message))
         }
+        Err(error @ XmoreError::SourcesChanged { mode, .. }) => {
+            let anew = match mode {
+                // Overwriting would take what an append is to be added to.
+                Mode::Append => format!("by removing {}", dir.join(BUILDING_DIR).display()),
+                _ => "with --overwrite".to_owned(),
+            };
+            Err(CliError::Failed(format!("{error}; restore them, or begin anew {anew}")))
+        }
         other => Ok(other?),
     }
 }
 
-fn tell(report: &BuildReport, seconds: f64) {
+fn tell_report(report: &BuildReport, dir: &Path, seconds: f64) {
     for note in &report.notes {
         tell!("{note}");
     }
-    for skipped in report.skipped.iter().take(SHOWN) {
-        tell!("skipped {}: {}", skipped.path, skipped.reason);
-    }
-    if report.skipped.len() > SHOWN {
-        tell!("… and {} more; the memory's folder `skipped` lists them", report.skipped.len() - SHOWN);
-    }
-    let manifest = &report.manifest;
-    if report.was_complete {
-        tell!("nothing to do: the memory has all {} pairs of these sources already", report.pairs);
-        return;
-    }
+    let written = report.outcome == BuildOutcome::Written;
+    tell_skipped(&report.skipped, report.manifest.as_ref().filter(|_| written).map(|_| dir));
+    let failed = report.skipped.failed();
     if report.resumed > 0 {
-        tell!("went on after {} images and skipped things of an interrupted run", report.resumed);
+        tell!("went on after {} of an interrupted run", counted(report.resumed, "pair"));
     }
-    let (mut added, mut rate) = (String::new(), String::new());
-    if manifest.pairs != report.pairs {
-        added = format!("added {}: ", report.pairs);
-    } else if report.resumed == 0 {
-        rate = format!(" ({:.1} images/s)", manifest.images as f64 / seconds);
+    match (report.outcome, &report.manifest) {
+        (BuildOutcome::Written, Some(manifest)) => {
+            let (mut added, mut rate) = (String::new(), String::new());
+            if manifest.pairs != report.added {
+                added = format!("added {}: ", report.added);
+            } else if report.resumed == 0 {
+                rate = format!(" ({:.1} images/s)", manifest.images as f64 / seconds);
+            }
+            tell!(
+                "{added}{} of {} in {seconds:.1} s{rate}, {} skipped",
+                counted(manifest.pairs, "pair"),
+                counted(manifest.images, "image"),
+                report.skipped.total()
+            );
+            if report.recovered > 0 {
+                tell!(
+                    "{} that could not be read before added; {failed} still cannot be read",
+                    counted(report.recovered, "pair")
+                );
+            }
+        }
+        (BuildOutcome::NothingNew, _) if failed > 0 => tell!(
+            "nothing to do: the memory has {} of these sources already, and {} still cannot be read",
+            counted(report.present, "pair"),
+            counted(failed, "thing")
+        ),
+        (BuildOutcome::NothingNew, _) => {
+            tell!("nothing to do: the memory has all {} pairs of these sources already", report.present);
+        }
+        _ => {}
     }
-    tell!(
-        "{added}{} pairs of {} images in {seconds:.1} s{rate}, {} skipped",
-        manifest.pairs,
-        manifest.images,
-        report.skipped_in_all
-    );
-    if report.pairs == 0 {
-        tell!("the sources gave no pair: are there images with captions?");
+    if failed > 0 && !matches!(report.outcome, BuildOutcome::FormerKept) {
+        tell!("the same command tries again what could not be read");
+    }
+    if report.repeated > 0 {
+        tell!("{} listed more than once taken once", counted(report.repeated, "pair"));
+    }
+    if report.unlisted > 0 {
+        let pairs = counted(report.unlisted, "pair");
+        tell!(
+            "{pairs} of the memory not in these sources any more; build with --overwrite to leave them out"
+        );
     }
     if report.truncated > 0 {
-        tell!("{} captions were longer than the model reads and were cut", report.truncated);
+        tell!("{} longer than the model reads cut", counted(report.truncated, "caption"));
     }
     tell_first_of_several(report.first_of_several);
-    if report.renormalised > 0 {
-        tell!("{} embeddings were not of length 1 and were made so", report.renormalised);
+    if report.renormalized > 0 {
+        tell!("{} not of length 1 made so", counted(report.renormalized, "embedding"));
     }
 }
 
-pub(super) fn embed(args: &EmbedColumnArgs) -> Result<()> {
-    finish_interrupted(&args.memory)?;
-    let orientation = Memory::open(&args.memory)?.manifest().orientation;
-    let model = args.model.decoding_as(orientation).open()?;
-    let _orderly = interrupt::orderly();
-    let start = Instant::now();
-    let mut progress: Option<ProgressBar> = None;
-    let images = args.only == What::ImagesAndCaptions;
-    let report = embed_column(&model, &args.memory, images, args.checkpoints.every(), &mut |at| {
-        let bar = progress.get_or_insert_with(|| bar_from(at.done, at.total, "pairs"));
-        bar.set_position(at.done);
-        !interrupt::requested()
-    });
-    if let Some(bar) = progress {
-        bar.finish_and_clear();
-    }
-    let report = or_stopped(report, &args.memory)?;
-    if report.was_complete {
-        tell!("nothing to do: the memory has embeddings by {} of all pairs already", model.name());
-        return print(&format!("{}", args.memory.display()));
-    }
-    for (path, reason) in report.unreadable.iter().take(SHOWN) {
-        tell!("not found through this model: {path}: {reason}");
-    }
-    if report.unreadable.len() > SHOWN {
-        tell!("… and {} more images", report.unreadable.len() - SHOWN);
-    }
-    tell_first_of_several(report.first_of_several);
-    if report.truncated > 0 {
-        tell!("{} captions were longer than the model reads and were cut", report.truncated);
-    }
-    tell!(
-        "embeddings of {} pairs by {} in {:.1} s",
-        report.manifest.pairs - report.resumed,
-        model.name(),
-        start.elapsed().as_secs_f64()
+/// Whether what was done is enough for exit status 0.
+fn enough(report: &BuildReport, dir: &Path, skips: SkipArgs) -> Result<()> {
+    let failed = report.skipped.failed();
+    let share = format!(
+        "{failed} of {} images, rows and files could not be read, and --max-skipped allows {}",
+        report.things, skips.max_skipped
     );
-    print(&format!("{}", args.memory.display()))
+    let message = match report.outcome {
+        BuildOutcome::NothingRead => {
+            let state = match &report.manifest {
+                Some(_) => format!("{} is as it was", dir.display()),
+                None => "no memory was written".to_owned(),
+            };
+            format!(
+                "the sources gave no pair ({} listed, {} skipped): {state}",
+                counted(report.things, "image"),
+                report.skipped.total()
+            )
+        }
+        BuildOutcome::FormerKept => format!(
+            "{share}: the memory in {} was not replaced; what could be read is kept, and the same command goes on with it",
+            dir.display()
+        ),
+        _ if report.over_limit => share,
+        _ => return Ok(()),
+    };
+    Err(CliError::NotEnough(message))
 }

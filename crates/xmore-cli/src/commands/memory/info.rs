@@ -6,8 +6,9 @@ use xmore::OpenPairs;
 use xmore_memory::Memory;
 use xmore_memory::store::Modality;
 
+use super::skipped;
 use crate::args::{EngineArgs, ShortFormat};
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::files::{print, print_json};
 
 #[derive(Debug, Args)]
@@ -18,14 +19,22 @@ pub(crate) struct InfoArgs {
     /// Form of the output
     #[arg(long, value_enum, default_value_t)]
     format: ShortFormat,
+    /// List what the sources had that is not in the memory, and why, as csv
+    #[arg(long, conflicts_with = "format")]
+    skipped: bool,
     #[command(flatten)]
     engine: EngineArgs,
 }
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
     match OpenPairs::open(&args.memory, &args.engine.options())? {
+        OpenPairs::Memory(memory) if args.skipped => skipped::list(&memory),
         OpenPairs::Memory(memory) if args.format == ShortFormat::Json => print_json(memory.manifest()),
         OpenPairs::Memory(memory) => print(&describe(&memory)),
+        OpenPairs::Engine(engine) if args.skipped => {
+            let message = format!("{}: an engine has no list of what was skipped", engine.location());
+            Err(CliError::Usage(message))
+        }
         OpenPairs::Engine(engine) => {
             let (pairs, model) = (engine.pairs()?, engine.identity());
             if args.format == ShortFormat::Json {
@@ -45,7 +54,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
 fn describe(memory: &Memory) -> String {
     let manifest = memory.manifest();
     let mut text = format!(
-        "pairs        {}\nimages       {}\nskipped      {} while it was built\ncut          {} captions longer than the model reads\n\
+        "pairs        {}\nimages       {}\nskipped      {} things of its sources\ncut          {} captions longer than the model reads\n\
          model        {}\nfingerprint  {}\nembeddings   {} values each, float16\nparts        {}\nsources      {}",
         manifest.pairs,
         manifest.images,
@@ -57,6 +66,9 @@ fn describe(memory: &Memory) -> String {
         manifest.parts.len(),
         manifest.sources.len()
     );
+    for line in skipped::kinds(&skipped::counts(memory)) {
+        text += &format!("\nskipped      {}", line.trim_start());
+    }
     for (column, info) in memory.columns()[1..].iter().zip(&manifest.columns) {
         let mut notes = Vec::new();
         if !info.images {

@@ -3,8 +3,10 @@
 mod build;
 mod check;
 mod duplicates;
+mod embed;
 mod info;
 mod search;
+mod skipped;
 mod upload;
 
 use std::path::PathBuf;
@@ -29,15 +31,24 @@ enum MemoryCommand {
     /// embeddings by clip-retrieval's inference or LAION's, which needs no images. Braces and globs are expanded if your shell did not:
     /// '{00000..00010}.tar'.
     ///
-    /// Stopped or killed at any moment, the same command goes on where it stopped.
+    /// The same command adds what is missing: stopped or killed at any moment it goes on where it stopped, it takes pairs that have come
+    /// to the sources since, and it tries again what could not be read. Two pairs are the same if the image's path (links of folders
+    /// resolved) and the caption are; each is taken once. Pairs that have gone from the sources stay in the memory until it is built with
+    /// --overwrite.
+    ///
+    /// Exit status: 0 if done, 3 if no pair came or more failed than --max-skipped allows (what could be read is in the memory
+    /// then, but a memory is not replaced), 1 for an error, 2 for wrong flags.
     Build(build::BuildArgs),
-    /// Add pairs to a memory; what is there is not rewritten
+    /// Add the pairs of sources that a memory does not have; what is there is not rewritten
+    ///
+    /// Pairs, what could not be read and the exit status are treated as by `build`.
     Append(build::AppendArgs),
     /// Add embeddings of a memory's images and captions by another model
     ///
     /// Retrieval can then use one model to search (--search-model), another to choose captions (--rerank-model) and a third to classify
-    /// (--model). Also brings such embeddings up to date when the memory has grown.
-    Embed(build::EmbedColumnArgs),
+    /// (--model). Also brings such embeddings up to date when the memory has grown, and tries again images that could not be read. Exit
+    /// status 3: none or too few could be read, see --max-skipped.
+    Embed(embed::EmbedColumnArgs),
     /// Show what a memory holds
     Info(info::InfoArgs),
     /// Find the pairs nearest to a photo or a text
@@ -60,7 +71,7 @@ pub(crate) fn run(args: &MemoryArgs) -> Result<()> {
     match &args.command {
         MemoryCommand::Build(args) => build::build(args),
         MemoryCommand::Append(args) => build::append(args),
-        MemoryCommand::Embed(args) => build::embed(args),
+        MemoryCommand::Embed(args) => embed::run(args),
         MemoryCommand::Info(args) => info::run(args),
         MemoryCommand::Search(args) => search::run(args),
         MemoryCommand::Verify(args) => check::verify(args),

@@ -13,6 +13,7 @@ use crate::error::{CliError, Result};
 use crate::files::print;
 use crate::interrupt;
 use crate::messages::tell;
+use crate::outcome::SkipArgs;
 use crate::progress::bar_from;
 
 #[derive(Debug, Args)]
@@ -26,6 +27,8 @@ pub(crate) struct UploadArgs {
     /// How a new collection is indexed
     #[arg(long, value_enum, default_value_t)]
     index: IndexArg,
+    #[command(flatten)]
+    skips: SkipArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -77,5 +80,6 @@ pub(super) fn run(args: &UploadArgs) -> Result<()> {
         report.present,
         start.elapsed().as_secs_f64()
     );
-    print(&args.to.to_string())
+    print(&args.to.to_string())?;
+    args.skips.check(report.skipped, memory.len(), "pairs")
 }

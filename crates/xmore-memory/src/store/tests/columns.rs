@@ -9,11 +9,21 @@ fn other() -> ModelIdentity {
 
 /// Writes rows up to `end`; the image of pair 6 cannot be read.
 fn go_on(writer: &mut ColumnWriter, end: u64) {
-    for id in writer.next_row()..end {
+    go_on_without(writer, end, 6);
+}
+
+/// The same without the image of pair `away`.
+fn go_on_without(writer: &mut ColumnWriter, end: u64, away: u64) {
+    while let Some(id) = writer.next_row().filter(|&id| id < end) {
         let caption = writer.memory().caption(id).unwrap().to_owned();
-        let text = writer.known_text(&caption).unwrap().unwrap_or(vec![id as f32, 1.0]);
+        writer.keep_rows().unwrap();
+        if writer.next_row() != Some(id) {
+            continue;
+        }
+        let known = writer.text_of_row(id).unwrap().or(writer.known_text(&caption).unwrap());
+        let text = known.unwrap_or(vec![id as f32, 1.0]);
         let image = [1.0, id as f32];
-        writer.push((id != 6).then_some(&image), &text).unwrap();
+        writer.push((id != away).then_some(&image), &text).unwrap();
         writer.checkpoint().unwrap();
     }
 }
@@ -47,7 +57,7 @@ fn a_column_taken_up_at_any_row_has_the_same_bytes() {
         go_on(&mut writer, stop);
         drop(writer);
         let mut writer = open(dir.path(), true);
-        assert_eq!(writer.next_row(), stop);
+        assert_eq!(writer.next_row(), (stop < 10).then_some(stop));
         go_on(&mut writer, 10);
         writer.finish().unwrap();
         assert_eq!(bytes_of(dir.path()), expected, "stopped at {stop}");
@@ -84,7 +94,7 @@ fn a_column_that_is_behind_says_so_and_is_continued() {
     assert!(column.text_embedding(10, &mut [0.0; 2]).is_err());
 
     let mut writer = open(dir.path(), false);
-    assert_eq!(writer.next_row(), 10);
+    assert_eq!(writer.next_row(), Some(10));
     go_on(&mut writer, 13);
     let manifest = writer.finish().unwrap();
     assert_eq!((manifest.columns.len(), manifest.columns[0].parts.len()), (1, 4));
@@ -101,10 +111,10 @@ fn a_column_that_is_there_or_is_not_whole_is_refused() {
     let mut writer = open(dir.path(), true);
     assert!(matches!(ColumnWriter::open(dir.path(), other(), true), Err(MemoryError::Busy { .. })));
     assert!(writer.push(None, &[f32::NAN, 0.0]).is_err());
-    go_on(&mut writer, 9);
+    go_on_without(&mut writer, 9, 99);
     assert!(matches!(writer.finish(), Err(MemoryError::NoSuchPair { id: 9, .. })));
     let mut writer = open(dir.path(), true);
-    go_on(&mut writer, 10);
+    go_on_without(&mut writer, 10, 99);
     assert!(matches!(writer.push(None, &[0.0; 2]), Err(MemoryError::NoSuchPair { .. })));
     writer.finish().unwrap();
     let again = ColumnWriter::open(dir.path(), other(), true).err().unwrap();
@@ -118,7 +128,9 @@ fn overwriting_a_memory_removes_its_columns() {
     let mut writer = open(dir.path(), true);
     go_on(&mut writer, 10);
     writer.finish().unwrap();
-    MemoryWriter::create_overwriting(dir.path(), model(3)).unwrap().finish().unwrap();
+    let mut writer = MemoryWriter::create_overwriting(dir.path(), model(3)).unwrap();
+    writer.push("new.jpg", "new", &[0.0; 3], &[0.0; 3]).unwrap();
+    writer.finish().unwrap();
     assert!(!dir.path().join(COLUMNS_DIR).exists());
     assert_eq!(Memory::open(dir.path()).unwrap().columns().len(), 1);
 }
@@ -170,4 +182,70 @@ fn what_a_killed_writer_of_one_kind_completed_is_put_in_place_by_the_other_kind(
             assert!(!finish_interrupted(dir.path()).unwrap(), "nothing is left to be done");
         }
     }
+}
+
+#[test]
+fn rows_without_their_image_are_written_again_when_it_can_be_read() {
+    // Undisturbed, a column whose images could all be read at once.
+    let whole = tempfile::tempdir().unwrap();
+    small(whole.path());
+    let mut writer = open(whole.path(), true);
+    go_on_without(&mut writer, 10, 99);
+    writer.finish().unwrap();
+    let expected = bytes_of(whole.path());
+
+    let before = || {
+        let dir = tempfile::tempdir().unwrap();
+        small(dir.path());
+        let mut writer = open(dir.path(), true);
+        go_on(&mut writer, 10);
+        assert_eq!(writer.finish().unwrap().columns[0].unreadable, 1);
+        dir
+    };
+    for stop in 4..=8 {
+        let dir = before();
+        let mut writer = open(dir.path(), true);
+        assert!(writer.is_fresh());
+        assert_eq!(writer.unreadable().unwrap(), [(1, vec![6])]);
+        writer.again(&[1]).unwrap();
+        assert_eq!(writer.rows_to_push().collect::<Vec<_>>(), [6]);
+        assert_eq!((writer.total(), writer.next_row()), (4, Some(4)));
+        go_on_without(&mut writer, stop, 99);
+        drop(writer);
+        let mut writer = open(dir.path(), true);
+        // Without a checkpoint it begins again.
+        if writer.is_fresh() {
+            writer.again(&[1]).unwrap();
+        }
+        go_on_without(&mut writer, 10, 99);
+        let manifest = writer.finish().unwrap();
+        assert_eq!(manifest.columns[0].unreadable, 0);
+        assert!(verify(dir.path(), &mut |_, _| {}).unwrap().findings.is_empty());
+        assert_eq!(bytes_of(dir.path()), expected, "stopped at {stop}");
+        assert!(matches!(
+            ColumnWriter::open(dir.path(), other(), true),
+            Err(MemoryError::ColumnExists { .. })
+        ));
+    }
+    // A crash while they are put in place is finished by the next writer.
+    for moved in 0..=4 {
+        let dir = before();
+        let mut writer = open(dir.path(), true);
+        writer.again(&[1]).unwrap();
+        go_on_without(&mut writer, 10, 99);
+        publish::stop_after(Some(moved));
+        let stopped = writer.finish().is_err();
+        publish::stop_after(None);
+        assert!(stopped, "{moved}");
+        assert!(finish_interrupted(dir.path()).unwrap());
+        assert_eq!(bytes_of(dir.path()), expected, "{moved}");
+    }
+    // What still cannot be read changes nothing.
+    let dir = before();
+    let unchanged = bytes_of(dir.path());
+    let mut writer = open(dir.path(), true);
+    writer.again(&[]).unwrap();
+    assert_eq!(writer.next_row(), None);
+    writer.discard().unwrap();
+    assert_eq!(bytes_of(dir.path()), unchanged);
 }

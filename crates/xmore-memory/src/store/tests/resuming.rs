@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::ingest::SkipKind;
 
 /// Everything below `dir` but the lock: path → bytes.
 pub(super) fn bytes_of(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -12,7 +13,7 @@ pub(super) fn bytes_of(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 /// Row `i` of an endless source in which captions come again and every seventh thing is skipped.
 fn step(writer: &mut MemoryWriter, i: u64) {
     if i % 7 == 3 {
-        writer.skip(&format!("{i}.jpg"), "broken, \"quoted\"").unwrap();
+        writer.skip(&format!("{i}.jpg"), SkipKind::BrokenImage, "broken, \"quoted\"").unwrap();
         return;
     }
     let caption = format!("caption {}", i % 5);
@@ -38,10 +39,15 @@ fn go_on(writer: &mut MemoryWriter, end: u64) {
 }
 
 fn open(dir: &Path, mode: Mode) -> MemoryWriter {
-    MemoryWriter::open(dir, model(3), mode)
+    let mut writer = MemoryWriter::open(dir, model(3), mode)
         .unwrap()
         .with_part_rows(4)
-        .with_checkpoint_every(Default::default())
+        .with_checkpoint_every(Default::default());
+    // The list of what is skipped is made anew.
+    for i in (0..writer.cursor().consumed).filter(|i| i % 7 == 3) {
+        step(&mut writer, i);
+    }
+    writer
 }
 
 fn finish(mut writer: MemoryWriter, end: u64) -> Manifest {
@@ -91,7 +97,8 @@ fn rows_behind_the_last_checkpoint_are_forgotten_even_when_their_part_was_closed
     (2..12).for_each(|i| step(&mut writer, i));
     drop(writer);
     let writer = open(dir.path(), Mode::Create);
-    assert_eq!((writer.cursor(), writer.pairs(), writer.skipped()), (&cursor(2), 2, 0));
+    assert_eq!((writer.cursor(), writer.pairs()), (&cursor(2), 2));
+    assert!(writer.skipped().is_empty());
     drop(writer);
     // The files of later parts are gone.
     assert!(files(dir.path()).iter().all(|f| !f.contains("0001")), "{:?}", files(dir.path()));
@@ -107,7 +114,6 @@ fn appending_adds_parts_and_leaves_those_that_are_there() {
     let reader = Memory::open(dir.path()).unwrap();
 
     let mut writer = open(dir.path(), Mode::Append);
-    assert!(writer.has_source("of 6") && !writer.has_source("of 7"));
     // A caption of the memory is known, with its stored bits.
     let mut stored = [0.0; 3];
     reader.text_embedding(1, &mut stored).unwrap();
@@ -196,6 +202,8 @@ fn what_another_build_left_is_not_taken_up() {
     assert!(error.to_string().contains("unfinished build with model test"), "{error}");
     let writer = MemoryWriter::open(dir.path(), other.clone(), Mode::Overwrite).unwrap();
     assert_eq!(writer.cursor(), &Cursor::default());
+    let mut writer = writer;
+    writer.push("a.jpg", "a", &[0.0; 5], &[0.0; 5]).unwrap();
     writer.finish().unwrap();
     let error = MemoryWriter::open(dir.path(), model(3), Mode::Append).err().unwrap();
     assert!(matches!(error, MemoryError::OtherModel { .. }), "{error}");
@@ -230,7 +238,6 @@ fn what_changed_since_a_build_was_left_is_not_gone_on_from() {
         "img_emb/img_emb_0001.npy.tmp",
         "text_emb/text_emb_0001.npy.tmp",
         "metadata/strings_0001.journal",
-        "skipped/skipped_0000.csv",
     ] {
         let path = building.join(file);
         let good = fs::read(&path).unwrap();
@@ -252,19 +259,89 @@ fn what_changed_since_a_build_was_left_is_not_gone_on_from() {
     assert_eq!(open(dir.path(), Mode::Overwrite).cursor(), &Cursor::default());
 }
 
+fn list(dir: &Path, number: usize) -> String {
+    fs::read_to_string(skipped_path(dir, number)).unwrap()
+}
+
 #[test]
-fn lists_of_skipped_things_do_not_replace_one_another() {
+fn lists_of_skipped_things_belong_to_their_sources() {
     let dir = tempfile::tempdir().unwrap();
-    finish(open(dir.path(), Mode::Create), 0);
-    // Neither gives a pair, so both would begin with the same part.
-    for name in ["first", "second"] {
-        let mut writer = open(dir.path(), Mode::Append);
-        writer.skip(name, "broken").unwrap();
-        finish(writer, 1);
+    let mut row = 0.0;
+    let mut run = |from: &str, entry, mode, skipped: &[&str]| {
+        let mut writer = open(dir.path(), mode);
+        writer.begin_source(&[from.to_owned()], entry).unwrap();
+        for name in skipped {
+            writer.skip(name, SkipKind::BrokenImage, "broken").unwrap();
+        }
+        row += 1.0;
+        writer.push(&format!("{row}.jpg"), "a", &[row, 0.0, 0.0], &[0.0; 3]).unwrap();
+        finish(writer, 1)
+    };
+    run("first", None, Mode::Create, &["0.jpg", "1.jpg"]);
+    let manifest = run("second", None, Mode::Append, &["2.jpg"]);
+    assert_eq!((manifest.skipped, manifest.sources.len()), (3, 2));
+    assert_eq!(
+        list(dir.path(), 0),
+        "path,reason,kind\n0.jpg,broken,broken-image\n1.jpg,broken,broken-image\n"
+    );
+    assert_eq!(list(dir.path(), 1), "path,reason,kind\n2.jpg,broken,broken-image\n");
+    // The first ones again: what they skip now takes the place of what they skipped.
+    let manifest = run("first", Some(0), Mode::Append, &["1.jpg"]);
+    assert_eq!((manifest.skipped, manifest.sources.len(), manifest.pairs), (2, 2, 3));
+    let source = &manifest.sources[0];
+    assert_eq!((source.pairs, source.first_part, source.failed()), (2, 0, 1));
+    assert_eq!(list(dir.path(), 0), "path,reason,kind\n1.jpg,broken,broken-image\n");
+    let manifest = run("first", Some(0), Mode::Append, &[]);
+    assert_eq!((manifest.skipped, manifest.sources[0].skipped), (1, 0));
+    assert_eq!(list(dir.path(), 0), "path,reason,kind\n");
+    assert!(verify(dir.path(), &mut |_, _| {}).unwrap().findings.is_empty());
+    fs::write(skipped_path(dir.path(), 1), "path,reason,kind\n").unwrap();
+    assert_eq!(verify(dir.path(), &mut |_, _| {}).unwrap().findings.len(), 1);
+}
+
+#[test]
+fn a_memory_without_a_pair_is_never_put_in_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let memory = dir.path().join("memory");
+    let mut writer = open(&memory, Mode::Create);
+    writer.skip("0.jpg", SkipKind::UnreadableImage, "gone").unwrap();
+    let refused = writer.finish().err().unwrap();
+    assert!(matches!(refused, MemoryError::NoPairs { .. }), "{refused}");
+    assert!(!memory.join(MANIFEST_FILE).exists());
+    open(&memory, Mode::Create).discard().unwrap();
+    assert!(!memory.exists(), "nothing is left");
+
+    // Nor does it take the place of another.
+    let mut writer = open(&memory, Mode::Create);
+    go_on(&mut writer, 6);
+    finish(writer, 6);
+    let before = bytes_of(&memory);
+    let writer = open(&memory, Mode::Overwrite);
+    assert!(matches!(writer.finish(), Err(MemoryError::NoPairs { .. })));
+    open(&memory, Mode::Overwrite).discard().unwrap();
+    assert_eq!(bytes_of(&memory), before);
+}
+
+#[test]
+fn the_pairs_of_a_writer_are_those_of_its_memory_and_those_it_has_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open(dir.path(), Mode::Create);
+    go_on(&mut writer, 3);
+    finish(writer, 3);
+    let mut writer = open(dir.path(), Mode::Append);
+    (4..10).for_each(|i| step(&mut writer, i));
+    writer.checkpoint_now(cursor(10)).unwrap();
+    drop(writer);
+    let mut writer = open(dir.path(), Mode::Append);
+    let mut keys = PairKeys::default();
+    let [there, written] = writer.known_pairs(&mut keys, KnownBy { pairs: true, rows: true }).unwrap();
+    assert_eq!((there.pairs.len(), there.rows.len()), (3, 3));
+    assert_eq!((written.pairs.len(), written.rows.len()), (6, 6), "of a closed part and of the open one");
+    for i in 4..10u64 {
+        let (path, caption) = (format!("{}.jpg", i / 2), format!("caption {}", i % 5));
+        assert!(written.pairs.contains(&keys.of_pair(&path, &caption)), "{i}");
+        assert!(written.rows.contains(&keys.of_row(&path, &caption, &[1.0, i as f32, 0.0])), "{i}");
     }
-    let files = bytes_of(dir.path());
-    for (number, name) in [(1, "first"), (2, "second")] {
-        let list = String::from_utf8(files[&format!("skipped/skipped_{number:04}.csv")].clone()).unwrap();
-        assert_eq!(list, format!("path,reason\n{name},broken\n"));
-    }
+    assert!(there.rows.contains(&keys.of_row("0.jpg", "caption 1", &[1.0, 1.0, 0.0])));
+    assert!(!there.rows.contains(&keys.of_row("0.jpg", "caption 1", &[1.0, 2.0, 0.0])));
 }

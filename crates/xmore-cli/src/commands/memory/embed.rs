@@ -1,0 +1,97 @@
+//! `xmore memory embed`: a further column of embeddings.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
+use xmore::embed_column;
+use xmore_memory::Memory;
+use xmore_memory::store::finish_interrupted;
+
+use super::build::{CheckpointArgs, or_stopped};
+use super::skipped::tell_skipped;
+use crate::args::ModelChoice;
+use crate::error::Result;
+use crate::files::print;
+use crate::interrupt;
+use crate::messages::tell;
+use crate::outcome::{SkipArgs, counted};
+use crate::progress::bar_from;
+use crate::setup::tell_first_of_several;
+
+#[derive(Debug, Args)]
+pub(crate) struct EmbedColumnArgs {
+    /// The memory
+    #[arg(value_name = "DIR")]
+    memory: PathBuf,
+    /// What is embedded: a model that is to search needs the images
+    #[arg(long, value_enum, default_value_t)]
+    only: What,
+    #[command(flatten)]
+    skips: SkipArgs,
+    #[command(flatten)]
+    checkpoints: CheckpointArgs,
+    #[command(flatten)]
+    model: ModelChoice,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Images, read again from where they were, and captions
+    #[default]
+    ImagesAndCaptions,
+    /// Captions
+    Captions,
+}
+
+pub(super) fn run(args: &EmbedColumnArgs) -> Result<()> {
+    finish_interrupted(&args.memory)?;
+    let orientation = Memory::open(&args.memory)?.manifest().orientation;
+    let model = args.model.decoding_as(orientation).open()?;
+    let _orderly = interrupt::orderly();
+    let start = Instant::now();
+    let mut progress: Option<ProgressBar> = None;
+    let images = args.only == What::ImagesAndCaptions;
+    let report = embed_column(&model, &args.memory, images, args.checkpoints.every(), &mut |at| {
+        let bar = progress.get_or_insert_with(|| bar_from(at.done, at.total, "pairs"));
+        bar.set_position(at.done);
+        !interrupt::requested()
+    });
+    if let Some(bar) = progress {
+        bar.finish_and_clear();
+    }
+    let report = or_stopped(report, &args.memory)?;
+    tell_skipped(&report.skipped, None);
+    if report.was_complete {
+        let pairs = if report.unreadable == 0 { "all pairs" } else { "all pairs whose image can be read" };
+        tell!("nothing to do: the memory has embeddings by {} of {pairs} already", model.name());
+    } else {
+        tell!(
+            "embeddings of {} by {} in {:.1} s",
+            counted(report.embedded, "pair"),
+            model.name(),
+            start.elapsed().as_secs_f64()
+        );
+    }
+    if report.recovered > 0 {
+        tell!(
+            "{} among them whose image could not be read before; {} still without",
+            counted(report.recovered, "pair"),
+            report.unreadable
+        );
+    }
+    if report.unreadable > 0 {
+        tell!(
+            "{} not found through this model, since the image could not be read; the same command tries again",
+            counted(report.unreadable, "pair")
+        );
+    }
+    tell_first_of_several(report.first_of_several);
+    if report.truncated > 0 {
+        tell!("{} longer than the model reads cut", counted(report.truncated, "caption"));
+    }
+    print(&format!("{}", args.memory.display()))?;
+    let unreadable = if images { report.unreadable } else { 0 };
+    args.skips.check(unreadable, report.manifest.pairs, "pairs' images")
+}

@@ -1,0 +1,66 @@
+//! What was skipped: told at the end of a build, and listed in full by `memory info --skipped`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use xmore::SkipSummary;
+use xmore_memory::Memory;
+use xmore_memory::ingest::SkipKind;
+use xmore_memory::store::{SkipCounts, read_skip_list};
+
+use crate::error::Result;
+use crate::files::stdout_error;
+use crate::messages::tell;
+
+/// Tells the first skipped things by name, then how many there are of each kind. `listed` is the memory whose list has all.
+pub(super) fn tell_skipped(skipped: &SkipSummary, listed: Option<&Path>) {
+    for skip in &skipped.examples {
+        tell!("skipped {}: {}", skip.path, skip.reason);
+    }
+    let more = skipped.total() - skipped.examples.len() as u64;
+    if more > 0 && !skipped.examples.is_empty() {
+        tell!("… and {more} more");
+    }
+    for line in kinds(&skipped.counts) {
+        tell!("{line}");
+    }
+    if let (Some(dir), 1..) = (listed, skipped.total()) {
+        tell!("`xmore memory info {} --skipped` lists them", dir.display());
+    }
+}
+
+/// A line for each kind of what was skipped.
+pub(super) fn kinds(counts: &SkipCounts) -> Vec<String> {
+    let line = |kind: SkipKind| {
+        let count = counts.get(kind.name()).filter(|&&count| count > 0)?;
+        Some(format!("{count:>9} {}", kind.describe()))
+    };
+    SkipKind::all().filter_map(line).collect()
+}
+
+/// Writes all lists of a memory as one csv to standard output.
+pub(super) fn list(memory: &Memory) -> Result<()> {
+    let mut out = csv::Writer::from_writer(io::BufWriter::new(io::stdout().lock()));
+    let fail = |e: csv::Error| stdout_error(io::Error::other(e));
+    out.write_record(["source", "path", "reason", "kind"]).map_err(fail)?;
+    for number in 0..memory.manifest().sources.len() {
+        let mut result = Ok(());
+        read_skip_list(memory.dir(), number, &mut |skip| {
+            let kind = skip.kind.map_or("", SkipKind::name);
+            result = out.write_record([&*number.to_string(), &skip.path, &skip.reason, kind]);
+            result.is_ok()
+        })?;
+        result.map_err(fail)?;
+    }
+    out.flush().map_err(stdout_error)
+}
+
+/// How much the sources of a memory skip, by kind.
+pub(super) fn counts(memory: &Memory) -> SkipCounts {
+    let mut counts = BTreeMap::new();
+    for (name, count) in memory.manifest().sources.iter().flat_map(|source| &source.skipped_by) {
+        *counts.entry(name.clone()).or_default() += count;
+    }
+    counts
+}
