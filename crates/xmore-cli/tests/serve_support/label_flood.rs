@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::wire::{Wanted, ask, ask_from};
+use super::wire::{Wanted, ask, ask_from, ask_patiently};
 use super::{World, metric, stop};
 
 const FLOOD: usize = 54;
@@ -42,7 +42,7 @@ fn a_flood_of_new_label_sets_harms_neither_ready_ones_nor_other_callers() {
             let (server, running, made, refused) = (&server, &running, &made, &refused);
             scope.spawn(move || {
                 let _ended = Ended(running);
-                let reply = ask(server, &classify(&labels));
+                let reply = ask_patiently(server, &classify(&labels));
                 match reply.status {
                     200 => made.fetch_add(1, Ordering::SeqCst),
                     429 => {
@@ -99,7 +99,7 @@ fn equal_new_sets_are_made_once() {
     // More than may wait, were each to be made.
     std::thread::scope(|scope| {
         for _ in 0..24 {
-            scope.spawn(|| assert_eq!(ask(&server, wanted).status, 200));
+            scope.spawn(|| assert_eq!(ask_patiently(&server, wanted).status, 200));
         }
     });
     stop(server);

@@ -105,6 +105,16 @@ pub fn metric(server: &Server, name: &str) -> u64 {
     line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
 }
 
+/// Waits until so many requests are at work, beside the one that looks.
+#[track_caller]
+pub fn wait_for_in_flight(server: &Server, count: u64) {
+    let begin = Instant::now();
+    while metric(server, "xmore_requests_in_flight") <= count {
+        assert!(begin.elapsed() < Duration::from_secs(10), "fewer than {count} requests");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Waits until nobody is connected but who looks.
 #[track_caller]
 pub fn wait_until_let_go(server: &Server) {

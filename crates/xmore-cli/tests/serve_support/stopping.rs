@@ -37,9 +37,19 @@ fn requests_that_were_sent_ahead_are_answered_or_told() {
     ];
     for (name, requests) in kinds {
         let server = world.serve(&["--log-level", "error"]);
-        let bytes: Vec<u8> = requests.iter().flat_map(Wanted::bytes).collect();
+        let bytes: Vec<Vec<u8>> = requests.iter().map(Wanted::bytes).collect();
         let mut wires: Vec<Wire> = (0..8).map(|_| Wire::open(&server)).collect();
-        wires.iter_mut().for_each(|wire| assert!(wire.send(&bytes)));
+        for (i, wire) in wires.iter_mut().enumerate() {
+            // In one piece, or so that the first is at work when the others come.
+            if i % 2 == 0 {
+                assert!(wire.send(&bytes.concat()));
+            } else {
+                for bytes in &bytes {
+                    assert!(wire.send(bytes));
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
+        }
         server.signal("TERM");
         for wire in &mut wires {
             let answers = answers(wire);

@@ -233,6 +233,14 @@ pub fn ask_from(server: &Server, address: [u8; 4], wanted: &Wanted) -> Reply {
     ask_over(Wire::open_from(server, address), wanted)
 }
 
+/// Asks for what takes long on a machine with other work.
+#[track_caller]
+pub fn ask_patiently(server: &Server, wanted: &Wanted) -> Reply {
+    let wire = Wire::open(server);
+    wire.stream.set_read_timeout(Some(6 * PATIENCE)).unwrap();
+    ask_over(wire, wanted)
+}
+
 #[track_caller]
 fn ask_over(mut wire: Wire, wanted: &Wanted) -> Reply {
     wire.send(&wanted.bytes());

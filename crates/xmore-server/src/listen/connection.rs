@@ -1,11 +1,12 @@
 //! Serving one connection: its stream, its requests, and its end.
 
 use std::convert::Infallible;
-use std::io::{self, ErrorKind, IoSlice};
-use std::net::IpAddr;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Shutdown};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -17,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
@@ -25,7 +27,7 @@ use super::activity::Activity;
 use super::table::Place;
 use super::{Closing, Listener};
 use crate::caller::Address;
-use crate::error::{ApiError, ErrorCode};
+use crate::error::{ApiError, ErrorBody, ErrorCode};
 
 /// Bytes of a request's head.
 const HEAD: usize = 64 << 10;
@@ -40,25 +42,27 @@ pub(super) async fn serve(listener: Arc<Listener>, stream: TcpStream, address: I
     let (activity, closing) = (place.activity.clone(), listener.closing.subscribe());
     let timeout = listener.app.options.limits.receive_timeout;
     let router = TowerToHyperService::new(listener.router.clone());
+    let socket = Arc::new(stream);
     let (of_service, app) = (activity.clone(), listener.app.clone());
-    let of_requests = closing.clone();
+    let (of_requests, peeked) = (closing.clone(), socket.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         of_service.begin(body_length(request.headers()));
         request.extensions_mut().insert(Address(address));
         let request = request.map(|body| Body::new(Receiving { body, activity: of_service.clone() }));
         let (answer, activity, app) = (router.call(request), of_service.clone(), app.clone());
-        let closing = of_requests.clone();
+        let (closing, socket) = (of_requests.clone(), peeked.clone());
         async move {
             let mut response = answer.await?;
             // Requests that were sent behind this one are answered, too, before the caller is told to go.
-            if app.is_stopping() && (activity.is_last() || closing.borrow().is_final()) {
+            let is_last = || activity.is_last() && !has_unread(&socket);
+            if app.is_stopping() && (is_last() || closing.borrow().is_final()) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             activity.answered();
             Ok::<_, Infallible>(response)
         }
     });
-    let stream = Stream { stream, activity: activity.clone(), timeout, waiting: None };
+    let stream = Stream { socket, activity: activity.clone(), timeout, waiting: None };
     let connection = http(timeout).serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         result = connection => if let Err(error) = result {
@@ -76,14 +80,33 @@ pub(super) async fn serve(listener: Arc<Listener>, stream: TcpStream, address: I
 /// Tells a connection that there is no place for it.
 pub(super) async fn refuse(stream: TcpStream) {
     let service = service_fn(|_: Request<Incoming>| async {
-        let message = "as many connections are open as are taken, all of them at work; try again later";
-        let mut response: Response<Body> =
-            ApiError::new(ErrorCode::TooManyConnections, message).into_response();
+        let mut response: Response<Body> = too_many().into_response();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         Ok::<_, Infallible>(response)
     });
     let connection = http(REFUSAL).serve_connection(TokioIo::new(stream), service);
     let _ = tokio::time::timeout(REFUSAL, connection).await;
+}
+
+/// The same without waiting for its request: as far as the system takes and keeps it, the answer is there before the end.
+pub(super) fn refuse_at_once(stream: TcpStream) {
+    // The runtime does not know yet what can be done with it; the system does, and nothing waits.
+    let Ok(mut stream) = stream.into_std() else { return };
+    let error = too_many();
+    let status = error.code.status();
+    let body = serde_json::to_string(&ErrorBody { error }).unwrap_or_default();
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    // What was received and not read would have the system break the connection off.
+    let _ = stream.read(&mut [0; 4096]);
+    let _ = stream.write((head + &body).as_bytes());
+}
+
+fn too_many() -> ApiError {
+    let message = "as many connections are open as are taken, all of them at work; try again later";
+    ApiError::new(ErrorCode::TooManyConnections, message)
 }
 
 fn http(head_timeout: Duration) -> http1::Builder {
@@ -148,15 +171,29 @@ impl Drop for Receiving {
 
 /// A stream of which every write must get on within a time, as nginx's `send_timeout` has it: a caller that reads nothing would keep its
 /// place for ever.
-struct Stream<S> {
-    stream: S,
+struct Stream {
+    socket: Arc<TcpStream>,
     activity: Arc<Activity>,
     timeout: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Stream<S> {
+impl Stream {
+    fn write(
+        &self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.socket.poll_write_ready(cx))?;
+            match write(&self.socket) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
     fn within<T>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if write.is_ready() {
             if self.waiting.take().is_some() {
@@ -176,24 +213,26 @@ impl<S> Stream<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, into);
-        if into.filled().len() > before {
-            self.activity.received(&into.filled()[before..]);
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.socket.poll_read_ready(cx))?;
+            match self.socket.try_read(into.initialize_unfilled()) {
+                Ok(read) => {
+                    into.advance(read);
+                    self.activity.received(&into.filled()[into.filled().len() - read..]);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
         }
-        read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let write = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let write = self.write(cx, |socket| socket.try_write(bytes));
         self.within(cx, write)
     }
 
@@ -202,21 +241,24 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let write = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let write = self.write(cx, |socket| socket.try_write_vectored(slices));
         self.within(cx, write)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flush = Pin::new(&mut self.stream).poll_flush(cx);
-        self.within(cx, flush)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shutdown = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.within(cx, shutdown)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(&*self.socket).shutdown(Shutdown::Write))
     }
+}
+
+/// Whether the system has received bytes that were not read.
+fn has_unread(socket: &TcpStream) -> bool {
+    SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
 }

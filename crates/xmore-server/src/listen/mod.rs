@@ -24,8 +24,8 @@ pub(crate) const LAST_ANSWERS: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_millis(20);
 /// Once the server has been closing for this long, every answer is a connection's last.
 const FINAL: Duration = Duration::from_secs(1);
-/// Connections that wait for a place, or to be told that there is none. Those beyond are closed unheard.
-const WAITING: usize = 64;
+/// Connections that wait for a place, or to be told that there is none. Those beyond are told at once.
+const WAITING: usize = 256;
 /// How often, and after how long each, a place is looked for.
 const TRIES: u32 = 10;
 const TRY_AGAIN: Duration = Duration::from_millis(50);
@@ -142,7 +142,10 @@ impl Listener {
     fn wait_for_place(self: &Arc<Self>, stream: TcpStream, address: IpAddr) {
         let listener = self.clone();
         let waiting = self.waiting.clone().try_acquire_owned();
-        let Ok(waiting) = waiting else { return self.app.metrics.connection_refused() };
+        let Ok(waiting) = waiting else {
+            self.app.metrics.connection_refused();
+            return connection::refuse_at_once(stream);
+        };
         tokio::spawn(async move {
             for _ in 0..TRIES {
                 tokio::time::sleep(TRY_AGAIN).await;
