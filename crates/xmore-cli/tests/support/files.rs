@@ -52,8 +52,8 @@ pub fn picture(path: &Path, seed: u64) {
 /// A JPEG file of noise, at least so large.
 pub fn noise_jpeg(bytes: usize) -> Vec<u8> {
     let mut random = Random(bytes as u64);
-    // Noise takes more than a byte a pixel.
-    let side = (bytes as f64).sqrt() as u32;
+    // Noise takes some 1.8 bytes a pixel.
+    let side = (bytes as f64 / 1.7).sqrt() as u32;
     let noise =
         RgbImage::from_fn(side, side, |_, _| Rgb(random.next().to_le_bytes()[..3].try_into().unwrap()));
     let mut jpeg = Vec::new();
