@@ -1,7 +1,7 @@
 //! Serving one connection: its stream, its requests, and its end.
 
 use std::convert::Infallible;
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown};
 use std::pin::Pin;
@@ -100,8 +100,8 @@ pub(super) fn refuse_at_once(stream: TcpStream) {
         body.len()
     );
     // What was received and not read would have the system break the connection off.
-    let _ = stream.read(&mut [0; 4096]);
-    let _ = stream.write((head + &body).as_bytes());
+    let _ = SockRef::from(&stream).recv(&mut [MaybeUninit::uninit(); 4096]);
+    let _ = stream.write_all((head + &body).as_bytes());
 }
 
 fn too_many() -> ApiError {
