@@ -12,12 +12,16 @@ const OTHER: [u8; 4] = [127, 0, 0, 2];
 const HALF_A_HEAD: &str = "GET /health HTTP/1.1\r\nhost: loc";
 const HALF_A_BODY: &str = "POST /v1/embed HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\ncontent-length: 1000\r\n\r\nabc";
 
+fn from_other(server: &Server) -> Wire {
+    Wire::open_from(server, OTHER)
+}
+
 /// That both the crowd's own address and another are answered soon.
 #[track_caller]
 fn all_are_answered(server: &Server, crowd: &str) {
     let health = Wanted::new("GET", "/health").bytes();
     let begin = Instant::now();
-    for open in [|server: &Server| Wire::open(server), |server: &Server| Wire::open_from(server, OTHER)] {
+    for open in [Wire::open as fn(&Server) -> Wire, from_other] {
         let mut tries = 0;
         // While the crowd still comes, a connection can be told that there is no place.
         loop {
