@@ -6,13 +6,14 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use serve_support::description::{Description, Operation};
 use serve_support::requests::Requests;
-use serve_support::wire::{Reply, Wanted, Wire, ask, refused};
-use serve_support::{World, bombs, forget_peak, huge, resident, stop, wait_until_taken};
+use serve_support::wire::{Reply, Wanted, Wire, ask, ask_patiently, refused};
+use serve_support::{World, bombs, forget_peak, huge, resident, stop, wait_for_in_flight, wait_until_taken};
 use support::server::Server;
 
 /// Longest message of an error: none repeats a request.
@@ -287,6 +288,55 @@ fn image_bombs_are_refused_before_they_take_memory() {
     let after = resident(&server);
     println!("MiB before {before:?}, after {after:?}");
     assert!(after.peak - before.now < MOST, "{before:?} {after:?}");
+    stop(server);
+}
+
+#[test]
+fn large_images_share_the_memory_for_decoding_and_hold_nobody_up() {
+    const COUNT: usize = 6;
+    /// What the server may take beside the memory for decoding, in MiB: requests, and what the allocator keeps.
+    const MOST_BESIDE: f64 = 150.0;
+    let world = World::new();
+    let serve =
+        |memory: &str| world.serve(&["--decode-memory", memory, "--timeout", "120", "--log-level", "error"]);
+    // 49 megapixels: 140 MiB each as they are decoded, 374 MiB as they are packed in the file.
+    let bomb = bombs::flat_rgba16_png(7_000, 7_000);
+    let embed = |image: &[u8]| Wanted::new("POST", "/v1/embed").with("content-type", "image/png").body(image);
+    let server = serve("320MiB");
+    let (small, text) = (embed(&world.picture()), Wanted::json("/v1/embed", "{\"text\": \"a dog\"}"));
+    assert_eq!(ask(&server, &small).status, 200);
+    let before = resident(&server);
+    forget_peak(&server);
+    let answered = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let large: Vec<_> = (0..COUNT)
+            .map(|_| {
+                scope.spawn(|| {
+                    let reply = ask_patiently(&server, &embed(&bomb));
+                    answered.fetch_add(1, Ordering::SeqCst);
+                    reply
+                })
+            })
+            .collect();
+        wait_for_in_flight(&server, COUNT as u64);
+        for wanted in [&small, &text] {
+            assert_eq!(ask(&server, wanted).status, 200);
+        }
+        assert!(answered.load(Ordering::SeqCst) < COUNT, "others are answered meanwhile");
+        let vectors: Vec<Value> =
+            large.into_iter().map(|thread| thread.join().unwrap().json()["results"].take()).collect();
+        assert!(vectors[0][0]["embedding"].is_array(), "{}", vectors[0]);
+        assert!(vectors.iter().all(|vector| *vector == vectors[0]));
+    });
+    let after = resident(&server);
+    println!("MiB before {before:?}, after {after:?}");
+    assert!(after.peak - before.now < 320.0 + MOST_BESIDE, "{before:?} {after:?}");
+    stop(server);
+    // What can never fit is refused with the numbers.
+    let server = serve("100MiB");
+    let message = refused(&server, &embed(&bomb), 422, "too_many_pixels");
+    assert!(message.contains("7000x7000") && message.contains("100 MiB"), "{message}");
+    assert_eq!(ask(&server, &small).status, 200);
     stop(server);
 }
 

@@ -22,6 +22,14 @@ pub fn flat_png(width: u32, height: u32) -> Vec<u8> {
     png.into_inner()
 }
 
+/// A PNG of 16 bits a channel with transparency, 8 bytes a pixel, as small as it gets.
+pub fn flat_rgba16_png(width: u32, height: u32) -> Vec<u8> {
+    // Its rows are those of a grey one that is eight times as wide.
+    let mut png = flat_png(8 * width, height);
+    png[24..26].copy_from_slice(&[16, 6]);
+    claiming_png(&png, width, height)
+}
+
 /// A PNG whose header claims another size; its checksum is right.
 pub fn claiming_png(png: &[u8], width: u32, height: u32) -> Vec<u8> {
     let mut png = png.to_vec();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use axum::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use xmore::{Classifier, Evidence, RetrievalOptions};
+use xmore_clip::Pixels;
 use xmore_memory::Hit;
 use xmore_memory::store::Modality;
 
@@ -17,6 +18,8 @@ use crate::snapshot::Snapshot;
 pub(crate) enum Input {
     /// An image file's bytes.
     Image(Bytes),
+    /// An image that was decoded before, for each distinct model that needs it.
+    Decoded(Vec<Option<Pixels>>),
     /// A text.
     Text(String),
     /// Embeddings by each distinct model.
@@ -60,6 +63,8 @@ pub(super) struct Job {
     pub(super) reply: oneshot::Sender<Result<Done, ApiError>>,
     pub(super) queued: Instant,
     pub(super) deadline: Instant,
+    /// How long its image took, where it was decoded before the pass.
+    pub(super) decoded_in: Duration,
     /// Given back when the job is dropped.
     pub(super) _slot: Slot,
 }

@@ -7,6 +7,7 @@ mod fair_queue;
 mod job;
 mod label_cache;
 mod labels;
+mod large;
 mod pass;
 mod queue;
 
@@ -29,6 +30,7 @@ use crate::options::{Backend, Limits, PairsSource};
 use crate::snapshot::Snapshot;
 use job::Job;
 use labels::LabelCache;
+use large::LargeImages;
 use pass::Pass;
 use queue::Queue;
 
@@ -44,6 +46,7 @@ pub(crate) struct Engine {
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
     queue: Arc<Queue<Job>>,
+    large: LargeImages,
     /// Jobs that wait or are worked on.
     slots: Arc<Semaphore>,
     labels: Arc<LabelCache>,
@@ -78,6 +81,7 @@ impl Engine {
             snapshot: RwLock::new(Arc::new(snapshot)),
             reloading: tokio::sync::Mutex::new(()),
             queue: Arc::new(Queue::new()),
+            large: LargeImages::new(limits),
             slots: Arc::new(Semaphore::new(limits.max_batch + limits.queue)),
             labels: LabelCache::new(backend.clone(), limits, metrics.clone()),
             opening: BlockingPool::new(1),
@@ -86,13 +90,20 @@ impl Engine {
         }))
     }
 
-    /// Starts the thread that answers. It ends after [`Engine::close`], when everything is answered.
+    /// Starts the thread that answers, which is returned, and those that decode large images. They end after [`Engine::close`], when
+    /// everything is answered.
     pub(crate) fn start(self: &Arc<Self>) -> Result<JoinHandle<()>, ServerError> {
-        let engine = self.clone();
-        std::thread::Builder::new()
-            .name("xmore-encoder".to_owned())
-            .spawn(move || engine.work())
-            .map_err(|source| ServerError::Io { action: "start the encoder's thread", source })
+        let start = |name: &str, work: fn(&Self)| {
+            let engine = self.clone();
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            thread
+                .spawn(move || work(&engine))
+                .map_err(|source| ServerError::Io { action: "start the engine's threads", source })
+        };
+        for _ in 0..LargeImages::threads() {
+            start("xmore-decoder", |engine| engine.large.work(&engine.backend, &engine.queue))?;
+        }
+        start("xmore-encoder", Self::work)
     }
 
     fn work(&self) {
@@ -109,7 +120,8 @@ impl Engine {
             let (count, oldest) = (rest.len(), rest.iter().map(|job| job.queued).min());
             // A fault in one batch is not the end of the server: its jobs are dropped, and so answered.
             match catch_unwind(AssertUnwindSafe(|| pass.run(rest))) {
-                Ok(times) => {
+                Ok((times, large)) => {
+                    large.into_iter().for_each(|job| self.large.push(job));
                     let queue = oldest.map(|oldest| now.saturating_duration_since(oldest));
                     self.metrics.pass(count, &Times { queue: queue.unwrap_or_default(), ..times });
                 }
@@ -120,6 +132,7 @@ impl Engine {
 
     /// Takes no more jobs; those that wait are still answered.
     pub(crate) fn close(&self) {
+        self.large.close();
         self.queue.close();
     }
 
@@ -191,7 +204,16 @@ impl Engine {
             .map_while(|input| {
                 let (reply, receiver) = oneshot::channel();
                 let slot = slots.split(1)?;
-                Some((Job { input, task: task.clone(), reply, queued, deadline, _slot: slot }, receiver))
+                let job = Job {
+                    input,
+                    task: task.clone(),
+                    reply,
+                    queued,
+                    deadline,
+                    decoded_in: Duration::ZERO,
+                    _slot: slot,
+                };
+                Some((job, receiver))
             })
             .unzip();
         self.queue.push(jobs);

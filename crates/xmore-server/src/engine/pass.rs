@@ -6,10 +6,12 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 use xmore::{NamedModel, RetrievalOptions};
-use xmore_clip::{Embeddings, Pixels};
+use xmore_clip::{ClipError, Embeddings, Pixels};
+use xmore_files::image::ImageError;
 use xmore_memory::SearchOptions;
 
 use super::job::{Done, Input, Job, Output, Task, Times};
+use super::large::LARGE;
 use crate::error::ApiError;
 use crate::options::Backend;
 
@@ -26,12 +28,21 @@ struct Running {
     rows: Vec<Option<Vec<f32>>>,
     truncated: bool,
     failed: Option<ApiError>,
+    /// Whether its image is left to [`LargeImages`](super::large::LargeImages).
+    is_large: bool,
     output: Option<Output>,
 }
 
+impl Running {
+    /// Whether nothing went wrong with it, and it can be answered in this pass.
+    fn is_ready(&self) -> bool {
+        self.failed.is_none() && !self.is_large
+    }
+}
+
 impl Pass<'_> {
-    /// Answers all jobs; returns how long each stage took.
-    pub(super) fn run(&self, jobs: Vec<Job>) -> Times {
+    /// Answers all jobs but those whose images are large; returns how long each stage took, and these.
+    pub(super) fn run(&self, jobs: Vec<Job>) -> (Times, Vec<Job>) {
         let models = self.backend.models();
         let begin = Instant::now();
         let mut running: Vec<Running> = jobs.into_iter().map(|job| self.begin(job, models.len())).collect();
@@ -42,8 +53,17 @@ impl Pass<'_> {
         }
         self.classify(&mut running, &mut times);
         self.search(&mut running, &mut times);
-        for Running { job, rows, truncated, failed, output } in running {
-            let times = Times { queue: begin.saturating_duration_since(job.queued), ..times };
+        let mut large = Vec::new();
+        for Running { job, rows, truncated, failed, is_large, output } in running {
+            if is_large {
+                large.push(job);
+                continue;
+            }
+            let times = Times {
+                queue: begin.saturating_duration_since(job.queued).saturating_sub(job.decoded_in),
+                decode: times.decode + job.decoded_in,
+                ..times
+            };
             let embedding: Vec<f32> = rows.into_iter().flatten().flatten().collect();
             let result = match (failed, output) {
                 (Some(error), _) => Err(error),
@@ -56,7 +76,7 @@ impl Pass<'_> {
             };
             job.answer(result);
         }
-        times
+        (times, large)
     }
 
     /// Takes up what is encoded already.
@@ -71,20 +91,25 @@ impl Pass<'_> {
             }
             _ => {}
         }
-        Running { job, rows, truncated: false, failed: None, output: None }
+        Running { job, rows, truncated: false, failed: None, is_large: false, output: None }
     }
 
     fn encode_images(&self, running: &mut [Running], index: usize, model: &NamedModel, times: &mut Times) {
         let begin = Instant::now();
         let preprocess = model.preprocess();
-        let decoded: Vec<(usize, Result<Pixels, ApiError>)> = running
+        let most = self.max_pixels.min(LARGE);
+        let decoded: Vec<(usize, Option<Result<Pixels, ClipError>>)> = running
             .par_iter()
             .enumerate()
             .filter_map(|(i, running)| match &running.job.input {
-                Input::Image(bytes) if running.failed.is_none() && needs(&running.job.task, index) => {
+                Input::Image(bytes) if running.is_ready() && needs(&running.job.task, index) => {
+                    // Decoding may wait for memory that others have: who waited for this one may have given up.
+                    if running.job.reply.is_closed() {
+                        return Some((i, None));
+                    }
                     let name = Path::new("image");
-                    let pixels = preprocess.load_bytes_within(bytes, name, self.max_pixels);
-                    Some((i, pixels.map(|loaded| loaded.pixels).map_err(ApiError::from)))
+                    let pixels = preprocess.load_bytes_within(bytes, name, most);
+                    Some((i, Some(pixels.map(|loaded| loaded.pixels))))
                 }
                 _ => None,
             })
@@ -92,11 +117,26 @@ impl Pass<'_> {
         let (mut at, mut pixels) = (Vec::new(), Vec::new());
         for (i, result) in decoded {
             match result {
-                Ok(image) => {
+                None => running[i].failed = Some(ApiError::timeout()),
+                Some(Ok(image)) => {
                     at.push(i);
                     pixels.push(image);
                 }
-                Err(error) => running[i].failed = Some(error),
+                // Its header says so: nothing was decoded.
+                Some(Err(ClipError::Image { source: ImageError::TooManyPixels { .. }, .. }))
+                    if most < self.max_pixels =>
+                {
+                    running[i].is_large = true;
+                }
+                Some(Err(error)) => running[i].failed = Some(error.into()),
+            }
+        }
+        for (i, running) in running.iter_mut().enumerate() {
+            if let Input::Decoded(images) = &mut running.job.input
+                && let Some(image) = images.get_mut(index).and_then(Option::take)
+            {
+                at.push(i);
+                pixels.push(image);
             }
         }
         times.decode += begin.elapsed();
@@ -244,7 +284,7 @@ impl Pass<'_> {
 }
 
 /// Whether a task needs the embedding by a distinct model.
-fn needs(task: &Task, index: usize) -> bool {
+pub(super) fn needs(task: &Task, index: usize) -> bool {
     match task {
         Task::Embed => index == 0,
         Task::Classify { .. } => true,
@@ -256,7 +296,7 @@ fn needs(task: &Task, index: usize) -> bool {
 
 /// Jobs of a kind that nothing went wrong with.
 fn ready(running: &[Running], kind: impl Fn(&Task) -> bool) -> Vec<usize> {
-    let of_kind = |running: &Running| running.failed.is_none() && kind(&running.job.task);
+    let of_kind = |running: &Running| running.is_ready() && kind(&running.job.task);
     running.iter().enumerate().filter(|(_, running)| of_kind(running)).map(|(i, _)| i).collect()
 }
 

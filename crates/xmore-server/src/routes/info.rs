@@ -87,6 +87,8 @@ struct LimitsInfo {
     queue: usize,
     body_bytes: usize,
     pixels: u64,
+    /// Bytes that all images being decoded may take together.
+    decode_bytes: u64,
     labels: usize,
     /// Labels times prompts.
     prompts: usize,
@@ -144,6 +146,7 @@ pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiErr
             queue: limits.queue,
             body_bytes: limits.body_bytes,
             pixels: limits.pixels,
+            decode_bytes: xmore_files::image::decode_memory(),
             labels: limits.labels,
             prompts: limits.prompts,
             images_per_request: limits.inputs,

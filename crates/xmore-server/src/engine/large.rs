@@ -1,0 +1,94 @@
+//! Images that take long to decode: that is done beside the passes, so that nobody else waits for them, and then they are queued again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::Instant;
+
+use super::job::{Input, Job};
+use super::pass::needs;
+use super::queue::Queue;
+use crate::error::{ApiError, ErrorCode};
+use crate::options::{Backend, Limits};
+
+/// Pixels above which an image is large.
+pub(super) const LARGE: u64 = 16_000_000;
+/// Large images that wait to be decoded.
+const WAITING: usize = 16;
+/// Threads that decode them, where there are cores to spare.
+const THREADS: usize = 2;
+
+/// A queue of its own, and what its threads need.
+pub(super) struct LargeImages {
+    waiting: Queue<Job>,
+    max_pixels: u64,
+}
+
+impl LargeImages {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self { waiting: Queue::new(), max_pixels: limits.pixels }
+    }
+
+    /// How many threads should [`work`](Self::work).
+    pub(super) fn threads() -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        THREADS.min(cores / 2).max(1)
+    }
+
+    /// Takes a job with a large image; there are so many places.
+    pub(super) fn push(&self, job: Job) {
+        if self.waiting.len() < WAITING {
+            self.waiting.push([job]);
+        } else {
+            let message = "as many large images wait to be decoded as are taken; try again later";
+            job.answer(Err(ApiError::new(ErrorCode::Overloaded, message)));
+        }
+    }
+
+    /// Decodes images until [`close`](Self::close), and passes them on.
+    pub(super) fn work(&self, backend: &Backend, decoded: &Queue<Job>) {
+        while let Some(jobs) = self.waiting.take(1) {
+            for job in jobs {
+                if job.reply.is_closed() {
+                    continue;
+                }
+                if job.deadline < Instant::now() {
+                    job.answer(Err(ApiError::timeout()));
+                    continue;
+                }
+                match catch_unwind(AssertUnwindSafe(|| self.decode(backend, job))) {
+                    Ok(Some(job)) => decoded.push([job]),
+                    Ok(None) => {}
+                    Err(_) => tracing::error!("decoding a large image panicked; it is answered 500"),
+                }
+            }
+        }
+    }
+
+    /// Ends the threads when nothing is left.
+    pub(super) fn close(&self) {
+        self.waiting.close();
+    }
+
+    /// The job with its image decoded for each model that needs it; none where it was answered.
+    fn decode(&self, backend: &Backend, mut job: Job) -> Option<Job> {
+        let Input::Image(bytes) = &job.input else { return Some(job) };
+        let begin = Instant::now();
+        let mut pixels = Vec::new();
+        for (index, model) in backend.models().iter().enumerate() {
+            if !needs(&job.task, index) {
+                pixels.push(None);
+                continue;
+            }
+            match model.preprocess().load_bytes_within(bytes, Path::new("image"), self.max_pixels) {
+                Ok(loaded) => pixels.push(Some(loaded.pixels)),
+                Err(error) => {
+                    job.answer(Err(error.into()));
+                    return None;
+                }
+            }
+        }
+        job.input = Input::Decoded(pixels);
+        job.decoded_in = begin.elapsed();
+        Some(job)
+    }
+}
