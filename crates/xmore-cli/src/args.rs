@@ -56,7 +56,7 @@ pub(crate) enum Command {
     // Its documentation is `DemoArgs`'.
     Demo(DemoArgs),
     /// Name what is in photos, choosing between labels
-    Classify(ClassifyArgs),
+    Classify(Box<ClassifyArgs>),
     // Its documentation is `EvalArgs`'.
     Eval(Box<EvalArgs>),
     /// Build, inspect and search memories of image-caption pairs

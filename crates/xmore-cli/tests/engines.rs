@@ -213,15 +213,17 @@ fn captions_are_encoded_once_and_kept() {
     assert!(fs::read(world.kept()).unwrap() == kept, "a second run encodes nothing");
 
     // Another embedding under the caption's key is believed: what is kept is used.
-    let record = 16 + 2 * DIM + 4;
+    let record = 16 + 2 * DIM + 8;
+    let kept_path = world.kept();
+    let fingerprint = kept_path.file_stem().unwrap().to_str().unwrap();
     let (header, records) = kept.split_at(16);
     let mut negated = header.to_vec();
     for record in records.chunks_exact(record) {
         let mut content = record[..16 + 2 * DIM].to_vec();
         content[16..].chunks_exact_mut(2).for_each(|value| value[1] ^= 0x80);
-        let check = Sha256::digest(&content);
+        let check = Sha256::new().chain_update(fingerprint).chain_update(&content).finalize();
         negated.extend(content);
-        negated.extend(&check[..4]);
+        negated.extend(&check[..8]);
     }
     fs::write(world.kept(), negated).unwrap();
     assert_ne!(answer()["captions"], first["captions"]);

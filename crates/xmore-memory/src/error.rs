@@ -95,7 +95,7 @@ pub enum MemoryError {
         /// The table.
         path: PathBuf,
         /// Which column, and which there are.
-        missing: xmore_files::table::MissingColumn,
+        missing: Box<xmore_files::table::MissingColumn>,
         /// A guess at the cause, empty when there is none.
         hint: String,
     },

@@ -52,7 +52,7 @@ pub enum XmoreError {
         /// The table.
         path: PathBuf,
         /// Which column, and which there are.
-        missing: xmore_files::table::MissingColumn,
+        missing: Box<xmore_files::table::MissingColumn>,
     },
     /// Fewer than two labels: with one there is nothing to choose, and no confidence is defined.
     #[error("{found} label(s) given, at least 2 are needed: a classification chooses between labels")]

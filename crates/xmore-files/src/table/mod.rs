@@ -64,7 +64,8 @@ pub struct Table<R> {
 
 enum Rows<R> {
     Separated {
-        text: Separated<R>,
+        // Its parser has tables of its own size.
+        text: Box<Separated<R>>,
         /// The first row of a table without a header.
         first: Option<(u64, Vec<String>)>,
     },
@@ -182,7 +183,7 @@ impl<R: Read> Table<R> {
         // No column is named as an image file is.
         let has_header = !columns.iter().any(|field| columns::is_image(field));
         let first = (!has_header).then(|| (line, columns.clone()));
-        Ok(Some(Table { rows: Rows::Separated { text, first }, columns, has_header }))
+        Ok(Some(Table { rows: Rows::Separated { text: Box::new(text), first }, columns, has_header }))
     }
 
     fn open_objects(mut objects: Objects<R>) -> io::Result<Option<Table<R>>> {

@@ -8,6 +8,9 @@ use super::columns::{is_image, is_usual, same_name};
 use super::{BadRow, MAX_RECORD_BYTES, RowError};
 use crate::text::{Conversion, TextReader};
 
+/// The line on which a record begins, counted from 1, and its fields.
+pub(super) type Record = Result<(u64, Vec<String>), BadRow>;
+
 /// Separators that are looked for; where nothing decides, the one that the file's name promises.
 const SEPARATORS: [u8; 4] = [b',', b'\t', b';', b'|'];
 /// Bytes and records that the separator is judged by.
@@ -78,7 +81,7 @@ impl<R: Read> Separated<R> {
     }
 
     /// The next record and the line on which it begins; `None` at the end. Blank lines are passed over.
-    pub fn next(&mut self) -> io::Result<Option<Result<(u64, Vec<String>), BadRow>>> {
+    pub fn next(&mut self) -> io::Result<Option<Record>> {
         let (mut at, mut length, mut count) = (self.start, 0, 0);
         loop {
             if at == self.raw.len() && !self.input_ended {
@@ -133,7 +136,7 @@ impl<R: Read> Separated<R> {
     }
 
     /// Passes over the first line of a record whose end was not found, and goes on behind it.
-    fn skip_line(&mut self) -> io::Result<Result<(u64, Vec<String>), BadRow>> {
+    fn skip_line(&mut self) -> io::Result<Record> {
         // Blank lines before it are part of no record.
         let blank = self.raw[self.start..].iter().take_while(|&&b| b == b'\n' || b == b'\r').count();
         self.advance(self.start + blank);

@@ -118,7 +118,7 @@ fn pair_of(fields: Vec<Field>, folder: &Path) -> Result<(PathBuf, Vec<String>), 
 
 /// A table lacks a column.
 pub(super) fn missing_column(path: &Path, missing: MissingColumn, hint: String) -> MemoryError {
-    MemoryError::MissingColumn { path: path.to_owned(), missing, hint }
+    MemoryError::MissingColumn { path: path.to_owned(), missing: missing.into(), hint }
 }
 
 /// What to do about a table that names images by their urls only; empty if it does not.

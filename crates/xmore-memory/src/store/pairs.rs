@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::path::{Component, Path, PathBuf};
 
 use half::f16;
@@ -49,11 +49,7 @@ impl PairKeys {
     }
 
     fn key(&self, value: &impl Hash) -> PairKey {
-        self.hashers.each_ref().map(|hasher| {
-            let mut state = hasher.build_hasher();
-            value.hash(&mut state);
-            state.finish()
-        })
+        self.hashers.each_ref().map(|hasher| hasher.hash_one(value))
     }
 
     /// File, and what tells the image within it.

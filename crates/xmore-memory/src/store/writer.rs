@@ -28,8 +28,6 @@ use crate::ingest::SkipKind;
 
 /// A part is closed early when its paths and captions, which are held until then, take this many bytes.
 const PART_TEXT_BYTES: usize = 64 << 20;
-/// First line of a list of skipped things.
-
 /// Work that a power cut may cost; a killed process loses no more than that either.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 

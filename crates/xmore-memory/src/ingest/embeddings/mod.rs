@@ -196,7 +196,8 @@ impl Columns {
         let leaf = |name: &str| file.leaf(&[name]).filter(|leaf| !leaf.list);
         let missing = |role, expected| MemoryError::MissingColumn {
             path: path.to_owned(),
-            missing: MissingColumn { role, expected, wanted: None, columns: file.names(), has_header: true },
+            missing: MissingColumn { role, expected, wanted: None, columns: file.names(), has_header: true }
+                .into(),
             hint: String::new(),
         };
         let caption = CAPTION_COLUMNS.iter().find_map(|name| leaf(name));

@@ -74,15 +74,15 @@ fn a_flipped_bit_anywhere_in_the_manifest_is_found() {
         }
     }
     fs::remove_file(&path).unwrap();
-    assert_eq!(repair(dir.path()).unwrap().rebuilt, [path.clone()]);
+    assert_eq!(repair(dir.path()).unwrap().rebuilt, std::slice::from_ref(&path));
     assert_eq!(fs::read(&path).unwrap(), good);
     let copy = dir.path().join(MANIFEST_COPY);
     flip(&copy);
     assert_eq!(
         verified(dir.path()).findings.iter().map(|f| f.path.clone()).collect::<Vec<_>>(),
-        [copy.clone()]
+        std::slice::from_ref(&copy)
     );
-    assert_eq!(repair(dir.path()).unwrap().rebuilt, [copy.clone()]);
+    assert_eq!(repair(dir.path()).unwrap().rebuilt, std::slice::from_ref(&copy));
     assert_eq!(fs::read(&copy).unwrap(), good);
     flip(&copy);
     flip(&path);

@@ -128,7 +128,9 @@ fn read_rows(input: impl Read, path: &Path, kind: TableKind, names: &LabelColumn
                 }
             }
             Err(_) if role == Role::Split => {}
-            Err(missing) => return Err(XmoreError::MissingColumn { path: path.to_owned(), missing }),
+            Err(missing) => {
+                return Err(XmoreError::MissingColumn { path: path.to_owned(), missing: missing.into() });
+            }
         }
     }
     let mut more = 0u64;
