@@ -69,7 +69,10 @@ impl World {
         let answer = self.run(&[&fixed[..], &memory, args].concat()).ok();
         let mut answer: Value = serde_json::from_str(&answer).unwrap();
         let mut answer = answer[0].take();
-        answer.as_object_mut().unwrap().remove("image");
+        // What the command line alone has: the photo's name, and the label by its thresholds.
+        for name in ["image", "label"] {
+            answer.as_object_mut().unwrap().remove(name);
+        }
         answer
     }
 }

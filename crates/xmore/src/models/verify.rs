@@ -64,8 +64,14 @@ pub fn verify(name: &ModelName, record: bool) -> Result<Vec<VerifiedFile>> {
     let files = match (name.request(), name.local_path()) {
         (Some(request), _) => {
             let hub = Hub::from_env()?;
-            let path = hub.require_cached(&request)?;
-            let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")).to_owned() };
+            // Also of a model that is too damaged to be opened.
+            let folder = match hub.snapshot(&request.repo) {
+                Some(folder) => folder,
+                None => {
+                    let path = hub.require_cached(&request)?;
+                    if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")).to_owned() }
+                }
+            };
             let files = entries(&folder)?;
             files.into_iter().map(|file| hub_file(file, &digests)).collect::<Result<Vec<_>>>()?
         }
@@ -202,7 +208,15 @@ fn hub_file(path: PathBuf, digests: &Digests) -> Result<VerifiedFile> {
     let verdict = match (path.exists(), etag(&path)) {
         (false, _) => FileVerdict::Missing,
         (true, Some(etag)) if etag.len() == 64 => compared(etag, digests::sha256(&path)?),
-        (true, Some(etag)) if etag.len() == 40 => compared(etag, git_sha1(&path)?),
+        (true, Some(etag)) if etag.len() == 40 => {
+            match (compared(etag, git_sha1(&path)?), digests.recorded(&path)) {
+                // A mirror may call the file by another hash; then what was recorded at the download counts.
+                (FileVerdict::Different { .. }, Some(recorded)) => {
+                    compared(recorded.to_owned(), digests::sha256(&path)?)
+                }
+                (verdict, _) => verdict,
+            }
+        }
         (true, _) => match digests.recorded(&path) {
             Some(recorded) => compared(recorded.to_owned(), digests::sha256(&path)?),
             None => FileVerdict::NotRecorded,

@@ -63,6 +63,12 @@ impl Hub {
         &self.settings.cache
     }
 
+    /// The folder with a repository's files at the revision, if there is one, whatever of them is there. No network.
+    pub(crate) fn snapshot(&self, repo: &RepoId) -> Option<PathBuf> {
+        let cache = self.repo_cache(repo);
+        Some(cache.snapshot(&cache.commit(repo.revision())?)).filter(|folder| folder.is_dir())
+    }
+
     /// The path to load the model from, if the cache has all of it. No network.
     pub(crate) fn cached(&self, request: &Request) -> Option<PathBuf> {
         self.selected(request).filter(|found| found.configured).map(|found| found.path)
