@@ -125,7 +125,7 @@ fn files_that_cannot_be_read_say_why() {
         assert!(error.contains(why), "{file}: {error}");
     }
     let error = refusal(&folder());
-    assert!(error.contains("no regular file"), "{error}");
+    assert!(error.contains("not a regular file"), "{error}");
 }
 
 #[test]

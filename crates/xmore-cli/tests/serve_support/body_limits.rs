@@ -89,7 +89,7 @@ fn lists_of_a_form_are_bounded() {
     super::forget_peak(&server);
     let before = super::resident(&server);
     for (text, status, code) in [
-        ("a,".repeat(7 << 20), 400, "invalid_request"),
+        ("a,".repeat(7 << 20), 422, "invalid_parameter"),
         (format!("[{}\"a\"]", "\"\",".repeat(4 << 20)), 400, "invalid_request"),
         (format!("[[{}0]]", "[],".repeat(4 << 20)), 400, "invalid_request"),
         (format!("[{}0]", "0,".repeat(7 << 20)), 400, "invalid_request"),

@@ -2,7 +2,7 @@
 //!
 //! The fingerprint samples files (see `xmore_clip`'s module of that name), so that a start does not read gigabytes. Every byte is covered
 //! here: a file is read in full when its state on disk (size, times of change, inode) is not that of the last time, and once more when
-//! [`verify`](super::verify) asks for it. Bytes that change without any of these, as on a failing disk, are found by the latter alone.
+//! [`verify`](super::verify()) asks for it. Bytes that change without any of these, as on a failing disk, are found by the latter alone.
 //!
 //! The records are one file, `model-digests.json` in xmore's cache folder, with a checksum (see `kept`). Where there is none, or it is
 //! damaged, files are read and recorded anew.
