@@ -1,13 +1,16 @@
 //! Bodies of requests, within bounds: each has a limit, all together have one, and all must arrive in time.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::http::HeaderMap;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use axum::http::request::Parts;
 use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{ApiError, ErrorCode};
@@ -40,8 +43,7 @@ impl Budget {
     ///
     /// # Errors
     /// [`ErrorCode::BodyTooLarge`], [`ErrorCode::RequestTimeout`], [`ErrorCode::Overloaded`] where all bodies together would take too
-    /// much, [`ErrorCode::InvalidRequest`] where it breaks off. As much of a refused body as is reasonable is read nevertheless, since
-    /// a caller that is still sending would not see the answer.
+    /// much, [`ErrorCode::InvalidRequest`] where it breaks off.
     pub(crate) async fn receive(
         &self,
         parts: &Parts,
@@ -49,7 +51,7 @@ impl Budget {
         limits: &Limits,
     ) -> Result<Received, ApiError> {
         let claimed = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-        let received = match claimed {
+        match claimed {
             Some(length) if length > limits.body_bytes => Err(too_large(Some(length), limits)),
             _ => {
                 let collected = self.collect(&mut body, limits, claimed);
@@ -59,12 +61,7 @@ impl Budget {
                     Err(ApiError::new(ErrorCode::RequestTimeout, message))
                 })
             }
-        };
-        // Whoever was too slow need not be waited for again.
-        if received.as_ref().is_err_and(|error| error.code != ErrorCode::RequestTimeout) {
-            drain(&parts.headers, &mut body, limits).await;
         }
-        received
     }
 
     async fn collect(
@@ -100,22 +97,79 @@ impl Budget {
     }
 }
 
-/// Reads what a refused caller is still sending, up to a limit and for a while, and forgets it. A caller that asked before sending
-/// (`Expect: 100-continue`) sends nothing unless its body is read.
-pub(crate) async fn drain(headers: &HeaderMap, body: &mut Body, limits: &Limits) {
-    if headers.contains_key(EXPECT) {
-        return;
+/// A request's body while a handler has it. What the handler leaves is read and forgotten before the answer, up to a limit and for a
+/// while: a caller that is still sending would not see the answer, and a connection of which something was left unread is closed.
+pub(crate) struct Unread {
+    shared: Arc<Mutex<Shared>>,
+    /// The caller sends nothing unless its body is read (`Expect: 100-continue`).
+    waits: bool,
+}
+
+struct Shared {
+    body: Body,
+    ended: bool,
+}
+
+/// The handler's side.
+struct Lent(Arc<Mutex<Shared>>);
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let frame = Pin::new(&mut shared.body).poll_frame(context);
+        shared.ended |= matches!(frame, Poll::Ready(None));
+        frame
     }
-    let _ = tokio::time::timeout(DRAIN_TIME.min(limits.receive_timeout), async {
-        let mut left = DRAINED;
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            if left == 0 {
-                return;
-            }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).body.size_hint()
+    }
+}
+
+impl Unread {
+    /// The request with its body lent, and what tells of the rest.
+    pub(crate) fn lend(request: Request) -> (Request, Self) {
+        let (parts, body) = request.into_parts();
+        let waits = parts.headers.contains_key(EXPECT);
+        let shared = Arc::new(Mutex::new(Shared { body, ended: false }));
+        (Request::from_parts(parts, Body::new(Lent(shared.clone()))), Self { shared, waits })
+    }
+
+    /// Whether the body was read to its end. Reads the rest of it first, if the caller `may_go_on`.
+    pub(crate) async fn finish(self, may_go_on: bool, limits: &Limits) -> bool {
+        // A handler that ended early may have left it to a task that is still there.
+        let Ok(shared) = Arc::try_unwrap(self.shared) else { return false };
+        let Shared { mut body, ended } = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if ended || body.is_end_stream() {
+            return true;
         }
-    })
-    .await;
+        if self.waits || !may_go_on {
+            return false;
+        }
+        tokio::time::timeout(DRAIN_TIME.min(limits.receive_timeout), async {
+            let mut left = DRAINED;
+            while let Some(frame) = body.frame().await {
+                let Ok(frame) = frame else { return false };
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                if left == 0 {
+                    return false;
+                }
+            }
+            true
+        })
+        .await
+        .unwrap_or(false)
+    }
 }
 
 /// `length` is the body's, where it was told.
@@ -131,11 +185,38 @@ fn too_large(length: Option<usize>, limits: &Limits) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::Request;
 
     async fn receive(budget: &Budget, limits: &Limits, body: Vec<u8>) -> Result<Received, ApiError> {
         let (parts, body) = Request::new(Body::from(body)).into_parts();
         budget.receive(&parts, body, limits).await
+    }
+
+    #[tokio::test]
+    async fn what_a_handler_leaves_is_read_up_to_a_limit() {
+        let limits = Limits::default();
+        let lend = |body: Body, expect: bool| {
+            let mut request = Request::new(body);
+            if expect {
+                request.headers_mut().insert(EXPECT, "100-continue".parse().unwrap());
+            }
+            Unread::lend(request)
+        };
+        let (request, unread) = lend(Body::from(vec![0; 100_000]), false);
+        drop(request);
+        assert!(unread.finish(true, &limits).await, "nobody read it, so it is read now");
+        for (expect, may_go_on) in [(true, true), (false, false)] {
+            let (request, unread) = lend(Body::from(vec![0; 100_000]), expect);
+            drop(request);
+            assert!(!unread.finish(may_go_on, &limits).await);
+            let (request, unread) = lend(Body::from(vec![0; 100_000]), expect);
+            request.into_body().collect().await.unwrap();
+            assert!(unread.finish(may_go_on, &limits).await, "it was read");
+        }
+        let (request, unread) = lend(Body::from(vec![0; DRAINED + 1]), false);
+        drop(request);
+        assert!(!unread.finish(true, &limits).await, "too much");
+        let (_request, unread) = lend(Body::empty(), false);
+        assert!(!unread.finish(true, &limits).await, "somebody still has it");
     }
 
     #[tokio::test]
@@ -162,10 +243,10 @@ mod tests {
             type Data = Bytes;
             type Error = std::convert::Infallible;
             fn poll_frame(
-                self: std::pin::Pin<&mut Self>,
-                _: &mut std::task::Context<'_>,
-            ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
-                std::task::Poll::Pending
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+                Poll::Pending
             }
         }
         let limits = Limits { receive_timeout: Duration::from_millis(20), ..Limits::default() };

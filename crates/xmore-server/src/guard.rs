@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use crate::app::{App, Shared};
-use crate::body::drain;
+use crate::body::Unread;
 use crate::caller::Caller;
 use crate::engine::shutting_down;
 use crate::error::{ApiError, ErrorCode};
@@ -23,14 +23,15 @@ use crate::error::{ApiError, ErrorCode};
 const MOST_REJECTION: usize = 4096;
 
 /// The middleware.
-pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let begin = Instant::now();
     let path = request.uri().path().to_owned();
     // Of what is not a route only that is counted: a caller could make up any number of names.
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
     let _counted = app.metrics.begin_request();
-    let response = match admit(&app, &path, &request) {
+    let (mut request, unread) = Unread::lend(request);
+    let mut response = match admit(&app, &path, &request) {
         Ok(key) => {
             if let Some(key) = key {
                 request.extensions_mut().insert(Caller::Key(key));
@@ -40,13 +41,17 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
             shaped(next.run(request).await).await
         }
         Err(error) => {
-            // A caller that is still sending would not see the answer.
-            let (parts, mut body) = request.into_parts();
-            drain(&parts.headers, &mut body, &app.options.limits).await;
+            drop(request);
             error.into_response()
         }
     };
-    let code = response.extensions().get::<ErrorCode>().map(|code| code.name());
+    let code = response.extensions().get::<ErrorCode>().copied();
+    // One that was too slow is not waited for again.
+    let may_go_on = code != Some(ErrorCode::RequestTimeout);
+    if !unread.finish(may_go_on, &app.options.limits).await {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let code = code.map(|code| code.name());
     let (outcome, status) = (code.as_deref().unwrap_or("ok"), response.status().as_u16());
     let time = begin.elapsed();
     app.metrics.request(&route, outcome, status, time);
