@@ -310,7 +310,7 @@ proptest! {
     fn what_is_pushed_comes_back_rounded_to_float16(
         (dim, rows) in (1usize..40).prop_flat_map(|dim| {
             let row = prop::collection::vec(-1.0f32..1.0, dim);
-            (Just(dim), prop::collection::vec((row.clone(), row, "\\PC{0,12}", 0u8..4), 0..30))
+            (Just(dim), prop::collection::vec((row.clone(), row, "\\PC{0,12}", 0u8..4), 1..30))
         }),
         part_rows in 1u64..12,
     ) {
