@@ -391,8 +391,9 @@ fn a_download() {
             let told = format!("{fault:?} at call {}, {} {}", at + 1, call.name, call.path);
             let ended = faults.run(fetch(&home), &home, fault, at + 1);
             assert!(!ended.stderr.contains("panicked"), "{told}: {}", ended.stderr);
-            // Digests of xmore's own are for later checks: a full disk that keeps them out costs the model nothing.
-            let is_needed = fault != Fault::Full || !Path::new(&call.path).starts_with(whole.join("xmore"));
+            // Digests of xmore's own are for later checks: without them the model is whole, and how often they are written depends on
+            // the times of its files.
+            let is_needed = !Path::new(&call.path).starts_with(whole.join("xmore"));
             assert!(!is_needed || ended.code != Some(0), "{told}: {}", ended.stderr);
             let run = fetch(&home).run();
             assert_eq!(run.code, 0, "{told}, then again: {}", run.stderr);
