@@ -382,7 +382,7 @@ fn a_download() {
     let whole = empty("whole");
     let calls = faults.calls(fetch(&whole), &whole);
     assert!(calls.len() > 20, "{calls:?}");
-    let (mut runs, mut faults_met) = (0, 0);
+    let mut met = 0;
     for fault in [Fault::Kill, Fault::Lose, Fault::Full] {
         for (at, call) in calls.iter().enumerate() {
             if fault == Fault::Full && !call.needs_room() {
@@ -392,9 +392,15 @@ fn a_download() {
             let told = format!("{fault:?} at call {}, {} {}", at + 1, call.name, call.path);
             let ended = faults.run(fetch(&home), &home, fault, at + 1);
             assert!(!ended.stderr.contains("panicked"), "{told}: {}", ended.stderr);
-            // How many writes there are depends on how the network hands over the bytes, so the last calls may not be reached.
-            runs += 1;
-            faults_met += usize::from(ended.code != Some(0));
+            // How many writes there are depends on how the network hands over the bytes. Digests of xmore's own are for later checks:
+            // a full disk that keeps them out costs the model nothing.
+            let from_fault = ended.calls.get(at..).unwrap_or_default();
+            let is_met = from_fault.iter().any(|call| {
+                fault != Fault::Full
+                    || call.needs_room() && !Path::new(&call.path).starts_with(home.join("xmore"))
+            });
+            met += usize::from(is_met);
+            assert!(!is_met || ended.code != Some(0), "{told}: {}", ended.stderr);
             let run = fetch(&home).run();
             assert_eq!(run.code, 0, "{told}, then again: {}", run.stderr);
             let snapshot = format!("hf/hub/models--{}/snapshots/{COMMIT}", REPO.replace('/', "--"));
@@ -406,5 +412,5 @@ fn a_download() {
             }
         }
     }
-    assert!(faults_met * 10 >= runs * 8, "only {faults_met} of {runs} runs met their fault");
+    assert!(met > 2 * calls.len(), "only {met} faults were met");
 }

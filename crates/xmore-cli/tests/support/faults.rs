@@ -41,6 +41,8 @@ pub struct Ended {
     /// `None` if it was killed.
     pub code: Option<i32>,
     pub stderr: String,
+    /// The calls that it made, the one with the fault included.
+    pub calls: Vec<Call>,
 }
 
 /// The library, compiled.
@@ -72,10 +74,17 @@ impl Faults {
     /// Runs a command undisturbed, to success, and returns its calls.
     #[track_caller]
     pub fn calls(&self, command: Xmore, below: &Path) -> Vec<Call> {
-        let log = self.dir.path().join("calls");
-        let _ = fs::remove_file(&log);
-        self.load(command, below).env("FAULT_LOG", &log).ok();
-        let text = fs::read_to_string(&log).unwrap_or_default();
+        self.load(command, below).ok();
+        self.logged()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("calls")
+    }
+
+    /// The calls of the last run.
+    fn logged(&self) -> Vec<Call> {
+        let text = fs::read_to_string(self.log()).unwrap_or_default();
         let call = |line: &str| {
             let (name, path) = line.split_once(' ').unwrap();
             Call { name: name.to_owned(), path: path.to_owned() }
@@ -95,11 +104,12 @@ impl Faults {
         let output = command.output();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!([None, Some(9)].contains(&output.status.signal()), "{:?}: {stderr}", output.status);
-        Ended { code: output.status.code(), stderr }
+        Ended { code: output.status.code(), stderr, calls: self.logged() }
     }
 
     fn load(&self, command: Xmore, below: &Path) -> Xmore {
         let below = fs::canonicalize(below).unwrap();
-        command.env("LD_PRELOAD", self.library()).env("FAULT_DIR", below)
+        let _ = fs::remove_file(self.log());
+        command.env("LD_PRELOAD", self.library()).env("FAULT_DIR", below).env("FAULT_LOG", self.log())
     }
 }
