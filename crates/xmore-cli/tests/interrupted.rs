@@ -24,10 +24,16 @@ fn image(dir: &Path) -> String {
 
 /// `classify` of many photos, whose output does not fit into a pipe: it waits until it is read.
 fn classify(image: &str, format: &str) -> Xmore {
+    classify_with(60, image, format)
+}
+
+/// The same with that many labels, all of them in each image's output.
+fn classify_with(labels: usize, image: &str, format: &str) -> Xmore {
+    let top = format!("--top={labels}");
     let labels =
-        (0..60).map(|n| format!("a label of some length with number {n}")).collect::<Vec<_>>().join(",");
+        (0..labels).map(|n| format!("a label of some length with number {n}")).collect::<Vec<_>>().join(",");
     let mut args = vec!["classify".to_owned(), format!("--labels={labels}"), format!("--format={format}")];
-    args.extend([tiny_model(), "--top=60".to_owned()]);
+    args.extend([tiny_model(), top]);
     args.extend(std::iter::repeat_n(image.to_owned(), PHOTOS));
     xmore(&args)
 }
@@ -105,7 +111,8 @@ fn a_signal_that_the_caller_ignores_stays_ignored() {
 #[test]
 fn a_second_signal_ends_a_command_that_waits() {
     let dir = tempfile::tempdir().unwrap();
-    let mut child = classify(&image(dir.path()), "jsonl").start_piped();
+    // Each line is longer than a pipe holds: from the first byte on the command waits within one write.
+    let mut child = classify_with(2_000, &image(dir.path()), "jsonl").start_piped();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     assert!(!stdout.fill_buf().unwrap().is_empty());
     signal(&child, "-TERM");
