@@ -14,18 +14,14 @@ use crate::commands::serve::ServeArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use regex::Regex;
 use xmore::{
-    ClassifierOptions, DEFAULT_TEMPLATE, LITE, Method, ModelName, NamedModel, OpenPairs, Ranking,
-    RetrievalOptions, SkipLimit, Template, XmoreError,
+    ClassifierOptions, DEFAULT_TEMPLATE, LITE, Method, ModelName, Ranking, RetrievalOptions, SkipLimit,
+    Template, XmoreError,
 };
-use xmore_clip::Precision;
-use xmore_files::image::Orientation;
 use xmore_memory::retriever::RemoteOptions;
-use xmore_memory::store::ModelIdentity;
 
 use crate::images::WalkArgs;
-use crate::messages::tell;
+use crate::model_choice::{QueryModelChoice, model_name};
 use crate::outcome::SkipArgs;
-use crate::progress::fetch_progress;
 use crate::threads;
 
 /// Zero-shot image classification that looks things up (X-MoRe, arXiv 2308.15273).
@@ -67,107 +63,6 @@ pub(crate) enum Command {
     Serve(Box<ServeArgs>),
     /// Fetch and inspect models
     Model(ModelArgs),
-}
-
-/// The encoder.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct ModelChoice {
-    /// Model: `lite`, open_clip's `ViT-B-16,openai`, OpenAI's `ViT-B/16`, `hf-hub:ORG/NAME`, or `local-dir:PATH`
-    ///
-    /// `xmore model list` has the names. A model of the Hugging Face hub is downloaded when it is first used; HF_HOME, HF_ENDPOINT,
-    /// HF_TOKEN and HF_HUB_OFFLINE are obeyed.
-    ///
-    /// The default is the model of the memory, `lite` without one.
-    #[arg(long, short_alias = 'a', aliases = ["clip_model", "arch"], env = "XMORE_MODEL", value_name = "NAME")]
-    pub(crate) model: Option<String>,
-    /// Weights of an architecture named by --model: a tag such as `openai`, or a checkpoint file
-    #[arg(long, env = "XMORE_PRETRAINED", value_name = "TAG")]
-    pub(crate) pretrained: Option<String>,
-    /// Numbers that a transformer's weights are kept in; a memory belongs to one of them
-    #[arg(long, value_enum, default_value_t, env = "XMORE_PRECISION")]
-    pub(crate) precision: PrecisionArg,
-    /// Which way up images are: as their Exif data says (exif), or as their pixels are stored (stored)
-    ///
-    /// `stored` is what open_clip does, and so what published figures are of. The default is exif; what is added to a memory is decoded as
-    /// the memory was, and suites of published figures as stored.
-    #[arg(long, value_parser = orientation, env = "XMORE_ORIENTATION", value_name = "ORIENTATION")]
-    pub(crate) orientation: Option<Orientation>,
-}
-
-/// What a transformer computes with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PrecisionArg {
-    /// 32-bit floats: the published model's numbers
-    #[default]
-    F32,
-    /// 8-bit integers: faster, a quarter of the memory, and slightly other numbers
-    Int8,
-}
-
-impl ModelChoice {
-    /// The model that is named, or the default without a memory.
-    pub(crate) fn name(&self) -> Result<ModelName, XmoreError> {
-        model_name(self.model.as_deref().unwrap_or(LITE), self.pretrained.as_deref())
-    }
-
-    /// Opens the model; one of the hub's is fetched before, with progress on standard error.
-    pub(crate) fn open(&self) -> Result<NamedModel, XmoreError> {
-        self.fetched(&self.name()?, self.precision())
-    }
-
-    fn fetched(&self, name: &ModelName, precision: Precision) -> Result<NamedModel, XmoreError> {
-        let model = NamedModel::open_or_fetch(name, precision, &fetch_progress())?;
-        Ok(model.with_orientation(self.orientation.unwrap_or_default()))
-    }
-
-    /// The same choice where images are decoded as those of a memory, unless the user says otherwise; tells of a contradiction.
-    pub(crate) fn decoding_as(&self, memory: Orientation) -> Self {
-        if let Some(ours) = self.orientation.filter(|ours| *ours != memory) {
-            tell!(
-                "warning: images are decoded with orientation `{ours}`, those of the memory were with `{memory}`"
-            );
-        }
-        Self { orientation: self.orientation.or(Some(memory)), ..self.clone() }
-    }
-
-    /// The same, but without a name given it is the model that a memory was built with.
-    pub(crate) fn open_for(&self, memory: Option<&ModelIdentity>) -> Result<NamedModel, XmoreError> {
-        let Some(recorded) = memory.filter(|_| self.model.is_none() && self.pretrained.is_none()) else {
-            return self.open();
-        };
-        let (name, precision) = match recorded.name.strip_suffix(" int8") {
-            Some(name) => (name, Precision::Int8),
-            None => (recorded.name.as_str(), self.precision()),
-        };
-        self.fetched(&ModelName::parse(name, None)?, precision)
-    }
-
-    /// Opens another model in the same precision, if one is named and there are pairs for it.
-    pub(crate) fn open_beside(
-        &self,
-        name: &Option<String>,
-        pairs: Option<&OpenPairs>,
-    ) -> Result<Option<NamedModel>, XmoreError> {
-        let Some(name) = name.as_deref().filter(|_| pairs.is_some()) else { return Ok(None) };
-        self.fetched(&ModelName::parse(name, None)?, self.precision()).map(Some)
-    }
-
-    fn precision(&self) -> Precision {
-        match self.precision {
-            PrecisionArg::F32 => Precision::F32,
-            PrecisionArg::Int8 => Precision::Int8,
-        }
-    }
-}
-
-/// The models that `model verify` names: one, or all that are here.
-pub(crate) fn verified_names(name: &str, pretrained: Option<&str>) -> Result<Vec<ModelName>, XmoreError> {
-    if name == "all" { xmore::models::present() } else { Ok(vec![model_name(name, pretrained)?]) }
-}
-
-/// An empty tag, as an empty environment variable gives it, is none.
-fn model_name(model: &str, pretrained: Option<&str>) -> Result<ModelName, XmoreError> {
-    ModelName::parse(model, pretrained.filter(|tag| !tag.is_empty()))
 }
 
 /// Retrieval and prompts, as every classifying command takes them.
@@ -321,10 +216,6 @@ pub(crate) enum IfUnreachable {
     ZeroShot,
 }
 
-fn orientation(text: &str) -> Result<Orientation, String> {
-    text.parse()
-}
-
 /// A size in bytes with a binary unit: `512MiB`, `4G`.
 fn size(text: &str) -> Result<u64, String> {
     let expected = || "expected a size such as 512MiB or 4GiB".to_owned();
@@ -413,7 +304,7 @@ pub(crate) struct ClassifyArgs {
     #[command(flatten)]
     pub(crate) skips: SkipArgs,
     #[command(flatten)]
-    pub(crate) model: ModelChoice,
+    pub(crate) model: QueryModelChoice,
 }
 
 #[derive(Debug, Args)]
@@ -474,7 +365,7 @@ pub(crate) struct EmbedArgs {
     #[arg(long, conflicts_with = "max_skipped")]
     pub(crate) skip_broken: bool,
     #[command(flatten)]
-    pub(crate) model: ModelChoice,
+    pub(crate) model: QueryModelChoice,
 }
 
 #[derive(Debug, Args)]

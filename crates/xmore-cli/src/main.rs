@@ -14,6 +14,7 @@ mod images;
 mod interrupt;
 mod labels;
 mod messages;
+mod model_choice;
 mod outcome;
 mod progress;
 mod setup;

@@ -4,15 +4,16 @@ use std::path::PathBuf;
 
 use xmore::eval::{CachedImages, Dataset, EmbeddingCache};
 use xmore::{
-    CaptionStore, Classifier, Evidence, NamedModel, OpenPairs, Queries, Retrieval, RetrievalModels,
-    XmoreError, encode_each,
+    CaptionStore, Classifier, Evidence, NamedModel, OpenPairs, PartlySeen, Queries, Retrieval,
+    RetrievalModels, XmoreError, encode_each,
 };
 use xmore_files::image::Orientation;
 use xmore_memory::{MemoryError, RowSet};
 
-use crate::args::{FilterArgs, IfUnreachable, MethodArgs, ModelChoice};
+use crate::args::{FilterArgs, IfUnreachable, MethodArgs};
 use crate::error::{CliError, Result};
 use crate::messages::tell;
+use crate::model_choice::QueryModelChoice;
 
 /// Tells once that photos are decoded another way than those of the memory.
 pub(crate) fn tell_other_orientation(model: &NamedModel, memory: Orientation) {
@@ -25,9 +26,23 @@ pub(crate) fn tell_other_orientation(model: &NamedModel, memory: Orientation) {
 }
 
 /// Tells once of images of which only a part was looked at.
-pub(crate) fn tell_first_of_several(images: u64) {
-    if images > 0 {
-        tell!("{images} images have several frames or pages: the first of each was taken");
+pub(crate) fn tell_partly_seen(images: PartlySeen) {
+    let PartlySeen { first_of_several, mostly_cut_off } = images;
+    if first_of_several > 0 {
+        tell!("{first_of_several} images have several frames or pages: the first of each was taken");
+    }
+    if mostly_cut_off > 0 {
+        tell!(
+            "{mostly_cut_off} images are more than twice as long one way as the other: the middle square of each was seen"
+        );
+    }
+}
+
+/// The same for query images, with how to see the whole of them.
+pub(crate) fn tell_partly_seen_queries(images: PartlySeen) {
+    tell_partly_seen(images);
+    if images.mostly_cut_off > 0 {
+        tell!("hint: --resize-mode longest (with bars) or squash (distorted) looks at whole images");
     }
 }
 
@@ -71,7 +86,7 @@ impl Drop for Setup {
 
 impl Setup {
     /// Opens memory and models. An engine that is away is none, if that is allowed.
-    pub(crate) fn open(args: &MethodArgs, model: &ModelChoice) -> Result<Setup> {
+    pub(crate) fn open(args: &MethodArgs, model: &QueryModelChoice) -> Result<Setup> {
         args.retrieval().check()?;
         let pairs =
             match args.memory.as_deref().map(|location| OpenPairs::open(location, &args.engine.options())) {
@@ -136,7 +151,7 @@ impl Setup {
                 end: batch.end,
                 kept: batch.kept,
                 failed: batch.failed,
-                first_of_several: batch.first_of_several,
+                partly_seen: batch.partly_seen,
                 queries,
             })
         })
@@ -237,8 +252,8 @@ pub(crate) struct EncodedQueries {
     pub(crate) kept: Vec<usize>,
     /// For each file that gave no row, its index and why.
     pub(crate) failed: Vec<(usize, XmoreError)>,
-    /// How many of the files have further frames or pages, which are left out.
-    pub(crate) first_of_several: usize,
+    /// How many were looked at only in part.
+    pub(crate) partly_seen: PartlySeen,
     /// The rows, if there are any.
     pub(crate) queries: Option<Queries>,
 }

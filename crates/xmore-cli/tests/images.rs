@@ -179,3 +179,52 @@ fn memory_for_decoding_is_bounded_by_a_flag() {
     assert_eq!(wrong.code, 2);
     assert!(wrong.stderr.contains("expected a size such as 512MiB"), "{}", wrong.stderr);
 }
+
+#[test]
+fn photos_that_are_mostly_cut_off_are_told_and_can_be_seen_whole() {
+    let world = World::new();
+    let wide = image::RgbImage::from_fn(90, 30, |x, y| image::Rgb([x as u8 * 2, y as u8 * 8, 90]));
+    wide.save(world.path("wide.png")).unwrap();
+    // What lies outside the middle square, and what the filter takes of its surroundings, is another color.
+    let mut other = wide;
+    other
+        .enumerate_pixels_mut()
+        .filter(|(x, ..)| !(24..66).contains(x))
+        .for_each(|(.., pixel)| pixel.0 = [255; 3]);
+    other.save(world.path("other.png")).unwrap();
+    let mut found = Vec::new();
+    for mode in ["shortest", "longest", "squash"] {
+        let [first, second] = world.embedded(["@wide.png", "@other.png"], &["--resize-mode", mode]);
+        assert_eq!(first == second, mode == "shortest", "{mode}");
+        found.push(first);
+    }
+    assert!(found[0] != found[1] && found[1] != found[2] && found[0] != found[2]);
+    let classify = ["classify", "@wide.png", "@other.png", "--labels", "a,b"];
+    let told = world.ok(&classify).stderr;
+    assert!(told.contains("2 images are more than twice as long one way as the other"), "{told}");
+    assert!(told.contains("--resize-mode"), "{told}");
+    for mode in ["longest", "squash"] {
+        let quiet = world.ok(&[&classify[..], &["--resize-mode", mode]].concat()).stderr;
+        assert!(!quiet.contains("twice"), "{quiet}");
+    }
+    let refused = world.run(&[&classify[..], &["--resize-mode", "crop"]].concat());
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("expected one of shortest, longest, squash"), "{}", refused.stderr);
+}
+
+#[test]
+fn kept_embeddings_of_eval_are_those_of_the_resize_mode() {
+    let world = World::new();
+    for (class, color) in [("a", 10), ("b", 200)] {
+        fs::create_dir_all(world.path("photos").join(class)).unwrap();
+        let photo = image::RgbImage::from_fn(90, 30, |x, y| image::Rgb([color, x as u8 * 2, y as u8]));
+        photo.save(world.path("photos").join(class).join("0.png")).unwrap();
+    }
+    let eval = |mode: &str| {
+        let run = world.ok(&["eval", "@photos", "--format", "json", "--resize-mode", mode]);
+        run.stdout.lines().filter(|line| !line.contains("seconds")).collect::<Vec<_>>().join("\n")
+    };
+    let [first, squash, again] = ["shortest", "squash", "shortest"].map(eval);
+    assert_eq!(first, again);
+    assert_ne!(first, squash);
+}

@@ -14,6 +14,7 @@ use xmore_memory::ingest::{ImageReader, ImageRef};
 
 use crate::error::{Result, XmoreError};
 use crate::models::NamedModel;
+use crate::partly_seen::PartlySeen;
 
 /// Images that are decoded and encoded together: bounds memory.
 const BATCH: usize = 32;
@@ -31,8 +32,8 @@ pub struct EncodedImages {
     pub kept: Vec<usize>,
     /// For each file that gave no row, its index and why.
     pub failed: Vec<(usize, XmoreError)>,
-    /// How many files have further frames or pages, which are left out.
-    pub first_of_several: usize,
+    /// How many were looked at only in part.
+    pub partly_seen: PartlySeen,
 }
 
 /// Encodes image files in order. `progress` is told how many are done.
@@ -44,16 +45,17 @@ pub fn encode_files(
     files: &[PathBuf],
     progress: &mut dyn FnMut(usize),
 ) -> Result<EncodedImages> {
-    let (mut rows, mut kept, mut failed, mut first_of_several) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let (mut rows, mut kept, mut failed, mut partly_seen) =
+        (Vec::new(), Vec::new(), Vec::new(), PartlySeen::default());
     encode_each(&[model], files, &|| false, &mut |batch| {
         rows.extend_from_slice(batch.embeddings[0].as_slice());
         kept.extend(batch.kept);
         failed.extend(batch.failed);
-        first_of_several += batch.first_of_several;
+        partly_seen += batch.partly_seen;
         progress(batch.end);
         true
     })?;
-    Ok(EncodedImages { embeddings: Embeddings::new(rows, model.dim()), kept, failed, first_of_several })
+    Ok(EncodedImages { embeddings: Embeddings::new(rows, model.dim()), kept, failed, partly_seen })
 }
 
 /// Consecutive files, encoded.
@@ -65,8 +67,8 @@ pub struct EncodedBatch {
     pub kept: Vec<usize>,
     /// For each file that gave no row, its index and why.
     pub failed: Vec<(usize, XmoreError)>,
-    /// How many of the files have further frames or pages, which are left out.
-    pub first_of_several: usize,
+    /// How many of the files were looked at only in part.
+    pub partly_seen: PartlySeen,
     /// Unit rows `[kept, dim]` by each of the models.
     pub embeddings: Vec<Embeddings>,
 }
@@ -85,9 +87,9 @@ pub fn encode_each(
     struct Each<'a>(&'a mut dyn FnMut(EncodedBatch) -> bool);
     impl Sink for Each<'_> {
         fn take(&mut self, batch: Batch, images: Embeddings, _: TextEmbeddings) -> Result<bool> {
-            let Batch { end, kept, failed, first_of_several, others, .. } = batch;
+            let Batch { end, kept, failed, partly_seen, others, .. } = batch;
             let embeddings = std::iter::once(images).chain(others).collect();
-            Ok((self.0)(EncodedBatch { end, kept, failed, first_of_several, embeddings }))
+            Ok((self.0)(EncodedBatch { end, kept, failed, partly_seen, embeddings }))
         }
     }
     let Some((model, others)) = models.split_first() else { return Ok(()) };
@@ -113,8 +115,8 @@ pub(crate) struct Batch {
     pub kept: Vec<usize>,
     /// Indices of the others, and why.
     pub failed: Vec<(usize, XmoreError)>,
-    /// How many of the images have further frames or pages, which are left out.
-    pub first_of_several: usize,
+    /// How many were looked at only in part.
+    pub partly_seen: PartlySeen,
     /// What the images are for each encoder, in their order.
     pixels: Vec<Vec<Pixels>>,
     /// Embeddings by the encoders beside the first.
@@ -296,12 +298,12 @@ fn decode_next(encoders: &Encoders<'_>, read: Option<ReadBatch>) -> Option<Batch
         .collect();
     let pixels = encoders.all().map(|_| Vec::new()).collect();
     let (kept, failed, others) = (Vec::new(), Vec::new(), Vec::new());
-    let mut batch = Batch { end, kept, failed, first_of_several: 0, pixels, others };
+    let mut batch = Batch { end, kept, failed, partly_seen: PartlySeen::default(), pixels, others };
     for (i, result) in decoded {
         match result {
             Ok(loaded) => {
                 batch.kept.push(i);
-                batch.first_of_several += usize::from(loaded.iter().any(|loaded| loaded.first_of_several));
+                batch.partly_seen.count(&loaded);
                 batch.pixels.iter_mut().zip(loaded).for_each(|(all, loaded)| all.push(loaded.pixels));
             }
             Err(error) => batch.failed.push((i, error)),

@@ -24,6 +24,7 @@ mod kept;
 mod labels;
 mod math;
 pub mod models;
+mod partly_seen;
 mod recall;
 mod retrieve;
 
@@ -43,6 +44,7 @@ pub use labels::{
 };
 pub use math::{confidence, entropy, softmax};
 pub use models::{LITE, ModelName, NamedModel};
+pub use partly_seen::PartlySeen;
 pub use retrieve::{
     OpenPairs, Pairs, Queries, Ranking, Retrieval, RetrievalModels, RetrievalOptions, Retrieved,
     RetrievedCaption,

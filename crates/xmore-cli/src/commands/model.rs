@@ -7,9 +7,10 @@ use xmore::{LITE, ModelName, NamedModel};
 use xmore_clip::{CONFIG_FILE, LITE_FILES};
 use xmore_files::path_to_text;
 
-use crate::args::{ModelArgs, ModelCommand, ShortFormat, verified_names};
+use crate::args::{ModelArgs, ModelCommand, ShortFormat};
 use crate::error::{CliError, Result};
 use crate::files::{print, print_json};
+use crate::model_choice::verified_names;
 use crate::progress::fetch_progress;
 use crate::table::{add_row, table, trimmed};
 

@@ -10,9 +10,10 @@ use tracing_subscriber::filter::LevelFilter;
 use xmore::OpenPairs;
 use xmore_server::{Backend, Limits, PairsSource, ServeOptions};
 
-use crate::args::{IfUnreachable, MethodArgs, ModelChoice};
+use crate::args::{IfUnreachable, MethodArgs};
 use crate::error::{CliError, Result};
 use crate::messages::tell;
+use crate::model_choice::QueryModelChoice;
 
 /// Serve an HTTP API and a web page over a model and a memory
 ///
@@ -24,7 +25,7 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     method: MethodArgs,
     #[command(flatten)]
-    model: ModelChoice,
+    model: QueryModelChoice,
     /// Where to listen; port 0 takes a free one
     #[arg(
         long,

@@ -13,7 +13,7 @@ use crate::config::CONFIG_FILE;
 use crate::error::Result;
 use crate::fingerprint::fingerprint;
 use crate::nn::linear::Precision;
-use crate::preprocess::Preprocess;
+use crate::preprocess::{Preprocess, ResizeMode};
 use crate::tokenizer::{Tokenizer, Tokens};
 use crate::towers::head::Head;
 use crate::towers::{ImageTower, TextTower};
@@ -164,6 +164,11 @@ impl Model {
     /// Chooses which way up images are decoded; [`Orientation::Exif`] without a choice.
     pub fn set_orientation(&mut self, orientation: Orientation) {
         self.facts.preprocess.set_orientation(orientation);
+    }
+
+    /// Chooses how images become squares; that of the model's configuration without a choice.
+    pub fn set_resize_mode(&mut self, mode: ResizeMode) {
+        self.facts.preprocess.set_resize_mode(mode);
     }
 
     /// Most tokens of a text, start and end included; longer ones are cut.

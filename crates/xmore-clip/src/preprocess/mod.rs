@@ -25,6 +25,8 @@ pub(crate) struct PreprocessConfig {
     pub(crate) std: [f32; 3],
     pub(crate) interpolation: Interpolation,
     pub(crate) resize_mode: ResizeMode,
+    /// Value of the bytes around an image that does not fill the square.
+    pub(crate) fill_color: u8,
     pub(crate) alpha: Alpha,
 }
 
@@ -36,6 +38,7 @@ impl Default for PreprocessConfig {
             std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
             interpolation: Interpolation::default(),
             resize_mode: ResizeMode::default(),
+            fill_color: 0,
             alpha: Alpha::default(),
         }
     }
@@ -53,15 +56,31 @@ pub(crate) enum Interpolation {
     Bicubic,
 }
 
-/// How a photo of any shape becomes a square.
+/// How a photo of any shape becomes a square; the names are open_clip's.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum ResizeMode {
     /// The short side becomes the square's, the middle is cut out: CLIP's way.
     #[default]
     Shortest,
-    /// Both sides become the square's, whatever the shape was.
+    /// The long side becomes the square's, what is free is filled: nothing is cut off.
+    Longest,
+    /// Both sides become the square's, whatever the shape was: nothing is cut off.
     Squash,
+}
+
+impl ResizeMode {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Shortest, Self::Longest, Self::Squash];
+
+    /// open_clip's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shortest => "shortest",
+            Self::Longest => "longest",
+            Self::Squash => "squash",
+        }
+    }
 }
 
 /// One image as a tower takes it: `[size, size, 3]`, normalized, channels last.
@@ -96,6 +115,8 @@ pub struct Loaded {
     pub pixels: Pixels,
     /// Whether the file has further frames or pages, which are left out.
     pub first_of_several: bool,
+    /// Whether less than half of the image's area is within the square.
+    pub mostly_cut_off: bool,
 }
 
 /// A model's preprocessing.
@@ -104,12 +125,14 @@ pub struct Preprocess {
     size: u32,
     config: PreprocessConfig,
     orientation: Orientation,
+    /// Instead of the configuration's.
+    other_resize_mode: Option<ResizeMode>,
 }
 
 impl Preprocess {
     pub(crate) fn new(size: usize, config: PreprocessConfig) -> Self {
         let size = u32::try_from(size).expect("checked with the model's configuration");
-        Self { size, config, orientation: Orientation::default() }
+        Self { size, config, orientation: Orientation::default(), other_resize_mode: None }
     }
 
     /// Side of the square that the tower sees, in pixels.
@@ -120,6 +143,20 @@ impl Preprocess {
     /// Which way up images are decoded.
     pub fn orientation(&self) -> Orientation {
         self.orientation
+    }
+
+    /// How images become squares.
+    pub fn resize_mode(&self) -> ResizeMode {
+        self.other_resize_mode.unwrap_or(self.config.resize_mode)
+    }
+
+    /// The resize mode that was chosen, if it is another than that of the model's configuration.
+    pub fn other_resize_mode(&self) -> Option<ResizeMode> {
+        self.other_resize_mode
+    }
+
+    pub(crate) fn set_resize_mode(&mut self, mode: ResizeMode) {
+        self.other_resize_mode = (mode != self.config.resize_mode).then_some(mode);
     }
 
     pub(crate) fn set_orientation(&mut self, orientation: Orientation) {
@@ -170,7 +207,10 @@ impl Preprocess {
     }
 
     fn prepare_decoded(&self, decoded: Decoded) -> Loaded {
+        let (width, height) = decoded.image().dimensions();
+        let (short, long) = (u64::from(width.min(height)), u64::from(width.max(height)));
         Loaded {
+            mostly_cut_off: self.resize_mode() == ResizeMode::Shortest && 2 * short < long,
             // Whoever holds a part of the memory for decoding must not wait for the pool's threads: they may wait for that memory.
             pixels: self.normalize(&self.resize_by(decoded.image(), Threads::Own)),
             first_of_several: decoded.is_first_of_several(),
@@ -190,8 +230,9 @@ impl Preprocess {
     fn resize_by(&self, image: &RgbImage, threads: Threads) -> RgbImage {
         let (width, height) = image.dimensions();
         let side = self.size;
-        let (to_width, to_height) = match self.config.resize_mode {
+        let (to_width, to_height) = match self.resize_mode() {
             ResizeMode::Squash => (side, side),
+            ResizeMode::Longest => return self.resize_whole(image, threads),
             ResizeMode::Shortest => {
                 // torchvision: int(size * long / short)
                 let long = |l: u32, s: u32| (f64::from(side) * f64::from(l) / f64::from(s)) as u32;
@@ -204,6 +245,26 @@ impl Preprocess {
         match self.config.interpolation {
             Interpolation::Bicubic => resize_by(image, to_width, to_height, region, threads),
         }
+    }
+
+    /// The whole image, its long side as long as the square's, in the middle of a square filled with one color.
+    ///
+    /// Sizes and places are those of open_clip's `ResizeKeepRatio(longest=1)` and `CenterCropOrPad`.
+    fn resize_whole(&self, image: &RgbImage, threads: Threads) -> RgbImage {
+        let (width, height) = image.dimensions();
+        let ratio = f64::from(width.max(height)) / f64::from(self.size);
+        // Nothing is left of the short side of a very long image in open_clip's formula, which then fails: one row stays here.
+        let scaled = |length: u32| ((f64::from(length) / ratio).round_ties_even() as u32).clamp(1, self.size);
+        let (to_width, to_height) = (scaled(width), scaled(height));
+        let whole = Region { x: 0, y: 0, width: to_width, height: to_height };
+        let resized = match self.config.interpolation {
+            Interpolation::Bicubic => resize_by(image, to_width, to_height, whole, threads),
+        };
+        let fill = image::Rgb([self.config.fill_color; 3]);
+        let mut square = RgbImage::from_pixel(self.size, self.size, fill);
+        let place = |length: u32| i64::from((self.size - length) / 2);
+        image::imageops::replace(&mut square, &resized, place(to_width), place(to_height));
+        square
     }
 
     fn normalize(&self, image: &RgbImage) -> Pixels {

@@ -17,6 +17,7 @@ use super::write::kind_of;
 use crate::encode::{Batch, Sink, check_readable, encode_images, encode_texts};
 use crate::error::{Result, XmoreError};
 use crate::models::NamedModel;
+use crate::partly_seen::PartlySeen;
 
 /// Rows of a column of captions that are encoded together.
 const CAPTIONS: usize = 1024;
@@ -37,7 +38,7 @@ pub struct ColumnReport {
     /// Distinct captions that were cut in this run.
     pub truncated: u64,
     /// Images that have further frames or pages, which are left out.
-    pub first_of_several: u64,
+    pub partly_seen: PartlySeen,
     /// Whether nothing was written, since nothing could be added.
     pub was_complete: bool,
 }
@@ -93,7 +94,7 @@ pub fn embed_column(
         skipped,
         embedded: 0,
         truncated: 0,
-        first_of_several: 0,
+        partly_seen: PartlySeen::default(),
         progress,
         stopped: false,
     };
@@ -120,7 +121,7 @@ pub fn embed_column(
         manifest,
         skipped: column.skipped,
         truncated: column.truncated,
-        first_of_several: column.first_of_several,
+        partly_seen: column.partly_seen,
         was_complete: false,
     })
 }
@@ -155,7 +156,7 @@ fn nothing_to_do(manifest: Manifest, there: Option<&ColumnInfo>, skipped: SkipSu
         unreadable: there.map_or(0, |column| column.unreadable),
         skipped,
         truncated: 0,
-        first_of_several: 0,
+        partly_seen: PartlySeen::default(),
         was_complete: true,
     }
 }
@@ -222,7 +223,7 @@ struct Column<'a> {
     skipped: SkipSummary,
     embedded: u64,
     truncated: u64,
-    first_of_several: u64,
+    partly_seen: PartlySeen,
     progress: &'a mut dyn FnMut(ColumnProgress) -> bool,
     stopped: bool,
 }
@@ -304,7 +305,7 @@ impl Sink for Column<'_> {
         let new_texts = std::mem::take(&mut self.texts);
         let new = new_texts.iter().map(String::as_str).zip(texts.embeddings.rows()).collect();
         self.truncated += texts.truncated as u64;
-        self.first_of_several += batch.first_of_several as u64;
+        self.partly_seen += batch.partly_seen;
         let first = batch.end - batch.kept.len() - batch.failed.len();
         let mut failed: HashMap<usize, XmoreError> = batch.failed.into_iter().collect();
         let mut embeddings = images.rows();

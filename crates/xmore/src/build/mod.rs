@@ -23,6 +23,7 @@ use xmore_memory::store::{Manifest, MemoryWriter, Mode, SourceInfo, finish_inter
 use crate::error::{Result, XmoreError};
 use crate::math::dot;
 use crate::models::NamedModel;
+use crate::partly_seen::PartlySeen;
 pub use column::{ColumnProgress, ColumnReport, embed_column};
 pub use limit::SkipLimit;
 use plan::{Plan, is_covered};
@@ -138,7 +139,7 @@ pub fn build_memory(
     let resumed = writer.pairs();
     let mut build = Build::new(&sources, writer, plan, progress);
     build.run(model)?;
-    let Build { writer, plan, skipped, recovered, renormalized, first_of_several, .. } = build;
+    let Build { writer, plan, skipped, recovered, renormalized, partly_seen, .. } = build;
     let (added, things) = (writer.pairs(), sources.things());
     let over_limit = !options.max_skipped.allows(skipped.failed(), things);
     let truncated = writer.cursor().truncated;
@@ -170,7 +171,7 @@ pub fn build_memory(
         truncated,
         resumed,
         renormalized,
-        first_of_several,
+        partly_seen,
     })
 }
 
@@ -247,7 +248,7 @@ impl Former {
             truncated: 0,
             resumed: 0,
             renormalized: 0,
-            first_of_several: 0,
+            partly_seen: PartlySeen::default(),
         })
     }
 }

@@ -4,6 +4,8 @@ use xmore_files::LeftOut;
 use xmore_memory::ingest::{Note, SkipKind};
 use xmore_memory::store::{Manifest, SkipCounts, failures};
 
+use crate::partly_seen::PartlySeen;
+
 /// Skipped things that a report names; the memory's list has all.
 const EXAMPLES: usize = 20;
 
@@ -95,5 +97,5 @@ pub struct BuildReport {
     /// Embeddings of an embeddings folder that were no unit vectors and were made ones.
     pub renormalized: u64,
     /// Images of this run that have further frames or pages, which are left out.
-    pub first_of_several: u64,
+    pub partly_seen: PartlySeen,
 }

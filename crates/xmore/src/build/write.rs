@@ -14,6 +14,7 @@ use super::{BuildProgress, EMBEDDED_BATCH};
 use crate::encode::{Batch, Sink, encode_images, encode_texts};
 use crate::error::{Result, XmoreError};
 use crate::models::NamedModel;
+use crate::partly_seen::PartlySeen;
 
 /// A build under way.
 pub(super) struct Build<'a> {
@@ -29,7 +30,7 @@ pub(super) struct Build<'a> {
     /// Pairs written whose image failed before.
     pub recovered: u64,
     pub renormalized: u64,
-    pub first_of_several: u64,
+    pub partly_seen: PartlySeen,
     progress: &'a mut dyn FnMut(BuildProgress) -> bool,
     total: u64,
     /// Captions of the batch at hand that no row has yet.
@@ -55,7 +56,7 @@ impl<'a> Build<'a> {
             skipped: SkipSummary::default(),
             recovered: 0,
             renormalized: 0,
-            first_of_several: 0,
+            partly_seen: PartlySeen::default(),
             progress,
             total: images.len() as u64 + sources.rows(),
             images,
@@ -218,7 +219,7 @@ impl Sink for Build<'_> {
         let new: HashMap<&str, &[f32]> =
             new_texts.iter().map(String::as_str).zip(texts.embeddings.rows()).collect();
         self.cursor.truncated += texts.truncated as u64;
-        self.first_of_several += batch.first_of_several as u64;
+        self.partly_seen += batch.partly_seen;
         let first = batch.end - batch.kept.len() - batch.failed.len();
         let mut failed: HashMap<usize, XmoreError> = batch.failed.into_iter().collect();
         let mut rows = images.rows();

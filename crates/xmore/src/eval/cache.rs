@@ -28,6 +28,7 @@ use crate::fetch::cache::home;
 use crate::kept::{self, Kept};
 use crate::labels::{Labels, Template};
 use crate::models::NamedModel;
+use crate::partly_seen::PartlySeen;
 
 /// Images of one file: what an interruption may cost.
 const CHUNK: usize = 512;
@@ -54,8 +55,8 @@ pub struct CachedImages {
     pub failed: Vec<(usize, String)>,
     /// How many images were encoded, or tried, by this call; the others were kept from before.
     pub encoded: usize,
-    /// How many of those have further frames or pages, which are left out.
-    pub first_of_several: usize,
+    /// How many were looked at only in part.
+    pub partly_seen: PartlySeen,
 }
 
 impl EmbeddingCache {
@@ -107,7 +108,7 @@ impl EmbeddingCache {
             .map(|(chunk, _)| chunk.len())
             .sum();
         progress(done);
-        let (mut reasons, mut encoded, mut first_of_several) = (HashMap::new(), 0, 0);
+        let (mut reasons, mut encoded, mut partly_seen) = (HashMap::new(), 0, PartlySeen::default());
         let mut next = 0;
         while let Some(first) = (next..found.len()).find(|&n| found[n].is_none()) {
             // Chunks that are missing in a row are encoded in a row, so that reading ahead does not stop between them.
@@ -122,12 +123,12 @@ impl EmbeddingCache {
                 rows: Vec::new(),
                 chunks: Vec::new(),
                 failed: HashMap::new(),
-                first_of_several: 0,
+                partly_seen: PartlySeen::default(),
                 progress: &mut |now| progress(done + now),
             };
             encode_images(model, &images[range.clone()], &mut sink)?;
             let Chunks { chunks, failed, .. } = sink;
-            first_of_several += sink.first_of_several;
+            partly_seen += sink.partly_seen;
             for (n, rows) in (first..next).zip(chunks) {
                 found[n] = Some(rows);
             }
@@ -146,7 +147,7 @@ impl EmbeddingCache {
                 failed.push((i, reasons.remove(&i).unwrap_or_else(before)));
             }
         }
-        Ok(CachedImages { embeddings: Embeddings::new(rows, dim), kept, failed, encoded, first_of_several })
+        Ok(CachedImages { embeddings: Embeddings::new(rows, dim), kept, failed, encoded, partly_seen })
     }
 
     /// [`Labels::embed`], encoded unless it is kept from before.
@@ -207,7 +208,7 @@ struct Chunks<'a> {
     rows: Vec<f32>,
     chunks: Vec<Vec<f32>>,
     failed: HashMap<usize, String>,
-    first_of_several: usize,
+    partly_seen: PartlySeen,
     progress: &'a mut dyn FnMut(usize),
 }
 
@@ -215,7 +216,7 @@ impl Sink for Chunks<'_> {
     fn take(&mut self, batch: Batch, images: Embeddings, _: TextEmbeddings) -> Result<bool> {
         let mut rows = batch.kept.iter().copied().zip(images.rows()).peekable();
         self.failed.extend(batch.failed.into_iter().map(|(i, error)| (i, error.to_string())));
-        self.first_of_several += batch.first_of_several;
+        self.partly_seen += batch.partly_seen;
         for i in self.taken..batch.end {
             match rows.next_if(|(kept, _)| *kept == i) {
                 Some((_, row)) => self.rows.extend_from_slice(row),
@@ -247,6 +248,9 @@ fn images_key(model: &NamedModel, root: &Path, images: &[ImageRef]) -> String {
     // Nothing for what was kept before there was a choice.
     if model.preprocess().orientation() == Orientation::Exif {
         hash.update(b"exif");
+    }
+    if let Some(mode) = model.preprocess().other_resize_mode() {
+        hash.update(mode.name());
     }
     // Many images lie in one tar.
     let mut states: HashMap<PathBuf, (u64, u128)> = HashMap::new();

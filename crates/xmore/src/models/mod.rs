@@ -13,7 +13,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use xmore_clip::{LoadOptions, Model, Precision};
+use xmore_clip::{LoadOptions, Model, Precision, ResizeMode};
 use xmore_files::image::Orientation;
 use xmore_memory::Memory;
 use xmore_memory::retriever::Retriever;
@@ -104,6 +104,15 @@ impl NamedModel {
     #[must_use]
     pub fn with_orientation(mut self, orientation: Orientation) -> Self {
         self.model.set_orientation(orientation);
+        self
+    }
+
+    /// The model, making squares of images this way; that of its configuration if `None`.
+    #[must_use]
+    pub fn with_resize_mode(mut self, mode: Option<ResizeMode>) -> Self {
+        if let Some(mode) = mode {
+            self.model.set_resize_mode(mode);
+        }
         self
     }
 

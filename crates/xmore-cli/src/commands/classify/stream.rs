@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use xmore::Classifier;
+use xmore::{Classifier, PartlySeen};
 use xmore_files::LeftOut;
 
 use super::output::Printer;
@@ -14,7 +14,7 @@ use crate::error::{CliError, Result};
 use crate::hints::Hints;
 use crate::interrupt;
 use crate::messages::tell;
-use crate::setup::{EncodedQueries, Setup, tell_first_of_several};
+use crate::setup::{EncodedQueries, Setup, tell_partly_seen_queries};
 
 /// Photos that are classified together: one pass over the memory serves all of them.
 const TOGETHER: usize = 128;
@@ -36,7 +36,7 @@ pub(super) struct Stream<'a, 'm> {
     /// Files that have an answer or an error.
     done: usize,
     failed: usize,
-    first_of_several: usize,
+    partly_seen: PartlySeen,
     hints: Hints,
     /// What was left out of folders, and the files that could not be read.
     pub(super) left_out: LeftOut,
@@ -63,7 +63,7 @@ impl<'a, 'm> Stream<'a, 'm> {
             last: Instant::now(),
             done: 0,
             failed: 0,
-            first_of_several: 0,
+            partly_seen: PartlySeen::default(),
             hints: Hints::default(),
             left_out: LeftOut::default(),
             told: HashSet::new(),
@@ -81,7 +81,7 @@ impl<'a, 'm> Stream<'a, 'm> {
             self.bar.suspend(|| tell!("error: {error}"));
             self.hints.collect(&error);
         }
-        self.first_of_several += batch.first_of_several;
+        self.partly_seen += batch.partly_seen;
         self.waiting.append(batch);
         let due = self.waiting.len() >= TOGETHER || self.last.elapsed() >= LONGEST_WAIT;
         match self.classifier.get() {
@@ -102,7 +102,7 @@ impl<'a, 'm> Stream<'a, 'm> {
     /// them failed.
     pub(super) fn finish(&mut self) -> Result<(usize, usize)> {
         self.bar.suspend(|| {
-            tell_first_of_several(self.first_of_several as u64);
+            tell_partly_seen_queries(self.partly_seen);
             self.hints.tell();
         });
         let Some(Some(classifier)) = self.classifier.get() else { return Ok((self.done, self.failed)) };

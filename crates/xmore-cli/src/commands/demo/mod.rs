@@ -15,11 +15,11 @@ use xmore::ModelName;
 use xmore_clip::LITE_FILES;
 use xmore_files::{Output, escape_json, is_standard_output};
 
-use crate::args::ModelChoice;
 use crate::error::{CliError, Result};
 use crate::files::{output_error, print, print_data};
 use crate::html::write_page;
 use crate::messages::tell;
+use crate::model_choice::ModelChoice;
 use crate::progress;
 use experiment::Settings;
 use pairs::PairSet;

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use npyz::WriterBuilder;
-use xmore::{NamedModel, SkipLimit, encode_each, encode_texts};
+use xmore::{NamedModel, PartlySeen, SkipLimit, encode_each, encode_texts};
 use xmore_clip::TextEmbeddings;
 use xmore_files::{LeftOut, Output, is_standard_output, read_input};
 
@@ -20,7 +20,7 @@ use crate::interrupt;
 use crate::messages::tell;
 use crate::outcome::check;
 use crate::progress::bar_from;
-use crate::setup::tell_first_of_several;
+use crate::setup::tell_partly_seen_queries;
 use partial::{Key, Partial, key};
 
 /// Most bytes of texts that are read: the embeddings of as many texts would not fit into memory.
@@ -68,7 +68,11 @@ fn texts(model: &NamedModel, path: &Path, mut output: Output, output_path: &Path
 
 fn images(model: &NamedModel, args: &EmbedArgs, mut output: Output) -> Result<usize> {
     let Images { files, mut left_out } = Images::find(&args.images, &args.walk)?;
-    let made_with = &format!("{} {}", model.fingerprint(), model.preprocess().orientation());
+    let mut made_with = format!("{} {}", model.fingerprint(), model.preprocess().orientation());
+    if let Some(mode) = model.preprocess().other_resize_mode() {
+        made_with = format!("{made_with} {}", mode.name());
+    }
+    let made_with = &made_with;
     let partial = match output.replaces() {
         Some(target) => Partial::beside(target, made_with, model.dim()),
         None => Partial::unnamed(made_with, model.dim()),
@@ -138,7 +142,7 @@ fn encode(
     let bar = bar_from(before, keys.len() as u64, "images");
     let _orderly = interrupt::orderly();
     let (mut failed, mut done, mut error) = (HashSet::new(), 0, None);
-    let (mut first_of_several, mut hints) = (0, Hints::default());
+    let (mut partly_seen, mut hints) = (PartlySeen::default(), Hints::default());
     encode_each(&[model], missing, &interrupt::requested, &mut |batch| {
         for (i, reason) in batch.failed {
             left_out.add(reason.left_out_reason(), &missing[i]);
@@ -147,7 +151,7 @@ fn encode(
             hints.collect(&reason);
             failed.insert(places[i]);
         }
-        first_of_several += batch.first_of_several as u64;
+        partly_seen += batch.partly_seen;
         let rows = batch.kept.iter().zip(batch.embeddings[0].rows());
         let rows: Vec<_> = rows.filter_map(|(&i, row)| Some((keys[places[i]]?, row))).collect();
         if rows.len() < batch.kept.len() {
@@ -165,7 +169,7 @@ fn encode(
         error.is_none() && !interrupt::requested()
     })?;
     bar.finish_and_clear();
-    tell_first_of_several(first_of_several);
+    tell_partly_seen_queries(partly_seen);
     hints.tell();
     match error {
         Some(source) => Err(output_error(&args.output, source)),

@@ -6,8 +6,9 @@ use clap::{Args, ValueEnum};
 use xmore::eval::registry::Suite;
 use xmore::eval::{DatasetFormat, EvalMethod};
 
-use crate::args::{MethodArgs, ModelChoice, probability};
+use crate::args::{MethodArgs, probability};
 use crate::images::WalkArgs;
+use crate::model_choice::QueryModelChoice;
 use crate::outcome::SkipArgs;
 
 /// Measure the methods' accuracy on labelled photos
@@ -110,7 +111,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, alias = "no_cache", help_heading = "Output")]
     pub(super) no_cache: bool,
     #[command(flatten)]
-    pub(super) model: ModelChoice,
+    pub(super) model: QueryModelChoice,
     #[command(flatten)]
     pub(super) ignored: IgnoredArgs,
 }

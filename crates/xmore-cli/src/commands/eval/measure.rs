@@ -15,7 +15,7 @@ use crate::error::{CliError, Result};
 use crate::labels;
 use crate::messages::tell;
 use crate::progress::{bar, bar_from};
-use crate::setup::{Setup, tell_first_of_several};
+use crate::setup::{Setup, tell_partly_seen_queries};
 
 /// Above this cosine an image of the memory is taken for the query itself or a copy of it, where the user has named none.
 const SAME_IMAGE: f32 = 0.98;
@@ -160,7 +160,7 @@ impl<'a> Session<'a> {
         if images.failed.len() > 10 {
             tell!("counted as wrong: {} more that could not be read", images.failed.len() - 10);
         }
-        tell_first_of_several(images.first_of_several as u64);
+        tell_partly_seen_queries(images.partly_seen);
         let kept = dataset.images.len() - images.encoded;
         if kept > 0 {
             tell!("{}: {kept} of {} embeddings kept from before", dataset.name, dataset.images.len());

@@ -123,7 +123,7 @@ fn adjusted(args: &EvalArgs) -> Result<EvalArgs> {
     let mut args = args.clone();
     if let Some(suite) = args.suite {
         // Published figures are of pixels as they are stored.
-        args.model.orientation = args.model.orientation.or(Some(Orientation::Stored));
+        args.model.encoder.orientation = args.model.encoder.orientation.or(Some(Orientation::Stored));
         if args.methods.is_empty() {
             args.methods = vec![Wanted::All];
         }

@@ -11,15 +11,15 @@ use xmore_memory::ingest::{ColumnNames, InputFormat, SourceOptions};
 use xmore_memory::store::{BUILDING_DIR, Mode};
 
 use super::skipped::tell_skipped;
-use crate::args::ModelChoice;
 use crate::error::{CliError, Result};
 use crate::files::print;
 use crate::images::{WalkArgs, tell_left_out};
 use crate::interrupt;
 use crate::messages::tell;
+use crate::model_choice::ModelChoice;
 use crate::outcome::{SkipArgs, counted};
 use crate::progress::bar_from;
-use crate::setup::tell_first_of_several;
+use crate::setup::tell_partly_seen;
 
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
@@ -225,7 +225,7 @@ fn tell_report(report: &BuildReport, dir: &Path, seconds: f64) {
     if report.truncated > 0 {
         tell!("{} longer than the model reads cut", counted(report.truncated, "caption"));
     }
-    tell_first_of_several(report.first_of_several);
+    tell_partly_seen(report.partly_seen);
     if report.renormalized > 0 {
         tell!("{} not of length 1 made so", counted(report.renormalized, "embedding"));
     }

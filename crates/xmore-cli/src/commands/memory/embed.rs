@@ -11,14 +11,14 @@ use xmore_memory::store::finish_interrupted;
 
 use super::build::{CheckpointArgs, or_stopped};
 use super::skipped::tell_skipped;
-use crate::args::ModelChoice;
 use crate::error::Result;
 use crate::files::print;
 use crate::interrupt;
 use crate::messages::tell;
+use crate::model_choice::ModelChoice;
 use crate::outcome::{SkipArgs, counted};
 use crate::progress::bar_from;
-use crate::setup::tell_first_of_several;
+use crate::setup::tell_partly_seen;
 
 #[derive(Debug, Args)]
 pub(crate) struct EmbedColumnArgs {
@@ -87,7 +87,7 @@ pub(super) fn run(args: &EmbedColumnArgs) -> Result<()> {
             counted(report.unreadable, "pair")
         );
     }
-    tell_first_of_several(report.first_of_several);
+    tell_partly_seen(report.partly_seen);
     if report.truncated > 0 {
         tell!("{} longer than the model reads cut", counted(report.truncated, "caption"));
     }

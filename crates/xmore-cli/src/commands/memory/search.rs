@@ -9,13 +9,14 @@ use xmore_clip::Embeddings;
 use xmore_memory::SearchOptions;
 use xmore_memory::store::Modality;
 
-use crate::args::{EngineArgs, FilterArgs, Format, ModelChoice};
+use crate::args::{EngineArgs, FilterArgs, Format};
 use crate::csv_output::CsvOutput;
 use crate::error::{CliError, Result};
 use crate::files::{print, print_json, print_json_line};
 use crate::messages::tell;
+use crate::model_choice::QueryModelChoice;
 use crate::setup::tell_damaged_codes;
-use crate::setup::tell_first_of_several;
+use crate::setup::tell_partly_seen_queries;
 use crate::table::{add_row, table, trimmed};
 
 #[derive(Debug, Args)]
@@ -39,7 +40,7 @@ pub(crate) struct SearchArgs {
     #[command(flatten)]
     engine: EngineArgs,
     #[command(flatten)]
-    model: ModelChoice,
+    model: QueryModelChoice,
 }
 
 #[derive(Debug, Args)]
@@ -126,7 +127,7 @@ fn encode(model: &NamedModel, query: &QueryArgs) -> Result<Embeddings> {
     match (&query.image, &query.text) {
         (Some(image), _) => {
             let mut encoded = encode_files(model, std::slice::from_ref(image), &mut |_| {})?;
-            tell_first_of_several(encoded.first_of_several as u64);
+            tell_partly_seen_queries(encoded.partly_seen);
             match encoded.failed.pop() {
                 Some((_, error)) => Err(error.into()),
                 None => Ok(encoded.embeddings),

@@ -1,0 +1,147 @@
+//! Which encoder a command uses, as flags name it, and how it makes squares of query images.
+
+use clap::{Args, ValueEnum};
+use xmore::{LITE, ModelName, NamedModel, OpenPairs, XmoreError};
+use xmore_clip::{Precision, ResizeMode};
+use xmore_files::image::Orientation;
+use xmore_memory::store::ModelIdentity;
+
+use crate::messages::tell;
+use crate::progress::fetch_progress;
+
+/// The encoder.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ModelChoice {
+    /// Model: `lite`, open_clip's `ViT-B-16,openai`, OpenAI's `ViT-B/16`, `hf-hub:ORG/NAME`, or `local-dir:PATH`
+    ///
+    /// `xmore model list` has the names. A model of the Hugging Face hub is downloaded when it is first used; HF_HOME, HF_ENDPOINT,
+    /// HF_TOKEN and HF_HUB_OFFLINE are obeyed.
+    ///
+    /// The default is the model of the memory, `lite` without one.
+    #[arg(long, short_alias = 'a', aliases = ["clip_model", "arch"], env = "XMORE_MODEL", value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// Weights of an architecture named by --model: a tag such as `openai`, or a checkpoint file
+    #[arg(long, env = "XMORE_PRETRAINED", value_name = "TAG")]
+    pub(crate) pretrained: Option<String>,
+    /// Numbers that a transformer's weights are kept in; a memory belongs to one of them
+    #[arg(long, value_enum, default_value_t, env = "XMORE_PRECISION")]
+    pub(crate) precision: PrecisionArg,
+    /// Which way up images are: as their Exif data says (exif), or as their pixels are stored (stored)
+    ///
+    /// `stored` is what open_clip does, and so what published figures are of. The default is exif; what is added to a memory is decoded as
+    /// the memory was, and suites of published figures as stored.
+    #[arg(long, value_parser = orientation, env = "XMORE_ORIENTATION", value_name = "ORIENTATION")]
+    pub(crate) orientation: Option<Orientation>,
+}
+
+/// What a transformer computes with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionArg {
+    /// 32-bit floats: the published model's numbers
+    #[default]
+    F32,
+    /// 8-bit integers: faster, a quarter of the memory, and slightly other numbers
+    Int8,
+}
+
+impl ModelChoice {
+    /// The model that is named, or the default without a memory.
+    pub(crate) fn name(&self) -> Result<ModelName, XmoreError> {
+        model_name(self.model.as_deref().unwrap_or(LITE), self.pretrained.as_deref())
+    }
+
+    /// Opens the model; one of the hub's is fetched before, with progress on standard error.
+    pub(crate) fn open(&self) -> Result<NamedModel, XmoreError> {
+        self.fetched(&self.name()?, self.precision())
+    }
+
+    fn fetched(&self, name: &ModelName, precision: Precision) -> Result<NamedModel, XmoreError> {
+        let model = NamedModel::open_or_fetch(name, precision, &fetch_progress())?;
+        Ok(model.with_orientation(self.orientation.unwrap_or_default()))
+    }
+
+    /// The same choice where images are decoded as those of a memory, unless the user says otherwise; tells of a contradiction.
+    pub(crate) fn decoding_as(&self, memory: Orientation) -> Self {
+        if let Some(ours) = self.orientation.filter(|ours| *ours != memory) {
+            tell!(
+                "warning: images are decoded with orientation `{ours}`, those of the memory were with `{memory}`"
+            );
+        }
+        Self { orientation: self.orientation.or(Some(memory)), ..self.clone() }
+    }
+
+    /// The same, but without a name given it is the model that a memory was built with.
+    pub(crate) fn open_for(&self, memory: Option<&ModelIdentity>) -> Result<NamedModel, XmoreError> {
+        let Some(recorded) = memory.filter(|_| self.model.is_none() && self.pretrained.is_none()) else {
+            return self.open();
+        };
+        let (name, precision) = match recorded.name.strip_suffix(" int8") {
+            Some(name) => (name, Precision::Int8),
+            None => (recorded.name.as_str(), self.precision()),
+        };
+        self.fetched(&ModelName::parse(name, None)?, precision)
+    }
+
+    fn precision(&self) -> Precision {
+        match self.precision {
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::Int8 => Precision::Int8,
+        }
+    }
+}
+
+/// The encoder of query images.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct QueryModelChoice {
+    #[command(flatten)]
+    pub(crate) encoder: ModelChoice,
+    /// How images become squares: the middle alone (shortest), the whole with bars (longest), or the whole distorted (squash)
+    ///
+    /// The names are open_clip's. The default is what the model was trained with, for most of them the middle. Images of a memory are always
+    /// prepared by the default.
+    #[arg(long, value_parser = resize_mode, env = "XMORE_RESIZE_MODE", value_name = "MODE")]
+    pub(crate) resize_mode: Option<ResizeMode>,
+}
+
+impl QueryModelChoice {
+    /// As [`ModelChoice::open`].
+    pub(crate) fn open(&self) -> Result<NamedModel, XmoreError> {
+        Ok(self.encoder.open()?.with_resize_mode(self.resize_mode))
+    }
+
+    /// As [`ModelChoice::open_for`].
+    pub(crate) fn open_for(&self, memory: Option<&ModelIdentity>) -> Result<NamedModel, XmoreError> {
+        Ok(self.encoder.open_for(memory)?.with_resize_mode(self.resize_mode))
+    }
+
+    /// Opens another model in the same precision, if one is named and there are pairs for it.
+    pub(crate) fn open_beside(
+        &self,
+        name: &Option<String>,
+        pairs: Option<&OpenPairs>,
+    ) -> Result<Option<NamedModel>, XmoreError> {
+        let Some(name) = name.as_deref().filter(|_| pairs.is_some()) else { return Ok(None) };
+        let model = self.encoder.fetched(&ModelName::parse(name, None)?, self.encoder.precision())?;
+        Ok(Some(model.with_resize_mode(self.resize_mode)))
+    }
+}
+
+/// The models that `model verify` names: one, or all that are here.
+pub(crate) fn verified_names(name: &str, pretrained: Option<&str>) -> Result<Vec<ModelName>, XmoreError> {
+    if name == "all" { xmore::models::present() } else { Ok(vec![model_name(name, pretrained)?]) }
+}
+
+/// An empty tag, as an empty environment variable gives it, is none.
+pub(crate) fn model_name(model: &str, pretrained: Option<&str>) -> Result<ModelName, XmoreError> {
+    ModelName::parse(model, pretrained.filter(|tag| !tag.is_empty()))
+}
+
+fn orientation(text: &str) -> Result<Orientation, String> {
+    text.parse()
+}
+
+fn resize_mode(text: &str) -> Result<ResizeMode, String> {
+    let names = ResizeMode::ALL.map(ResizeMode::name);
+    let found = ResizeMode::ALL.into_iter().find(|mode| mode.name() == text);
+    found.ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
