@@ -426,7 +426,7 @@ pub(crate) struct NameArgs {
 }
 
 impl NameArgs {
-    pub(crate) fn name(&self) -> Result<ModelName, XmoreError> {
+    pub(crate) fn name(&self) -> Result<ModelName, xmore_hub::ModelError> {
         model_name(&self.name, self.pretrained.as_deref())
     }
 }

@@ -4,10 +4,13 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 use xmore::XmoreError;
-use xmore::fetch::FetchError;
 use xmore_clip::ClipError;
+use xmore_eval::EvalError;
+use xmore_hub::ModelError;
 use xmore_memory::MemoryError;
 use xmore_server::ServerError;
+
+use crate::commands::demo::pictures::PicturesError;
 
 /// Result of a command.
 pub type Result<T, E = CliError> = std::result::Result<T, E>;
@@ -19,9 +22,15 @@ pub enum CliError {
     /// Anything of the method's crate.
     #[error(transparent)]
     Xmore(#[from] XmoreError),
-    /// Fetching of models or pictures.
+    /// Naming, fetching or verifying models.
     #[error(transparent)]
-    Fetch(#[from] FetchError),
+    Model(#[from] ModelError),
+    /// Getting the demo's pictures.
+    #[error(transparent)]
+    Pictures(#[from] PicturesError),
+    /// Anything of an evaluation.
+    #[error(transparent)]
+    Eval(EvalError),
     /// Anything of the encoders.
     #[error(transparent)]
     Clip(#[from] ClipError),
@@ -71,10 +80,22 @@ impl CliError {
                 }
                 _ => None,
             },
-            CliError::Xmore(XmoreError::MissingColumn { .. }) => {
+            CliError::Eval(EvalError::MissingColumn { .. }) => {
                 Some("name the columns with --image-column and --label-column")
             }
             _ => None,
+        }
+    }
+}
+
+impl From<EvalError> for CliError {
+    /// What comes from the crates below an evaluation is theirs.
+    fn from(error: EvalError) -> Self {
+        match error {
+            EvalError::Xmore(error) => Self::Xmore(error),
+            EvalError::Clip(error) => Self::Clip(error),
+            EvalError::Memory(error) => Self::Memory(error),
+            other => Self::Eval(other),
         }
     }
 }

@@ -83,7 +83,7 @@ fn receive(mut signals: signal_hook::iterator::Signals) {
 #[cfg(unix)]
 fn leave(signal: i32) -> ! {
     RECEIVED.store(signal, Ordering::SeqCst);
-    xmore::fetch::end_tools();
+    xmore_hub::fetch::end_tools();
     xmore_files::remove_unfinished_outputs();
     std::process::exit(i32::from(exit_status()))
 }

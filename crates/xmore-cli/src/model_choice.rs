@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use xmore::{LITE, ModelName, NamedModel, OpenPairs, XmoreError};
 use xmore_clip::{Precision, ResizeMode};
 use xmore_files::image::Orientation;
+use xmore_hub::ModelError;
 use xmore_memory::store::ModelIdentity;
 
 use crate::messages::tell;
@@ -46,7 +47,7 @@ pub(crate) enum PrecisionArg {
 
 impl ModelChoice {
     /// The model that is named, or the default without a memory.
-    pub(crate) fn name(&self) -> Result<ModelName, XmoreError> {
+    pub(crate) fn name(&self) -> Result<ModelName, ModelError> {
         model_name(self.model.as_deref().unwrap_or(LITE), self.pretrained.as_deref())
     }
 
@@ -127,12 +128,12 @@ impl QueryModelChoice {
 }
 
 /// The models that `model verify` names: one, or all that are here.
-pub(crate) fn verified_names(name: &str, pretrained: Option<&str>) -> Result<Vec<ModelName>, XmoreError> {
-    if name == "all" { xmore::models::present() } else { Ok(vec![model_name(name, pretrained)?]) }
+pub(crate) fn verified_names(name: &str, pretrained: Option<&str>) -> Result<Vec<ModelName>, ModelError> {
+    if name == "all" { xmore_hub::present() } else { Ok(vec![model_name(name, pretrained)?]) }
 }
 
 /// An empty tag, as an empty environment variable gives it, is none.
-pub(crate) fn model_name(model: &str, pretrained: Option<&str>) -> Result<ModelName, XmoreError> {
+pub(crate) fn model_name(model: &str, pretrained: Option<&str>) -> Result<ModelName, ModelError> {
     ModelName::parse(model, pretrained.filter(|tag| !tag.is_empty()))
 }
 

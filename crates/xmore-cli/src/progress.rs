@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{
     DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressState, ProgressStyle, TermLike,
 };
-use xmore::fetch::FetchEvent;
+use xmore_hub::fetch::FetchEvent;
 
 use crate::messages::tell;
 

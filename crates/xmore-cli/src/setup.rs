@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use xmore::eval::{CachedImages, Dataset, EmbeddingCache};
 use xmore::{
     CaptionStore, Classifier, Evidence, NamedModel, OpenPairs, PartlySeen, Queries, Retrieval,
     RetrievalModels, XmoreError, encode_each,
 };
+use xmore_eval::{CachedImages, Dataset, EmbeddingCache};
 use xmore_files::image::Orientation;
 use xmore_memory::{MemoryError, RowSet};
 

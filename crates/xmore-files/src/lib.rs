@@ -3,8 +3,10 @@
 //! Every other crate goes through this one, so that the same file is treated the same way by each command, the server and the library.
 
 mod escape;
+mod home;
 pub mod image;
 pub mod json;
+pub mod kept;
 mod names;
 mod output;
 mod regular;
@@ -13,7 +15,8 @@ pub mod text;
 mod walk;
 
 pub use escape::{escape_for_terminal, escape_json, escape_lines, escape_path, is_active};
-pub use names::{path_from_text, path_to_text};
+pub use home::cache_home;
+pub use names::{is_plain_name, path_from_text, path_to_text};
 pub use output::{Output, is_standard_output, remove_unfinished_outputs, write_output};
 pub use regular::{FileKind, NotRegular, TooLarge, open_input, open_regular, read_bounded, read_input};
 pub use walk::{

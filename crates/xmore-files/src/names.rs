@@ -66,3 +66,10 @@ mod tests {
         }
     }
 }
+/// Letters, digits and `._-+ ` only, not beginning with a dot, 1 to 100 bytes: a name that is one on every file system.
+pub fn is_plain_name(name: &str) -> bool {
+    /// Bytes.
+    const MAX_NAME: usize = 100;
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-+ ".contains(&b);
+    (1..=MAX_NAME).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(allowed)
+}

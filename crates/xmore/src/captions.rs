@@ -17,9 +17,8 @@ use sha2::{Digest, Sha256};
 use xmore_files::open_regular;
 
 use crate::encode::encode_texts;
-use crate::error::Result;
-use crate::fetch::cache;
-use crate::models::NamedModel;
+use crate::error::{Result, XmoreError};
+use crate::model::NamedModel;
 
 const MAGIC: &[u8; 8] = b"XMORECP2";
 const KEY_BYTES: usize = 16;
@@ -58,7 +57,7 @@ impl CaptionStore {
     /// # Errors
     /// That no cache folder can be told.
     pub fn on_disk() -> Result<Self> {
-        Ok(Self { dir: Some(cache::home()?.join("captions")), ..Self::default() })
+        Ok(Self { dir: Some(XmoreError::cache_home()?.join("captions")), ..Self::default() })
     }
 
     /// Embeddings of the captions by a model, encoding those that are not known. They are rounded to float16 as a memory's are, so

@@ -11,7 +11,7 @@ use crate::ensemble::{Belief, Method, image_weight, mix};
 use crate::error::{Result, XmoreError};
 use crate::labels::{LabelWarning, Labels, Template};
 use crate::math::{dot, softmax};
-use crate::models::NamedModel;
+use crate::model::NamedModel;
 use crate::retrieve::{Queries, Retrieval, Retrieved, RetrievedCaption};
 
 /// How a [`Classifier`] is set up.
@@ -265,7 +265,7 @@ impl<'a> Classifier<'a> {
     }
 
     /// softmax_c(s · x·t_c) for a unit vector x and unit rows t_c.
-    pub(crate) fn belief(&self, embedding: &[f32], labels: &Embeddings) -> Belief {
+    pub fn belief(&self, embedding: &[f32], labels: &Embeddings) -> Belief {
         let logits: Vec<f64> =
             labels.rows().map(|label| self.logit_scale * f64::from(dot(embedding, label))).collect();
         Belief::new(softmax(&logits))

@@ -13,7 +13,7 @@ use xmore_clip::{Embeddings, Loaded, Pixels, TextEmbeddings};
 use xmore_memory::ingest::{ImageReader, ImageRef};
 
 use crate::error::{Result, XmoreError};
-use crate::models::NamedModel;
+use crate::model::NamedModel;
 use crate::partly_seen::PartlySeen;
 
 /// Images that are decoded and encoded together: bounds memory.
@@ -84,6 +84,28 @@ pub fn encode_each(
     stop: &(dyn Fn() -> bool + Sync),
     take: &mut dyn FnMut(EncodedBatch) -> bool,
 ) -> Result<()> {
+    each(models, &Images::Files(files), stop, take)
+}
+
+/// The same for images wherever they are: in files, tars or tables.
+///
+/// # Errors
+/// As [`encode_each`].
+pub fn encode_refs(
+    models: &[&NamedModel],
+    images: &[ImageRef],
+    stop: &(dyn Fn() -> bool + Sync),
+    take: &mut dyn FnMut(EncodedBatch) -> bool,
+) -> Result<()> {
+    each(models, &Images::Refs(images), stop, take)
+}
+
+fn each(
+    models: &[&NamedModel],
+    images: &Images<'_>,
+    stop: &(dyn Fn() -> bool + Sync),
+    take: &mut dyn FnMut(EncodedBatch) -> bool,
+) -> Result<()> {
     struct Each<'a>(&'a mut dyn FnMut(EncodedBatch) -> bool);
     impl Sink for Each<'_> {
         fn take(&mut self, batch: Batch, images: Embeddings, _: TextEmbeddings) -> Result<bool> {
@@ -93,7 +115,7 @@ pub fn encode_each(
         }
     }
     let Some((model, others)) = models.split_first() else { return Ok(()) };
-    run(&Encoders { model, others }, &Images::Files(files), stop, &mut Each(take))
+    run(&Encoders { model, others }, images, stop, &mut Each(take))
 }
 
 /// What becomes of batches of images, in their order.

@@ -5,11 +5,9 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use xmore_clip::ClipError;
 use xmore_files::Reason;
+use xmore_hub::ModelError;
 use xmore_memory::MemoryError;
 use xmore_memory::store::Mode;
-
-use crate::fetch::FetchError;
-use crate::models::HubError;
 
 /// Result of this crate's fallible functions.
 pub type Result<T, E = XmoreError> = std::result::Result<T, E>;
@@ -24,12 +22,9 @@ pub enum XmoreError {
     /// The memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// Getting a model or the demo's pictures.
+    /// A model by its name: finding, fetching, opening or verifying it.
     #[error(transparent)]
-    Fetch(#[from] FetchError),
-    /// Getting a model of the hub.
-    #[error(transparent)]
-    Hub(#[from] HubError),
+    Model(#[from] ModelError),
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -40,19 +35,17 @@ pub enum XmoreError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// There is no folder for what can be made again.
+    #[error("no cache folder: {source}")]
+    NoCacheFolder {
+        /// Why.
+        source: std::io::Error,
+    },
     /// The system gives no further thread.
     #[error("cannot start a thread: {source}")]
     Thread {
         /// What the operating system said.
         source: std::io::Error,
-    },
-    /// A table of labelled images lacks a column.
-    #[error("{} has {missing}", path.display())]
-    MissingColumn {
-        /// The table.
-        path: PathBuf,
-        /// Which column, and which there are.
-        missing: Box<xmore_files::table::MissingColumn>,
     },
     /// Fewer than two labels: with one there is nothing to choose, and no confidence is defined.
     #[error("{found} label(s) given, at least 2 are needed: a classification chooses between labels")]
@@ -172,19 +165,6 @@ pub enum XmoreError {
         /// The command that adds embeddings.
         command: &'static str,
     },
-    /// A model's file is not what it was when the model was fetched or first used with a memory.
-    #[error(
-        "{} has changed: its SHA-256 is {found}, but {recorded} was recorded when the model was fetched or first used with a memory",
-        path.display()
-    )]
-    ModelChanged {
-        /// The file.
-        path: PathBuf,
-        /// The digest recorded.
-        recorded: String,
-        /// The digest of the file as it is.
-        found: String,
-    },
     /// An engine was asked for a part of its pairs.
     #[error("{location} is an engine: filters by caption or row work on a local memory only")]
     EngineFilter {
@@ -214,25 +194,6 @@ pub enum XmoreError {
     /// The averaged templates were asked for, but not embedded beforehand.
     #[error("method templates was not set up: ClassifierOptions::with_templates_method must say so")]
     TemplatesNotSetUp,
-    /// A method under prompts of its own, without them.
-    #[error(
-        "method {method} has no prompts here: dataset-prompts need a dataset that brings its own, coop needs --coop FILE"
-    )]
-    PromptsNotSetUp {
-        /// The method.
-        method: &'static str,
-    },
-    /// A checkpoint of CoOp's of another kind.
-    #[error(
-        "{}: expected context vectors `ctx` [tokens, width] for all labels, found {found}: prompts learned for each class apart          (CSC) are not read",
-        path.display()
-    )]
-    Coop {
-        /// The checkpoint.
-        path: PathBuf,
-        /// The shape found.
-        found: String,
-    },
     /// The calibrated method was asked for, but not set up beforehand.
     #[error("method xmore-calibrated was not set up: Classifier::calibrate must be called")]
     CalibratedNotSetUp,
@@ -253,106 +214,17 @@ pub enum XmoreError {
         /// All names.
         known: String,
     },
-    /// No such model.
-    #[error(
-        "no model {name:?}: {hint}expected `lite`, a name of open_clip's such as `ViT-B-16,openai` (`xmore model list` has them), \
-         `hf-hub:org/name`, or the path of a model folder or checkpoint as `local-dir:PATH`"
-    )]
-    UnknownModel {
-        /// What was asked for.
-        name: String,
-        /// The name that may be meant, or nothing.
-        hint: String,
-    },
-    /// The name is a path, and nothing is there.
-    #[error(
-        "no model at {}: expected a model folder or a checkpoint file (.pt, .bin, .safetensors){hint}",
-        path.display()
-    )]
-    NoModelThere {
-        /// The path.
-        path: PathBuf,
-        /// What else may be meant, or nothing.
-        hint: String,
-    },
-    /// An architecture of open_clip's that is not CLIP's.
-    #[error(
-        "architecture {architecture} is not supported: {reason}. CLIP's own are, with ResNet or ViT image towers; \
-         `xmore model list` has them"
-    )]
-    UnsupportedModel {
-        /// The architecture.
-        architecture: String,
-        /// What is different about it.
-        reason: &'static str,
-    },
-    /// An architecture without weights: a model with random ones would only guess.
-    #[error("which weights of {architecture}? Give --pretrained; there are: {tags}")]
-    NoPretrained {
-        /// The architecture.
-        architecture: String,
-        /// The tags there are.
-        tags: String,
-    },
-    /// No such weights of this architecture.
-    #[error(
-        "{architecture} has no weights {pretrained:?}: {hint}there are: {tags}. A checkpoint file's path is possible too"
-    )]
-    UnknownPretrained {
-        /// The architecture.
-        architecture: String,
-        /// What was asked for.
-        pretrained: String,
-        /// The tag that may be meant, or nothing.
-        hint: String,
-        /// The tags there are.
-        tags: String,
-    },
-    /// `--pretrained` beside a model that has its weights already.
-    #[error(
-        "--pretrained {pretrained} does not go with --model {model}, which has its weights already; it goes with an architecture \
-         such as ViT-B-16"
-    )]
-    UnusedPretrained {
-        /// The model.
-        model: String,
-        /// What was given beside it.
-        pretrained: String,
-    },
-    /// A checkpoint of another architecture than the one named with it.
-    #[error("{} gives embeddings of length {found}, but {architecture} has {expected}: name its own architecture", path.display())]
-    OtherArchitecture {
-        /// The checkpoint.
-        path: PathBuf,
-        /// The architecture named.
-        architecture: &'static str,
-        /// Its embeddings' length.
-        expected: usize,
-        /// The checkpoint's.
-        found: usize,
-    },
-    /// No such dataset in the registry.
-    #[error("no dataset {name:?} is known by name; there are {known}. Any other is given by its path")]
-    UnknownDataset {
-        /// What was asked for.
-        name: String,
-        /// All names.
-        known: String,
-    },
-    /// A dataset folder that is not one.
-    #[error("{}: {message}", path.display())]
-    Dataset {
-        /// The folder or file.
-        path: PathBuf,
-        /// What was expected and what was found.
-        message: String,
-    },
     /// The user asked to stop.
     #[error("stopped on request")]
     Interrupted,
 }
 
 impl XmoreError {
+    /// The cache folder.
+    pub(crate) fn cache_home() -> Result<PathBuf> {
+        xmore_files::cache_home().map_err(|source| Self::NoCacheFolder { source })
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source }
     }
@@ -364,9 +236,5 @@ impl XmoreError {
             Self::Clip(ClipError::Image { source, .. }) => source.left_out_reason(),
             _ => Reason::Unreadable,
         }
-    }
-
-    pub(crate) fn dataset(path: &Path, message: impl Into<String>) -> Self {
-        Self::Dataset { path: path.to_owned(), message: message.into() }
     }
 }

@@ -1,7 +1,7 @@
 //! The few sums that the method is made of, each in one fixed order.
 
 /// Inner product of two vectors of one length, in 16 interleaved sums: fast, and the same bits wherever it is computed.
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
     assert_eq!(a.len(), b.len(), "vectors of one length");
     let mut sums = [0f32; LANES];

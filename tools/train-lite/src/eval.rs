@@ -5,8 +5,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use ndarray::Axis;
-use xmore::eval::Dataset;
 use xmore::{NamedModel, Template};
+use xmore_eval::Dataset;
 
 use crate::features::{Pairs, View, cached, images, texts};
 use crate::heads::Heads;

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use xmore::models::{self, FileVerdict, Presence, Pretrained, VerifiedFile};
 use xmore::{LITE, ModelName, NamedModel};
 use xmore_clip::{CONFIG_FILE, LITE_FILES};
 use xmore_files::path_to_text;
+use xmore_hub::{FileVerdict, Presence, Pretrained, VerifiedFile};
 
 use crate::args::{ModelArgs, ModelCommand, ShortFormat};
 use crate::error::{CliError, Result};
@@ -33,7 +33,7 @@ fn fetch(name: &ModelName) -> Result<()> {
         );
         return Err(CliError::Usage(message));
     }
-    let path = models::fetch(name, &fetch_progress())?;
+    let path = xmore_hub::fetch(name, &fetch_progress())?;
     // Opening it shows that what was fetched is what this program reads.
     NamedModel::open_cached(name)?;
     print(&format!("{name} is ready in {}", path.display()))
@@ -42,7 +42,7 @@ fn fetch(name: &ModelName) -> Result<()> {
 fn info(name: &ModelName, format: ShortFormat) -> Result<()> {
     let model = NamedModel::open_cached(name)?;
     let (Presence::Ready(place) | Presence::ToBeFetched(place) | Presence::Missing(place)) =
-        models::presence(name)?;
+        xmore_hub::presence(name)?;
     let [image_tower, text_tower] = model.tower_names();
     let value = json!({
         "name": model.name(),
@@ -74,7 +74,7 @@ struct Verified {
 fn verify(names: &[ModelName], record: bool, format: ShortFormat) -> Result<()> {
     let mut models = Vec::new();
     for name in names {
-        models.push(Verified { model: name.to_string(), files: models::verify(name, record)? });
+        models.push(Verified { model: name.to_string(), files: xmore_hub::verify(name, record)? });
     }
     let files = || models.iter().flat_map(|model| &model.files);
     let bad = files().filter(|file| !file.verdict.is_good()).count();
@@ -131,7 +131,7 @@ impl Row {
         let model = &config["model_cfg"];
         let (embed_dim, image_size) = (model["embed_dim"].clone(), model["vision_cfg"]["image_size"].clone());
         Ok(Self {
-            presence: models::presence(&ModelName::Lite)?,
+            presence: xmore_hub::presence(&ModelName::Lite)?,
             name: ModelName::Lite,
             embed_dim,
             image_size,
@@ -142,7 +142,7 @@ impl Row {
         let name = ModelName::Pretrained(entry);
         let (embed_dim, image_size) =
             (entry.architecture.embed_dim.into(), entry.architecture.image_size.into());
-        Ok(Self { presence: models::presence(&name)?, name, embed_dim, image_size })
+        Ok(Self { presence: xmore_hub::presence(&name)?, name, embed_dim, image_size })
     }
 
     fn matches(&self, filter: &str) -> bool {
@@ -170,7 +170,7 @@ fn list(filter: &str, format: ShortFormat) -> Result<()> {
     // OpenAI's spelling finds its model too.
     let wanted = filter.to_lowercase().replace('/', "-").replace("@336px", "-336");
     let mut rows = vec![Row::lite()?];
-    for entry in models::pretrained() {
+    for entry in xmore_hub::pretrained() {
         rows.push(Row::pretrained(entry)?);
     }
     rows.retain(|row| row.matches(&wanted));

@@ -16,7 +16,7 @@ use super::report::{SkipSummary, Skipped};
 use super::write::kind_of;
 use crate::encode::{Batch, Sink, check_readable, encode_images, encode_texts};
 use crate::error::{Result, XmoreError};
-use crate::models::NamedModel;
+use crate::model::NamedModel;
 use crate::partly_seen::PartlySeen;
 
 /// Rows of a column of captions that are encoded together.

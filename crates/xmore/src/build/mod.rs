@@ -22,7 +22,7 @@ use xmore_memory::store::{Manifest, MemoryWriter, Mode, SourceInfo, finish_inter
 
 use crate::error::{Result, XmoreError};
 use crate::math::dot;
-use crate::models::NamedModel;
+use crate::model::NamedModel;
 use crate::partly_seen::PartlySeen;
 pub use column::{ColumnProgress, ColumnReport, embed_column};
 pub use limit::SkipLimit;

@@ -13,7 +13,7 @@ use super::sources::{Digest, Sources};
 use super::{BuildProgress, EMBEDDED_BATCH};
 use crate::encode::{Batch, Sink, encode_images, encode_texts};
 use crate::error::{Result, XmoreError};
-use crate::models::NamedModel;
+use crate::model::NamedModel;
 use crate::partly_seen::PartlySeen;
 
 /// A build under way.

@@ -8,7 +8,7 @@ use xmore_memory::Memory;
 use xmore_memory::store::MemoryWriter;
 
 use super::*;
-use crate::models::NamedModel;
+use crate::model::NamedModel;
 use crate::retrieve::{Pairs, RetrievalModels, RetrievalOptions};
 
 fn fixtures() -> PathBuf {

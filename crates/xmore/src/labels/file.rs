@@ -26,28 +26,29 @@ const MOST_LABELS: usize = 200_000;
 /// Text is UTF-8 or UTF-16, with or without a byte order mark, else Windows-1252; lines end in any way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelFile {
-    entries: Vec<Entry>,
+    entries: Vec<LabelEntry>,
     notes: Vec<String>,
 }
 
 /// One label of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) label: Label,
+pub struct LabelEntry {
+    /// The label and its prompts.
+    pub label: Label,
     /// What the file calls it besides, such as a WordNet id.
-    pub(crate) id: Option<String>,
+    pub id: Option<String>,
     /// Its line, where the file has one label on each.
-    pub(crate) line: Option<u64>,
+    pub line: Option<u64>,
 }
 
 /// What a form's reader found.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<LabelEntry>,
     pub(super) notes: Vec<String>,
 }
 
-impl Entry {
+impl LabelEntry {
     pub(super) fn new(name: impl Into<String>) -> Self {
         Self { label: Label::new(name), ..Self::default() }
     }
@@ -121,18 +122,18 @@ impl LabelFile {
     ///
     /// # Errors
     /// As [`Labels::repeatable`].
-    pub(crate) fn repeatable(&self) -> Result<Labels> {
+    pub fn repeatable(&self) -> Result<Labels> {
         Labels::repeatable_with_prompts(self.entries.iter().map(|entry| entry.label.clone()))
     }
 
     /// All entries.
-    pub(crate) fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[LabelEntry] {
         &self.entries
     }
 }
 
 /// Whether text is an id of WordNet's as ImageNet has them, such as `n01440764`.
-pub(crate) fn is_wordnet_id(text: &str) -> bool {
+pub fn is_wordnet_id(text: &str) -> bool {
     text.strip_prefix('n')
         .is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit()))
 }
@@ -151,7 +152,7 @@ pub(super) fn check_count(count: usize, origin: &str) -> Result<()> {
 }
 
 /// Puts numbered entries into the order of their numbers.
-pub(super) fn in_order(mut numbered: Vec<(u64, Entry)>) -> Vec<Entry> {
+pub(super) fn in_order(mut numbered: Vec<(u64, LabelEntry)>) -> Vec<LabelEntry> {
     numbered.sort_by_key(|(number, _)| *number);
     numbered.into_iter().map(|(_, entry)| entry).collect()
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::Label;
-use super::file::{Entry, Found, in_order, is_wordnet_id};
+use super::file::{Found, LabelEntry, in_order, is_wordnet_id};
 use super::table::{NAME_COLUMNS, PROMPT_COLUMNS, plain_name};
 use crate::error::{Result, XmoreError};
 
@@ -179,7 +179,7 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Found> {
             (Err(e), false) => return Err(error(origin, Some(number), "a JSON value on each line", e)),
         };
         for entry in labels(Value::List(vec![read]), origin)?.entries {
-            found.entries.push(Entry { line: Some(number), ..entry });
+            found.entries.push(LabelEntry { line: Some(number), ..entry });
         }
     }
     Ok(found)
@@ -210,22 +210,22 @@ fn wrapped(fields: &[(String, Value)]) -> Option<&Value> {
     (!is_label).then_some(value)
 }
 
-fn of_list(items: &[Value], origin: &str) -> Result<Vec<Entry>> {
+fn of_list(items: &[Value], origin: &str) -> Result<Vec<LabelEntry>> {
     items.iter().map(|item| of_item(item).ok_or_else(|| error(origin, None, "a label", item))).collect()
 }
 
 /// A name, an id and a name, or an object that describes a label.
-fn of_item(item: &Value) -> Option<Entry> {
+fn of_item(item: &Value) -> Option<LabelEntry> {
     match item {
-        Value::Text(name) => Some(Entry::new(name)),
+        Value::Text(name) => Some(LabelEntry::new(name)),
         Value::List(parts) => match &parts[..] {
             [Value::Text(id), Value::Text(name), ..] if is_wordnet_id(id) => {
-                Some(Entry { id: Some(id.clone()), ..Entry::new(name) })
+                Some(LabelEntry { id: Some(id.clone()), ..LabelEntry::new(name) })
             }
-            [Value::Whole(_), Value::Text(name)] => Some(Entry::new(name)),
-            [Value::Text(name), Value::List(_)] => Some(Entry {
+            [Value::Whole(_), Value::Text(name)] => Some(LabelEntry::new(name)),
+            [Value::Text(name), Value::List(_)] => Some(LabelEntry {
                 label: Label { name: name.clone(), prompts: parts[1].texts()? },
-                ..Entry::default()
+                ..LabelEntry::default()
             }),
             _ => None,
         },
@@ -239,7 +239,7 @@ fn of_item(item: &Value) -> Option<Entry> {
 }
 
 /// A label with its name, and perhaps prompts and an id, under the usual keys.
-fn described(fields: &[(String, Value)]) -> Option<Entry> {
+fn described(fields: &[(String, Value)]) -> Option<LabelEntry> {
     let find = |names: &[&str]| {
         names
             .iter()
@@ -252,10 +252,10 @@ fn described(fields: &[(String, Value)]) -> Option<Entry> {
         None => Vec::new(),
     };
     let id = find(&["wnid", "synset", "id"]).and_then(Value::text).map(str::to_owned);
-    Some(Entry { label: Label { name, prompts }, id, line: None })
+    Some(LabelEntry { label: Label { name, prompts }, id, line: None })
 }
 
-fn of_object(fields: &[(String, Value)], origin: &str) -> Result<Vec<Entry>> {
+fn of_object(fields: &[(String, Value)], origin: &str) -> Result<Vec<LabelEntry>> {
     // Names by number.
     let numbered: Option<Vec<_>> =
         fields.iter().map(|(key, value)| Some((key.parse().ok()?, named(value)?))).collect();
@@ -264,7 +264,7 @@ fn of_object(fields: &[(String, Value)], origin: &str) -> Result<Vec<Entry>> {
     }
     // Numbers by name.
     let numbers = fields.iter().map(|(key, value)| match value {
-        Value::Whole(number) => Some((*number, Entry::new(key))),
+        Value::Whole(number) => Some((*number, LabelEntry::new(key))),
         _ => None,
     });
     if let Some(numbered) = numbers.collect::<Option<Vec<_>>>() {
@@ -273,7 +273,7 @@ fn of_object(fields: &[(String, Value)], origin: &str) -> Result<Vec<Entry>> {
     // Names by id.
     let identified = fields.iter().map(|(key, value)| {
         let name = value.text().filter(|_| is_wordnet_id(key))?;
-        Some(Entry { id: Some(key.clone()), ..Entry::new(name) })
+        Some(LabelEntry { id: Some(key.clone()), ..LabelEntry::new(name) })
     });
     if let Some(entries) = identified.collect() {
         return Ok(entries);
@@ -291,15 +291,15 @@ fn of_object(fields: &[(String, Value)], origin: &str) -> Result<Vec<Entry>> {
             error(origin, None, &expected, value)
         })?;
         let id = Some(key.clone()).filter(|key| is_wordnet_id(key));
-        Ok(Entry { label: Label { name: key.clone(), prompts }, id, line: None })
+        Ok(LabelEntry { label: Label { name: key.clone(), prompts }, id, line: None })
     };
     fields.iter().map(entry).collect()
 }
 
 /// What stands behind a number: a name, an id and a name, or a description.
-fn named(value: &Value) -> Option<Entry> {
+fn named(value: &Value) -> Option<LabelEntry> {
     match value {
-        Value::Text(name) => Some(Entry::new(name)),
+        Value::Text(name) => Some(LabelEntry::new(name)),
         Value::List(parts) => match &parts[..] {
             [Value::Text(id), ..] if is_wordnet_id(id) => of_item(value),
             _ => None,

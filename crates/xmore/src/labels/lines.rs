@@ -1,7 +1,7 @@
 //! Labels on lines: comments, numbers, bullets and quotes that are not part of them.
 
 use super::Label;
-use super::file::{Entry, Found, check_count, counted, in_order, is_wordnet_id};
+use super::file::{Found, LabelEntry, check_count, counted, in_order, is_wordnet_id};
 use super::list::{LabelList, split_quoted};
 use super::template::fill;
 use crate::error::{Result, XmoreError};
@@ -74,20 +74,21 @@ pub(super) fn read(text: &str, origin: &str) -> Result<Found> {
         notes.push("the only line is read as labels between commas".to_owned());
         let labels = LabelList::parse(only)?.0;
         let entries =
-            labels.into_iter().map(|label| Entry { label, id: None, line: Some(numbers[0]) }).collect();
+            labels.into_iter().map(|label| LabelEntry { label, id: None, line: Some(numbers[0]) }).collect();
         return Ok(Found { entries, notes });
     }
-    let located = |entry: Entry, row: usize| Entry { line: Some(numbers[row]), ..entry };
+    let located = |entry: LabelEntry, row: usize| LabelEntry { line: Some(numbers[row]), ..entry };
     if let Some(identified) = rows.iter().map(|line| identified(line)).collect::<Option<Vec<_>>>() {
         let entries = identified.into_iter().enumerate().map(|(row, (id, name))| {
-            located(Entry { id: Some(id.to_owned()), ..Entry::new(unquoted(name)) }, row)
+            located(LabelEntry { id: Some(id.to_owned()), ..LabelEntry::new(unquoted(name)) }, row)
         });
         return Ok(Found { entries: entries.collect(), notes });
     }
     if let Some(numbered) = numbered(&rows) {
         notes.push("the number beside each label is left out".to_owned());
         let entries = numbered.into_iter().enumerate();
-        let entries = entries.map(|(row, (number, name))| (number, located(Entry::new(unquoted(name)), row)));
+        let entries =
+            entries.map(|(row, (number, name))| (number, located(LabelEntry::new(unquoted(name)), row)));
         return Ok(Found { entries: in_order(entries.collect()), notes });
     }
     if !rows.is_empty() && rows.iter().all(|line| line.contains('\t')) {
@@ -99,12 +100,12 @@ pub(super) fn read(text: &str, origin: &str) -> Result<Found> {
                     .to_owned(),
                 found: format!("{line:?}"),
             })?;
-            Ok(located(Entry { label, ..Entry::default() }, row))
+            Ok(located(LabelEntry { label, ..LabelEntry::default() }, row))
         });
         let found = Found { entries: entries.collect::<Result<_>>()?, notes };
         return Ok(found);
     }
-    let entries = rows.iter().enumerate().map(|(row, line)| located(Entry::new(unquoted(line)), row));
+    let entries = rows.iter().enumerate().map(|(row, line)| located(LabelEntry::new(unquoted(line)), row));
     Ok(Found { entries: entries.collect(), notes })
 }
 

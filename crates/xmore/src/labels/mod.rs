@@ -19,8 +19,7 @@ use xmore_clip::{Embeddings, Model};
 use crate::error::{Result, XmoreError};
 
 pub use distinct::LabelWarning;
-pub(crate) use file::is_wordnet_id;
-pub use file::{LabelFile, MAX_LABEL_BYTES};
+pub use file::{LabelEntry, LabelFile, MAX_LABEL_BYTES, is_wordnet_id};
 pub use list::LabelList;
 use template::fill;
 pub use template::{DEFAULT_TEMPLATE, Template};
@@ -81,7 +80,7 @@ impl Labels {
     ///
     /// # Errors
     /// [`XmoreError::TooFewLabels`], [`XmoreError::EmptyLabel`].
-    pub(crate) fn repeatable(names: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
+    pub fn repeatable(names: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
         Self::repeatable_with_prompts(names.into_iter().map(Label::new))
     }
 
@@ -89,7 +88,7 @@ impl Labels {
     ///
     /// # Errors
     /// As [`Labels::repeatable`].
-    pub(crate) fn repeatable_with_prompts(labels: impl IntoIterator<Item = Label>) -> Result<Self> {
+    pub fn repeatable_with_prompts(labels: impl IntoIterator<Item = Label>) -> Result<Self> {
         let (mut names, mut prompts) = (Vec::new(), Vec::new());
         for label in labels {
             names.push(normalized(&label.name));
@@ -204,7 +203,7 @@ impl Means {
 }
 
 /// A label or prompt as it is compared and shown: Unicode's normal form C, without white space and invisible marks around it.
-pub(crate) fn normalized(text: &str) -> String {
+pub fn normalized(text: &str) -> String {
     // Byte order marks, zero-width spaces and word joiners are left over from other programs; white space is Unicode's.
     let invisible = |c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '\u{200b}' | '\u{2060}');
     text.trim_matches(invisible).nfc().collect()

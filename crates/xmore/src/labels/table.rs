@@ -3,7 +3,7 @@
 use csv::{ReaderBuilder, StringRecord, Trim};
 
 use super::Label;
-use super::file::{Entry, Found, check_count, counted, in_order};
+use super::file::{Found, LabelEntry, check_count, counted, in_order};
 use super::lines::{is_comment, lines};
 use super::list::split_quoted;
 use crate::error::{Result, XmoreError};
@@ -84,7 +84,7 @@ pub(super) fn read(text: &str, origin: &str, column: Option<&str>, is_table: boo
     let Some(column) = column else { return Ok(None) };
     let prompts = PROMPT_COLUMNS.iter().find_map(|name| header.iter().position(|h| plain_name(h) == *name));
     let prompts = prompts.filter(|prompts| *prompts != column);
-    let (mut entries, mut unnamed): (Vec<Entry>, Vec<u64>) = Default::default();
+    let (mut entries, mut unnamed): (Vec<LabelEntry>, Vec<u64>) = Default::default();
     for row in &rows {
         let line = row.position().map(|position| before + position.line());
         match row.get(column).filter(|name| !name.is_empty()) {
@@ -92,7 +92,7 @@ pub(super) fn read(text: &str, origin: &str, column: Option<&str>, is_table: boo
                 let own = prompts.and_then(|prompts| row.get(prompts)).filter(|prompt| !prompt.is_empty());
                 let label =
                     Label { name: name.to_owned(), prompts: own.map(str::to_owned).into_iter().collect() };
-                entries.push(Entry { label, id: None, line });
+                entries.push(LabelEntry { label, id: None, line });
             }
             None => unnamed.extend(line),
         }
@@ -171,9 +171,9 @@ fn numbers(rows: &[StringRecord], names: usize, count: usize) -> Option<Vec<u64>
 }
 
 /// Rows of the same label as one label with all prompts.
-fn grouped(entries: Vec<Entry>) -> Vec<Entry> {
+fn grouped(entries: Vec<LabelEntry>) -> Vec<LabelEntry> {
     let mut places = std::collections::HashMap::new();
-    let mut labels: Vec<Entry> = Vec::new();
+    let mut labels: Vec<LabelEntry> = Vec::new();
     for entry in entries {
         let place = *places.entry(entry.label.name.clone()).or_insert(labels.len());
         match labels.get_mut(place) {

@@ -8,7 +8,7 @@ use xmore_memory::store::Column;
 
 use crate::captions::{CaptionStore, Encoded};
 use crate::error::Result;
-use crate::models::NamedModel;
+use crate::model::NamedModel;
 
 /// Pairs around a point of the joint space, nearest first by their images.
 pub(crate) struct Surrounding<'a> {

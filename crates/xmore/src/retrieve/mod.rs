@@ -20,7 +20,7 @@ use xmore_memory::{Hit, Memory, RowSet, SearchOptions};
 use crate::captions::CaptionStore;
 use crate::error::{Result, XmoreError};
 use crate::math::dot;
-use crate::models::NamedModel;
+use crate::model::NamedModel;
 use around::EngineTexts;
 pub(crate) use around::Surrounding;
 pub use open::OpenPairs;

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use xmore::eval::accuracies;
 use xmore::{
     Classifier, ClassifierOptions, Evidence, Method, NamedModel, Pairs, Retrieval, RetrievalModels,
     RetrievalOptions, encode_files, encode_texts,
 };
 use xmore_clip::Embeddings;
+use xmore_eval::accuracies;
 use xmore_memory::Memory;
 use xmore_memory::store::MemoryWriter;
 

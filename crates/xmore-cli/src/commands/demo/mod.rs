@@ -1,10 +1,14 @@
 //! `xmore demo`: pairs in, a memory, held-out photos classified by every method, a table and a report out.
 
+mod apt;
 mod experiment;
+mod extract;
 mod findings;
 mod pairs;
+pub(crate) mod pictures;
 mod report;
 mod splits;
+mod stamps;
 mod text;
 
 use std::io;
@@ -14,6 +18,7 @@ use clap::{Args, ValueEnum};
 use xmore::ModelName;
 use xmore_clip::LITE_FILES;
 use xmore_files::{Output, escape_json, is_standard_output};
+use xmore_hub::ModelError;
 
 use crate::error::{CliError, Result};
 use crate::files::{output_error, print, print_data};
@@ -73,12 +78,12 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let own = args.pairs.as_deref().map(PairSet::folder).transpose()?;
 
     if args.model.name()? == ModelName::Lite {
-        xmore::fetch::lite::fetch(LITE_FILES, &progress::fetch_progress())?;
+        xmore_hub::lite::fetch(LITE_FILES, &progress::fetch_progress()).map_err(ModelError::from)?;
     }
     let model = args.model.open()?;
     let set = match own {
         Some(set) => set,
-        None => PairSet::stamps(&xmore::fetch::stamps::fetch(&progress::fetch_progress())?)?,
+        None => PairSet::stamps(&stamps::fetch(&progress::fetch_progress())?)?,
     };
     let (pairs, labels) = (set.pairs.len(), set.labels.names().len());
     tell!("{pairs} pairs with {labels} labels from {}", set.dir.display());

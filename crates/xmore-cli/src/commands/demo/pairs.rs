@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use xmore::Labels;
-use xmore::fetch::stamps;
 use xmore_memory::ingest::{InputFormat, Source, SourceOptions};
 
+use super::stamps;
 use crate::error::{CliError, Result};
 
 /// Labels with fewer pairs are left out of a user's folder: a split would too often remember or ask for none.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use xmore::eval::registry::Suite;
-use xmore::eval::{DatasetFormat, EvalMethod};
+use xmore_eval::registry::Suite;
+use xmore_eval::{DatasetFormat, EvalMethod};
 
 use crate::args::{MethodArgs, probability};
 use crate::images::WalkArgs;
@@ -137,7 +137,7 @@ pub(super) enum Wanted {
     One(EvalMethod),
 }
 
-fn methods(name: &str) -> Result<Wanted, xmore::XmoreError> {
+fn methods(name: &str) -> Result<Wanted, xmore_eval::EvalError> {
     if name == "all" { Ok(Wanted::All) } else { name.parse().map(Wanted::One) }
 }
 

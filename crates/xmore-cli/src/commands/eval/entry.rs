@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use xmore::eval::{EvalReport, MethodReport, SweepPoint, VariantReport};
+use xmore_eval::{EvalReport, MethodReport, SweepPoint, VariantReport};
 use xmore_files::{LeftOut, NotRegular, is_standard_output, read_bounded};
 
 use crate::error::{CliError, Result};

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use maud::{Markup, html};
-use xmore::eval::{Answer, EvalReport, MethodReport};
+use xmore_eval::{Answer, EvalReport, MethodReport};
 use xmore_files::image::{Alpha, DecodeOptions, decode_bytes};
 use xmore_memory::ingest::{ImageReader, ImageRef};
 
@@ -118,7 +118,7 @@ fn sweep(report: &EvalReport) -> Markup {
 }
 
 fn reliability(method: &MethodReport) -> Markup {
-    let bin = |bin: &xmore::eval::Bin| (bin.count > 0).then_some((bin.confidence, bin.accuracy));
+    let bin = |bin: &xmore_eval::Bin| (bin.count > 0).then_some((bin.confidence, bin.accuracy));
     let bins: Vec<_> = method.calibration.bins.iter().map(bin).collect();
     let description =
         format!("{}: accuracy over confidence, ECE {} %", method.method, percent(method.calibration.ece));

@@ -1,11 +1,11 @@
 //! Measuring one dataset after another with the same model and memory.
 
 use serde_json::{Value, json};
-use xmore::eval::{
-    CoopContext, Dataset, Details, EmbeddedDataset, EmbeddingCache, EvalMethod, EvalOptions, EvalReport,
-    OtherPrompts, Variant, evaluate,
-};
 use xmore::{Classifier, LabelFile, Method, Template, XmoreError};
+use xmore_eval::{
+    CoopContext, Dataset, Details, EmbeddedDataset, EmbeddingCache, EvalError, EvalMethod, EvalOptions,
+    EvalReport, OtherPrompts, Variant, evaluate,
+};
 use xmore_files::{Exclude, escape_for_terminal, path_to_text, read_input};
 
 use super::args::{EvalArgs, Wanted, WantedVariant};
@@ -183,7 +183,7 @@ impl<'a> Session<'a> {
             steps.set_position(done as u64);
         };
         let measured = match evaluate(&data, &classifier, &prompts, &options, &mut tell) {
-            Err(error) if self.setup.forgives(&error) => {
+            Err(EvalError::Xmore(error)) if self.setup.forgives(&error) => {
                 evaluate(&data, &classifier.with_retrieval(None), &prompts, &options, &mut tell)
             }
             other => other,

@@ -9,7 +9,7 @@ mod sections;
 mod targets;
 mod text;
 
-use xmore::eval::registry::Suite;
+use xmore_eval::registry::Suite;
 use xmore_files::image::Orientation;
 
 pub(crate) use args::EvalArgs;
@@ -26,7 +26,7 @@ use targets::Target;
 
 /// What was found on one dataset.
 struct Outcome {
-    report: xmore::eval::EvalReport,
+    report: xmore_eval::EvalReport,
     /// What only a measurement of this run has: the dataset and the answers on single images.
     fresh: Option<measure::Fresh>,
 }
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     for (name, error) in &failed {
         tell!("error: {name}: {error}");
     }
-    let reports: Vec<&xmore::eval::EvalReport> = outcomes.iter().map(|outcome| &outcome.report).collect();
+    let reports: Vec<&xmore_eval::EvalReport> = outcomes.iter().map(|outcome| &outcome.report).collect();
     let page =
         text::Page { reports: &reports, missing: &missing, suite: args.suite, model: setup.model.name() };
     match args.format {

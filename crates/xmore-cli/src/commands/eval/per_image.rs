@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use xmore::eval::Answer;
+use xmore_eval::Answer;
 
 use super::Outcome;
 use crate::error::Result;

@@ -1,7 +1,7 @@
 //! The results as titled grids of text, for every form of output that people read.
 
-use xmore::eval::registry::{Suite, published};
-use xmore::eval::{Comparison, EvalReport, MethodReport};
+use xmore_eval::registry::{Suite, published};
+use xmore_eval::{Comparison, EvalReport, MethodReport};
 
 use super::text::Page;
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use xmore::eval::registry::{KnownDataset, Missing};
-use xmore::eval::{Dataset, DatasetOptions, LabelColumns};
+use xmore_eval::registry::{KnownDataset, Missing};
+use xmore_eval::{Dataset, DatasetOptions, LabelColumns};
 use xmore_files::WalkOptions;
 
 use super::args::EvalArgs;

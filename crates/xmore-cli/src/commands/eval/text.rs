@@ -1,7 +1,7 @@
 //! The results as text: plain tables, Markdown, csv.
 
-use xmore::eval::EvalReport;
-use xmore::eval::registry::{Missing, Suite};
+use xmore_eval::EvalReport;
+use xmore_eval::registry::{Missing, Suite};
 
 use super::sections::{CSV_HEADER, Grid, csv_row, heading, of_dataset, of_suite};
 use crate::error::{CliError, Result};

@@ -1,0 +1,103 @@
+//! What can go wrong between labelled images and a report.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use xmore::XmoreError;
+use xmore_clip::ClipError;
+use xmore_memory::MemoryError;
+
+/// Result of this crate's fallible functions.
+pub type Result<T, E = EvalError> = std::result::Result<T, E>;
+
+/// Errors of an evaluation, with those of the crates below passed through.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EvalError {
+    /// Classification.
+    #[error(transparent)]
+    Xmore(#[from] XmoreError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Clip(#[from] ClipError),
+    /// An image of a dataset.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// "read", "write", …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// There is no folder for what can be made again.
+    #[error("no cache folder: {source}")]
+    NoCacheFolder {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A table of labelled images lacks a column.
+    #[error("{} has {missing}", path.display())]
+    MissingColumn {
+        /// The table.
+        path: PathBuf,
+        /// Which column, and which there are.
+        missing: Box<xmore_files::table::MissingColumn>,
+    },
+    /// No such dataset in the registry.
+    #[error("no dataset {name:?} is known by name; there are {known}. Any other is given by its path")]
+    UnknownDataset {
+        /// What was asked for.
+        name: String,
+        /// All names.
+        known: String,
+    },
+    /// A dataset folder that is not one.
+    #[error("{}: {message}", path.display())]
+    Dataset {
+        /// The folder or file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        message: String,
+    },
+    /// A method under prompts of its own, without them.
+    #[error(
+        "method {method} has no prompts here: dataset-prompts need a dataset that brings its own, coop needs --coop FILE"
+    )]
+    PromptsNotSetUp {
+        /// The method.
+        method: &'static str,
+    },
+    /// A checkpoint of CoOp's of another kind.
+    #[error(
+        "{}: expected context vectors `ctx` [tokens, width] for all labels, found {found}: prompts learned for each class apart          (CSC) are not read",
+        path.display()
+    )]
+    Coop {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The shape found.
+        found: String,
+    },
+    /// No such method.
+    #[error("no method {name:?}; there are {known}")]
+    UnknownMethod {
+        /// What was asked for.
+        name: String,
+        /// All names.
+        known: String,
+    },
+}
+
+impl EvalError {
+    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), source }
+    }
+
+    pub(crate) fn dataset(path: &Path, message: impl Into<String>) -> Self {
+        Self::Dataset { path: path.to_owned(), message: message.into() }
+    }
+}

@@ -1,0 +1,97 @@
+//! Files that keep what can be made again: each with a checksum over all of it and over what it is for, checked whenever it is read.
+//!
+//! A file is its content, then 8 bytes `XMORESUM` and the SHA-256 of the file's name within its cache and the content. Readers of the
+//! content's own format, such as numpy's of an `.npy`, do not look behind its end.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::read_bounded;
+use sha2::{Digest, Sha256};
+
+const MAGIC: &[u8; 8] = b"XMORESUM";
+const SUM_BYTES: usize = 32;
+/// Bytes of a file behind its content.
+pub const TRAILER_BYTES: usize = MAGIC.len() + SUM_BYTES;
+
+/// What is kept under a name.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Just what was written.
+    Whole(Vec<u8>),
+    /// A file that is not what was written under that name, or cannot be read.
+    Damaged,
+    /// No file.
+    Nothing,
+}
+
+/// Reads a file. `name` tells what is in it, so that a file in another's place is noticed; `max` bounds its content.
+pub fn read(path: &Path, name: &str, max: u64) -> Kept {
+    let mut bytes = match read_bounded(path, max + TRAILER_BYTES as u64) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Kept::Nothing,
+        Err(_) => return Kept::Damaged,
+    };
+    let Some(end) = bytes.len().checked_sub(TRAILER_BYTES) else { return Kept::Damaged };
+    let (content, trailer) = bytes.split_at(end);
+    if trailer.strip_prefix(MAGIC) != Some(&sum(name, content)) {
+        return Kept::Damaged;
+    }
+    bytes.truncate(end);
+    Kept::Whole(bytes)
+}
+
+/// Writes beside the file and renames.
+///
+/// # Errors
+/// What the operating system says.
+pub fn write(path: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let mut builder = tempfile::Builder::new();
+    // A cache may be shared; a temporary file would be for its owner alone.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut temporary = builder.tempfile_in(path.parent().unwrap_or(Path::new("")))?;
+    temporary.write_all(content)?;
+    temporary.write_all(MAGIC)?;
+    temporary.write_all(&sum(name, content))?;
+    temporary.persist(path).map(drop).map_err(|e| e.error)
+}
+
+fn sum(name: &str, content: &[u8]) -> [u8; SUM_BYTES] {
+    let mut hash = Sha256::new();
+    hash.update((name.len() as u64).to_le_bytes());
+    hash.update(name);
+    hash.update(content);
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kept");
+        assert_eq!(read(&path, "a", 100), Kept::Nothing);
+        write(&path, "a", b"content").unwrap();
+        assert_eq!(read(&path, "a", 100), Kept::Whole(b"content".to_vec()));
+        assert_eq!(read(&path, "a", 7), Kept::Whole(b"content".to_vec()));
+        assert_eq!(read(&path, "b", 100), Kept::Damaged, "another's file");
+        assert_eq!(read(&path, "a", 6), Kept::Damaged, "too long");
+        assert_eq!(read(dir.path(), "a", 100), Kept::Damaged, "a folder");
+        let whole = fs::read(&path).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &flipped).unwrap();
+            assert_eq!(read(&path, "a", 100), Kept::Damaged, "bit {bit}");
+        }
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            assert_eq!(read(&path, "a", 100), Kept::Damaged, "{length} bytes");
+        }
+    }
+}

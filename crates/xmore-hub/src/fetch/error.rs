@@ -1,0 +1,100 @@
+//! The ways fetching fails, each with the way out.
+
+use std::path::PathBuf;
+
+/// Why a fetch failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// Neither `XMORE_HOME` nor a platform cache directory is known.
+    #[error(
+        "no cache folder: XMORE_HOME is not set and this account has no cache directory; set XMORE_HOME to a folder"
+    )]
+    NoHome,
+
+    /// The operating system refused a file operation.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was tried, e.g. `write`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+
+    /// No pip could be started.
+    #[error(
+        "no pip found (tried {tried}). Install one (Debian, Ubuntu: `apt install python3-pip`) and run this again. \
+         {offline}"
+    )]
+    PipMissing {
+        /// The commands tried and what became of each.
+        tried: String,
+        /// How to go on without pip or network.
+        offline: String,
+    },
+
+    /// pip ran and failed.
+    #[error("`{command}` failed ({status}):\n{tail}\n{offline}")]
+    PipFailed {
+        /// The command line.
+        command: String,
+        /// Its exit status.
+        status: String,
+        /// The last lines of its error output.
+        tail: String,
+        /// How to go on without pip or network.
+        offline: String,
+    },
+
+    /// A downloaded file is not the file this version of xmore knows.
+    #[error("{path}: expected {expected}, found {found}. {hint}")]
+    NotAsExpected {
+        /// The file.
+        path: PathBuf,
+        /// Size or hash expected.
+        expected: String,
+        /// Size or hash found.
+        found: String,
+        /// The way out.
+        hint: String,
+    },
+
+    /// A wheel could not be read.
+    #[error("{path}: member {member}: {reason}. Delete this wheel and run again")]
+    Wheel {
+        /// The wheel.
+        path: PathBuf,
+        /// The member wanted from it.
+        member: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A name that would leave its folder, or stand for another file.
+    #[error("`{name}` is not usable as a file name here: {reason}")]
+    BadName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// The model folder lacks files.
+    #[error("model `lite` is not complete in {dir}: {problems}. Run `xmore model fetch lite`")]
+    ModelIncomplete {
+        /// The model folder.
+        dir: PathBuf,
+        /// Each file that is missing or has a wrong size.
+        problems: String,
+    },
+}
+
+impl FetchError {
+    /// Closure for `map_err` that names the action and the file.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}

@@ -1,0 +1,176 @@
+//! One repository's folder in the hub's cache: blobs by hash, snapshots of links to them, refs, locks.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use xmore_files::read_bounded;
+
+use super::{HubError, RepoId, Result};
+
+/// A ref holds a commit of 40 characters.
+const MAX_REF_BYTES: u64 = 4096;
+
+pub(super) struct RepoCache {
+    /// `models--org--name`.
+    dir: PathBuf,
+    /// Where the hub's programs lock its blobs.
+    locks: PathBuf,
+}
+
+impl RepoCache {
+    pub fn new(cache: &Path, repo: &RepoId) -> Self {
+        let folder = format!("models--{}", repo.name().replace('/', "--"));
+        Self { dir: cache.join(&folder), locks: cache.join(".locks").join(folder) }
+    }
+
+    /// The commit that a revision was when it was last fetched.
+    pub fn commit(&self, revision: &str) -> Option<String> {
+        if is_commit(revision) {
+            return Some(revision.to_owned());
+        }
+        let bytes = read_bounded(&self.dir.join("refs").join(revision), MAX_REF_BYTES).ok()?;
+        Some(str::from_utf8(&bytes).ok()?.trim()).filter(|commit| is_commit(commit)).map(str::to_owned)
+    }
+
+    /// The folder of a commit's files.
+    pub fn snapshot(&self, commit: &str) -> PathBuf {
+        self.dir.join("snapshots").join(commit)
+    }
+
+    /// The file with a hash's content.
+    pub fn blob(&self, etag: &str) -> PathBuf {
+        self.dir.join("blobs").join(etag)
+    }
+
+    /// Notes which commit a revision is.
+    pub fn write_ref(&self, revision: &str, commit: &str) -> Result<()> {
+        if is_commit(revision) {
+            return Ok(());
+        }
+        let path = self.dir.join("refs").join(revision);
+        let folder = path.parent().unwrap_or(&self.dir);
+        create(folder)?;
+        let file = tempfile::NamedTempFile::new_in(folder).map_err(HubError::io("write", &path))?;
+        fs::write(file.path(), commit).map_err(HubError::io("write", &path))?;
+        readable(file.path());
+        file.persist(&path).map_err(|e| HubError::io("write", &path)(e.error))?;
+        Ok(())
+    }
+
+    /// Locks a blob against other programs until the file is dropped; `wait` is called if that takes time.
+    pub fn lock(&self, etag: &str, wait: impl FnOnce()) -> Result<File> {
+        create(&self.locks)?;
+        create(&self.dir.join("blobs"))?;
+        let path = self.locks.join(format!("{etag}.lock"));
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(HubError::io("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                wait();
+                file.lock().map_err(HubError::io("lock", &path))?;
+            }
+            // A file system without locks; what is renamed at the end is whole all the same.
+            Err(fs::TryLockError::Error(_)) => {}
+        }
+        Ok(file)
+    }
+
+    /// Makes `snapshots/commit/file` show the blob; returns that path.
+    pub fn link(&self, commit: &str, file: &str, etag: &str) -> Result<PathBuf> {
+        let dir = self.snapshot(commit);
+        create(&dir)?;
+        let path = dir.join(file);
+        let shown = fs::metadata(&path).ok().map(|meta| meta.len());
+        if shown.is_some() && shown == fs::metadata(self.blob(etag)).ok().map(|meta| meta.len()) {
+            return Ok(path);
+        }
+        // A link to nothing, or to something else.
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(HubError::io("replace", &path)(e));
+            }
+            _ => {}
+        }
+        let target = Path::new("../../blobs").join(etag);
+        #[cfg(unix)]
+        let linked = std::os::unix::fs::symlink(&target, &path);
+        #[cfg(windows)]
+        let linked = std::os::windows::fs::symlink_file(&target, &path);
+        match linked {
+            Ok(()) => Ok(path),
+            // Somebody else was quicker.
+            Err(_) if path.is_file() => Ok(path),
+            // No links here, as on Windows without the right: the hub's programs copy then, too.
+            Err(_) => match fs::copy(self.blob(etag), &path) {
+                Ok(_) => Ok(path),
+                Err(e) => Err(HubError::io("write", &path)(e)),
+            },
+        }
+    }
+}
+
+pub(super) fn create(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(HubError::io("create the folder", dir))
+}
+
+/// A temporary file is its owner's alone; a cache may be shared by a group.
+fn readable(path: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Best effort: the owner can read it in any case.
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o644));
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+}
+
+/// A full commit hash, safe as a folder's name.
+pub(super) fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// A hash as the hub gives it, safe as a file's name.
+pub(crate) fn is_etag(text: &str) -> bool {
+    (8..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    #[test]
+    fn refs_and_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = RepoCache::new(dir.path(), &"org/name".parse().unwrap());
+        assert_eq!(cache.dir, dir.path().join("models--org--name"));
+        assert_eq!(cache.commit("main"), None);
+        cache.write_ref("refs/pr/1", COMMIT).unwrap();
+        assert_eq!(cache.commit("refs/pr/1").unwrap(), COMMIT);
+        assert_eq!(cache.commit(COMMIT).unwrap(), COMMIT);
+        fs::write(dir.path().join("models--org--name/refs/evil"), "../../..").unwrap();
+        assert_eq!(cache.commit("evil"), None);
+
+        drop(cache.lock("abcdef01", || ()).unwrap());
+        fs::write(cache.blob("abcdef01"), "old").unwrap();
+        fs::write(cache.blob("abcdef02"), "newer").unwrap();
+        for (etag, content) in [("abcdef01", "old"), ("abcdef02", "newer"), ("abcdef02", "newer")] {
+            let path = cache.link(COMMIT, "f", etag).unwrap();
+            assert_eq!(fs::read_to_string(path).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn what_a_server_may_call_a_commit_or_a_hash() {
+        assert!(is_commit(COMMIT) && is_etag(COMMIT));
+        for bad in ["", "main", "../../../../../../etc/passwd", &COMMIT[1..], &COMMIT.to_uppercase()] {
+            assert!(!is_commit(bad), "{bad}");
+        }
+        for bad in ["", "..", "a/b/c/d/e/f", "abcdef01.lock", "abcdef\u{e9}01"] {
+            assert!(!is_etag(bad), "{bad}");
+        }
+    }
+}

