@@ -27,8 +27,8 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 /// Writes a column of embeddings, a row for each row of the memory, in order.
 ///
 /// It becomes visible with [`finish`](Self::finish). One that ends before is taken up by [`open`](Self::open). A column that
-/// is there already is continued where the memory has grown since, and its parts with rows whose image could not be read can be
-/// written [again](Self::again).
+/// is there already gets the parts that it lacks, since the memory has grown or a repair took them out, and its parts with rows
+/// whose image could not be read can be written [again](Self::again).
 pub struct ColumnWriter {
     memory: Memory,
     staging: Staging,
@@ -91,8 +91,10 @@ impl ColumnWriter {
         let manifest = memory.manifest();
         let same = |other: &ModelIdentity| (&other.sha256, other.dim) == (&model.sha256, model.dim);
         let there = manifest.columns.iter().find(|c| same(&c.model));
-        let is_whole = |c: &ColumnInfo| c.parts.len() == manifest.parts.len() && c.unreadable == 0;
-        if same(&manifest.model) || there.is_some_and(|c| is_whole(c) || c.images != images) {
+        let part_count = manifest.parts.len();
+        if same(&manifest.model)
+            || there.is_some_and(|column| column.is_complete(part_count) || column.images != images)
+        {
             return Err(MemoryError::ColumnExists { path: dir.to_owned(), model: model.name });
         }
         let info = there.cloned().unwrap_or_else(|| ColumnInfo {
@@ -104,8 +106,7 @@ impl ColumnWriter {
         });
         let staging = Staging { root: dir.join(EMBEDDING_DIR), series: info.series() };
         let base = checksum::of_file(&dir.join(MANIFEST_FILE))?;
-        let first_part = info.parts.len();
-        let places = (first_part..manifest.parts.len()).collect();
+        let places = info.lacking(part_count).collect();
         let mut first_ids = vec![0];
         first_ids.extend(manifest.parts.iter().scan(0, |sum, part| {
             *sum += part.rows;
@@ -120,7 +121,7 @@ impl ColumnWriter {
             places,
             first_ids,
             fresh: true,
-            state: Checkpoint::start(Mode::Append, base, model, first_part),
+            state: Checkpoint::start(Mode::Append, base, model, 0),
             open: None,
             closed_texts: Vec::new(),
             known: KnownTexts::default(),
@@ -135,7 +136,8 @@ impl ColumnWriter {
             Some(left)
                 if left.base == writer.state.base
                     && left.model == writer.state.model
-                    && left.cursor.digest == what(images) =>
+                    && left.cursor.digest == what(images)
+                    && left.again.iter().all(|&place| writer.info.has_part(place)) =>
             {
                 writer.resume(left).map_err(|error| unfinished_is_damaged(error, &writer.staging.root))?;
             }
@@ -181,9 +183,8 @@ impl ColumnWriter {
     /// # Errors
     /// [`MemoryError::Damaged`] if a part is not what the manifest says.
     pub fn again(&mut self, places: &[usize]) -> Result<()> {
-        let lacking = self.info.parts.len();
         let folder = self.memory.dir().join(COLUMNS_DIR).join(&self.info.name);
-        for &place in places.iter().filter(|&&place| place < lacking) {
+        for &place in places.iter().filter(|&&place| self.info.has_part(place)) {
             let number = self.memory.manifest().parts[place].number;
             for series in [IMAGES, TEXTS] {
                 let path = series.path(&folder, number);
@@ -196,8 +197,8 @@ impl ColumnWriter {
             }
             self.state.again.push(place);
         }
-        self.places =
-            self.state.again.iter().copied().chain(lacking..self.memory.manifest().parts.len()).collect();
+        let lacking = self.info.lacking(self.memory.manifest().parts.len());
+        self.places = self.state.again.iter().copied().chain(lacking).collect();
         Ok(())
     }
 
@@ -213,7 +214,7 @@ impl ColumnWriter {
     pub fn unreadable(&self) -> Result<Vec<(usize, Vec<u64>)>> {
         let mut unreadable = Vec::new();
         if self.info.images && self.info.unreadable > 0 {
-            for place in 0..self.info.parts.len() {
+            for place in (0..self.info.parts.len()).filter(|&place| self.info.has_part(place)) {
                 let ids = self.first_ids[place]..self.first_ids[place + 1];
                 let ids: Vec<u64> = ids.filter(|&id| !self.has_image(id)).collect();
                 if !ids.is_empty() {
@@ -231,7 +232,7 @@ impl ColumnWriter {
 
     /// Whether a row's embeddings are kept as they are.
     fn is_kept(&self, id: u64) -> bool {
-        id < self.column_rows() && (!self.info.images || self.has_image(id))
+        if self.info.images { self.has_image(id) } else { self.has_row(id) }
     }
 
     /// Writes the rows that come next and are kept as they are.
@@ -257,7 +258,7 @@ impl ColumnWriter {
     /// # Errors
     /// [`MemoryError::NoSuchPair`].
     pub fn text_of_row(&self, id: u64) -> Result<Option<Vec<f32>>> {
-        match self.memory.column(&self.info.model).filter(|_| id < self.column_rows()) {
+        match self.memory.column(&self.info.model).filter(|_| self.has_row(id)) {
             None => Ok(None),
             Some(column) => {
                 let mut text = vec![0.0; self.state.model.dim];
@@ -280,9 +281,10 @@ impl ColumnWriter {
         images.matrix.data().get(at).is_some_and(|value| !value.is_nan())
     }
 
-    /// Rows that the column has.
-    fn column_rows(&self) -> u64 {
-        self.first_ids[self.info.parts.len()]
+    /// Whether the column has the part that a row is in.
+    fn has_row(&self, id: u64) -> bool {
+        let place = self.first_ids.partition_point(|&first| first <= id).checked_sub(1);
+        place.is_some_and(|place| self.info.has_part(place))
     }
 
     /// Id of a row that is written, counted from the first one.
@@ -453,15 +455,13 @@ impl ColumnWriter {
             .filter(|(place, _)| again.contains(place))
             .map(|(_, ids)| ids.len() as u64)
             .sum();
+        let mut manifest = self.memory.manifest().clone().updated(&dir)?;
         let mut info = self.info;
+        info.parts.resize_with(manifest.parts.len(), Checksums::new);
         for (&place, part) in self.places.iter().zip(&self.state.parts) {
-            match info.parts.get_mut(place) {
-                Some(there) => *there = part.sha256.clone(),
-                None => info.parts.push(part.sha256.clone()),
-            }
+            info.parts[place] = part.sha256.clone();
         }
         info.unreadable = info.unreadable.saturating_sub(before) + self.state.unreadable;
-        let mut manifest = self.memory.manifest().clone().updated(&dir)?;
         let into = Path::new(COLUMNS_DIR).join(&info.name);
         match manifest.columns.iter_mut().find(|c| c.name == info.name) {
             Some(column) => *column = info,
