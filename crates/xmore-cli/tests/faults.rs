@@ -313,6 +313,35 @@ fn a_repair_of_changed_content() {
     assert_eq!((error.code, error.stderr.contains("nothing to mend")), (0, true), "{}", error.stderr);
 }
 
+/// Four parts and a column, of which one part has changed content, and another one damaged codes. What the repair leaves is completed.
+#[test]
+fn a_repair_of_a_further_column_and_its_completion() {
+    let Some(world) = World::new() else { return };
+    let base = world.four_parts("@base");
+    let second = format!("--model={}", second_model(world.dir.path()));
+    world.memory(&["embed", "@base", &second]).ok();
+    copy_folder(&base.join("columns"), &world.path("good"));
+    let column = fs::read_dir(base.join("columns")).unwrap().next().unwrap().unwrap().path();
+    flip(&column.join("img_emb/img_emb_0001.npy"));
+    flip(&column.join("text_codes/text_codes_0002.bin"));
+    world.try_all(&Case {
+        name: "column",
+        base: Some(base),
+        command: &|memory| world.memory(&["repair", &memory.display().to_string()]),
+        between: Between::Damaged { before: Some(20), after: 20 },
+    });
+    let repaired = world.path("column-whole");
+    assert_eq!(verify(&repaired, &mut |_, _| {}).unwrap().findings, []);
+    assert_eq!(Memory::open(&repaired).unwrap().columns()[1].rows(), 15);
+    world.try_all(&Case {
+        name: "completion",
+        base: Some(repaired),
+        command: &|memory| world.memory(&["embed", &memory.display().to_string(), &second]),
+        between: Between::Sound { before: 20, after: 20 },
+    });
+    assert_same_files(&world.path("completion-whole/columns"), &world.path("good"));
+}
+
 /// Four parts of which the last is torn.
 #[test]
 fn a_repair_of_a_torn_tail() {

@@ -187,13 +187,13 @@ fn one_model_searches_another_ranks_and_a_third_classifies() {
 fn a_column_that_is_behind_says_so_and_embedding_again_completes_it() {
     let world = World::embedded();
     let info = world.run(&["memory", "info", "@m"]).ok();
-    assert!(info.contains("24 values each") && !info.contains("only the first"), "{info}");
+    assert!(info.contains("24 values each") && !info.contains("memory embed"), "{info}");
     world.run(&["memory", "append", "@m", "@more.csv"]).ok();
     let info = world.run(&["memory", "info", "@m"]).ok();
-    assert!(info.contains("only the first 4 pairs: run `xmore memory embed` again"), "{info}");
+    assert!(info.contains("only 4 of 7 pairs: run `xmore memory embed` again"), "{info}");
     let search = ["memory", "search", "@m", "--text", "x", "--model", &world.second];
     let error = world.run(&search).fails(1);
-    assert!(error.contains("first 4 of 7 rows") && error.contains("memory embed"), "{error}");
+    assert!(error.contains("for 3 of its 7 rows") && error.contains("memory embed"), "{error}");
     world.run(&["memory", "search", "@m", "--text", "x", &world.tiny]).ok();
 
     fs::remove_file(world.path("3.png")).unwrap();
@@ -206,12 +206,65 @@ fn a_column_that_is_behind_says_so_and_embedding_again_completes_it() {
     );
     assert!(run.stderr.contains("embeddings of 3 pairs by"), "{}", run.stderr);
     let info = world.run(&["memory", "info", "@m"]).ok();
-    assert!(info.contains("2 pairs without their image") && !info.contains("only the first"), "{info}");
+    assert!(info.contains("2 pairs without their image") && !info.contains("memory embed"), "{info}");
     let rows = json(&world.run(&[&search[..], &["--format=json", "-n7"]].concat()).ok());
     let mut ids: Vec<u64> = field(&rows, "id").iter().map(|id| id.as_u64().unwrap()).collect();
     ids.sort_unstable();
     assert_eq!(ids, [0, 1, 2, 3, 6], "pairs 4 and 5 have no image by this model");
     world.run(&["memory", "verify", "@m"]).ok();
+}
+
+#[test]
+fn a_damaged_part_of_a_column_is_taken_out_alone_and_embedding_makes_it_again() {
+    let world = World::built();
+    fs::write(world.path("last.csv"), "image_path,caption\n4.png,the very last\n").unwrap();
+    for table in ["@more.csv", "@last.csv"] {
+        world.run(&["memory", "append", "@m", table]).ok();
+    }
+    let embed = ["memory", "embed", "@m", "--model", &world.second];
+    world.run(&embed).ok();
+    let good = bytes_of(&world.path("m/columns"));
+    let column = fs::read_dir(world.path("m/columns")).unwrap().next().unwrap().unwrap().path();
+    let damaged = column.join("text_emb/text_emb_0001.npy");
+    let mut bytes = fs::read(&damaged).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&damaged, &bytes).unwrap();
+    world.run(&["memory", "verify", "@m"]).fails(1);
+
+    let notes = world.run(&["memory", "repair", "@m"]).ok();
+    assert!(notes.contains("set part 1 of column") && notes.contains("text_emb_0001.npy"), "{notes}");
+    assert_eq!(notes.lines().count(), 1, "{notes}");
+    let left = bytes_of(&world.path("m/columns"));
+    let is_of_the_part = |name: &Path| name.to_string_lossy().contains("_0001.");
+    assert!(good.iter().all(|(name, bytes)| is_of_the_part(name) || left[name] == *bytes));
+    assert!(left.keys().all(|name| !is_of_the_part(name)), "{:?}", left.keys());
+    let aside = world.path("m/.xmore-set-aside/0").join(damaged.strip_prefix(world.path("m")).unwrap());
+    assert_eq!(fs::read(aside).unwrap(), bytes);
+    let run = world.run(&["memory", "verify", "@m"]).run();
+    assert!(run.code == 0 && run.stderr.contains("set aside by a repair: 3 embeddings"), "{}", run.stderr);
+    let info = world.run(&["memory", "info", "@m"]).ok();
+    assert!(info.contains("only 5 of 8 pairs: run `xmore memory embed` again"), "{info}");
+
+    // What is left of the column is not used alone; the memory's own model is not concerned.
+    let search = ["memory", "search", "@m", "--text", "x", "--format=json", "--model", &world.second];
+    let error = world.run(&search).fails(1);
+    let command = format!("xmore memory embed {} --model", world.path("m").display());
+    assert!(error.contains("for 3 of its 8 rows") && error.contains(&command), "{error}");
+    let memory = world.path("m").display().to_string();
+    let classify = ["classify", "@4.png", "--labels=dog,thing", "--memory", &memory, "-k2"];
+    world.run(&classify).ok();
+    for role in ["--search-model", "--rerank-model", "--model"] {
+        let error = world.run(&[&classify[..], &[role, &world.second]].concat()).fails(1);
+        assert!(error.contains("for 3 of its 8 rows"), "{role}: {error}");
+    }
+
+    let run = world.run(&embed).run();
+    assert!(run.code == 0 && run.stderr.contains("embeddings of 3 pairs by"), "{}", run.stderr);
+    assert_eq!(bytes_of(&world.path("m/columns")), good);
+    assert_eq!(json(&world.run(&search).ok()).as_array().unwrap().len(), 8);
+    assert!(!world.run(&["memory", "info", "@m"]).ok().contains("memory embed"));
+    world.run(&["memory", "verify", "@m"]).ok();
+    assert!(world.run(&embed).run().stderr.contains("nothing to do"));
 }
 
 #[test]

@@ -235,7 +235,7 @@ pub enum MemoryError {
     /// The memory has no embeddings by a model, or not of all rows.
     #[error(
         "the memory in {} has no {what} by model {model}{}: add them with `xmore memory embed {} --model {model}`",
-        path.display(), rows(*have, *len), path.display()
+        path.display(), lacking(*have, *len), path.display()
     )]
     NoColumn {
         /// The directory of the memory.
@@ -486,7 +486,7 @@ fn way_out(error: &io::Error) -> &'static str {
     }
 }
 
-/// " for all rows", where some are there.
-fn rows(have: u64, len: u64) -> String {
-    if have == 0 { String::new() } else { format!(" for more than its first {have} of {len} rows") }
+/// How many rows lack something, where some have it.
+fn lacking(have: u64, len: u64) -> String {
+    if have == 0 { String::new() } else { format!(" for {} of its {len} rows", len.saturating_sub(have)) }
 }

@@ -103,7 +103,8 @@ pub struct ColumnInfo {
     pub model: ModelIdentity,
     /// Whether it has image embeddings; else it has those of the captions only.
     pub images: bool,
-    /// Checksums of the parts that it has: fewer than the memory if that has grown since.
+    /// Checksums of its parts, in the places of the memory's parts: fewer if the memory has grown since, and empty ones where a
+    /// repair took a part out.
     pub parts: Vec<Checksums>,
     /// Rows whose image could not be read again; they are not found through this column.
     pub unreadable: u64,
@@ -191,8 +192,7 @@ impl Manifest {
 
     /// Whether parts are of a version whose files had no checksums.
     pub(super) fn lacks_checksums(&self) -> bool {
-        let columns = self.columns.iter().flat_map(|column| &column.parts);
-        self.parts.iter().map(|part| &part.sha256).chain(columns).any(|sha256| sha256.is_empty())
+        self.parts.iter().any(|part| part.sha256.is_empty())
     }
 
     /// Reads and checks a manifest.
@@ -253,6 +253,10 @@ impl Manifest {
                 return Err(format!("a column named {:?}", column.name));
             }
             for (part, sha256) in self.parts.iter().zip(&column.parts) {
+                // A part that a repair took out.
+                if sha256.is_empty() {
+                    continue;
+                }
                 self.check_checksums(sha256, column.series(), part.number)
                     .map_err(|reason| format!("column {:?}: {reason}", column.name))?;
             }
@@ -287,6 +291,21 @@ impl Manifest {
 }
 
 impl ColumnInfo {
+    /// Whether it has the part in a place of the memory's parts.
+    pub fn has_part(&self, place: usize) -> bool {
+        self.parts.get(place).is_some_and(|sha256| !sha256.is_empty())
+    }
+
+    /// The places of a memory's `parts` parts that it lacks.
+    pub fn lacking(&self, parts: usize) -> impl Iterator<Item = usize> + '_ {
+        (0..parts).filter(|&place| !self.has_part(place))
+    }
+
+    /// Whether it has every one of a memory's `parts` parts, and every image in them.
+    pub fn is_complete(&self, parts: usize) -> bool {
+        self.unreadable == 0 && self.lacking(parts).next().is_none()
+    }
+
     /// The series of its parts.
     pub(crate) fn series(&self) -> &'static [Series] {
         if self.images { &COLUMN_SERIES } else { &TEXT_SERIES }

@@ -26,8 +26,12 @@ pub struct Memory {
 
 /// Embeddings of a memory's rows by one model.
 pub struct Column {
+    /// The memory's folder.
+    memory: PathBuf,
+    /// The column's own folder.
     dir: PathBuf,
     model: ModelIdentity,
+    /// In the order of their ids; some of the memory's parts may be lacking.
     parts: Vec<Part>,
     /// Rows of the memory.
     len: u64,
@@ -86,15 +90,9 @@ impl Memory {
         }
         let manifest = Manifest::read(&manifest_path)?;
 
-        let mut columns = vec![Column::open(dir, &manifest, &manifest.model, manifest.parts.len(), true)?];
-        for ColumnInfo { name, model, images, parts, .. } in &manifest.columns {
-            columns.push(Column::open(
-                &dir.join(COLUMNS_DIR).join(name),
-                &manifest,
-                model,
-                parts.len(),
-                *images,
-            )?);
+        let mut columns = vec![Column::open_own(dir, &manifest)?];
+        for column in &manifest.columns {
+            columns.push(Column::open_further(dir, &manifest, column)?);
         }
         let mut strings = Vec::with_capacity(manifest.parts.len());
         let mut first_id = 0;
@@ -227,21 +225,37 @@ impl fmt::Debug for Memory {
 }
 
 impl Column {
+    /// The column of the model that the memory was built with.
+    fn open_own(memory: &Path, manifest: &Manifest) -> Result<Column> {
+        Column::open(memory, memory.to_owned(), manifest, &manifest.model, true, |_| true)
+    }
+
+    fn open_further(memory: &Path, manifest: &Manifest, column: &ColumnInfo) -> Result<Column> {
+        let dir = memory.join(COLUMNS_DIR).join(&column.name);
+        Column::open(memory, dir, manifest, &column.model, column.images, |place| column.has_part(place))
+    }
+
     fn open(
-        dir: &Path,
+        memory: &Path,
+        dir: PathBuf,
         manifest: &Manifest,
         model: &ModelIdentity,
-        part_count: usize,
         images: bool,
+        has_part: impl Fn(usize) -> bool,
     ) -> Result<Column> {
-        let mut parts = Vec::with_capacity(part_count);
-        let mut first_id = 0;
-        for info in manifest.parts.iter().take(part_count) {
+        let mut parts = Vec::with_capacity(manifest.parts.len());
+        let mut next_id = 0;
+        for (place, info) in manifest.parts.iter().enumerate() {
+            let first_id = next_id;
+            next_id += info.rows;
+            if !has_part(place) {
+                continue;
+            }
             let open = |modality: Modality| -> Result<Embeddings> {
-                let path = modality.series().path(dir, info.number);
+                let path = modality.series().path(&dir, info.number);
                 require_file(&path)?;
                 let matrix = NpyMatrix::open(&path, info.rows, model.dim)?;
-                let codes = modality.codes().path(dir, info.number);
+                let codes = modality.codes().path(&dir, info.number);
                 let codes = if codes.exists() {
                     Some(Codes::open(&codes, info.rows as usize, model.dim)?)
                 } else {
@@ -257,9 +271,8 @@ impl Column {
                 images,
                 texts: open(Modality::Text)?,
             });
-            first_id += info.rows;
         }
-        Ok(Column { dir: dir.to_owned(), model: model.clone(), parts, len: manifest.pairs })
+        Ok(Column { memory: memory.to_owned(), dir, model: model.clone(), parts, len: manifest.pairs })
     }
 
     /// The model whose embeddings these are.
@@ -272,9 +285,10 @@ impl Column {
         self.model.dim
     }
 
-    /// Rows that have embeddings; fewer than the memory has if that has grown since the column was made.
+    /// Number of rows that have embeddings: fewer than the memory has if it has grown since the column was made, or if a repair took
+    /// some out.
     pub fn rows(&self) -> u64 {
-        self.parts.last().map_or(0, |part| part.first_id + part.rows)
+        self.parts.iter().map(|part| part.rows).sum()
     }
 
     /// Checks that every row of the memory has an embedding of this modality.
@@ -282,23 +296,30 @@ impl Column {
     /// # Errors
     /// [`MemoryError::NoColumn`].
     pub fn require(&self, modality: Modality) -> Result<()> {
-        let there = modality == Modality::Text || self.parts.iter().all(|part| part.images.is_some());
-        let have = if there { self.rows() } else { 0 };
-        if have == self.len {
-            return Ok(());
-        }
+        if self.rows_with(modality) == self.len { Ok(()) } else { Err(self.incomplete(modality)) }
+    }
+
+    /// Number of rows that have an embedding of this modality.
+    fn rows_with(&self, modality: Modality) -> u64 {
+        let there = self.parts.iter().all(|part| part.embeddings(modality).is_some());
+        if there { self.rows() } else { 0 }
+    }
+
+    /// The error for a row without an embedding of this modality.
+    fn incomplete(&self, modality: Modality) -> MemoryError {
         let what = match modality {
             Modality::Image => "image embeddings",
             Modality::Text => "text embeddings",
         };
-        let (path, model) = (self.dir.clone(), self.model.name.clone());
-        Err(MemoryError::NoColumn { path, what, model, have, len: self.len })
+        let (path, model) = (self.memory.clone(), self.model.name.clone());
+        MemoryError::NoColumn { path, what, model, have: self.rows_with(modality), len: self.len }
     }
 
     /// Writes the image embedding of pair `id` to `out`, `[dim]`.
     ///
     /// # Errors
-    /// [`MemoryError::NoSuchPair`] if the column has none, or [`MemoryError::Length`] if `out` has another length.
+    /// [`MemoryError::NoSuchPair`] beyond the memory's rows, [`MemoryError::NoColumn`] for a row that the column lacks,
+    /// [`MemoryError::Length`] if `out` has another length.
     pub fn image_embedding(&self, id: u64, out: &mut [f32]) -> Result<()> {
         self.embedding(Modality::Image, id, out)
     }
@@ -306,7 +327,8 @@ impl Column {
     /// Writes the caption embedding of pair `id` to `out`, `[dim]`.
     ///
     /// # Errors
-    /// [`MemoryError::NoSuchPair`] if the column has none, or [`MemoryError::Length`] if `out` has another length.
+    /// [`MemoryError::NoSuchPair`] beyond the memory's rows, [`MemoryError::NoColumn`] for a row that the column lacks,
+    /// [`MemoryError::Length`] if `out` has another length.
     pub fn text_embedding(&self, id: u64, out: &mut [f32]) -> Result<()> {
         self.embedding(Modality::Text, id, out)
     }
@@ -319,7 +341,11 @@ impl Column {
         let part = self.parts.partition_point(|p| p.first_id <= id).checked_sub(1).map(|i| &self.parts[i]);
         let part = part.filter(|part| id - part.first_id < part.rows);
         let Some((part, embeddings)) = part.and_then(|part| Some((part, part.embeddings(modality)?))) else {
-            return Err(MemoryError::NoSuchPair { id, len: self.rows(), path: self.dir.clone() });
+            return Err(if id < self.len {
+                self.incomplete(modality)
+            } else {
+                MemoryError::NoSuchPair { id, len: self.len, path: self.memory.clone() }
+            });
         };
         embeddings.matrix.read_row((id - part.first_id) as usize, out);
         Ok(())

@@ -51,7 +51,7 @@ pub(super) struct Checkpoint {
     /// Checksum of the manifest that is added to; empty if none is.
     pub base: String,
     pub model: ModelIdentity,
-    /// Number of the first new part of a memory; place of the first new part of a column.
+    /// Number of the first new part of a memory; 0 for a further column, whose new parts have the numbers of the memory's.
     pub first_part: usize,
     /// Parts that are closed.
     pub parts: Vec<PartInfo>,

@@ -87,7 +87,8 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Veri
         set_aside_files: files_set_aside(dir),
         ..VerifyReport::default()
     };
-    let total = manifest.parts.len() + manifest.columns.iter().map(|c| c.parts.len()).sum::<usize>();
+    let of_columns = manifest.columns.iter().flat_map(|column| &column.parts);
+    let total = manifest.parts.len() + of_columns.filter(|sha256| !sha256.is_empty()).count();
     let mut done = 0;
     for part in &manifest.parts {
         let at = Part { dir, column: None, number: part.number, rows: part.rows, dim: manifest.model.dim };
@@ -97,7 +98,9 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Veri
     }
     for column in &manifest.columns {
         let folder = dir.join(COLUMNS_DIR).join(&column.name);
-        for (part, sha256) in manifest.parts.iter().zip(&column.parts) {
+        for (part, sha256) in
+            manifest.parts.iter().zip(&column.parts).filter(|(_, sha256)| !sha256.is_empty())
+        {
             let (number, rows, dim) = (part.number, part.rows, column.model.dim);
             let at = Part { dir: &folder, column: Some(&column.name), number, rows, dim };
             at.check(column.series(), sha256, &mut report);
@@ -151,19 +154,26 @@ fn is_put_in_place(dir: &Path, finding: &Finding, pending: &Manifest) -> bool {
 
 /// Files that are named as those of a memory, in its folders, but are not in its manifest.
 pub(super) fn strays(dir: &Path, manifest: &Manifest) -> Result<Vec<PathBuf>> {
-    let mut folders = vec![(dir.to_owned(), manifest.parts.len(), &ALL_SERIES[..])];
+    let numbers = |has_part: &dyn Fn(usize) -> bool| -> Vec<usize> {
+        let parts = manifest.parts.iter().enumerate().filter(|(place, _)| has_part(*place));
+        parts.map(|(_, part)| part.number).collect()
+    };
+    let mut folders = vec![(dir.to_owned(), numbers(&|_| true), &ALL_SERIES[..])];
     for name in names_in(&dir.join(COLUMNS_DIR))? {
         let column = manifest.columns.iter().find(|column| Path::new(&column.name) == Path::new(&name));
-        let (parts, series) = column.map_or((0, &[][..]), |column| (column.parts.len(), column.series()));
+        let (parts, series) = match column {
+            Some(column) => (numbers(&|place| column.has_part(place)), column.series()),
+            None => (Vec::new(), &[][..]),
+        };
         folders.push((dir.join(COLUMNS_DIR).join(name), parts, series));
     }
     let mut strays = Vec::new();
     for (folder, parts, own) in folders {
         for series in ALL_SERIES {
-            let known: HashSet<PathBuf> = manifest.parts[..parts]
+            let known: HashSet<PathBuf> = parts
                 .iter()
                 .filter(|_| own.contains(&series))
-                .map(|part| series.path(&folder, part.number))
+                .map(|&number| series.path(&folder, number))
                 .collect();
             let within = folder.join(series.name);
             let paths = names_in(&within)?.into_iter().filter(|name| series.is_file_name(name));

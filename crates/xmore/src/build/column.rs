@@ -139,8 +139,12 @@ fn column_of(memory: &Memory, model: &ModelIdentity) -> Option<ColumnInfo> {
 fn already_complete(dir: &Path, there: Option<&ColumnInfo>, images: bool) -> Result<Option<ColumnReport>> {
     let manifest = Memory::open(dir)?.manifest().clone();
     let is_whole = |column: &ColumnInfo| {
-        let unreadable = if images { column.unreadable } else { 0 };
-        column.parts.len() == manifest.parts.len() && (column.images || !images) && unreadable == 0
+        let parts = manifest.parts.len();
+        if images {
+            column.images && column.is_complete(parts)
+        } else {
+            column.lacking(parts).next().is_none()
+        }
     };
     Ok(there
         .filter(|column| is_whole(column))

@@ -75,7 +75,11 @@ fn describe(memory: &Memory) -> String {
             notes.push("captions only".to_owned());
         }
         if column.require(Modality::Text).is_err() {
-            notes.push(format!("only the first {} pairs: run `xmore memory embed` again", column.rows()));
+            notes.push(format!(
+                "only {} of {} pairs: run `xmore memory embed` again",
+                column.rows(),
+                manifest.pairs
+            ));
         }
         if info.unreadable > 0 {
             notes.push(format!("{} pairs without their image", info.unreadable));

@@ -40,14 +40,19 @@ pub(super) struct PartPlan {
     pub rebuilt: Vec<Series>,
 }
 
-/// What is done with a further column.
+/// What is done with a further column: for each of its parts, in the memory's places.
 #[derive(Debug)]
 pub(super) struct ColumnPlan {
-    /// Number of its parts that are kept, and why not all are.
-    pub kept: usize,
+    pub parts: Vec<ColumnPartPlan>,
+}
+
+/// What is done with a part of a further column.
+#[derive(Debug, Default)]
+pub(super) struct ColumnPartPlan {
+    /// Why it is taken out, if it is.
     pub reason: String,
-    /// For each part that is kept: its files that are made again.
-    pub rebuilt: Vec<Vec<Series>>,
+    /// Its files that are made again.
+    pub rebuilt: Vec<Series>,
 }
 
 impl Plan {
@@ -69,11 +74,9 @@ impl Plan {
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.parts.iter().all(|part| part.reason.is_empty() && part.rebuilt.is_empty())
-            && self
-                .columns
-                .iter()
-                .all(|column| column.reason.is_empty() && column.rebuilt.iter().all(Vec::is_empty))
+        let is_whole = |reason: &String, rebuilt: &Vec<Series>| reason.is_empty() && rebuilt.is_empty();
+        self.parts.iter().all(|part| is_whole(&part.reason, &part.rebuilt))
+            && self.column_parts().all(|part| is_whole(&part.reason, &part.rebuilt))
             && self.lists.is_empty()
             && self.strays.is_empty()
     }
@@ -81,9 +84,13 @@ impl Plan {
     /// Whether files are taken out.
     pub fn takes_out(&self) -> bool {
         self.parts.iter().any(|part| !part.reason.is_empty())
-            || self.columns.iter().any(|column| !column.reason.is_empty())
+            || self.column_parts().any(|part| !part.reason.is_empty())
             || !self.lists.is_empty()
             || !self.strays.is_empty()
+    }
+
+    fn column_parts(&self) -> impl Iterator<Item = &ColumnPartPlan> {
+        self.columns.iter().flat_map(|column| &column.parts)
     }
 
     /// Bytes that are written, about: the sizes of the files of which there will be another one.
@@ -105,8 +112,8 @@ impl Plan {
         }
         for (column, plan) in manifest.columns.iter().zip(&self.columns) {
             let folder = dir.join(COLUMNS_DIR).join(&column.name);
-            for ((part, own), rebuilt) in manifest.parts.iter().zip(&self.parts).zip(&plan.rebuilt) {
-                let written = if own.reason.is_empty() { rebuilt } else { column.series() };
+            for ((part, own), plan) in manifest.parts.iter().zip(&self.parts).zip(&plan.parts) {
+                let written = if own.reason.is_empty() { &plan.rebuilt } else { column.series() };
                 bytes +=
                     written.iter().map(|&series| size(&folder, series, part, column.model.dim)).sum::<u64>();
             }
@@ -147,25 +154,24 @@ impl PartPlan {
 impl ColumnPlan {
     fn new(dir: &Path, manifest: &Manifest, column: &ColumnInfo, parts: &[PartPlan]) -> ColumnPlan {
         let (folder, dim) = (dir.join(COLUMNS_DIR).join(&column.name), column.model.dim);
-        let mut plan = ColumnPlan { kept: column.parts.len(), reason: String::new(), rebuilt: Vec::new() };
-        for (place, (part, sha256)) in manifest.parts.iter().zip(&column.parts).enumerate() {
+        let plan = |(place, (part, sha256)): (usize, (&PartInfo, &Checksums))| {
+            let mut plan = ColumnPartPlan::default();
             // Where the memory's own rows go, the column's go with them.
             let kept = parts[place].kept;
-            let own = column.series().iter().filter(|series| !series.is_derived());
-            let lost = own.filter_map(|&series| lost_rows(&folder, series, part, sha256, dim));
-            if let Some((_, why)) = lost.into_iter().find(|(rows, _)| *rows < kept) {
-                (plan.kept, plan.reason) = (place, why);
-                break;
+            if kept == 0 || sha256.is_empty() {
+                return plan;
             }
-            let is_bad = |s: &Series| s.is_derived() && !has_codes(&folder, *s, part, sha256, dim);
-            let whole = parts[place].reason.is_empty();
-            plan.rebuilt.push(if whole {
-                column.series().iter().copied().filter(is_bad).collect()
-            } else {
-                Vec::new()
-            });
-        }
-        plan
+            let own = column.series().iter().filter(|series| !series.is_derived());
+            let mut lost = own.filter_map(|&series| lost_rows(&folder, series, part, sha256, dim));
+            if let Some((_, why)) = lost.find(|(rows, _)| *rows < kept) {
+                plan.reason = why;
+            } else if parts[place].reason.is_empty() {
+                let is_bad = |s: &Series| s.is_derived() && !has_codes(&folder, *s, part, sha256, dim);
+                plan.rebuilt = column.series().iter().copied().filter(is_bad).collect();
+            }
+            plan
+        };
+        ColumnPlan { parts: manifest.parts.iter().zip(&column.parts).enumerate().map(plan).collect() }
     }
 }
 

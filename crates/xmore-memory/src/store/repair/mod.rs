@@ -8,6 +8,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::column::EMBEDDING_DIR;
 use super::lock::Lock;
 use super::manifest::Manifest;
 use super::publish::{SET_ASIDE_DIR, is_committed, roll_forward};
@@ -51,7 +52,7 @@ impl RepairReport {
 ///    Other parts keep their files and names; ids after the rows that are gone change.
 /// 3. Files that are missing or damaged and follow from sound ones are made again: lookup files and codes, and each of metadata
 ///    and lookup from the other.
-/// 4. A further column ends before its first damaged part; `ColumnWriter` makes the rest again.
+/// 4. Parts of a further column that are damaged are taken out; `ColumnWriter` makes them again.
 ///
 /// Rows that are taken out are set aside under their own names in a folder of the memory. Ended at any moment, the memory is as
 /// before or as repaired, and the same call ends with the same bytes. An unfinished build is left as it is.
@@ -88,6 +89,11 @@ fn repair_locked(dir: &Path) -> Result<RepairReport> {
     let manifest = mend_manifest(dir, &mut report)?;
     let plan = Plan::new(dir, &manifest)?;
     report.upgraded = !manifest.is_current();
+    if report.upgraded {
+        report
+            .notes
+            .push("brought the manifest to the present format, with a checksum of every file".to_owned());
+    }
     if plan.is_empty() && !report.upgraded {
         return Ok(report);
     }
@@ -104,10 +110,12 @@ fn repair_locked(dir: &Path) -> Result<RepairReport> {
         return Err(no_room(error, dir, needed));
     }
     roll_forward(dir)?;
-    if dir.join(BUILDING_DIR).exists() {
-        report
-            .notes
-            .push("the unfinished append that is there starts anew, since the memory has changed".to_owned());
+    for (folder, what) in [(BUILDING_DIR, "append"), (EMBEDDING_DIR, "further column")] {
+        if dir.join(folder).exists() {
+            let note =
+                format!("the unfinished {what} that is there starts anew, since the memory has changed");
+            report.notes.push(note);
+        }
     }
     if takes_out {
         report.set_aside = Some(dir.join(SET_ASIDE_DIR));

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::lookup::{self, Lookup};
-use super::super::manifest::{Checksums, Manifest, PartInfo, SetAside};
+use super::super::manifest::{Checksums, ColumnInfo, Manifest, PartInfo, SetAside};
 use super::super::metadata::Metadata;
 use super::super::npy::NpyMatrix;
 use super::super::publish::{Publication, REPAIRING_DIR, SET_ASIDE_DIR, SET_ASIDE_STAGED, commit};
@@ -17,7 +17,7 @@ use super::super::{
     sync_dir,
 };
 use super::RepairReport;
-use super::examine::{ColumnPlan, PartPlan, Plan};
+use super::examine::{ColumnPartPlan, ColumnPlan, PartPlan, Plan};
 use crate::error::{AtPath, Result};
 use crate::search::codes;
 
@@ -154,6 +154,7 @@ impl<'a> Stage<'a> {
         Ok(Some(info))
     }
 
+    /// A further column as it will be.
     fn column(
         &mut self,
         at: usize,
@@ -161,54 +162,93 @@ impl<'a> Stage<'a> {
         whole: &Plan,
         report: &mut RepairReport,
     ) -> Result<()> {
-        let column = self.old.columns[at].clone();
+        let mut column = self.old.columns[at].clone();
+        let mut parts = Vec::new();
+        for (place, part) in plan.parts.iter().enumerate() {
+            let kept = whole.parts[place].kept;
+            let sha256 = self.column_part(&column, place, kept, part, report)?;
+            // A part that leaves the memory leaves no place in the column.
+            if kept > 0 {
+                parts.push(sha256);
+            }
+        }
+        while parts.last().is_some_and(Checksums::is_empty) {
+            parts.pop();
+        }
+        column.parts = parts;
+        let is_cut = plan.parts.iter().any(|part| !part.reason.is_empty());
+        report.columns_cut += usize::from(is_cut);
+        if column.images && (is_cut || whole.parts.iter().any(|part| !part.reason.is_empty())) {
+            column.unreadable = self.unreadable(&column)?;
+        }
+        self.new.columns[at] = column;
+        Ok(())
+    }
+
+    /// Checksums of a further column's part as it will be, with the first `kept` rows; none if it is taken out or was before.
+    fn column_part(
+        &mut self,
+        column: &ColumnInfo,
+        place: usize,
+        kept: u64,
+        plan: &ColumnPartPlan,
+        report: &mut RepairReport,
+    ) -> Result<Checksums> {
+        let mut sha256 = column.parts[place].clone();
+        if sha256.is_empty() {
+            return Ok(sha256);
+        }
         let within = Path::new(COLUMNS_DIR).join(&column.name);
         let (folder, dim, series) = (self.dir.join(&within), column.model.dim, column.series());
-        let mut parts = Vec::new();
-        for (place, sha256) in column.parts.iter().enumerate() {
-            let (mut info, own) = (self.old.parts[place].clone(), &whole.parts[place]);
-            let number = info.number;
-            if place >= plan.kept || own.kept == 0 {
-                for series in series {
-                    self.take_out_file(&series.path(&folder, number))?;
-                }
-                if own.kept > 0 {
-                    let (rows, reason) = (own.kept, plan.reason.clone());
-                    let name = Some(column.name.clone());
-                    self.new.set_aside.push(SetAside { part: number, column: name, rows, reason });
-                }
-                continue;
+        let mut info = self.old.parts[place].clone();
+        let number = info.number;
+        if kept == 0 || !plan.reason.is_empty() {
+            for series in series {
+                self.take_out_file(&series.path(&folder, number))?;
             }
-            let mut sha256 = sha256.clone();
-            if own.kept < info.rows {
-                let root = self.root().join(&within);
-                for &series in series.iter().filter(|series| !series.is_derived()) {
-                    let path = series.path(&folder, number);
-                    self.keep_old(&path)?;
-                    NpyMatrix::copy_rows(&path, &self.staged(&within, series, number)?, own.kept, dim)?;
-                }
-                info.rows = own.kept;
-                self.codes(&root, &within, series, &info, dim)?;
-                sha256 = checksums_of(series, |series| series.path(&root, number))?;
-            } else {
-                let again = &plan.rebuilt[place];
-                self.codes(&folder, &within, again, &info, dim)?;
-                again.iter().for_each(|series| rebuilt(&series.path(&folder, number), report));
-                self.complete(&mut sha256, &within, series, again, number)?;
+            if kept > 0 {
+                report.notes.push(format!(
+                    "set part {number} of column {} aside: {}; `xmore memory embed` with its model makes it again",
+                    column.name, plan.reason
+                ));
+                self.new.set_aside.push(SetAside {
+                    part: number,
+                    column: Some(column.name.clone()),
+                    rows: kept,
+                    reason: plan.reason.clone(),
+                });
             }
-            parts.push(sha256);
+            return Ok(Checksums::new());
         }
-        if !plan.reason.is_empty() {
-            report.columns_cut += 1;
-            report.notes.push(format!(
-                "column {} now has its first {} parts, since {}: `xmore memory embed` with its model makes the rest again",
-                column.name,
-                parts.len(),
-                plan.reason
-            ));
+        if kept < info.rows {
+            let root = self.root().join(&within);
+            for &series in series.iter().filter(|series| !series.is_derived()) {
+                let path = series.path(&folder, number);
+                self.keep_old(&path)?;
+                NpyMatrix::copy_rows(&path, &self.staged(&within, series, number)?, kept, dim)?;
+            }
+            info.rows = kept;
+            self.codes(&root, &within, series, &info, dim)?;
+            return checksums_of(series, |series| series.path(&root, number));
         }
-        self.new.columns[at].parts = parts;
-        Ok(())
+        self.codes(&folder, &within, &plan.rebuilt, &info, dim)?;
+        plan.rebuilt.iter().for_each(|series| rebuilt(&series.path(&folder, number), report));
+        self.complete(&mut sha256, &within, series, &plan.rebuilt, number)?;
+        Ok(sha256)
+    }
+
+    /// Number of rows of a further column, as it will be, whose image could not be read.
+    fn unreadable(&self, column: &ColumnInfo) -> Result<u64> {
+        let (within, dim) = (Path::new(COLUMNS_DIR).join(&column.name), column.model.dim);
+        let mut rows = 0;
+        for (part, _) in self.new.parts.iter().zip(&column.parts).filter(|(_, sha256)| !sha256.is_empty()) {
+            let path = |folder: &Path| IMAGES.path(&folder.join(&within), part.number);
+            let staged = path(self.root());
+            let path = if staged.exists() { staged } else { path(self.dir) };
+            let images = NpyMatrix::open(&path, part.rows, dim)?;
+            rows += images.data().chunks_exact(dim).filter(|row| row[0].is_nan()).count() as u64;
+        }
+        Ok(rows)
     }
 
     /// Writes those codes that are among `series`, of embeddings in `from`.

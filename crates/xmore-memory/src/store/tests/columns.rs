@@ -88,7 +88,7 @@ fn a_column_that_is_behind_says_so_and_is_continued() {
     let memory = Memory::open(dir.path()).unwrap();
     let column = memory.column(&other()).unwrap();
     let message = column.search(Modality::Text, &[1.0, 0.0], 1).unwrap_err().to_string();
-    assert!(message.contains("first 10 of 13 rows") && message.contains("memory embed"), "{message}");
+    assert!(message.contains("for 3 of its 13 rows") && message.contains("memory embed"), "{message}");
     let message = column.require(Modality::Image).unwrap_err().to_string();
     assert!(message.contains("no image embeddings by model ViT-L/14 other"), "{message}");
     assert!(column.text_embedding(10, &mut [0.0; 2]).is_err());

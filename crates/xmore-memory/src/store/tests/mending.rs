@@ -374,18 +374,6 @@ fn strings_are_taken_from_whichever_file_is_good() {
 }
 
 #[test]
-fn a_damaged_column_ends_before_the_damage() {
-    let dir = tempfile::tempdir().unwrap();
-    with_column(dir.path());
-    cut(&dir.path().join("columns/other/text_emb/text_emb_0001.npy"), 1);
-    let report = repair(dir.path()).unwrap();
-    assert_eq!((report.columns_cut, report.dropped), (1, 0));
-    let memory = Memory::open(dir.path()).unwrap();
-    assert_eq!((memory.len(), memory.columns()[1].rows()), (10, 4));
-    assert!(verified(dir.path()).findings.is_empty());
-}
-
-#[test]
 fn a_memory_of_version_1_gets_what_it_lacks() {
     let dir = tempfile::tempdir().unwrap();
     copy_fixture("memory_v1", dir.path());

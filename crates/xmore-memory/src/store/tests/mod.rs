@@ -7,6 +7,7 @@ use half::f16;
 use proptest::prelude::*;
 
 mod columns;
+mod gaps;
 mod mending;
 mod resuming;
 

@@ -1,34 +1,33 @@
 //! A further column: embeddings of a memory's rows by another model, written in the rows' order and resumable like a build.
 
-use std::path::{Path, PathBuf};
+mod begin;
+
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::lock::Lock;
-use super::manifest::{Checksums, ColumnInfo, Manifest, ModelIdentity, PartInfo, column_name};
+use super::manifest::{Checksums, ColumnInfo, Manifest, PartInfo};
 use super::npy::{NpyMatrix, NpyWriter};
 use super::open_part::{checksums, write_codes};
-use super::publish::{Publication, publish, roll_forward};
+use super::publish::{Publication, publish};
 use super::reader::Memory;
-use super::repair::open_with_checksums;
-use super::staging::{Checkpoint, Cursor, Mode, OpenRows, Staging, unfinished_is_damaged};
+use super::staging::{Checkpoint, Cursor, OpenRows, Staging};
 use super::texts::{KnownTexts, read_closed};
 use super::writer::to_f16;
-use super::{COLUMNS_DIR, IMAGES, MANIFEST_FILE, Modality, Series, TEXTS, checksum};
+use super::{COLUMNS_DIR, IMAGES, Modality, Series, TEXTS, checksum};
 use crate::error::{MemoryError, Result};
 
 /// Where the parts of a column are built.
 pub(super) const EMBEDDING_DIR: &str = ".xmore-embedding";
-/// As in building a memory.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
 /// Writes a column of embeddings, a row for each row of the memory, in order.
 ///
 /// It becomes visible with [`finish`](Self::finish). One that ends before is taken up by [`open`](Self::open). A column that
-/// is there already is continued where the memory has grown since, and its parts with rows whose image could not be read can be
-/// written [again](Self::again).
+/// is there already gets the parts that it lacks, since the memory has grown or a repair took them out, and its parts with rows
+/// whose image could not be read can be written [again](Self::again).
 pub struct ColumnWriter {
     memory: Memory,
     staging: Staging,
@@ -76,104 +75,6 @@ impl ColumnPart {
 }
 
 impl ColumnWriter {
-    /// Opens the memory in `dir` for a column by `model`; `images` says whether images are embedded or captions only.
-    ///
-    /// # Errors
-    /// Those of [`Memory::open`]; [`MemoryError::Busy`]; [`MemoryError::ColumnExists`] if the column has all rows, or is the memory's
-    /// own, or has been made with images and is now to be without or the other way round.
-    pub fn open(dir: impl AsRef<Path>, model: ModelIdentity, images: bool) -> Result<ColumnWriter> {
-        let dir = dir.as_ref();
-        // Refuses what is no memory before a lock file is made in it.
-        Memory::open(dir)?;
-        let lock = Lock::take(dir)?;
-        roll_forward(dir)?;
-        let memory = open_with_checksums(dir)?;
-        let manifest = memory.manifest();
-        let same = |other: &ModelIdentity| (&other.sha256, other.dim) == (&model.sha256, model.dim);
-        let there = manifest.columns.iter().find(|c| same(&c.model));
-        let is_whole = |c: &ColumnInfo| c.parts.len() == manifest.parts.len() && c.unreadable == 0;
-        if same(&manifest.model) || there.is_some_and(|c| is_whole(c) || c.images != images) {
-            return Err(MemoryError::ColumnExists { path: dir.to_owned(), model: model.name });
-        }
-        let info = there.cloned().unwrap_or_else(|| ColumnInfo {
-            name: free_name(manifest, &model.name),
-            model: model.clone(),
-            images,
-            parts: Vec::new(),
-            unreadable: 0,
-        });
-        let staging = Staging { root: dir.join(EMBEDDING_DIR), series: info.series() };
-        let base = checksum::of_file(&dir.join(MANIFEST_FILE))?;
-        let first_part = info.parts.len();
-        let places = (first_part..manifest.parts.len()).collect();
-        let mut first_ids = vec![0];
-        first_ids.extend(manifest.parts.iter().scan(0, |sum, part| {
-            *sum += part.rows;
-            Some(*sum)
-        }));
-        let dim = model.dim;
-        let mut writer = ColumnWriter {
-            memory,
-            staging,
-            _lock: lock,
-            info,
-            places,
-            first_ids,
-            fresh: true,
-            state: Checkpoint::start(Mode::Append, base, model, first_part),
-            open: None,
-            closed_texts: Vec::new(),
-            known: KnownTexts::default(),
-            done: 0,
-            checkpoint_every: CHECKPOINT_EVERY,
-            last_checkpoint: Instant::now(),
-            image_row: vec![f16::ZERO; dim],
-            text_row: vec![f16::ZERO; dim],
-            failed: false,
-        };
-        match writer.staging.checkpoint()? {
-            Some(left)
-                if left.base == writer.state.base
-                    && left.model == writer.state.model
-                    && left.cursor.digest == what(images) =>
-            {
-                writer.resume(left).map_err(|error| unfinished_is_damaged(error, &writer.staging.root))?;
-            }
-            _ => writer.staging.start()?,
-        }
-        Ok(writer)
-    }
-
-    fn resume(&mut self, left: Checkpoint) -> Result<()> {
-        let (root, dim, images) = (self.staging.root.clone(), left.model.dim, self.info.images);
-        self.places.splice(..0, left.again.iter().copied());
-        self.fresh = false;
-        let place = self.places.get(left.parts.len());
-        let number = place.and_then(|&place| self.memory.manifest().parts.get(place)).map_or(0, |p| p.number);
-        let growing: Vec<PathBuf> = [IMAGES, TEXTS]
-            .iter()
-            .map(|series| series.path(&root, number))
-            .flat_map(|path| [path.with_extension("npy.tmp"), path])
-            .filter(|_| left.open.rows > 0)
-            .collect();
-        self.staging.clean(&left, &growing)?;
-        self.staging.check_closed(&left)?;
-        for part in &left.parts {
-            self.closed_texts.push(NpyMatrix::open(&TEXTS.path(&root, part.number), part.rows, dim)?);
-        }
-        if left.open.rows > 0 {
-            self.open = Some(ColumnPart::resume(&root, number, dim, images, &left.open)?);
-        }
-        self.done = left.parts.iter().map(|p| p.rows).sum::<u64>() + left.open.rows;
-        self.state = left;
-        for row in 0..self.done {
-            if let Some(id) = self.id_of(row) {
-                self.known.add(self.memory.caption(id)?, row);
-            }
-        }
-        Ok(())
-    }
-
     /// Writes these parts of the column again, by their places among the memory's parts: rows that have embeddings are
     /// [kept](Self::keep_rows), the others pushed as new ones are. Called once, before anything is written, and only if the writer
     /// is [fresh](Self::is_fresh).
@@ -181,9 +82,8 @@ impl ColumnWriter {
     /// # Errors
     /// [`MemoryError::Damaged`] if a part is not what the manifest says.
     pub fn again(&mut self, places: &[usize]) -> Result<()> {
-        let lacking = self.info.parts.len();
         let folder = self.memory.dir().join(COLUMNS_DIR).join(&self.info.name);
-        for &place in places.iter().filter(|&&place| place < lacking) {
+        for &place in places.iter().filter(|&&place| self.info.has_part(place)) {
             let number = self.memory.manifest().parts[place].number;
             for series in [IMAGES, TEXTS] {
                 let path = series.path(&folder, number);
@@ -196,8 +96,8 @@ impl ColumnWriter {
             }
             self.state.again.push(place);
         }
-        self.places =
-            self.state.again.iter().copied().chain(lacking..self.memory.manifest().parts.len()).collect();
+        let lacking = self.info.lacking(self.memory.manifest().parts.len());
+        self.places = self.state.again.iter().copied().chain(lacking).collect();
         Ok(())
     }
 
@@ -213,7 +113,7 @@ impl ColumnWriter {
     pub fn unreadable(&self) -> Result<Vec<(usize, Vec<u64>)>> {
         let mut unreadable = Vec::new();
         if self.info.images && self.info.unreadable > 0 {
-            for place in 0..self.info.parts.len() {
+            for place in (0..self.info.parts.len()).filter(|&place| self.info.has_part(place)) {
                 let ids = self.first_ids[place]..self.first_ids[place + 1];
                 let ids: Vec<u64> = ids.filter(|&id| !self.has_image(id)).collect();
                 if !ids.is_empty() {
@@ -231,7 +131,7 @@ impl ColumnWriter {
 
     /// Whether a row's embeddings are kept as they are.
     fn is_kept(&self, id: u64) -> bool {
-        id < self.column_rows() && (!self.info.images || self.has_image(id))
+        if self.info.images { self.has_image(id) } else { self.has_row(id) }
     }
 
     /// Writes the rows that come next and are kept as they are.
@@ -257,7 +157,7 @@ impl ColumnWriter {
     /// # Errors
     /// [`MemoryError::NoSuchPair`].
     pub fn text_of_row(&self, id: u64) -> Result<Option<Vec<f32>>> {
-        match self.memory.column(&self.info.model).filter(|_| id < self.column_rows()) {
+        match self.memory.column(&self.info.model).filter(|_| self.has_row(id)) {
             None => Ok(None),
             Some(column) => {
                 let mut text = vec![0.0; self.state.model.dim];
@@ -280,9 +180,10 @@ impl ColumnWriter {
         images.matrix.data().get(at).is_some_and(|value| !value.is_nan())
     }
 
-    /// Rows that the column has.
-    fn column_rows(&self) -> u64 {
-        self.first_ids[self.info.parts.len()]
+    /// Whether the column has the part that a row is in.
+    fn has_row(&self, id: u64) -> bool {
+        let place = self.first_ids.partition_point(|&first| first <= id).checked_sub(1);
+        place.is_some_and(|place| self.info.has_part(place))
     }
 
     /// Id of a row that is written, counted from the first one.
@@ -453,15 +354,13 @@ impl ColumnWriter {
             .filter(|(place, _)| again.contains(place))
             .map(|(_, ids)| ids.len() as u64)
             .sum();
+        let mut manifest = self.memory.manifest().clone().updated(&dir)?;
         let mut info = self.info;
+        info.parts.resize_with(manifest.parts.len(), Checksums::new);
         for (&place, part) in self.places.iter().zip(&self.state.parts) {
-            match info.parts.get_mut(place) {
-                Some(there) => *there = part.sha256.clone(),
-                None => info.parts.push(part.sha256.clone()),
-            }
+            info.parts[place] = part.sha256.clone();
         }
         info.unreadable = info.unreadable.saturating_sub(before) + self.state.unreadable;
-        let mut manifest = self.memory.manifest().clone().updated(&dir)?;
         let into = Path::new(COLUMNS_DIR).join(&info.name);
         match manifest.columns.iter_mut().find(|c| c.name == info.name) {
             Some(column) => *column = info,
@@ -491,12 +390,4 @@ impl ColumnWriter {
 /// What a staging folder was begun for.
 fn what(images: bool) -> &'static str {
     if images { "images and captions" } else { "captions" }
-}
-
-/// A name for the column of a model that no other column has.
-fn free_name(manifest: &Manifest, model: &str) -> String {
-    let name = column_name(model);
-    let taken = |name: &str| manifest.columns.iter().any(|c| c.name == name);
-    let numbered = (2..).map(|n| format!("{name}-{n}"));
-    std::iter::once(name.clone()).chain(numbered).find(|name| !taken(name)).unwrap_or(name)
 }
