@@ -116,8 +116,12 @@ fn a_second_signal_ends_a_command_that_waits() {
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     assert!(!stdout.fill_buf().unwrap().is_empty());
     signal(&child, "-TERM");
+    // Warnings may come before. Two signals at once would be received in the order of their numbers.
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut said = String::new();
-    BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    while !said.contains("stopping") {
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
+    }
     signal(&child, "-INT");
     assert_eq!(ended(&mut child), 130);
     drop(stdout);
@@ -130,9 +134,6 @@ fn one_signal_ends_what_has_nothing_to_keep() {
     // A server that never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let engine = format!("knn+http://{}", silent.local_addr().unwrap());
-    let pip = dir.path().join("pip");
-    fs::write(&pip, "#!/bin/sh\necho $$ > \"$0.pid\"\nexec sleep 600\n").unwrap();
-    fs::set_permissions(&pip, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let fifo = dir.path().join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let fifo = fifo.display().to_string();
@@ -157,6 +158,12 @@ fn one_signal_ends_what_has_nothing_to_keep() {
     }
 }
 
+/// Written by another process: a file that a process started meanwhile still has open for writing cannot be run.
+fn script(path: &Path, text: &str) {
+    let write = "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\"";
+    assert!(Command::new("sh").args(["-c", write]).arg(path).arg(text).status().unwrap().success());
+}
+
 #[test]
 fn tools_that_fetch_end_with_us() {
     let dir = tempfile::tempdir().unwrap();
@@ -164,9 +171,7 @@ fn tools_that_fetch_end_with_us() {
     fs::create_dir(&bin).unwrap();
     for name in ["pip", "pip3", "python3", "python", "uv"] {
         let tool = bin.join(name);
-        fs::write(&tool, format!("#!/bin/sh\necho $$ > {}/pid\nexec sleep 600\n", dir.path().display()))
-            .unwrap();
-        fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        script(&tool, &format!("#!/bin/sh\necho $$ > {}/pid\nexec sleep 600\n", dir.path().display()));
     }
     let path = format!("{}:/usr/bin:/bin", bin.display());
     let mut child =
