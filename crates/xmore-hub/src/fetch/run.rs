@@ -36,14 +36,15 @@ pub struct Watch<'a> {
     pub progress: Progress<'a>,
 }
 
-/// Tools that are running, for [`end_tools`].
-static RUNNING: Mutex<Vec<Arc<Mutex<Child>>>> = Mutex::new(Vec::new());
+/// Tools that are running, for [`end_tools`]; `None` after it.
+static RUNNING: Mutex<Option<Vec<Arc<Mutex<Child>>>>> = Mutex::new(Some(Vec::new()));
 
-/// Ends the tools that fetch something: for a program that is about to exit without unwinding. What they were doing fails.
+/// Ends the tools that fetch something: for a program that is about to exit without unwinding. What they were doing fails, and no further
+/// one can be started.
 pub fn end_tools() {
-    for child in lock(&RUNNING).iter() {
+    for child in lock(&RUNNING).take().unwrap_or_default() {
         // One that has ended meanwhile is no failure.
-        let _ = lock(child).kill();
+        let _ = lock(&child).kill();
     }
 }
 
@@ -56,9 +57,15 @@ pub struct Guard(Arc<Mutex<Child>>);
 
 impl Guard {
     /// Starts a tool.
+    ///
+    /// # Errors
+    /// What the operating system says; [`io::ErrorKind::Interrupted`] after [`end_tools`].
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        // Kept while it starts: a tool is either not started or ended.
+        let mut running = lock(&RUNNING);
+        let Some(children) = running.as_mut() else { return Err(io::ErrorKind::Interrupted.into()) };
         let child = Arc::new(Mutex::new(command.spawn()?));
-        lock(&RUNNING).push(Arc::clone(&child));
+        children.push(Arc::clone(&child));
         Ok(Self(child))
     }
 
@@ -84,7 +91,9 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        lock(&RUNNING).retain(|child| !Arc::ptr_eq(child, &self.0));
+        if let Some(children) = lock(&RUNNING).as_mut() {
+            children.retain(|child| !Arc::ptr_eq(child, &self.0));
+        }
         let mut child = lock(&self.0);
         // Both fail harmlessly on a child that has already been waited for.
         let _ = child.kill();
