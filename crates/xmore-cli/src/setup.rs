@@ -7,7 +7,6 @@ use xmore::{
     RetrievalModels, XmoreError, encode_each,
 };
 use xmore_eval::{CachedImages, Dataset, EmbeddingCache};
-use xmore_files::image::Orientation;
 use xmore_memory::{MemoryError, RowSet};
 
 use crate::args::{FilterArgs, IfUnreachable, MethodArgs};
@@ -15,8 +14,9 @@ use crate::error::{CliError, Result};
 use crate::messages::tell;
 use crate::model_choice::QueryModelChoice;
 
-/// Tells once that photos are decoded another way than those of the memory.
-pub(crate) fn tell_other_orientation(model: &NamedModel, memory: Orientation) {
+/// Tells once that photos are decoded another way than those of the memory, if there is one.
+pub(crate) fn tell_other_orientation(model: &NamedModel, pairs: Option<&OpenPairs>) {
+    let Some(memory) = pairs.and_then(OpenPairs::orientation) else { return };
     let ours = model.preprocess().orientation();
     if ours != memory {
         tell!(
@@ -98,9 +98,7 @@ impl Setup {
             };
         let allowed = pairs.as_ref().map(|pairs| args.filter.allowed(pairs)).transpose()?.flatten();
         let classify = model.open_for(pairs.as_ref().and_then(OpenPairs::identity))?;
-        if let Some(memory) = pairs.as_ref().and_then(OpenPairs::orientation) {
-            tell_other_orientation(&classify, memory);
-        }
+        tell_other_orientation(&classify, pairs.as_ref());
         Ok(Setup {
             model: classify,
             search: model.open_beside(&args.search_model, pairs.as_ref())?,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value;
-use support::files::picture;
+use support::files::{picture, second_model};
 use support::{Run, tiny_model, xmore_in};
 
 /// A run that reads a FIFO never ends; one that does not takes seconds, on a busy machine too.
@@ -283,4 +283,100 @@ fn captions_and_listed_images_that_are_no_regular_files_are_skipped() {
     world.fifo("tars/0.tar");
     let run = world.run(&["memory", "build", "@tars", "-o", "@none"]);
     assert!(run.stderr.contains("1 FIFO (not a regular file)"), "{}", run.stderr);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn images_with_names_of_any_bytes_come_into_a_memory_and_are_found_again() {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let world = World::new();
+    let root = world.0.path().as_os_str().as_bytes();
+    let below = |name: &[u8]| PathBuf::from(OsString::from_vec([root, b"/", name].concat()));
+    let tar = |member: &[u8], data: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(data.len() as u64);
+        (header, PathBuf::from(OsStr::from_bytes(member)), data.to_vec())
+    };
+    fs::create_dir_all(below(b"photos \xff/in")).unwrap();
+    for (name, seed) in
+        [(&b"photos \xff/caf\xe9.png"[..], 1), (b"photos \xff/in/\x80.png", 2), (b"na\xefve.png", 3)]
+    {
+        picture(&below(b"next.png"), seed);
+        fs::rename(below(b"next.png"), below(name)).unwrap();
+    }
+    fs::write(below(b"photos \xff/caf\xe9.txt"), "a coffee").unwrap();
+    fs::write(below(b"photos \xff/in/metadata.csv"), b"file_name,text\n\x80.png,a coin\n").unwrap();
+    fs::write(below(b"list.csv"), b"image,caption\nna\xefve.png,a child\n").unwrap();
+    picture(&below(b"in a tar.png"), 4);
+    let mut shard = tar::Builder::new(fs::File::create(below(b"shard.tar")).unwrap());
+    let png = fs::read(below(b"in a tar.png")).unwrap();
+    for (mut header, name, data) in [tar(b"\xe9.png", &png), tar(b"\xe9.txt", b"a ship")] {
+        shard.append_data(&mut header, name, &data[..]).unwrap();
+    }
+    shard.finish().unwrap();
+    let home = below(b"home");
+    let model = tiny_model();
+    let run = |args: &[&OsStr]| support::xmore(args).home(&home).run_within(LIMIT);
+    let (photos, memory) = (below(b"photos \xff"), below(b"m"));
+    let [list, shard] = [below(b"list.csv"), below(b"shard.tar")];
+    let build = ["memory", "build", "-o"].map(OsStr::new);
+    let sources =
+        [memory.as_os_str(), photos.as_os_str(), list.as_os_str(), shard.as_os_str(), OsStr::new(&model)];
+    let built = run(&[&build[..], &sources].concat());
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    assert_eq!((world.pairs("m"), built.stderr.contains(" 0 skipped")), (4, true), "{}", built.stderr);
+    let again = run(&[&build[..], &sources].concat());
+    assert!(again.code == 0 && again.stderr.contains("nothing to do"), "{}", again.stderr);
+    let said = |args: &[&str]| xmore_in(world.0.path(), args).ok();
+    assert_eq!(said(&["memory", "info", "@m", "--skipped"]), "source,path,reason,kind\n");
+    said(&["memory", "verify", "@m"]);
+
+    let dir = world.0.path().display();
+    let folder = format!("file:{dir}/photos%20%FF");
+    let expected = [
+        (photos.join(OsStr::from_bytes(b"caf\xe9.png")), format!("{folder}/caf%E9.png")),
+        (photos.join(OsStr::from_bytes(b"in/\x80.png")), format!("{folder}/in/%80.png")),
+        (below(b"na\xefve.png"), format!("file:{dir}/na%EFve.png")),
+        (below(b"in a tar.png"), format!("{dir}/shard.tar#file:%E9.png")),
+    ];
+    for (id, (query, text)) in expected.iter().enumerate() {
+        for format in ["table", "csv", "json", "jsonl"] {
+            let search = ["memory", "search", "-n1", "--format", format, "--image"].map(OsStr::new);
+            let found =
+                run(&[&search[..], &[query.as_os_str(), memory.as_os_str(), OsStr::new(&model)]].concat());
+            assert!(
+                found.code == 0 && found.stdout.contains(text),
+                "{id} {format}: {} {}",
+                found.stdout,
+                found.stderr
+            );
+        }
+    }
+    picture(&photos.join(OsStr::from_bytes(b"caf\xe9 2.png")), 1);
+    fs::write(photos.join(OsStr::from_bytes(b"caf\xe9 2.txt")), "a coffee").unwrap();
+    let append = ["memory", "append"].map(OsStr::new);
+    let appended = run(&[&append[..], &[memory.as_os_str(), photos.as_os_str()]].concat());
+    assert_eq!((appended.code, world.pairs("m")), (0, 5), "{}", appended.stderr);
+    let twice = said(&["memory", "duplicates", "@m", "--above=0.9999"]);
+    assert!(twice.contains(&expected[0].1) && twice.contains("/caf%E9%202.png"), "{twice}");
+
+    // Every picture is read again: by another model, and for the server's small copies.
+    let second = second_model(world.0.path());
+    let memory = memory.display().to_string();
+    let embedded =
+        xmore_in(world.0.path(), &["memory", "embed", &memory, "--model", &second]).run_within(LIMIT);
+    assert!(
+        embedded.code == 0 && embedded.stderr.contains("embeddings of 5 pairs by"),
+        "{}",
+        embedded.stderr
+    );
+    assert!(!embedded.stderr.contains("not found"), "{}", embedded.stderr);
+    let server =
+        xmore_in(world.0.path(), &["serve", "--memory", &memory, "--addr", "127.0.0.1:0", &model]).serve();
+    for (id, (_, text)) in expected.iter().enumerate() {
+        assert_eq!(server.get(&format!("/v1/pairs/{id}")).ok()["image_path"], text.as_str());
+        let picture = server.get(&format!("/v1/pairs/{id}/image?size=32"));
+        assert!(picture.status == 200 && picture.body.starts_with(b"\xff\xd8"), "{id}: {}", picture.status);
+    }
 }

@@ -105,6 +105,14 @@ fn a_memory_says_which_way_up_it_was_built_and_is_followed() {
     };
     let alike = similarities("@stored", &["--orientation", "stored"]);
     assert!(alike.len() == 2 && alike[0] == alike[1], "{alike:?}");
+    // That it is decoded otherwise is said of a photo, not of a text.
+    let said = |query: &str, value: &str, more: &[&str]| {
+        world.ok(&[&["memory", "search", "@upright", query, value, "-n", "1"], more].concat()).stderr
+    };
+    let stored = ["--orientation", "stored"];
+    assert!(!said("--image", "@b/b.png", &[]).contains("orientation"));
+    assert!(said("--image", "@b/b.png", &stored).contains("with `exif`"));
+    assert!(!said("--text", "b", &stored).contains("orientation"));
     let mixed = similarities("@upright", &[]);
     assert!(mixed.len() == 2 && mixed[0] != mixed[1], "{mixed:?}");
 }

@@ -69,10 +69,8 @@ impl World {
         let answer = self.run(&[&fixed[..], &memory, args].concat()).ok();
         let mut answer: Value = serde_json::from_str(&answer).unwrap();
         let mut answer = answer[0].take();
-        // What the command line alone has: the photo's name, and the label by its thresholds.
-        for name in ["image", "label"] {
-            answer.as_object_mut().unwrap().remove(name);
-        }
+        // The photo's name is what the command line alone has.
+        answer.as_object_mut().unwrap().remove("image");
         answer
     }
 }
@@ -133,6 +131,43 @@ fn an_image_sent_in_any_way_has_the_command_lines_answer_to_the_bit() {
     assert_eq!((&answer["method"], &answer["k"]), (&json!("xmore-calibrated"), &json!(16)));
     let (code, said) = server.stop();
     assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn a_best_label_below_a_threshold_is_no_answer() {
+    let world = World::new();
+    let server = world.serve(&[]);
+    let best = world.classified("query100.png", &[]);
+    assert_eq!(best["label"], best["predictions"][0]["label"]);
+    for (name, flag, key) in
+        [("min_score", "--min-score", "score"), ("min_similarity", "--min-similarity", "similarity")]
+    {
+        let value = best["predictions"][0][key].as_f64().unwrap();
+        for (least, is_named) in [(value - 0.001, true), (value + 0.001, false)] {
+            let expected = world.classified("query100.png", &[&format!("{flag}={least}")]);
+            assert_eq!(expected["label"].is_string(), is_named, "{name} {least}");
+            let mut body = json!({"image": world.base64("query100.png"), "labels": LABELS, "explain": true});
+            body[name] = json!(least);
+            assert_eq!(server.post_json("/v1/classify", &body).ok()["results"], json!([expected]));
+            let query = format!("/v1/classify?labels={}&explain=1&{name}={least}", listed());
+            let raw = server.post(&query, "image/png", &world.bytes("query100.png")).ok();
+            assert_eq!(raw["results"], json!([expected]), "{name} {least}");
+        }
+        let mut body = json!({"image": world.base64("query100.png"), "labels": LABELS});
+        body[name] = json!(1.5);
+        let message = server.post_json("/v1/classify", &body).fails(422, "invalid_parameter");
+        assert!(message.contains(name) && message.contains("1.5"), "{message}");
+    }
+}
+
+#[test]
+fn a_memory_of_another_orientation_is_told() {
+    let world = World::new();
+    assert!(!world.serve(&[]).said().contains("orientation"));
+    let server = world.serve(&["--orientation", "stored"]);
+    server.wait_for("photos are decoded with orientation `stored`, the memory's were with `exif`");
+    server.post_json("/v1/reload", &json!({})).ok();
+    server.wait_for("images are decoded with orientation stored, the memory's were with exif");
 }
 
 #[test]

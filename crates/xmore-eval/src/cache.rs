@@ -261,10 +261,10 @@ fn images_key(model: &NamedModel, root: &Path, images: &[ImageRef]) -> String {
     let mut states: HashMap<PathBuf, (u64, u128)> = HashMap::new();
     for image in images {
         let (file, rest) = match image {
-            ImageRef::File(path) => (path.as_path(), String::new()),
+            ImageRef::File(path) => (path.as_path(), Vec::new()),
             ImageRef::TarMember { tar, name, .. } => (&**tar, name.clone()),
-            ImageRef::ParquetCell { file, row } => (&**file, row.to_string()),
-            other => (Path::new(""), other.to_string()),
+            ImageRef::ParquetCell { file, row } => (&**file, row.to_string().into()),
+            other => (Path::new(""), other.to_string().into()),
         };
         let (size, changed) = match states.get(file) {
             Some(state) => *state,
@@ -277,7 +277,7 @@ fn images_key(model: &NamedModel, root: &Path, images: &[ImageRef]) -> String {
             }
         };
         add(&mut hash, file.strip_prefix(root).unwrap_or(file).as_os_str().as_encoded_bytes());
-        add(&mut hash, rest.as_bytes());
+        add(&mut hash, &rest);
         hash.update(size.to_le_bytes());
         hash.update(changed.to_le_bytes());
     }

@@ -73,7 +73,8 @@ pub enum EvalError {
     },
     /// A checkpoint of CoOp's of another kind.
     #[error(
-        "{}: expected context vectors `ctx` [tokens, width] for all labels, found {found}: prompts learned for each class apart          (CSC) are not read",
+        "{}: expected context vectors `ctx` [tokens, width] for all labels, found {found}: prompts learned for each class apart \
+         (CSC) are not read",
         path.display()
     )]
     Coop {

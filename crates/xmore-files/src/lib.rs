@@ -16,7 +16,9 @@ mod walk;
 
 pub use escape::{escape_for_terminal, escape_json, escape_lines, escape_path, is_active};
 pub use home::cache_home;
-pub use names::{is_plain_name, path_from_text, path_to_text};
+pub use names::{
+    is_plain_name, name_from_text, name_to_text, name_to_uri, path_from_bytes, path_from_text, path_to_text,
+};
 pub use output::{Output, is_standard_output, remove_unfinished_outputs, write_output};
 pub use regular::{FileKind, NotRegular, TooLarge, open_input, open_regular, read_bounded, read_input};
 pub use walk::{

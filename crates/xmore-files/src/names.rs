@@ -1,4 +1,4 @@
-//! Paths as text that loses nothing: as they are where they are UTF-8, else as `file:` with percent-escaped bytes.
+//! Names and paths as text that loses nothing: as they are where they are UTF-8, else as `file:` with percent-escaped bytes.
 //!
 //! JSON takes text only, and most readers of csv take UTF-8 only, so one odd name would cost a whole result. A path that itself begins with
 //! `file:` is escaped too, so that the text of every path leads back to it.
@@ -12,32 +12,51 @@ const SCHEME: &str = "file:";
 /// What a URI's path is not made of.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
+/// A name of any bytes, such as that of a tar's member, as text.
+pub fn name_to_text(name: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(name) {
+        Ok(text) if !text.starts_with(SCHEME) => Cow::Borrowed(text),
+        _ => Cow::Owned(name_to_uri(name)),
+    }
+}
+
+/// A name as text that is escaped in any case: nothing in it but the scheme's colon can be taken for a separator.
+pub fn name_to_uri(name: &[u8]) -> String {
+    format!("{SCHEME}{}", percent_encode(name, ESCAPED))
+}
+
+/// The name that [`name_to_text`] or [`name_to_uri`] made a text of. Text of others is taken as it is, unless it begins with `file:`.
+pub fn name_from_text(text: &str) -> Vec<u8> {
+    match text.strip_prefix(SCHEME) {
+        None => text.as_bytes().to_vec(),
+        Some(escaped) => percent_decode_str(escaped).collect(),
+    }
+}
+
 /// A path as text.
 pub fn path_to_text(path: &Path) -> Cow<'_, str> {
-    match path.to_str() {
-        Some(text) if !text.starts_with(SCHEME) => Cow::Borrowed(text),
-        _ => Cow::Owned(format!("{SCHEME}{}", percent_encode(path.as_os_str().as_encoded_bytes(), ESCAPED))),
-    }
+    name_to_text(path.as_os_str().as_encoded_bytes())
 }
 
-/// The path that [`path_to_text`] made a text of. Text of others is taken as it is, unless it begins with `file:`.
+/// The path that [`path_to_text`] or [`name_to_uri`] made a text of. Text of others is taken as it is, unless it begins with `file:`.
 pub fn path_from_text(text: &str) -> PathBuf {
-    match text.strip_prefix(SCHEME) {
-        None => PathBuf::from(text),
-        Some(escaped) => path_of_bytes(percent_decode_str(escaped).collect()),
-    }
+    path_from_bytes(&name_from_text(text)).into_owned()
 }
 
+/// The path that is made of these bytes.
 #[cfg(unix)]
-fn path_of_bytes(bytes: Vec<u8>) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+pub fn path_from_bytes(bytes: &[u8]) -> Cow<'_, Path> {
+    use std::os::unix::ffi::OsStrExt;
+    Cow::Borrowed(Path::new(std::ffi::OsStr::from_bytes(bytes)))
 }
 
-/// The same where a path is not made of bytes.
+/// The path that is made of these bytes; where paths are not made of bytes, what is not UTF-8 in them is lost.
 #[cfg(not(unix))]
-fn path_of_bytes(bytes: Vec<u8>) -> PathBuf {
-    PathBuf::from(String::from_utf8_lossy(&bytes).into_owned())
+pub fn path_from_bytes(bytes: &[u8]) -> Cow<'_, Path> {
+    match String::from_utf8_lossy(bytes) {
+        Cow::Borrowed(text) => Cow::Borrowed(Path::new(text)),
+        Cow::Owned(text) => Cow::Owned(PathBuf::from(text)),
+    }
 }
 
 #[cfg(all(test, unix))]
@@ -63,6 +82,8 @@ mod tests {
         fn every_path_comes_back(bytes in prop_oneof![any::<Vec<u8>>(), "file:[a%:]{0,3}".prop_map(String::into_bytes)]) {
             let path = Path::new(OsStr::from_bytes(&bytes));
             prop_assert_eq!(path_from_text(&path_to_text(path)), path);
+            prop_assert_eq!(name_from_text(&name_to_text(&bytes)), &bytes[..]);
+            prop_assert_eq!(name_from_text(&name_to_uri(&bytes)), &bytes[..]);
         }
     }
 }

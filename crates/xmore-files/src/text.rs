@@ -95,6 +95,12 @@ pub fn decode_text(bytes: &[u8]) -> DecodedText {
     DecodedText { text, conversion: reader.conversion() }
 }
 
+/// The bytes of a text in Windows-1252; `None` if it has characters that are not in it.
+pub(crate) fn to_windows_1252(text: &str) -> Option<Vec<u8>> {
+    let (bytes, _, has_unmappable) = WINDOWS_1252.encode(text);
+    (!has_unmappable).then(|| bytes.into_owned())
+}
+
 /// A reader of text in any of the encodings that gives UTF-8, whatever the bytes are, without a byte order mark.
 ///
 /// The encoding is found from the first 64 KiB: a byte order mark, else UTF-16 where the zeros of ASCII characters show it. Anything

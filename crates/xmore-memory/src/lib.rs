@@ -44,7 +44,7 @@
 //!     }
 //! }
 //! for skip in &ingested.skipped {
-//!     writer.skip(&skip.path.to_string_lossy(), skip.reason.kind(), &skip.reason.to_string())?;
+//!     writer.skip(&skip.path, skip.reason.kind(), &skip.reason.to_string())?;
 //! }
 //! writer.finish()?;
 //!

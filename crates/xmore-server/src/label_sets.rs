@@ -187,7 +187,7 @@ fn read_folder(folder: &Path) -> Result<Sets, ServerError> {
         if bytes > MOST_BYTES || sets.len() == MOST_SETS {
             return Err(wrong(&path, format!("more than {MOST_BYTES} bytes, or than {MOST_SETS} files")));
         }
-        let file = LabelFile::read(&path, None).map_err(|error| wrong(&path, error.to_string()))?;
+        let file = LabelFile::read_regular(&path).map_err(|error| wrong(&path, error.to_string()))?;
         for note in file.notes() {
             tracing::warn!("{}: {note}", path.display());
         }

@@ -77,6 +77,16 @@ impl Snapshot {
         }
     }
 
+    /// Logs that images are decoded with another orientation than those of the memory.
+    pub(crate) fn tell_other_orientation(&self) {
+        let ours = self.backend.model.preprocess().orientation();
+        if let Some(memory) =
+            self.pairs.as_ref().and_then(OpenPairs::orientation).filter(|memory| *memory != ours)
+        {
+            tracing::warn!("images are decoded with orientation {ours}, the memory's were with {memory}");
+        }
+    }
+
     /// Retrieval from the pairs, if there are any.
     pub(crate) fn retrieval(&self, options: RetrievalOptions) -> Result<Option<Retrieval<'_>>, XmoreError> {
         let Some(pairs) = &self.pairs else { return Ok(None) };

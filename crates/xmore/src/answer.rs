@@ -16,6 +16,8 @@ pub type Distribution = BTreeMap<String, f64>;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Answer {
+    /// The best label; null where its score or similarity is below the least that was asked for.
+    pub label: Option<String>,
     /// The method.
     pub method: &'static str,
     /// The best labels, best first, ties in the labels' order; transformers' pipeline shape.
@@ -33,6 +35,29 @@ pub struct Answer {
     /// Why, if asked for.
     #[serde(flatten)]
     pub explanation: Option<Explanation>,
+}
+
+/// What an answer is to have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AnswerOptions {
+    /// The method.
+    pub method: Method,
+    /// How many of the best labels, at least 1.
+    pub top: usize,
+    /// Whether it is explained.
+    pub explain: bool,
+    /// Least score of the best label to be the answer.
+    pub min_score: Option<f64>,
+    /// Least similarity of the best label to be the answer.
+    pub min_similarity: Option<f32>,
+}
+
+impl AnswerOptions {
+    /// Whether the best label is good enough to be the answer.
+    fn names(&self, best: &Prediction) -> bool {
+        self.min_score.is_none_or(|least| best.score >= least)
+            && self.min_similarity.is_none_or(|least| best.similarity >= least)
+    }
 }
 
 /// A label and its probability.
@@ -80,24 +105,18 @@ pub struct AnsweredCaption {
 }
 
 impl Answer {
-    /// The answer of `method` with its `top` best labels, explained if `explain` says so.
+    /// One method's answer by the evidence on an image.
     ///
     /// # Errors
     /// Those of [`Evidence::scores`].
-    pub fn new(
-        evidence: &Evidence,
-        labels: &Labels,
-        method: Method,
-        top: usize,
-        explain: bool,
-    ) -> Result<Self> {
+    pub fn new(evidence: &Evidence, labels: &Labels, options: &AnswerOptions) -> Result<Self> {
         let names = labels.names();
-        let scores = evidence.scores(method)?;
+        let scores = evidence.scores(options.method)?;
         let image = evidence.templates.as_ref().unwrap_or(&evidence.image);
         let map = |probabilities: &[f64]| -> Distribution {
             names.iter().cloned().zip(probabilities.iter().copied()).collect()
         };
-        let explanation = explain.then(|| Explanation {
+        let explanation = options.explain.then(|| Explanation {
             scores: map(&scores),
             image_distribution: map(&image.probabilities),
             caption_distribution: evidence.captions.as_ref().map(|belief| map(&belief.probabilities)),
@@ -115,16 +134,17 @@ impl Answer {
                 })
                 .collect(),
         });
+        let prediction = |(label, score): (usize, f64)| Prediction {
+            label: names[label].clone(),
+            score,
+            similarity: evidence.similarities[label],
+        };
+        let predictions: Vec<Prediction> = best(&scores, options.top).into_iter().map(prediction).collect();
+        let named = predictions.first().filter(|best| options.names(best));
         Ok(Self {
-            method: method.name(),
-            predictions: best(&scores, top)
-                .into_iter()
-                .map(|(label, score)| Prediction {
-                    label: names[label].clone(),
-                    score,
-                    similarity: evidence.similarities[label],
-                })
-                .collect(),
+            label: named.map(|best| best.label.clone()),
+            method: options.method.name(),
+            predictions,
             image_confidence: image.confidence,
             caption_confidence: evidence.captions.as_ref().map(|belief| belief.confidence),
             image_weight: evidence.captions.as_ref().map(|captions| image_weight(image, captions)),

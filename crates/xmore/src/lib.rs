@@ -25,7 +25,7 @@ mod partly_seen;
 mod recall;
 mod retrieve;
 
-pub use answer::{Answer, AnsweredCaption, Distribution, Explanation, Prediction, best};
+pub use answer::{Answer, AnswerOptions, AnsweredCaption, Distribution, Explanation, Prediction, best};
 pub use build::{
     BuildOptions, BuildOutcome, BuildProgress, BuildReport, ColumnProgress, ColumnReport, SkipLimit,
     SkipSummary, Skipped, build_memory, embed_column,

@@ -14,6 +14,7 @@ use crate::args::{IfUnreachable, MethodArgs};
 use crate::error::{CliError, Result};
 use crate::messages::tell;
 use crate::model_choice::QueryModelChoice;
+use crate::setup::tell_other_orientation;
 
 /// Serve an HTTP API and a web page over a model and a memory
 ///
@@ -181,6 +182,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     options.check()?;
     log(args);
     let (backend, pairs) = backend(args)?;
+    tell_other_orientation(&backend.model, pairs.as_ref());
     let what = match (&backend.pairs, backend.model.name()) {
         (Some(pairs), model) => format!("model {model}, memory {}", pairs.location),
         (None, model) => format!("model {model}, no memory: zero-shot only"),

@@ -161,7 +161,11 @@ impl Description {
                     _ => Value::from((least + random.below(20)).min(most)),
                 }
             }
-            "number" => Value::from(random.unit() * 2.0 - 1.0),
+            "number" => {
+                let least = schema["minimum"].as_f64().unwrap_or(-1.0);
+                let most = schema["maximum"].as_f64().unwrap_or(1.0);
+                Value::from(least + random.unit() * (most - least))
+            }
             "array" => {
                 let count = random.below(4);
                 (0..count).map(|_| self.make(&schema["items"], name, random, made)).collect()

@@ -18,8 +18,11 @@ const NAMES: &str = "variants.txt";
 pub(super) fn read(dir: &Path, options: &DatasetOptions) -> Result<Dataset> {
     let split = options.split.as_deref().unwrap_or("test");
     let list = dir.join(TEST_LIST.replace("test", split));
-    let labels =
-        LabelFile::read(options.class_names.as_deref().unwrap_or(&dir.join(NAMES)), None)?.labels()?;
+    let file = match &options.class_names {
+        Some(path) => LabelFile::read(path, None)?,
+        None => LabelFile::read_regular(&dir.join(NAMES))?,
+    };
+    let labels = file.labels()?;
     let root = options.image_root.clone().unwrap_or_else(|| dir.join("images"));
     let (mut images, mut truth, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     for (number, line) in read_lines(&list)?.into_iter().enumerate() {

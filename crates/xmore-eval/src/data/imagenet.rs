@@ -81,11 +81,14 @@ fn names(dir: &Path, given: Option<&Path>) -> Result<BTreeMap<String, Label>> {
     let beside = || dir.ancestors().take(3).map(|dir| dir.join(NAMES)).find(|path| path.is_file());
     let mut on_board: BTreeMap<String, Label> =
         imagenet::classes().iter().map(|class| (class.id.to_owned(), Label::new(class.name))).collect();
-    let Some(path) = given.map(Path::to_owned).or_else(beside) else { return Ok(on_board) };
-    let file = match LabelFile::read(&path, None) {
-        // A file of another kind that happens to lie there.
-        Err(_) if given.is_none() => return Ok(on_board),
-        file => file?,
+    let (path, file) = match given {
+        Some(path) => (path.to_owned(), LabelFile::read(path, None)?),
+        None => {
+            let Some(path) = beside() else { return Ok(on_board) };
+            // A file of another kind may happen to lie there.
+            let Ok(file) = LabelFile::read_regular(&path) else { return Ok(on_board) };
+            (path, file)
+        }
     };
     let entries = file.entries().iter();
     let named: BTreeMap<String, Label> =

@@ -3,7 +3,8 @@
 use std::io::Read;
 use std::path::Path;
 
-use xmore_files::table::{Field, Role, Row as TableRow, Table, TableKind, image_path};
+use xmore_files::table::{Field, Role, Row as TableRow, Table, TableKind, converted_image_path};
+use xmore_files::text::Conversion;
 use xmore_files::{LeftOut, open_regular};
 use xmore_memory::ingest::ImageRef;
 
@@ -36,7 +37,7 @@ struct Row {
 pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
     let file = open_regular(path).map_err(|e| EvalError::io("open", path, e))?;
     let kind = TableKind::of_name(path).unwrap_or(TableKind::Separated { preferred: b',' });
-    let Rows { rows, skipped, notes } = read_rows(file, path, kind, &options.columns)?;
+    let Rows { rows, skipped, notes, conversion } = read_rows(file, path, kind, &options.columns)?;
     let rows = of_split(path, rows, options.split.as_deref())?;
     let folder = options.image_root.as_deref().or(path.parent()).unwrap_or(Path::new(""));
     let labels = match &options.class_names {
@@ -64,7 +65,10 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
             );
             return Err(EvalError::dataset(path, message));
         };
-        images.push(ImageRef::parse(&image_path(folder, &row.image).to_string_lossy()));
+        images.push(match ImageRef::parse(&row.image) {
+            ImageRef::File(_) => ImageRef::File(converted_image_path(folder, &row.image, conversion)),
+            inside => inside.below(folder),
+        });
         truth.push(label);
     }
     Ok(Dataset {
@@ -105,6 +109,7 @@ struct Rows {
     rows: Vec<Row>,
     skipped: Vec<String>,
     notes: Vec<String>,
+    conversion: Conversion,
 }
 
 fn read_rows(input: impl Read, path: &Path, kind: TableKind, names: &LabelColumns) -> Result<Rows> {
@@ -150,9 +155,9 @@ fn read_rows(input: impl Read, path: &Path, kind: TableKind, names: &LabelColumn
     if more > 0 {
         found.skipped.push(format!("{more} more rows, which are not listed"));
     }
-    let conversion = table.conversion();
-    if !conversion.is_certain() {
-        found.notes.push(conversion.to_string());
+    found.conversion = table.conversion();
+    if !found.conversion.is_certain() {
+        found.notes.push(found.conversion.to_string());
     }
     Ok(found)
 }

@@ -186,6 +186,48 @@ fn aircraft_is_read_from_its_lists() {
     assert_eq!(dataset.images[0].to_string(), world.path("fgvc/images/17.jpg").display().to_string());
     world.write("fgvc/images_variant_test.txt", "17 Zeppelin\n");
     assert!(world.error("fgvc").contains("Zeppelin"));
+    #[cfg(unix)]
+    {
+        std::fs::remove_file(world.path("fgvc/variants.txt")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", world.path("fgvc/variants.txt")).unwrap();
+        assert!(world.error("fgvc").contains("not a regular file: character device"));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn names_of_any_bytes_are_those_of_images() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let world = World::new();
+    let folder = world.0.path().join(OsStr::from_bytes(b"caf\xe9"));
+    std::fs::create_dir(&folder).unwrap();
+    let image = folder.join(OsStr::from_bytes(b"\xe9.jpg"));
+    std::fs::write(&image, "").unwrap();
+    let rows = b"image,label\n\xe9.jpg,church\nshard.tar#1.jpg,dog\nfile:%E9.jpg,dog\n";
+    std::fs::write(folder.join("t.csv"), rows).unwrap();
+    let dataset = Dataset::read(&folder.join("t.csv")).unwrap();
+    let member = |name: &[u8]| ImageRef::TarMember {
+        tar: folder.join("shard.tar").into(),
+        name: name.to_vec(),
+        span: None,
+    };
+    let file = ImageRef::File(image);
+    assert_eq!(dataset.images, [file.clone(), member(b"1.jpg"), file]);
+
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, data) in [(&b"\xe9.jpg"[..], "x"), (b"\xe9.cls", "1"), (b"\xe8.jpg", "x")] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(1);
+        tar.append_data(&mut header, OsStr::from_bytes(name), data.as_bytes()).unwrap();
+    }
+    world.write("set/classnames.txt", "cat\ndog\n");
+    world.write("set/test/0.tar", tar.into_inner().unwrap());
+    let dataset = world.read("set");
+    let tar = world.path("set/test/0.tar").display().to_string();
+    assert_eq!(dataset.images[0].to_string(), format!("{tar}#file:%E9.jpg"));
+    assert_eq!((&dataset.truth[..], dataset.images.len()), (&[1][..], 1));
+    assert_eq!(dataset.skipped, [format!("{tar}#file:%E8.jpg: no number in a member file:%E8.cls")]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use xmore_files::{LeftOut, WalkOptions};
+use xmore_files::{LeftOut, WalkOptions, name_to_text, path_from_bytes};
 use xmore_memory::ingest::{ImageRef, is_image_name, walk_tar};
 
 use super::{Dataset, DatasetOptions, choose_split, entries, file_name, name_of, read_lines, read_list};
@@ -47,12 +47,16 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
         (path.to_owned(), shards(&path.join(choose_split(path, options.split.as_deref(), &splits)?))?)
     };
     let beside = |name: &str| [path.join(name), above.join(name)].into_iter().find(|path| path.is_file());
-    let Some(names) = options.class_names.clone().or_else(|| beside(NAMES)) else {
-        let message =
-            format!("expected {NAMES} beside the tars or above, found none: name it with --class-names");
-        return Err(EvalError::dataset(path, message));
+    let (names, file) = match (options.class_names.clone(), beside(NAMES)) {
+        (Some(names), _) => (names.clone(), LabelFile::read(&names, None)?),
+        (None, Some(names)) => (names.clone(), LabelFile::read_regular(&names)?),
+        (None, None) => {
+            let message =
+                format!("expected {NAMES} beside the tars or above, found none: name it with --class-names");
+            return Err(EvalError::dataset(path, message));
+        }
     };
-    let labels = LabelFile::read(&names, None)?.repeatable()?;
+    let labels = file.repeatable()?;
     let prompts = match beside(TEMPLATES) {
         Some(file) => read_lines(&file)?.into_iter().map(Template::new).collect::<Result<_, _>>()?,
         None => Vec::new(),
@@ -127,18 +131,23 @@ fn read_shard(
     left_out: &mut LeftOut,
 ) -> Result<Vec<(ImageRef, usize)>> {
     let tar: Arc<Path> = shard.into();
+    let image =
+        |name: &[u8], span| ImageRef::TarMember { tar: Arc::clone(&tar), name: name.to_owned(), span };
     let (mut images, mut classes) = (Vec::new(), HashMap::new());
     let damage = walk_tar(shard, &mut |member, data: &mut dyn Read| {
-        let Some(name) = member.name.filter(|_| !member.indirect) else { return Ok(()) };
-        if options.count_member(Path::new(name), Path::new(&format!("{}#{name}", shard.display())), left_out)
-        {
+        if member.indirect {
+            return Ok(());
+        }
+        let name = member.name;
+        let path = path_from_bytes(name);
+        if options.count_member(&path, || image(name, None).to_string(), left_out) {
             return Ok(());
         }
         // Everything behind the first dot of the file's name is its kind, as the webdataset library has it.
-        let start = name.rfind('/').map_or(0, |at| at + 1);
-        let Some(dot) = name[start..].find('.') else { return Ok(()) };
+        let start = name.iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
+        let Some(dot) = name[start..].iter().position(|&byte| byte == b'.') else { return Ok(()) };
         let (key, extension) = (name[..start + dot].to_owned(), &name[start + dot + 1..]);
-        if extension.eq_ignore_ascii_case("cls") {
+        if extension.eq_ignore_ascii_case(b"cls") {
             let mut text = String::new();
             // Bytes that are not a number make the image one without a class.
             if data.take(MAX_CLASS_BYTES).read_to_string(&mut text).is_ok()
@@ -146,10 +155,8 @@ fn read_shard(
             {
                 classes.insert(key, class);
             }
-        } else if is_image_name(Path::new(name)) {
-            let image =
-                ImageRef::TarMember { tar: Arc::clone(&tar), name: name.to_owned(), span: Some(member.span) };
-            images.push((key, image));
+        } else if is_image_name(&path) {
+            images.push((key, image(name, Some(member.span))));
         }
         Ok(())
     })?;
@@ -158,7 +165,7 @@ fn read_shard(
     for (key, image) in images {
         match classes.get(&key) {
             Some(&class) => labelled.push((image, class)),
-            None => skipped.push(format!("{image}: no number in a member {key}.cls")),
+            None => skipped.push(format!("{image}: no number in a member {}.cls", name_to_text(&key))),
         }
     }
     Ok(labelled)

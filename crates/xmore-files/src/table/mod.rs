@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 pub use columns::{Found, MissingColumn, Role, find, same_name};
 
 use crate::json::{self, Value};
-use crate::text::Conversion;
+use crate::names::{path_from_bytes, path_from_text};
+use crate::text::{Conversion, to_windows_1252};
 use objects::{Object, Objects};
 use separated::Separated;
 
@@ -341,17 +342,39 @@ fn field_of(value: Value) -> Field {
 }
 
 /// The file that a table names: relative to a folder; with quotes or Windows' backslashes, where that is what exists; without the number
-/// of the caption that Flickr8k's list has behind it.
+/// of the caption that Flickr8k's list has behind it; with the bytes that a `file:` text of [`path_to_text`](crate::path_to_text) stands
+/// for.
 pub fn image_path(folder: &Path, text: &str) -> PathBuf {
     let path = folder.join(text);
-    let plain = text.trim_matches(['"', '\'']).trim();
-    let numberless = columns::without_caption_number(plain);
-    if plain == text && numberless == text && !text.contains('\\') {
+    let [plain, numberless, slashed] = spellings(text);
+    if plain == text && slashed == text && !text.starts_with("file:") {
         return path;
     }
     // A name is taken as it is where there is such a file.
-    let spellings = [plain.to_owned(), numberless.to_owned(), numberless.replace('\\', "/")];
-    let exists = |path: &PathBuf| path.symlink_metadata().is_ok();
-    let found = std::iter::once(path).chain(spellings.iter().map(|text| folder.join(text))).find(exists);
-    found.unwrap_or_else(|| folder.join(&spellings[2]))
+    let spelled = [plain, numberless].into_iter().map(|text| folder.join(text));
+    let found = std::iter::once(path).chain(spelled).find(|path| exists(path));
+    found.unwrap_or_else(|| folder.join(path_from_text(&slashed)))
+}
+
+/// The same for a table whose text was converted as `conversion` says. Where Windows-1252 was taken for it and there is no file of the
+/// name as it was decoded, but one of the bytes that the name has in Windows-1252, which are those in the table, that file is meant.
+pub fn converted_image_path(folder: &Path, text: &str, conversion: Conversion) -> PathBuf {
+    let path = image_path(folder, text);
+    if conversion.converted == 0 || text.is_ascii() || exists(&path) {
+        return path;
+    }
+    let stored = spellings(text).into_iter().filter_map(|text| to_windows_1252(&text));
+    let mut stored = stored.map(|name| folder.join(path_from_bytes(&name)));
+    stored.find(|path| exists(path)).unwrap_or(path)
+}
+
+/// How the name of an image may be meant: without quotes around it, without a caption's number, with slashes for backslashes.
+fn spellings(text: &str) -> [String; 3] {
+    let plain = text.trim_matches(['"', '\'']).trim();
+    let numberless = columns::without_caption_number(plain);
+    [plain.to_owned(), numberless.to_owned(), numberless.replace('\\', "/")]
+}
+
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }

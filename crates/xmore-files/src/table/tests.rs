@@ -220,6 +220,32 @@ fn paths_are_tried_as_windows_programs_write_them() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_converted_name_is_that_of_its_bytes_where_such_a_file_is_there() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &[u8]| dir.path().join(OsStr::from_bytes(name));
+    for name in [&b"caf\xe9.jpg"[..], b"\x80 5.jpg", b"both \xe9.jpg", "both é.jpg".as_bytes()] {
+        std::fs::write(path(name), "").unwrap();
+    }
+    let converted = Conversion { converted: 1, ..Conversion::default() };
+    for (text, conversion, name) in [
+        ("café.jpg", converted, &b"caf\xe9.jpg"[..]),
+        ("'café.jpg#1'", converted, b"caf\xe9.jpg"),
+        ("café.jpg", Conversion::default(), "café.jpg".as_bytes()),
+        ("€ 5.jpg", converted, b"\x80 5.jpg"),
+        ("both é.jpg", converted, "both é.jpg".as_bytes()),
+        ("gone é.jpg", converted, "gone é.jpg".as_bytes()),
+        ("犬.jpg", converted, "犬.jpg".as_bytes()),
+        ("file:caf%E9.jpg", Conversion::default(), b"caf\xe9.jpg"),
+        ("file:gone%E9.jpg", Conversion::default(), b"gone\xe9.jpg"),
+    ] {
+        assert_eq!(converted_image_path(dir.path(), text, conversion), path(name), "{text}");
+    }
+}
+
 /// How a program may store text.
 fn stored(text: &str, how: u8) -> Vec<u8> {
     let units = |to_bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(to_bytes).collect::<Vec<u8>>();

@@ -5,6 +5,7 @@ use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 
+use crate::names::path_to_text;
 use crate::regular::{FileKind, NotRegular, TooLarge};
 
 /// Examples kept of each reason.
@@ -90,7 +91,7 @@ pub struct LeftOutCount {
     pub reason: Reason,
     /// How many.
     pub count: u64,
-    /// The first few by path.
+    /// The first few by path, as [`path_to_text`] has it.
     pub examples: Vec<String>,
 }
 
@@ -135,7 +136,12 @@ impl LeftOut {
 
     /// Counts a file or folder.
     pub fn add(&mut self, reason: Reason, path: &Path) {
-        self.add_row(LeftOutCount { reason, count: 1, examples: vec![path.to_string_lossy().into_owned()] });
+        self.add_named(reason, path_to_text(path).into_owned());
+    }
+
+    /// Counts what goes by this name, such as a member of an archive.
+    pub fn add_named(&mut self, reason: Reason, name: String) {
+        self.add_row(LeftOutCount { reason, count: 1, examples: vec![name] });
     }
 
     /// Counts a file that is no image.

@@ -55,13 +55,13 @@ impl WalkOptions {
 
     /// Counts a member of an archive that is an image by its name, if it is not to be taken; says whether it is left out.
     ///
-    /// `shown` is what the member is called in examples.
-    pub fn count_member(&self, name: &Path, shown: &Path, left_out: &mut LeftOut) -> bool {
+    /// `shown` gives what the member is called in examples.
+    pub fn count_member(&self, name: &Path, shown: impl FnOnce() -> String, left_out: &mut LeftOut) -> bool {
         let format = ImageFormat::of_name(name);
         let not_read = || format.filter(|format| !format.is_read()).map(not_read);
         let Some(reason) = self.leaves_out_member(name).or_else(not_read) else { return false };
         if format.is_some() {
-            left_out.add(reason, shown);
+            left_out.add_named(reason, shown());
         }
         true
     }

@@ -77,6 +77,17 @@ pub(super) fn of_json(input: impl Read) -> io::Result<Captions<Vec<String>>> {
     Ok((captions, decoded.conversion))
 }
 
+/// Of two texts of an image the first that has a caption; the reason of the first is told, unless the other has one.
+pub(super) fn first(
+    text: Option<Result<String, SkipReason>>,
+    other: Option<Result<String, SkipReason>>,
+) -> Option<Result<String, SkipReason>> {
+    match (text, other) {
+        (Some(Err(_)) | None, Some(Ok(other))) => Some(Ok(other)),
+        (text, other) => text.or(other),
+    }
+}
+
 /// The captions of an image that may have both: the text's, or else the json's.
 pub(super) fn choose(
     text: Option<Result<String, SkipReason>>,

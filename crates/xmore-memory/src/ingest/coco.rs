@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use xmore_files::json::{Fields, Key, LimitedStrings, Value};
-use xmore_files::open_regular;
 use xmore_files::text::TextReader;
+use xmore_files::{open_regular, path_from_text};
 
 use super::caption::MAX_CAPTION_BYTES;
 use super::group::Grouping;
@@ -55,7 +55,7 @@ pub(super) fn read(path: &Path, image_root: Option<&Path>) -> Result<Ingested> {
     let mut ingested = join(path, &root, contents);
     if let Some(error) = error {
         let message = format!("the rest is missing: {error}");
-        ingested.skipped.push(Skip { path: path.to_owned(), reason: SkipReason::Damaged(message) });
+        ingested.skipped.push(Skip::of(path, SkipReason::Damaged(message)));
     }
     ingested.notes.extend(conversions.note(path));
     Ok(ingested)
@@ -194,7 +194,7 @@ fn join(path: &Path, root: &Path, contents: Contents) -> Ingested {
         match (name.filter(|name| !name.is_empty()), captions.remove(&id)) {
             (None, _) => skip("images", index, "it has no file_name"),
             (Some(_), None) => skip("images", index, "it has no caption"),
-            (Some(name), Some(captions)) => grouping.add(root.join(name), captions),
+            (Some(name), Some(captions)) => grouping.add(root.join(path_from_text(&name)), captions),
         }
     }
     images.empty.iter().for_each(|&index| skip("images", index, "it has no file_name"));
@@ -210,7 +210,7 @@ fn find_root(path: &Path, image_root: Option<&Path>, names: &[&str]) -> Result<P
         Some(root) => vec![root.to_owned()],
         None => roots(path),
     };
-    let holds = |root: &PathBuf| names.iter().any(|name| root.join(name).is_file());
+    let holds = |root: &PathBuf| names.iter().any(|name| root.join(path_from_text(name)).is_file());
     match candidates.iter().find(|root| holds(root)) {
         Some(root) => Ok(root.clone()),
         None => Err(MemoryError::ImagesNotFound {

@@ -1,5 +1,6 @@
 //! Arguments that name many files: braces and globs, where the shell has not expanded them.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
@@ -10,19 +11,22 @@ use crate::error::{MemoryError, Result};
 const MAX_EXPANDED: usize = 1_000_000;
 
 /// Expands arguments as a shell would: braces (`{00000..00010}`, `{a..e}`, `{0..8..2}`, `{a,b}`, several, nested), then `*`, `?`,
-/// `[a-z]` and `**` against the files there are, sorted. What exists under the very name it is given by is taken as it is.
+/// `[a-z]` and `**` against the files there are, sorted. What exists under the very name it is given by is taken as it is, and so is
+/// what is not UTF-8.
 ///
 /// # Errors
 /// [`MemoryError::Pattern`] if a glob matches nothing, a path that braces give does not exist, or there are too many.
 /// A plain path that does not exist is left for [`Source::detect`](super::Source::detect) to refuse.
-pub fn expand(arguments: &[String]) -> Result<Vec<PathBuf>> {
+pub fn expand(arguments: &[impl AsRef<OsStr>]) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for argument in arguments {
-        if Path::new(argument).exists() {
-            paths.push(PathBuf::from(argument));
+        let path = Path::new(argument);
+        // Patterns are text.
+        let Some(argument) = path.to_str().filter(|_| !path.exists()) else {
+            paths.push(path.to_owned());
             continue;
-        }
-        let refuse = |reason: String| MemoryError::Pattern { pattern: argument.clone(), reason };
+        };
+        let refuse = |reason: String| MemoryError::Pattern { pattern: argument.to_owned(), reason };
         let words = braces(argument)
             .ok_or_else(|| refuse(format!("its braces give more than {MAX_EXPANDED} paths")))?;
         let from_braces = words.len() > 1;

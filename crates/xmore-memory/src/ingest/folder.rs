@@ -23,18 +23,17 @@ pub(super) fn read(folder: &Path, options: &WalkOptions, names: &ColumnNames) ->
         ..Ingested::default()
     };
     for (path, error) in walked.unlisted {
-        ingested.skipped.push(Skip { path, reason: SkipReason::Unreadable(error.to_string()) });
+        ingested.skipped.push(Skip::of(&path, SkipReason::Unreadable(error.to_string())));
     }
     let images = walked.files.len() as u64;
     for image in walked.files {
         let captions = match metadata.take(&image) {
-            _ if image.to_str().is_none() => Err(SkipReason::PathNotUtf8),
             Some(captions) => Ok(captions),
             None => sidecars.captions_of(&image),
         };
         match captions {
             Ok(captions) => ingested.pairs.push(Pair { image: ImageRef::File(image), captions }),
-            Err(reason) => ingested.skipped.push(Skip { path: image, reason }),
+            Err(reason) => ingested.skipped.push(Skip::of(&image, reason)),
         }
     }
     let missing = metadata.missing().map(|(image, captions)| Pair { image: ImageRef::File(image), captions });
@@ -55,7 +54,8 @@ fn tables(folder: &Path) -> Vec<String> {
         let path = Path::new(name);
         TableKind::of_name(path).is_some() || ["parquet", "json", "tar"].contains(&extension(path).as_str())
     };
-    let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).filter(is_table).collect();
+    let mut names: Vec<String> =
+        names.map(|name| name.to_string_lossy().into_owned()).filter(is_table).collect();
     names.sort();
     names.truncate(SHOWN);
     names
@@ -108,12 +108,13 @@ mod tests {
             [("a.Png", "with a mark"), ("b/c/y.JPEG", "two words"), ("b/x.webp", "café"), ("z.jpg", "last")];
         assert_eq!(pairs(&ingested, root), expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
         let skipped: Vec<_> = ingested.skipped.iter().map(|s| (s.path.clone(), s.reason.clone())).collect();
+        let text = |name: &str| root.join(name).display().to_string();
         assert_eq!(
             skipped,
             [
-                (root.join("bare.png"), SkipReason::NoCaption),
-                (root.join("clip.gif"), SkipReason::NoCaption),
-                (root.join("empty.jpg"), SkipReason::EmptyCaption)
+                (text("bare.png"), SkipReason::NoCaption),
+                (text("clip.gif"), SkipReason::NoCaption),
+                (text("empty.jpg"), SkipReason::EmptyCaption)
             ]
         );
     }

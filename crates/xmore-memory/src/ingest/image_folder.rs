@@ -40,7 +40,7 @@ impl Metadata {
         let mut metadata = Metadata::default();
         for folder in folders {
             for extension in TableKind::EXTENSIONS.iter().chain(&["parquet"]) {
-                if let Some(path) = sidecars.file(&folder, &format!("{STEM}.{extension}")) {
+                if let Some(path) = sidecars.file(&folder, format!("{STEM}.{extension}").as_bytes()) {
                     metadata.read_table(&path, &folder, names);
                 }
             }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use xmore_files::image::MAX_FILE_BYTES;
-use xmore_files::{Reason, open_regular, read_bounded};
+use xmore_files::{Reason, open_regular, path_from_bytes, read_bounded};
 
 use super::image_ref::{ImageRef, Span};
 use super::parquet::{Cell, Cursor, Leaf, ParquetFile};
@@ -28,7 +28,7 @@ const KEPT_PAGE_BYTES: usize = 256 << 20;
 /// Reads the bytes of images. Share one among threads: it keeps what it learned of tars and parquet files.
 #[derive(Default)]
 pub struct ImageReader {
-    tars: Cache<HashMap<String, Span>>,
+    tars: Cache<HashMap<Vec<u8>, Span>>,
     parquets: Cache<ParquetImages>,
 }
 
@@ -54,7 +54,7 @@ impl ImageReader {
         read.map_err(|Failure { reason, why }| MemoryError::Image { image: image.to_string(), reason, why })
     }
 
-    fn find_member(&self, tar: &Arc<Path>, name: &str) -> Result<Span, Failure> {
+    fn find_member(&self, tar: &Arc<Path>, name: &[u8]) -> Result<Span, Failure> {
         let members = self.tars.get(tar, || image_members(tar))?;
         members.get(name).copied().ok_or_else(|| "the tar has no such member".to_owned().into())
     }
@@ -116,12 +116,12 @@ fn too_large() -> Failure {
 }
 
 /// Names and places of a tar's images, of a damaged one those before the damage.
-fn image_members(tar: &Path) -> Result<HashMap<String, Span>, String> {
+fn image_members(tar: &Path) -> Result<HashMap<Vec<u8>, Span>, String> {
     let mut members = HashMap::new();
     let walked = tar_members::walk(tar, &mut |member, _| {
-        if let Some(name) = member.name.filter(|name| !member.indirect && is_image_name(Path::new(name))) {
+        if !member.indirect && is_image_name(&path_from_bytes(member.name)) {
             // Of two members of one name the source takes the first.
-            members.entry(name.to_owned()).or_insert(member.span);
+            members.entry(member.name.to_owned()).or_insert(member.span);
         }
         Ok(())
     });

@@ -4,12 +4,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use xmore_files::{path_from_text, path_to_text};
+use xmore_files::{name_from_text, name_to_text, name_to_uri, path_from_text, path_to_text};
 
 /// Where an image's bytes are. [`ImageReader`](super::ImageReader) reads them.
 ///
 /// Its text, by [`Display`](fmt::Display), is what a memory records as the image's path, and [`ImageRef::parse`] is the way back:
-/// a file's plain path, `PATH.tar#NAME`, or `PATH.parquet#ROW`, with paths as [`path_to_text`] has them.
+/// a file's plain path, `PATH.tar#NAME`, or `PATH.parquet#ROW`, with paths and names as [`path_to_text`] has them. Those whose own `#`
+/// could be taken for the separator are escaped as well.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ImageRef {
@@ -19,8 +20,8 @@ pub enum ImageRef {
     TarMember {
         /// The tar; its name ends in `.tar`.
         tar: Arc<Path>,
-        /// The member's name.
-        name: String,
+        /// The member's name, which may be any bytes.
+        name: Vec<u8>,
         /// Where its data are, `None` where only its name is known.
         span: Option<Span>,
     },
@@ -54,20 +55,44 @@ impl ImageRef {
         }
         let member = text.match_indices('#').find(|&(at, _)| has_extension(&text[..at], ".tar"));
         if let Some((at, _)) = member.filter(|(at, _)| at + 1 < text.len()) {
-            let (tar, name) = (path_from_text(&text[..at]).into(), text[at + 1..].to_owned());
+            let (tar, name) = (path_from_text(&text[..at]).into(), name_from_text(&text[at + 1..]));
             return ImageRef::TarMember { tar, name, span: None };
         }
         ImageRef::File(path_from_text(text))
     }
 
-    /// Whether its text is faithful: a path that is not UTF-8 cannot be read back from it.
-    pub(super) fn is_utf8(&self) -> bool {
-        let path = match self {
-            ImageRef::File(path) => path,
-            ImageRef::TarMember { tar, .. } => &**tar,
-            ImageRef::ParquetCell { file, .. } => &**file,
-        };
-        path.to_str().is_some()
+    /// The same with the path of its file relative to `folder`, unless it is absolute.
+    pub fn below(self, folder: &Path) -> ImageRef {
+        match self {
+            ImageRef::File(path) => ImageRef::File(folder.join(path)),
+            ImageRef::TarMember { tar, name, span } => {
+                ImageRef::TarMember { tar: folder.join(tar).into(), name, span }
+            }
+            ImageRef::ParquetCell { file, row } => {
+                ImageRef::ParquetCell { file: folder.join(file).into(), row }
+            }
+        }
+    }
+
+    /// Its text with paths and names written by `text_of`.
+    fn text(&self, text_of: impl Fn(&[u8]) -> String) -> String {
+        let of_path = |path: &Path| text_of(path.as_os_str().as_encoded_bytes());
+        match self {
+            ImageRef::File(path) => of_path(path),
+            ImageRef::TarMember { tar, name, .. } => format!("{}#{}", of_path(tar), text_of(name)),
+            ImageRef::ParquetCell { file, row } => format!("{}#{row}", of_path(file)),
+        }
+    }
+
+    /// Whether it is the image of a text.
+    fn is_parsed_from(&self, text: &str) -> bool {
+        match (ImageRef::parse(text), self) {
+            (
+                ImageRef::TarMember { tar: parsed, name: parsed_name, .. },
+                ImageRef::TarMember { tar, name, .. },
+            ) => parsed == *tar && parsed_name == *name,
+            (parsed, image) => parsed == *image,
+        }
     }
 }
 
@@ -79,10 +104,16 @@ fn has_extension(path: &str, extension: &str) -> bool {
 
 impl fmt::Display for ImageRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ImageRef::File(path) => f.write_str(&path_to_text(path)),
-            ImageRef::TarMember { tar, name, .. } => write!(f, "{}#{name}", path_to_text(tar)),
-            ImageRef::ParquetCell { file, row } => write!(f, "{}#{row}", path_to_text(file)),
+        if let ImageRef::File(path) = self {
+            let text = path_to_text(path);
+            if !text.contains('#') {
+                return f.write_str(&text);
+            }
+        }
+        let text = self.text(|name| name_to_text(name).into_owned());
+        match self.is_parsed_from(&text) {
+            true => f.write_str(&text),
+            false => f.write_str(&self.text(name_to_uri)),
         }
     }
 }
@@ -93,7 +124,51 @@ mod tests {
     use proptest::prelude::*;
 
     fn member(tar: &str, name: &str) -> ImageRef {
-        ImageRef::TarMember { tar: Path::new(tar).into(), name: name.to_owned(), span: None }
+        ImageRef::TarMember { tar: Path::new(tar).into(), name: name.into(), span: None }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn names_of_any_bytes_have_a_text() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+        let member = |tar: &[u8], name: &[u8]| ImageRef::TarMember {
+            tar: path(tar).into(),
+            name: name.to_vec(),
+            span: None,
+        };
+        for (image, text) in [
+            (ImageRef::File(path(b"caf\xe9.jpg")), "file:caf%E9.jpg"),
+            (member(b"caf\xe9/0.tar", b"1.jpg"), "file:caf%E9/0.tar#1.jpg"),
+            (member(b"0.tar", b"\xe9#1.jpg"), "0.tar#file:%E9%231.jpg"),
+            (ImageRef::ParquetCell { file: path(b"\xff#.parquet").into(), row: 3 }, "file:%FF%23.parquet#3"),
+        ] {
+            assert_eq!(image.to_string(), text);
+            assert_eq!(ImageRef::parse(text), image);
+        }
+    }
+
+    #[test]
+    fn a_name_that_looks_like_another_kind_is_escaped() {
+        for (image, text) in [
+            (ImageRef::File("a.tar#b.jpg".into()), "file:a.tar%23b.jpg"),
+            (ImageRef::File("a.parquet#7".into()), "file:a.parquet%237"),
+            (member("a.tar#b/0.tar", "1.jpg"), "file:a.tar%23b/0.tar#file:1.jpg"),
+            (member("a.tar", "b.parquet#7"), "file:a.tar#file:b.parquet%237"),
+        ] {
+            assert_eq!(image.to_string(), text);
+            assert_eq!(ImageRef::parse(text), image);
+        }
+    }
+
+    #[test]
+    fn what_a_table_names_is_relative_to_its_folder() {
+        for (text, below) in
+            [("a.jpg", "/d/a.jpg"), ("a.tar#b.jpg", "/d/a.tar#b.jpg"), ("/x.parquet#1", "/x.parquet#1")]
+        {
+            assert_eq!(ImageRef::parse(text).below(Path::new("/d")).to_string(), below);
+        }
     }
 
     #[test]
@@ -121,10 +196,14 @@ mod tests {
         fn what_is_displayed_is_parsed_back(folder in "[a-z#./é]{0,12}", name in "[a-z#./é0-9]{1,12}", row: u64) {
             let cell = ImageRef::ParquetCell { file: Path::new(&format!("{folder}x.parquet")).into(), row };
             prop_assert_eq!(ImageRef::parse(&cell.to_string()), cell);
-            let tar = format!("{}x.tar", folder.replace(".tar#", ""));
-            // A name that ends as a cell does would be read as one; img2dataset's end in an image's extension.
-            let image = member(&tar, &format!("{name}.jpg"));
-            prop_assert_eq!(ImageRef::parse(&image.to_string()), image);
+            for image in [
+                member(&format!("{folder}x.tar"), &name),
+                member(&format!("{folder}x.tar"), &format!("{name}.parquet#{row}")),
+                ImageRef::File(format!("{folder}{name}").into()),
+                ImageRef::File(format!("{folder}.tar#{name}").into()),
+            ] {
+                prop_assert_eq!(ImageRef::parse(&image.to_string()), image);
+            }
         }
 
         #[test]

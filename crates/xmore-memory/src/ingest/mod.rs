@@ -8,7 +8,7 @@
 //! | folder | anyone; img2dataset's "files"; Hugging Face's ImageFolder | images below it | `metadata.csv`, `.jsonl` or `.parquet`; `.txt` (first line), `.caption` or `.json` beside the image |
 //! | `.csv`, `.tsv`, `.jsonl`, `.json` (a list) | anyone; open_clip, Flickr, LLaVA | a column of one of [`Role`]'s names | the same |
 //! | `.parquet` | Hugging Face, img2dataset | as a table's; or bytes in `image`, `jpg`, `png`, `webp` | as a table's; also lists |
-//! | `.tar` | img2dataset, webdataset | `KEY.jpg` … | `KEY.txt`, else `KEY.json` |
+//! | `.tar` | img2dataset, webdataset | `KEY.jpg` … | `KEY.txt` or `.caption`, else `KEY.json` |
 //! | `.json` | COCO | `images` | `annotations` |
 //! | `img_emb`, `metadata` | clip-retrieval, LAION | none: embeddings | in the metadata |
 //!
@@ -39,10 +39,10 @@ mod webdataset;
 mod tests;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use xmore_files::LeftOut;
 use xmore_files::image::ImageFormat;
+use xmore_files::{LeftOut, path_to_text};
 
 use crate::error::MemoryError;
 
@@ -80,26 +80,31 @@ pub struct Ingested {
 /// One thing of a source that gives no pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skip {
-    /// The image (`TAR#NAME` in a tar) or the file that holds the bad row.
-    pub path: PathBuf,
+    /// The image or the file that holds the bad row, as the text of an [`ImageRef`].
+    pub path: String,
     /// Why it was skipped.
     pub reason: SkipReason,
 }
 
 impl fmt::Display for Skip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.display(), self.reason)
+        write!(f, "{}: {}", self.path, self.reason)
     }
 }
 
 impl Skip {
+    /// A file or folder that gives no pair.
+    fn of(path: &Path, reason: SkipReason) -> Skip {
+        Skip { path: path_to_text(path).into_owned(), reason }
+    }
+
     /// One of several files that is of no use as a whole.
     fn file(path: &Path, error: &MemoryError) -> Skip {
         // Most messages begin with the path, which a skip names anyway.
         let message = error.to_string();
         let rest = message.strip_prefix(&path.display().to_string());
         let reason = rest.map_or(&*message, |rest| rest.trim_start_matches(':').trim_start());
-        Skip { path: path.to_owned(), reason: SkipReason::File(reason.to_owned()) }
+        Skip::of(path, SkipReason::File(reason.to_owned()))
     }
 }
 
@@ -111,8 +116,6 @@ pub enum SkipReason {
     NoCaption,
     /// The caption is blank (for a `.txt`: its first line is).
     EmptyCaption,
-    /// The path is not UTF-8, so it could not be recorded faithfully.
-    PathNotUtf8,
     /// A file or directory could not be read; holds the system's message.
     Unreadable(String),
     /// A row of a table is malformed.
@@ -170,7 +173,6 @@ impl fmt::Display for SkipReason {
                 "no caption: neither a .txt or .caption of the same name, nor a .json with a caption",
             ),
             SkipReason::EmptyCaption => f.write_str("its caption is empty"),
-            SkipReason::PathNotUtf8 => f.write_str("its path is not UTF-8"),
             SkipReason::Unreadable(message) => write!(f, "cannot be read: {message}"),
             SkipReason::Row { line, what } => write!(f, "line {line}: {what}"),
             SkipReason::ParquetRow { row, what } => write!(f, "row {row}: {what}"),

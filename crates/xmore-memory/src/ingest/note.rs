@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use xmore_files::path_to_text;
 use xmore_files::table::{Found, Role};
 use xmore_files::text::Conversion;
 
@@ -46,7 +47,7 @@ pub enum NoteKind {
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.path.display())?;
+        write!(f, "{}: ", path_to_text(&self.path))?;
         match &self.kind {
             NoteKind::Converted { files: 1, conversion } => write!(f, "{conversion}"),
             NoteKind::Converted { files, conversion } => {

@@ -13,14 +13,17 @@ use super::note::Conversions;
 use super::{SkipReason, extension};
 
 /// Extensions of files with a text: img2dataset's, and kohya's trainers'.
-const TEXTS: [&str; 2] = ["txt", "caption"];
+pub(super) const TEXTS: [&str; 2] = ["txt", "caption"];
 /// Extension of img2dataset's metadata.
-const JSON: &str = "json";
+pub(super) const JSON: &str = "json";
+
+/// Names of files by what [`folded`] makes of them.
+type Names = HashMap<Vec<u8>, Vec<OsString>>;
 
 /// Looks for captions beside images. Folders are listed once, since a name may be in any case.
 #[derive(Default)]
 pub(super) struct Sidecars {
-    folders: HashMap<PathBuf, HashMap<String, Vec<OsString>>>,
+    folders: HashMap<PathBuf, Names>,
     /// Those that are not UTF-8.
     pub conversions: Conversions,
 }
@@ -28,18 +31,15 @@ pub(super) struct Sidecars {
 impl Sidecars {
     /// The first line of `a.txt`, `a.caption` or `a.jpg.txt`; where that gives nothing, the captions in `a.json` or `a.jpg.json`.
     pub fn captions_of(&mut self, image: &Path) -> Result<Vec<String>, SkipReason> {
-        let (Some(folder), Some(name)) = (image.parent(), image.file_name().and_then(|name| name.to_str()))
-        else {
-            return Err(SkipReason::PathNotUtf8);
+        let (Some(folder), Some(name)) = (image.parent(), image.file_name()) else {
+            return Err(SkipReason::NoCaption);
         };
-        let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+        let name = name.as_encoded_bytes();
+        let stem = name.iter().rposition(|&byte| byte == b'.').map_or(name, |dot| &name[..dot]);
         let mut text = None;
         for path in self.find(folder, [stem, name], &TEXTS) {
             let found = self.read(&path, |file| caption::of_text(file, Lines::First));
-            // The reason of the first is told, unless another has a caption.
-            if found.is_ok() || text.is_none() {
-                text = Some(found);
-            }
+            text = caption::first(text, Some(found));
             if matches!(text, Some(Ok(_))) {
                 break;
             }
@@ -53,18 +53,19 @@ impl Sidecars {
     }
 
     /// Files in a folder of one of these stems and extensions, in this order.
-    fn find(&mut self, folder: &Path, stems: [&str; 2], extensions: &[&str]) -> Vec<PathBuf> {
-        let names = stems.iter().flat_map(|stem| extensions.iter().map(move |e| format!("{stem}.{e}")));
+    fn find(&mut self, folder: &Path, stems: [&[u8]; 2], extensions: &[&str]) -> Vec<PathBuf> {
+        let name = |stem: &[u8], extension: &&str| [stem, b".", extension.as_bytes()].concat();
+        let names = stems.iter().flat_map(|stem| extensions.iter().map(move |e| name(stem, e)));
         names.filter_map(|name| self.file(folder, &name)).collect()
     }
 
     /// The file of this name in a folder, in any case; that of the very name where there are several.
-    pub fn file(&mut self, folder: &Path, name: &str) -> Option<PathBuf> {
+    pub fn file(&mut self, folder: &Path, name: &[u8]) -> Option<PathBuf> {
         if !self.folders.contains_key(folder) {
             self.folders.insert(folder.to_owned(), list(folder));
         }
-        let names = self.folders[folder].get(&name.to_lowercase())?;
-        let found = names.iter().find(|found| *found == name).or(names.first())?;
+        let names = self.folders[folder].get(&folded(name))?;
+        let found = names.iter().find(|found| found.as_encoded_bytes() == name).or(names.first())?;
         Some(folder.join(found))
     }
 
@@ -82,17 +83,27 @@ impl Sidecars {
     }
 }
 
-/// Files of a folder that may hold captions, by their names in lower case. One that cannot be listed has none.
-fn list(folder: &Path) -> HashMap<String, Vec<OsString>> {
-    let mut names: HashMap<String, Vec<OsString>> = HashMap::new();
+/// A name in lower case; bytes that are not UTF-8 stay as they are.
+fn folded(name: &[u8]) -> Vec<u8> {
+    let mut folded = Vec::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        folded.extend(chunk.valid().to_lowercase().as_bytes());
+        folded.extend(chunk.invalid());
+    }
+    folded
+}
+
+/// Files of a folder that may hold captions. One that cannot be listed has none.
+fn list(folder: &Path) -> Names {
+    let mut names = Names::new();
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let extension = extension(Path::new(&name));
         let holds_captions = TEXTS.contains(&extension.as_str()) || extension == JSON;
-        let lower = name.to_str().map(str::to_lowercase);
-        if let Some(lower) = lower.filter(|lower| holds_captions || lower.starts_with("metadata.")) {
-            names.entry(lower).or_default().push(name);
+        let folded = folded(name.as_encoded_bytes());
+        if holds_captions || folded.starts_with(b"metadata.") {
+            names.entry(folded).or_default().push(name);
         }
     }
     // The order of a folder's list is the file system's.

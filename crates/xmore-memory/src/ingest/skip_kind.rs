@@ -16,8 +16,6 @@ pub enum SkipKind {
     NoImage,
     /// Left out on purpose: files of another kind than the source's.
     LeftOut,
-    /// A path that cannot be recorded as text.
-    PathNotUtf8,
     /// A row or an element that makes no sense.
     Malformed,
     /// A file, a folder or a caption that cannot be read, or is damaged.
@@ -34,11 +32,10 @@ pub enum SkipKind {
 type Row = (SkipKind, &'static str, &'static str, bool);
 
 /// All kinds.
-const KINDS: [Row; 9] = [
+const KINDS: [Row; 8] = [
     (SkipKind::NoCaption, "no-caption", "without a caption", false),
     (SkipKind::NoImage, "no-image", "captions without an image of their own", false),
     (SkipKind::LeftOut, "left-out", "left out: not of this kind of source", false),
-    (SkipKind::PathNotUtf8, "path-not-utf8", "paths that are not UTF-8", true),
     (SkipKind::Malformed, "malformed", "malformed rows", true),
     (SkipKind::UnreadableFile, "unreadable-file", "files that could not be read", true),
     (SkipKind::UnreadableImage, "unreadable-image", "images that could not be read", true),
@@ -82,7 +79,6 @@ impl SkipReason {
     pub fn kind(&self) -> SkipKind {
         match self {
             SkipReason::NoCaption | SkipReason::EmptyCaption => SkipKind::NoCaption,
-            SkipReason::PathNotUtf8 => SkipKind::PathNotUtf8,
             SkipReason::Row { .. }
             | SkipReason::ParquetRow { .. }
             | SkipReason::Element { .. }

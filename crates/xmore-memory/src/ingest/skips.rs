@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Skip, SkipReason};
+use super::{ImageRef, Skip, SkipReason};
 
 /// Most that are listed of one file. A list of all would take a multiple of the memory of a file that holds nothing else.
 const MAX_LISTED: usize = 10_000;
@@ -22,17 +22,17 @@ impl<'a> Skips<'a> {
 
     /// Adds one of the file.
     pub fn add(&mut self, reason: SkipReason) {
-        self.push(|path| Skip { path: path.to_owned(), reason });
+        self.push(|path| Skip::of(path, reason));
     }
 
-    /// Adds one of a member of the file.
-    pub fn add_member(&mut self, name: &str, reason: SkipReason) {
-        self.push(|path| Skip { path: format!("{}#{name}", path.display()).into(), reason });
+    /// Adds one of an image in the file.
+    pub fn add_image(&mut self, image: &ImageRef, reason: SkipReason) {
+        self.push(|_| Skip { path: image.to_string(), reason });
     }
 
     /// Adds what concerns the whole file: it is listed in any case.
     pub fn add_last(&mut self, reason: SkipReason) {
-        self.list.push(Skip { path: self.path.to_owned(), reason });
+        self.list.push(Skip::of(self.path, reason));
     }
 
     fn push(&mut self, skip: impl FnOnce(&Path) -> Skip) {

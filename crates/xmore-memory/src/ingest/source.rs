@@ -10,9 +10,7 @@ use xmore_files::text::TextReader;
 use xmore_files::{LeftOut, MAX_DEPTH, Reason, WalkOptions, has_images, open_regular, walk_extension};
 
 use super::embeddings::EmbeddingsFolder;
-use super::{
-    Ingested, Pair, Skip, SkipReason, coco, extension, folder, parquet, table, tar_members, webdataset,
-};
+use super::{Ingested, coco, extension, folder, parquet, table, tar_members, webdataset};
 use crate::error::{AtPath, MemoryError, Result};
 use crate::store::IMAGES;
 
@@ -236,12 +234,6 @@ impl Source {
         if let Source::Parquet { left_out, .. } | Source::WebDataset { left_out, .. } = self {
             ingested.left_out.merge(left_out.clone());
         }
-        // A memory records text. Folders have skipped such images already; here the path of a tar or a table is one.
-        let (pairs, others): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut ingested.pairs).into_iter().partition(|pair| pair.image.is_utf8());
-        ingested.pairs = pairs;
-        let skip = |pair: Pair| Skip { path: pair.image.to_string().into(), reason: SkipReason::PathNotUtf8 };
-        ingested.skipped.extend(others.into_iter().map(skip));
         Ok(ingested)
     }
 }

@@ -4,7 +4,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use xmore_files::open_regular;
-use xmore_files::table::{Field, MissingColumn, Role, Table, TableKind, image_path, same_name};
+use xmore_files::table::{Field, MissingColumn, Role, Table, TableKind, converted_image_path, same_name};
+use xmore_files::text::Conversion;
 
 use super::caption::MAX_CAPTION_BYTES;
 use super::group::Grouping;
@@ -79,7 +80,7 @@ fn read_from(
             Err(bad) => skips.add(SkipReason::Row { line: bad.line, what: bad.error.to_string() }),
             Ok(row) => {
                 let line = row.line;
-                match pair_of(row.fields, folder) {
+                match pair_of(row.fields, folder, table.conversion()) {
                     Ok((image, captions)) => add(image, captions),
                     Err(what) => skips.add(SkipReason::Row { line, what }),
                 }
@@ -93,7 +94,11 @@ fn read_from(
 }
 
 /// Image and captions of a row, or what is wrong with it.
-fn pair_of(fields: Vec<Field>, folder: &Path) -> Result<(PathBuf, Vec<String>), String> {
+fn pair_of(
+    fields: Vec<Field>,
+    folder: &Path,
+    conversion: Conversion,
+) -> Result<(PathBuf, Vec<String>), String> {
     let mut fields = fields.into_iter();
     let (image, caption) = (fields.next().unwrap_or(Field::Empty), fields.next().unwrap_or(Field::Empty));
     let image = match image {
@@ -113,7 +118,7 @@ fn pair_of(fields: Vec<Field>, folder: &Path) -> Result<(PathBuf, Vec<String>), 
             "the caption is longer than {MAX_CAPTION_BYTES} bytes (a quote that is not closed?)"
         ));
     }
-    Ok((image_path(folder, &image), captions))
+    Ok((converted_image_path(folder, &image, conversion), captions))
 }
 
 /// A table lacks a column.

@@ -18,8 +18,8 @@ const MAX_DESCRIPTION_BYTES: u64 = 1 << 20;
 /// One regular file in a tar.
 #[derive(Debug)]
 pub struct Member<'a> {
-    /// Its name, `None` if it is not UTF-8.
-    pub name: Option<&'a str>,
+    /// Its name, which may be any bytes.
+    pub name: &'a [u8],
     /// Where its data are; all of them are there.
     pub span: Span,
     /// Whether it is a link or has holes, so that its data are not simply in its span.
@@ -71,7 +71,7 @@ pub fn walk(
         if indirect || kind.is_file() || kind.is_contiguous() {
             // Data are bounded by their span.
             budget.set(u64::MAX);
-            let member = Member { name: std::str::from_utf8(&bytes).ok(), span, indirect };
+            let member = Member { name: &bytes, span, indirect };
             visit(member, &mut entry).at("read", path)?;
         }
         last = Some(String::from_utf8_lossy(&bytes).into_owned());
@@ -154,7 +154,7 @@ mod tests {
                 let span = member.span.offset as usize..(member.span.offset + member.span.len) as usize;
                 assert_eq!(bytes[span], data);
             }
-            members.push((member.name.unwrap_or("?").to_owned(), data));
+            members.push((String::from_utf8_lossy(member.name).into_owned(), data));
             Ok(())
         });
         (members, damage.unwrap())

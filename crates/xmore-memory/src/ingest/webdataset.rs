@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use xmore_files::image::ImageFormat;
-use xmore_files::{LeftOut, WalkOptions, walk_images};
+use xmore_files::{LeftOut, WalkOptions, path_from_bytes, walk_images};
 
 use super::caption::{self, Lines};
 use super::image_ref::Span;
 use super::note::Conversions;
+use super::sidecar::{JSON, TEXTS};
 use super::skips::Skips;
 use super::{ImageRef, Ingested, Pair, Skip, SkipReason, is_image_name, tar_members};
 use crate::error::{AtPath, MemoryError, Result};
@@ -31,7 +32,7 @@ pub(super) fn read(tars: &[PathBuf], folder: Option<&Path>, options: &WalkOption
         let loose = walk_images(folder, options).at("list", folder)?.files.len() as u64;
         if loose > 0 {
             let reason = SkipReason::LooseImages { count: loose };
-            ingested.skipped.push(Skip { path: folder.to_owned(), reason });
+            ingested.skipped.push(Skip::of(folder, reason));
         }
     }
     Ok(ingested)
@@ -41,7 +42,7 @@ pub(super) fn read(tars: &[PathBuf], folder: Option<&Path>, options: &WalkOption
 pub(super) fn holds_images(tar: &Path) -> bool {
     let mut found = false;
     let _ = tar_members::walk(tar, &mut |member, _| {
-        found = member.name.is_some_and(|name| is_image_name(Path::new(name)));
+        found = is_image_name(&path_from_bytes(member.name));
         // An error is the way to end a walk.
         if found { Err(std::io::ErrorKind::Other.into()) } else { Ok(()) }
     });
@@ -52,32 +53,33 @@ pub(super) fn holds_images(tar: &Path) -> bool {
 #[derive(Default)]
 struct Sample {
     /// Name and place of its image.
-    image: Option<(String, Span)>,
-    /// From its `.txt`.
-    text: Option<Result<String, SkipReason>>,
+    image: Option<(Vec<u8>, Span)>,
+    /// From its texts, by their extensions in [`TEXTS`].
+    texts: [Option<Result<String, SkipReason>>; TEXTS.len()],
     /// From its `.json`.
     json: Option<Result<Vec<String>, SkipReason>>,
 }
 
 fn read_tar(path: &Path, options: &WalkOptions, ingested: &mut Ingested) -> Result<()> {
     let tar: Arc<Path> = path.into();
-    let mut samples: Vec<(String, Sample)> = Vec::new();
-    let mut index_of: HashMap<String, usize> = HashMap::new();
+    let image =
+        |name: &[u8], span| ImageRef::TarMember { tar: Arc::clone(&tar), name: name.to_owned(), span };
+    let mut samples: Vec<(Vec<u8>, Sample)> = Vec::new();
+    let mut index_of: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut others = BTreeSet::new();
     let mut skips = Skips::of(path);
     let mut conversions = Conversions::default();
     let mut left_out = LeftOut::default();
     let damage = tar_members::walk(path, &mut |member, input| {
-        let Some(name) = member.name else {
-            skips.add(SkipReason::PathNotUtf8);
-            return Ok(());
-        };
-        let shown = || format!("{}#{name}", path.display());
-        if options.count_member(Path::new(name), Path::new(&shown()), &mut left_out) {
+        let name = member.name;
+        let shown = || image(name, None).to_string();
+        if options.count_member(&path_from_bytes(name), shown, &mut left_out) {
             return Ok(());
         }
         let Some((key, extension)) = split(name) else { return Ok(()) };
-        if !matches!(extension.as_str(), "txt" | "json") && ImageFormat::of_extension(&extension).is_none() {
+        let text = TEXTS.iter().position(|text| *text == extension);
+        let is_json = extension == JSON;
+        if text.is_none() && !is_json && ImageFormat::of_extension(&extension).is_none() {
             if others.len() < 4 {
                 others.insert(format!(".{extension}"));
             }
@@ -85,7 +87,7 @@ fn read_tar(path: &Path, options: &WalkOptions, ingested: &mut Ingested) -> Resu
         }
         if member.indirect {
             let message = "it is a link or a sparse file, not data".to_owned();
-            skips.add_member(name, SkipReason::Unreadable(message));
+            skips.add_image(&image(name, None), SkipReason::Unreadable(message));
             return Ok(());
         }
         let index = *index_of.entry(key.to_owned()).or_insert_with(|| {
@@ -93,19 +95,18 @@ fn read_tar(path: &Path, options: &WalkOptions, ingested: &mut Ingested) -> Resu
             samples.len() - 1
         });
         let sample = &mut samples[index].1;
-        match extension.as_str() {
-            "txt" => {
-                let (caption, conversion) = caption::of_text(input, Lines::All)?;
-                conversions.add(conversion);
-                sample.text = Some(caption);
-            }
-            "json" => {
-                let (captions, conversion) = caption::of_json(input)?;
-                conversions.add(conversion);
-                sample.json = Some(captions);
-            }
-            _ if sample.image.is_some() => skips.add_member(name, SkipReason::SecondImage),
-            _ => sample.image = Some((name.to_owned(), member.span)),
+        if let Some(text) = text {
+            let (caption, conversion) = caption::of_text(input, Lines::All)?;
+            conversions.add(conversion);
+            sample.texts[text] = Some(caption);
+        } else if is_json {
+            let (captions, conversion) = caption::of_json(input)?;
+            conversions.add(conversion);
+            sample.json = Some(captions);
+        } else if sample.image.is_some() {
+            skips.add_image(&image(name, None), SkipReason::SecondImage);
+        } else {
+            sample.image = Some((name.to_owned(), member.span));
         }
         Ok(())
     })?;
@@ -128,14 +129,14 @@ fn read_tar(path: &Path, options: &WalkOptions, ingested: &mut Ingested) -> Resu
     }
     for (key, sample) in samples {
         match sample {
-            Sample { image: None, .. } => skips.add_member(&key, SkipReason::NoImage),
-            Sample { image: Some((name, span)), text, json } => match caption::choose(text, json) {
-                Ok(captions) => {
-                    let image = ImageRef::TarMember { tar: Arc::clone(&tar), name, span: Some(span) };
-                    ingested.pairs.push(Pair { image, captions });
+            Sample { image: None, .. } => skips.add_image(&image(&key, None), SkipReason::NoImage),
+            Sample { image: Some((name, span)), texts, json } => {
+                let image = image(&name, Some(span));
+                match caption::choose(texts.into_iter().fold(None, caption::first), json) {
+                    Ok(captions) => ingested.pairs.push(Pair { image, captions }),
+                    Err(reason) => skips.add_image(&image, reason),
                 }
-                Err(reason) => skips.add_member(&name, reason),
-            },
+            }
         }
     }
     if let Some(damage) = damage {
@@ -150,8 +151,9 @@ fn read_tar(path: &Path, options: &WalkOptions, ingested: &mut Ingested) -> Resu
 
 /// Key and extension of a member: split at the first dot after the last slash, as webdataset does. `None` for what has no dot or
 /// begins with one: directories' and other programs' hidden files.
-fn split(name: &str) -> Option<(&str, String)> {
-    let base = name.rfind('/').map_or(0, |slash| slash + 1);
-    let dot = base + name[base..].find('.')?;
-    (dot > base).then(|| (&name[..dot], name[dot + 1..].to_ascii_lowercase()))
+fn split(name: &[u8]) -> Option<(&[u8], String)> {
+    let base = name.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+    let dot = base + name[base..].iter().position(|&byte| byte == b'.')?;
+    let extension = || String::from_utf8_lossy(&name[dot + 1..]).to_ascii_lowercase();
+    (dot > base).then(|| (&name[..dot], extension()))
 }

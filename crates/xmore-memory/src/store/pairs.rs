@@ -53,11 +53,11 @@ impl PairKeys {
     }
 
     /// File, and what tells the image within it.
-    fn resolved(&mut self, image: &ImageRef) -> (PathBuf, String) {
+    fn resolved(&mut self, image: &ImageRef) -> (PathBuf, Vec<u8>) {
         match image {
-            ImageRef::File(path) => (self.resolved_path(path), String::new()),
-            ImageRef::TarMember { tar, name, .. } => (self.resolved_path(tar), format!("#{name}")),
-            ImageRef::ParquetCell { file, row } => (self.resolved_path(file), format!("#{row}")),
+            ImageRef::File(path) => (self.resolved_path(path), Vec::new()),
+            ImageRef::TarMember { tar, name, .. } => (self.resolved_path(tar), [b"#", &**name].concat()),
+            ImageRef::ParquetCell { file, row } => (self.resolved_path(file), format!("#{row}").into()),
         }
     }
 

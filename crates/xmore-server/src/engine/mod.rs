@@ -267,6 +267,7 @@ impl Engine {
             Err(ServerError::Io { action: "open the pairs", source: std::io::Error::other(error.message) })
         });
         let snapshot = Arc::new(opened?);
+        snapshot.tell_other_orientation();
         self.labels.renew(&snapshot).await;
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot.clone();
         self.labels.forget_before(generation);

@@ -1,7 +1,7 @@
 //! Names and texts, as forms and query strings have them, to the JSON that they stand for.
 
 use serde::de::{DeserializeOwned, IgnoredAny};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::{MOST_ITEMS, Parameters, labels, list};
 use crate::error::ApiError;
@@ -25,6 +25,9 @@ impl Fields {
         let value = if P::NUMBERS.contains(&name) {
             let number = text.trim().parse::<u64>();
             number.map(Value::from).map_err(|_| wrong(name, text, "a whole number"))?
+        } else if P::DECIMALS.contains(&name) {
+            let number = text.trim().parse::<f64>().ok().and_then(Number::from_f64);
+            number.map(Value::Number).ok_or_else(|| wrong(name, text, "a number"))?
         } else if P::FLAGS.contains(&name) {
             match text.trim() {
                 "" | "1" | "true" | "yes" | "on" => Value::Bool(true),
@@ -35,8 +38,9 @@ impl Fields {
             Value::from(text)
         } else {
             let lists = P::LISTS.iter().map(|(list, _)| *list);
-            let known: Vec<&str> =
-                lists.chain(P::STRINGS.iter().chain(P::NUMBERS).chain(P::FLAGS).copied()).collect();
+            let known: Vec<&str> = lists
+                .chain(P::STRINGS.iter().chain(P::NUMBERS).chain(P::DECIMALS).chain(P::FLAGS).copied())
+                .collect();
             return Err(ApiError::invalid(format!("no parameter {name:?}; there are {}", known.join(", "))));
         };
         match self.0.insert(name.to_owned(), value) {
@@ -117,10 +121,13 @@ mod tests {
             ("labels[]", r#"["a, b"]"#),
             ("templates", "a photo of a {}, really"),
             ("k", "8"),
+            ("min_score", "0.25"),
+            ("min_similarity", "-1"),
             ("explain", ""),
             ("method", "xmore"),
         ])
         .unwrap();
+        assert_eq!((body.min_score, body.min_similarity), (Some(0.25), Some(-1.0)));
         let names: Vec<_> = body.labels.unwrap().0.into_iter().map(|label| label.name).collect();
         assert_eq!(names, ["cat", "hot dog", "a, b"]);
         assert_eq!(body.templates.unwrap(), ["a photo of a {}, really"]);
@@ -131,6 +138,7 @@ mod tests {
     fn mistakes_are_named() {
         for (pairs, message) in [
             (vec![("k", "-1")], "k is \"-1\"; expected a whole number"),
+            (vec![("min_score", "inf")], "min_score is \"inf\"; expected a number"),
             (vec![("explain", "maybe")], "explain is \"maybe\"; expected true or false"),
             (vec![("k", "1"), ("k", "2")], "parameter \"k\" is given twice"),
             (vec![("lables", "a,b")], "no parameter \"lables\"; there are labels, "),

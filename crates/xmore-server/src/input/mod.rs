@@ -71,6 +71,8 @@ pub(crate) trait Parameters: DeserializeOwned {
     const LISTS: &'static [(&'static str, bool)];
     /// Names of whole numbers.
     const NUMBERS: &'static [&'static str];
+    /// Names of numbers with a fraction.
+    const DECIMALS: &'static [&'static str] = &[];
     /// Names of flags.
     const FLAGS: &'static [&'static str];
     /// Names of strings.

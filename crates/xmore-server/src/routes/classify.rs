@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use xmore::{Answer, LabelList, Labels, Method, RetrievalOptions, Template, XmoreError};
+use xmore::{Answer, AnswerOptions, LabelList, Labels, Method, RetrievalOptions, Template, XmoreError};
 
 use super::queries::{check_text, inputs, one_or_many, run};
 use super::{Item, Timings, items};
@@ -59,6 +59,16 @@ pub(crate) struct ClassifyBody {
     #[serde(default)]
     #[schema(minimum = 1)]
     top: Option<usize>,
+    /// Least score of the best label to be the answer; below it `label` is null. The scores add up to 1, so one of them is high even if
+    /// the image shows none of the labels; see `min_similarity`.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
+    pub(crate) min_score: Option<f64>,
+    /// Least similarity of the image and the best label for it to be the answer; below it `label` is null. The cosine of their
+    /// embeddings, which no other label changes: with CLIP's models 0.2 to 0.3 is a good match, other models have other ranges.
+    #[serde(default)]
+    #[schema(minimum = -1, maximum = 1)]
+    pub(crate) min_similarity: Option<f32>,
     /// Also answer with both modalities' distributions and the captions.
     #[serde(default)]
     pub(crate) explain: bool,
@@ -70,6 +80,7 @@ pub(crate) struct ClassifyBody {
 impl Parameters for ClassifyBody {
     const LISTS: &'static [(&'static str, bool)] = &[("labels", true), ("templates", false)];
     const NUMBERS: &'static [&'static str] = &["k", "neighbours", "top"];
+    const DECIMALS: &'static [&'static str] = &["min_score", "min_similarity"];
     const FLAGS: &'static [&'static str] = &["explain", "return_embedding"];
     const STRINGS: &'static [&'static str] = &["label_set", "method"];
 
@@ -120,7 +131,8 @@ pub(crate) struct Classified {
         ("labels" = Option<String>, Query, description = "With an image as the body: labels between commas, or one each"),
         ("label_set" = Option<String>, Query), ("method" = Option<String>, Query), ("k" = Option<usize>, Query),
         ("neighbours" = Option<usize>, Query), ("templates" = Option<String>, Query, description = "A prompt; may be repeated"),
-        ("top" = Option<usize>, Query), ("explain" = Option<bool>, Query), ("return_embedding" = Option<bool>, Query)),
+        ("top" = Option<usize>, Query), ("min_score" = Option<f64>, Query), ("min_similarity" = Option<f32>, Query),
+        ("explain" = Option<bool>, Query), ("return_embedding" = Option<bool>, Query)),
     responses((status = 200, body = ClassifyResponse), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody)))]
 pub(crate) async fn classify(
     State(app): State<Shared>,
@@ -150,6 +162,8 @@ pub(crate) async fn classify(
         Some(0) => return Err(ApiError::new(ErrorCode::InvalidParameter, "top is 0; at least 1 is needed")),
         top => top.unwrap_or(5),
     };
+    check_range("min_score", body.min_score, 0.0)?;
+    check_range("min_similarity", body.min_similarity.map(f64::from), -1.0)?;
     let spec = spec(&app, body, method)?;
     let labels = spec.labels.names().to_vec();
     if body.explain && images.len() * labels.len() > MOST_EXPLAINED {
@@ -172,12 +186,19 @@ pub(crate) async fn classify(
         options,
     };
     let (results, times) = run(&app, inputs(&app, images, deadline).await, &task, deadline).await?;
+    let form = AnswerOptions {
+        method,
+        top,
+        explain: body.explain,
+        min_score: body.min_score,
+        min_similarity: body.min_similarity,
+    };
     let answer = |done: Done| -> Result<Classified, ApiError> {
         let Output::Evidence(evidence) = &done.output else {
             return Err(ApiError::internal(&"a classification without evidence"));
         };
         let embedding = body.return_embedding.then(|| encode_values(&done.embedding));
-        let answer = Answer::new(evidence, prepared.classifier.labels(), method, top, body.explain)?;
+        let answer = Answer::new(evidence, prepared.classifier.labels(), &form)?;
         Ok(Classified { answer, embedding })
     };
     Ok(Json(ClassifyResponse {
@@ -214,6 +235,17 @@ fn retrieval(app: &App, body: &ClassifyBody) -> Result<RetrievalOptions, ApiErro
     let options = RetrievalOptions { k, neighbours, ..defaults };
     options.check()?;
     Ok(options)
+}
+
+/// Checks that a threshold is between `least` and 1.
+fn check_range(name: &str, threshold: Option<f64>, least: f64) -> Result<(), ApiError> {
+    match threshold.filter(|value| !(least..=1.0).contains(value)) {
+        None => Ok(()),
+        Some(value) => {
+            let message = format!("{name} is {value}; expected {least} to 1");
+            Err(ApiError::new(ErrorCode::InvalidParameter, message))
+        }
+    }
 }
 
 /// Labels and prompts, checked.

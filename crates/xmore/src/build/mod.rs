@@ -11,6 +11,7 @@ mod report;
 mod sources;
 mod write;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ pub struct BuildProgress {
 /// that cannot be written or holds something else; [`XmoreError::NotThisModel`] for embeddings that are not the model's.
 pub fn build_memory(
     model: &NamedModel,
-    sources: &[String],
+    sources: &[impl AsRef<OsStr>],
     dir: &Path,
     options: &BuildOptions,
     progress: &mut dyn FnMut(BuildProgress) -> bool,

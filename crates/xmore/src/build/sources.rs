@@ -1,9 +1,10 @@
 //! All that a build's sources list, in one order, and its digest.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
-use xmore_files::LeftOut;
+use xmore_files::{LeftOut, path_to_text};
 use xmore_memory::ingest::{
     EmbeddingsBatch, EmbeddingsFolder, InputFormat, Note, Pair, Source, SourceOptions, expand,
 };
@@ -27,18 +28,18 @@ pub(super) struct Sources {
 
 impl Sources {
     /// Lists all sources. Paths are made absolute, so that a memory's images are found from anywhere.
-    pub fn open(arguments: &[String], options: &BuildOptions) -> Result<Sources> {
+    pub fn open(arguments: &[impl AsRef<OsStr>], options: &BuildOptions) -> Result<Sources> {
         let absolute = |path: &Path| std::path::absolute(path).map_err(|e| XmoreError::io("find", path, e));
         let image_root = options.source.image_root.as_deref().map(absolute).transpose()?;
         let mut from = Vec::new();
         for argument in arguments {
-            from.push(absolute(Path::new(argument))?.display().to_string());
+            from.push(path_to_text(&absolute(Path::new(argument))?).into_owned());
         }
         if options.format != InputFormat::Auto {
             from.push(format!("as {}", options.format));
         }
         if let Some(root) = &image_root {
-            from.push(format!("images in {}", root.display()));
+            from.push(format!("images in {}", path_to_text(root)));
         }
         let mut sources = Sources {
             from,
@@ -59,7 +60,7 @@ impl Sources {
                     sources.left_out.merge(ingested.left_out);
                     let skipped = ingested.skipped.into_iter();
                     sources.skipped.extend(skipped.map(|skip| Skipped {
-                        path: skip.path.display().to_string(),
+                        path: skip.path,
                         kind: skip.reason.kind(),
                         reason: skip.reason.to_string(),
                     }));

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use xmore_clip::{Embeddings, TextEmbeddings};
+use xmore_files::path_to_text;
 use xmore_memory::MemoryError;
 use xmore_memory::ingest::{EmbeddingsBatch, EmbeddingsFolder, ImageRef, Pair, SkipKind};
 use xmore_memory::store::{Cursor, MemoryWriter};
@@ -164,7 +165,7 @@ impl<'a> Build<'a> {
         ] {
             for _ in 0..count {
                 self.skip(&Skipped {
-                    path: folder.path().display().to_string(),
+                    path: path_to_text(folder.path()).into_owned(),
                     kind,
                     reason: format!("a row among rows {} to {}: {reason}", rows.start, rows.end - 1),
                 })?;

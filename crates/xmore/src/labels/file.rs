@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use xmore_files::read_input;
 use xmore_files::text::decode_text;
+use xmore_files::{read_bounded, read_input};
 
 use super::{Label, Labels, json, lines, table};
 use crate::error::{Result, XmoreError};
@@ -63,6 +63,15 @@ impl LabelFile {
     pub fn read(path: &Path, column: Option<&str>) -> Result<Self> {
         let bytes = read_input(path, MAX_LABEL_BYTES).map_err(|e| XmoreError::io("read", path, e))?;
         Self::parse(&bytes, &path.display().to_string(), column)
+    }
+
+    /// The same of a file that was found in a folder rather than named by a user: only a regular one is read.
+    ///
+    /// # Errors
+    /// As [`LabelFile::read`].
+    pub fn read_regular(path: &Path) -> Result<Self> {
+        let bytes = read_bounded(path, MAX_LABEL_BYTES).map_err(|e| XmoreError::io("read", path, e))?;
+        Self::parse(&bytes, &path.display().to_string(), None)
     }
 
     /// The same from a file's bytes; `name` is the file's in errors, and where it ends in `.csv` or `.tsv` the file is a table.

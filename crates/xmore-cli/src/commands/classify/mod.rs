@@ -5,7 +5,7 @@ mod stream;
 
 use std::sync::OnceLock;
 
-use xmore::{Classifier, Method, XmoreError};
+use xmore::{AnswerOptions, Classifier, Method, XmoreError};
 
 use crate::args::ClassifyArgs;
 use crate::error::{CliError, Result};
@@ -40,11 +40,13 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     let bar = bar(files.len() as u64, "images");
     let form = Form {
         format: args.format,
-        method,
-        top: args.top.get(),
-        explain: args.explain,
-        min_score: args.min_score,
-        min_similarity: args.min_similarity,
+        answer: AnswerOptions {
+            method,
+            top: args.top.get(),
+            explain: args.explain,
+            min_score: args.min_score,
+            min_similarity: args.min_similarity,
+        },
     };
     let classifier = OnceLock::new();
     let mut stream = Stream::new(&setup, &files, &classifier, Printer::new(form), bar.clone());

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
-use xmore::{Answer, Classifier, Evidence, Labels, Method, Prediction, best, image_weight};
+use xmore::{Answer, AnswerOptions, Classifier, Evidence, Labels, Method, Prediction, best, image_weight};
 use xmore_files::{escape_for_terminal, escape_json, escape_lines, escape_path, path_to_text};
 
 use crate::args::Format;
@@ -17,13 +17,7 @@ use crate::table::{add_row, table, trimmed};
 /// What is printed of an answer, and how.
 pub(super) struct Form {
     pub(super) format: Format,
-    pub(super) method: Method,
-    /// Labels of each photo.
-    pub(super) top: usize,
-    pub(super) explain: bool,
-    /// A photo whose best label has less gets none.
-    pub(super) min_score: Option<f64>,
-    pub(super) min_similarity: Option<f32>,
+    pub(super) answer: AnswerOptions,
 }
 
 /// Prints answers as they come.
@@ -37,8 +31,6 @@ pub(super) struct Printer {
 #[derive(Serialize)]
 struct Photo<'a> {
     image: Cow<'a, str>,
-    /// The best label; null where a threshold says that it is none of them.
-    label: Option<&'a str>,
     #[serde(flatten)]
     answer: &'a Answer,
     /// What the model cannot make of the labels.
@@ -59,10 +51,11 @@ impl Printer {
     ) -> Result<()> {
         let labels = classifier.labels();
         let warnings: Vec<String> = classifier.warnings().iter().map(ToString::to_string).collect();
-        let explain = self.form.explain || matches!(self.form.format, Format::Json | Format::Jsonl);
+        let explain = self.form.answer.explain || matches!(self.form.format, Format::Json | Format::Jsonl);
+        let options = AnswerOptions { explain, ..self.form.answer };
         let mut text = String::new();
         for (image, evidence) in photos {
-            let answer = Answer::new(evidence, labels, self.form.method, self.form.top, explain)?;
+            let answer = Answer::new(evidence, labels, &options)?;
             match self.form.format {
                 Format::Csv => self.csv_rows(image, &answer)?,
                 Format::Jsonl => text += &(self.json(image, &answer, &warnings, false)? + "\n"),
@@ -95,18 +88,8 @@ impl Printer {
         }
     }
 
-    /// Whether the best label is good enough to be the answer.
-    fn is_named(&self, best: &Prediction) -> bool {
-        self.form.min_score.is_none_or(|least| best.score >= least)
-            && self.form.min_similarity.is_none_or(|least| best.similarity >= least)
-    }
-
-    fn label<'a>(&self, answer: &'a Answer) -> Option<&'a str> {
-        answer.predictions.first().filter(|best| self.is_named(best)).map(|best| best.label.as_str())
-    }
-
     fn json(&self, image: &Path, answer: &Answer, warnings: &[String], pretty: bool) -> Result<String> {
-        let photo = Photo { image: path_to_text(image), label: self.label(answer), answer, warnings };
+        let photo = Photo { image: path_to_text(image), answer, warnings };
         let text = if pretty { serde_json::to_string_pretty(&photo) } else { serde_json::to_string(&photo) };
         let text = text.map_err(|e| stdout_error(e.into()))?;
         // As an element of a list that is printed whole.
@@ -126,7 +109,7 @@ impl Printer {
 
     /// The labels, one a row; a photo without an answer has one row with an empty label and the best label's numbers.
     fn csv_rows(&mut self, image: &Path, answer: &Answer) -> Result<()> {
-        let named = self.label(answer).is_some();
+        let named = answer.label.is_some();
         let shown = if named { answer.predictions.len() } else { 1 };
         let csv = self.csv()?;
         for (rank, Prediction { label, score, similarity }) in
@@ -146,14 +129,14 @@ impl Printer {
             let label = escape_for_terminal(label);
             format!("{:>5.1} %  {label}  (similarity {similarity:.3})\n", score * 100.0)
         };
-        match answer.predictions.first().filter(|best| !self.is_named(best)) {
+        match answer.predictions.first().filter(|_| answer.label.is_none()) {
             Some(best) => text += &format!("  none of these; the best was\n  {}", line(best)),
             None => {
                 answer.predictions.iter().for_each(|prediction| text += &format!("  {}", line(prediction)))
             }
         }
-        if self.form.explain {
-            text += &explanation(evidence, self.form.method, labels);
+        if self.form.answer.explain {
+            text += &explanation(evidence, self.form.answer.method, labels);
         }
         text
     }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use xmore::Labels;
-use xmore_memory::ingest::{InputFormat, Source, SourceOptions};
+use xmore_files::{path_from_text, path_to_text};
+use xmore_memory::ingest::{ImageRef, InputFormat, Skip, Source, SourceOptions};
 
 use super::stamps;
 use crate::error::{CliError, Result};
@@ -63,21 +64,22 @@ impl PairSet {
             )));
         }
         let ingested = Source::detect(dir, InputFormat::Files, &SourceOptions::default())?.read()?;
-        let mut skipped: Vec<String> =
-            ingested.skipped.iter().map(|s| format!("{}: {}", name_below(dir, &s.path), s.reason)).collect();
+        let told = |skip: &Skip| format!("{}: {}", name_below(dir, &path_from_text(&skip.path)), skip.reason);
+        let mut skipped: Vec<String> = ingested.skipped.iter().map(told).collect();
         for row in ingested.left_out.reasons() {
             skipped.push(format!("{} {}, such as {}", row.count, row.reason, row.examples.join(", ")));
         }
         let mut found: Vec<(String, Vec<Pair>)> = Vec::new();
         for pair in ingested.pairs {
-            let image = PathBuf::from(pair.image.to_string());
+            let ImageRef::File(image) = pair.image else { continue };
             let name = name_below(dir, &image);
+            let mut below = image.strip_prefix(dir).unwrap_or(&image).components();
             // Sorted by path, so the pairs of one sub-folder follow one another.
-            let Some((folder, _)) = name.split_once('/') else {
+            let (Some(folder), Some(_)) = (below.next(), below.next()) else {
                 skipped.push(format!("{name}: in no sub-folder, so it has no label"));
                 continue;
             };
-            let label = folder.replace('_', " ");
+            let label = folder.as_os_str().to_string_lossy().replace('_', " ");
             if found.last().is_none_or(|(last, _)| *last != label) {
                 found.push((label, Vec::new()));
             }
@@ -148,8 +150,8 @@ impl PairSet {
 
 /// Path below `dir`, with forward slashes on every platform.
 fn name_below(dir: &Path, path: &Path) -> String {
-    let below = path.strip_prefix(dir).unwrap_or(path);
-    below.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+    let below = path_to_text(path.strip_prefix(dir).unwrap_or(path));
+    if cfg!(windows) { below.replace('\\', "/") } else { below.into_owned() }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `xmore memory build` and `append`: pairs into a memory.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,7 @@ pub(crate) struct AppendArgs {
 #[derive(Debug, Args)]
 struct SourceArgs {
     #[arg(required = true, value_name = "SOURCE")]
-    sources: Vec<String>,
+    sources: Vec<OsString>,
     /// What the sources are taken as: files (folders of images with captions), table (csv, tsv, jsonl, a list in json), parquet,
     /// webdataset (tars), coco, embeddings (clip-retrieval's); auto is what each looks like
     #[arg(long, alias = "input_format", value_name = "FORMAT", default_value_t = InputFormat::Auto)]

@@ -15,8 +15,7 @@ use crate::error::{CliError, Result};
 use crate::files::{print, print_json, print_json_line};
 use crate::messages::tell;
 use crate::model_choice::QueryModelChoice;
-use crate::setup::tell_damaged_codes;
-use crate::setup::tell_partly_seen_queries;
+use crate::setup::{tell_damaged_codes, tell_other_orientation, tell_partly_seen_queries};
 use crate::table::{add_row, table, trimmed};
 
 #[derive(Debug, Args)]
@@ -75,6 +74,9 @@ pub(super) fn run(args: &SearchArgs) -> Result<()> {
     let pairs = OpenPairs::open(&args.memory, &args.engine.options())?;
     let allowed = args.filter.allowed(&pairs)?;
     let model = args.model.open_for(pairs.identity())?;
+    if args.query.image.is_some() {
+        tell_other_orientation(&model, Some(&pairs));
+    }
     let rows = match &pairs {
         OpenPairs::Memory(memory) => {
             let column = model.column_of(memory)?;

@@ -30,13 +30,14 @@ pub(super) fn tell_skipped(skipped: &SkipSummary, listed: Option<&Path>) {
     }
 }
 
-/// A line for each kind of what was skipped.
+/// A line for each kind of what was skipped; kinds of other versions go by their names.
 pub(super) fn kinds(counts: &SkipCounts) -> Vec<String> {
-    let line = |kind: SkipKind| {
-        let count = counts.get(kind.name()).filter(|&&count| count > 0)?;
-        Some(format!("{count:>9} {}", kind.describe()))
-    };
-    SkipKind::all().filter_map(line).collect()
+    let known = SkipKind::all().map(|kind| (kind.name(), kind.describe()));
+    let others = counts.keys().map(String::as_str).filter(|name| SkipKind::parse(name).is_none());
+    let kinds = known.chain(others.map(|name| (name, name)));
+    let counted =
+        kinds.filter_map(|(name, words)| Some((counts.get(name).filter(|&&count| count > 0)?, words)));
+    counted.map(|(count, words)| format!("{count:>9} {words}")).collect()
 }
 
 /// Writes all lists of a memory as one csv to standard output.

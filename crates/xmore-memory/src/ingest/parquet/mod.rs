@@ -13,6 +13,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use xmore_files::path_from_bytes;
 use xmore_files::table::{Found, Role, find, image_path, same_name};
 use xmore_files::text::decode_text;
 
@@ -274,7 +275,7 @@ pub(super) fn read_file(
             let row = start + i as u64;
             let pair = row_captions(&rows, i, &mut conversions).and_then(|captions| match &paths {
                 None => Ok((Image::Cell(row), captions)),
-                Some(paths) => Ok((Image::File(image_path(folder, row_path(paths.first(i))?)), captions)),
+                Some(paths) => Ok((Image::File(row_path(folder, paths.first(i))?), captions)),
             });
             match pair {
                 Ok((image, captions)) => {
@@ -334,11 +335,15 @@ fn row_captions(rows: &Rows, row: usize, conversions: &mut Conversions) -> Resul
     }
 }
 
-fn row_path(value: Cell<'_>) -> Result<&str, String> {
+/// The image that a cell names; bytes that are not UTF-8 are its name as they are.
+fn row_path(folder: &Path, value: Cell<'_>) -> Result<PathBuf, String> {
     match value {
         Cell::Null => Err("the image path is null".to_owned()),
         Cell::Bytes([]) => Err("the image path is empty".to_owned()),
-        Cell::Bytes(path) => std::str::from_utf8(path).map_err(|_| "the image path is not UTF-8".to_owned()),
+        Cell::Bytes(path) => Ok(match std::str::from_utf8(path) {
+            Ok(text) => image_path(folder, text),
+            Err(_) => folder.join(path_from_bytes(path)),
+        }),
         Cell::TooLong(length) => {
             Err(format!("an image path of {length} bytes is longer than {MAX_CAPTION_BYTES}"))
         }

@@ -60,6 +60,24 @@ fn write(
 
 const PAIRS: &str = "message m { optional binary file_name (UTF8); optional binary caption (UTF8); }";
 
+#[cfg(unix)]
+#[test]
+fn a_path_of_any_bytes_is_a_name_as_it_is() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    for schema in [PAIRS, "message m { optional binary file_name; optional binary caption; }"] {
+        let columns = [
+            Values::Bytes(vec![Some(b"caf\xe9.jpg"), Some(b"b.jpg")]),
+            Values::Bytes(vec![Some(b"one"), Some(b"two")]),
+        ];
+        let file = write(schema, &columns, WriterProperties::builder());
+        let ingested = read_one(file.path()).unwrap();
+        assert!(ingested.skipped.is_empty(), "{:?}", ingested.skipped);
+        let name = file.path().parent().unwrap().join(OsStr::from_bytes(b"caf\xe9.jpg"));
+        assert_eq!(ingested.pairs[0].image, ImageRef::File(name));
+    }
+}
+
 #[test]
 fn every_codec_is_read() {
     for codec in ["gzip", "brotli", "lz4", "zstd", "snappy", "delta"] {
