@@ -175,6 +175,10 @@ pub(super) struct Pages {
     /// Greatest levels of repetition and definition.
     levels: (i16, i16),
     used: Arc<Used>,
+    /// Whether the chunk's dictionary was given out, or waits to be.
+    has_dictionary: bool,
+    /// A dictionary that was passed over, for the page that needs it.
+    waiting: Option<Page>,
 }
 
 impl Pages {
@@ -190,7 +194,7 @@ impl Pages {
         let levels = (column.max_rep_level(), column.max_def_level());
         let raw = chunk.clone().into_builder().set_compression(Compression::UNCOMPRESSED).build()?;
         let raw = SerializedPageReader::new(Arc::new(Shared(Arc::clone(file))), &raw, rows, None)?;
-        Ok(Pages { raw, codec, levels, used })
+        Ok(Pages { raw, codec, levels, used, has_dictionary: false, waiting: None })
     }
 
     fn unpacked(&mut self, mut page: Page) -> Result<Page> {
@@ -221,6 +225,15 @@ impl Pages {
             check(used + length, MAX_PAGE_BYTES.max(length))?;
         }
         self.check_values(&page)?;
+        let by_dictionary = [Encoding::PLAIN_DICTIONARY, Encoding::RLE_DICTIONARY].contains(&page.encoding());
+        if page.is_dictionary_page() {
+            self.has_dictionary = true;
+        } else if by_dictionary && !self.has_dictionary {
+            // The crate takes it for granted that there is one.
+            let missing = || ParquetError::General("values of a dictionary that is not there".to_owned());
+            let dictionary = self.raw.take_deferred_dictionary()?.ok_or_else(missing)?;
+            self.waiting = Some(self.unpacked(dictionary)?);
+        }
         Ok(page)
     }
 
@@ -341,6 +354,9 @@ impl PageReader for Pages {
     }
 
     fn take_deferred_dictionary(&mut self) -> Result<Option<Page>> {
+        if self.waiting.is_some() {
+            return Ok(self.waiting.take());
+        }
         let page = self.raw.take_deferred_dictionary()?;
         page.map(|page| self.unpacked(page)).transpose()
     }

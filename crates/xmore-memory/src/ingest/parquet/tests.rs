@@ -164,6 +164,18 @@ fn a_file_of_nulls_is_not_listed_row_by_row() {
     assert!(ingested.skipped[10_000].to_string().ends_with("39999 more, which are not listed"));
 }
 
+/// Found by the fuzz target: the parquet crate panics on it.
+#[test]
+fn values_of_a_dictionary_that_is_not_there_are_damage() {
+    let path = fixture("../damaged/no_dictionary.parquet");
+    let mut said = match read_one(&path) {
+        Ok(ingested) => ingested.skipped.iter().map(ToString::to_string).collect(),
+        Err(error) => error.to_string(),
+    };
+    said.truncate(1000);
+    assert!(said.contains("a dictionary that is not there"), "{said}");
+}
+
 #[test]
 fn the_reason_why_a_column_is_of_no_use_is_told() {
     let message = |schema: &str, columns: &[Values<'_>]| {
