@@ -6,6 +6,7 @@ use xmore::{
     CaptionStore, Classifier, Evidence, NamedModel, OpenPairs, PartlySeen, Queries, Retrieval,
     RetrievalModels, XmoreError, encode_each,
 };
+use xmore_clip::ResizeMode;
 use xmore_eval::{CachedImages, Dataset, EmbeddingCache};
 use xmore_memory::{MemoryError, RowSet};
 
@@ -26,23 +27,26 @@ pub(crate) fn tell_other_orientation(model: &NamedModel, pairs: Option<&OpenPair
 }
 
 /// Tells once of images of which only a part was looked at.
-pub(crate) fn tell_partly_seen(images: PartlySeen) {
-    let PartlySeen { first_of_several, mostly_cut_off } = images;
+pub(crate) fn tell_partly_seen(images: PartlySeen, model: &NamedModel) {
+    let PartlySeen { first_of_several, far_from_square } = images;
     if first_of_several > 0 {
         tell!("{first_of_several} images have several frames or pages: the first of each was taken");
     }
-    if mostly_cut_off > 0 {
-        tell!(
-            "{mostly_cut_off} images are more than twice as long one way as the other: the middle square of each was seen"
-        );
+    if far_from_square > 0 {
+        let seen = match model.preprocess().resize_mode() {
+            ResizeMode::Shortest => "the middle square of each was seen",
+            ResizeMode::Squash => "each was squashed into a square",
+            ResizeMode::Longest => "each was seen whole",
+        };
+        tell!("{far_from_square} images are more than twice as long one way as the other: {seen}");
     }
 }
 
 /// The same for query images, with how to see the whole of them.
-pub(crate) fn tell_partly_seen_queries(images: PartlySeen) {
-    tell_partly_seen(images);
-    if images.mostly_cut_off > 0 {
-        tell!("hint: --resize-mode longest (with bars) or squash (distorted) looks at whole images");
+pub(crate) fn tell_partly_seen_queries(images: PartlySeen, model: &NamedModel) {
+    tell_partly_seen(images, model);
+    if images.far_from_square > 0 {
+        tell!("hint: --resize-mode longest (with bars) shows the model whole images as they are");
     }
 }
 

@@ -155,7 +155,7 @@ pub fn present() -> Result<Vec<ModelName>> {
     Ok(names)
 }
 
-/// Checks the files of an opened model before it is used with a memory; see [`Digests::check`].
+/// Checks the files of an opened model before it is used with a memory.
 ///
 /// # Errors
 /// [`ModelError::ModelChanged`], [`ModelError::Io`].

@@ -115,8 +115,9 @@ pub struct Loaded {
     pub pixels: Pixels,
     /// Whether the file has further frames or pages, which are left out.
     pub first_of_several: bool,
-    /// Whether less than half of the image's area is within the square.
-    pub mostly_cut_off: bool,
+    /// Whether it is more than twice as long one way as the other, and so mostly cut off or much distorted by the
+    /// [resize mode](Preprocess::resize_mode).
+    pub far_from_square: bool,
 }
 
 /// A model's preprocessing.
@@ -210,7 +211,7 @@ impl Preprocess {
         let (width, height) = decoded.image().dimensions();
         let (short, long) = (u64::from(width.min(height)), u64::from(width.max(height)));
         Loaded {
-            mostly_cut_off: self.resize_mode() == ResizeMode::Shortest && 2 * short < long,
+            far_from_square: self.resize_mode() != ResizeMode::Longest && 2 * short < long,
             // Whoever holds a part of the memory for decoding must not wait for the pool's threads: they may wait for that memory.
             pixels: self.normalize(&self.resize_by(decoded.image(), Threads::Own)),
             first_of_several: decoded.is_first_of_several(),

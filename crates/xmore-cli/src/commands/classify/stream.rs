@@ -102,7 +102,7 @@ impl<'a, 'm> Stream<'a, 'm> {
     /// them failed.
     pub(super) fn finish(&mut self) -> Result<(usize, usize)> {
         self.bar.suspend(|| {
-            tell_partly_seen_queries(self.partly_seen);
+            tell_partly_seen_queries(self.partly_seen, &self.setup.model);
             self.hints.tell();
         });
         let Some(Some(classifier)) = self.classifier.get() else { return Ok((self.done, self.failed)) };

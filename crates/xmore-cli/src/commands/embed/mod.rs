@@ -169,7 +169,7 @@ fn encode(
         error.is_none() && !interrupt::requested()
     })?;
     bar.finish_and_clear();
-    tell_partly_seen_queries(partly_seen);
+    tell_partly_seen_queries(partly_seen, model);
     hints.tell();
     match error {
         Some(source) => Err(output_error(&args.output, source)),

@@ -160,7 +160,7 @@ impl<'a> Session<'a> {
         if images.failed.len() > 10 {
             tell!("counted as wrong: {} more that could not be read", images.failed.len() - 10);
         }
-        tell_partly_seen_queries(images.partly_seen);
+        tell_partly_seen_queries(images.partly_seen, &self.setup.model);
         let kept = dataset.images.len() - images.encoded;
         if kept > 0 {
             tell!("{}: {kept} of {} embeddings kept from before", dataset.name, dataset.images.len());

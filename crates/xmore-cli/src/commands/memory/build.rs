@@ -143,6 +143,7 @@ fn write_pairs(model: &NamedModel, sources: &SourceArgs, dir: &Path, mode: Mode)
     }
     let report = or_stopped(report, dir)?;
     tell_report(&report, dir, start.elapsed().as_secs_f64());
+    tell_partly_seen(report.partly_seen, model);
     tell_left_out(&report.left_out);
     if report.manifest.is_some() && report.outcome != BuildOutcome::NothingRead {
         print(&format!("{}", dir.display()))?;
@@ -226,7 +227,6 @@ fn tell_report(report: &BuildReport, dir: &Path, seconds: f64) {
     if report.truncated > 0 {
         tell!("{} longer than the model reads cut", counted(report.truncated, "caption"));
     }
-    tell_partly_seen(report.partly_seen);
     if report.renormalized > 0 {
         tell!("{} not of length 1 made so", counted(report.renormalized, "embedding"));
     }

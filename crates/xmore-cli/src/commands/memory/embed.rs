@@ -87,7 +87,7 @@ pub(super) fn run(args: &EmbedColumnArgs) -> Result<()> {
             counted(report.unreadable, "pair")
         );
     }
-    tell_partly_seen(report.partly_seen);
+    tell_partly_seen(report.partly_seen, &model);
     if report.truncated > 0 {
         tell!("{} longer than the model reads cut", counted(report.truncated, "caption"));
     }

@@ -129,7 +129,7 @@ fn encode(model: &NamedModel, query: &QueryArgs) -> Result<Embeddings> {
     match (&query.image, &query.text) {
         (Some(image), _) => {
             let mut encoded = encode_files(model, std::slice::from_ref(image), &mut |_| {})?;
-            tell_partly_seen_queries(encoded.partly_seen);
+            tell_partly_seen_queries(encoded.partly_seen, model);
             match encoded.failed.pop() {
                 Some((_, error)) => Err(error.into()),
                 None => Ok(encoded.embeddings),
