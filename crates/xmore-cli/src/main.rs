@@ -39,6 +39,12 @@ fn main() -> ExitCode {
     if !matches!(cli.command, Command::Serve(_)) {
         interrupt::install();
     }
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !xmore_memory::ingest::catches_panics() {
+            report(panic);
+        }
+    }));
     if let Some(bytes) = cli.decode_memory {
         xmore_files::image::set_decode_memory(bytes);
     }

@@ -51,6 +51,7 @@ pub use expand::expand;
 pub use image_reader::{ImageReader, MAX_IMAGE_BYTES};
 pub use image_ref::{ImageRef, Span};
 pub use note::{Note, NoteKind};
+pub use parquet::catches_panics;
 pub use skip_kind::SkipKind;
 pub use source::{ColumnNames, InputFormat, Source, SourceOptions};
 pub use tar_members::{Member as TarMember, walk as walk_tar};

@@ -1,6 +1,5 @@
 //! An open parquet file and its columns of strings and bytes; without arrow.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use parquet::data_type::ByteArrayType;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::footer::read_footer;
+use super::guarded::guarded;
 use super::pages::{Pages, Stored, Used};
 use super::unpack::unread;
 use crate::error::{AtPath, InParquet, MemoryError, Result};
@@ -46,6 +46,14 @@ impl ParquetFile {
         let metadata = guarded(path, || ParquetMetaDataReader::decode_metadata(&footer).in_parquet(path))?;
         let mut starts = vec![0u64];
         for group in metadata.row_groups() {
+            for column in group.columns() {
+                let places = [column.dictionary_page_offset().unwrap_or(0), column.data_page_offset()];
+                let [first, data, length] = [places[0], places[1], column.compressed_size()];
+                if first < 0 || data < 0 || length < 0 {
+                    let expected = "a place and a length of each column".to_owned();
+                    return Err(damaged(path, expected, format!("{length} bytes from {}", first.min(data))));
+                }
+            }
             let rows = u64::try_from(group.num_rows()).ok();
             let end = rows.and_then(|rows| starts[starts.len() - 1].checked_add(rows));
             starts.push(end.ok_or_else(|| {
@@ -174,14 +182,6 @@ impl ParquetFile {
         let pages = Pages::new(&self.stored, chunk, rows, Arc::clone(used)).in_parquet(&self.path)?;
         Ok(ColumnReaderImpl::new(chunk.column_descr_ptr(), Box::new(pages)))
     }
-}
-
-/// Runs what calls the parquet crate, which panics on some damaged pages (version 60: "Decoder for dict should have been set").
-/// After a panic nobody uses the reader again: a cursor that failed is dropped.
-pub(super) fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
-        Err(damaged(path, "a parquet file".to_owned(), "pages that cannot be decoded".to_owned()))
-    })
 }
 
 pub(super) fn damaged(path: &Path, expected: String, found: String) -> MemoryError {

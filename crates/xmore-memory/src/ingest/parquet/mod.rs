@@ -3,6 +3,7 @@
 mod cursor;
 mod file;
 mod footer;
+mod guarded;
 mod pages;
 mod thrift;
 mod unpack;
@@ -19,6 +20,7 @@ use xmore_files::text::decode_text;
 
 pub(super) use cursor::{Cell, Cursor, Rows};
 pub(super) use file::{Leaf, ParquetFile};
+pub use guarded::catches_panics;
 
 use super::caption::MAX_CAPTION_BYTES;
 use super::group::Grouping;

@@ -248,6 +248,14 @@ impl Pages {
             let limit = MAX_DICTIONARY_VALUES.min(page.buffer().len() / 4);
             return if count > limit { too_many("a dictionary", limit) } else { Ok(()) };
         }
+        if let Page::DataPage { def_level_encoding, rep_level_encoding, .. } = page {
+            let levels = [(self.levels.0, *rep_level_encoding), (self.levels.1, *def_level_encoding)];
+            #[expect(deprecated, reason = "old files have it")]
+            let known = [Encoding::RLE, Encoding::BIT_PACKED];
+            if levels.iter().any(|(greatest, encoding)| *greatest > 0 && !known.contains(encoding)) {
+                return Err(ParquetError::General("levels in an encoding that is none of theirs".to_owned()));
+            }
+        }
         if self.levels.0 > 0 && self.used.values.fetch_add(count, Ordering::Relaxed) + count > MAX_LIST_VALUES
         {
             return too_many("lists", MAX_LIST_VALUES);
