@@ -14,8 +14,8 @@ use crate::commands::serve::ServeArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use regex::Regex;
 use xmore::{
-    ClassifierOptions, DEFAULT_TEMPLATE, LITE, Method, ModelName, Ranking, RetrievalOptions, SkipLimit,
-    Template, XmoreError,
+    DEFAULT_TEMPLATE, IfUnreachable, LITE, Method, ModelName, Ranking, RetrievalOptions, SkipLimit, Template,
+    XmoreError,
 };
 use xmore_memory::retriever::RemoteOptions;
 
@@ -103,7 +103,7 @@ pub(crate) struct MethodArgs {
     pub(crate) engine: EngineArgs,
     /// What to do if the engine of --memory cannot be reached
     #[arg(long, value_enum, default_value_t, env = "XMORE_IF_UNREACHABLE", help_heading = "Retrieval")]
-    pub(crate) if_unreachable: IfUnreachable,
+    pub(crate) if_unreachable: IfUnreachableArg,
 }
 
 /// One number of captions, or several.
@@ -145,11 +145,8 @@ impl Ks {
 }
 
 impl MethodArgs {
-    pub(crate) fn options(&self, with_templates_method: bool) -> Result<ClassifierOptions, XmoreError> {
-        Ok(ClassifierOptions {
-            templates: self.templates.iter().map(Template::new).collect::<Result<_, _>>()?,
-            with_templates_method,
-        })
+    pub(crate) fn templates(&self) -> Result<Vec<Template>, XmoreError> {
+        self.templates.iter().map(Template::new).collect()
     }
 
     pub(crate) fn retrieval(&self) -> RetrievalOptions {
@@ -206,14 +203,23 @@ impl EngineArgs {
     }
 }
 
-/// What to do without an engine.
+/// What to do without a remote index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum IfUnreachable {
+pub(crate) enum IfUnreachableArg {
     /// End with an error
     #[default]
     Fail,
     /// Classify by the image alone, and say so
     ZeroShot,
+}
+
+impl From<IfUnreachableArg> for IfUnreachable {
+    fn from(arg: IfUnreachableArg) -> Self {
+        match arg {
+            IfUnreachableArg::Fail => Self::Fail,
+            IfUnreachableArg::ZeroShot => Self::ZeroShot,
+        }
+    }
 }
 
 /// A size in bytes with a binary unit: `512MiB`, `4G`.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use xmore::{ClassifierOptions, DEFAULT_TEMPLATE, LabelFile, LabelWarning, Labels, XmoreError};
+use xmore::{DEFAULT_TEMPLATE, LabelFile, LabelWarning, Labels, Template, XmoreError};
 
 use crate::args::ClassifyArgs;
 use crate::error::{CliError, Result};
@@ -35,10 +35,10 @@ pub(crate) fn tell_notes(path: &Path, file: &LabelFile) {
 }
 
 /// Tells for how many labels the templates given do not matter.
-pub(crate) fn tell_own_prompts(labels: &Labels, options: &ClassifierOptions) {
+pub(crate) fn tell_own_prompts(labels: &Labels, templates: &[Template], with_templates_method: bool) {
     let own = labels.with_own_prompts();
-    let by_default = matches!(&options.templates[..], [only] if only.to_string() == DEFAULT_TEMPLATE);
-    if own > 0 && (!by_default || options.with_templates_method) {
+    let by_default = matches!(templates, [only] if only.to_string() == DEFAULT_TEMPLATE);
+    if own > 0 && (!by_default || with_templates_method) {
         let all = labels.names().len();
         tell!("{own} of {all} labels have prompts of their own: templates are not used for them");
     }

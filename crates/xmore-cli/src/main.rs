@@ -87,6 +87,7 @@ fn main() -> ExitCode {
                     )
                     | CliError::Xmore(XmoreError::MethodNeedsMemory { .. })
                     | CliError::Memory(MemoryError::Location { .. })
+                    | CliError::Xmore(XmoreError::Memory(MemoryError::Location { .. }))
             );
             ExitCode::from(if usage { 2 } else { 1 })
         }

@@ -149,7 +149,7 @@ fn ctrl_c_stops_after_the_batch_and_the_same_command_goes_on() {
     world.build("@whole").ok();
     for _ in 0..20 {
         let _ = fs::remove_dir_all(world.path("killed"));
-        let mut child = world.build("@killed").start_telling(&world.path("said.txt"));
+        let mut child = world.build("@killed").with_default_signals().start_telling(&world.path("said.txt"));
         while world.consumed() == 0 && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }

@@ -23,7 +23,7 @@ use xmore_files::image::Orientation;
 use xmore_memory::ingest::ImageRef;
 
 use crate::error::{EvalError, Result};
-use xmore::{EncodedBatch, Labels, NamedModel, PartlySeen, Template, encode_refs};
+use xmore::{EncodedBatch, Encoder, Labels, PartlySeen, Template, encode_refs};
 use xmore_files::kept::{self, Kept};
 
 /// Images of one file: what an interruption may cost.
@@ -85,7 +85,7 @@ impl EmbeddingCache {
     /// [`CachedImages::failed`].
     pub fn images(
         &self,
-        model: &NamedModel,
+        model: &dyn Encoder,
         root: &Path,
         images: &[ImageRef],
         progress: &mut dyn FnMut(usize),
@@ -159,9 +159,9 @@ impl EmbeddingCache {
     ///
     /// # Errors
     /// Those of the text tower, and [`EvalError::Io`] if the cache cannot be written.
-    pub fn labels(&self, model: &NamedModel, labels: &Labels, templates: &[Template]) -> Result<Embeddings> {
+    pub fn labels(&self, model: &dyn Encoder, labels: &Labels, templates: &[Template]) -> Result<Embeddings> {
         let mut hash = Sha256::new();
-        hash.update(model.fingerprint());
+        hash.update(&model.identity().sha256);
         for label in 0..labels.names().len() {
             for prompt in labels.prompts(label, templates) {
                 add(&mut hash, prompt.as_bytes());
@@ -247,15 +247,15 @@ fn file_name(chunk: usize) -> String {
 }
 
 /// What tells a list of images from any other: names, sizes and times of change.
-fn images_key(model: &NamedModel, root: &Path, images: &[ImageRef]) -> String {
+fn images_key(model: &dyn Encoder, root: &Path, images: &[ImageRef]) -> String {
     let mut hash = Sha256::new();
-    hash.update(model.fingerprint());
+    hash.update(&model.identity().sha256);
     // Nothing for what was kept before there was a choice.
-    if model.preprocess().orientation() == Orientation::Exif {
+    if model.orientation() == Orientation::Exif {
         hash.update(b"exif");
     }
-    if let Some(mode) = model.preprocess().other_resize_mode() {
-        hash.update(mode.name());
+    if let Some(preparation) = model.preparation() {
+        hash.update(preparation);
     }
     // Many images lie in one tar.
     let mut states: HashMap<PathBuf, (u64, u128)> = HashMap::new();
@@ -332,6 +332,8 @@ fn write_npy(path: &Path, values: &[f32], dim: usize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use xmore::NamedModel;
+
     use super::*;
 
     fn model() -> NamedModel {

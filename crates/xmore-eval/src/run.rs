@@ -50,11 +50,11 @@ pub struct EmbeddedDataset<'a> {
 /// many images are done and how many there will be, over all retrievals.
 ///
 /// # Errors
-/// Those of retrieving, [`xmore::XmoreError::TemplatesNotSetUp`] for [`Method::Templates`], and [`EvalError::PromptsNotSetUp`] for a method
+/// Those of retrieving, [`xmore::XmoreError::MethodNotPrepared`], and [`EvalError::PromptsNotSetUp`] for a method
 /// whose prompts `prompts` does not have.
 pub fn evaluate(
     data: &EmbeddedDataset<'_>,
-    classifier: &Classifier<'_>,
+    classifier: &Classifier,
     prompts: &OtherPrompts,
     options: &EvalOptions,
     progress: &mut dyn FnMut(usize, usize),
@@ -134,7 +134,7 @@ impl<'a> Pass<'a> {
         Self { data, prompts, options, methods, ks, truth, answers, images: Vec::new(), notes: Vec::new() }
     }
 
-    fn run(&mut self, classifier: &Classifier<'_>, progress: &mut dyn FnMut(usize)) -> Result<()> {
+    fn run(&mut self, classifier: &Classifier, progress: &mut dyn FnMut(usize)) -> Result<()> {
         let streams = self.methods.contains(&EvalMethod::XmoreStream);
         let mut beliefs: Vec<StreamBeliefs> = self.ks.iter().map(|_| StreamBeliefs::default()).collect();
         let labels: Vec<LabelWords> =
@@ -169,7 +169,7 @@ impl<'a> Pass<'a> {
         k: usize,
         row: usize,
         evidence: &Evidence,
-        classifier: &Classifier<'_>,
+        classifier: &Classifier,
     ) -> Result<()> {
         let query = || self.data.queries.classify.row(row);
         let main = k + 1 == self.ks.len();
@@ -194,7 +194,7 @@ impl<'a> Pass<'a> {
     }
 
     /// All images, one after another, in each order.
-    fn answer_streams(&mut self, beliefs: &[StreamBeliefs], classifier: &Classifier<'_>) {
+    fn answer_streams(&mut self, beliefs: &[StreamBeliefs], classifier: &Classifier) {
         let seeds: Vec<u64> =
             (0..self.options.orders.max(1)).map(|i| self.options.seed.wrapping_add(i)).collect();
         let order = |seed: &u64| Random::new(*seed).order(self.data.kept.len());
@@ -238,7 +238,7 @@ impl<'a> Pass<'a> {
         share(covered, self.data.dataset.images.len())
     }
 
-    fn report(self, classifier: &Classifier<'_>) -> (EvalReport, Details) {
+    fn report(self, classifier: &Classifier) -> (EvalReport, Details) {
         let dataset = self.data.dataset;
         let classes = dataset.labels.names().len();
         let main = self.ks.len() - 1;

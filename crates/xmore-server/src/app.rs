@@ -48,7 +48,7 @@ impl App {
     /// Opens everything.
     pub(crate) fn open(
         backend: Backend,
-        pairs: Option<OpenPairs>,
+        pairs: Option<Arc<OpenPairs>>,
         options: ServeOptions,
     ) -> Result<Shared, ServerError> {
         let metrics = Arc::new(Metrics::new());

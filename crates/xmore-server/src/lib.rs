@@ -30,6 +30,7 @@ mod snapshot;
 mod thumbnails;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -58,7 +59,7 @@ const LAST_WORK: Duration = Duration::from_secs(1);
 /// Those of [`ServeOptions::check`], of opening the pairs and loading the models, and of listening.
 pub fn run(
     backend: Backend,
-    pairs: Option<OpenPairs>,
+    pairs: Option<Arc<OpenPairs>>,
     options: ServeOptions,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), ServerError> {

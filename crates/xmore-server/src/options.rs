@@ -3,11 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use regex::Regex;
-use xmore::{NamedModel, OpenPairs, RetrievalOptions, Template};
-use xmore_memory::MemoryError;
+use xmore::{IfUnreachable, NamedModel, Opened, RetrievalOptions, Template, XmoreError};
 use xmore_memory::retriever::RemoteOptions;
 
 use crate::error::ServerError;
@@ -15,11 +15,11 @@ use crate::error::ServerError;
 /// What is served.
 pub struct Backend {
     /// Classifies; searches and chooses captions where no other model does.
-    pub model: NamedModel,
+    pub model: Arc<NamedModel>,
     /// Searches the pairs' images, if another model does.
-    pub search: Option<NamedModel>,
+    pub search: Option<Arc<NamedModel>>,
     /// Chooses among the captions found, if another model does.
-    pub rerank: Option<NamedModel>,
+    pub rerank: Option<Arc<NamedModel>>,
     /// Where the pairs are, if there are any.
     pub pairs: Option<PairsSource>,
     /// How captions are retrieved unless a request says otherwise.
@@ -39,8 +39,8 @@ pub struct PairsSource {
     pub caption_filter: Option<Regex>,
     /// Only pairs with these ids.
     pub rows: Option<Range<u64>>,
-    /// Whether an engine that does not answer is done without: every method then answers by the image alone.
-    pub zero_shot_without: bool,
+    /// What to do while a remote index cannot be reached.
+    pub if_unreachable: IfUnreachable,
 }
 
 /// Where and for whom.
@@ -71,9 +71,9 @@ impl PairsSource {
     /// Opens them.
     ///
     /// # Errors
-    /// Those of [`OpenPairs::open`].
-    pub fn open(&self) -> Result<OpenPairs, MemoryError> {
-        OpenPairs::open(&self.location, &self.engine)
+    /// Those of [`Opened::open`].
+    pub fn open(&self) -> Result<Opened, XmoreError> {
+        Opened::open(&self.location, &self.engine, self.if_unreachable)
     }
 }
 

@@ -53,6 +53,11 @@ pub struct AnswerOptions {
 }
 
 impl AnswerOptions {
+    /// The five best labels, without an explanation, whatever their scores.
+    pub fn new(method: Method) -> Self {
+        Self { method, top: 5, explain: false, min_score: None, min_similarity: None }
+    }
+
     /// Whether the best label is good enough to be the answer.
     fn names(&self, best: &Prediction) -> bool {
         self.min_score.is_none_or(|least| best.score >= least)

@@ -17,8 +17,8 @@ use sha2::{Digest, Sha256};
 use xmore_files::open_regular;
 
 use crate::encode::encode_texts;
+use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
-use crate::model::NamedModel;
 
 const MAGIC: &[u8; 8] = b"XMORECP2";
 const KEY_BYTES: usize = 16;
@@ -65,8 +65,8 @@ impl CaptionStore {
     ///
     /// # Errors
     /// Those of the text tower. A file that cannot be read or written costs time, not the answer.
-    pub(crate) fn embeddings<'a>(&self, model: &NamedModel, captions: &[&'a str]) -> Result<Encoded<'a>> {
-        let fingerprint = model.identity().sha256;
+    pub(crate) fn embeddings<'a>(&self, model: &dyn Encoder, captions: &[&'a str]) -> Result<Encoded<'a>> {
+        let fingerprint = model.identity().sha256.clone();
         let path = self.dir.as_ref().map(|dir| dir.join(format!("{fingerprint}.bin")));
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         let known = models.entry(fingerprint.clone()).or_insert_with(|| {

@@ -4,41 +4,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
-use xmore_clip::{Embeddings, Model};
+use xmore_clip::Embeddings;
 
 use crate::calibrated::{Calibrated, CalibratedBelief, NEAR};
+use crate::encoder::Encoder;
 use crate::ensemble::{Belief, Method, image_weight, mix};
 use crate::error::{Result, XmoreError};
 use crate::labels::{LabelWarning, Labels, Template};
 use crate::math::{dot, softmax};
-use crate::model::NamedModel;
 use crate::retrieve::{Queries, Retrieval, Retrieved, RetrievedCaption};
-
-/// How a [`Classifier`] is set up.
-#[derive(Clone, Debug)]
-pub struct ClassifierOptions {
-    /// The prompts; several are averaged.
-    pub templates: Vec<Template>,
-    /// Whether [`Method::Templates`] will be asked for: it costs 80 prompts a label unless several templates are given.
-    pub with_templates_method: bool,
-}
-
-impl Default for ClassifierOptions {
-    fn default() -> Self {
-        Self { templates: vec![Template::default()], with_templates_method: false }
-    }
-}
 
 /// Labels, a model's scale and, if there are any, pairs to retrieve from: all that classifying an embedded image needs.
 ///
-/// What was made once for the labels is shared by the copies that [`Classifier::with_retrieval`] and [`Classifier::over`] give.
-pub struct Classifier<'a> {
+/// Copies share what was made once for the labels.
+#[derive(Clone)]
+pub struct Classifier {
     labels: Arc<Labels>,
     warnings: Arc<[LabelWarning]>,
     label_embeddings: Arc<Embeddings>,
     template_embeddings: Option<Arc<Embeddings>>,
     logit_scale: f64,
-    retrieval: Option<Retrieval<'a>>,
+    retrieval: Option<Retrieval>,
     calibrated: Option<Arc<Calibrated>>,
 }
 
@@ -49,7 +35,7 @@ pub struct Evidence {
     pub image: Belief,
     /// Cosine of the image and each label's prompt, or the mean of its prompts: for a photo of CLIP's that shows the label about 0.2 to 0.3.
     pub similarities: Vec<f32>,
-    /// p_img with averaged templates, where [`ClassifierOptions::with_templates_method`] asked for it.
+    /// p_img with averaged templates, where [`Method::Templates`] was among the methods.
     pub templates: Option<Belief>,
     /// p_cap; `None` without pairs or if nothing was retrieved.
     pub captions: Option<Belief>,
@@ -72,26 +58,29 @@ pub struct StageTimes {
     pub ensemble: Duration,
 }
 
-impl<'a> Classifier<'a> {
-    /// Embeds the labels. `retrieval` has pairs and options; its classifying model must be `model`.
+impl Classifier {
+    /// Embeds the labels under the templates, several of which are averaged, and makes ready what the methods need.
+    /// `retrieval` has pairs and options; its classifying model must be `encoder`.
     ///
     /// # Errors
-    /// Those of the text tower.
+    /// Those of the text tower and of [`Classifier::calibrate`].
     pub fn new(
-        model: &NamedModel,
+        encoder: &dyn Encoder,
         labels: Labels,
-        retrieval: Option<Retrieval<'a>>,
-        options: &ClassifierOptions,
+        retrieval: Option<Retrieval>,
+        templates: &[Template],
+        methods: &[Method],
     ) -> Result<Self> {
-        let warnings = labels.warnings(model, &options.templates)?.into();
-        let label_embeddings = labels.embed(model, &options.templates)?;
-        let template_embeddings = match (options.with_templates_method, options.templates.len()) {
+        let warnings = labels.warnings(encoder, templates)?.into();
+        let label_embeddings = labels.embed(encoder, templates)?;
+        let template_embeddings = match (methods.contains(&Method::Templates), templates.len()) {
             (false, _) => None,
-            (true, 1) => Some(labels.embed(model, &Template::imagenet())?),
+            (true, 1) => Some(labels.embed(encoder, &Template::imagenet())?),
             (true, _) => Some(label_embeddings.clone()),
         };
-        let made = Self::from_embeddings(model, labels, label_embeddings, template_embeddings, retrieval);
-        Ok(Self { warnings, ..made })
+        let made = Self::from_embeddings(encoder, labels, label_embeddings, template_embeddings, retrieval);
+        let made = Self { warnings, ..made };
+        if methods.contains(&Method::Calibrated) { made.calibrate() } else { Ok(made) }
     }
 
     /// The same with labels that are embedded already: unit rows `[C, dim]`, and those with averaged templates, if
@@ -100,16 +89,16 @@ impl<'a> Classifier<'a> {
     /// # Panics
     /// If there is not one row a label.
     pub fn from_embeddings(
-        model: &Model,
+        encoder: &dyn Encoder,
         labels: Labels,
         label_embeddings: Embeddings,
         template_embeddings: Option<Embeddings>,
-        retrieval: Option<Retrieval<'a>>,
+        retrieval: Option<Retrieval>,
     ) -> Self {
         for embeddings in [Some(&label_embeddings), template_embeddings.as_ref()].into_iter().flatten() {
             assert_eq!(embeddings.len(), labels.names().len(), "one row a label");
         }
-        let logit_scale = f64::from(model.logit_scale());
+        let logit_scale = f64::from(encoder.logit_scale());
         Self {
             labels: Arc::new(labels),
             warnings: Arc::default(),
@@ -122,29 +111,22 @@ impl<'a> Classifier<'a> {
     }
 
     /// The same labels and prompts, embedded already, with other pairs or options, or with none.
-    pub fn with_retrieval<'b>(&self, retrieval: Option<Retrieval<'b>>) -> Classifier<'b> {
-        Classifier {
-            labels: self.labels.clone(),
-            warnings: self.warnings.clone(),
-            label_embeddings: self.label_embeddings.clone(),
-            template_embeddings: self.template_embeddings.clone(),
-            logit_scale: self.logit_scale,
-            retrieval,
-            calibrated: None,
-        }
+    #[must_use]
+    pub fn with_retrieval(&self, retrieval: Option<Retrieval>) -> Self {
+        Self { retrieval, calibrated: None, ..self.clone() }
     }
 
     /// The same with retrieval from the pairs that it was calibrated with, if it was: only its options may be others. It is as calibrated as
     /// before.
-    pub fn over<'b>(&self, retrieval: Retrieval<'b>) -> Classifier<'b> {
-        let calibrated = self.calibrated.clone();
-        Classifier { calibrated, ..self.with_retrieval(Some(retrieval)) }
+    #[must_use]
+    pub fn over(&self, retrieval: Retrieval) -> Self {
+        Self { retrieval: Some(retrieval), ..self.clone() }
     }
 
-    /// The same without its borrowed pairs, to be kept: [`Classifier::over`] puts it over them again.
-    pub fn detached(&self) -> Classifier<'static> {
-        let calibrated = self.calibrated.clone();
-        Classifier { calibrated, ..self.with_retrieval(None) }
+    /// The same without its pairs, to be kept while they may be replaced: [`Classifier::over`] puts it over them again.
+    #[must_use]
+    pub fn without_pairs(&self) -> Self {
+        Self { retrieval: None, ..self.clone() }
     }
 
     /// Looks at what the pairs know of the labels, which [`Method::Calibrated`] needs. Does nothing without pairs.
@@ -188,7 +170,7 @@ impl<'a> Classifier<'a> {
     }
 
     /// The retrieval, if there are pairs.
-    pub fn retrieval(&self) -> Option<&Retrieval<'a>> {
+    pub fn retrieval(&self) -> Option<&Retrieval> {
         self.retrieval.as_ref()
     }
 
@@ -287,18 +269,19 @@ impl Evidence {
     /// The method's distribution over the labels. A caption method without captions answers p_img, as METHOD says.
     ///
     /// # Errors
-    /// [`XmoreError::TemplatesNotSetUp`] for [`Method::Templates`] if that was not set up, [`XmoreError::CalibratedNotSetUp`] for
-    /// [`Method::Calibrated`].
+    /// [`XmoreError::MethodNotPrepared`] for [`Method::Templates`] and [`Method::Calibrated`] if the classifier was not made for them.
     pub fn scores(&self, method: Method) -> Result<Vec<f64>> {
         let image = &self.image;
         Ok(match (method, &self.captions) {
             (Method::Templates, _) => {
                 let belief = self.templates.as_ref();
-                belief.ok_or(XmoreError::TemplatesNotSetUp)?.probabilities.clone()
+                belief.ok_or(XmoreError::MethodNotPrepared { method: method.name() })?.probabilities.clone()
             }
             (Method::Calibrated, captions) => match &self.calibrated {
                 Some(calibrated) => calibrated.belief.probabilities.clone(),
-                None if captions.is_some() => return Err(XmoreError::CalibratedNotSetUp),
+                None if captions.is_some() => {
+                    return Err(XmoreError::MethodNotPrepared { method: method.name() });
+                }
                 None => image.probabilities.clone(),
             },
             (Method::ZeroShot, _) | (_, None) => image.probabilities.clone(),

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use rayon::prelude::*;
 use xmore_clip::{Embeddings, Loaded, Pixels, TextEmbeddings};
+use xmore_files::image::MAX_PIXELS;
 use xmore_memory::ingest::{ImageReader, ImageRef};
 
+use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
-use crate::model::NamedModel;
 use crate::partly_seen::PartlySeen;
 
 /// Images that are decoded and encoded together: bounds memory.
@@ -41,7 +42,7 @@ pub struct EncodedImages {
 /// # Errors
 /// Those of loading the image tower; a broken image is no error but counted in [`EncodedImages::failed`].
 pub fn encode_files(
-    model: &NamedModel,
+    model: &dyn Encoder,
     files: &[PathBuf],
     progress: &mut dyn FnMut(usize),
 ) -> Result<EncodedImages> {
@@ -79,7 +80,7 @@ pub struct EncodedBatch {
 /// # Errors
 /// Those of loading the image towers; a broken image is no error but counted in [`EncodedBatch::failed`].
 pub fn encode_each(
-    models: &[&NamedModel],
+    models: &[&dyn Encoder],
     files: &[PathBuf],
     stop: &(dyn Fn() -> bool + Sync),
     take: &mut dyn FnMut(EncodedBatch) -> bool,
@@ -92,7 +93,7 @@ pub fn encode_each(
 /// # Errors
 /// As [`encode_each`].
 pub fn encode_refs(
-    models: &[&NamedModel],
+    models: &[&dyn Encoder],
     images: &[ImageRef],
     stop: &(dyn Fn() -> bool + Sync),
     take: &mut dyn FnMut(EncodedBatch) -> bool,
@@ -101,7 +102,7 @@ pub fn encode_refs(
 }
 
 fn each(
-    models: &[&NamedModel],
+    models: &[&dyn Encoder],
     images: &Images<'_>,
     stop: &(dyn Fn() -> bool + Sync),
     take: &mut dyn FnMut(EncodedBatch) -> bool,
@@ -114,7 +115,7 @@ fn each(
             Ok((self.0)(EncodedBatch { end, kept, failed, partly_seen, embeddings }))
         }
     }
-    let Some((model, others)) = models.split_first() else { return Ok(()) };
+    let Some((&model, others)) = models.split_first() else { return Ok(()) };
     run(&Encoders { model, others }, images, stop, &mut Each(take))
 }
 
@@ -149,18 +150,18 @@ pub(crate) struct Batch {
 ///
 /// # Errors
 /// Those of loading the towers, and the sink's.
-pub(crate) fn encode_images(model: &NamedModel, images: &[ImageRef], sink: &mut dyn Sink) -> Result<()> {
+pub(crate) fn encode_images(model: &dyn Encoder, images: &[ImageRef], sink: &mut dyn Sink) -> Result<()> {
     run(&Encoders { model, others: &[] }, &Images::Refs(images), &|| false, sink)
 }
 
 /// The models that encode the same images.
 struct Encoders<'a> {
-    model: &'a NamedModel,
-    others: &'a [&'a NamedModel],
+    model: &'a dyn Encoder,
+    others: &'a [&'a dyn Encoder],
 }
 
 impl Encoders<'_> {
-    fn all(&self) -> impl Iterator<Item = &NamedModel> {
+    fn all(&self) -> impl Iterator<Item = &dyn Encoder> {
         std::iter::once(self.model).chain(self.others.iter().copied())
     }
 }
@@ -312,7 +313,7 @@ fn decode_next(encoders: &Encoders<'_>, read: Option<ReadBatch>) -> Option<Batch
     let read = read?;
     let end = read.last().map_or(0, |(i, ..)| i + 1);
     let decode = |bytes: &[u8], name: &Path| -> Result<Vec<Loaded>> {
-        encoders.all().map(|model| Ok(model.preprocess().load_bytes(bytes, name)?)).collect()
+        encoders.all().map(|model| model.load(bytes, name, MAX_PIXELS)).collect()
     };
     let decoded: Vec<_> = read
         .into_par_iter()
@@ -338,19 +339,15 @@ fn decode_next(encoders: &Encoders<'_>, read: Option<ReadBatch>) -> Option<Batch
 ///
 /// # Errors
 /// Why not.
-pub(crate) fn check_readable(model: &NamedModel, reader: &ImageReader, image: &ImageRef) -> Result<()> {
+pub(crate) fn check_readable(model: &dyn Encoder, reader: &ImageReader, image: &ImageRef) -> Result<()> {
     let bytes = reader.read(image)?;
-    model.preprocess().load_bytes(&bytes, &PathBuf::from(image.to_string()))?;
+    model.load(&bytes, &PathBuf::from(image.to_string()), MAX_PIXELS)?;
     Ok(())
 }
 
-fn encode_pixels(model: &NamedModel, pixels: &[Pixels]) -> Result<Embeddings> {
+fn encode_pixels(model: &dyn Encoder, pixels: &[Pixels]) -> Result<Embeddings> {
     // Without an image the tower need not even be loaded.
-    if pixels.is_empty() {
-        Ok(Embeddings::new(Vec::new(), model.dim()))
-    } else {
-        Ok(model.encode_images(pixels)?)
-    }
+    if pixels.is_empty() { Ok(Embeddings::new(Vec::new(), model.dim())) } else { model.embed_images(pixels) }
 }
 
 /// Encodes texts in order. `progress` is told how many are done.
@@ -358,14 +355,15 @@ fn encode_pixels(model: &NamedModel, pixels: &[Pixels]) -> Result<Embeddings> {
 /// # Errors
 /// Those of [`xmore_clip::Model::encode_texts`].
 pub fn encode_texts<S: AsRef<str> + Sync>(
-    model: &NamedModel,
+    model: &dyn Encoder,
     texts: &[S],
     progress: &mut dyn FnMut(usize),
 ) -> Result<TextEmbeddings> {
     let mut rows = Vec::with_capacity(texts.len() * model.dim());
     let (mut truncated, mut done) = (0, 0);
     for batch in texts.chunks(TEXT_BATCH) {
-        let encoded = model.encode_texts(batch)?;
+        let batch: Vec<&str> = batch.iter().map(AsRef::as_ref).collect();
+        let encoded = model.embed_texts(&batch)?;
         rows.extend_from_slice(encoded.embeddings.as_slice());
         truncated += encoded.truncated;
         done += batch.len();
@@ -379,6 +377,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+    use crate::NamedModel;
 
     /// The tiny model, and files of which every seventh is no picture.
     fn files(dir: &Path, count: usize) -> (NamedModel, Vec<PathBuf>) {

@@ -22,6 +22,12 @@ pub enum XmoreError {
     /// The memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// An encoder that is not ours.
+    #[error("{source}")]
+    Encoder {
+        /// What it says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A model by its name: finding, fetching, opening or verifying it.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -191,12 +197,20 @@ pub enum XmoreError {
         /// The method.
         method: &'static str,
     },
-    /// The averaged templates were asked for, but not embedded beforehand.
-    #[error("method templates was not set up: ClassifierOptions::with_templates_method must say so")]
-    TemplatesNotSetUp,
-    /// The calibrated method was asked for, but not set up beforehand.
-    #[error("method xmore-calibrated was not set up: Classifier::calibrate must be called")]
-    CalibratedNotSetUp,
+    /// A classifier was asked for a method that it was not made for.
+    #[error("the labels were not made ready for method {method}")]
+    MethodNotPrepared {
+        /// The method.
+        method: &'static str,
+    },
+    /// Embeddings of a query image of other lengths than the encoders'.
+    #[error("expected embeddings of lengths {expected:?}, one by each encoder, found {found:?}")]
+    EmbeddingLengths {
+        /// By each encoder.
+        expected: Vec<usize>,
+        /// Those given.
+        found: Vec<usize>,
+    },
     /// An engine is searched by another model than the one that classifies.
     #[error(
         "method xmore-calibrated asks the engine {location} about the labels, which takes one model for searching and classifying: leave \

@@ -16,12 +16,14 @@ mod calibrated;
 mod captions;
 mod classify;
 mod encode;
+mod encoder;
 mod ensemble;
 mod error;
 mod labels;
 mod math;
 mod model;
 mod partly_seen;
+mod pipeline;
 mod recall;
 mod retrieve;
 
@@ -32,8 +34,9 @@ pub use build::{
 };
 pub use calibrated::CalibratedBelief;
 pub use captions::CaptionStore;
-pub use classify::{Classifier, ClassifierOptions, Evidence, StageTimes};
+pub use classify::{Classifier, Evidence, StageTimes};
 pub use encode::{EncodedBatch, EncodedImages, encode_each, encode_files, encode_refs, encode_texts};
+pub use encoder::Encoder;
 pub use ensemble::{Belief, Method, argmax, image_weight, mix};
 pub use error::{Result, XmoreError};
 pub use labels::{
@@ -43,8 +46,8 @@ pub use labels::{
 pub use math::{confidence, dot, entropy, softmax};
 pub use model::NamedModel;
 pub use partly_seen::PartlySeen;
+pub use pipeline::{EncodedQueries, IfUnreachable, Opened, Pipeline, PipelineBuilder, QueryImage};
 pub use retrieve::{
-    OpenPairs, Pairs, Queries, Ranking, Retrieval, RetrievalModels, RetrievalOptions, Retrieved,
-    RetrievedCaption,
+    OpenPairs, Queries, Ranking, Retrieval, RetrievalModels, RetrievalOptions, Retrieved, RetrievedCaption,
 };
 pub use xmore_hub::{LITE, ModelName};

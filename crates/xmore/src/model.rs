@@ -1,22 +1,22 @@
-//! An opened model with its name, and which memory belongs to it.
+//! An opened model with its name.
 
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use xmore_clip::{Model, Precision, ResizeMode};
+use image::RgbImage;
+use xmore_clip::{Embeddings, Loaded, Model, Pixels, Precision, ResizeMode, TextEmbeddings, Tokens};
 use xmore_files::image::Orientation;
 use xmore_hub::ModelName;
 use xmore_hub::fetch::Progress;
-use xmore_memory::Memory;
-use xmore_memory::retriever::Retriever;
-use xmore_memory::store::{Column, ModelIdentity};
+use xmore_memory::store::ModelIdentity;
 
-use crate::error::{Result, XmoreError};
+use crate::encoder::Encoder;
+use crate::error::Result;
 
 /// A model that knows the name it was asked for by.
 pub struct NamedModel {
-    name: String,
+    identity: ModelIdentity,
     model: Model,
     /// Whether every byte of its files was found to be what was recorded, in this process.
     checked: AtomicBool,
@@ -55,12 +55,17 @@ impl NamedModel {
     fn load(name: &ModelName, path: &Path, precision: Precision) -> Result<Self> {
         let model = xmore_hub::load(name, path, precision)?;
         let suffix = if precision == Precision::Int8 { " int8" } else { "" };
-        Ok(Self { name: format!("{name}{suffix}"), model, checked: AtomicBool::new(false) })
+        let identity = ModelIdentity {
+            name: format!("{name}{suffix}"),
+            sha256: model.fingerprint().to_owned(),
+            dim: model.dim(),
+        };
+        Ok(Self { identity, model, checked: AtomicBool::new(false) })
     }
 
     /// The canonical name, such as `ViT-B-16,openai` where `ViT-B/16` was asked for.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.identity.name
     }
 
     /// The model, decoding images this way up.
@@ -78,28 +83,51 @@ impl NamedModel {
         }
         self
     }
+}
 
-    /// What a memory built with it records.
-    pub fn identity(&self) -> ModelIdentity {
-        ModelIdentity {
-            name: self.name.clone(),
-            sha256: self.model.fingerprint().to_owned(),
-            dim: self.model.dim(),
-        }
+impl Encoder for NamedModel {
+    fn identity(&self) -> &ModelIdentity {
+        &self.identity
     }
 
-    /// Whether an identity is this model's.
-    pub fn is(&self, identity: &ModelIdentity) -> bool {
-        let ours = self.identity();
-        (&ours.sha256, ours.dim) == (&identity.sha256, identity.dim)
+    fn logit_scale(&self) -> f32 {
+        self.model.logit_scale()
     }
 
-    /// Checks every byte of the model's files against what was recorded when it was fetched or first used with a memory. Files that have
-    /// not been touched since are not read.
-    ///
-    /// # Errors
-    /// Those of [`xmore_hub::check`].
-    pub fn check_files(&self) -> Result<()> {
+    fn prepare(&self, image: &RgbImage) -> Pixels {
+        self.model.preprocess().prepare(image)
+    }
+
+    fn embed_images(&self, images: &[Pixels]) -> Result<Embeddings> {
+        Ok(self.model.encode_images(images)?)
+    }
+
+    fn embed_texts(&self, texts: &[&str]) -> Result<TextEmbeddings> {
+        Ok(self.model.encode_texts(texts)?)
+    }
+
+    fn orientation(&self) -> Orientation {
+        self.model.preprocess().orientation()
+    }
+
+    fn preparation(&self) -> Option<&str> {
+        self.model.preprocess().other_resize_mode().map(ResizeMode::name)
+    }
+
+    fn load(&self, bytes: &[u8], name: &Path, max_pixels: u64) -> Result<Loaded> {
+        Ok(self.model.preprocess().load_bytes_within(bytes, name, max_pixels)?)
+    }
+
+    fn tokens(&self, text: &str) -> Result<Option<Tokens>> {
+        Ok(Some(self.model.tokenize(text)?))
+    }
+
+    fn context_length(&self) -> Option<usize> {
+        Some(self.model.context_length())
+    }
+
+    /// Every byte is compared with what was recorded; files that have not been touched since are not read.
+    fn check_files(&self) -> Result<()> {
         if !self.checked.load(Ordering::Relaxed) {
             xmore_hub::check(&self.model)?;
             self.checked.store(true, Ordering::Relaxed);
@@ -107,56 +135,10 @@ impl NamedModel {
         Ok(())
     }
 
-    /// Records the model's files as they are now, as a new memory is built with them; fetched ones are checked instead.
-    ///
-    /// # Errors
-    /// As [`NamedModel::check_files`].
-    pub fn record_files(&self) -> Result<()> {
+    fn record_files(&self) -> Result<()> {
         xmore_hub::record(&self.model)?;
         self.checked.store(true, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// The memory's embeddings by this very model.
-    ///
-    /// # Errors
-    /// [`XmoreError::EmptyMemory`], [`XmoreError::ModelMismatch`], or those of [`NamedModel::check_files`].
-    pub fn column_of<'a>(&self, memory: &'a Memory) -> Result<&'a Column> {
-        if memory.is_empty() {
-            return Err(XmoreError::EmptyMemory { dir: memory.dir().to_owned() });
-        }
-        let column = memory.column(&self.identity()).ok_or_else(|| {
-            let models: Vec<&ModelIdentity> = memory.columns().iter().map(Column::model).collect();
-            self.mismatch(memory.dir().display().to_string(), &models, "xmore memory embed")
-        })?;
-        self.check_files()?;
-        Ok(column)
-    }
-
-    /// Checks that an engine's embeddings are this model's, as far as it tells.
-    ///
-    /// # Errors
-    /// [`XmoreError::ModelMismatch`], or those of [`NamedModel::check_files`].
-    pub fn check_engine(&self, engine: &dyn Retriever) -> Result<()> {
-        match engine.identity() {
-            Some(theirs) if !self.is(theirs) => {
-                Err(self.mismatch(engine.location().into_owned(), &[theirs], "xmore memory upload"))
-            }
-            _ => self.check_files(),
-        }
-    }
-
-    fn mismatch(&self, location: String, theirs: &[&ModelIdentity], command: &'static str) -> XmoreError {
-        let describe = |model: &ModelIdentity| {
-            let hash: String = model.sha256.chars().take(12).collect();
-            format!("{} ({hash})", model.name)
-        };
-        XmoreError::ModelMismatch {
-            location,
-            memory_model: theirs.iter().map(|model| describe(model)).collect::<Vec<_>>().join(", "),
-            model: describe(&self.identity()),
-            command,
-        }
     }
 }
 

@@ -76,7 +76,7 @@ pub(crate) fn recall(
 ///
 /// # Errors
 /// Those of reading the memory.
-pub(crate) fn mean_caption(retrieval: &Retrieval<'_>, memory: &Memory, column: &Column) -> Result<Vec<f64>> {
+pub(crate) fn mean_caption(retrieval: &Retrieval, memory: &Memory, column: &Column) -> Result<Vec<f64>> {
     let step = memory.len().div_ceil(MEAN_ROWS).max(1) as usize;
     let mut sum = vec![0.0; column.dim()];
     let mut row = vec![0.0; column.dim()];
@@ -104,7 +104,7 @@ pub(crate) struct References<'a> {
 /// # Errors
 /// Those of reading the memory.
 pub(crate) fn references<'a>(
-    retrieval: &Retrieval<'a>,
+    retrieval: &'a Retrieval,
     memory: &'a Memory,
     column: &'a Column,
     count: usize,

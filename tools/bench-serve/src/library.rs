@@ -1,10 +1,11 @@
 //! The library in this process: what the server is compared with, and who knows the right answers.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use xmore::{
-    Classifier, ClassifierOptions, Evidence, Labels, Method, ModelName, NamedModel, Pairs, Queries,
-    Retrieval, RetrievalModels, RetrievalOptions, encode_files,
+    Classifier, Evidence, Labels, Method, ModelName, NamedModel, OpenPairs, Queries, Retrieval,
+    RetrievalModels, RetrievalOptions, Template, encode_files,
 };
 use xmore_clip::Precision;
 use xmore_memory::Memory;
@@ -31,23 +32,25 @@ pub fn model_of(memory: &Memory) -> Result<NamedModel> {
 }
 
 /// Labels, model and memory, ready to answer.
-pub struct Library<'a> {
-    model: &'a NamedModel,
-    classifier: Classifier<'a>,
+pub struct Library {
+    model: Arc<NamedModel>,
+    classifier: Classifier,
 }
 
-impl<'a> Library<'a> {
+impl Library {
     /// All set-up, which no measurement counts.
-    pub fn new(model: &'a NamedModel, memory: &'a Memory, labels: Labels) -> Result<Self> {
+    pub fn new(model: Arc<NamedModel>, memory: Memory, labels: Labels) -> Result<Self> {
         let options = RetrievalOptions { k: K, neighbours: NEIGHBOURS, ..RetrievalOptions::default() };
-        let retrieval = Retrieval::new(Pairs::Memory(memory), RetrievalModels::one(model), options)?;
-        let classifier = Classifier::new(model, labels, Some(retrieval), &ClassifierOptions::default())?;
-        Ok(Self { model, classifier: classifier.calibrate()? })
+        let pairs = Arc::new(OpenPairs::Memory(Box::new(memory)));
+        let retrieval = Retrieval::new(pairs, RetrievalModels::one(model.clone()), options)?;
+        let templates = [Template::default()];
+        let classifier = Classifier::new(&*model, labels, Some(retrieval), &templates, &[METHOD])?;
+        Ok(Self { model, classifier })
     }
 
     /// Scores of many photos, in batches, as `xmore classify` has them.
     pub fn classify_files(&self, photos: &[PathBuf]) -> Result<Vec<Vec<f64>>> {
-        let mut encoded = encode_files(self.model, photos, &mut |_| {})?;
+        let mut encoded = encode_files(&*self.model, photos, &mut |_| {})?;
         if let Some((photo, error)) = encoded.failed.pop() {
             return Err(format!("{}: {error}; leave it out", photos[photo].display()).into());
         }

@@ -14,6 +14,7 @@ mod workload;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -148,8 +149,9 @@ fn run(args: &Args) -> Result<bool> {
     let photos = workload::photos(&args.photos, args.most as usize)?;
     let labels = workload::labels(args.labels.as_deref(), &args.photos)?;
     let memory = Memory::open(&args.memory)?;
-    let model = library::model_of(&memory)?;
-    let library = Library::new(&model, &memory, labels.clone())?;
+    let model = Arc::new(library::model_of(&memory)?);
+    let pairs = memory.len();
+    let library = Library::new(model.clone(), memory, labels.clone())?;
     // The answers that are expected, and the library's warm-up.
     let expected: Vec<Predictions> =
         library.classify_files(&photos)?.iter().map(|scores| library.predictions(scores)).collect();
@@ -170,7 +172,7 @@ fn run(args: &Args) -> Result<bool> {
         threads: rayon::current_num_threads(),
         photos: photos.len(),
         labels: labels.names().to_vec(),
-        pairs: memory.len(),
+        pairs,
         round_trip: library.round_trip(),
         limits: server.limits(),
         throughput: None,
@@ -198,7 +200,7 @@ fn run(args: &Args) -> Result<bool> {
 
 /// What all measurements have in common.
 struct Scene<'a> {
-    library: &'a Library<'a>,
+    library: &'a Library,
     photos: &'a [PathBuf],
     requests: &'a Workload,
     connections: usize,

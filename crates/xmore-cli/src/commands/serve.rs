@@ -3,18 +3,20 @@
 use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
-use xmore::OpenPairs;
+use xmore::{OpenPairs, Opened};
 use xmore_server::{Backend, Limits, PairsSource, ServeOptions};
 
-use crate::args::{IfUnreachable, MethodArgs};
+use crate::args::MethodArgs;
 use crate::error::{CliError, Result};
 use crate::messages::tell;
 use crate::model_choice::QueryModelChoice;
 use crate::setup::tell_other_orientation;
+use crate::setup::tell_zero_shot;
 
 /// Serve an HTTP API and a web page over a model and a memory
 ///
@@ -182,7 +184,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     options.check()?;
     log(args);
     let (backend, pairs) = backend(args)?;
-    tell_other_orientation(&backend.model, pairs.as_ref());
+    tell_other_orientation(&backend.model, pairs.as_deref());
     let what = match (&backend.pairs, backend.model.name()) {
         (Some(pairs), model) => format!("model {model}, memory {}", pairs.location),
         (None, model) => format!("model {model}, no memory: zero-shot only"),
@@ -208,7 +210,7 @@ fn options(args: &ServeArgs) -> ServeOptions {
 }
 
 /// Opens the pairs, which tell their model, and the models.
-fn backend(args: &ServeArgs) -> Result<(Backend, Option<OpenPairs>)> {
+fn backend(args: &ServeArgs) -> Result<(Backend, Option<Arc<OpenPairs>>)> {
     let method = &args.method;
     method.retrieval().check()?;
     let source = method.memory.clone().map(|location| PairsSource {
@@ -216,16 +218,20 @@ fn backend(args: &ServeArgs) -> Result<(Backend, Option<OpenPairs>)> {
         engine: method.engine.options(),
         caption_filter: method.filter.caption_filter.clone(),
         rows: method.filter.rows.clone(),
-        zero_shot_without: method.if_unreachable == IfUnreachable::ZeroShot,
+        if_unreachable: method.if_unreachable.into(),
     });
-    let pairs = source.as_ref().map(PairsSource::open).transpose()?;
+    let opened = source.as_ref().map(PairsSource::open).transpose()?;
+    let pairs = opened.and_then(|Opened { pairs, unreachable }| {
+        unreachable.iter().for_each(tell_zero_shot);
+        pairs
+    });
     let backend = Backend {
-        model: args.model.open_for(pairs.as_ref().and_then(OpenPairs::identity))?,
-        search: args.model.open_beside(&method.search_model, pairs.as_ref())?,
-        rerank: args.model.open_beside(&method.rerank_model, pairs.as_ref())?,
+        model: Arc::new(args.model.open_for(pairs.as_deref().and_then(OpenPairs::identity))?),
+        search: args.model.open_beside(&method.search_model, pairs.as_deref())?.map(Arc::new),
+        rerank: args.model.open_beside(&method.rerank_model, pairs.as_deref())?.map(Arc::new),
         pairs: source,
         retrieval: method.retrieval(),
-        templates: method.options(false)?.templates,
+        templates: method.templates()?,
     };
     Ok((backend, pairs))
 }

@@ -94,18 +94,31 @@ impl Xmore {
         self.under(&format!("trap '' {signal}"))
     }
 
+    /// The same with the system's own handling of signals, also where the tests run with some ignored, as a shell's background jobs have
+    /// Ctrl-C. To be called last.
+    pub fn with_default_signals(self) -> Self {
+        let mut env = Command::new("env");
+        env.arg("--default-signal=HUP,INT,TERM");
+        self.within(env)
+    }
+
     /// The same after a command of the shell.
     fn under(self, before: &str) -> Self {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(format!("{before} && exec \"$0\" \"$@\""));
-        shell.arg(self.0.get_program()).args(self.0.get_args()).stdin(Stdio::null());
+        self.within(shell)
+    }
+
+    /// The same as the last arguments of another command, which runs it in its own place.
+    fn within(self, mut outer: Command) -> Self {
+        outer.arg(self.0.get_program()).args(self.0.get_args()).stdin(Stdio::null());
         for (name, value) in self.0.get_envs() {
             match value {
-                Some(value) => shell.env(name, value),
-                None => shell.env_remove(name),
+                Some(value) => outer.env(name, value),
+                None => outer.env_remove(name),
             };
         }
-        Self(shell)
+        Self(outer)
     }
 
     /// Runs it to its end, whatever that is.

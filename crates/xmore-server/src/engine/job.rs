@@ -36,7 +36,7 @@ pub(crate) enum Task {
     /// Evidence on an image.
     Classify {
         /// Labels, without pairs.
-        classifier: Arc<Classifier<'static>>,
+        classifier: Arc<Classifier>,
         /// The pairs that the classifier is calibrated with.
         snapshot: Arc<Snapshot>,
         /// How captions are retrieved.

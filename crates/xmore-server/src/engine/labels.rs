@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::watch;
-use xmore::{Classifier, ClassifierOptions, Labels, Method, Template};
+use xmore::{Classifier, Labels, Method, Template};
 
 use super::fair_queue::{FairQueue, QueueLimits};
 use super::label_cache::SharedCache;
@@ -60,7 +60,7 @@ impl From<Method> for Kind {
 /// A classifier, and the pairs that it is calibrated with.
 #[derive(Clone)]
 pub(crate) struct Prepared {
-    pub(crate) classifier: Arc<Classifier<'static>>,
+    pub(crate) classifier: Arc<Classifier>,
     pub(crate) snapshot: Arc<Snapshot>,
 }
 
@@ -89,7 +89,7 @@ impl Key {
 /// A classifier that is kept, and the pairs that it is calibrated with, if it is.
 #[derive(Clone)]
 struct Ready {
-    classifier: Arc<Classifier<'static>>,
+    classifier: Arc<Classifier>,
     pairs: Option<Arc<Snapshot>>,
 }
 
@@ -219,17 +219,19 @@ impl LabelCache {
         let plain = match known {
             Some(plain) => plain.classifier,
             None => {
-                let options = ClassifierOptions {
-                    templates: key.spec.templates.iter().map(Template::new).collect::<Result<_, _>>()?,
-                    with_templates_method: key.spec.kind == Kind::Templates,
+                let templates: Vec<_> =
+                    key.spec.templates.iter().map(Template::new).collect::<Result<_, _>>()?;
+                let methods: &[Method] = match key.spec.kind {
+                    Kind::Templates => &[Method::Templates],
+                    Kind::Plain | Kind::Calibrated => &[],
                 };
                 let labels = Labels::clone(&key.spec.labels);
-                Arc::new(Classifier::new(&self.backend.model, labels, None, &options)?)
+                Arc::new(Classifier::new(&*self.backend.model, labels, None, &templates, methods)?)
             }
         };
         match (key.spec.kind, snapshot.retrieval(self.backend.retrieval)?) {
             (Kind::Calibrated, Some(retrieval)) => {
-                let calibrated = Arc::new(plain.over(retrieval).calibrate()?.detached());
+                let calibrated = Arc::new(plain.over(retrieval).calibrate()?.without_pairs());
                 let mut state = self.lock();
                 if state.ready.peek(&plain_key).is_none() {
                     self.keep(&mut state, plain_key, Ready { classifier: plain, pairs: None }, caller);

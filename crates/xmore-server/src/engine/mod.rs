@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
-use xmore::{CaptionStore, OpenPairs, XmoreError};
+use xmore::{CaptionStore, IfUnreachable, OpenPairs, Opened, XmoreError};
 
 pub(crate) use job::{Done, Input, Output, Task, Times};
 pub(crate) use labels::{Kind, LabelSpec, Prepared};
@@ -59,14 +59,14 @@ impl Engine {
     /// Takes the opened pairs and loads the towers.
     pub(crate) fn open(
         backend: Backend,
-        pairs: Option<OpenPairs>,
+        pairs: Option<Arc<OpenPairs>>,
         limits: &Limits,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, ServerError> {
         let backend = Arc::new(backend);
         // Without a cache folder, captions of an engine are kept for this run only.
         let captions = Arc::new(CaptionStore::on_disk().unwrap_or_default());
-        let snapshot = Snapshot::new(backend.clone(), captions.clone(), pairs, 1)?;
+        let snapshot = Snapshot::new(&backend, captions.clone(), pairs, 1)?;
         for model in backend.models() {
             let size = model.preprocess().size() as usize;
             let blank = xmore_clip::Pixels::new(vec![0.0; size * size * 3]);
@@ -238,7 +238,8 @@ impl Engine {
             tokio::time::timeout_at(deadline.into(), prepared)
         };
         let plain = LabelSpec { kind: Kind::Plain, ..spec.clone() };
-        let without = self.backend.pairs.as_ref().is_some_and(|source| source.zero_shot_without);
+        let tolerated = |source: &PairsSource| source.if_unreachable == IfUnreachable::ZeroShot;
+        let without = self.backend.pairs.as_ref().is_some_and(tolerated);
         let prepared = match get(spec).await {
             Ok(Err(error)) if error.code == ErrorCode::EngineUnreachable && without => get(plain).await,
             other => other,
@@ -260,8 +261,8 @@ impl Engine {
         let generation = self.snapshot().generation + 1;
         let (backend, captions) = (self.backend.clone(), self.captions.clone());
         let opened = self.opening.run(Instant::now() + OPENING, move || {
-            let pairs = backend.pairs.as_ref().map(PairsSource::open).transpose()?;
-            Snapshot::new(backend, captions, pairs, generation)
+            let opened = backend.pairs.as_ref().map(PairsSource::open).transpose()?;
+            Snapshot::new(&backend, captions, opened.and_then(pairs_of), generation)
         });
         let opened = opened.await.unwrap_or_else(|error| {
             Err(ServerError::Io { action: "open the pairs", source: std::io::Error::other(error.message) })
@@ -273,6 +274,14 @@ impl Engine {
         self.labels.forget_before(generation);
         Ok(snapshot)
     }
+}
+
+/// The pairs, or none where a remote index that is away is tolerated; tells the log so.
+fn pairs_of(opened: Opened) -> Option<Arc<OpenPairs>> {
+    if let Some(error) = opened.unreachable {
+        tracing::warn!("{error}; answering zero-shot until a reload");
+    }
+    opened.pairs
 }
 
 /// That the server is stopping.

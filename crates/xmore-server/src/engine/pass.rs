@@ -14,6 +14,7 @@ use super::job::{Done, Input, Job, Output, Task, Times};
 use super::large::LARGE;
 use crate::error::ApiError;
 use crate::options::Backend;
+use crate::snapshot::Snapshot;
 
 /// What a pass needs beside its jobs.
 pub(super) struct Pass<'a> {
@@ -201,14 +202,14 @@ impl Pass<'_> {
             ks.dedup();
             let most = ks.last().copied().unwrap_or_default();
             let evidence = (|| {
-                let queries = self.queries(running, &group);
+                let queries = self.queries(running, &group, &snapshot);
                 let retrieval = snapshot.retrieval(RetrievalOptions { k: most, ..options })?;
                 let with_pairs = match retrieval {
                     Some(retrieval) => classifier.over(retrieval).evidence_timed(&queries, &ks),
                     None => classifier.evidence_timed(&queries, &ks),
                 };
                 match with_pairs {
-                    Err(error) if self.backend.forgives(&error) => {
+                    Err(error) if snapshot.is_tolerated(&error) => {
                         classifier.with_retrieval(None).evidence_timed(&queries, &ks)
                     }
                     other => other,
@@ -277,9 +278,9 @@ impl Pass<'_> {
         Embeddings::new(rows.flatten().copied().collect(), dim)
     }
 
-    fn queries(&self, running: &[Running], group: &[usize]) -> xmore::Queries {
+    fn queries(&self, running: &[Running], group: &[usize], snapshot: &Snapshot) -> xmore::Queries {
         let models = 0..self.backend.models().len();
-        self.backend.queries(models.map(|index| self.rows(running, group, index)).collect())
+        snapshot.pipeline.queries(models.map(|index| self.rows(running, group, index)).collect())
     }
 }
 

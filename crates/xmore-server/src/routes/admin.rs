@@ -36,7 +36,7 @@ pub(crate) async fn ready(State(app): State<Shared>) -> Result<Json<Status>, Api
 pub(crate) async fn metrics(State(app): State<Shared>) -> impl IntoResponse {
     let snapshot = app.engine.snapshot();
     // An engine is not asked for every scrape.
-    let pairs = match &snapshot.pairs {
+    let pairs = match snapshot.pairs() {
         Some(xmore::OpenPairs::Memory(memory)) => memory.len(),
         _ => 0,
     };
@@ -72,6 +72,6 @@ pub(crate) async fn reload(State(app): State<Shared>) -> Result<Json<Reloaded>, 
         ApiError::new(ErrorCode::Timeout, message)
     })?;
     let snapshot = reloaded.map_err(|error| ApiError::internal(&error))??;
-    let pairs = snapshot.pairs.as_ref().and_then(xmore::OpenPairs::count);
+    let pairs = snapshot.pairs().and_then(xmore::OpenPairs::count);
     Ok(Json(Reloaded { generation: snapshot.generation, pairs }))
 }

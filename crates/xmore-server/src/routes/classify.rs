@@ -148,10 +148,10 @@ pub(crate) async fn classify(
         Some(name) => name.parse::<Method>()?,
         None => default_method(&snapshot),
     };
-    if method.needs_memory() && snapshot.pairs.is_none() {
+    if method.needs_memory() && snapshot.pairs().is_none() {
         return Err(XmoreError::MethodNeedsMemory { method: method.name() }.into());
     }
-    if method == Method::Calibrated && !snapshot.calibrates {
+    if method == Method::Calibrated && !snapshot.calibrates() {
         return Err(ApiError::new(
             ErrorCode::NeedsMemory,
             "method xmore-calibrated needs a memory with images by the classifying model; method xmore does not",
@@ -215,7 +215,7 @@ pub(crate) async fn classify(
 
 /// The method where none is named: the best that is possible.
 pub(crate) fn default_method(snapshot: &Snapshot) -> Method {
-    match (&snapshot.pairs, snapshot.calibrates) {
+    match (snapshot.pairs(), snapshot.calibrates()) {
         (None, _) => Method::ZeroShot,
         (Some(_), true) => Method::Calibrated,
         (Some(_), false) => Method::Xmore,

@@ -117,7 +117,7 @@ pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiErr
         image_size: model.preprocess().size(),
         logit_scale: model.logit_scale(),
     };
-    let memory = backend.pairs.as_ref().zip(snapshot.pairs.as_ref()).map(|(source, pairs)| MemoryInfo {
+    let memory = backend.pairs.as_ref().zip(snapshot.pairs()).map(|(source, pairs)| MemoryInfo {
         location: source.location.clone(),
         pairs: match pairs {
             OpenPairs::Memory(memory) => Some(memory.len()),
@@ -128,14 +128,14 @@ pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiErr
         opened: snapshot.opened.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
     });
     let possible = |method: &Method| match method {
-        Method::Calibrated => snapshot.calibrates,
+        Method::Calibrated => snapshot.calibrates(),
         method => !method.needs_memory() || memory.is_some(),
     };
     Ok(Json(Info {
         version: env!("CARGO_PKG_VERSION"),
         model: model(&backend.model),
-        search_model: backend.search.as_ref().map(model),
-        rerank_model: backend.rerank.as_ref().map(model),
+        search_model: backend.search.as_deref().map(model),
+        rerank_model: backend.rerank.as_deref().map(model),
         methods: Method::ALL.iter().filter(|method| possible(method)).map(|method| method.name()).collect(),
         default_method: default_method(&snapshot).name(),
         retrieval: RetrievalInfo { k: backend.retrieval.k, neighbours: backend.retrieval.neighbours },

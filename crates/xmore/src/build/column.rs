@@ -15,8 +15,8 @@ use xmore_memory::store::{ColumnInfo, ColumnWriter, Manifest, ModelIdentity, fin
 use super::report::{SkipSummary, Skipped};
 use super::write::kind_of;
 use crate::encode::{Batch, Sink, check_readable, encode_images, encode_texts};
+use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
-use crate::model::NamedModel;
 use crate::partly_seen::PartlySeen;
 
 /// Rows of a column of captions that are encoded together.
@@ -60,14 +60,14 @@ pub struct ColumnProgress {
 /// Those of [`ColumnWriter::open`], of the towers, and of writing. An image that cannot be read is no error: its rows are not found
 /// through this column, it is reported, and the same call tries it again.
 pub fn embed_column(
-    model: &NamedModel,
+    model: &dyn Encoder,
     dir: &Path,
     images: bool,
     checkpoint_every: Duration,
     progress: &mut dyn FnMut(ColumnProgress) -> bool,
 ) -> Result<ColumnReport> {
     finish_interrupted(dir)?;
-    let there = column_of(&Memory::open(dir)?, &model.identity());
+    let there = column_of(&Memory::open(dir)?, model.identity());
     if let Some(report) = already_complete(dir, there.as_ref(), images)? {
         return Ok(report);
     }
@@ -76,7 +76,7 @@ pub fn embed_column(
         None => model.record_files()?,
     }
     let mut writer =
-        ColumnWriter::open(dir, model.identity(), images)?.with_checkpoint_every(checkpoint_every);
+        ColumnWriter::open(dir, model.identity().clone(), images)?.with_checkpoint_every(checkpoint_every);
     let mut skipped = SkipSummary::default();
     if writer.is_fresh() {
         let again = parts_to_try(model, &writer, &mut skipped)?;
@@ -111,7 +111,7 @@ pub fn embed_column(
     }
     column.writer.keep_rows()?;
     let manifest = column.writer.finish()?;
-    let ours = manifest.columns.iter().find(|info| is_of(info, &model.identity()));
+    let ours = manifest.columns.iter().find(|info| is_of(info, model.identity()));
     let unreadable = ours.map_or(0, |info| info.unreadable);
     let unreadable_before = there.as_ref().map_or(0, |info| info.unreadable);
     Ok(ColumnReport {
@@ -166,7 +166,7 @@ fn nothing_to_do(manifest: Manifest, there: Option<&ColumnInfo>, skipped: SkipSu
 }
 
 /// Places of the parts with an image that could not be read and can be now. The images of the others are told as skipped.
-fn parts_to_try(model: &NamedModel, writer: &ColumnWriter, skipped: &mut SkipSummary) -> Result<Vec<usize>> {
+fn parts_to_try(model: &dyn Encoder, writer: &ColumnWriter, skipped: &mut SkipSummary) -> Result<Vec<usize>> {
     let (reader, mut places) = (ImageReader::new(), Vec::new());
     for (place, ids) in writer.unreadable()? {
         let mut failed = Vec::new();
@@ -276,7 +276,7 @@ impl Column<'_> {
         Ok(go_on)
     }
 
-    fn captions(&mut self, model: &NamedModel) -> Result<()> {
+    fn captions(&mut self, model: &dyn Encoder) -> Result<()> {
         loop {
             let ids: Vec<u64> = self.writer.rows_to_push().take(CAPTIONS).collect();
             if ids.is_empty() {

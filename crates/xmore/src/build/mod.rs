@@ -21,9 +21,9 @@ use xmore_memory::Memory;
 use xmore_memory::ingest::{EmbeddingsFolder, InputFormat, SourceOptions};
 use xmore_memory::store::{Manifest, MemoryWriter, Mode, SourceInfo, finish_interrupted};
 
+use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
 use crate::math::dot;
-use crate::model::NamedModel;
 use crate::partly_seen::PartlySeen;
 pub use column::{ColumnProgress, ColumnReport, embed_column};
 pub use limit::SkipLimit;
@@ -87,7 +87,7 @@ pub struct BuildProgress {
 /// Sources that cannot be read, or do not list any more what an interrupted run has written ([`XmoreError::SourcesChanged`]); a folder
 /// that cannot be written or holds something else; [`XmoreError::NotThisModel`] for embeddings that are not the model's.
 pub fn build_memory(
-    model: &NamedModel,
+    model: &dyn Encoder,
     sources: &[impl AsRef<OsStr>],
     dir: &Path,
     options: &BuildOptions,
@@ -119,9 +119,8 @@ pub fn build_memory(
     let entry = former.as_ref().and_then(|former| former.entry).filter(|_| mode == Mode::Append);
     let is_only = entry.is_some() && former.is_some_and(|former| former.manifest().sources.len() == 1);
     // Embeddings that are there already come from programs that decode pixels as they are stored.
-    let orientation =
-        if sources.pairs.is_empty() { Orientation::Stored } else { model.preprocess().orientation() };
-    let mut writer = MemoryWriter::open(dir, model.identity(), mode)?
+    let orientation = if sources.pairs.is_empty() { Orientation::Stored } else { model.orientation() };
+    let mut writer = MemoryWriter::open(dir, model.identity().clone(), mode)?
         .with_orientation(orientation)?
         .with_checkpoint_every(options.checkpoint_every);
     let mut plan = Plan::new(&sources, &mut writer)?;
@@ -186,7 +185,7 @@ struct Former {
 }
 
 impl Former {
-    fn find(model: &NamedModel, dir: &Path, sources: &Sources) -> Result<Option<Former>> {
+    fn find(model: &dyn Encoder, dir: &Path, sources: &Sources) -> Result<Option<Former>> {
         let Ok(memory) = Memory::open(dir) else { return Ok(None) };
         if !model.is(&memory.manifest().model) {
             return Ok(None);
@@ -255,17 +254,18 @@ impl Former {
 }
 
 /// Embeddings are what a model made of them: some of their captions are encoded again and compared.
-fn check_claim(model: &NamedModel, folder: &EmbeddingsFolder) -> Result<()> {
+fn check_claim(model: &dyn Encoder, folder: &EmbeddingsFolder) -> Result<()> {
     if folder.dim() != model.dim() {
         return Err(XmoreError::NotThisModel {
             path: folder.path().to_owned(),
-            model: model.name().to_owned(),
+            model: model.identity().name.clone(),
             reason: format!("they have {} values each, the model's have {}", folder.dim(), model.dim()),
         });
     }
     let Some(batch) = folder.batches(CHECKED_CAPTIONS).next().transpose()? else { return Ok(()) };
     let Some(texts) = batch.texts.filter(|_| !batch.captions.is_empty()) else { return Ok(()) };
-    let ours: Embeddings = model.encode_texts(&batch.captions)?.embeddings;
+    let captions: Vec<&str> = batch.captions.iter().map(AsRef::as_ref).collect();
+    let ours: Embeddings = model.embed_texts(&captions)?.embeddings;
     let cosines = ours.rows().zip(texts.chunks_exact(folder.dim())).map(|(a, b)| dot(a, b));
     let mean = cosines.sum::<f32>() / batch.captions.len() as f32;
     if mean >= CLAIM_COSINE {
@@ -273,7 +273,7 @@ fn check_claim(model: &NamedModel, folder: &EmbeddingsFolder) -> Result<()> {
     }
     Err(XmoreError::NotThisModel {
         path: folder.path().to_owned(),
-        model: model.name().to_owned(),
+        model: model.identity().name.clone(),
         reason: format!(
             "its first {} captions, encoded by the model, have a mean cosine of {mean:.3} to their embeddings there, expected above \
              {CLAIM_COSINE}",

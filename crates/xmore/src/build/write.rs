@@ -13,8 +13,8 @@ use super::report::{SkipSummary, Skipped};
 use super::sources::{Digest, Sources};
 use super::{BuildProgress, EMBEDDED_BATCH};
 use crate::encode::{Batch, Sink, encode_images, encode_texts};
+use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
-use crate::model::NamedModel;
 use crate::partly_seen::PartlySeen;
 
 /// A build under way.
@@ -67,7 +67,7 @@ impl<'a> Build<'a> {
     }
 
     /// Does all of it, up to what the writer's end does.
-    pub fn run(&mut self, model: &NamedModel) -> Result<()> {
+    pub fn run(&mut self, model: &dyn Encoder) -> Result<()> {
         let sources = self.sources;
         for skip in &sources.skipped {
             self.skip(skip)?;
@@ -117,7 +117,7 @@ impl<'a> Build<'a> {
     }
 
     /// Rows of embeddings that are not there yet.
-    fn take_embedded(&mut self, model: &NamedModel, folder: &EmbeddingsFolder) -> Result<()> {
+    fn take_embedded(&mut self, model: &dyn Encoder, folder: &EmbeddingsFolder) -> Result<()> {
         let dim = folder.dim();
         let mut at = 0;
         for batch in folder.batches(EMBEDDED_BATCH) {
@@ -177,7 +177,7 @@ impl<'a> Build<'a> {
     /// Embeddings of captions, each encoded once.
     fn encode_captions<'b>(
         &mut self,
-        model: &NamedModel,
+        model: &dyn Encoder,
         captions: impl Iterator<Item = &'b str> + Clone,
     ) -> Result<Vec<Vec<f32>>> {
         let new = self.unknown(captions.clone())?;

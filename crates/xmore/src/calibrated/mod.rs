@@ -84,7 +84,7 @@ impl Calibrated {
     ///
     /// # Errors
     /// Those of reading the memory or asking the engine.
-    pub(crate) fn new(retrieval: &Retrieval<'_>, labels: &Embeddings, scale: f64) -> Result<Self> {
+    pub(crate) fn new(retrieval: &Retrieval, labels: &Embeddings, scale: f64) -> Result<Self> {
         let local = retrieval.local()?;
         let around = retrieval.surround(labels.as_slice(), NEAR)?;
         let mean = match local {

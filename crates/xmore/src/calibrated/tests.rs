@@ -1,6 +1,7 @@
 //! The method against numpy's answers (tests/fixtures/calibrated), and what it promises.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 use xmore_clip::Embeddings;
@@ -8,8 +9,9 @@ use xmore_memory::Memory;
 use xmore_memory::store::MemoryWriter;
 
 use super::*;
+use crate::encoder::Encoder;
 use crate::model::NamedModel;
-use crate::retrieve::{Pairs, RetrievalModels, RetrievalOptions};
+use crate::retrieve::{OpenPairs, RetrievalModels, RetrievalOptions};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/calibrated")
@@ -27,39 +29,40 @@ fn rows(name: &str) -> Vec<f32> {
 /// The fixture's memory, under the identity of a model of the same length that is at hand.
 struct World {
     _dir: tempfile::TempDir,
-    model: NamedModel,
-    memory: Memory,
+    model: Arc<dyn Encoder>,
+    pairs: Arc<OpenPairs>,
     expected: Value,
 }
 
 impl World {
     fn new(captions_of: impl Fn(usize) -> usize) -> Self {
         let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../xmore-clip/tests/fixtures/tiny");
-        let model = NamedModel::open(&format!("local-dir:{}", tiny.display())).unwrap();
+        let model: Arc<dyn Encoder> =
+            Arc::new(NamedModel::open(&format!("local-dir:{}", tiny.display())).unwrap());
         let dim = model.dim();
         let dir = tempfile::tempdir().unwrap();
         let expected: Value =
             serde_json::from_slice(&std::fs::read(fixtures().join("expected.json")).unwrap()).unwrap();
         let each = expected["captions"].as_u64().unwrap() as usize;
         let (images, texts) = (rows("images"), rows("texts"));
-        let mut writer = MemoryWriter::create(dir.path(), model.identity()).unwrap();
+        let mut writer = MemoryWriter::create(dir.path(), model.identity().clone()).unwrap();
         for i in 0..texts.len() / dim {
             let image = &images[i / each * dim..][..dim];
             let text = &texts[captions_of(i) * dim..][..dim];
             writer.push(&format!("{}.jpg", i / each), &format!("caption {i}"), image, text).unwrap();
         }
         writer.finish().unwrap();
-        let memory = Memory::open(dir.path()).unwrap();
-        World { _dir: dir, model, memory, expected }
+        let pairs = Arc::new(OpenPairs::Memory(Box::new(Memory::open(dir.path()).unwrap())));
+        World { _dir: dir, model, pairs, expected }
     }
 
     fn labels(&self, name: &str) -> Embeddings {
         Embeddings::new(rows(name), self.model.dim())
     }
 
-    fn retrieval(&self) -> Retrieval<'_> {
-        let models = RetrievalModels::one(&self.model);
-        Retrieval::new(Pairs::Memory(&self.memory), models, RetrievalOptions::default()).unwrap()
+    fn retrieval(&self) -> Retrieval {
+        let models = RetrievalModels::one(self.model.clone());
+        Retrieval::new(self.pairs.clone(), models, RetrievalOptions::default()).unwrap()
     }
 
     fn scale(&self) -> f64 {

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use xmore_clip::Model;
-
 use super::{Labels, Template};
+use crate::encoder::Encoder;
 use crate::error::Result;
 
 /// Warnings about labels that are alike; where there are more, their number is told.
@@ -83,18 +82,20 @@ impl Labels {
     ///
     /// # Errors
     /// [`xmore_clip::ClipError::Tokenize`], and those of loading the tokenizer.
-    pub fn warnings(&self, model: &Model, templates: &[Template]) -> Result<Vec<LabelWarning>> {
+    pub fn warnings(&self, model: &dyn Encoder, templates: &[Template]) -> Result<Vec<LabelWarning>> {
         let (mut unknown, mut cut) = (Vec::new(), Vec::new());
         // By the tokens of their first prompts: labels whose first prompts differ have different embeddings, whatever the others are.
         let mut groups: HashMap<Vec<u32>, Vec<usize>> = HashMap::new();
         for (i, name) in self.names().iter().enumerate() {
             let Some(prompt) = self.prompts(i, templates).next() else { continue };
-            let tokens = model.tokenize(&prompt)?;
+            let Some(tokens) = model.tokens(&prompt)? else { return Ok(Vec::new()) };
             if tokens.truncated {
                 cut.push(name.clone());
             }
             // A prompt has other words; the label alone tells whether it is known.
-            if self.own_prompts()[i].is_empty() && model.tokenize(name)?.is_unknown() {
+            if self.own_prompts()[i].is_empty()
+                && model.tokens(name)?.is_some_and(|tokens| tokens.is_unknown())
+            {
                 unknown.push(name.clone());
             }
             groups.entry(tokens.ids).or_default().push(i);
@@ -103,7 +104,9 @@ impl Labels {
         for group in groups.into_values().filter(|group| group.len() > 1) {
             let mut same: HashMap<Vec<Vec<u32>>, Vec<usize>> = HashMap::new();
             for label in group {
-                let all = self.prompts(label, templates).map(|prompt| Ok(model.tokenize(&prompt)?.ids));
+                let all = self
+                    .prompts(label, templates)
+                    .map(|prompt| Ok(model.tokens(&prompt)?.map(|tokens| tokens.ids).unwrap_or_default()));
                 same.entry(all.collect::<Result<_>>()?).or_default().push(label);
             }
             alike.extend(same.into_values().filter(|labels| labels.len() > 1));
@@ -117,7 +120,7 @@ impl Labels {
         warnings
             .extend((alike.len() > MOST_GROUPS).then(|| LabelWarning::MoreAlike(alike.len() - MOST_GROUPS)));
         warnings.extend((!unknown.is_empty()).then_some(LabelWarning::Unknown(unknown)));
-        let context = model.context_length();
+        let context = model.context_length().unwrap_or_default();
         warnings.extend((!cut.is_empty()).then_some(LabelWarning::Cut { labels: cut, context }));
         Ok(warnings)
     }
@@ -128,13 +131,15 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::NamedModel;
     use crate::labels::Label;
 
-    fn model() -> Model {
-        Model::load(Path::new(env!("CARGO_MANIFEST_DIR")).join("../xmore-clip/tests/fixtures/tiny")).unwrap()
+    fn model() -> NamedModel {
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../xmore-clip/tests/fixtures/tiny");
+        NamedModel::open(&format!("local-dir:{}", tiny.display())).unwrap()
     }
 
-    fn said(model: &Model, labels: Labels, templates: &[Template]) -> Vec<String> {
+    fn said(model: &NamedModel, labels: Labels, templates: &[Template]) -> Vec<String> {
         labels.warnings(model, templates).unwrap().iter().map(ToString::to_string).collect()
     }
 

@@ -14,8 +14,9 @@ mod template;
 use std::collections::HashMap;
 
 use unicode_normalization::UnicodeNormalization;
-use xmore_clip::{Embeddings, Model};
+use xmore_clip::Embeddings;
 
+use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
 
 pub use distinct::LabelWarning;
@@ -155,7 +156,7 @@ impl Labels {
     ///
     /// # Errors
     /// Those of the text tower.
-    pub fn embed(&self, model: &Model, templates: &[Template]) -> Result<Embeddings> {
+    pub fn embed(&self, model: &dyn Encoder, templates: &[Template]) -> Result<Embeddings> {
         let dim = model.dim();
         let mut means =
             Means { dim, sum: vec![0.0; dim], count: 0, rows: Vec::with_capacity(self.names.len() * dim) };
@@ -165,7 +166,7 @@ impl Labels {
         while all.peek().is_some() {
             let (labels, prompts): (Vec<usize>, Vec<String>) = all.by_ref().take(BATCH).unzip();
             let next = all.peek().map(|(label, _)| *label);
-            let rows = model.encode_texts(&prompts)?.embeddings;
+            let rows = model.embed_texts(&prompts.iter().map(String::as_str).collect::<Vec<_>>())?.embeddings;
             for (i, row) in rows.rows().enumerate() {
                 let following = labels.get(i + 1).copied().or(next);
                 means.add(row, following != Some(labels[i]));
@@ -240,7 +241,7 @@ mod tests {
     #[test]
     fn means_are_those_of_each_label_alone() {
         let tiny = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../xmore-clip/tests/fixtures/tiny");
-        let model = Model::load(tiny).unwrap();
+        let model = crate::NamedModel::open(&format!("local-dir:{}", tiny.display())).unwrap();
         let label = |name: &str, count: usize| Label {
             name: name.to_owned(),
             prompts: (0..count).map(|i| format!("{name} {i}")).collect(),

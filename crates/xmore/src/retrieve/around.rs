@@ -7,8 +7,8 @@ use xmore_memory::retriever::{Answer, Neighbour, Retriever};
 use xmore_memory::store::Column;
 
 use crate::captions::{CaptionStore, Encoded};
+use crate::encoder::Encoder;
 use crate::error::Result;
-use crate::model::NamedModel;
 
 /// Pairs around a point of the joint space, nearest first by their images.
 pub(crate) struct Surrounding<'a> {
@@ -49,17 +49,14 @@ impl<'a> EngineTexts<'a> {
     pub(super) fn encode(
         engine: &dyn Retriever,
         answers: &'a [Answer],
-        model: &NamedModel,
-        store: Option<&CaptionStore>,
+        model: &dyn Encoder,
+        store: &CaptionStore,
     ) -> Result<Self> {
         let stored = engine.identity().is_some_and(|theirs| model.is(theirs));
         let all = answers.iter().flat_map(|answer| &answer.neighbours);
         let missing = all.filter(|n| !stored || n.text_embedding.is_none());
         let captions: Vec<&str> = missing.map(|n| n.caption.as_str()).collect();
-        let encoded = match store {
-            Some(store) => store.embeddings(model, &captions)?,
-            None => CaptionStore::in_memory().embeddings(model, &captions)?,
-        };
+        let encoded = store.embeddings(model, &captions)?;
         Ok(Self { stored, encoded })
     }
 

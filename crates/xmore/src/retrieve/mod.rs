@@ -10,6 +10,7 @@ mod open;
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use xmore_clip::Embeddings;
@@ -18,9 +19,9 @@ use xmore_memory::store::{Column, Modality};
 use xmore_memory::{Hit, Memory, RowSet, SearchOptions};
 
 use crate::captions::CaptionStore;
+use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
 use crate::math::dot;
-use crate::model::NamedModel;
 use around::EngineTexts;
 pub(crate) use around::Surrounding;
 pub use open::OpenPairs;
@@ -86,30 +87,21 @@ impl RetrievalOptions {
 }
 
 /// The models of the stages.
-#[derive(Clone, Copy)]
-pub struct RetrievalModels<'a> {
+#[derive(Clone)]
+pub struct RetrievalModels {
     /// Encodes the query image for image → image.
-    pub search: &'a NamedModel,
+    pub search: Arc<dyn Encoder>,
     /// Encodes query image and captions for image → text.
-    pub rerank: &'a NamedModel,
+    pub rerank: Arc<dyn Encoder>,
     /// Encodes captions and labels to classify them.
-    pub classify: &'a NamedModel,
+    pub classify: Arc<dyn Encoder>,
 }
 
-impl<'a> RetrievalModels<'a> {
+impl RetrievalModels {
     /// One model for all.
-    pub fn one(model: &'a NamedModel) -> Self {
-        Self { search: model, rerank: model, classify: model }
+    pub fn one(model: Arc<dyn Encoder>) -> Self {
+        Self { search: model.clone(), rerank: model.clone(), classify: model }
     }
-}
-
-/// Where the pairs are.
-#[derive(Clone, Copy)]
-pub enum Pairs<'a> {
-    /// On this machine.
-    Memory(&'a Memory),
-    /// With an engine; captions whose embeddings it does not have are encoded here.
-    Engine(&'a dyn Retriever),
 }
 
 /// Embeddings of query images, `[queries, dim]`, by each model that needs one.
@@ -191,34 +183,35 @@ pub struct Retrieved {
     pub note: Option<String>,
 }
 
-/// Pairs, models and options: all that retrieving needs but the queries.
+/// Pairs, models and options: all that retrieving needs but the queries. Copies share all of it.
 #[derive(Clone)]
-pub struct Retrieval<'a> {
-    pairs: Pairs<'a>,
-    models: RetrievalModels<'a>,
+pub struct Retrieval {
+    pairs: Arc<OpenPairs>,
+    models: RetrievalModels,
     options: RetrievalOptions,
     rows: Option<Range<u64>>,
-    allowed: Option<&'a RowSet>,
-    captions: Option<&'a CaptionStore>,
+    allowed: Option<Arc<RowSet>>,
+    captions: Arc<CaptionStore>,
 }
 
-impl<'a> Retrieval<'a> {
+impl Retrieval {
     /// Checks that pairs, models and options fit each other.
     ///
     /// # Errors
     /// Those of [`RetrievalOptions::check`]; [`XmoreError::EmptyMemory`]; [`XmoreError::ModelMismatch`] for a memory without
-    /// embeddings by one of the models, or an engine with those of another.
-    pub fn new(pairs: Pairs<'a>, models: RetrievalModels<'a>, options: RetrievalOptions) -> Result<Self> {
+    /// embeddings by one of the models, or a remote index with those of another.
+    pub fn new(pairs: Arc<OpenPairs>, models: RetrievalModels, options: RetrievalOptions) -> Result<Self> {
         options.check()?;
-        match pairs {
-            Pairs::Memory(memory) => {
+        match &*pairs {
+            OpenPairs::Memory(memory) => {
                 models.search.column_of(memory)?.require(Modality::Image)?;
                 models.rerank.column_of(memory)?.require(Modality::Text)?;
                 models.classify.column_of(memory)?.require(Modality::Text)?;
             }
-            Pairs::Engine(engine) => models.search.check_engine(engine)?,
+            OpenPairs::Engine(engine) => models.search.check_engine(engine.as_ref())?,
         }
-        Ok(Self { pairs, models, options, rows: None, allowed: None, captions: None })
+        let captions = Arc::new(CaptionStore::in_memory());
+        Ok(Self { pairs, models, options, rows: None, allowed: None, captions })
     }
 
     /// The same with other options.
@@ -233,9 +226,9 @@ impl<'a> Retrieval<'a> {
     /// Looks only at pairs with ids in `rows` and in `allowed`.
     ///
     /// # Errors
-    /// [`XmoreError::EngineFilter`]: engines are not asked for subsets.
-    pub fn only(mut self, rows: Option<Range<u64>>, allowed: Option<&'a RowSet>) -> Result<Self> {
-        if let Pairs::Engine(engine) = self.pairs
+    /// [`XmoreError::EngineFilter`]: remote indexes are not asked for subsets.
+    pub fn with_filter(mut self, rows: Option<Range<u64>>, allowed: Option<Arc<RowSet>>) -> Result<Self> {
+        if let OpenPairs::Engine(engine) = &*self.pairs
             && (rows.is_some() || allowed.is_some())
         {
             return Err(XmoreError::EngineFilter { location: engine.location().into_owned() });
@@ -244,9 +237,10 @@ impl<'a> Retrieval<'a> {
         Ok(self)
     }
 
-    /// Keeps embeddings of an engine's captions in this store.
-    pub fn keeping_captions(mut self, store: &'a CaptionStore) -> Self {
-        self.captions = Some(store);
+    /// Keeps embeddings of a remote index's captions in this store.
+    #[must_use]
+    pub fn with_caption_store(mut self, store: Arc<CaptionStore>) -> Self {
+        self.captions = store;
         self
     }
 
@@ -256,8 +250,8 @@ impl<'a> Retrieval<'a> {
     }
 
     /// The models.
-    pub fn models(&self) -> RetrievalModels<'a> {
-        self.models
+    pub fn models(&self) -> &RetrievalModels {
+        &self.models
     }
 
     /// Retrieves captions for each query image.
@@ -274,30 +268,29 @@ impl<'a> Retrieval<'a> {
         queries: &Queries,
         near: usize,
     ) -> Result<Vec<(Retrieved, Surrounding<'_>)>> {
-        match self.pairs {
-            Pairs::Memory(memory) => self.in_memory(memory, queries, near),
-            Pairs::Engine(engine) => self.at_engine(engine, queries),
+        match &*self.pairs {
+            OpenPairs::Memory(memory) => self.in_memory(memory, queries, near),
+            OpenPairs::Engine(engine) => self.at_engine(engine.as_ref(), queries),
         }
     }
 
     pub(crate) fn search_options(&self, n: usize) -> SearchOptions<'_> {
-        SearchOptions { n, rows: self.rows.clone(), allowed: self.allowed }
+        SearchOptions { n, rows: self.rows.clone(), allowed: self.allowed.as_deref() }
     }
 
-    fn in_memory(
-        &self,
+    fn in_memory<'a>(
+        &'a self,
         memory: &'a Memory,
         queries: &Queries,
         near: usize,
-    ) -> Result<Vec<(Retrieved, Surrounding<'_>)>> {
+    ) -> Result<Vec<(Retrieved, Surrounding<'a>)>> {
         let models = &self.models;
-        let columns = [models.search, models.rerank, models.classify].map(|model| model.column_of(memory));
-        let [search, rerank, classify] = columns;
-        let (search, rerank, classify) = (search?, rerank?, classify?);
+        let (search, rerank) = (models.search.column_of(memory)?, models.rerank.column_of(memory)?);
+        let classify = models.classify.column_of(memory)?;
         let neighbours = self.options.neighbours;
         let direct = self.options.ranking == Ranking::Direct;
         // Where one model does both, one search serves the captions and the surroundings.
-        let shared = !direct && near > 0 && std::ptr::eq(search, classify);
+        let shared = !direct && near > 0 && search.model() == classify.model();
         let found = if direct {
             rerank
                 .search_with(Modality::Text, queries.rerank().as_slice(), &self.search_options(neighbours))?
@@ -362,8 +355,8 @@ impl<'a> Retrieval<'a> {
         }
         let search = queries.search();
         let answers = engine.nearest_images(search.as_slice(), search.dim(), self.options.neighbours)?;
-        let rerank_texts = EngineTexts::encode(engine, &answers, self.models.rerank, self.captions)?;
-        let classify_texts = EngineTexts::encode(engine, &answers, self.models.classify, self.captions)?;
+        let rerank_texts = EngineTexts::encode(engine, &answers, &*self.models.rerank, &self.captions)?;
+        let classify_texts = EngineTexts::encode(engine, &answers, &*self.models.classify, &self.captions)?;
         let mut all_retrieved = Vec::with_capacity(answers.len());
         for (query, answer) in queries.rerank().rows().zip(&answers) {
             let mut candidates = Candidates::new(query, self.options);
@@ -392,26 +385,27 @@ impl<'a> Retrieval<'a> {
     /// # Errors
     /// As [`Retrieval::retrieve`]; [`XmoreError::Memory`] if the memory has no images by the classifying model.
     pub(crate) fn surround(&self, points: &[f32], n: usize) -> Result<Vec<Surrounding<'_>>> {
-        match self.pairs {
-            Pairs::Memory(memory) => {
+        match &*self.pairs {
+            OpenPairs::Memory(memory) => {
                 let column = self.models.classify.column_of(memory)?;
                 let found = column.search_with(Modality::Image, points, &self.search_options(n))?.hits;
                 Ok(found.into_iter().map(|hits| Surrounding::of_column(column, hits)).collect())
             }
-            Pairs::Engine(engine) => {
+            OpenPairs::Engine(engine) => {
+                let engine = engine.as_ref();
                 let dim = self.models.classify.dim();
                 let answers = engine.nearest_images(points, dim, self.options.neighbours)?;
-                let texts = EngineTexts::encode(engine, &answers, self.models.classify, self.captions)?;
+                let texts = EngineTexts::encode(engine, &answers, &*self.models.classify, &self.captions)?;
                 Ok(answers.iter().map(|answer| texts.surrounding(answer.neighbours.iter())).collect())
             }
         }
     }
 
     /// The memory, if it is on this machine, and its embeddings by the classifying model.
-    pub(crate) fn local(&self) -> Result<Option<(&'a Memory, &'a Column)>> {
-        match self.pairs {
-            Pairs::Memory(memory) => Ok(Some((memory, self.models.classify.column_of(memory)?))),
-            Pairs::Engine(_) => Ok(None),
+    pub(crate) fn local(&self) -> Result<Option<(&Memory, &Column)>> {
+        match &*self.pairs {
+            OpenPairs::Memory(memory) => Ok(Some((memory, self.models.classify.column_of(memory)?))),
+            OpenPairs::Engine(_) => Ok(None),
         }
     }
 
@@ -420,10 +414,12 @@ impl<'a> Retrieval<'a> {
     /// # Errors
     /// That the memory has no images by the classifying model, or [`XmoreError::CalibratedNeedsOneModel`].
     pub fn check_calibrated(&self) -> Result<()> {
-        match self.pairs {
-            Pairs::Memory(memory) => Ok(self.models.classify.column_of(memory)?.require(Modality::Image)?),
-            Pairs::Engine(_) if std::ptr::eq(self.models.search, self.models.classify) => Ok(()),
-            Pairs::Engine(engine) => {
+        match &*self.pairs {
+            OpenPairs::Memory(memory) => {
+                Ok(self.models.classify.column_of(memory)?.require(Modality::Image)?)
+            }
+            OpenPairs::Engine(_) if self.models.classify.is(self.models.search.identity()) => Ok(()),
+            OpenPairs::Engine(engine) => {
                 Err(XmoreError::CalibratedNeedsOneModel { location: engine.location().into_owned() })
             }
         }
@@ -432,7 +428,7 @@ impl<'a> Retrieval<'a> {
     /// Whether a pair of the memory may be looked at.
     pub(crate) fn may_look_at(&self, id: u64) -> bool {
         self.rows.as_ref().is_none_or(|rows| rows.contains(&id))
-            && self.allowed.is_none_or(|allowed| allowed.contains(id))
+            && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(id))
     }
 }
 

@@ -8,7 +8,6 @@ use xmore_memory::retriever::{Location, RemoteOptions, open as open_engine};
 use xmore_memory::store::ModelIdentity;
 use xmore_memory::{Memory, MemoryError, Retriever, RowSet};
 
-use super::Pairs;
 use crate::error::XmoreError;
 
 /// An open memory, or an engine that answered.
@@ -80,14 +79,6 @@ impl OpenPairs {
             Self::Engine(engine) => {
                 Err(XmoreError::EngineFilter { location: engine.location().into_owned() })
             }
-        }
-    }
-
-    /// As [`crate::Retrieval::new`] takes them.
-    pub fn as_pairs(&self) -> Pairs<'_> {
-        match self {
-            Self::Memory(memory) => Pairs::Memory(memory),
-            Self::Engine(engine) => Pairs::Engine(engine.as_ref()),
         }
     }
 }

@@ -34,7 +34,7 @@ pub struct Idle {
 
 /// One photo after the other.
 pub fn run(
-    library: &Library<'_>,
+    library: &Library,
     server: &Server,
     workload: &Workload,
     photos: &[PathBuf],

@@ -30,7 +30,7 @@ pub struct Throughput {
 
 /// Rounds of the library and of the server in turn; one of the server before that warms it up.
 pub fn run(
-    library: &Library<'_>,
+    library: &Library,
     server: &Server,
     workload: &Workload,
     photos: &[PathBuf],

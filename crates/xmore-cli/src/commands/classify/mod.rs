@@ -5,7 +5,7 @@ mod stream;
 
 use std::sync::OnceLock;
 
-use xmore::{AnswerOptions, Classifier, Method, XmoreError};
+use xmore::{AnswerOptions, Method, XmoreError};
 
 use crate::args::ClassifyArgs;
 use crate::error::{CliError, Result};
@@ -33,9 +33,8 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     }
     let setup = Setup::open(&args.method_args, &args.model)?;
     let method = method(args, &setup);
-    let options = args.method_args.options(method == Method::Templates)?;
-    labels::tell_own_prompts(&labels, &options);
-    let retrieval = setup.retrieval(&args.method_args)?;
+    let templates = args.method_args.templates()?;
+    labels::tell_own_prompts(&labels, &templates, method == Method::Templates);
     let _orderly = interrupt::orderly();
     let bar = bar(files.len() as u64, "images");
     let form = Form {
@@ -54,8 +53,13 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     // Side by side, so that the two towers load at the same time; photos wait for the labels.
     let (made, encoded) = rayon::join(
         || {
-            let made = Classifier::new(&setup.model, labels, retrieval, &options)
-                .and_then(|made| if method == Method::Calibrated { setup.calibrate(made) } else { Ok(made) });
+            // Calibrated apart, since a remote index may be away by now.
+            let prepared = if method == Method::Calibrated { Method::Xmore } else { method };
+            let made = setup.pipeline.classifier(labels, &[prepared]);
+            let made = made.and_then(|made| match method {
+                Method::Calibrated => setup.calibrate(made),
+                _ => Ok(made),
+            });
             let (made, result) = match made {
                 Ok(made) => {
                     bar.suspend(|| labels::tell_warnings(made.warnings()));
@@ -67,7 +71,7 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
             let _ = classifier.set(made);
             result
         },
-        || setup.encode_each(&files, &interrupt::requested, &mut |batch| stream.take(batch)),
+        || setup.pipeline.encode_each(&files, &interrupt::requested, &mut |batch| stream.take(batch)),
     );
     let ended = stream.finish();
     bar.finish_and_clear();
@@ -85,7 +89,7 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
 fn method(args: &ClassifyArgs, setup: &Setup) -> Method {
     match (args.method, &args.method_args.memory) {
         (Some(method), _) => method,
-        (None, Some(_)) if setup.allows_calibrated(&args.method_args) => Method::Calibrated,
+        (None, Some(_)) if setup.pipeline.allows(Method::Calibrated) => Method::Calibrated,
         (None, Some(_)) => Method::Xmore,
         (None, None) => {
             tell!("no --memory given: zero-shot, by the image alone");

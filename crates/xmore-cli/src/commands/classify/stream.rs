@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use xmore::{Classifier, PartlySeen};
+use xmore::{Classifier, EncodedQueries, PartlySeen};
 use xmore_files::LeftOut;
 
 use super::output::Printer;
@@ -14,7 +14,7 @@ use crate::error::{CliError, Result};
 use crate::hints::Hints;
 use crate::interrupt;
 use crate::messages::tell;
-use crate::setup::{EncodedQueries, Setup, tell_partly_seen_queries};
+use crate::setup::{Setup, tell_partly_seen_queries};
 
 /// Photos that are classified together: one pass over the memory serves all of them.
 const TOGETHER: usize = 128;
@@ -22,13 +22,13 @@ const TOGETHER: usize = 128;
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Photos on their way to their answers.
-pub(super) struct Stream<'a, 'm> {
+pub(super) struct Stream<'a> {
     setup: &'a Setup,
     files: &'a [PathBuf],
     /// Set when the labels are embedded; `None` if that failed.
-    classifier: &'a OnceLock<Option<Classifier<'m>>>,
+    classifier: &'a OnceLock<Option<Classifier>>,
     /// By the image alone, once the engine is away and that is allowed.
-    alone: Option<Classifier<'m>>,
+    alone: Option<Classifier>,
     printer: Printer,
     bar: ProgressBar,
     waiting: EncodedQueries,
@@ -44,11 +44,11 @@ pub(super) struct Stream<'a, 'm> {
     error: Option<CliError>,
 }
 
-impl<'a, 'm> Stream<'a, 'm> {
+impl<'a> Stream<'a> {
     pub(super) fn new(
         setup: &'a Setup,
         files: &'a [PathBuf],
-        classifier: &'a OnceLock<Option<Classifier<'m>>>,
+        classifier: &'a OnceLock<Option<Classifier>>,
         printer: Printer,
         bar: ProgressBar,
     ) -> Self {
@@ -81,7 +81,7 @@ impl<'a, 'm> Stream<'a, 'm> {
             self.bar.suspend(|| tell!("error: {error}"));
             self.hints.collect(&error);
         }
-        self.partly_seen += batch.partly_seen;
+        self.partly_seen += std::mem::take(&mut batch.partly_seen);
         self.waiting.append(batch);
         let due = self.waiting.len() >= TOGETHER || self.last.elapsed() >= LONGEST_WAIT;
         match self.classifier.get() {
@@ -116,7 +116,7 @@ impl<'a, 'm> Stream<'a, 'm> {
         }
     }
 
-    fn answer(&mut self, classifier: &Classifier<'m>) -> Result<()> {
+    fn answer(&mut self, classifier: &Classifier) -> Result<()> {
         let waiting = std::mem::take(&mut self.waiting);
         self.last = Instant::now();
         let Some(queries) = waiting.queries else { return Ok(()) };

@@ -1,10 +1,11 @@
 //! The demo's measurement: everything encoded once, then each split remembered, asked and counted.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use xmore::{
-    Classifier, ClassifierOptions, Evidence, Method, NamedModel, Pairs, Retrieval, RetrievalModels,
-    RetrievalOptions, encode_files, encode_texts,
+    Classifier, Encoder, Evidence, Method, NamedModel, OpenPairs, Retrieval, RetrievalModels,
+    RetrievalOptions, Template, encode_files, encode_texts,
 };
 use xmore_clip::Embeddings;
 use xmore_eval::accuracies;
@@ -59,11 +60,11 @@ struct Encoded {
 }
 
 /// Measures all methods on all splits.
-pub(super) fn run(set: PairSet, model: &NamedModel, settings: Settings) -> Result<Findings> {
+pub(super) fn run(set: PairSet, model: &Arc<NamedModel>, settings: Settings) -> Result<Findings> {
     let (set, encoded) = encode(set, model)?;
     // The labels are embedded once, for all memories.
-    let options = ClassifierOptions { with_templates_method: true, ..Default::default() };
-    let classifier = Classifier::new(model, set.labels.clone(), None, &options)?;
+    let templates = [Template::default()];
+    let classifier = Classifier::new(&**model, set.labels.clone(), None, &templates, &[Method::Templates])?;
     let experiment = Experiment { set: &set, encoded: &encoded, model, classifier: &classifier };
 
     let bar = progress::bar(settings.splits, "splits");
@@ -74,7 +75,14 @@ pub(super) fn run(set: PairSet, model: &NamedModel, settings: Settings) -> Resul
     }
     bar.finish_and_clear();
     let neighbours = settings.retrieval(runs[0].memory.len()).neighbours;
-    Ok(Findings { set, model: model.identity(), k: settings.k, neighbours, seed: settings.seed, runs })
+    Ok(Findings {
+        set,
+        model: model.identity().clone(),
+        k: settings.k,
+        neighbours,
+        seed: settings.seed,
+        runs,
+    })
 }
 
 fn encode(set: PairSet, model: &NamedModel) -> Result<(PairSet, Encoded)> {
@@ -95,9 +103,9 @@ fn encode(set: PairSet, model: &NamedModel) -> Result<(PairSet, Encoded)> {
 struct Experiment<'a> {
     set: &'a PairSet,
     encoded: &'a Encoded,
-    model: &'a NamedModel,
+    model: &'a Arc<NamedModel>,
     /// Knows the labels, but no memory.
-    classifier: &'a Classifier<'a>,
+    classifier: &'a Classifier,
 }
 
 impl Experiment<'_> {
@@ -143,24 +151,30 @@ impl Experiment<'_> {
     }
 
     /// Writes the pairs as a memory, as `xmore memory build` would, and hands it to `then` for as long as it exists.
-    fn remembering<T>(&self, pairs: &[usize], then: impl FnOnce(&Memory) -> Result<T>) -> Result<T> {
+    fn remembering<T>(&self, pairs: &[usize], then: impl FnOnce(&Arc<OpenPairs>) -> Result<T>) -> Result<T> {
         let folder = tempfile::Builder::new().prefix("xmore-demo-").tempdir();
         let folder = folder.map_err(|source| CliError::Io {
             action: "create a temporary folder in",
             path: std::env::temp_dir(),
             source,
         })?;
-        let mut writer = MemoryWriter::create(folder.path(), self.model.identity())?;
+        let mut writer = MemoryWriter::create(folder.path(), self.model.identity().clone())?;
         for &i in pairs {
             let Pair { name, caption, .. } = &self.set.pairs[i];
             writer.push(name, caption, self.encoded.images.row(i), self.encoded.texts.row(i))?;
         }
         writer.finish()?;
-        then(&Memory::open(folder.path())?)
+        then(&Arc::new(OpenPairs::Memory(Box::new(Memory::open(folder.path())?))))
     }
 
-    fn ask(&self, memory: &Memory, queries: &[usize], retrieval: RetrievalOptions) -> Result<Vec<Evidence>> {
-        let pairs = Retrieval::new(Pairs::Memory(memory), RetrievalModels::one(self.model), retrieval)?;
+    fn ask(
+        &self,
+        pairs: &Arc<OpenPairs>,
+        queries: &[usize],
+        retrieval: RetrievalOptions,
+    ) -> Result<Vec<Evidence>> {
+        let models = RetrievalModels::one(self.model.clone());
+        let pairs = Retrieval::new(pairs.clone(), models, retrieval)?;
         let classifier = self.classifier.with_retrieval(Some(pairs)).calibrate()?;
         let images = &self.encoded.images;
         let rows: Vec<f32> = queries.iter().flat_map(|&i| images.row(i)).copied().collect();

@@ -13,6 +13,7 @@ mod text;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use xmore::ModelName;
@@ -80,7 +81,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     if args.model.name()? == ModelName::Lite {
         xmore_hub::lite::fetch(LITE_FILES, &progress::fetch_progress()).map_err(ModelError::from)?;
     }
-    let model = args.model.open()?;
+    let model = Arc::new(args.model.open()?);
     let set = match own {
         Some(set) => set,
         None => PairSet::stamps(&stamps::fetch(&progress::fetch_progress())?)?,

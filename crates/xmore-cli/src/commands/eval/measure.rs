@@ -71,7 +71,7 @@ impl<'a> Session<'a> {
         let coop = args.coop.as_deref().map(CoopContext::read).transpose()?;
         let method = &args.method_args;
         let settings = json!({
-            "model": setup.model.identity().sha256,
+            "model": setup.model.fingerprint(),
             "orientation": setup.model.preprocess().orientation(),
             "memory": method.memory,
             "pairs": setup.pairs_held(),
@@ -99,6 +99,9 @@ impl<'a> Session<'a> {
         });
         // Only where they are given: results from before this flag was there stay comparable.
         let mut settings = settings;
+        if let Some(mode) = setup.model.preprocess().other_resize_mode() {
+            settings["resize_mode"] = mode.name().into();
+        }
         if args.walk.include_hidden {
             settings["include_hidden"] = true.into();
         }
@@ -183,7 +186,7 @@ impl<'a> Session<'a> {
             steps.set_position(done as u64);
         };
         let measured = match evaluate(&data, &classifier, &prompts, &options, &mut tell) {
-            Err(EvalError::Xmore(error)) if self.setup.forgives(&error) => {
+            Err(EvalError::Xmore(error)) if self.setup.is_tolerated(&error) => {
                 evaluate(&data, &classifier.with_retrieval(None), &prompts, &options, &mut tell)
             }
             other => other,
@@ -207,7 +210,7 @@ impl<'a> Session<'a> {
         let possible = |method: &EvalMethod| match method {
             EvalMethod::DatasetPrompts => !self.dataset_prompts(dataset).is_empty(),
             EvalMethod::Coop => self.coop.is_some(),
-            EvalMethod::Each(Method::Calibrated) => self.setup.allows_calibrated(&self.args.method_args),
+            EvalMethod::Each(Method::Calibrated) => self.setup.pipeline.allows(Method::Calibrated),
             method => !method.needs_memory() || self.args.method_args.memory.is_some(),
         };
         if self.args.methods.is_empty() {
@@ -230,19 +233,15 @@ impl<'a> Session<'a> {
         if self.prompts.is_empty() { &dataset.prompts } else { &self.prompts }
     }
 
-    fn classifier(
-        &self,
-        dataset: &Dataset,
-        methods: &[EvalMethod],
-    ) -> Result<(Classifier<'a>, OtherPrompts)> {
-        let (model, names) = (&self.setup.model, &dataset.labels);
-        let options =
-            self.args.method_args.options(methods.contains(&EvalMethod::Each(Method::Templates)))?;
-        labels::tell_own_prompts(names, &options);
-        labels::tell_warnings(&names.warnings(model, &options.templates)?);
+    fn classifier(&self, dataset: &Dataset, methods: &[EvalMethod]) -> Result<(Classifier, OtherPrompts)> {
+        let (model, names) = (&*self.setup.model, &dataset.labels);
+        let templates = self.args.method_args.templates()?;
+        let with_templates_method = methods.contains(&EvalMethod::Each(Method::Templates));
+        labels::tell_own_prompts(names, &templates, with_templates_method);
+        labels::tell_warnings(&names.warnings(model, &templates)?);
         let embed = |templates: &[Template]| self.cache.labels(model, names, templates);
-        let own = embed(&options.templates)?;
-        let templates = match (options.with_templates_method, options.templates.len()) {
+        let own = embed(&templates)?;
+        let templates = match (with_templates_method, templates.len()) {
             (false, _) => None,
             (true, 1) => Some(embed(&Template::imagenet())?),
             (true, _) => Some(own.clone()),
@@ -258,7 +257,7 @@ impl<'a> Session<'a> {
                 _ => None,
             },
         };
-        let retrieval = self.setup.retrieval(&self.args.method_args)?;
+        let retrieval = self.setup.pipeline.retrieval().cloned();
         let mut classifier = Classifier::from_embeddings(model, names.clone(), own, templates, retrieval);
         if methods.contains(&EvalMethod::Each(Method::Calibrated)) {
             classifier = self.setup.calibrate(classifier)?;
@@ -277,7 +276,7 @@ impl<'a> Session<'a> {
         });
         let leakage = match self.args.method_args.drop_query_duplicates {
             Some(_) => Some(Variant::WithQueryDuplicates),
-            None if self.setup.is_engine() => None,
+            None if self.setup.is_remote() => None,
             None => Some(Variant::WithoutQueryDuplicates(SAME_IMAGE)),
         };
         leakage.into_iter().chain(asked).collect()

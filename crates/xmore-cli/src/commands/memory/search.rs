@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use xmore::{NamedModel, OpenPairs, encode_files};
+use xmore::{Encoder, NamedModel, OpenPairs, encode_files};
 use xmore_clip::Embeddings;
 use xmore_memory::SearchOptions;
 use xmore_memory::store::Modality;
@@ -79,7 +79,7 @@ pub(super) fn run(args: &SearchArgs) -> Result<()> {
     }
     let rows = match &pairs {
         OpenPairs::Memory(memory) => {
-            let column = model.column_of(memory)?;
+            let column = (&model as &dyn Encoder).column_of(memory)?;
             let query = encode(&model, &args.query)?;
             let modality = match args.modality {
                 SearchIn::Images => Modality::Image,
@@ -102,7 +102,7 @@ pub(super) fn run(args: &SearchArgs) -> Result<()> {
                     "an engine is searched by images only, and whole: leave --in captions and --rows out";
                 return Err(CliError::Usage(message.to_owned()));
             }
-            model.check_engine(engine.as_ref())?;
+            (&model as &dyn Encoder).check_engine(engine.as_ref())?;
             let query = encode(&model, &args.query)?;
             let answer = engine.nearest_images(query.as_slice(), query.dim(), args.n)?.into_iter().next();
             let answer = answer.unwrap_or_default();

@@ -1,0 +1,153 @@
+//! What the method asks of a dual encoder, ours or another.
+
+use std::path::Path;
+
+use image::RgbImage;
+use xmore_clip::{Embeddings, Loaded, Pixels, TextEmbeddings, Tokens};
+use xmore_files::image::{Alpha, DecodeOptions, ImageError, Orientation, decode_bytes};
+use xmore_memory::Memory;
+use xmore_memory::retriever::Retriever;
+use xmore_memory::store::{Column, ModelIdentity};
+
+use crate::error::{Result, XmoreError};
+
+/// A model that embeds images and texts into one space.
+///
+/// [`NamedModel`](crate::NamedModel) is one. Another needs four methods besides its scale: see `examples/custom_encoder.rs`. Embeddings are
+/// unit rows; an image or text has the same embedding alone and in any batch.
+pub trait Encoder: Send + Sync {
+    /// Which model this is: what a memory records, and what tells whether embeddings are this model's.
+    fn identity(&self) -> &ModelIdentity;
+
+    /// exp(logit_scale): what cosines are multiplied with before the softmax.
+    fn logit_scale(&self) -> f32;
+
+    /// What is added to the scaled cosines. It makes no difference to a softmax.
+    fn logit_bias(&self) -> f32 {
+        0.0
+    }
+
+    /// A decoded image as the image tower takes it: resized, cropped, normalized.
+    fn prepare(&self, image: &RgbImage) -> Pixels;
+
+    /// Embeds prepared images: unit rows `[images, dim]`.
+    ///
+    /// # Errors
+    /// The encoder's own; [`XmoreError::Encoder`] holds those of any type.
+    fn embed_images(&self, images: &[Pixels]) -> Result<Embeddings>;
+
+    /// Embeds texts: unit rows `[texts, dim]`, and how many texts were cut.
+    ///
+    /// # Errors
+    /// As [`Encoder::embed_images`].
+    fn embed_texts(&self, texts: &[&str]) -> Result<TextEmbeddings>;
+
+    /// Length of the embeddings.
+    fn dim(&self) -> usize {
+        self.identity().dim
+    }
+
+    /// Which way up images are decoded.
+    fn orientation(&self) -> Orientation {
+        Orientation::Exif
+    }
+
+    /// What of an image's preparation the user has chosen, beside the orientation: part of the key under which embeddings are kept.
+    fn preparation(&self) -> Option<&str> {
+        None
+    }
+
+    /// Decodes and prepares an image file's bytes, of at most `max_pixels`; `name` stands for the file in errors.
+    ///
+    /// # Errors
+    /// Why the image cannot be read.
+    fn load(&self, bytes: &[u8], name: &Path, max_pixels: u64) -> Result<Loaded> {
+        let options = DecodeOptions { orientation: self.orientation(), max_pixels };
+        let decoded = decode_bytes(bytes, name, Alpha::default(), &options)
+            .map_err(|source: ImageError| xmore_clip::ClipError::Image { path: name.to_owned(), source })?;
+        Ok(Loaded {
+            pixels: self.prepare(decoded.image()),
+            first_of_several: decoded.is_first_of_several(),
+            far_from_square: false,
+        })
+    }
+
+    /// The tokens of a text, where the encoder tells them: labels that become the same tokens are warned of.
+    ///
+    /// # Errors
+    /// Those of the tokenizer.
+    fn tokens(&self, _text: &str) -> Result<Option<Tokens>> {
+        Ok(None)
+    }
+
+    /// Most tokens of a text, where the encoder tells them.
+    fn context_length(&self) -> Option<usize> {
+        None
+    }
+
+    /// Checks that the model is still what it was when it was fetched or first used with a memory.
+    ///
+    /// # Errors
+    /// That it has changed.
+    fn check_files(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Records the model as it is now, as a new memory is built with it.
+    ///
+    /// # Errors
+    /// As [`Encoder::check_files`], where something else is known of it.
+    fn record_files(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl dyn Encoder + '_ {
+    /// Whether an identity is this model's: fingerprint and length, whatever its name.
+    pub fn is(&self, identity: &ModelIdentity) -> bool {
+        let ours = self.identity();
+        (&ours.sha256, ours.dim) == (&identity.sha256, identity.dim)
+    }
+
+    /// The memory's embeddings by this very model.
+    ///
+    /// # Errors
+    /// [`XmoreError::EmptyMemory`], [`XmoreError::ModelMismatch`], or those of [`Encoder::check_files`].
+    pub fn column_of<'a>(&self, memory: &'a Memory) -> Result<&'a Column> {
+        if memory.is_empty() {
+            return Err(XmoreError::EmptyMemory { dir: memory.dir().to_owned() });
+        }
+        let column = memory.column(self.identity()).ok_or_else(|| {
+            let models: Vec<&ModelIdentity> = memory.columns().iter().map(Column::model).collect();
+            self.mismatch(memory.dir().display().to_string(), &models, "xmore memory embed")
+        })?;
+        self.check_files()?;
+        Ok(column)
+    }
+
+    /// Checks that a remote index's embeddings are this model's, as far as it tells.
+    ///
+    /// # Errors
+    /// [`XmoreError::ModelMismatch`], or those of [`Encoder::check_files`].
+    pub fn check_engine(&self, engine: &dyn Retriever) -> Result<()> {
+        match engine.identity() {
+            Some(theirs) if !self.is(theirs) => {
+                Err(self.mismatch(engine.location().into_owned(), &[theirs], "xmore memory upload"))
+            }
+            _ => self.check_files(),
+        }
+    }
+
+    fn mismatch(&self, location: String, theirs: &[&ModelIdentity], command: &'static str) -> XmoreError {
+        let describe = |model: &ModelIdentity| {
+            let hash: String = model.sha256.chars().take(12).collect();
+            format!("{} ({hash})", model.name)
+        };
+        XmoreError::ModelMismatch {
+            location,
+            memory_model: theirs.iter().map(|model| describe(model)).collect::<Vec<_>>().join(", "),
+            model: describe(self.identity()),
+            command,
+        }
+    }
+}
