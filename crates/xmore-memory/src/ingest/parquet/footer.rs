@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
+use super::grammar::FOOTER;
 use super::thrift::{Fault, I32, LIST, Walk};
 
 /// Longest footer that is read. Files of thousands of row groups and columns have a few megabytes.
@@ -37,7 +38,8 @@ pub(super) fn read_footer(file: &File, length: u64) -> Result<Vec<u8>, String> {
     }
     let start = tail_start.checked_sub(count).ok_or_else(|| format!("one of {count} bytes in {length}"))?;
     let footer = read(start, count)?;
-    let depth = schema_depth(&footer).map_err(|fault| match fault {
+    let checked = FOOTER.check(&mut Walk::new(&footer)).and_then(|()| schema_depth(&footer));
+    let depth = checked.map_err(|fault| match fault {
         Fault::Ends => "one that claims to hold more than it does".to_owned(),
         Fault::Malformed => "one that is malformed".to_owned(),
     })?;

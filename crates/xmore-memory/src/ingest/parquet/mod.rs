@@ -3,6 +3,7 @@
 mod cursor;
 mod file;
 mod footer;
+mod grammar;
 mod guarded;
 mod pages;
 mod thrift;

@@ -14,6 +14,7 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{ChunkReader, Length, SerializedPageReader};
 
+use super::grammar::PAGE_HEADER;
 use super::thrift::{Fault, Walk};
 use super::unpack::{check, unpack};
 
@@ -88,7 +89,7 @@ impl Header {
             let before = bytes.len() as u64;
             let more = (before * 15).clamp(USUAL_HEADER_BYTES, MAX_HEADER_BYTES - before);
             let read = (&mut self.at).take(more).read_to_end(&mut bytes)? as u64;
-            let fault = match Walk::new(&bytes).skip_struct() {
+            let fault = match PAGE_HEADER.check(&mut Walk::new(&bytes)) {
                 Ok(()) => return Ok(Cursor::new(bytes)),
                 Err(fault) => fault,
             };

@@ -170,6 +170,7 @@ fn what_the_crate_takes_for_granted_is_damage_where_it_is_missing() {
     for (name, expected) in [
         ("no_dictionary.parquet", "a dictionary that is not there"),
         ("negative_place.parquet", "expected a place and a length of each column"),
+        ("field_of_another_type.parquet", "header is malformed"),
     ] {
         let said = match read_one(&fixture("../damaged").join(name)) {
             Ok(ingested) => ingested.skipped.iter().map(ToString::to_string).collect(),

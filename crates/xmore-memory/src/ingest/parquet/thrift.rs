@@ -10,7 +10,7 @@ const TRUE: u8 = 1;
 const FALSE: u8 = 2;
 pub(super) const I32: u8 = 5;
 pub(super) const LIST: u8 = 9;
-const STRUCT: u8 = 12;
+pub(super) const STRUCT: u8 = 12;
 
 /// Why a walk ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Goes over a struct.
+    #[cfg(test)]
     pub fn skip_struct(&mut self) -> Result<(), Fault> {
         self.skip(STRUCT, MAX_DEPTH)
     }
