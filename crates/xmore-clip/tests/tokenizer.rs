@@ -71,7 +71,7 @@ fn captions_as_in_open_clip() {
     assert_eq!((count, sha256), (expected.captions, expected.sha256));
 }
 
-/// The vocabulary on board as a `tokenizer.json` of the transformers library, which asks for padding.
+/// The built-in vocabulary as a `tokenizer.json` of the transformers library, which asks for padding.
 fn clip_json() -> Value {
     let bytes: Vec<u8> = (b'!'..=b'~').chain(0xA1..=0xAC).chain(0xAE..=0xFF).collect();
     let rest = (0..=255u8).filter(|b| !bytes.contains(b)).zip('\u{100}'..).map(|(_, c)| c);

@@ -4,20 +4,21 @@
 
 use std::sync::Arc;
 
+use crate::arch::TextTower;
+use crate::arch::shared::transformer::Transformer;
 use crate::checkpoint::Checkpoint;
-use crate::config::arch::TextArch;
 use crate::error::Result;
 use crate::nn::gemm::Threads;
 use crate::nn::norm::LayerNorm;
-use crate::weights::Weights;
 
-use super::TextTower;
-use super::transformer::Transformer;
+use super::config::TextArch;
+use super::weights::Weights;
 
 /// The network, without the projection into the joint space. The token table stays in the mapped file.
 pub(crate) struct ClipText {
     checkpoint: Arc<Checkpoint>,
     token_table: String,
+    vocabulary: usize,
     width: usize,
     /// `[context, width]`.
     positions: Vec<f32>,
@@ -33,6 +34,7 @@ impl ClipText {
         checkpoint.rows(&token_table, [arch.vocabulary, width])?;
         Ok(Self {
             token_table,
+            vocabulary: arch.vocabulary,
             width,
             positions: weights.tensor("positional_embedding", &[arch.context_length, width])?.into_owned(),
             transformer: Transformer::load(
@@ -58,6 +60,10 @@ fn up_to_end(text: &[u32]) -> &[u32] {
 impl TextTower for ClipText {
     fn width(&self) -> usize {
         self.width
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
     }
 
     fn forward(&self, texts: &[&[u32]], threads: Threads) -> Vec<f32> {
