@@ -139,7 +139,7 @@ fn training_dropout_is_off() {
 fn no_room_is_an_error() {
     let file = clip_json().to_string();
     let error = encode_with_json(file.as_bytes(), "dog", 2).unwrap_err().to_string();
-    assert!(error.contains("leaves no room in 2"), "{error}");
+    assert!(error.contains("expected fewer than the context's 2"), "{error}");
 }
 
 /// A small file with most kinds of parts, for damage.

@@ -32,9 +32,9 @@ pub struct Architecture {
     open: fn(Found, &LoadOptions) -> Result<Opened>,
 }
 
-/// All architectures, in the order in which they are asked whether a file or folder is theirs.
+/// All architectures, in the order in which their `detect` is called.
 ///
-/// The last one takes what no other does; its errors say what a model would need.
+/// The last one takes what no other does; its errors say what is missing.
 pub static ARCHITECTURES: &[Architecture] = &[lite::ARCHITECTURE, clip::ARCHITECTURE];
 
 impl Architecture {

@@ -16,7 +16,9 @@ pub(crate) struct Opened {
 pub(crate) struct Facts {
     /// Length of the joint embedding.
     pub(crate) dim: usize,
+    /// Of a cosine, before a softmax or sigmoid: the factor, and what is added.
     pub(crate) logit_scale: f32,
+    pub(crate) logit_bias: f32,
     pub(crate) preprocess: Preprocess,
     /// What the towers are, image first.
     pub(crate) towers: [String; 2],
@@ -88,7 +90,8 @@ pub(crate) trait TextTower: Send + Sync {
     /// Token ids of each text, without padding; returns `[texts, width]`.
     fn forward(&self, texts: &[&[u32]], threads: Threads) -> Vec<f32>;
 
-    /// The same with the tokens behind each text's start replaced by `context`, `[tokens, width of a token]`. `None` if the tower cannot.
+    /// The same with the tokens after each text's start replaced by `context`, `[tokens, width of a token]`. `None` if the tower does
+    /// not support it.
     fn forward_with_context(
         &self,
         _texts: &[&[u32]],

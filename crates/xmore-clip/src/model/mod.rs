@@ -86,6 +86,11 @@ impl Model {
         self.facts.logit_scale
     }
 
+    /// What is added to scaled cosines before a sigmoid, in models that were trained with one; 0 in others. A softmax does not depend on it.
+    pub fn logit_bias(&self) -> f32 {
+        self.facts.logit_bias
+    }
+
     /// SHA-256 (hex) that tells this model from any other; see the `fingerprint` module for what goes in.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint

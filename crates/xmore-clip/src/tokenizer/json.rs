@@ -45,7 +45,7 @@ impl JsonTokenizer {
         let special = processor.as_ref().map_or(0, |processor| processor.added_tokens(false));
         let Some(text_length) = context_length.checked_sub(special).filter(|&length| length > 0) else {
             return Err(format!(
-                "adds {special} tokens to each text, which leaves no room in {context_length}"
+                "adds {special} tokens to each text, expected fewer than the context's {context_length}"
             ));
         };
         if let ModelWrapper::BPE(bpe) = inner.get_model()

@@ -29,7 +29,7 @@ use text::ClipText;
 use vit::Vit;
 use weights::{Naming, Weights};
 
-/// CLIP's row of the table. It takes whatever the others leave: its errors name what a CLIP model would need.
+/// CLIP's row of the table. It takes what no other does; its errors say what is missing for a CLIP model.
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "clip",
     summary: "CLIP's ViT or ResNet and its text transformer: open_clip's and transformers' folders, single checkpoint files",
@@ -123,6 +123,7 @@ impl Clip {
         let facts = Facts {
             dim: arch.dim,
             logit_scale,
+            logit_bias: 0.0,
             preprocess: Preprocess::new(arch.image_size(), arch.preprocess.clone()),
             towers: arch.describe(),
             context_length: arch.text.context_length,

@@ -1,4 +1,4 @@
-//! CLIP's text transformer: causal, so that nothing behind a text's end token matters and nothing of it is computed.
+//! CLIP's text transformer: causal, so that what follows a text's end token changes nothing and is not computed.
 //!
 //! Reference: OpenAI's `CLIP.encode_text`, whose feature is the last layer's row at the end token.
 
@@ -76,7 +76,7 @@ impl TextTower for ClipText {
 }
 
 impl ClipText {
-    /// `context`, `[tokens, width]`, takes the place of the token embeddings behind each text's start; it may be empty.
+    /// `context`, `[tokens, width]`, takes the place of the token embeddings after each text's start; it may be empty.
     fn run(&self, texts: &[&[u32]], context: &[f32], threads: Threads) -> Vec<f32> {
         let width = self.width;
         let mut x = Vec::with_capacity(texts.iter().map(|text| text.len()).sum::<usize>() * width);

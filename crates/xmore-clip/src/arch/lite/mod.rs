@@ -72,6 +72,7 @@ impl Lite {
         let facts = Facts {
             dim: arch.embed_dim,
             logit_scale,
+            logit_bias: 0.0,
             preprocess: Preprocess::new(arch.vision_cfg.image_size, config.preprocess_cfg.clone()),
             towers: [arch.vision_cfg.timm_model_name.clone(), text.hf_model_name.clone()],
             context_length: text.context_length,

@@ -31,7 +31,7 @@ pub(super) struct Tile {
     pub(super) add: bool,
     /// Whether negative sums are stored as zero.
     pub(super) relu: bool,
-    /// What will be read next from memory is asked for meanwhile: two cache lines at every fourth step, from here to there.
+    /// Memory that will be read next: two cache lines of it are prefetched at every fourth step.
     pub(super) prefetch: Range<*const f32>,
 }
 

@@ -29,7 +29,7 @@ pub(crate) use windows::Windows;
 const DEPTH_BLOCK: usize = 256;
 /// Rows that are taken together: their block of inputs stays in the second cache.
 const ROW_BLOCK: usize = 256;
-/// Columns whose sums are finished before the next ones are begun, so that they stay in the second cache meanwhile.
+/// Columns whose sums are finished before the next ones begin, so that they stay in the second cache.
 const COLUMN_BLOCK: usize = 512;
 
 /// The left operand: rows that lie somewhere in a slice, each in one or more pieces ("taps").
@@ -160,7 +160,7 @@ impl<'a> Job<'a> {
     ///
     /// # Safety
     /// The rows must be among the `count` rows given to [`Job::new`], the panels among the weight's, and the output that it was given
-    /// must still be borrowed. No other thread may meanwhile run the same rows with the same panels, nor use the rectangle.
+    /// must still be borrowed. No other thread may at the same time run the same rows with the same panels, nor use the rectangle.
     #[allow(unsafe_code)]
     unsafe fn run(&self, rows: Range<usize>, panels: Range<usize>) {
         let blocks = rows.len().div_ceil(ROW_BLOCK).max(1);
