@@ -8,7 +8,7 @@ pub struct Embeddings {
 }
 
 impl Embeddings {
-    /// Takes rows of `dim` values that stand behind one another.
+    /// Takes rows of `dim` values, one after another.
     ///
     /// # Panics
     /// If `data` is not a whole number of rows.
@@ -17,7 +17,7 @@ impl Embeddings {
         Self { data, dim }
     }
 
-    /// Puts rows behind these.
+    /// Adds rows at the end.
     ///
     /// # Panics
     /// If they have another length.
@@ -54,7 +54,12 @@ impl Embeddings {
         self.data.chunks_exact(self.dim.max(1))
     }
 
-    /// All values, row behind row.
+    /// All values, without a copy.
+    pub(crate) fn into_vec(self) -> Vec<f32> {
+        self.data
+    }
+
+    /// All values, row after row.
     pub fn as_slice(&self) -> &[f32] {
         &self.data
     }

@@ -2,7 +2,7 @@
 //!
 //! A memory must be read with the model that wrote it. Hashing gigabytes of weights at every start would cost more than a query, so
 //! of each file the length and up to 64 blocks of 4 KiB at even distances go in (small files whole). Models that were trained apart
-//! differ everywhere; this is an identity check, not a defence against forgery.
+//! differ everywhere; this is an identity check, not a defense against forgery.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;

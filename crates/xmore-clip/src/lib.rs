@@ -2,36 +2,36 @@
 //!
 //! 1. Open a model folder: [`Model::load`].
 //! 2. Prepare images: [`Model::preprocess`] gives a [`Preprocess`], whose [`Preprocess::load`] decodes, resizes exactly as Pillow
-//!    does, and normalises.
+//!    does, and normalizes.
 //! 3. Encode: [`Model::encode_images`] and [`Model::encode_texts`] give [`Embeddings`] `[n, dim]`, the same bits for an input
 //!    alone as in any batch.
 //! 4. Compare: the cosine of an image and a text is the dot product of their rows; times [`Model::logit_scale`] it is a logit.
 //!
-//! [`ClipTokenizer`] turns texts into CLIP's token ids by itself, with the vocabulary on board.
+//! [`ClipTokenizer`] turns texts into CLIP's token ids by itself, with its built-in vocabulary.
 //!
 //! Everything runs on the CPU with what the processor offers (AVX-512, AVX2, NEON), chosen at run time.
 
+mod arch;
 mod checkpoint;
-mod config;
 mod embeddings;
 mod error;
 mod fingerprint;
 mod model;
 mod nn;
+mod options;
 mod preprocess;
 mod profile;
 mod tokenizer;
-mod towers;
-mod weights;
 
+pub use arch::{ARCHITECTURES, Architecture, CONFIG_FILE, LITE_FILES};
 pub use checkpoint::{Checkpoint, CheckpointKind, Dtype};
-pub use config::{CONFIG_FILE, LITE_FILES};
 pub use embeddings::Embeddings;
 pub use error::{ClipError, Result};
-pub use model::{LoadOptions, Model, TextEmbeddings};
+pub use model::{Model, TextEmbeddings};
 #[doc(hidden)]
 pub use nn::gemm::time_products;
-pub use nn::linear::Precision;
+pub use nn::precision::Precision;
+pub use options::LoadOptions;
 pub use preprocess::{Loaded, Pixels, Preprocess, Region, ResizeMode, resize_bicubic};
 pub use profile::profile_report;
 #[doc(hidden)]

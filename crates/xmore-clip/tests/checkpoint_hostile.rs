@@ -160,7 +160,7 @@ fn zip64_records_must_agree_with_the_old_ones() {
     ] {
         refused(with(count, size, start, at, directory as u32), "contradicts itself");
     }
-    // Where the old field is full, the new one is believed and then checked.
+    // Where the old field is full, the new one is used and checked.
     refused(with(2, size, u64::MAX - 4, at, u32::MAX), "contradicts itself");
 }
 

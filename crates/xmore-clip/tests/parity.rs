@@ -24,7 +24,7 @@ fn a_tiny_model_matches_the_reference() {
     let features = model.image_features(&images).unwrap();
     assert_close(&features, &expected.rows("image_features"), 1e-5);
     let embeddings = model.encode_images(&images).unwrap();
-    // Standardising subtracts most of a feature: what is left carries its error at up to ten times the relative size.
+    // Standardizing subtracts most of a feature: what is left carries its error at up to ten times the relative size.
     assert_close(&embeddings, &expected.rows("image_embeddings"), 1e-4);
 
     let (features, truncated) = model.text_features(&expected.texts).unwrap();

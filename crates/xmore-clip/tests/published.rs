@@ -101,7 +101,7 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
-/// OpenAI's preprocessing of a JPEG photo: decoding, resizing, cropping and normalising.
+/// OpenAI's preprocessing of a JPEG photo: decoding, resizing, cropping and normalizing.
 #[test]
 fn preprocessing_of_franz_kafka() {
     let Some(dir) = parity() else { return };
@@ -146,7 +146,7 @@ fn vit_b_32_on_clips_own_picture() {
     }
 }
 
-/// The published features are not normalised, so a row is compared up to its length, which its sum and five components share.
+/// The published features are not normalized, so a row is compared up to its length, which its sum and five components share.
 #[track_caller]
 fn check_row(what: &str, found: &[f32], first: Option<&Value>, sum: f64) {
     let found_sum: f64 = found.iter().map(|&v| f64::from(v)).sum();

@@ -71,7 +71,7 @@ fn captions_as_in_open_clip() {
     assert_eq!((count, sha256), (expected.captions, expected.sha256));
 }
 
-/// The vocabulary on board as a `tokenizer.json` of the transformers library, which asks for padding.
+/// The built-in vocabulary as a `tokenizer.json` of the transformers library, which asks for padding.
 fn clip_json() -> Value {
     let bytes: Vec<u8> = (b'!'..=b'~').chain(0xA1..=0xAC).chain(0xAE..=0xFF).collect();
     let rest = (0..=255u8).filter(|b| !bytes.contains(b)).zip('\u{100}'..).map(|(_, c)| c);
@@ -139,7 +139,7 @@ fn training_dropout_is_off() {
 fn no_room_is_an_error() {
     let file = clip_json().to_string();
     let error = encode_with_json(file.as_bytes(), "dog", 2).unwrap_err().to_string();
-    assert!(error.contains("leaves no room in 2"), "{error}");
+    assert!(error.contains("expected fewer than the context's 2"), "{error}");
 }
 
 /// A small file with most kinds of parts, for damage.

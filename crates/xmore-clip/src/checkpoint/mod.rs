@@ -1,4 +1,4 @@
-//! Named tensors in memory-mapped files, whatever format wrote them.
+//! Named tensors in memory-mapped files, in any of the formats that are read.
 //!
 //! A [`Checkpoint`] knows where each tensor's bytes lie; nothing is copied until a layer asks for its weights, so opening a
 //! file costs its header only.
@@ -208,7 +208,7 @@ impl Checkpoint {
     }
 }
 
-/// Tells the format and reads its index.
+/// Detects the format and reads its index.
 fn index(bytes: &[u8]) -> Result<(CheckpointKind, Tensors), String> {
     if torch::is_legacy(bytes) {
         Ok((CheckpointKind::TorchStateDict, torch::index_legacy(bytes)?))

@@ -1,4 +1,4 @@
-//! A checkpoint in several files, and the index that tells which holds what: `model.safetensors.index.json` and
+//! A checkpoint in several files, and the index of which holds what: `model.safetensors.index.json` and
 //! `pytorch_model.bin.index.json` of the Hugging Face hub.
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ struct Index {
 /// Tensor name to file name; a name may stand there once.
 struct WeightMap(BTreeMap<String, String>);
 
-/// Whether a path names an index rather than weights. Told by name: a JSON file's first bytes could be safetensors' too.
+/// Whether a path names an index rather than weights. Detected by name: a JSON file's first bytes could be safetensors' too.
 pub(super) fn is_index(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
 }

@@ -31,7 +31,7 @@ pub(super) fn convert(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
     match dtype {
         Dtype::F32 => decode(bytes, out, f32::from_le_bytes),
         Dtype::F16 => {
-            // By the slice, which uses the processor's instruction; through a buffer where the bytes lie askew.
+            // By the slice, which uses the processor's instruction; through a buffer where the bytes are not aligned.
             if cfg!(target_endian = "little")
                 && let Ok(halves) = bytemuck::try_cast_slice::<u8, f16>(bytes)
             {
@@ -109,14 +109,14 @@ mod tests {
             // One byte before, so that both ways to read them are taken, whatever the allocation's alignment.
             let mut bytes: Vec<u8> = vec![0];
             bytes.extend(bits.iter().flat_map(|b| b.to_le_bytes()));
-            let askew = floats(&bytes[1..], Dtype::F16).unwrap().into_owned();
+            let unaligned = floats(&bytes[1..], Dtype::F16).unwrap().into_owned();
             bytes.remove(0);
             let same = |found: &[f32], expected: Vec<f32>| {
                 found.len() == expected.len()
                     && found.iter().zip(&expected).all(|(a, b)| a == b || (a.is_nan() && b.is_nan()))
             };
             let halves = floats(&bytes, Dtype::F16).unwrap();
-            prop_assert!(same(&halves, askew));
+            prop_assert!(same(&halves, unaligned));
             prop_assert!(same(&halves, bits.iter().map(|&b| f16::from_bits(b).to_f32()).collect()));
             let brains = floats(&bytes, Dtype::Bf16).unwrap();
             prop_assert!(same(&brains, bits.iter().map(|&b| bf16::from_bits(b).to_f32()).collect()));

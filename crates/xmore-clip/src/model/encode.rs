@@ -6,10 +6,9 @@ use super::Model;
 use crate::embeddings::Embeddings;
 use crate::error::{ClipError, Result};
 use crate::nn::gemm::{Threads, split};
-use crate::nn::pool_threads::awake;
+use crate::nn::pool_threads::with_spinning_pool;
 use crate::preprocess::Pixels;
 use crate::tokenizer::Tokens;
-use crate::towers::head::normalize_rows;
 
 /// Tokens of texts that one thread takes together.
 const TOKENS_PER_PASS: usize = 512;
@@ -30,15 +29,7 @@ impl Model {
     /// Those of loading the image tower, at first use, and [`ClipError::PixelCount`].
     pub fn encode_images(&self, images: &[Pixels]) -> Result<Embeddings> {
         let features = self.image_features(images)?;
-        let rows = match &self.image()?.head {
-            Some(head) => head.forward(features.as_slice()),
-            None => {
-                let mut rows = features.as_slice().to_vec();
-                normalize_rows(&mut rows, self.dim());
-                rows
-            }
-        };
-        Ok(Embeddings::new(rows, self.dim()))
+        Ok(self.image()?.embed(features.into_vec(), self.dim()))
     }
 
     /// Unit rows `[texts, dim]`.
@@ -47,8 +38,8 @@ impl Model {
     /// Those of loading the text tower, at first use, and [`ClipError::Tokenize`].
     pub fn encode_texts<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<TextEmbeddings> {
         let (features, truncated) = self.text_features(texts)?;
-        let rows = self.text()?.head.forward(features.as_slice());
-        Ok(TextEmbeddings { embeddings: Embeddings::new(rows, self.dim()), truncated })
+        let embeddings = self.text()?.embed(features.into_vec(), self.dim());
+        Ok(TextEmbeddings { embeddings, truncated })
     }
 
     /// Unit rows `[texts, dim]` of texts that were tokenized elsewhere, start and end tokens included, without padding.
@@ -57,7 +48,7 @@ impl Model {
     /// Those of loading the text tower, at first use, and [`ClipError::Tokens`].
     pub fn encode_token_ids(&self, texts: &[&[u32]]) -> Result<Embeddings> {
         let features = self.token_features(texts)?;
-        Ok(Embeddings::new(self.text()?.head.forward(features.as_slice()), self.dim()))
+        Ok(self.text()?.embed(features.into_vec(), self.dim()))
     }
 
     /// Unit rows `[texts, dim]` of prompts whose first tokens are learned vectors instead of words, as CoOp (arXiv 2109.01134) has them:
@@ -112,7 +103,7 @@ impl Model {
             })
         });
         let features = parts.collect::<Result<Vec<_>>>()?.concat();
-        Ok(Embeddings::new(text.head.forward(&features), self.dim()))
+        Ok(text.embed(features, self.dim()))
     }
 
     /// The image tower's features before the head, `[images, width]`: what heads are trained on.
@@ -132,7 +123,7 @@ impl Model {
         let apart = if workers == 1 { images.len() } else { images.len() / workers * workers };
         let (apart, shared) = images.split_at(apart);
         let each = tower.images_per_pass().clamp(1, (apart.len() / workers).max(1));
-        let rows = awake(|| {
+        let rows = with_spinning_pool(|| {
             let parts = apart.par_chunks(each).map(|images| tower.forward(images, Threads::One));
             let mut rows = parts.collect::<Vec<_>>().concat();
             if !shared.is_empty() {
@@ -160,8 +151,9 @@ impl Model {
     fn token_features(&self, texts: &[&[u32]]) -> Result<Embeddings> {
         let text = self.text()?;
         let fail = |message: String| Err(ClipError::Tokens { path: self.path.clone(), message });
-        if let Some(id) = texts.iter().flat_map(|t| t.iter()).find(|&&id| id as usize >= text.vocabulary) {
-            return fail(format!("token {id}, but the text tower knows {} tokens only", text.vocabulary));
+        let vocabulary = text.tower.vocabulary();
+        if let Some(id) = texts.iter().flat_map(|t| t.iter()).find(|&&id| id as usize >= vocabulary) {
+            return fail(format!("token {id}, but the text tower knows {vocabulary} tokens only"));
         }
         let context = self.context_length();
         if let Some(wrong) = texts.iter().find(|t| !(1..=context).contains(&t.len())) {
@@ -169,7 +161,7 @@ impl Model {
         }
         let portions = portions(texts);
         if portions.len() == 1 {
-            let rows = awake(|| text.tower.forward(texts, Threads::Pool));
+            let rows = with_spinning_pool(|| text.tower.forward(texts, Threads::Pool));
             return Ok(Embeddings::new(rows, text.tower.width()));
         }
         let parts = portions.into_par_iter().map(|texts| text.tower.forward(texts, Threads::One));

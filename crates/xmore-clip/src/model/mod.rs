@@ -1,34 +1,20 @@
-//! A dual encoder: two towers and their heads, loaded from a folder or a checkpoint file.
+//! A dual encoder of any architecture, loaded from a folder or a checkpoint file.
 
-mod clip;
 mod encode;
-mod lite;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use xmore_files::image::Orientation;
 
-use crate::config::CONFIG_FILE;
+use crate::arch::{self, Architecture, Encoder, Facts, ImageTower, Loader, Opened, TextTower};
 use crate::error::Result;
 use crate::fingerprint::fingerprint;
-use crate::nn::linear::Precision;
+use crate::options::LoadOptions;
 use crate::preprocess::{Preprocess, ResizeMode};
 use crate::tokenizer::{Tokenizer, Tokens};
-use crate::towers::head::Head;
-use crate::towers::{ImageTower, TextTower};
 
 pub use encode::TextEmbeddings;
-
-/// What a caller may choose about loading a model; the default is what the model's own files say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LoadOptions {
-    /// QuickGELU (true) or GELU (false) in the towers, where the files do not say: a state dict alone does not tell them apart.
-    pub quick_gelu: Option<bool>,
-    /// How the transformers' weights are kept and multiplied.
-    pub precision: Precision,
-}
 
 /// A dual encoder on the CPU.
 ///
@@ -41,45 +27,13 @@ pub struct Model {
     path: PathBuf,
     /// The folder of its files.
     dir: PathBuf,
+    architecture: &'static Architecture,
     facts: Facts,
     fingerprint: String,
-    source: Box<dyn Source>,
-    image: OnceLock<ImageEncoder>,
-    text: OnceLock<TextEncoder>,
-    tokenizer: OnceLock<Tokenizer>,
-}
-
-/// What is known of a model before its towers are loaded.
-struct Facts {
-    dim: usize,
-    logit_scale: f32,
-    preprocess: Preprocess,
-    /// Image, then text.
-    towers: [String; 2],
-    context_length: usize,
-    /// The files that the fingerprint is made of, in order.
-    files: Vec<String>,
-    /// Other files that are read, where they are there.
-    beside: Vec<String>,
-}
-
-/// Where a model's towers come from.
-trait Source: Send + Sync {
-    fn image(&self) -> Result<ImageEncoder>;
-    fn text(&self) -> Result<TextEncoder>;
-    fn tokenizer(&self) -> Result<Tokenizer>;
-}
-
-struct ImageEncoder {
-    tower: Box<dyn ImageTower>,
-    /// None where the tower ends in the joint space itself.
-    head: Option<Head>,
-}
-
-struct TextEncoder {
-    tower: Box<dyn TextTower>,
-    head: Head,
-    vocabulary: usize,
+    loader: Box<dyn Loader>,
+    image: OnceLock<Encoder<dyn ImageTower>>,
+    text: OnceLock<Encoder<dyn TextTower>>,
+    tokenizer: OnceLock<Box<dyn Tokenizer>>,
 }
 
 impl Model {
@@ -99,31 +53,27 @@ impl Model {
     /// Those of [`Model::load`].
     pub fn load_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         let path = path.as_ref();
-        let (source, facts, dir): (Box<dyn Source>, _, _) = if path.is_file() {
-            let (source, facts) = clip::ClipSource::open_file(path, options)?;
-            (Box::new(source), facts, path.parent().unwrap_or(Path::new("")))
-        } else if is_lite(path)? {
-            let (source, facts) = lite::LiteSource::open(path, options)?;
-            (Box::new(source), facts, path)
-        } else {
-            let (source, facts) = clip::ClipSource::open_folder(path, options)?;
-            (Box::new(source), facts, path)
-        };
+        let (architecture, Opened { facts, loader }) = arch::open(path, options)?;
+        let dir = if path.is_file() { path.parent().unwrap_or(Path::new("")) } else { path };
         let mut fingerprint = fingerprint(dir, facts.files.iter().map(String::as_str))?;
-        if options.precision == Precision::Int8 {
-            // Other numbers, so another model to a memory.
-            fingerprint.push_str("-int8");
-        }
+        // Other numbers, so another model to a memory.
+        fingerprint.push_str(options.precision.fingerprint_suffix());
         Ok(Self {
             path: path.to_owned(),
             dir: dir.to_owned(),
+            architecture,
             facts,
             fingerprint,
-            source,
+            loader,
             image: OnceLock::new(),
             text: OnceLock::new(),
             tokenizer: OnceLock::new(),
         })
+    }
+
+    /// What kind of model it is.
+    pub fn architecture(&self) -> &'static Architecture {
+        self.architecture
     }
 
     /// Length of an embedding.
@@ -134,6 +84,11 @@ impl Model {
     /// exp(logit_scale): the factor on cosines before the softmax.
     pub fn logit_scale(&self) -> f32 {
         self.facts.logit_scale
+    }
+
+    /// What is added to scaled cosines before a sigmoid, in models that were trained with one; 0 in others. A softmax does not depend on it.
+    pub fn logit_bias(&self) -> f32 {
+        self.facts.logit_bias
     }
 
     /// SHA-256 (hex) that tells this model from any other; see the `fingerprint` module for what goes in.
@@ -189,27 +144,17 @@ impl Model {
         self.facts.towers.each_ref().map(String::as_str)
     }
 
-    fn image(&self) -> Result<&ImageEncoder> {
-        init(&self.image, || self.source.image())
+    fn image(&self) -> Result<&Encoder<dyn ImageTower>> {
+        init(&self.image, || self.loader.image())
     }
 
-    fn text(&self) -> Result<&TextEncoder> {
-        init(&self.text, || self.source.text())
+    fn text(&self) -> Result<&Encoder<dyn TextTower>> {
+        init(&self.text, || self.loader.text())
     }
 
-    fn tokenizer(&self) -> Result<&Tokenizer> {
-        init(&self.tokenizer, || self.source.tokenizer())
+    fn tokenizer(&self) -> Result<&dyn Tokenizer> {
+        init(&self.tokenizer, || self.loader.tokenizer()).map(Box::as_ref)
     }
-}
-
-/// Whether a folder's configuration names a file for each tower, as ours do.
-fn is_lite(dir: &Path) -> Result<bool> {
-    let path = dir.join(CONFIG_FILE);
-    if !path.is_file() {
-        return Ok(false);
-    }
-    let config: serde_json::Value = crate::config::read_json(&path)?;
-    Ok(config.pointer("/model_cfg/head_weights").is_some())
 }
 
 /// `OnceLock::get_or_try_init`, which is not stable yet. Two threads may both load; one result is kept.

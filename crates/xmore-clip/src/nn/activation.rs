@@ -21,7 +21,7 @@ impl Activation {
     /// Applies the activation to `rows` rows of `columns` elements, `stride` elements apart.
     ///
     /// # Safety
-    /// The rows must be valid for reads and writes, and nobody else may touch them meanwhile.
+    /// The rows must be valid for reads and writes, and no other thread may touch them meanwhile.
     #[allow(unsafe_code)]
     pub(crate) unsafe fn apply_rows(self, x: *mut f32, stride: usize, rows: usize, columns: usize) {
         match self {
@@ -48,7 +48,7 @@ impl<Op: SimdUnaryOp<f32>> SimdOp for MapRows<Op> {
     fn eval<I: Isa>(self, isa: I) {
         let ops = isa.f32();
         for r in 0..self.rows {
-            // SAFETY: the caller of `apply_rows` vouches for the rows; the mask keeps the last vector inside its row.
+            // SAFETY: the caller of `apply_rows` promises that the rows are valid; the mask keeps the last vector inside its row.
             #[allow(unsafe_code)]
             unsafe {
                 let row = self.x.add(r * self.stride);

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn matches_f64_and_ignores_the_neighbouring_sequences() {
+    fn matches_f64_and_ignores_the_neighboring_sequences() {
         for (heads, head_width, causal) in [(3, 8, false), (2, 24, true), (2, 64, true), (1, 88, false)] {
             let (width, lengths) = (heads * head_width, [1usize, 5, 18, 77]);
             let tokens: usize = lengths.iter().sum();

@@ -1,16 +1,17 @@
 //! Convolution over channels-last images: dense by way of the matrix product, depthwise by SIMD over channels.
 //!
 //! Channels last makes a 1×1 convolution a plain matrix product and lets a depthwise one read whole vectors. Batch
-//! normalisation is folded into the weights at load, the activation is applied while the output is still in cache.
+//! normalization is folded into the weights at load, the activation is applied while the output is still in cache.
 
 use rayon::prelude::*;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::activation::Activation;
+use super::float32::Float32;
 use super::gemm::{Rows, Threads, Windows};
-use super::linear::Linear;
 use super::norm::BatchNorm;
+use super::precision::PackedWeight;
 
 /// From so many channels on, pixels are read where they lie; fewer are laid side by side first.
 const WINDOW_CHANNELS: usize = 16;
@@ -81,10 +82,10 @@ impl Window {
     }
 }
 
-/// A dense convolution with folded batch normalisation.
+/// A dense convolution with folded batch normalization.
 pub(crate) struct Conv2d {
     /// `[outputs, kernel * kernel * inputs]`, taps in row order, channels innermost.
-    linear: Linear,
+    weight: Float32,
     window: Window,
     inputs: usize,
     activation: Option<Activation>,
@@ -109,22 +110,19 @@ impl Conv2d {
                 }
             }
         }
-        Self {
-            linear: Linear::new(&folded, outputs, taps * inputs, Some(bn.shift)),
-            window,
-            inputs,
-            activation,
-        }
+        let length = taps * inputs;
+        let row = |o: usize| (&folded[o * length..(o + 1) * length], 1.0);
+        Self { weight: Float32::from_rows(outputs, length, Some(bn.shift), row), window, inputs, activation }
     }
 
     /// `x` is one image `[height, width, inputs]`; the output `[height', width', outputs]` is written to `out`.
     pub(crate) fn forward(&self, x: &[f32], size: Size, out: &mut Vec<f32>, threads: Threads) -> Size {
         let to = self.window.output(size);
-        out.resize(to.area() * self.linear.outputs(), 0.0);
+        out.resize(to.area() * self.weight.outputs(), 0.0);
         if self.window.kernel == 1 && self.window.stride == 1 {
-            self.linear.forward_into(x, out, self.activation, threads);
+            self.multiply(x, out, false, threads);
         } else if self.inputs < WINDOW_CHANNELS {
-            self.linear.forward_into(&self.columns(x, size, to), out, self.activation, threads);
+            self.multiply(&self.columns(x, size, to), out, false, threads);
         } else {
             let zeros = vec![0.0; self.inputs];
             let windows = Windows {
@@ -137,7 +135,8 @@ impl Conv2d {
                 padding: [size.height, size.width].map(|n| self.window.padding_before(n)),
                 out_width: to.width,
             };
-            self.linear.rows(Rows::Windows(windows), to.area(), out, false, self.activation, threads);
+            let (rows, count) = (Rows::Windows(windows), to.area());
+            self.weight.multiply_rows(rows, count, out, false, self.activation, threads);
         }
         to
     }
@@ -145,7 +144,19 @@ impl Conv2d {
     /// 1×1 convolution onto a residual: `out = activation(out + conv(x))`.
     pub(crate) fn forward_add(&self, x: &[f32], out: &mut [f32], threads: Threads) {
         debug_assert!(self.window.kernel == 1 && self.window.stride == 1);
-        self.linear.forward_add(x, out, self.activation, threads);
+        self.multiply(x, out, true, threads);
+    }
+
+    /// The product with rows that stand side by side.
+    fn multiply(&self, x: &[f32], out: &mut [f32], add: bool, threads: Threads) {
+        let (inputs, outputs) = (self.weight.inputs(), self.weight.outputs());
+        let count = x.len() / inputs;
+        assert_eq!(
+            (x.len(), out.len()),
+            (count * inputs, count * outputs),
+            "rows of {inputs} in, {outputs} out"
+        );
+        self.weight.multiply(x, count, out, add, self.activation, threads);
     }
 
     /// Lays the pixels under each output position side by side: `[height' * width', kernel * kernel * inputs]`.
@@ -167,7 +178,7 @@ impl Conv2d {
     }
 }
 
-/// A depthwise convolution with folded batch normalisation and ReLU6: each channel has a kernel of its own.
+/// A depthwise convolution with folded batch normalization and ReLU6: each channel has a kernel of its own.
 pub(crate) struct DepthwiseConv2d {
     /// `[kernel * kernel, channels]`.
     weight: Vec<f32>,
@@ -227,7 +238,7 @@ impl SimdOp for DepthwiseRow<'_> {
         let inside = |ox: usize| ox * stride >= padding && ox * stride - padding + kernel <= size.width;
         let mut ox = 0;
         while ox < width {
-            // Where all of the window lies inside, neighbours share each weight that is loaded.
+            // Where all of the window lies inside, neighbors share each weight that is loaded.
             if ox + TOGETHER <= width && inside(ox) && inside(ox + TOGETHER - 1) {
                 let out = &mut out[ox * channels..(ox + TOGETHER) * channels];
                 layer.pixels::<I, TOGETHER>(isa, &patch, [0, ox * stride - padding, kernel], out);

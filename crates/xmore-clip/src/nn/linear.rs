@@ -4,27 +4,11 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 
 use super::activation::Activation;
-use super::gemm::{Finish, Output, Packed, Rows, Threads, multiply};
-use super::int8::Int8;
-
-/// How a layer's weights are kept and multiplied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// 32-bit floats, as published.
-    #[default]
-    F32,
-    /// 8-bit integers in the transformers' linear layers: weights scaled per output channel, activations per token as they come. A
-    /// quarter of the memory, faster, and not quite the same numbers.
-    Int8,
-}
+use super::gemm::Threads;
+use super::precision::{PackedWeight, Precision};
 
 /// y = x Wᵀ + b, with the weight packed once for the matrix product.
-pub(crate) struct Linear(Weight);
-
-enum Weight {
-    F32 { weight: Packed, bias: Option<Vec<f32>> },
-    Int8(Int8),
-}
+pub(crate) struct Linear(Box<dyn PackedWeight>);
 
 /// Rows of a layer's weight with a factor on them (and on their bias): layers that read the same input are computed as one, and
 /// attention's 1/√d goes into the queries' rows.
@@ -45,8 +29,8 @@ impl Linear {
     /// From a weight `[outputs, inputs]` in row-major order and an optional bias `[outputs]`.
     pub(crate) fn new(weight: &[f32], outputs: usize, inputs: usize, bias: Option<Vec<f32>>) -> Self {
         assert_eq!(weight.len(), outputs * inputs);
-        let weight = Packed::from_rows(outputs, inputs, |o| (&weight[o * inputs..(o + 1) * inputs], 1.0));
-        Self(Weight::F32 { weight, bias })
+        let row = |o: usize| (&weight[o * inputs..(o + 1) * inputs], 1.0);
+        Self(Precision::F32.pack(outputs, inputs, bias, row))
     }
 
     /// From several weights over the same inputs; the outputs stand side by side.
@@ -72,12 +56,7 @@ impl Linear {
             });
             biases.collect()
         });
-        Self(match precision {
-            Precision::F32 => Weight::F32 { weight: Packed::from_rows(outputs, inputs, row), bias },
-            Precision::Int8 => {
-                Weight::Int8(Int8::from_rows(outputs, inputs, bias.as_deref().unwrap_or_default(), row))
-            }
-        })
+        Self(precision.pack(outputs, inputs, bias, row))
     }
 
     /// Attention's input layer: weights and biases of query, key and value, with 1/√d on the queries.
@@ -125,18 +104,12 @@ impl Linear {
 
     /// Length of an input row.
     pub(crate) fn inputs(&self) -> usize {
-        match &self.0 {
-            Weight::F32 { weight, .. } => weight.depth(),
-            Weight::Int8(weight) => weight.inputs(),
-        }
+        self.0.inputs()
     }
 
     /// Length of an output row.
     pub(crate) fn outputs(&self) -> usize {
-        match &self.0 {
-            Weight::F32 { weight, .. } => weight.columns(),
-            Weight::Int8(weight) => weight.outputs(),
-        }
+        self.0.outputs()
     }
 
     /// `x` is `[rows, inputs]`; returns `[rows, outputs]`.
@@ -173,31 +146,7 @@ impl Linear {
         let count = x.len() / inputs;
         let found = (x.len(), out.len());
         assert_eq!(found, (count * inputs, count * outputs), "rows of {inputs} in, of {outputs} out");
-        match &self.0 {
-            Weight::F32 { .. } => {
-                self.rows(Rows::Dense { data: x, stride: inputs }, count, out, add, activation, threads);
-            }
-            Weight::Int8(weight) => weight.multiply(x, count, out, add, activation, threads),
-        }
-    }
-
-    /// The same for rows that lie anywhere; `out` is `[count, outputs]`.
-    ///
-    /// # Panics
-    /// If the layer is not in f32: convolutions always are.
-    pub(crate) fn rows(
-        &self,
-        rows: Rows<'_>,
-        count: usize,
-        out: &mut [f32],
-        add: bool,
-        activation: Option<Activation>,
-        threads: Threads,
-    ) {
-        let Weight::F32 { weight, bias } = &self.0 else { panic!("rows of a layer in 8 bits") };
-        let finish = Finish { bias: bias.as_deref(), add, activation };
-        let stride = self.outputs();
-        multiply(rows, count, weight, &mut Output { data: out, stride }, finish, threads);
+        self.0.multiply(x, count, out, add, activation, threads);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Layer normalisation, and the folding of batch normalisation into a convolution's weights.
+//! Layer normalization, and the folding of batch normalization into a convolution's weights.
 
 use rayon::prelude::*;
 use rten_simd::ops::{BitOps, NumOps};
@@ -9,15 +9,15 @@ use crate::error::Result;
 
 use super::gemm::Threads;
 
-/// Layer normalisation over rows of `width` elements.
+/// Layer normalization over rows of `width` elements.
 pub(crate) struct LayerNorm {
     weight: Vec<f32>,
     bias: Vec<f32>,
     epsilon: f32,
 }
 
-/// Elements from which on a second thread is worth waking.
-const PARALLEL: usize = 1 << 16;
+/// Elements from which on a second thread is worth using.
+const MIN_PARALLEL: usize = 1 << 16;
 
 impl LayerNorm {
     /// Takes `{prefix}weight` and `{prefix}bias`, `[width]` each.
@@ -29,7 +29,7 @@ impl LayerNorm {
         })
     }
 
-    /// Normalises each row of `x`, `[rows, width]`, in place.
+    /// Normalizes each row of `x`, `[rows, width]`, in place.
     pub(crate) fn forward(&self, x: &mut [f32]) {
         for row in x.chunks_exact_mut(self.weight.len()) {
             // The row is read wholly before it is written.
@@ -37,7 +37,7 @@ impl LayerNorm {
         }
     }
 
-    /// Writes the normalised rows of `x`, `[rows, width]`, to `out`.
+    /// Writes the normalized rows of `x`, `[rows, width]`, to `out`.
     pub(crate) fn forward_into(&self, x: &[f32], out: &mut [f32], threads: Threads) {
         assert_eq!(x.len(), out.len());
         let width = self.weight.len();
@@ -46,7 +46,7 @@ impl LayerNorm {
                 NormalizeRow { norm: self, x: row.as_ptr(), out: out.as_mut_ptr() }.dispatch();
             }
         };
-        if threads == Threads::One || x.len() < PARALLEL {
+        if threads == Threads::One || x.len() < MIN_PARALLEL {
             return rows(x, out);
         }
         let part = (x.len() / width).div_ceil(2 * rayon::current_num_threads()) * width;
@@ -73,7 +73,7 @@ impl SimdOp for NormalizeRow<'_> {
         // SAFETY: `x` and `out` are rows of `width` elements, as are the weights; no index is beyond.
         #[allow(unsafe_code)]
         unsafe {
-            // Two sums each, so that additions need not wait for one another.
+            // Two sums each, so that additions do not depend on one another.
             let mut sums = [ops.zero(); 2];
             for (n, i) in (0..whole).step_by(lanes).enumerate() {
                 sums[n % 2] = ops.add(sums[n % 2], ops.load_ptr(x.add(i)));
@@ -104,7 +104,7 @@ impl SimdOp for NormalizeRow<'_> {
     }
 }
 
-/// Batch normalisation at inference is a scale and a shift per channel.
+/// Batch normalization at inference is a scale and a shift per channel.
 pub(crate) struct BatchNorm {
     /// γ / √(σ² + ε), per output channel.
     pub(crate) scale: Vec<f32>,

@@ -1,24 +1,24 @@
-//! Keeping the thread pool awake during one forward pass.
+//! Keeping the thread pool's threads spinning during one forward pass, so that none is blocked when the next step begins.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rayon::Yield;
 
-/// A thread that found nothing to do for so long goes back to the pool, which may put it to sleep.
-const PATIENCE: Duration = Duration::from_micros(300);
+/// A thread that found no work for so long returns to the pool, which may block it.
+const SPIN_TIME: Duration = Duration::from_micros(300);
 
-/// Runs `work` on the pool while the other threads look out for parts of it without falling asleep in between.
+/// Runs `work` on the pool while the other threads poll for parts of it instead of blocking.
 ///
-/// A pass over one image is a hundred parallel steps with short serial ones between them. Called from outside, each step would wake the pool and
-/// put the caller to sleep; called from inside, rayon's threads would still doze off between steps, and waking one takes as long as a step of a
-/// small layer. The pool's work stays its own: a waiting thread takes any job that is there.
-pub(crate) fn awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+/// A pass over one image is a hundred parallel steps with short serial ones between them. Called from outside the pool, each step would
+/// unblock the pool and block the caller; called from inside, rayon's threads would still block between steps, and unblocking one takes as
+/// long as a step of a small layer. A polling thread takes any job of the pool.
+pub(crate) fn with_spinning_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     let done = AtomicBool::new(false);
     let run = || {
         let caller = rayon::current_thread_index();
         let watch = || {
-            // The caller itself would wait for its own end.
+            // The caller would wait for itself.
             if rayon::current_thread_index() == caller {
                 return;
             }
@@ -26,7 +26,7 @@ pub(crate) fn awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
             while !done.load(Ordering::Acquire) {
                 match rayon::yield_now() {
                     Some(Yield::Executed) => since = Instant::now(),
-                    _ if since.elapsed() > PATIENCE => return,
+                    _ if since.elapsed() > SPIN_TIME => return,
                     _ => std::hint::spin_loop(),
                 }
             }
@@ -60,18 +60,19 @@ mod tests {
     #[test]
     fn gives_the_result_from_outside_and_inside_and_nested() {
         let sum = || (0..1000u64).into_par_iter().sum::<u64>();
-        assert_eq!(awake(sum), 499_500);
-        let nested: Vec<u64> = (0..8).into_par_iter().map(|_| awake(|| awake(sum) + sum())).collect();
+        assert_eq!(with_spinning_pool(sum), 499_500);
+        let nested: Vec<u64> =
+            (0..8).into_par_iter().map(|_| with_spinning_pool(|| with_spinning_pool(sum) + sum())).collect();
         assert_eq!(nested, [999_000; 8]);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        assert_eq!(pool.install(|| awake(sum)), 499_500);
+        assert_eq!(pool.install(|| with_spinning_pool(sum)), 499_500);
     }
 
     #[test]
     fn a_panic_passes_through() {
-        let result = std::panic::catch_unwind(|| awake(|| panic!("as expected")));
+        let result = std::panic::catch_unwind(|| with_spinning_pool(|| panic!("as expected")));
         assert!(result.is_err());
-        assert_eq!(awake(|| 1), 1);
+        assert_eq!(with_spinning_pool(|| 1), 1);
     }
 
     #[test]
@@ -79,7 +80,9 @@ mod tests {
         let passes: Vec<_> = (0..6)
             .map(|_| {
                 std::thread::spawn(|| {
-                    (0..50).map(|_| awake(|| (0..64u64).into_par_iter().sum::<u64>())).sum::<u64>()
+                    (0..50)
+                        .map(|_| with_spinning_pool(|| (0..64u64).into_par_iter().sum::<u64>()))
+                        .sum::<u64>()
                 })
             })
             .collect();

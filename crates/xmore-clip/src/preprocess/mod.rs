@@ -1,7 +1,7 @@
 //! From a decoded image to the numbers that an image tower takes.
 
+mod buffer_pool;
 mod resize;
-mod spare;
 
 use std::path::Path;
 
@@ -85,13 +85,13 @@ impl ResizeMode {
 
 /// One image as a tower takes it: `[size, size, 3]`, normalized, channels last.
 ///
-/// Its memory is used for another one when it is dropped.
+/// Its memory is used again for another image when it is dropped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pixels(pub(crate) Vec<f32>);
 
 impl Drop for Pixels {
     fn drop(&mut self) {
-        spare::keep(std::mem::take(&mut self.0));
+        buffer_pool::keep(std::mem::take(&mut self.0));
     }
 }
 
@@ -212,7 +212,7 @@ impl Preprocess {
         let (short, long) = (u64::from(width.min(height)), u64::from(width.max(height)));
         Loaded {
             far_from_square: self.resize_mode() != ResizeMode::Longest && 2 * short < long,
-            // Whoever holds a part of the memory for decoding must not wait for the pool's threads: they may wait for that memory.
+            // A thread that holds a part of the memory for decoding must not wait for the pool's threads: they may wait for that memory.
             pixels: self.normalize(&self.resize_by(decoded.image(), Threads::Own)),
             first_of_several: decoded.is_first_of_several(),
         }
@@ -273,7 +273,7 @@ impl Preprocess {
         let tables: [[f32; 256]; 3] = std::array::from_fn(|c| {
             std::array::from_fn(|v| (v as f32 / 255.0 - self.config.mean[c]) / self.config.std[c])
         });
-        let mut values = spare::take(image.as_raw().len());
+        let mut values = buffer_pool::take(image.as_raw().len());
         for pixel in image.as_raw().as_chunks::<3>().0 {
             values.extend([0, 1, 2].map(|c| tables[c][usize::from(pixel[c])]));
         }

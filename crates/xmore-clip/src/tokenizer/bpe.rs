@@ -1,4 +1,4 @@
-//! CLIP's byte-level BPE: the merges on board, applied by the tokenizers library.
+//! CLIP's byte-level BPE: the built-in merges, applied by the tokenizers library.
 
 use tokenizers::Model;
 use tokenizers::models::bpe::{BPE, Vocab};

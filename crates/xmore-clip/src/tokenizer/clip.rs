@@ -14,7 +14,7 @@ const END: u32 = bpe::TOKENS + 1;
 
 /// The vocabulary, built at the first text (tens of milliseconds) and shared by all tokenizers.
 static BPE: LazyLock<ByteBpe> =
-    LazyLock::new(|| ByteBpe::new().expect("the vocabulary on board is complete"));
+    LazyLock::new(|| ByteBpe::new().expect("the built-in vocabulary is complete"));
 
 /// Special tokens, English contractions, runs of letters, single numbers, runs of anything else.
 ///
@@ -26,7 +26,7 @@ static WORDS: LazyLock<Regex> = LazyLock::new(|| {
     .expect("a constant expression")
 });
 
-/// CLIP's own tokenizer with its vocabulary on board: texts to ids as open_clip's `SimpleTokenizer` gives them.
+/// CLIP's own tokenizer with its built-in vocabulary: texts to ids as open_clip's `SimpleTokenizer` gives them.
 ///
 /// Text is cleaned as there (the fixes of ftfy, HTML entities, whitespace, lower case). Ids are below
 /// [`ClipTokenizer::VOCABULARY`]; they start with 49406, end with 49407 and are not padded.

@@ -8,7 +8,7 @@ use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{PostProcessor, Tokenizer as HfTokenizer, TruncationDirection};
 use xmore_files::read_bounded;
 
-use super::Tokens;
+use super::{Tokenizer, Tokens};
 use crate::error::{ClipError, Result};
 
 /// The largest file that is read; tokenizers of 250 000 tokens in many languages take 20 MB.
@@ -22,13 +22,14 @@ pub(crate) struct JsonTokenizer {
     processor: Option<PostProcessorWrapper>,
     context_length: usize,
     /// Tokens of the text that fit beside the start and end tokens.
-    room: usize,
+    text_length: usize,
     /// The token for what is not in the vocabulary, if there is one.
     unknown: Option<u32>,
 }
 
 impl JsonTokenizer {
-    pub(super) fn load(path: &Path, context_length: usize) -> Result<Self> {
+    /// Reads the file; `context_length` counts the start and end tokens.
+    pub(crate) fn load(path: &Path, context_length: usize) -> Result<Self> {
         let bytes = read_bounded(path, MAX_BYTES).map_err(|e| ClipError::io(path, e))?;
         Self::parse(&bytes, context_length).map_err(|message| ClipError::config(path, message))
     }
@@ -42,9 +43,9 @@ impl JsonTokenizer {
             .map_err(|e| format!("not a usable tokenizer.json: {e}"))?;
         let processor = inner.get_post_processor().cloned();
         let special = processor.as_ref().map_or(0, |processor| processor.added_tokens(false));
-        let Some(room) = context_length.checked_sub(special).filter(|&room| room > 0) else {
+        let Some(text_length) = context_length.checked_sub(special).filter(|&length| length > 0) else {
             return Err(format!(
-                "adds {special} tokens to each text, which leaves no room in {context_length}"
+                "adds {special} tokens to each text, expected fewer than the context's {context_length}"
             ));
         };
         if let ModelWrapper::BPE(bpe) = inner.get_model()
@@ -66,14 +67,16 @@ impl JsonTokenizer {
             ModelWrapper::Unigram(_) => Some("<unk>".to_owned()),
         };
         let unknown = unknown.and_then(|token| inner.token_to_id(&token));
-        Ok(Self { inner, processor, context_length, room, unknown })
+        Ok(Self { inner, processor, context_length, text_length, unknown })
     }
+}
 
-    pub(super) fn encode(&self, text: &str) -> Result<Tokens> {
+impl Tokenizer for JsonTokenizer {
+    fn encode(&self, text: &str) -> Result<Tokens> {
         let tokens = || {
             let mut encoding = self.inner.encode_fast(text, false)?;
-            let truncated = encoding.len() > self.room;
-            encoding.truncate(self.room, 0, TruncationDirection::Right);
+            let truncated = encoding.len() > self.text_length;
+            encoding.truncate(self.text_length, 0, TruncationDirection::Right);
             encoding.take_overflowing();
             let of_text = encoding.len();
             let is_unknown = |id: &&u32| Some(**id) == self.unknown;
@@ -96,7 +99,7 @@ impl JsonTokenizer {
 }
 
 /// Refuses BPE with a `continuing_subword_prefix`: the library cuts it off merges unchecked, even within a character, and goes on
-/// with what is no UTF-8. No tokenizer of CLIP's kin has one.
+/// with what is no UTF-8. No tokenizer of a dual encoder has one.
 fn refuse_prefixed_merges(bytes: &[u8]) -> Result<(), String> {
     #[derive(serde::Deserialize)]
     struct Parts {
@@ -125,7 +128,7 @@ fn guard<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
         Err(panic) => {
             let message = panic.downcast_ref::<String>().map(String::as_str);
             let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(format!("the tokenizers library gave up: {message}"))
+            Err(format!("the tokenizers library panicked: {message}"))
         }
     }
 }

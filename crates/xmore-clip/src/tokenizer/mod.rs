@@ -1,24 +1,21 @@
-//! Texts to token ids: CLIP's tokenizer on board, or a folder's `tokenizer.json`.
+//! Texts to token ids: CLIP's tokenizer with its built-in vocabulary, or a folder's `tokenizer.json`.
 
 mod bpe;
 mod clean;
 mod clip;
 mod json;
 
-use std::path::Path;
-
 pub use clip::ClipTokenizer;
+pub(crate) use json::JsonTokenizer;
 #[doc(hidden)]
 pub use json::encode_with_json;
 
 use crate::error::Result;
 
-/// A tokenizer that cuts at the model's context length.
-pub(crate) enum Tokenizer {
-    /// CLIP's, with the vocabulary on board.
-    Clip(ClipTokenizer),
-    /// Read from a `tokenizer.json`.
-    Json(Box<json::JsonTokenizer>),
+/// A tokenizer that cuts texts at its model's context length.
+pub(crate) trait Tokenizer: Send + Sync {
+    /// Ids with the model's start and end tokens, without padding.
+    fn encode(&self, text: &str) -> Result<Tokens>;
 }
 
 /// The tokens of one text.
@@ -41,26 +38,10 @@ impl Tokens {
     }
 }
 
-impl Tokenizer {
-    /// Reads `tokenizer.json`; `context_length` counts the start and end tokens.
-    pub(crate) fn load(path: &Path, context_length: usize) -> Result<Self> {
-        Ok(Self::Json(Box::new(json::JsonTokenizer::load(path, context_length)?)))
-    }
-
-    /// CLIP's tokenizer as open_clip has it; `context_length` counts the start and end tokens.
-    pub(crate) fn clip(context_length: usize) -> Self {
-        Self::Clip(ClipTokenizer::new(context_length))
-    }
-
-    /// Ids with the model's start and end tokens.
-    pub(crate) fn encode(&self, text: &str) -> Result<Tokens> {
-        match self {
-            Self::Clip(tokenizer) => {
-                let (ids, truncated) = tokenizer.encode(text);
-                // It has a token for every byte.
-                Ok(Tokens { ids, truncated, special: 2, unknown: 0 })
-            }
-            Self::Json(tokenizer) => tokenizer.encode(text),
-        }
+impl Tokenizer for ClipTokenizer {
+    fn encode(&self, text: &str) -> Result<Tokens> {
+        let (ids, truncated) = Self::encode(self, text);
+        // It has a token for every byte.
+        Ok(Tokens { ids, truncated, special: 2, unknown: 0 })
     }
 }

@@ -75,7 +75,7 @@ impl<'a> Machine<'a> {
                 self.long(n)?
             }
             b'G' => self.take(8).map(|_| Value::Float)?,
-            // BINUNICODE and its kin; BINSTRING is Python 2's.
+            // The BINUNICODE family; BINSTRING is Python 2's.
             b'X' => {
                 let n = self.len4()?;
                 self.string(n)?

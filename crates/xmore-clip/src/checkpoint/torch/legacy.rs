@@ -38,7 +38,7 @@ pub(in crate::checkpoint) fn index_legacy(bytes: &[u8]) -> Result<BTreeMap<Strin
     let keys = keys.items(&keys.value).ok_or("the list of storage keys is no list")?;
 
     let tensors = describe(&object)?;
-    // An element's size is told only by the references to its storage, an optimizer's among them.
+    // An element's size is known only from the references to its storage, an optimizer's among them.
     let ids = object.all_persistent().iter().filter_map(|id| Storage::of(&object, id));
     let sizes: HashMap<&str, usize> = ids.map(|id| (id.key, id.dtype.size())).collect();
     let mut storages: HashMap<String, Range<usize>> = HashMap::new();

@@ -5,12 +5,8 @@
 //! multiply-adds in the order of the inputs, whatever the tile's shape and the instruction set: the bits are the same on all of them.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 
-/// Rows of the largest tile.
-pub(super) const MAX_ROWS: usize = 14;
-/// Columns of the widest panel.
-pub(super) const MAX_WIDTH: usize = 32;
+use crate::nn::simd::{self, Kernels, MAX_ROWS, tile_table};
 
 /// f32 in a cache line.
 pub(super) const LINE: usize = 16;
@@ -35,7 +31,7 @@ pub(super) struct Tile {
     pub(super) add: bool,
     /// Whether negative sums are stored as zero.
     pub(super) relu: bool,
-    /// What will be read next from memory is asked for meanwhile: two cache lines at every fourth step, from here to there.
+    /// Memory that will be read next: two cache lines of it are prefetched at every fourth step.
     pub(super) prefetch: Range<*const f32>,
 }
 
@@ -45,42 +41,16 @@ pub(super) struct Tile {
 pub(super) type TileFn = unsafe fn(&Tile);
 
 /// Tile functions for one instruction set.
-pub(super) struct Kernel {
-    pub(super) name: &'static str,
-    /// f32 in a vector; a panel has twice as many columns.
-    pub(super) lanes: usize,
-    /// Rows of the tile that uses the registers best.
-    pub(super) rows: usize,
-    /// `tiles[v - 1][r - 1]` computes `r` rows of `v` vectors.
-    pub(super) tiles: [[Option<TileFn>; MAX_ROWS]; 2],
-}
+pub(super) type Kernel = simd::Kernel<TileFn>;
 
-/// The best kernel that this processor runs; `XMORE_SIMD` (`avx512`, `avx2`, `portable`) asks for another.
-pub(super) fn best() -> &'static Kernel {
-    static BEST: OnceLock<&Kernel> = OnceLock::new();
-    BEST.get_or_init(|| {
-        let wish = std::env::var("XMORE_SIMD").ok();
-        let mut offered = available();
-        let wished = offered.iter().position(|k| Some(k.name) == wish.as_deref());
-        offered.swap_remove(wished.unwrap_or(0))
-    })
-}
-
-/// All kernels that this processor runs, the best first.
-pub(super) fn available() -> Vec<&'static Kernel> {
-    let mut kernels: Vec<&Kernel> = Vec::new();
+/// All kernels, the best first.
+pub(super) static KERNELS: Kernels<TileFn> = Kernels::new(&[
     #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            kernels.push(&AVX512);
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            kernels.push(&AVX2);
-        }
-    }
-    kernels.push(&PORTABLE);
-    kernels
-}
+    &AVX512,
+    #[cfg(target_arch = "x86_64")]
+    &AVX2,
+    &PORTABLE,
+]);
 
 /// Asks for a cache line; no more than a hint, at any address.
 #[inline(always)]
@@ -173,18 +143,6 @@ macro_rules! tile {
     };
 }
 
-/// The table of a tile function's instances for 1 to `$rows` rows, one and two vectors.
-macro_rules! table {
-    ($name:ident: $($rows:literal)*) => {{
-        let mut tiles: [[Option<TileFn>; MAX_ROWS]; 2] = [[None; MAX_ROWS]; 2];
-        $(
-            tiles[0][$rows - 1] = Some($name::<$rows, 1>);
-            tiles[1][$rows - 1] = Some($name::<$rows, 2>);
-        )*
-        tiles
-    }};
-}
-
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod x86 {
@@ -223,15 +181,22 @@ mod x86 {
 #[cfg(target_arch = "x86_64")]
 static AVX512: Kernel = {
     use x86::avx512;
-    let tiles = table!(avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-    Kernel { name: "avx512", lanes: 16, rows: 14, tiles }
+    let tiles = tile_table!(avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    Kernel {
+        name: "avx512",
+        lanes: 16,
+        rows: 14,
+        is_supported: || is_x86_feature_detected!("avx512f"),
+        tiles,
+    }
 };
 
 /// 6 × 16: 12 of 16 registers hold sums.
 #[cfg(target_arch = "x86_64")]
 static AVX2: Kernel = {
     use x86::avx2;
-    Kernel { name: "avx2", lanes: 8, rows: 6, tiles: table!(avx2: 1 2 3 4 5 6) }
+    let (is_supported, tiles) = (simd::has_avx2, tile_table!(avx2: 1 2 3 4 5 6));
+    Kernel { name: "avx2", lanes: 8, rows: 6, is_supported, tiles }
 };
 
 /// Plain Rust, which compilers turn into the target's own vectors (NEON, for one).
@@ -273,5 +238,6 @@ mod plain {
 
 static PORTABLE: Kernel = {
     use plain::portable;
-    Kernel { name: "portable", lanes: 4, rows: 8, tiles: table!(portable: 1 2 3 4 5 6 7 8) }
+    let tiles = tile_table!(portable: 1 2 3 4 5 6 7 8);
+    Kernel { name: "portable", lanes: 4, rows: 8, is_supported: || true, tiles }
 };

@@ -17,7 +17,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::activation::Activation;
-use kernel::{MAX_ROWS, MAX_WIDTH, Tile};
+use super::simd::{MAX_ROWS, MAX_WIDTH};
+use kernel::Tile;
 pub(crate) use packed::Packed;
 use packed::{Panels, panel_width};
 pub(crate) use small::{ColumnBlock, Scratch, Strided};
@@ -28,7 +29,7 @@ pub(crate) use windows::Windows;
 const DEPTH_BLOCK: usize = 256;
 /// Rows that are taken together: their block of inputs stays in the second cache.
 const ROW_BLOCK: usize = 256;
-/// Columns whose sums are finished before the next ones are begun, so that they stay in the second cache meanwhile.
+/// Columns whose sums are finished before the next ones begin, so that they stay in the second cache.
 const COLUMN_BLOCK: usize = 512;
 
 /// The left operand: rows that lie somewhere in a slice, each in one or more pieces ("taps").
@@ -82,16 +83,19 @@ pub(crate) fn multiply(
     let all_panels = panels.columns.div_ceil(full);
     let work = count * panels.columns * panels.depth;
     let workers = rayon::current_num_threads();
+    // SAFETY: every caller below gives each thread other rows, or other panels of the same rows; all of them exist.
+    #[allow(unsafe_code)]
+    let run = |rows: Range<usize>, panels: Range<usize>| unsafe { job.run(rows, panels) };
     if threads == Threads::One || workers == 1 || work < 1 << 17 {
-        return job.run(0..count, 0..all_panels);
+        return run(0..count, 0..all_panels);
     }
     // Rows are split where there are many, else columns: each thread then reads only its share of the weights.
     let row_tasks = (count / (4 * panels.kernel.rows)).clamp(1, 4 * workers);
     if row_tasks >= workers && (row_tasks >= 4 * workers || all_panels < 2 * workers) {
-        split(count, row_tasks).into_par_iter().for_each(|range| job.run(range, 0..all_panels));
+        split(count, row_tasks).into_par_iter().for_each(|range| run(range, 0..all_panels));
     } else {
         let parts = (2 * workers).min(all_panels);
-        split(all_panels, parts).into_par_iter().for_each(|range| job.run(0..count, range));
+        split(all_panels, parts).into_par_iter().for_each(|range| run(0..count, range));
     }
 }
 
@@ -117,7 +121,7 @@ struct Job<'a> {
 #[derive(Clone, Copy)]
 struct OutPointer(*mut f32);
 
-// SAFETY: only `Job::run` writes through the pointer, and the callers of `run` give each thread other rows or other panels.
+// SAFETY: only `Job::run` writes through the pointer, whose callers promise that parts which run at the same time are disjoint.
 #[allow(unsafe_code)]
 unsafe impl Sync for OutPointer {}
 // SAFETY: as above.
@@ -153,15 +157,25 @@ impl<'a> Job<'a> {
     }
 
     /// Computes the rectangle of these rows and panels.
-    fn run(&self, rows: Range<usize>, panels: Range<usize>) {
+    ///
+    /// # Safety
+    /// The rows must be among the `count` rows given to [`Job::new`], the panels among the weight's, and the output that it was given
+    /// must still be borrowed. No other thread may at the same time run the same rows with the same panels, nor use the rectangle.
+    #[allow(unsafe_code)]
+    unsafe fn run(&self, rows: Range<usize>, panels: Range<usize>) {
         let blocks = rows.len().div_ceil(ROW_BLOCK).max(1);
         let mut pointers = Vec::new();
         for block in split(rows.len(), blocks) {
-            self.run_block(rows.start + block.start..rows.start + block.end, panels.clone(), &mut pointers);
+            let rows = rows.start + block.start..rows.start + block.end;
+            // SAFETY: a part of the caller's rectangle.
+            unsafe { self.run_block(rows, panels.clone(), &mut pointers) };
         }
     }
 
-    fn run_block(&self, rows: Range<usize>, panels: Range<usize>, pointers: &mut Vec<*const f32>) {
+    /// # Safety
+    /// As for [`Job::run`].
+    #[allow(unsafe_code)]
+    unsafe fn run_block(&self, rows: Range<usize>, panels: Range<usize>, pointers: &mut Vec<*const f32>) {
         let kernel = self.panels.kernel;
         let tiles = split(rows.len(), rows.len().div_ceil(kernel.rows));
         // [tile, tap, row in tile]
@@ -186,13 +200,14 @@ impl<'a> Job<'a> {
             .map(|(panel, step)| (panels.start + panel, step))
             .collect();
         for (n, &(panel, step)) in order.iter().enumerate() {
-            // Of the panel that comes next every tile asks for a share.
+            // Every tile prefetches a share of the panel that comes next.
             let next = order.get(n + 1).map_or(&[][..], |&(panel, step)| self.panel(panel, step).0);
             for (t, tile) in tiles.iter().enumerate() {
                 let places = &pointers[t * self.taps * MAX_ROWS..][..self.taps * MAX_ROWS];
                 let share = &next[t * next.len() / tiles.len()..(t + 1) * next.len() / tiles.len()];
                 let at = Place { row: rows.start + tile.start, rows: tile.len(), panel };
-                self.tile(places, at, step, share);
+                // SAFETY: the tile is a part of the caller's rectangle, and `places` has its rows' pieces, which were sliced to their length.
+                unsafe { self.tile(places, at, step, share) };
             }
         }
     }
@@ -223,16 +238,17 @@ impl<'a> Job<'a> {
         steps.map(|(n, (taps, inputs))| DepthStep { taps, inputs, first: n == 0, last: n == last }).collect()
     }
 
-    fn tile(&self, places: &[*const f32], at: Place, step: &DepthStep, next: &[f32]) {
+    /// # Safety
+    /// As for [`Job::run`], of the tile `at`; `places` holds pointers to its rows' pieces, `[tap, row]`, each of the job's depth.
+    #[allow(unsafe_code)]
+    unsafe fn tile(&self, places: &[*const f32], at: Place, step: &DepthStep, next: &[f32]) {
         let kernel = self.panels.kernel;
         let (panel, width) = self.panel(at.panel, step);
         let column = at.panel * 2 * kernel.lanes;
         let columns = (self.panels.columns - column).min(width);
-        let function =
-            kernel.tiles[width / kernel.lanes - 1][at.rows - 1].expect("the kernel has such tiles");
+        let function = kernel.tile(at.rows, width / kernel.lanes);
         let bias = self.finish.bias.filter(|_| step.first).map(|bias| &bias[column..column + columns]);
-        // SAFETY: `new` checked that the output holds every row and column.
-        #[allow(unsafe_code)]
+        // SAFETY: `new` checked that the output holds every row and column; the caller's tile is among them.
         let out = unsafe { self.out.0.add(at.row * self.stride + column) };
         let mut tile = Tile {
             a: places[step.taps.start * MAX_ROWS..].as_ptr(),
@@ -247,15 +263,13 @@ impl<'a> Job<'a> {
             relu: step.last && self.finish.activation == Some(Activation::Relu),
             prefetch: next.as_ptr_range(),
         };
-        // SAFETY: `new` checked that every row has its inputs, that the output holds every row and column, and that the panels are
-        // complete; the pieces' lengths were checked when `places` was filled. Other threads write other rows or columns. A panel
-        // with columns that do not exist is computed beside the output.
-        #[allow(unsafe_code)]
+        // SAFETY: `new` checked that the output holds every row and column and that the panels are complete; the caller promises the
+        // pieces, and that no other thread touches the tile. A panel with columns that do not exist is computed outside the output.
         unsafe {
             if columns == width {
                 function(&tile);
             } else {
-                beside(function, &mut tile, bias, at.rows, columns, width);
+                run_edge_tile(function, &mut tile, bias, at.rows, columns, width);
             }
             if step.last
                 && let Some(activation) = self.finish.activation
@@ -271,7 +285,7 @@ impl<'a> Job<'a> {
 /// # Safety
 /// As for the tile function, but the output and the bias need have `columns` columns only.
 #[allow(unsafe_code)]
-unsafe fn beside(
+unsafe fn run_edge_tile(
     function: kernel::TileFn,
     tile: &mut Tile,
     bias: Option<&[f32]>,
@@ -287,7 +301,7 @@ unsafe fn beside(
     }
     let (out, stride) = (tile.c, tile.stride);
     (tile.c, tile.stride) = (scratch.as_mut_ptr(), width);
-    // SAFETY: the output has `rows` rows of `columns`, which nobody else touches; the scratch holds the largest tile.
+    // SAFETY: the output has `rows` rows of `columns`, which no other thread touches; the scratch holds the largest tile.
     unsafe {
         if tile.add {
             for r in 0..rows {

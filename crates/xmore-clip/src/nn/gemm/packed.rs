@@ -3,7 +3,8 @@
 use memmap2::MmapMut;
 use rayon::prelude::*;
 
-use super::kernel::{self, Kernel, MAX_WIDTH};
+use super::kernel::{KERNELS, Kernel};
+use crate::nn::simd::MAX_WIDTH;
 
 /// From this size on a matrix gets pages of its own, huge ones where the system has them: fewer page faults while
 /// loading, fewer misses of the address cache while multiplying.
@@ -32,7 +33,7 @@ impl Buffer {
         if len * size_of::<f32>() >= OWN_PAGES
             && let Ok(map) = MmapMut::map_anon(len * size_of::<f32>())
         {
-            // Only a wish: without huge pages everything works, a little slower.
+            // Optional: without huge pages everything works, a little slower.
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage);
             return Self::Pages(map);
@@ -64,7 +65,7 @@ impl Packed {
         depth: usize,
         row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
     ) -> Self {
-        Self::for_kernel(kernel::best(), columns, depth, row)
+        Self::for_kernel(KERNELS.best(), columns, depth, row)
     }
 
     pub(super) fn for_kernel<'w>(
@@ -107,7 +108,7 @@ pub(super) fn packed_len(kernel: &Kernel, depth: usize, columns: usize) -> usize
     columns.next_multiple_of(kernel.lanes) * depth
 }
 
-/// Columns that panel `p` has room for.
+/// Columns of panel `p`, those that do not exist included.
 pub(super) fn panel_width(kernel: &Kernel, columns: usize, p: usize) -> usize {
     let rest = columns - p * 2 * kernel.lanes;
     if rest <= kernel.lanes { kernel.lanes } else { 2 * kernel.lanes }

@@ -4,10 +4,11 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::nn::activation::Activation;
+use crate::nn::simd::MAX_ROWS;
 
-use super::beside;
-use super::kernel::{self, Kernel, MAX_ROWS, Tile};
+use super::kernel::{KERNELS, Kernel, Tile};
 use super::packed::{packed_len, panel_width, transpose};
+use super::run_edge_tile;
 
 /// A right operand in a buffer that is used again and again.
 pub(crate) struct Scratch {
@@ -34,7 +35,7 @@ impl<'a> Strided<'a> {
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        Self { kernel: kernel::best(), buffer: Vec::new(), start: 0, depth: 0, columns: 0 }
+        Self { kernel: KERNELS.best(), buffer: Vec::new(), start: 0, depth: 0, columns: 0 }
     }
 
     /// Rows of the tile that uses the registers best.
@@ -42,7 +43,7 @@ impl Scratch {
         self.kernel.rows
     }
 
-    /// `columns`, rounded up to what an output row needs to have room for.
+    /// `columns`, rounded up to a length of output rows that [`Scratch::multiply`] can write to without copies.
     pub(crate) fn padded(&self, columns: usize) -> usize {
         columns.next_multiple_of(self.kernel.lanes)
     }
@@ -83,8 +84,8 @@ impl Scratch {
         }
     }
 
-    /// `out = a · self` for `count` rows of `a`, whose elements from `at` on are read. `out` must have room for padded columns or be
-    /// exactly as wide as the product.
+    /// `out = a · self` for `count` rows of `a`, whose elements from `at` on are read. `out` must have at least the padded
+    /// number of columns, or exactly those of the product.
     pub(crate) fn multiply(&self, a: Strided<'_>, count: usize, at: usize, out: &mut ColumnBlock<'_>) {
         let full = 2 * self.kernel.lanes;
         assert!(
@@ -100,9 +101,9 @@ impl Scratch {
                 let width = panel_width(self.kernel, self.columns, p);
                 let columns = width.min(out.columns - p * full);
                 let panel = &self.buffer[self.start + p * full * self.depth..][..width * self.depth];
-                let function = self.kernel.tiles[width / self.kernel.lanes - 1][rows - 1]
-                    .expect("the kernel has such tiles");
-                // SAFETY: the pieces and the panel were sliced to their lengths; the block is ours alone and has the rows and columns.
+                let function = self.kernel.tile(rows, width / self.kernel.lanes);
+                // SAFETY: the pieces and the panel were sliced to their lengths; the block has the rows and columns,
+                // and no other thread touches them while it is borrowed.
                 #[allow(unsafe_code)]
                 unsafe {
                     let mut tile = Tile {
@@ -121,7 +122,7 @@ impl Scratch {
                     if columns == width {
                         function(&tile);
                     } else {
-                        beside(function, &mut tile, None, rows, columns, width);
+                        run_edge_tile(function, &mut tile, None, rows, columns, width);
                     }
                 }
             }
@@ -157,7 +158,7 @@ impl<'a> ColumnBlock<'a> {
     /// The rows from `first` on.
     pub(crate) fn skip_rows(&mut self, first: usize) -> ColumnBlock<'_> {
         assert!(first <= self.rows);
-        // SAFETY: row `first` lies in the matrix or just behind it.
+        // SAFETY: row `first` lies in the matrix, or at its end.
         #[allow(unsafe_code)]
         let data = unsafe { self.data.add(if first == self.rows { 0 } else { first * self.stride }) };
         ColumnBlock { data, rows: self.rows - first, lifetime: PhantomData, ..*self }
@@ -207,7 +208,7 @@ impl<'a> ColumnBlock<'a> {
     /// Fills the block from rows of `width` elements.
     pub(crate) fn copy_from(&mut self, from: &[f32], width: usize) {
         for (r, from) in from.chunks_exact(width).take(self.rows).enumerate() {
-            // SAFETY: row `r` is the block's, and nobody else's while it is borrowed.
+            // SAFETY: row `r` is the block's, and no other reference to it exists while it is borrowed.
             #[allow(unsafe_code)]
             let row = unsafe { std::slice::from_raw_parts_mut(self.data.add(r * self.stride), self.columns) };
             row.copy_from_slice(&from[..self.columns]);
@@ -216,7 +217,7 @@ impl<'a> ColumnBlock<'a> {
 
     /// Applies an activation to all elements.
     pub(crate) fn activate(&mut self, activation: Activation) {
-        // SAFETY: the rows and columns are the block's, and nobody else's while it is borrowed.
+        // SAFETY: the rows and columns are the block's, and no other reference to them exists while it is borrowed.
         #[allow(unsafe_code)]
         unsafe {
             activation.apply_rows(self.data, self.stride, self.rows, self.columns);

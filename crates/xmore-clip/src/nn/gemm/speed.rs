@@ -1,11 +1,11 @@
-//! One product again and again, for the program that compares ours with the crates'.
+//! One product again and again, for the program that compares this crate's with others'.
 
 use std::time::Instant;
 
 use super::{Finish, Output, Packed, Rows, Threads, multiply};
 
 /// Multiplies `[rows, inputs]` with a packed weight `[inputs, outputs]` over and over, in turn with `others`; returns the seconds of each run,
-/// ours first.
+/// this crate's first.
 #[doc(hidden)]
 pub fn time_products(
     [rows, inputs, outputs]: [usize; 3],

@@ -59,7 +59,7 @@ proptest! {
         let out_stride = columns + 3;
         let before = values(count * out_stride, 9);
         let mut results = Vec::new();
-        for kernel in kernel::available() {
+        for kernel in kernel::KERNELS.available() {
             let packed = pack(kernel, &weight, columns, inputs);
             for threads in [Threads::One, Threads::Pool] {
                 let mut out = before.clone();

@@ -1,6 +1,6 @@
 //! A convolution's input as rows of the matrix product: the pixels under each output position, where they lie.
 
-use super::kernel::MAX_ROWS;
+use crate::nn::simd::MAX_ROWS;
 
 /// An image `[height, width, channels]` and the square windows that slide over it.
 ///
@@ -31,7 +31,7 @@ impl Windows<'_> {
         let (mut oy, mut ox) = (first / self.out_width, first % self.out_width);
         for r in 0..count {
             let mut tap = r;
-            // A coordinate before the image wraps to a number far behind it.
+            // A coordinate before the image wraps to a number larger than its size.
             let (y0, x0) = (oy * self.stride, ox * self.stride);
             for ky in 0..self.kernel {
                 let y = (y0 + ky).wrapping_sub(self.padding[0]);

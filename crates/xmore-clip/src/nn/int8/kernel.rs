@@ -2,12 +2,8 @@
 //!
 //! The sums are exact and the floats come in one order, so that every kernel gives the same bits.
 
-use std::sync::OnceLock;
+use crate::nn::simd::{self, Kernels, MAX_ROWS, tile_table};
 
-/// Rows of the largest tile.
-pub(super) const MAX_ROWS: usize = 14;
-/// Columns of the widest panel.
-pub(super) const MAX_WIDTH: usize = 32;
 /// Inputs that one instruction multiplies for each column.
 pub(super) const GROUP: usize = 4;
 
@@ -38,42 +34,16 @@ pub(super) struct Tile {
 pub(super) type TileFn = unsafe fn(&Tile);
 
 /// Tile functions for one instruction set.
-pub(super) struct Kernel {
-    pub(super) name: &'static str,
-    /// Columns in a vector; a panel has twice as many.
-    pub(super) lanes: usize,
-    /// Rows of the tile that uses the registers best.
-    pub(super) rows: usize,
-    /// `tiles[v - 1][r - 1]` computes `r` rows of `v` vectors.
-    pub(super) tiles: [[Option<TileFn>; MAX_ROWS]; 2],
-}
+pub(super) type Kernel = simd::Kernel<TileFn>;
 
-/// The best kernel that this processor runs; `XMORE_SIMD` (`avx512`, `avx2`, `portable`) asks for those of another.
-pub(super) fn best() -> &'static Kernel {
-    static BEST: OnceLock<&Kernel> = OnceLock::new();
-    BEST.get_or_init(|| {
-        let wish = std::env::var("XMORE_SIMD").ok();
-        let mut offered = available();
-        let wished = offered.iter().position(|k| Some(k.name) == wish.as_deref());
-        offered.swap_remove(wished.unwrap_or(0))
-    })
-}
-
-/// All kernels that this processor runs, the best first.
-pub(super) fn available() -> Vec<&'static Kernel> {
-    let mut kernels: Vec<&Kernel> = Vec::new();
+/// All kernels, the best first.
+pub(super) static KERNELS: Kernels<TileFn> = Kernels::new(&[
     #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512f") {
-            kernels.push(&AVX512);
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            kernels.push(&AVX2);
-        }
-    }
-    kernels.push(&PORTABLE);
-    kernels
-}
+    &AVX512,
+    #[cfg(target_arch = "x86_64")]
+    &AVX2,
+    &PORTABLE,
+]);
 
 /// Writes a tile function's body from an instruction set's operations.
 macro_rules! tile {
@@ -106,18 +76,6 @@ macro_rules! tile {
             }
         }
     };
-}
-
-/// The table of a tile function's instances.
-macro_rules! table {
-    ($name:ident: $($rows:literal)*) => {{
-        let mut tiles: [[Option<TileFn>; MAX_ROWS]; 2] = [[None; MAX_ROWS]; 2];
-        $(
-            tiles[0][$rows - 1] = Some($name::<$rows, 1>);
-            tiles[1][$rows - 1] = Some($name::<$rows, 2>);
-        )*
-        tiles
-    }};
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -204,15 +162,17 @@ mod x86 {
 #[cfg(target_arch = "x86_64")]
 static AVX512: Kernel = {
     use x86::avx512;
-    let tiles = table!(avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-    Kernel { name: "avx512", lanes: 16, rows: 14, tiles }
+    let tiles = tile_table!(avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    let is_supported = || is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512f");
+    Kernel { name: "avx512", lanes: 16, rows: 14, is_supported, tiles }
 };
 
 /// Without such an instruction: four, with 16-bit sums in between that cannot overflow.
 #[cfg(target_arch = "x86_64")]
 static AVX2: Kernel = {
     use x86::avx2;
-    Kernel { name: "avx2", lanes: 8, rows: 6, tiles: table!(avx2: 1 2 3 4 5 6) }
+    let (is_supported, tiles) = (simd::has_avx2, tile_table!(avx2: 1 2 3 4 5 6));
+    Kernel { name: "avx2", lanes: 8, rows: 6, is_supported, tiles }
 };
 
 mod plain {
@@ -252,5 +212,11 @@ mod plain {
 
 static PORTABLE: Kernel = {
     use plain::portable;
-    Kernel { name: "portable", lanes: 4, rows: 4, tiles: table!(portable: 1 2 3 4) }
+    Kernel {
+        name: "portable",
+        lanes: 4,
+        rows: 4,
+        is_supported: || true,
+        tiles: tile_table!(portable: 1 2 3 4),
+    }
 };

@@ -1,4 +1,4 @@
-//! The matrix product in 8 bits: weights scaled per output channel once, activations per row as they come.
+//! The matrix product in 8 bits: weights scaled per output channel when loaded, activations per row when multiplied.
 //!
 //! A row x becomes unsigned bytes q with x ≈ s (q − z); a weight column w signed bytes p with w ≈ t p. Then x·w ≈ s t (q·p − z Σp), where
 //! q·p is exact in 32 bits on every processor, so that the bits of the product are the same everywhere. Reference for the scheme: Dettmers et al., "LLM.int8()" (arXiv 2208.07339), section 2, without its outliers.
@@ -13,7 +13,9 @@ use rten_vecmath::{MinMax, Quantize};
 
 use super::activation::Activation;
 use super::gemm::{ColumnBlock, Threads, split};
-use kernel::{GROUP, Kernel, MAX_ROWS, MAX_WIDTH, Tile};
+use super::precision::PackedWeight;
+use super::simd::{MAX_ROWS, MAX_WIDTH};
+use kernel::{GROUP, KERNELS, Kernel, Tile};
 
 /// Largest weight in 8 bits; the smallest is its negative, never −128.
 const WEIGHT_MAX: f32 = 127.0;
@@ -47,7 +49,7 @@ impl Int8 {
         bias: &[f32],
         row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
     ) -> Self {
-        Self::for_kernel(kernel::best(), outputs, inputs, bias, row)
+        Self::for_kernel(KERNELS.best(), outputs, inputs, bias, row)
     }
 
     fn for_kernel<'w>(
@@ -87,48 +89,6 @@ impl Int8 {
         Self { kernel, inputs, outputs, panels, scales, sums, bias: padded_bias }
     }
 
-    pub(crate) fn inputs(&self) -> usize {
-        self.inputs
-    }
-
-    pub(crate) fn outputs(&self) -> usize {
-        self.outputs
-    }
-
-    /// `out = activation(out·add + x · weight + bias)`; `x` is `[count, inputs]`, `out` `[count, outputs]`.
-    pub(crate) fn multiply(
-        &self,
-        x: &[f32],
-        count: usize,
-        out: &mut [f32],
-        add: bool,
-        activation: Option<Activation>,
-        threads: Threads,
-    ) {
-        assert_eq!((x.len(), out.len()), (count * self.inputs, count * self.outputs));
-        if count == 0 {
-            return;
-        }
-        let rows = quantize(x, self.inputs, threads);
-        let width = 2 * self.kernel.lanes;
-        let all = self.outputs.div_ceil(width);
-        let parts = match threads {
-            Threads::One => 1,
-            Threads::Pool => 2 * rayon::current_num_threads(),
-        };
-        let ranges = split(all, parts);
-        let columns: Vec<_> =
-            ranges.iter().map(|r| r.start * width..self.outputs.min(r.end * width)).collect();
-        let blocks = ColumnBlock::split_at(out, self.outputs, &columns);
-        let run = |(panels, mut block): (std::ops::Range<usize>, ColumnBlock<'_>)| {
-            self.run(&rows, count, panels, &mut block, add, activation);
-        };
-        match threads {
-            Threads::One => ranges.into_iter().zip(blocks).for_each(run),
-            Threads::Pool => ranges.into_par_iter().zip(blocks).for_each(run),
-        }
-    }
-
     /// Computes the columns of these panels, which `out` consists of.
     fn run(
         &self,
@@ -152,7 +112,7 @@ impl Int8 {
                     a[r] = rows.bytes[row * groups * GROUP..(row + 1) * groups * GROUP].as_ptr();
                     (scale[r], zero[r]) = (rows.scales[row], rows.zeros[row]);
                 }
-                let function = self.kernel.tiles[1][tile.len() - 1].expect("the kernel has such tiles");
+                let function = self.kernel.tile(tile.len(), 2);
                 let mut scratch = [0.0f32; MAX_ROWS * MAX_WIDTH];
                 let mut place = out.part(tile.start, tile.len(), (p - first) * width, columns);
                 let whole = columns == width;
@@ -186,6 +146,49 @@ impl Int8 {
                     place.activate(activation);
                 }
             }
+        }
+    }
+}
+
+impl PackedWeight for Int8 {
+    fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    fn multiply(
+        &self,
+        x: &[f32],
+        count: usize,
+        out: &mut [f32],
+        add: bool,
+        activation: Option<Activation>,
+        threads: Threads,
+    ) {
+        assert_eq!((x.len(), out.len()), (count * self.inputs, count * self.outputs));
+        if count == 0 {
+            return;
+        }
+        let rows = quantize(x, self.inputs, threads);
+        let width = 2 * self.kernel.lanes;
+        let all = self.outputs.div_ceil(width);
+        let parts = match threads {
+            Threads::One => 1,
+            Threads::Pool => 2 * rayon::current_num_threads(),
+        };
+        let ranges = split(all, parts);
+        let columns: Vec<_> =
+            ranges.iter().map(|r| r.start * width..self.outputs.min(r.end * width)).collect();
+        let blocks = ColumnBlock::split_at(out, self.outputs, &columns);
+        let run = |(panels, mut block): (std::ops::Range<usize>, ColumnBlock<'_>)| {
+            self.run(&rows, count, panels, &mut block, add, activation);
+        };
+        match threads {
+            Threads::One => ranges.into_iter().zip(blocks).for_each(run),
+            Threads::Pool => ranges.into_par_iter().zip(blocks).for_each(run),
         }
     }
 }
@@ -225,7 +228,7 @@ fn quantize(x: &[f32], inputs: usize, threads: Threads) -> Quantized {
 }
 
 fn as_uninit(bytes: &mut [u8]) -> &mut [std::mem::MaybeUninit<u8>] {
-    // SAFETY: initialised bytes are valid as maybe-initialised ones, and the callee only writes initialised bytes.
+    // SAFETY: initialized bytes are valid as maybe-initialized ones, and the callee only writes initialized bytes.
     #[allow(unsafe_code)]
     unsafe {
         &mut *(std::ptr::from_mut(bytes) as *mut [std::mem::MaybeUninit<u8>])

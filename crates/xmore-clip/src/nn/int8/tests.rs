@@ -13,15 +13,15 @@ fn values(n: usize, seed: u32) -> Vec<f32> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Quantising is within half a step of each factor: |x − s(q−z)| ≤ s (the zero point is rounded too), |w − tp| ≤ t/2, so
+    /// Quantizing is within half a step of each factor: |x − s(q−z)| ≤ s (the zero point is rounded too), |w − tp| ≤ t/2, so
     /// |error| ≤ Σ (s |w| + |x| t/2 + s t/2), and a little for the floats.
     #[test]
-    fn all_kernels_are_within_the_quantisation_bound(
+    fn all_kernels_are_within_the_quantization_bound(
         count in 1usize..40, inputs in 1usize..200, outputs in 1usize..90, add: bool, seed: u32,
     ) {
         let (x, weight) = (values(count * inputs, seed), values(outputs * inputs, !seed));
         let (bias, before) = (values(outputs, 7), values(count * outputs, 9));
-        for kernel in kernel::available() {
+        for kernel in KERNELS.available() {
             let layer = Int8::for_kernel(kernel, outputs, inputs, &bias, |o| (&weight[o * inputs..(o + 1) * inputs], 2.0));
             let run = |threads| {
                 let mut out = before.clone();
@@ -67,7 +67,7 @@ fn by_all_kernels(
         layer.multiply(x, count, &mut out, add, None, Threads::One);
         (kernel.name, out)
     };
-    kernel::available().into_iter().map(run).collect()
+    KERNELS.available().into_iter().map(run).collect()
 }
 
 /// Values at the ends of their ranges, where 16-bit sums would overflow: 0 and 255 times 127 and -127, alone and in blocks.
@@ -117,7 +117,7 @@ fn small_integers_are_exact() {
     let x: Vec<f32> =
         (0..count * inputs).map(|i| if i % inputs == 0 { 255.0 } else { (i % 200) as f32 }).collect();
     let weight: Vec<f32> = (0..outputs * inputs).map(|i| if i % 3 == 0 { 1.0 } else { -1.0 }).collect();
-    for kernel in kernel::available() {
+    for kernel in KERNELS.available() {
         let layer =
             Int8::for_kernel(kernel, outputs, inputs, &[], |o| (&weight[o * inputs..(o + 1) * inputs], 1.0));
         let mut out = vec![0.0; count * outputs];

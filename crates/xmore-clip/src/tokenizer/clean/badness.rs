@@ -1,4 +1,4 @@
-//! Signs of mojibake: ftfy's expression for unlikely neighbours, and its detector of UTF-8 read as another encoding.
+//! Signs of mojibake: ftfy's expression for unlikely neighbors, and its detector of UTF-8 read as another encoding.
 
 use std::ops::Range;
 use std::sync::LazyLock;

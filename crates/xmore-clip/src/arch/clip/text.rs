@@ -1,23 +1,24 @@
-//! CLIP's text transformer: causal, so that nothing behind a text's end token matters and nothing of it is computed.
+//! CLIP's text transformer: causal, so that what follows a text's end token changes nothing and is not computed.
 //!
 //! Reference: OpenAI's `CLIP.encode_text`, whose feature is the last layer's row at the end token.
 
 use std::sync::Arc;
 
+use crate::arch::TextTower;
+use crate::arch::shared::transformer::Transformer;
 use crate::checkpoint::Checkpoint;
-use crate::config::arch::TextArch;
 use crate::error::Result;
 use crate::nn::gemm::Threads;
 use crate::nn::norm::LayerNorm;
-use crate::weights::Weights;
 
-use super::TextTower;
-use super::transformer::Transformer;
+use super::config::TextArch;
+use super::weights::Weights;
 
 /// The network, without the projection into the joint space. The token table stays in the mapped file.
 pub(crate) struct ClipText {
     checkpoint: Arc<Checkpoint>,
     token_table: String,
+    vocabulary: usize,
     width: usize,
     /// `[context, width]`.
     positions: Vec<f32>,
@@ -33,6 +34,7 @@ impl ClipText {
         checkpoint.rows(&token_table, [arch.vocabulary, width])?;
         Ok(Self {
             token_table,
+            vocabulary: arch.vocabulary,
             width,
             positions: weights.tensor("positional_embedding", &[arch.context_length, width])?.into_owned(),
             transformer: Transformer::load(
@@ -60,6 +62,10 @@ impl TextTower for ClipText {
         self.width
     }
 
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
     fn forward(&self, texts: &[&[u32]], threads: Threads) -> Vec<f32> {
         self.run(texts, &[], threads)
     }
@@ -70,7 +76,7 @@ impl TextTower for ClipText {
 }
 
 impl ClipText {
-    /// `context`, `[tokens, width]`, takes the place of the token embeddings behind each text's start; it may be empty.
+    /// `context`, `[tokens, width]`, takes the place of the token embeddings after each text's start; it may be empty.
     fn run(&self, texts: &[&[u32]], context: &[f32], threads: Threads) -> Vec<f32> {
         let width = self.width;
         let mut x = Vec::with_capacity(texts.iter().map(|text| text.len()).sum::<usize>() * width);

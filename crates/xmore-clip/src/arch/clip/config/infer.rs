@@ -1,20 +1,20 @@
-//! The architecture of a checkpoint that comes without a configuration, from its tensors' shapes.
+//! The sizes of a checkpoint that comes without a configuration, from its tensors' shapes.
 //!
-//! Reference: OpenAI's `build_model` (open_clip's `build_model_from_openai_state_dict`), which fixes heads at width / 64 and leaves only the
-//! activation untold: OpenAI's own archives need QuickGELU.
+//! Reference: OpenAI's `build_model` (open_clip's `build_model_from_openai_state_dict`), which fixes heads at width / 64. Shapes do not give the
+//! activation: OpenAI's own archives need QuickGELU.
 
+use crate::arch::clip::weights::Weights;
+use crate::arch::shared::transformer::TransformerSizes;
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::preprocess::PreprocessConfig;
-use crate::towers::transformer::TransformerSizes;
-use crate::weights::Weights;
 
-use super::arch::{ClipArch, LAYER_NORM_EPSILON, ResNetArch, TextArch, VisionArch, VitArch};
+use super::{ClipArch, LAYER_NORM_EPSILON, ResNetArch, TextArch, VisionArch, VitArch};
 
 /// Width of a head in OpenAI's models; ViT-H, g and G differ, see [`head_width`].
 const HEAD_WIDTH: usize = 64;
 
-/// Tells the architecture; `quick_gelu` is the activation.
+/// The sizes of the two towers; `quick_gelu` is the activation.
 pub(crate) fn infer(weights: &Weights<'_>, quick_gelu: bool) -> Result<ClipArch> {
     let path = weights.checkpoint.path();
     let activation = if quick_gelu { Activation::QuickGelu } else { Activation::Gelu };
@@ -94,7 +94,7 @@ fn grid(tokens: usize) -> usize {
     (tokens.saturating_sub(1) as f64).sqrt().round() as usize
 }
 
-/// Heads are not told by shapes. OpenAI's are 64 wide; open_clip's ViT-H (1280) has 80, ViT-g (1408) 88, ViT-bigG (1664) 104.
+/// Shapes do not give the heads' width. OpenAI's are 64 wide; open_clip's ViT-H (1280) has 80, ViT-g (1408) 88, ViT-bigG (1664) 104.
 fn head_width(width: usize) -> usize {
     match width {
         1280 => 80,

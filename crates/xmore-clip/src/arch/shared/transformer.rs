@@ -1,8 +1,9 @@
-//! CLIP's transformer, of images and of texts: pre-norm residual blocks.
+//! A transformer of images or texts: pre-norm residual blocks, as CLIP and its successors have them.
 //!
 //! Reference: OpenAI's `ResidualAttentionBlock`. Of the last block only one token of each sequence is wanted (the class token, or the end of
 //! the text), so only its query, its output and its perceptron are computed; the numbers are the same to the bit.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -13,8 +14,41 @@ use crate::nn::attention::{Attention, Sequence, Strided, self_attention};
 use crate::nn::gemm::Threads;
 use crate::nn::linear::{Linear, Part, query_scale};
 use crate::nn::norm::LayerNorm;
+use crate::nn::precision::Precision;
 use crate::profile;
-use crate::weights::BlockWeights;
+
+/// A weight `[width, width]` and its bias `[width]`.
+pub(crate) type WeightAndBias<'a> = (Cow<'a, [f32]>, Cow<'a, [f32]>);
+
+/// The norms of a block, by what follows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BlockNorm {
+    Attention,
+    Perceptron,
+}
+
+/// The linear layers of a block, without those of query, key and value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BlockLinear {
+    AttentionOut,
+    PerceptronIn,
+    PerceptronOut,
+}
+
+/// A checkpoint's tensors of the blocks, under the names that an architecture gives them.
+pub(crate) trait BlockWeights: Sync {
+    /// A norm of block `n`, `[width]`.
+    fn norm(&self, n: usize, norm: BlockNorm, width: usize, epsilon: f32) -> Result<LayerNorm>;
+
+    /// A layer of block `n`, of shape `[outputs, inputs]`.
+    fn linear(&self, n: usize, layer: BlockLinear, shape: [usize; 2]) -> Result<Linear>;
+
+    /// Query, key and value of block `n`.
+    fn qkv(&self, n: usize, width: usize) -> Result<[WeightAndBias<'_>; 3]>;
+
+    /// How linear layers are kept.
+    fn precision(&self) -> Precision;
+}
 
 /// Sizes of a transformer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +92,7 @@ struct BlockRest {
 impl Transformer {
     /// Takes the blocks' tensors; `sizes` must have been checked.
     pub(crate) fn load(
-        weights: &BlockWeights<'_>,
+        weights: &impl BlockWeights,
         sizes: TransformerSizes,
         activation: Activation,
         epsilon: f32,
@@ -67,11 +101,11 @@ impl Transformer {
         let TransformerSizes { width, heads, layers, mlp_width } = sizes;
         let rest = |n: usize| -> Result<BlockRest> {
             Ok(BlockRest {
-                norm_1: weights.norm(n, 1, width, epsilon)?,
-                out: weights.linear(n, "attn.out_proj", [width, width])?,
-                norm_2: weights.norm(n, 2, width, epsilon)?,
-                fc1: weights.linear(n, "mlp.c_fc", [mlp_width, width])?,
-                fc2: weights.linear(n, "mlp.c_proj", [width, mlp_width])?,
+                norm_1: weights.norm(n, BlockNorm::Attention, width, epsilon)?,
+                out: weights.linear(n, BlockLinear::AttentionOut, [width, width])?,
+                norm_2: weights.norm(n, BlockNorm::Perceptron, width, epsilon)?,
+                fc1: weights.linear(n, BlockLinear::PerceptronIn, [mlp_width, width])?,
+                fc2: weights.linear(n, BlockLinear::PerceptronOut, [width, mlp_width])?,
                 activation,
             })
         };
@@ -178,8 +212,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::arch::clip::weights::Weights;
     use crate::checkpoint::Checkpoint;
-    use crate::weights::Weights;
 
     impl Transformer {
         /// All rows of the last block, computed as the other blocks are.

@@ -1,18 +1,19 @@
-//! A projection head: from a tower's features to the joint space.
+//! The heads that were trained for `lite`: from a tower's features to the joint space.
 
+use crate::arch::parts::Head;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::gemm::Threads;
 use crate::nn::linear::Linear;
 
-/// Standardisation and a linear map, folded into one; a residual two-layer perceptron, where there is one; then unit length.
-pub(crate) struct Head {
+/// Standardization and a linear map, folded into one; then a residual two-layer perceptron, where there is one.
+pub(crate) struct LiteHead {
     linear: Linear,
     mlp: Option<[Linear; 2]>,
 }
 
-impl Head {
+impl LiteHead {
     /// Takes `{prefix}proj.weight` `[outputs, inputs]`, `{prefix}proj.bias` `[outputs]` and, where there are any, the features'
     /// `{prefix}mean` and `{prefix}std` `[inputs]`, and `{prefix}mlp.fc1` and `{prefix}mlp.fc2` with their weights and biases.
     pub(crate) fn load(ckpt: &Checkpoint, prefix: &str, outputs: usize, inputs: usize) -> Result<Self> {
@@ -40,31 +41,16 @@ impl Head {
         };
         Ok(Self { linear: Linear::new(&weight, outputs, inputs, Some(bias)), mlp })
     }
+}
 
-    /// A plain projection.
-    pub(crate) fn projection(linear: Linear) -> Self {
-        Self { linear, mlp: None }
-    }
-
-    /// `features` is `[rows, inputs]`; returns unit rows `[rows, outputs]`.
-    pub(crate) fn forward(&self, features: &[f32]) -> Vec<f32> {
+impl Head for LiteHead {
+    fn forward(&self, features: &[f32]) -> Vec<f32> {
         let mut out = self.linear.forward(features, Threads::Pool);
         if let Some([fc1, fc2]) = &self.mlp {
             let mut hidden = vec![0.0; out.len() / fc1.inputs() * fc1.outputs()];
             fc1.forward_into(&out, &mut hidden, Some(Activation::Gelu), Threads::Pool);
             fc2.forward_add(&hidden, &mut out, None, Threads::Pool);
         }
-        normalize_rows(&mut out, self.linear.outputs());
         out
-    }
-}
-
-/// Scales each row of `[rows, width]` to unit length; a row of zeros stays one.
-pub(crate) fn normalize_rows(x: &mut [f32], width: usize) {
-    for row in x.chunks_exact_mut(width) {
-        let norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
-        if norm > 0.0 {
-            row.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
-        }
     }
 }

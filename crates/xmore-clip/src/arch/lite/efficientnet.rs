@@ -1,18 +1,18 @@
-//! EfficientNet-Lite: MobileNet-like blocks with ReLU6 and neither squeeze-and-excitation nor swish.
+//! EfficientNet-Lite: MobileNet-like blocks with ReLU6, without squeeze-and-excitation or swish.
 //!
 //! Reference: PyPI `efficientnet-lite-pytorch`, `model.py`, whose tensor names these are. Pooled features, no classifier.
 
+use crate::arch::ImageTower;
 use crate::checkpoint::Checkpoint;
-use crate::config::lite::{StageConfig, VisionConfig};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::conv::{Conv2d, DepthwiseConv2d, Padding, Size, Window};
 use crate::nn::gemm::Threads;
 use crate::nn::norm::BatchNorm;
-use crate::nn::scratch::with_buffers;
+use crate::nn::thread_buffers::with_buffers;
 use crate::profile;
 
-use super::ImageTower;
+use super::config::{StageConfig, VisionConfig};
 
 /// `BatchNorm2d`'s epsilon in the reference implementation.
 const BN_EPSILON: f32 = 1e-3;

@@ -1,30 +1,62 @@
-//! Loading a folder whose towers were published apart from one another, as the bundled model's were.
+//! `lite`, the bundled model: a folder whose towers were published apart from one another, and heads that join them.
+
+mod bert;
+mod config;
+mod efficientnet;
+mod head;
 
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::Checkpoint;
-use crate::config::lite::{BertConfig, ModelConfig};
-use crate::config::{CONFIG_FILE, read_json};
-use crate::error::{ClipError, Result};
-use crate::nn::linear::Precision;
-use crate::preprocess::Preprocess;
-use crate::tokenizer::Tokenizer;
-use crate::towers::bert::Bert;
-use crate::towers::efficientnet::EfficientNet;
-use crate::towers::head::Head;
+use serde_json::Value;
 
-use super::{Facts, ImageEncoder, LoadOptions, Source, TextEncoder};
+use crate::checkpoint::Checkpoint;
+use crate::error::{ClipError, Result};
+use crate::nn::precision::Precision;
+use crate::options::LoadOptions;
+use crate::preprocess::Preprocess;
+use crate::tokenizer::{JsonTokenizer, Tokenizer};
+
+use super::parts::Head;
+use super::shared::read_json;
+use super::{
+    Architecture, CONFIG_FILE, ConfigForm, Encoder, Facts, Found, ImageTower, Loader, Opened, TextTower,
+};
+use bert::Bert;
+use config::{BertConfig, ModelConfig};
+use efficientnet::EfficientNet;
+use head::LiteHead;
+
+/// lite's row of the table.
+pub(super) const ARCHITECTURE: Architecture = Architecture {
+    name: "lite",
+    summary: "EfficientNet-Lite0 and MiniLM with trained heads: a folder with a file for each tower",
+    detect: |found| {
+        let config: Option<Value> = found.config(ConfigForm::OpenClip)?;
+        Ok(config.is_some_and(|config| config.pointer("/model_cfg/head_weights").is_some()))
+    },
+    open: |found, options| match found {
+        Found::Folder(dir, _) => Lite::open(dir, options),
+        Found::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
+    },
+};
+
+/// The files of `lite` that are part of this crate: configuration and heads, as (name, content). Its towers are fetched; see the model
+/// card in `models/lite/README.md`.
+pub const LITE_FILES: &[(&str, &[u8])] = &[
+    (CONFIG_FILE, include_bytes!("../../../models/lite/open_clip_config.json")),
+    ("heads.safetensors", include_bytes!("../../../models/lite/heads.safetensors")),
+];
 
 /// A folder with `open_clip_config.json`, one file for each tower, and the heads.
-pub(super) struct LiteSource {
+struct Lite {
     dir: PathBuf,
     config: ModelConfig,
     precision: Precision,
 }
 
-impl LiteSource {
-    /// Reads the configuration; the towers wait.
-    pub(super) fn open(dir: &Path, options: &LoadOptions) -> Result<(Self, Facts)> {
+impl Lite {
+    /// Reads the configuration and the logit scale.
+    fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
         let path = dir.join(CONFIG_FILE);
         let config: ModelConfig = read_json(&path)?;
         check(&config, &path)?;
@@ -33,52 +65,51 @@ impl LiteSource {
         let files =
             [&arch.vision_cfg.weights, &text.weights, &text.tokenizer, &text.config, &arch.head_weights];
         for file in files {
-            require(dir, file)?;
+            require(&dir, file)?;
         }
         let logit_scale =
             Checkpoint::open(dir.join(&arch.head_weights))?.tensor("logit_scale", &[])?[0].exp();
         let facts = Facts {
             dim: arch.embed_dim,
             logit_scale,
+            logit_bias: 0.0,
             preprocess: Preprocess::new(arch.vision_cfg.image_size, config.preprocess_cfg.clone()),
             towers: [arch.vision_cfg.timm_model_name.clone(), text.hf_model_name.clone()],
             context_length: text.context_length,
             files: std::iter::once(CONFIG_FILE.to_owned()).chain(files.map(String::clone)).collect(),
             beside: Vec::new(),
         };
-        Ok((Self { dir: dir.to_owned(), config, precision: options.precision }, facts))
+        Ok(Opened { facts, loader: Box::new(Self { dir, config, precision: options.precision }) })
     }
 
-    fn head(&self, prefix: &str, inputs: usize) -> Result<Head> {
+    fn head(&self, prefix: &str, inputs: usize) -> Result<Option<Box<dyn Head>>> {
         let arch = &self.config.model_cfg;
         let heads = Checkpoint::open(self.dir.join(&arch.head_weights))?;
-        Head::load(&heads, prefix, arch.embed_dim, inputs)
+        Ok(Some(Box::new(LiteHead::load(&heads, prefix, arch.embed_dim, inputs)?)))
     }
 }
 
-impl Source for LiteSource {
-    fn image(&self) -> Result<ImageEncoder> {
+impl Loader for Lite {
+    fn image(&self) -> Result<Encoder<dyn ImageTower>> {
         let vision = &self.config.model_cfg.vision_cfg;
-        let ckpt = Checkpoint::open(self.dir.join(&vision.weights))?;
-        let tower = Box::new(EfficientNet::load(&ckpt, vision)?);
-        let head = Some(self.head("visual.", crate::towers::ImageTower::width(&*tower))?);
-        Ok(ImageEncoder { tower, head })
+        let tower = EfficientNet::load(&Checkpoint::open(self.dir.join(&vision.weights))?, vision)?;
+        let head = self.head("visual.", tower.width())?;
+        Ok(Encoder { tower: Box::new(tower), head })
     }
 
-    fn text(&self) -> Result<TextEncoder> {
+    fn text(&self) -> Result<Encoder<dyn TextTower>> {
         let text = &self.config.model_cfg.text_cfg;
         let path = self.dir.join(&text.config);
         let bert: BertConfig = read_json(&path)?;
         check_bert(&bert, text.context_length, &path)?;
         let tower = Bert::load(Checkpoint::open(self.dir.join(&text.weights))?, &bert, self.precision)?;
-        let (head, vocabulary) =
-            (self.head("text.", crate::towers::TextTower::width(&tower))?, tower.vocabulary());
-        Ok(TextEncoder { tower: Box::new(tower), head, vocabulary })
+        let head = self.head("text.", tower.width())?;
+        Ok(Encoder { tower: Box::new(tower), head })
     }
 
-    fn tokenizer(&self) -> Result<Tokenizer> {
+    fn tokenizer(&self) -> Result<Box<dyn Tokenizer>> {
         let text = &self.config.model_cfg.text_cfg;
-        Tokenizer::load(&self.dir.join(&text.tokenizer), text.context_length)
+        Ok(Box::new(JsonTokenizer::load(&self.dir.join(&text.tokenizer), text.context_length)?))
     }
 }
 

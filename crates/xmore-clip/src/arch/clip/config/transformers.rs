@@ -1,17 +1,18 @@
-//! transformers' `config.json` and `preprocessor_config.json` of a `CLIPModel`.
+//! transformers' `config.json` of a `CLIPModel`.
 //!
-//! Reference: transformers, `configuration_clip.py`, whose defaults fill what a file leaves out, and `image_processing_clip.py`.
+//! Reference: transformers, `configuration_clip.py`, whose defaults fill what a file leaves out.
 
 use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::arch::shared::preprocessor_config;
+use crate::arch::shared::read_json;
+use crate::arch::shared::transformer::TransformerSizes;
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
-use crate::preprocess::PreprocessConfig;
-use crate::towers::transformer::TransformerSizes;
 
-use super::arch::{ClipArch, LAYER_NORM_EPSILON, TextArch, VisionArch, VitArch};
+use super::{ClipArch, LAYER_NORM_EPSILON, TextArch, VisionArch, VitArch};
 
 #[derive(Deserialize)]
 struct File {
@@ -68,7 +69,7 @@ impl Tower {
 
 /// Reads `config.json` and, where there is one, the preprocessor's file beside it; `quick_gelu` overrides `hidden_act`.
 pub(crate) fn read_transformers(path: &Path, quick_gelu: Option<bool>) -> Result<ClipArch> {
-    let file: File = super::read_json(path)?;
+    let file: File = read_json(path)?;
     if file.model_type.as_deref() != Some("clip") {
         let message = format!("model_type is {:?}, expected \"clip\"", file.model_type.unwrap_or_default());
         return Err(ClipError::config(path, message));
@@ -94,63 +95,8 @@ pub(crate) fn read_transformers(path: &Path, quick_gelu: Option<bool>) -> Result
             activation: text.activation(path, quick_gelu)?,
             epsilon: text.layer_norm_eps.unwrap_or(LAYER_NORM_EPSILON),
         },
-        preprocess: preprocess(path.with_file_name("preprocessor_config.json"), image_size)?,
+        preprocess: preprocessor_config::read(path, image_size)?,
     };
     arch.check(path)?;
     Ok(arch)
-}
-
-#[derive(Default, Deserialize)]
-struct Processor {
-    size: Option<Extent>,
-    crop_size: Option<Extent>,
-    image_mean: Option<[f32; 3]>,
-    image_std: Option<[f32; 3]>,
-    resample: Option<u32>,
-    do_center_crop: Option<bool>,
-    do_resize: Option<bool>,
-    do_normalize: Option<bool>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(untagged)]
-enum Extent {
-    Side(usize),
-    Shortest { shortest_edge: usize },
-    Box { height: usize, width: usize },
-}
-
-/// Pillow's number for bicubic resampling.
-const BICUBIC: u32 = 3;
-
-fn preprocess(path: std::path::PathBuf, image_size: usize) -> Result<PreprocessConfig> {
-    let default = PreprocessConfig::default();
-    if !path.exists() {
-        return Ok(default);
-    }
-    let processor: Processor = super::read_json(&path)?;
-    let fail = |what: String| Err(ClipError::config(&path, what));
-    let side = |extent: Option<Extent>| match extent {
-        None => image_size,
-        Some(Extent::Side(n) | Extent::Shortest { shortest_edge: n }) => n,
-        Some(Extent::Box { height, width }) if height == width => height,
-        Some(Extent::Box { .. }) => 0,
-    };
-    let (size, crop) = (side(processor.size), side(processor.crop_size));
-    if size != image_size || crop != image_size {
-        return fail(format!(
-            "resizes to {size} and crops to {crop}; only the tower's own {image_size} is supported"
-        ));
-    }
-    if processor.resample.is_some_and(|n| n != BICUBIC) {
-        return fail(format!("resample is {:?}, expected {BICUBIC}, which is bicubic", processor.resample));
-    }
-    if [processor.do_center_crop, processor.do_resize, processor.do_normalize].contains(&Some(false)) {
-        return fail("leaves out resizing, cropping or normalising, which is not supported".into());
-    }
-    Ok(PreprocessConfig {
-        mean: processor.image_mean.unwrap_or(default.mean),
-        std: processor.image_std.unwrap_or(default.std),
-        ..default
-    })
 }

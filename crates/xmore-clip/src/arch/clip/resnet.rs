@@ -4,20 +4,21 @@
 
 use rayon::prelude::*;
 
-use crate::config::arch::ResNetArch;
+use crate::arch::ImageTower;
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::attention::{Attention, Sequence, Strided};
 use crate::nn::conv::{Conv2d, Padding, Size, Window};
 use crate::nn::gemm::Threads;
-use crate::nn::linear::{Linear, Part, Precision, query_scale};
+use crate::nn::linear::{Linear, Part, query_scale};
 use crate::nn::norm::BatchNorm;
 use crate::nn::pool::average_pool;
-use crate::nn::scratch::with_buffers;
+use crate::nn::precision::Precision;
+use crate::nn::thread_buffers::with_buffers;
 use crate::profile;
-use crate::weights::Weights;
 
-use super::ImageTower;
+use super::config::ResNetArch;
+use super::weights::Weights;
 
 /// `BatchNorm2d`'s default epsilon.
 const EPSILON: f32 = 1e-5;
@@ -116,7 +117,7 @@ impl Bottleneck {
         })
     }
 
-    /// Replaces `x`; `y` and `z` are room.
+    /// Replaces `x`; `y` and `z` are buffers.
     fn forward(
         &self,
         x: &mut Vec<f32>,

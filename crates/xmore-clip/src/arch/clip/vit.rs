@@ -2,16 +2,16 @@
 //!
 //! Reference: OpenAI's `VisionTransformer`: patches, a class token, learned positions, a norm before and after the blocks.
 
-use crate::config::arch::VitArch;
+use crate::arch::ImageTower;
+use crate::arch::shared::transformer::Transformer;
 use crate::error::Result;
 use crate::nn::gemm::Threads;
 use crate::nn::linear::Linear;
 use crate::nn::norm::LayerNorm;
 use crate::profile;
-use crate::weights::Weights;
 
-use super::ImageTower;
-use super::transformer::Transformer;
+use super::config::VitArch;
+use super::weights::Weights;
 
 /// Tokens that one thread had best take together: enough rows to use each weight well, few enough for the caches.
 const TOKENS_PER_PASS: usize = 200;

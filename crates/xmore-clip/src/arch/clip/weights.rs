@@ -1,17 +1,16 @@
-//! CLIP's tensors under the names of whoever saved them.
+//! CLIP's tensors under the names that OpenAI, open_clip and transformers give them.
 //!
-//! Layers ask by OpenAI's names (open_clip's too); transformers' `CLIPModel` has others, splits attention's input layer in three and
+//! Towers ask by OpenAI's names (open_clip's too); transformers' `CLIPModel` has others, splits attention's input layer in three and
 //! stores projections transposed. The numbers are the same, so a model loads to the same bits from each.
 
 use std::borrow::Cow;
 
+use crate::arch::shared::transformer::{BlockLinear, BlockNorm, BlockWeights, WeightAndBias};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::nn::linear::{Linear, Precision};
+use crate::nn::linear::Linear;
 use crate::nn::norm::LayerNorm;
-
-/// A weight `[width, width]` and its bias `[width]`.
-type WeightAndBias<'a> = (Cow<'a, [f32]>, Cow<'a, [f32]>);
+use crate::nn::precision::Precision;
 
 /// Whose names a checkpoint uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +24,7 @@ pub(crate) enum Naming {
 }
 
 impl Naming {
-    /// Tells the naming from the names.
+    /// The naming of a checkpoint's tensors.
     pub(crate) fn detect(checkpoint: &Checkpoint) -> Self {
         if checkpoint.names().any(|n| n.starts_with("vision_model.") || n.starts_with("text_model.")) {
             Self::Transformers
@@ -58,9 +57,9 @@ impl<'a> Weights<'a> {
             Naming::OpenClipText if !of_both => format!("text.{name}"),
             Naming::OpenClip | Naming::OpenClipText => name.to_owned(),
             Naming::Transformers => {
-                let renamed = TRANSFORMERS.iter().find_map(|(ours, theirs)| {
-                    let rest = name.strip_prefix(ours)?;
-                    Some(format!("{theirs}{rest}"))
+                let renamed = TRANSFORMERS.iter().find_map(|(openai, transformers)| {
+                    let rest = name.strip_prefix(openai)?;
+                    Some(format!("{transformers}{rest}"))
                 });
                 renamed.unwrap_or_else(|| name.to_owned())
             }
@@ -91,18 +90,19 @@ impl<'a> Weights<'a> {
     }
 
     /// The image tower's blocks.
-    pub(crate) fn visual_blocks(&self) -> BlockWeights<'a> {
+    pub(crate) fn visual_blocks(&self) -> ClipBlocks<'a> {
         self.blocks("visual.transformer.resblocks", "vision_model.encoder.layers")
     }
 
     /// The text tower's blocks.
-    pub(crate) fn text_blocks(&self) -> BlockWeights<'a> {
+    pub(crate) fn text_blocks(&self) -> ClipBlocks<'a> {
         self.blocks("transformer.resblocks", "text_model.encoder.layers")
     }
 
-    fn blocks(&self, ours: &str, theirs: &str) -> BlockWeights<'a> {
-        let prefix = if self.naming == Naming::Transformers { theirs.to_owned() } else { self.name(ours) };
-        BlockWeights { weights: *self, prefix }
+    fn blocks(&self, openai: &str, transformers: &str) -> ClipBlocks<'a> {
+        let prefix =
+            if self.naming == Naming::Transformers { transformers.to_owned() } else { self.name(openai) };
+        ClipBlocks { weights: *self, prefix }
     }
 }
 
@@ -121,67 +121,77 @@ const TRANSFORMERS: &[(&str, &str)] = &[
 ];
 
 /// The tensors of a transformer's blocks.
-pub(crate) struct BlockWeights<'a> {
+pub(crate) struct ClipBlocks<'a> {
     weights: Weights<'a>,
     prefix: String,
 }
 
-impl<'a> BlockWeights<'a> {
-    /// Name of block `n`'s part; `ours` is OpenAI's.
-    fn name(&self, n: usize, ours: &str) -> String {
-        let part = match (self.weights.naming, ours) {
-            (Naming::Transformers, "ln_1") => "layer_norm1",
-            (Naming::Transformers, "ln_2") => "layer_norm2",
-            (Naming::Transformers, "attn.out_proj") => "self_attn.out_proj",
-            (Naming::Transformers, "mlp.c_fc") => "mlp.fc1",
-            (Naming::Transformers, "mlp.c_proj") => "mlp.fc2",
-            _ => ours,
+impl ClipBlocks<'_> {
+    /// Name of a norm of block `n`.
+    fn norm_name(&self, n: usize, norm: BlockNorm) -> String {
+        let transformers = self.weights.naming == Naming::Transformers;
+        let part = match norm {
+            BlockNorm::Attention if transformers => "layer_norm1",
+            BlockNorm::Attention => "ln_1",
+            BlockNorm::Perceptron if transformers => "layer_norm2",
+            BlockNorm::Perceptron => "ln_2",
+        };
+        format!("{}.{n}.{part}", self.prefix)
+    }
+
+    /// Name of a linear layer of block `n`.
+    fn linear_name(&self, n: usize, layer: BlockLinear) -> String {
+        let transformers = self.weights.naming == Naming::Transformers;
+        let part = match layer {
+            BlockLinear::AttentionOut if transformers => "self_attn.out_proj",
+            BlockLinear::AttentionOut => "attn.out_proj",
+            BlockLinear::PerceptronIn if transformers => "mlp.fc1",
+            BlockLinear::PerceptronIn => "mlp.c_fc",
+            BlockLinear::PerceptronOut if transformers => "mlp.fc2",
+            BlockLinear::PerceptronOut => "mlp.c_proj",
         };
         format!("{}.{n}.{part}", self.prefix)
     }
 
     /// How many blocks there are.
     pub(crate) fn count(&self) -> usize {
-        (0..)
-            .take_while(|&n| self.weights.checkpoint.contains(&format!("{}.bias", self.name(n, "ln_1"))))
-            .count()
+        let name = |n| format!("{}.bias", self.norm_name(n, BlockNorm::Attention));
+        (0..).take_while(|&n| self.weights.checkpoint.contains(&name(n))).count()
     }
 
     /// The outputs of block `n`'s perceptron's first layer, if it is there.
     pub(crate) fn mlp_width(&self, n: usize) -> Option<usize> {
-        self.weights.checkpoint.shape(&format!("{}.bias", self.name(n, "mlp.c_fc")))?.first().copied()
+        let name = format!("{}.bias", self.linear_name(n, BlockLinear::PerceptronIn));
+        self.weights.checkpoint.shape(&name)?.first().copied()
+    }
+}
+
+impl BlockWeights for ClipBlocks<'_> {
+    fn norm(&self, n: usize, norm: BlockNorm, width: usize, epsilon: f32) -> Result<LayerNorm> {
+        LayerNorm::load(self.weights.checkpoint, &format!("{}.", self.norm_name(n, norm)), width, epsilon)
     }
 
-    /// Norm 1 or 2 of block `n`.
-    pub(crate) fn norm(&self, n: usize, which: usize, width: usize, epsilon: f32) -> Result<LayerNorm> {
-        let name = self.name(n, if which == 1 { "ln_1" } else { "ln_2" });
-        LayerNorm::load(self.weights.checkpoint, &format!("{name}."), width, epsilon)
+    fn linear(&self, n: usize, layer: BlockLinear, shape: [usize; 2]) -> Result<Linear> {
+        let prefix = format!("{}.", self.linear_name(n, layer));
+        Linear::load_as(self.weights.checkpoint, &prefix, shape, self.weights.precision)
     }
 
-    /// A layer of block `n`, `[outputs, inputs]`.
-    pub(crate) fn linear(&self, n: usize, ours: &str, [outputs, inputs]: [usize; 2]) -> Result<Linear> {
-        let prefix = format!("{}.", self.name(n, ours));
-        Linear::load_as(self.weights.checkpoint, &prefix, [outputs, inputs], self.precision())
-    }
-
-    /// How linear layers are kept.
-    pub(crate) fn precision(&self) -> Precision {
+    fn precision(&self) -> Precision {
         self.weights.precision
     }
 
-    /// Query, key and value of block `n`.
-    pub(crate) fn qkv(&self, n: usize, width: usize) -> Result<[WeightAndBias<'a>; 3]> {
-        let checkpoint = self.weights.checkpoint;
+    fn qkv(&self, n: usize, width: usize) -> Result<[WeightAndBias<'_>; 3]> {
+        let (checkpoint, prefix) = (self.weights.checkpoint, format!("{}.{n}", self.prefix));
         if self.weights.naming == Naming::Transformers {
-            let part = |name: &str| -> Result<WeightAndBias<'a>> {
-                let prefix = self.name(n, &format!("self_attn.{name}_proj"));
+            let part = |name: &str| -> Result<WeightAndBias<'_>> {
+                let prefix = format!("{prefix}.self_attn.{name}_proj");
                 let weight = checkpoint.tensor(&format!("{prefix}.weight"), &[width, width])?;
                 Ok((weight, checkpoint.tensor(&format!("{prefix}.bias"), &[width])?))
             };
             return Ok([part("q")?, part("k")?, part("v")?]);
         }
-        let weight = checkpoint.tensor(&self.name(n, "attn.in_proj_weight"), &[3 * width, width])?;
-        let bias = checkpoint.tensor(&self.name(n, "attn.in_proj_bias"), &[3 * width])?;
+        let weight = checkpoint.tensor(&format!("{prefix}.attn.in_proj_weight"), &[3 * width, width])?;
+        let bias = checkpoint.tensor(&format!("{prefix}.attn.in_proj_bias"), &[3 * width])?;
         let third = |n: usize| (third(&weight, n), third(&bias, n));
         Ok([third(0), third(1), third(2)])
     }

@@ -1,11 +1,19 @@
-//! CLIP's architectures as numbers, whatever file they were read from.
+//! CLIP's sizes, read from open_clip's configuration (`open_clip`), transformers' (`transformers`), or the tensors' shapes (`infer`).
+
+mod infer;
+mod open_clip;
+mod transformers;
 
 use std::path::Path;
 
+use crate::arch::shared::transformer::TransformerSizes;
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::preprocess::PreprocessConfig;
-use crate::towers::transformer::TransformerSizes;
+
+pub(super) use infer::infer;
+pub(super) use open_clip::read_open_clip;
+pub(super) use transformers::read_transformers;
 
 /// A CLIP model.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,7 +115,7 @@ impl ClipArch {
         }
     }
 
-    /// What the towers are, for people.
+    /// What the towers are, in words.
     pub(crate) fn describe(&self) -> [String; 2] {
         let name = |activation| if activation == Activation::QuickGelu { "QuickGELU" } else { "GELU" };
         let vision = match &self.vision {

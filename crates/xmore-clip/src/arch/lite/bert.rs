@@ -1,21 +1,22 @@
 //! BERT as a sentence encoder: the transformer of the MiniLM family with mean pooling.
 //!
-//! Reference: transformers' `BertModel` with sentence-transformers' mean pooling and normalisation. The texts of a batch stand behind one another
-//! without padding, so a text's numbers do not depend on its neighbours and no padding is computed.
+//! Reference: transformers' `BertModel` with sentence-transformers' mean pooling and normalization. The texts of a batch
+//! follow one another without padding, so a text's numbers do not depend on its neighbors and no padding is computed.
 
 use rayon::prelude::*;
 
+use crate::arch::TextTower;
+use crate::arch::parts::normalize_rows;
 use crate::checkpoint::Checkpoint;
-use crate::config::lite::BertConfig;
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::attention::self_attention;
 use crate::nn::gemm::Threads;
-use crate::nn::linear::{Linear, Precision};
+use crate::nn::linear::Linear;
 use crate::nn::norm::LayerNorm;
+use crate::nn::precision::Precision;
 
-use super::TextTower;
-use super::head::normalize_rows;
+use super::config::BertConfig;
 
 /// The network. Embedding tables stay in the mapped file.
 pub(crate) struct Bert {
@@ -68,11 +69,6 @@ impl Bert {
         let (heads, vocabulary) = (config.num_attention_heads, config.vocab_size);
         Ok(Self { ckpt, width, heads, vocabulary, embedding_norm, layers })
     }
-
-    /// Ids the tower has an embedding for.
-    pub(crate) fn vocabulary(&self) -> usize {
-        self.vocabulary
-    }
 }
 
 /// Query, key and value as one product: `[3 * width, width]`.
@@ -94,6 +90,10 @@ fn fused_qkv(
 impl TextTower for Bert {
     fn width(&self) -> usize {
         self.width
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
     }
 
     fn forward(&self, texts: &[&[u32]], threads: Threads) -> Vec<f32> {

@@ -1,23 +1,44 @@
-//! Loading CLIP's own checkpoints: open_clip's and transformers' folders, and single files by OpenAI or open_clip's training.
+//! CLIP in the forms it is published in: open_clip's and transformers' folders, and single files by OpenAI or open_clip's training.
+
+mod config;
+mod resnet;
+mod text;
+mod vit;
+pub(super) mod weights;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, CheckpointKind};
-use crate::config::arch::{ClipArch, VisionArch};
-use crate::config::{CONFIG_FILE, infer, read_open_clip, read_transformers};
 use crate::error::{ClipError, Result};
-use crate::nn::linear::Precision;
+use crate::nn::linear::Linear;
+use crate::nn::precision::Precision;
+use crate::options::LoadOptions;
 use crate::preprocess::Preprocess;
-use crate::tokenizer::Tokenizer;
-use crate::towers::ImageTower;
-use crate::towers::clip_text::ClipText;
-use crate::towers::head::Head;
-use crate::towers::resnet::ResNet;
-use crate::towers::vit::Vit;
-use crate::weights::{Naming, Weights};
+use crate::tokenizer::{ClipTokenizer, JsonTokenizer, Tokenizer};
 
-use super::{Facts, ImageEncoder, LoadOptions, Source, TextEncoder};
+use super::parts::Head;
+use super::shared::preprocessor_config;
+use super::{
+    Architecture, ConfigForm, Encoder, Facts, Found, ImageTower, Loader, Opened, TRANSFORMERS_CONFIG,
+    TextTower,
+};
+use config::{ClipArch, VisionArch, infer, read_open_clip, read_transformers};
+use resnet::ResNet;
+use text::ClipText;
+use vit::Vit;
+use weights::{Naming, Weights};
+
+/// CLIP's row of the table. It takes what no other does; its errors say what is missing for a CLIP model.
+pub(super) const ARCHITECTURE: Architecture = Architecture {
+    name: "clip",
+    summary: "CLIP's ViT or ResNet and its text transformer: open_clip's and transformers' folders, single checkpoint files",
+    detect: |_| Ok(true),
+    open: |found, options| match found {
+        Found::File(checkpoint) => Clip::open_file(*checkpoint, options),
+        Found::Folder(dir, form) => Clip::open_folder(&dir, form, options),
+    },
+};
 
 /// Weights in an open_clip folder, in order of preference.
 const OPEN_CLIP_WEIGHTS: &[&str] = &[
@@ -33,42 +54,27 @@ const TRANSFORMERS_WEIGHTS: &[&str] = &[
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 ];
-const TRANSFORMERS_CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
-/// transformers' preprocessing, beside its configuration.
-const PREPROCESSOR: &str = "preprocessor_config.json";
-/// Size of CLIP's own vocabulary, which is on board.
-const CLIP_VOCABULARY: usize = 49408;
 
 /// A checkpoint and what it holds.
-pub(super) struct ClipSource {
+struct Clip {
     checkpoint: Arc<Checkpoint>,
     naming: Naming,
     precision: Precision,
     arch: ClipArch,
-    /// `tokenizer.json`, where it is to be used instead of the vocabulary on board.
+    /// `tokenizer.json`, where it is to be used instead of the built-in vocabulary.
     tokenizer: Option<PathBuf>,
 }
 
-impl ClipSource {
+impl Clip {
     /// Opens a folder.
-    pub(super) fn open_folder(dir: &Path, options: &LoadOptions) -> Result<(Self, Facts)> {
-        let open_clip = dir.join(CONFIG_FILE).is_file();
-        let (config, candidates) = if open_clip {
-            (CONFIG_FILE, OPEN_CLIP_WEIGHTS)
-        } else {
-            (TRANSFORMERS_CONFIG, TRANSFORMERS_WEIGHTS)
+    fn open_folder(dir: &Path, form: ConfigForm, options: &LoadOptions) -> Result<Opened> {
+        let config = form.file_name();
+        let path = dir.join(config);
+        let (arch, candidates) = match form {
+            ConfigForm::OpenClip => (read_open_clip(&path, options.quick_gelu)?, OPEN_CLIP_WEIGHTS),
+            ConfigForm::Transformers => (read_transformers(&path, options.quick_gelu)?, TRANSFORMERS_WEIGHTS),
         };
-        if !dir.join(config).is_file() {
-            return Err(ClipError::MissingFile {
-                dir: dir.to_owned(),
-                file: format!("{CONFIG_FILE} (or transformers' {TRANSFORMERS_CONFIG})"),
-                hint: "a model folder has one of them beside its weights; a single .pt file is given by its own path"
-                    .into(),
-            });
-        }
-        let read = if open_clip { read_open_clip } else { read_transformers };
-        let arch = read(&dir.join(config), options.quick_gelu)?;
         let Some(weights) = candidates.iter().find(|file| dir.join(file).is_file()) else {
             return Err(ClipError::MissingFile {
                 dir: dir.to_owned(),
@@ -77,23 +83,23 @@ impl ClipSource {
             });
         };
         let checkpoint = Checkpoint::open(dir.join(weights))?;
-        let tokenizer = Some(dir.join(TOKENIZER))
-            .filter(|path| path.is_file() && (!open_clip || arch.text.vocabulary != CLIP_VOCABULARY));
+        let own_vocabulary =
+            form == ConfigForm::Transformers || arch.text.vocabulary != ClipTokenizer::VOCABULARY;
+        let tokenizer = Some(dir.join(TOKENIZER)).filter(|path| path.is_file() && own_vocabulary);
         let mut files = vec![config.to_owned()];
         files.extend(checkpoint.files().map(file_name));
-        let mut beside = vec![(*weights).to_owned(), PREPROCESSOR.to_owned()];
+        let mut beside = vec![(*weights).to_owned(), preprocessor_config::FILE.to_owned()];
         beside.extend(tokenizer.iter().map(|path| file_name(path)));
         Self::new(checkpoint, arch, tokenizer, files, beside, options)
     }
 
-    /// Opens a single checkpoint file, whose architecture its shapes tell.
-    pub(super) fn open_file(path: &Path, options: &LoadOptions) -> Result<(Self, Facts)> {
-        let checkpoint = Checkpoint::open(path)?;
+    /// Opens a single checkpoint file, whose tensors' shapes give the sizes.
+    fn open_file(checkpoint: Checkpoint, options: &LoadOptions) -> Result<Opened> {
         let weights = Weights::new(&checkpoint);
         if weights.naming == Naming::Transformers {
             let message =
                 format!("transformers' weights need their {TRANSFORMERS_CONFIG}: give the folder instead");
-            return Err(ClipError::checkpoint(path, message));
+            return Err(ClipError::checkpoint(checkpoint.path(), message));
         }
         // OpenAI published TorchScript archives, and trained with QuickGELU.
         let quick_gelu = options.quick_gelu.unwrap_or(checkpoint.kind() == CheckpointKind::TorchScript);
@@ -109,7 +115,7 @@ impl ClipSource {
         files: Vec<String>,
         beside: Vec<String>,
         options: &LoadOptions,
-    ) -> Result<(Self, Facts)> {
+    ) -> Result<Opened> {
         let weights = Weights::new(&checkpoint);
         let naming = weights.naming;
         let shape = weights.shape("logit_scale").unwrap_or_default().to_vec();
@@ -117,6 +123,7 @@ impl ClipSource {
         let facts = Facts {
             dim: arch.dim,
             logit_scale,
+            logit_bias: 0.0,
             preprocess: Preprocess::new(arch.image_size(), arch.preprocess.clone()),
             towers: arch.describe(),
             context_length: arch.text.context_length,
@@ -124,7 +131,8 @@ impl ClipSource {
             beside,
         };
         let precision = options.precision;
-        Ok((Self { checkpoint: Arc::new(checkpoint), naming, precision, arch, tokenizer }, facts))
+        let loader = Self { checkpoint: Arc::new(checkpoint), naming, precision, arch, tokenizer };
+        Ok(Opened { facts, loader: Box::new(loader) })
     }
 
     fn weights(&self) -> Weights<'_> {
@@ -132,41 +140,48 @@ impl ClipSource {
     }
 }
 
-impl Source for ClipSource {
-    fn image(&self) -> Result<ImageEncoder> {
+impl Loader for Clip {
+    fn image(&self) -> Result<Encoder<dyn ImageTower>> {
         let weights = self.weights();
-        let (tower, head): (Box<dyn ImageTower>, _) = match &self.arch.vision {
+        Ok(match &self.arch.vision {
             VisionArch::Vit(vit) => {
                 let head = weights.projection("visual.proj", vit.sizes.width, self.arch.dim)?;
-                (Box::new(Vit::load(&weights, vit)?), Some(Head::projection(head)))
+                Encoder { tower: Box::new(Vit::load(&weights, vit)?), head: projection(head) }
             }
-            VisionArch::ResNet(resnet) => (Box::new(ResNet::load(&weights, resnet, self.arch.dim)?), None),
-        };
-        Ok(ImageEncoder { tower, head })
+            VisionArch::ResNet(resnet) => {
+                Encoder { tower: Box::new(ResNet::load(&weights, resnet, self.arch.dim)?), head: None }
+            }
+        })
     }
 
-    fn text(&self) -> Result<TextEncoder> {
+    fn text(&self) -> Result<Encoder<dyn TextTower>> {
         let (weights, text) = (self.weights(), &self.arch.text);
         let head = weights.projection("text_projection", text.sizes.width, self.arch.dim)?;
         let tower = ClipText::load(Arc::clone(&self.checkpoint), &weights, text)?;
-        Ok(TextEncoder { tower: Box::new(tower), head: Head::projection(head), vocabulary: text.vocabulary })
+        Ok(Encoder { tower: Box::new(tower), head: projection(head) })
     }
 
-    fn tokenizer(&self) -> Result<Tokenizer> {
+    fn tokenizer(&self) -> Result<Box<dyn Tokenizer>> {
         let text = &self.arch.text;
         match &self.tokenizer {
-            Some(path) => Tokenizer::load(path, text.context_length),
-            None if text.vocabulary == CLIP_VOCABULARY => Ok(Tokenizer::clip(text.context_length)),
+            Some(path) => Ok(Box::new(JsonTokenizer::load(path, text.context_length)?)),
+            None if text.vocabulary == ClipTokenizer::VOCABULARY => {
+                Ok(Box::new(ClipTokenizer::new(text.context_length)))
+            }
             None => Err(ClipError::config(
                 self.checkpoint.path(),
                 format!(
-                    "the text tower knows {} tokens, CLIP's own vocabulary has {CLIP_VOCABULARY}; put a {TOKENIZER} \
-                     beside the weights",
-                    text.vocabulary
+                    "the text tower knows {} tokens, CLIP's own vocabulary has {}; put a {TOKENIZER} beside the weights",
+                    text.vocabulary,
+                    ClipTokenizer::VOCABULARY
                 ),
             )),
         }
     }
+}
+
+fn projection(linear: Linear) -> Option<Box<dyn Head>> {
+    Some(Box::new(linear))
 }
 
 fn file_name(path: &Path) -> String {

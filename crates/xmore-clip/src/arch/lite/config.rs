@@ -1,15 +1,11 @@
 //! Configuration of a folder whose towers are not CLIP's own: `open_clip_config.json`, in open_clip's manner.
 //!
 //! `model_cfg` describes the two towers with open_clip's own keys (`timm_model_name`, `hf_model_name`, …), `preprocess_cfg` the
-//! pixels. Our only additions are the `weights` file names, since a folder of ours keeps each tower in the file it was
-//! published in.
+//! pixels. The only additions are the `weights` file names, since such a folder keeps each tower in the file it was published in.
 
 use serde::Deserialize;
 
 use crate::preprocess::PreprocessConfig;
-
-/// Name of the configuration file in a model folder.
-pub const CONFIG_FILE: &str = "open_clip_config.json";
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -61,7 +57,7 @@ pub(crate) struct StageConfig {
 /// `text_cfg`: the text tower.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct TextConfig {
-    /// Name of the published model; told to people, never fetched by this crate.
+    /// Name of the published model, for display; this crate does not fetch it.
     pub(crate) hf_model_name: String,
     /// Only `mean_pooler` is read here.
     pub(crate) hf_pooler_type: String,
@@ -88,10 +84,3 @@ pub(crate) struct BertConfig {
     pub(crate) vocab_size: usize,
     pub(crate) hidden_act: String,
 }
-
-/// The files of the bundled model `lite` that are ours: configuration and heads, as (name, content). Its towers are fetched; see the
-/// model card in `models/lite/README.md`.
-pub const LITE_FILES: &[(&str, &[u8])] = &[
-    (CONFIG_FILE, include_bytes!("../../models/lite/open_clip_config.json")),
-    ("heads.safetensors", include_bytes!("../../models/lite/heads.safetensors")),
-];

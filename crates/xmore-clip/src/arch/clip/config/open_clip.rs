@@ -1,19 +1,20 @@
 //! `open_clip_config.json`, as open_clip writes it for its own CLIP architectures.
 //!
 //! Reference: open_clip 3.3, `CLIPVisionCfg` and `CLIPTextCfg` in `model.py`. A key that changes the numbers and is not known here is
-//! refused by name, so that no model is computed wrongly in silence.
+//! refused by name, so that no model gives wrong numbers without an error.
 
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::arch::shared::read_json;
+use crate::arch::shared::transformer::TransformerSizes;
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::preprocess::PreprocessConfig;
-use crate::towers::transformer::TransformerSizes;
 
-use super::arch::{ClipArch, LAYER_NORM_EPSILON, ResNetArch, TextArch, VisionArch, VitArch};
+use super::{ClipArch, LAYER_NORM_EPSILON, ResNetArch, TextArch, VisionArch, VitArch};
 
 #[derive(Deserialize)]
 struct File {
@@ -164,7 +165,7 @@ const DEFAULTS: &[(&str, &[&str])] = &[
 
 /// Reads the file; `quick_gelu` overrides what it says of the activation.
 pub(crate) fn read_open_clip(path: &Path, quick_gelu: Option<bool>) -> Result<ClipArch> {
-    let File { model_cfg, preprocess_cfg } = super::read_json(path)?;
+    let File { model_cfg, preprocess_cfg } = read_json(path)?;
     let ModelCfg { embed_dim, vision_cfg, text_cfg, quick_gelu: written, rest } = model_cfg;
     for (place, rest) in
         [("model_cfg", &rest), ("vision_cfg", &vision_cfg.rest), ("text_cfg", &text_cfg.rest)]

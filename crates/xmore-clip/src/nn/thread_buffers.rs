@@ -1,11 +1,11 @@
-//! A thread's buffers, kept from one pass to the next: pages that are fresh from the system cost as much as a small network's layers.
+//! A thread's buffers, kept from one pass to the next: page faults of new memory cost as much as a small network's layers.
 
 use std::cell::RefCell;
 
-/// Buffers that a thread keeps.
-const KEPT: usize = 8;
-/// Longer buffers are not kept, in values.
-const LONGEST: usize = 16 << 20;
+/// How many buffers a thread keeps.
+const MAX_KEPT: usize = 8;
+/// Longer buffers, in values, are not kept.
+const MAX_LEN: usize = 16 << 20;
 
 thread_local! {
     static BUFFERS: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
@@ -13,7 +13,7 @@ thread_local! {
 
 /// Runs `work` with `N` buffers. They may hold anything, of any length, so `work` must write before it reads.
 ///
-/// A thread that takes up other work in the midst of `work`, as the pool's do while they wait, finds other buffers there.
+/// Work that the thread does within `work`, as the pool's threads do while they wait, gets other buffers.
 pub(crate) fn with_buffers<const N: usize, T>(work: impl FnOnce(&mut [Vec<f32>; N]) -> T) -> T {
     let mut buffers: [Vec<f32>; N] =
         BUFFERS.with_borrow_mut(|kept| std::array::from_fn(|_| kept.pop().unwrap_or_default()));
@@ -21,7 +21,7 @@ pub(crate) fn with_buffers<const N: usize, T>(work: impl FnOnce(&mut [Vec<f32>; 
     BUFFERS.with_borrow_mut(|kept| {
         // In their old order, so that each is again what it was, and none has to grow.
         for buffer in buffers.into_iter().rev() {
-            if kept.len() < KEPT && buffer.capacity() <= LONGEST {
+            if kept.len() < MAX_KEPT && buffer.capacity() <= MAX_LEN {
                 kept.push(buffer);
             }
         }
@@ -51,12 +51,12 @@ mod tests {
             })
         };
         let (first, _) = pointers(true);
-        // The inner buffer lies on top now; whatever comes, nothing is mixed up.
+        // The inner buffer is taken first now; the outer ones still differ.
         let (_, _) = pointers(true);
         assert_ne!(first[0], first[1]);
-        with_buffers(|[huge]: &mut [Vec<f32>; 1]| huge.reserve(LONGEST + 1));
-        with_buffers(|kept: &mut [Vec<f32>; KEPT]| {
-            assert!(kept.iter().all(|buffer| buffer.capacity() <= LONGEST), "not kept");
+        with_buffers(|[huge]: &mut [Vec<f32>; 1]| huge.reserve(MAX_LEN + 1));
+        with_buffers(|kept: &mut [Vec<f32>; MAX_KEPT]| {
+            assert!(kept.iter().all(|buffer| buffer.capacity() <= MAX_LEN), "not kept");
         });
     }
 }

@@ -1,0 +1,146 @@
+//! The architectures: a folder for each, from its configuration by way of its weights to its towers, and a row in [`ARCHITECTURES`].
+
+mod clip;
+mod lite;
+mod parts;
+mod shared;
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+pub use lite::LITE_FILES;
+pub(crate) use parts::{Encoder, Facts, ImageTower, Loader, Opened, TextTower};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{ClipError, Result};
+use crate::options::LoadOptions;
+
+/// Name of open_clip's configuration file in a model folder.
+pub const CONFIG_FILE: &str = "open_clip_config.json";
+/// transformers' configuration file.
+const TRANSFORMERS_CONFIG: &str = "config.json";
+
+/// A kind of model that can be loaded.
+#[derive(Debug)]
+pub struct Architecture {
+    name: &'static str,
+    summary: &'static str,
+    /// Whether a file or folder holds such a model; reads configurations and headers only.
+    detect: fn(&Found) -> Result<bool>,
+    /// Reads what is known before the towers are loaded.
+    open: fn(Found, &LoadOptions) -> Result<Opened>,
+}
+
+/// All architectures, in the order in which their `detect` is called.
+///
+/// The last one takes what no other does; its errors say what is missing.
+pub static ARCHITECTURES: &[Architecture] = &[lite::ARCHITECTURE, clip::ARCHITECTURE];
+
+impl Architecture {
+    /// Its short name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its towers and the forms it is read in, in one line.
+    pub fn summary(&self) -> &'static str {
+        self.summary
+    }
+}
+
+/// What a path holds, as far as it tells the architecture.
+pub(crate) enum Found {
+    /// A checkpoint file, whose tensors' names and shapes are known.
+    File(Box<Checkpoint>),
+    /// A folder with a configuration.
+    Folder(PathBuf, ConfigForm),
+}
+
+/// Whose configuration a model folder has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConfigForm {
+    OpenClip,
+    Transformers,
+}
+
+impl ConfigForm {
+    /// The configuration's file name.
+    pub(crate) fn file_name(self) -> &'static str {
+        match self {
+            Self::OpenClip => CONFIG_FILE,
+            Self::Transformers => TRANSFORMERS_CONFIG,
+        }
+    }
+}
+
+impl Found {
+    fn read(path: &Path) -> Result<Self> {
+        if path.is_file() {
+            return Ok(Self::File(Box::new(Checkpoint::open(path)?)));
+        }
+        let forms = [ConfigForm::OpenClip, ConfigForm::Transformers];
+        match forms.into_iter().find(|form| path.join(form.file_name()).is_file()) {
+            Some(form) => Ok(Self::Folder(path.to_owned(), form)),
+            None => Err(ClipError::MissingFile {
+                dir: path.to_owned(),
+                file: format!("{CONFIG_FILE} (or transformers' {TRANSFORMERS_CONFIG})"),
+                hint: "a model folder has one of them beside its weights; a single .pt file is given by its own path"
+                    .into(),
+            }),
+        }
+    }
+
+    /// The configuration, if it is of that form.
+    pub(crate) fn config<T: DeserializeOwned>(&self, form: ConfigForm) -> Result<Option<T>> {
+        match self {
+            Self::Folder(dir, found) if *found == form => {
+                shared::read_json(&dir.join(form.file_name())).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Finds the architecture of a model folder or checkpoint file and opens it.
+pub(crate) fn open(path: &Path, options: &LoadOptions) -> Result<(&'static Architecture, Opened)> {
+    let found = Found::read(path)?;
+    for architecture in ARCHITECTURES {
+        if (architecture.detect)(&found)? {
+            return Ok((architecture, (architecture.open)(found, options)?));
+        }
+    }
+    unreachable!("the last architecture takes every model")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Model;
+
+    /// The architecture of a fixture.
+    fn of(fixture: &str) -> &'static str {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture);
+        Model::load(path).unwrap().architecture().name()
+    }
+
+    #[test]
+    fn every_form_of_a_model_is_of_its_architecture() {
+        assert_eq!(of("tiny"), "lite");
+        for form in ["open_clip", "transformers"] {
+            assert_eq!(of(&format!("clip/vit_gelu/{form}")), "clip", "{form}");
+        }
+        assert_eq!(of("clip/vit_gelu/open_clip/open_clip_model.safetensors"), "clip");
+    }
+
+    #[test]
+    fn each_row_has_a_name_of_its_own_and_the_last_takes_every_folder() {
+        let names: std::collections::BTreeSet<_> = ARCHITECTURES.iter().map(Architecture::name).collect();
+        assert_eq!(names.len(), ARCHITECTURES.len());
+        assert!(ARCHITECTURES.iter().all(|row| !row.summary().is_empty()));
+        let last = ARCHITECTURES.last().unwrap();
+        for form in [ConfigForm::OpenClip, ConfigForm::Transformers] {
+            assert!((last.detect)(&Found::Folder("nowhere".into(), form)).unwrap());
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The choice of an instruction set at run time, for the products that are written for each of them.
+
+use std::sync::OnceLock;
+
+/// Rows of the largest tile.
+pub(super) const MAX_ROWS: usize = 14;
+/// Columns of the widest panel.
+pub(super) const MAX_WIDTH: usize = 32;
+
+/// Tile functions of type `F` for one instruction set.
+pub(super) struct Kernel<F: 'static> {
+    pub(super) name: &'static str,
+    /// Columns in a vector; a panel has twice as many.
+    pub(super) lanes: usize,
+    /// Rows of the tile that uses the registers best.
+    pub(super) rows: usize,
+    /// Whether this processor has the instructions.
+    pub(super) is_supported: fn() -> bool,
+    /// `tiles[v - 1][r - 1]` computes `r` rows of `v` vectors.
+    pub(super) tiles: [[Option<F>; MAX_ROWS]; 2],
+}
+
+impl<F: Copy> Kernel<F> {
+    /// The function of a tile of `rows` rows, at most [`Kernel::rows`], and one or two vectors.
+    pub(super) fn tile(&self, rows: usize, vectors: usize) -> F {
+        self.tiles[vectors - 1][rows - 1].expect("the kernel has such tiles")
+    }
+}
+
+/// All kernels of one product.
+pub(super) struct Kernels<F: 'static> {
+    /// The best first; the last runs on every processor.
+    all: &'static [&'static Kernel<F>],
+    best: OnceLock<&'static Kernel<F>>,
+}
+
+impl<F> Kernels<F> {
+    pub(super) const fn new(all: &'static [&'static Kernel<F>]) -> Self {
+        Self { all, best: OnceLock::new() }
+    }
+
+    /// Those that this processor runs, the best first.
+    pub(super) fn available(&self) -> Vec<&'static Kernel<F>> {
+        self.all.iter().copied().filter(|kernel| (kernel.is_supported)()).collect()
+    }
+
+    /// The best that this processor runs; the environment variable `XMORE_SIMD` (`avx512`, `avx2`, `portable`) chooses another.
+    pub(super) fn best(&self) -> &'static Kernel<F> {
+        self.best.get_or_init(|| {
+            let name = std::env::var("XMORE_SIMD").ok();
+            let mut available = self.available();
+            let chosen = available.iter().position(|kernel| Some(kernel.name) == name.as_deref());
+            available.swap_remove(chosen.unwrap_or(0))
+        })
+    }
+}
+
+/// Whether the processor has AVX2 and fused multiply-add.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// [`Kernel::tiles`] of a generic tile function, for these numbers of rows and one and two vectors.
+macro_rules! tile_table {
+    ($name:ident: $($rows:literal)*) => {{
+        let mut tiles: [[Option<TileFn>; MAX_ROWS]; 2] = [[None; MAX_ROWS]; 2];
+        $(
+            tiles[0][$rows - 1] = Some($name::<$rows, 1>);
+            tiles[1][$rows - 1] = Some($name::<$rows, 2>);
+        )*
+        tiles
+    }};
+}
+pub(super) use tile_table;

@@ -1,0 +1,13 @@
+//! What a caller may choose about a model.
+
+use crate::nn::precision::Precision;
+
+/// What a caller may choose about loading a model; the default is what the model's own files say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// QuickGELU (true) or GELU (false) in the towers, where the files do not say: a state dict alone does not tell them apart.
+    pub quick_gelu: Option<bool>,
+    /// How the transformers' weights are kept and multiplied.
+    pub precision: Precision,
+}
