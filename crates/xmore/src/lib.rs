@@ -1,14 +1,15 @@
 //! Zero-shot image classification that looks things up: X-MoRe (arXiv 2308.15273) and its baselines.
 //!
-//! 1. Name a model: [`ModelName::parse`] knows open_clip's names, the hub's, and paths; get and open it with
-//!    [`NamedModel::open_or_fetch`] ([`xmore_hub::lite`] gets the bundled one).
-//! 2. Build a memory of image–caption pairs: [`build_memory`].
-//! 3. Name the labels: [`Labels`], with a prompt [`Template`] or several.
-//! 4. Set up a [`Classifier`] and gather [`Evidence`] on the query images' embeddings ([`encode_files`]).
-//! 5. Ask for the answer of any [`Method`]: [`Evidence::scores`], or an [`Answer`] ready to be shown.
-//! 6. Measure on labelled images: the crate `xmore-eval`.
+//! [`Pipeline`] is the way in: encoders, pairs and options in one value, set up once and asked from any thread.
 //!
-//! The evidence on an image is the same to the bit alone and in any batch.
+//! 1. Open a model: [`NamedModel::open`], or [`NamedModel::open_or_fetch`] for one of the hub's by a [`ModelName`]; or bring an
+//!    [`Encoder`] of your own.
+//! 2. Build a memory of image–caption pairs: [`build_memory`]; open it, or a remote index: [`OpenPairs::open`].
+//! 3. Set up a [`Pipeline`], and make [`Labels`] ready for one [`Method`] or several: [`Pipeline::classifier`].
+//! 4. Ask for answers: [`Pipeline::classify`], or [`Pipeline::evidence`] for what every method's answer follows from.
+//!
+//! `examples/` has these steps; the crate `xmore-eval` measures on labelled images. An image's answer is the same to the bit alone and
+//! in any batch.
 
 mod answer;
 mod build;
@@ -50,4 +51,9 @@ pub use pipeline::{EncodedQueries, IfUnreachable, Opened, Pipeline, PipelineBuil
 pub use retrieve::{
     OpenPairs, Queries, Ranking, Retrieval, RetrievalModels, RetrievalOptions, Retrieved, RetrievedCaption,
 };
+pub use xmore_clip::{Embeddings, Loaded, Pixels, Precision, ResizeMode, TextEmbeddings, Tokens};
+pub use xmore_files::image::Orientation;
 pub use xmore_hub::{LITE, ModelName};
+pub use xmore_memory::retriever::RemoteOptions;
+pub use xmore_memory::store::{Mode, ModelIdentity};
+pub use xmore_memory::{Memory, MemoryError};
