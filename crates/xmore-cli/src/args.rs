@@ -11,6 +11,7 @@ use crate::commands::demo::DemoArgs;
 use crate::commands::eval::EvalArgs;
 use crate::commands::memory::MemoryArgs;
 use crate::commands::serve::ServeArgs;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use regex::Regex;
 use xmore::{
@@ -261,8 +262,10 @@ fn id_range(text: &str) -> Result<Range<u64>, String> {
         .ok_or_else(|| "expected a range of ids such as 0..5000, 5000.. or ..5000".to_owned())
 }
 
-pub(crate) fn method(name: &str) -> Result<Method, XmoreError> {
-    name.parse()
+/// Methods by their names, with their summaries in the help.
+fn method_parser() -> impl TypedValueParser<Value = Method> {
+    let value = |method: Method| PossibleValue::new(method.name()).help(method.summary());
+    PossibleValuesParser::new(Method::ALL.map(value)).try_map(|name| name.parse::<Method>())
 }
 
 #[derive(Debug, Args)]
@@ -279,13 +282,8 @@ pub(crate) struct ClassifyArgs {
     pub(crate) labels_column: Option<String>,
     #[command(flatten)]
     pub(crate) method_args: MethodArgs,
-    /// How the answer is made: zero-shot, templates, captions, equal, xmore or xmore-calibrated
-    ///
-    /// zero-shot: the image alone. templates: the same with 80 prompts averaged. captions: the retrieved captions alone. equal: half
-    /// and half. xmore: each weighed by its confidence, as published. xmore-calibrated: the image's logits and what the memory recalls
-    /// of such images, where the memory knows the labels. The default is xmore-calibrated with a memory (xmore where other models search
-    /// an engine), zero-shot without.
-    #[arg(long, value_parser = method, value_name = "METHOD")]
+    /// How the answer is made [default: xmore-calibrated with a memory where it is possible, else xmore; zero-shot without]
+    #[arg(long, value_parser = method_parser(), value_name = "METHOD")]
     pub(crate) method: Option<Method>,
     /// Labels shown for each photo
     #[arg(long, default_value = "5", value_name = "N")]

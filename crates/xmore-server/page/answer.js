@@ -2,7 +2,12 @@
 
 import { $, count, el, keyed, lessMotion, percent, percent1, say } from "./dom.js";
 import { thumb } from "./thumbs.js";
-import { METHODS, summary, tally, topOf, trust } from "./words.js";
+import { summary, tally, topOf, trust } from "./words.js";
+
+/** What each method does, as the server tells it. */
+let summaries = {};
+
+const sentence = (text) => (text ? `${text[0].toUpperCase()}${text.slice(1)}.` : "");
 
 const FEW_LABELS = 12;
 const FEW_CAPTIONS = 12;
@@ -26,7 +31,7 @@ export function show(answer, memory) {
   const of = (part) => el("strong", { className: `of-${part.of}` }, part.label);
   $("summary").replaceChildren(...summary(shown).map((part) => (typeof part === "string" ? part : of(part))));
   say($("note"), shown.note);
-  say($("method-hint"), METHODS[shown.method]);
+  say($("method-hint"), sentence(summaries[shown.method]));
   $("answer").classList.toggle("image-only", !shown.caption_distribution);
   scores(shown);
   balance(shown);
@@ -150,6 +155,7 @@ export function hide() {
 
 /** Methods and K as the server has them. */
 export function offer(info) {
+  summaries = info.method_summaries;
   $("method").replaceChildren(...info.methods.map((name) => el("option", { value: name }, name)));
   $("method").value = info.default_method;
   const most = Math.max(1, Math.min(info.retrieval?.neighbours ?? 1, info.memory?.pairs ?? Infinity));

@@ -11,15 +11,6 @@ export function topOf(distribution) {
   return top;
 }
 
-export const METHODS = {
-  "zero-shot": "The image alone, each label in one prompt.",
-  templates: "The image alone, each label averaged over many prompts.",
-  captions: "The captions alone: each is classified, and their answers are averaged.",
-  equal: "Half image, half captions.",
-  xmore: "Image and captions, each weighed by its confidence (X-MoRe).",
-  "xmore-calibrated": "The image, and what the memory recalls of images like it, as far as it knows the labels. K changes the captions column only.",
-};
-
 const CALIBRATED = "xmore-calibrated";
 const usesCaptions = (method) => !["zero-shot", "templates"].includes(method);
 

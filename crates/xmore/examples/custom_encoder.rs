@@ -48,6 +48,7 @@ fn unit_rows(rows: impl Iterator<Item = [f32; 3]>) -> Embeddings {
     Embeddings::new(rows.flat_map(unit).collect(), 3)
 }
 
+/// Builds, opens and asks.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let (photos, memory) = (folder.path().join("photos"), folder.path().join("memory"));

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::classify::Evidence;
-use crate::ensemble::{Method, image_weight};
 use crate::error::Result;
 use crate::labels::Labels;
+use crate::methods::{Method, image_weight};
 
 /// Probability of each label.
 pub type Distribution = BTreeMap<String, f64>;

@@ -8,10 +8,10 @@ use xmore_clip::Embeddings;
 
 use crate::calibrated::{Calibrated, CalibratedBelief, NEAR};
 use crate::encoder::Encoder;
-use crate::ensemble::{Belief, Method, image_weight, mix};
-use crate::error::{Result, XmoreError};
+use crate::error::Result;
 use crate::labels::{LabelWarning, Labels, Template};
 use crate::math::{dot, softmax};
+use crate::methods::{Belief, Method};
 use crate::retrieve::{Queries, Retrieval, Retrieved, RetrievedCaption};
 
 /// Labels, a model's scale and, if there are any, pairs to retrieve from: all that classifying an embedded image needs.
@@ -266,28 +266,11 @@ fn mean(beliefs: &[Belief]) -> Option<Belief> {
 }
 
 impl Evidence {
-    /// The method's distribution over the labels. A caption method without captions answers p_img, as METHOD says.
+    /// The method's distribution over the labels. Without captions every method answers by the image.
     ///
     /// # Errors
-    /// [`XmoreError::MethodNotPrepared`] for [`Method::Templates`] and [`Method::Calibrated`] if the classifier was not made for them.
+    /// [`crate::XmoreError::MethodNotPrepared`] for [`Method::Templates`] and [`Method::Calibrated`] if the classifier was not made for them.
     pub fn scores(&self, method: Method) -> Result<Vec<f64>> {
-        let image = &self.image;
-        Ok(match (method, &self.captions) {
-            (Method::Templates, _) => {
-                let belief = self.templates.as_ref();
-                belief.ok_or(XmoreError::MethodNotPrepared { method: method.name() })?.probabilities.clone()
-            }
-            (Method::Calibrated, captions) => match &self.calibrated {
-                Some(calibrated) => calibrated.belief.probabilities.clone(),
-                None if captions.is_some() => {
-                    return Err(XmoreError::MethodNotPrepared { method: method.name() });
-                }
-                None => image.probabilities.clone(),
-            },
-            (Method::ZeroShot, _) | (_, None) => image.probabilities.clone(),
-            (Method::Captions, Some(captions)) => captions.probabilities.clone(),
-            (Method::Equal, Some(captions)) => mix(image, captions, 0.5),
-            (Method::Xmore, Some(captions)) => mix(image, captions, image_weight(image, captions)),
-        })
+        method.scores(self)
     }
 }

@@ -18,10 +18,10 @@ mod captions;
 mod classify;
 mod encode;
 mod encoder;
-mod ensemble;
 mod error;
 mod labels;
 mod math;
+mod methods;
 mod model;
 mod partly_seen;
 mod pipeline;
@@ -38,13 +38,13 @@ pub use captions::CaptionStore;
 pub use classify::{Classifier, Evidence, StageTimes};
 pub use encode::{EncodedBatch, EncodedImages, encode_each, encode_files, encode_refs, encode_texts};
 pub use encoder::Encoder;
-pub use ensemble::{Belief, Method, argmax, image_weight, mix};
 pub use error::{Result, XmoreError};
 pub use labels::{
     DEFAULT_TEMPLATE, Label, LabelEntry, LabelFile, LabelList, LabelWarning, Labels, MAX_LABEL_BYTES,
     Template, is_wordnet_id, normalized,
 };
 pub use math::{confidence, dot, entropy, softmax};
+pub use methods::{Belief, Method, argmax, image_weight, mix};
 pub use model::NamedModel;
 pub use partly_seen::PartlySeen;
 pub use pipeline::{EncodedQueries, IfUnreachable, Opened, Pipeline, PipelineBuilder, QueryImage};

@@ -19,9 +19,9 @@ use crate::captions::CaptionStore;
 use crate::classify::{Classifier, Evidence};
 use crate::encode::{EncodedBatch, encode_each};
 use crate::encoder::Encoder;
-use crate::ensemble::Method;
 use crate::error::{Result, XmoreError};
 use crate::labels::{Labels, Template};
+use crate::methods::Method;
 use crate::partly_seen::PartlySeen;
 use crate::retrieve::{OpenPairs, Queries, Retrieval, RetrievalModels, RetrievalOptions};
 

@@ -1,5 +1,6 @@
 //! `GET /v1/info`: what is served, and how much of anything is taken.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use axum::Json;
@@ -28,6 +29,8 @@ pub(crate) struct Info {
     memory: Option<MemoryInfo>,
     /// Methods that are possible here.
     methods: Vec<&'static str>,
+    /// What each of them does.
+    method_summaries: BTreeMap<&'static str, &'static str>,
     /// The one where none is named.
     default_method: &'static str,
     /// Unless a request says otherwise.
@@ -137,6 +140,11 @@ pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiErr
         search_model: backend.search.as_deref().map(model),
         rerank_model: backend.rerank.as_deref().map(model),
         methods: Method::ALL.iter().filter(|method| possible(method)).map(|method| method.name()).collect(),
+        method_summaries: Method::ALL
+            .iter()
+            .filter(|method| possible(method))
+            .map(|method| (method.name(), method.summary()))
+            .collect(),
         default_method: default_method(&snapshot).name(),
         retrieval: RetrievalInfo { k: backend.retrieval.k, neighbours: backend.retrieval.neighbours },
         templates: backend.templates.iter().map(ToString::to_string).collect(),

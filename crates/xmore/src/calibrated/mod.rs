@@ -20,9 +20,9 @@
 use rayon::prelude::*;
 use xmore_clip::Embeddings;
 
-use crate::ensemble::Belief;
 use crate::error::Result;
 use crate::math::softmax;
+use crate::methods::Belief;
 use crate::recall::{Kernel, mean_caption, recall, references};
 use crate::retrieve::{Retrieval, Surrounding};
 

@@ -1,73 +1,6 @@
-//! The modal-confidence ensemble and its baselines: from two distributions to one.
+//! Distributions over labels, their confidences, and how two become one: the modal-confidence ensemble.
 
-use std::fmt;
-use std::str::FromStr;
-
-use crate::error::XmoreError;
 use crate::math::confidence;
-
-/// How the answer is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// p_img alone, with the prompt given.
-    ZeroShot,
-    /// p_img alone, class embeddings averaged over many templates.
-    Templates,
-    /// p_cap alone.
-    Captions,
-    /// ½ p_img + ½ p_cap, the paper's ablation.
-    Equal,
-    /// X-MoRe: each modality weighed by its confidence on this image; order-free.
-    Xmore,
-    /// The image's logits and what the memory recalls of such images, added where the memory knows the labels.
-    Calibrated,
-}
-
-impl Method {
-    /// All methods, baselines first.
-    pub const ALL: [Method; 6] = [
-        Method::ZeroShot,
-        Method::Templates,
-        Method::Captions,
-        Method::Equal,
-        Method::Xmore,
-        Method::Calibrated,
-    ];
-
-    /// The name on the command line and in results.
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::ZeroShot => "zero-shot",
-            Method::Templates => "templates",
-            Method::Captions => "captions",
-            Method::Equal => "equal",
-            Method::Xmore => "xmore",
-            Method::Calibrated => "xmore-calibrated",
-        }
-    }
-
-    /// Whether it uses retrieved captions.
-    pub fn needs_memory(self) -> bool {
-        matches!(self, Method::Captions | Method::Equal | Method::Xmore | Method::Calibrated)
-    }
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Method {
-    type Err = XmoreError;
-
-    fn from_str(name: &str) -> Result<Self, XmoreError> {
-        Self::ALL.into_iter().find(|method| method.name() == name).ok_or_else(|| XmoreError::UnknownMethod {
-            name: name.to_owned(),
-            known: Self::ALL.map(Method::name).join(", "),
-        })
-    }
-}
 
 /// A distribution over the labels and how sure it is of itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,15 +65,6 @@ mod tests {
     #[test]
     fn ties_go_to_the_first() {
         assert_eq!(argmax(&[0.1, 0.4, 0.4]), 1);
-    }
-
-    #[test]
-    fn names_round_trip() {
-        for method in Method::ALL {
-            assert_eq!(method.name().parse::<Method>().unwrap(), method);
-        }
-        let message = "xmoar".parse::<Method>().unwrap_err().to_string();
-        assert!(message.contains("zero-shot, templates"), "{message}");
     }
 
     proptest! {

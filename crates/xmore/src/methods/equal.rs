@@ -1,0 +1,16 @@
+//! `equal`: half image, half captions.
+
+use super::MethodInfo;
+use super::ensemble::mix;
+use crate::classify::Evidence;
+
+pub(super) const INFO: MethodInfo =
+    MethodInfo { name: "equal", summary: "half image, half captions", needs_memory: true, scores };
+
+/// ½ p_img + ½ p_cap, the paper's ablation; p_img where nothing was retrieved.
+fn scores(evidence: &Evidence) -> Option<Vec<f64>> {
+    Some(match &evidence.captions {
+        Some(captions) => mix(&evidence.image, captions, 0.5),
+        None => evidence.image.probabilities.clone(),
+    })
+}

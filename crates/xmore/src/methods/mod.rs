@@ -1,0 +1,122 @@
+//! The methods: one file each, with its name, a summary and what it needs; help texts, the server and reports read this table.
+//!
+//! A method is added as a file, a variant of [`Method`] and its row in [`Method::info`].
+
+mod calibrated;
+mod captions;
+mod ensemble;
+mod equal;
+mod templates;
+mod xmore;
+mod zero_shot;
+
+use std::fmt;
+use std::str::FromStr;
+
+pub use ensemble::{Belief, argmax, image_weight, mix};
+
+use crate::classify::Evidence;
+use crate::error::{Result, XmoreError};
+
+/// How the answer is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// The image alone, with the prompt given.
+    ZeroShot,
+    /// The image alone, class embeddings averaged over many templates.
+    Templates,
+    /// The retrieved captions alone.
+    Captions,
+    /// Half image, half captions: the paper's ablation.
+    Equal,
+    /// X-MoRe: each modality weighed by its confidence on this image.
+    Xmore,
+    /// The image's logits and what the memory says of such images, added where the memory knows the labels.
+    Calibrated,
+}
+
+/// What is known of a method.
+pub(crate) struct MethodInfo {
+    name: &'static str,
+    summary: &'static str,
+    needs_memory: bool,
+    /// The distribution over the labels; `None` if the evidence was gathered without what the method needs.
+    scores: fn(&Evidence) -> Option<Vec<f64>>,
+}
+
+impl Method {
+    /// All methods, baselines first.
+    pub const ALL: [Method; 6] = [
+        Method::ZeroShot,
+        Method::Templates,
+        Method::Captions,
+        Method::Equal,
+        Method::Xmore,
+        Method::Calibrated,
+    ];
+
+    const fn info(self) -> &'static MethodInfo {
+        match self {
+            Method::ZeroShot => &zero_shot::INFO,
+            Method::Templates => &templates::INFO,
+            Method::Captions => &captions::INFO,
+            Method::Equal => &equal::INFO,
+            Method::Xmore => &xmore::INFO,
+            Method::Calibrated => &calibrated::INFO,
+        }
+    }
+
+    /// The name on the command line and in results.
+    pub const fn name(self) -> &'static str {
+        self.info().name
+    }
+
+    /// What it does, in a few words without a capital and a full stop.
+    pub const fn summary(self) -> &'static str {
+        self.info().summary
+    }
+
+    /// Whether it uses retrieved captions.
+    pub const fn needs_memory(self) -> bool {
+        self.info().needs_memory
+    }
+
+    /// Its distribution over the labels, by the evidence on an image.
+    ///
+    /// # Errors
+    /// [`XmoreError::MethodNotPrepared`] if the evidence was gathered without what the method needs.
+    pub(crate) fn scores(self, evidence: &Evidence) -> Result<Vec<f64>> {
+        (self.info().scores)(evidence).ok_or(XmoreError::MethodNotPrepared { method: self.name() })
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Method {
+    type Err = XmoreError;
+
+    fn from_str(name: &str) -> Result<Self, XmoreError> {
+        Self::ALL.into_iter().find(|method| method.name() == name).ok_or_else(|| XmoreError::UnknownMethod {
+            name: name.to_owned(),
+            known: Self::ALL.map(Method::name).join(", "),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for method in Method::ALL {
+            assert_eq!(method.name().parse::<Method>().unwrap(), method);
+        }
+        let message = "xmoar".parse::<Method>().unwrap_err().to_string();
+        assert!(message.contains("zero-shot, templates"), "{message}");
+    }
+}

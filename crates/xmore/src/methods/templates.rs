@@ -1,0 +1,16 @@
+//! `templates`: the image alone, each label averaged over many prompts.
+
+use super::MethodInfo;
+use crate::classify::Evidence;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "templates",
+    summary: "the image alone, each label averaged over many prompts",
+    needs_memory: false,
+    scores,
+};
+
+/// p_img, class embeddings averaged over many templates (open_clip, CLIP_benchmark).
+fn scores(evidence: &Evidence) -> Option<Vec<f64>> {
+    Some(evidence.templates.as_ref()?.probabilities.clone())
+}

@@ -1,0 +1,16 @@
+//! `zero-shot`: the image alone, each label in one prompt.
+
+use super::MethodInfo;
+use crate::classify::Evidence;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "zero-shot",
+    summary: "the image alone, each label in one prompt",
+    needs_memory: false,
+    scores,
+};
+
+/// p_img.
+fn scores(evidence: &Evidence) -> Option<Vec<f64>> {
+    Some(evidence.image.probabilities.clone())
+}
