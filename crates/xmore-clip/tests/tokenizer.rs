@@ -136,7 +136,7 @@ fn training_dropout_is_off() {
 }
 
 #[test]
-fn no_room_is_an_error() {
+fn a_context_that_is_too_short_is_an_error() {
     let file = clip_json().to_string();
     let error = encode_with_json(file.as_bytes(), "dog", 2).unwrap_err().to_string();
     assert!(error.contains("expected fewer than the context's 2"), "{error}");

@@ -130,7 +130,7 @@ mod tests {
         for form in ["open_clip", "transformers"] {
             assert_eq!(of(&format!("clip/vit_gelu/{form}")), "clip", "{form}");
         }
-        assert_eq!(of("clip/vit_gelu/open_clip/open_clip_model.safetensors"), "clip");
+        assert_eq!(of("clip/rn/openai.pt"), "clip");
     }
 
     #[test]

@@ -83,19 +83,24 @@ pub(crate) fn multiply(
     let all_panels = panels.columns.div_ceil(full);
     let work = count * panels.columns * panels.depth;
     let workers = rayon::current_num_threads();
-    // SAFETY: every caller below gives each thread other rows, or other panels of the same rows; all of them exist.
-    #[allow(unsafe_code)]
-    let run = |rows: Range<usize>, panels: Range<usize>| unsafe { job.run(rows, panels) };
     if threads == Threads::One || workers == 1 || work < 1 << 17 {
-        return run(0..count, 0..all_panels);
+        // SAFETY: all rows and panels, by this thread alone; `out` is borrowed.
+        #[allow(unsafe_code)]
+        return unsafe { job.run(0..count, 0..all_panels) };
     }
     // Rows are split where there are many, else columns: each thread then reads only its share of the weights.
     let row_tasks = (count / (4 * panels.kernel.rows)).clamp(1, 4 * workers);
     if row_tasks >= workers && (row_tasks >= 4 * workers || all_panels < 2 * workers) {
-        split(count, row_tasks).into_par_iter().for_each(|range| run(range, 0..all_panels));
+        // SAFETY: the ranges of rows are disjoint and end at `count`; `out` is borrowed.
+        #[allow(unsafe_code)]
+        let run = |rows| unsafe { job.run(rows, 0..all_panels) };
+        split(count, row_tasks).into_par_iter().for_each(run);
     } else {
         let parts = (2 * workers).min(all_panels);
-        split(all_panels, parts).into_par_iter().for_each(|range| run(0..count, range));
+        // SAFETY: the ranges of panels are disjoint and end at `all_panels`; `out` is borrowed.
+        #[allow(unsafe_code)]
+        let run = |panels| unsafe { job.run(0..count, panels) };
+        split(all_panels, parts).into_par_iter().for_each(run);
     }
 }
 
@@ -206,7 +211,8 @@ impl<'a> Job<'a> {
                 let places = &pointers[t * self.taps * MAX_ROWS..][..self.taps * MAX_ROWS];
                 let share = &next[t * next.len() / tiles.len()..(t + 1) * next.len() / tiles.len()];
                 let at = Place { row: rows.start + tile.start, rows: tile.len(), panel };
-                // SAFETY: the tile is a part of the caller's rectangle, and `places` has its rows' pieces, which were sliced to their length.
+                // SAFETY: the tile is a part of the caller's rectangle, and `places` has its rows' pieces,
+                // whose lengths were checked when it was filled.
                 unsafe { self.tile(places, at, step, share) };
             }
         }
