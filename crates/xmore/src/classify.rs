@@ -133,7 +133,7 @@ impl Classifier {
     ///
     /// # Errors
     /// Those of reading the memory or asking the engine; that the memory has no images by the classifying model, or that the engine is
-    /// searched by another ([`XmoreError::CalibratedNeedsOneModel`]).
+    /// searched by another ([`crate::XmoreError::CalibratedNeedsOneModel`]).
     pub fn calibrate(mut self) -> Result<Self> {
         if let Some(retrieval) = &self.retrieval {
             retrieval.check_calibrated()?;

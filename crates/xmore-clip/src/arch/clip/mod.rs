@@ -90,7 +90,7 @@ impl Clip {
         files.extend(checkpoint.files().map(file_name));
         let mut beside = vec![(*weights).to_owned(), preprocessor_config::FILE.to_owned()];
         beside.extend(tokenizer.iter().map(|path| file_name(path)));
-        Self::new(checkpoint, arch, tokenizer, files, beside, options)
+        Self::opened(checkpoint, arch, tokenizer, files, beside, options)
     }
 
     /// Opens a single checkpoint file, whose tensors' shapes give the sizes.
@@ -105,10 +105,10 @@ impl Clip {
         let quick_gelu = options.quick_gelu.unwrap_or(checkpoint.kind() == CheckpointKind::TorchScript);
         let arch = infer(&weights, quick_gelu)?;
         let files = checkpoint.files().map(file_name).collect();
-        Self::new(checkpoint, arch, None, files, Vec::new(), options)
+        Self::opened(checkpoint, arch, None, files, Vec::new(), options)
     }
 
-    fn new(
+    fn opened(
         checkpoint: Checkpoint,
         arch: ClipArch,
         tokenizer: Option<PathBuf>,
