@@ -94,6 +94,10 @@ impl Encoder for NamedModel {
         self.model.logit_scale()
     }
 
+    fn logit_bias(&self) -> f32 {
+        self.model.logit_bias()
+    }
+
     fn prepare(&self, image: &RgbImage) -> Pixels {
         self.model.preprocess().prepare(image)
     }
