@@ -1,6 +1,6 @@
 //! The matrix product: rows of activations times packed weights, with bias, residual and activation in the same pass.
 //!
-//! Crates were compared first (see ARCHITECTURE.md): on CLIP's shapes they reach 60–80 % of what the processor can multiply and
+//! Crates were compared first (see docs/decisions/matrix-product.md): on CLIP's shapes they reach 60–80 % of what the processor can multiply and
 //! add. Blocking follows Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008), except that the left
 //! operand is not packed: its rows are read where they lie, through pointers. That suits 50 to 200 rows, and convolutions.
 
