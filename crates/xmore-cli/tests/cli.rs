@@ -198,7 +198,9 @@ fn mistakes_are_told_clearly() {
     assert!(with(&["--labels=a,b", "--memory", &memory, "-k500"]).fails(1).contains("--neighbours"));
     assert!(with(&["--labels=a,b", "--template", "no place"]).fails(1).contains("no `{}`"));
     assert!(with(&["--labels=a,b", "--method=xmore"]).fails(2).contains("--memory"));
-    assert!(with(&["--labels=a,b", "--method=xmoar"]).fails(2).contains("possible values: zero-shot, templates"));
+    assert!(
+        with(&["--labels=a,b", "--method=xmoar"]).fails(2).contains("possible values: zero-shot, templates")
+    );
     assert!(with(&["--labels=a,b", "--memory", "/nowhere"]).fails(1).contains("/nowhere"));
     assert!(with(&[]).fails(2).contains("--labels"));
     assert!(with(&["--labels=a,b", "--model=lite2"]).fails(2).contains("--model"));
