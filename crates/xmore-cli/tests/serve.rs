@@ -171,6 +171,23 @@ fn a_memory_of_another_orientation_is_told() {
 }
 
 #[test]
+fn a_remote_index_that_is_away_is_done_without_where_that_is_allowed() {
+    let world = World::new();
+    let image = world.bytes("query100.png");
+    let query = format!("/v1/classify?labels={}", listed());
+    let with = |method: &str| format!("{query}&method={method}");
+    for url in ["milvus://127.0.0.1:1/pairs", "knn+http://127.0.0.1:1"] {
+        let model = support::tiny_model();
+        let args = ["serve", "--memory", url, "--addr", "127.0.0.1:0", "--if-unreachable=zero-shot", &model];
+        let server = world.run(&args).serve();
+        let expected = server.post(&with("zero-shot"), "image/png", &image).ok()["results"][0].clone();
+        let found = server.post(&query, "image/png", &image).ok()["results"][0].clone();
+        assert_eq!(found["predictions"], expected["predictions"], "{url}");
+        assert!(server.said().contains("cannot reach"), "{url}: {}", server.said());
+    }
+}
+
+#[test]
 fn a_photo_as_phones_take_them_is_answered_in_any_way() {
     let world = World::new();
     let server = world.serve(&[]);
