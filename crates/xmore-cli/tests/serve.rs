@@ -177,7 +177,7 @@ fn a_remote_index_that_is_away_is_done_without_where_that_is_allowed() {
     let query = format!("/v1/classify?labels={}", listed());
     let with = |method: &str| format!("{query}&method={method}");
     for url in ["milvus://127.0.0.1:1/pairs", "knn+http://127.0.0.1:1"] {
-        let model = support::tiny_model();
+        let model = tiny_model();
         let args = ["serve", "--memory", url, "--addr", "127.0.0.1:0", "--if-unreachable=zero-shot", &model];
         let server = world.run(&args).serve();
         let expected = server.post(&with("zero-shot"), "image/png", &image).ok()["results"][0].clone();

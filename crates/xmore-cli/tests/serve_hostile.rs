@@ -295,7 +295,7 @@ fn image_bombs_are_refused_before_they_take_memory() {
 fn large_images_share_the_memory_for_decoding_and_hold_nobody_up() {
     const COUNT: usize = 6;
     /// What the server may take beside the memory for decoding, in MiB: requests, and what the allocator keeps.
-    const MOST_BESIDE: f64 = 150.0;
+    const MAX_BESIDE: f64 = 150.0;
     let world = World::new();
     let serve =
         |memory: &str| world.serve(&["--decode-memory", memory, "--timeout", "120", "--log-level", "error"]);
@@ -330,7 +330,7 @@ fn large_images_share_the_memory_for_decoding_and_hold_nobody_up() {
     });
     let after = resident(&server);
     println!("MiB before {before:?}, after {after:?}");
-    assert!(after.peak - before.now < 320.0 + MOST_BESIDE, "{before:?} {after:?}");
+    assert!(after.peak - before.now < 320.0 + MAX_BESIDE, "{before:?} {after:?}");
     stop(server);
     // What can never fit is refused with the numbers.
     let server = serve("100MiB");

@@ -7,6 +7,7 @@ mod home;
 pub mod image;
 pub mod json;
 pub mod kept;
+mod lock;
 mod names;
 mod output;
 mod regular;
@@ -16,6 +17,7 @@ mod walk;
 
 pub use escape::{escape_for_terminal, escape_json, escape_lines, escape_path, is_active};
 pub use home::cache_home;
+pub use lock::lock_file;
 pub use names::{
     is_plain_name, name_from_text, name_to_text, name_to_uri, path_from_bytes, path_from_text, path_to_text,
 };

@@ -7,9 +7,9 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 use xmore::OpenPairs;
 
+use crate::batcher::Batcher;
 use crate::blocking::BlockingPool;
 use crate::body::Budget;
-use crate::engine::Engine;
 use crate::error::ServerError;
 use crate::fetch::Fetcher;
 use crate::label_sets::LabelSets;
@@ -27,7 +27,7 @@ const FILES: usize = 4;
 const RELOADS: usize = 8;
 
 pub(crate) struct App {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) batcher: Arc<Batcher>,
     pub(crate) options: ServeOptions,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budget: Budget,
@@ -54,7 +54,7 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let limits = &options.limits;
         Ok(Arc::new(Self {
-            engine: Engine::open(backend, pairs, limits, metrics.clone())?,
+            batcher: Batcher::open(backend, pairs, limits, metrics.clone())?,
             budget: Budget::new(limits.buffered_bytes),
             label_sets: LabelSets::open(
                 options.label_sets.as_deref(),
@@ -75,7 +75,7 @@ impl App {
     /// Opens the pairs and reads the label sets again.
     ///
     /// # Errors
-    /// Those of [`Engine::reload`] and [`LabelSets::reload`]; what could not be read stays as it was.
+    /// Those of [`Batcher::reload`] and [`LabelSets::reload`]; what could not be read stays as it was.
     pub(crate) async fn reload(self: &Arc<Self>) -> Result<Arc<Snapshot>, ServerError> {
         let app = self.clone();
         let read = self.files.run(self.deadline(), move || app.label_sets.reload()).await;
@@ -85,7 +85,7 @@ impl App {
                 source: std::io::Error::other(error.message),
             })
         })?;
-        self.engine.reload().await
+        self.batcher.reload().await
     }
 
     /// When a request that has been received now must be answered.

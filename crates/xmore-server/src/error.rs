@@ -17,7 +17,7 @@ use xmore_files::image::ImageError;
 use xmore_memory::MemoryError;
 
 /// Characters of a message.
-const MOST_CHARACTERS: usize = 400;
+const MAX_CHARACTERS: usize = 400;
 
 /// Why a server does not start, or cannot go on.
 #[derive(Debug, Error)]
@@ -186,7 +186,7 @@ impl ApiError {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let mut message = message.into();
         // Messages quote what was sent, which may be megabytes.
-        if let Some((end, _)) = message.char_indices().nth(MOST_CHARACTERS) {
+        if let Some((end, _)) = message.char_indices().nth(MAX_CHARACTERS) {
             message.truncate(end);
             message.push('…');
         }
@@ -304,8 +304,8 @@ mod tests {
     #[test]
     fn no_message_repeats_a_whole_request() {
         let long = ApiError::invalid("é".repeat(1_000_000));
-        assert_eq!(long.message, "é".repeat(MOST_CHARACTERS) + "…");
-        let short = ApiError::invalid("é".repeat(MOST_CHARACTERS));
-        assert_eq!(short.message, "é".repeat(MOST_CHARACTERS));
+        assert_eq!(long.message, "é".repeat(MAX_CHARACTERS) + "…");
+        let short = ApiError::invalid("é".repeat(MAX_CHARACTERS));
+        assert_eq!(short.message, "é".repeat(MAX_CHARACTERS));
     }
 }

@@ -11,11 +11,11 @@ use xmore::{LabelFile, LabelList, Labels};
 use crate::error::{ApiError, ErrorCode, ServerError};
 
 /// Label sets of one folder.
-const MOST_SETS: usize = 1_000;
+const MAX_SETS: usize = 1_000;
 /// Extensions of files with labels.
 const KINDS: [&str; 5] = ["txt", "csv", "tsv", "json", "jsonl"];
 /// Bytes of one file.
-const MOST_BYTES: u64 = 4 << 20;
+const MAX_BYTES: u64 = 4 << 20;
 
 type Sets = BTreeMap<String, Arc<Labels>>;
 
@@ -89,15 +89,15 @@ impl LabelSets {
         let _files = self.files();
         let is_full = {
             let sets = self.sets();
-            sets.len() >= MOST_SETS && !sets.contains_key(name)
+            sets.len() >= MAX_SETS && !sets.contains_key(name)
         };
         if labels.names().len() > self.most_labels || is_full {
-            let message = format!("at most {MOST_SETS} sets of {} labels each are kept", self.most_labels);
+            let message = format!("at most {MAX_SETS} sets of {} labels each are kept", self.most_labels);
             return Err(ApiError::new(ErrorCode::TooMany, message));
         }
         let (text, kind) = written(&labels);
-        if text.len() as u64 > MOST_BYTES {
-            let message = format!("{} bytes of labels; at most {MOST_BYTES} are kept", text.len());
+        if text.len() as u64 > MAX_BYTES {
+            let message = format!("{} bytes of labels; at most {MAX_BYTES} are kept", text.len());
             return Err(ApiError::new(ErrorCode::TooMany, message));
         }
         let write = || {
@@ -184,8 +184,8 @@ fn read_folder(folder: &Path) -> Result<Sets, ServerError> {
         };
         check_name(name).map_err(|error| wrong(&path, error.message))?;
         let bytes = std::fs::metadata(&path).map_err(|e| wrong(&path, e.to_string()))?.len();
-        if bytes > MOST_BYTES || sets.len() == MOST_SETS {
-            return Err(wrong(&path, format!("more than {MOST_BYTES} bytes, or than {MOST_SETS} files")));
+        if bytes > MAX_BYTES || sets.len() == MAX_SETS {
+            return Err(wrong(&path, format!("more than {MAX_BYTES} bytes, or than {MAX_SETS} files")));
         }
         let file = LabelFile::read_regular(&path).map_err(|error| wrong(&path, error.to_string()))?;
         for note in file.notes() {
@@ -293,7 +293,7 @@ mod tests {
         }
         assert_eq!(code(sets.save("x", list(&["a", "b", "c", "d"]))), Some(ErrorCode::TooMany));
         // What cannot be read again at the next start is not saved.
-        let long = list(&[&"a".repeat(MOST_BYTES as usize), "b"]);
+        let long = list(&[&"a".repeat(MAX_BYTES as usize), "b"]);
         assert_eq!(code(sets.save("x", long)), Some(ErrorCode::TooMany));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

@@ -4,24 +4,24 @@
 //! 2. Say where and for whom: [`ServeOptions`], with [`Limits`].
 //! 3. [`run`] it until a signal stops it.
 //!
-//! A request's path: `listen` accepts the connection, `guard` asks for origin and key, a handler in `routes` reads the body
-//! through `body` and `input`, the [engine](self) takes its images in the next batch, and the handler shapes the answer. What
+//! A request's path: `listen` accepts the connection, `middleware` asks for origin and key, a handler in `routes` reads the body
+//! through `body` and `input`, the [batcher](self) takes its images in the next batch, and the handler shapes the answer. What
 //! is wrong is an `ApiError` wherever it is found.
 
 mod app;
+mod batcher;
 mod blocking;
 mod body;
 mod caller;
-mod described;
-mod engine;
 mod error;
 mod fetch;
-mod guard;
 mod input;
 mod label_sets;
 mod listen;
 mod metrics;
+mod middleware;
 mod openapi;
+mod openapi_fixups;
 mod options;
 mod page;
 mod routes;
@@ -78,12 +78,12 @@ pub fn run(
             .map_err(|source| ServerError::Listen { addr, source })?;
         let addr = socket.local_addr().map_err(fail("learn the address"))?;
         let app = tokio::task::block_in_place(|| App::open(backend, pairs, options))?;
-        let encoder = app.engine.start()?;
+        let encoder = app.batcher.start()?;
         let mut signals = Signals::listen(&app).map_err(fail("listen for signals"))?;
         let listener = Listener::new(app.clone(), router(app.clone(), cors));
         ready(addr);
         listener.serve(socket, signals.stop()).await;
-        app.engine.close();
+        app.batcher.close();
         let ended = tokio::task::spawn_blocking(|| encoder.join());
         if tokio::time::timeout(LAST_WORK, ended).await.is_err() {
             tracing::warn!("the encoder did not end in time");
@@ -101,8 +101,8 @@ fn router(app: Shared, cors: Option<CorsLayer>) -> Router {
         .merge(openapi::router())
         // The limits of `body` are the only ones; the framework's own is 2 MB for a form.
         .layer(DefaultBodyLimit::disable())
-        .layer(CatchPanicLayer::custom(guard::panicked))
-        .layer(from_fn_with_state(app.clone(), guard::guard));
+        .layer(CatchPanicLayer::custom(middleware::panicked))
+        .layer(from_fn_with_state(app.clone(), middleware::check_request));
     if let Some(cors) = cors {
         router = router.layer(cors);
     }

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::engine::Times;
+use crate::batcher::Times;
 
 /// All counters, and the registry that writes them out.
 pub(crate) struct Metrics {

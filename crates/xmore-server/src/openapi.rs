@@ -13,8 +13,8 @@ use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
 use zip::ZipArchive;
 
 use crate::app::Shared;
-use crate::described::Corrected;
 use crate::error::{ApiError, ErrorCode};
+use crate::openapi_fixups::Corrected;
 use crate::page::send;
 use crate::routes::{admin, classify, embed, info, knn, label_sets, pairs, retrieve};
 

@@ -34,7 +34,7 @@ pub struct PairsSource {
     /// A memory's folder or an engine's URL.
     pub location: String,
     /// How an engine is spoken to.
-    pub engine: RemoteOptions,
+    pub remote: RemoteOptions,
     /// Only pairs whose caption matches.
     pub caption_filter: Option<Regex>,
     /// Only pairs with these ids.
@@ -73,7 +73,7 @@ impl PairsSource {
     /// # Errors
     /// Those of [`Opened::open`].
     pub fn open(&self) -> Result<Opened, XmoreError> {
-        Opened::open(&self.location, &self.engine, self.if_unreachable)
+        Opened::open(&self.location, &self.remote, self.if_unreachable)
     }
 }
 

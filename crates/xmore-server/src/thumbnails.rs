@@ -27,7 +27,7 @@ const READ_AT_ONCE: usize = 8;
 /// Pictures that are decoded at the same time.
 const DECODED_AT_ONCE: usize = 2;
 /// Pictures that are made or wait to be made.
-const MOST_WAITING: usize = 256;
+const MAX_WAITING: usize = 256;
 /// Pictures that are kept: at 160 pixels, some 20 MB.
 const KEPT: NonZeroUsize = NonZeroUsize::new(2048).expect("not zero");
 /// Larger ones are not kept.
@@ -96,7 +96,7 @@ impl Thumbnails {
         if let Some(made) = making.get(&key) {
             return Ok(made.clone());
         }
-        if making.len() >= MOST_WAITING {
+        if making.len() >= MAX_WAITING {
             return Err(ApiError::overloaded());
         }
         let (tell, made) = watch::channel(None);

@@ -215,7 +215,7 @@ fn backend(args: &ServeArgs) -> Result<(Backend, Option<Arc<OpenPairs>>)> {
     method.retrieval().check()?;
     let source = method.memory.clone().map(|location| PairsSource {
         location,
-        engine: method.engine.options(),
+        remote: method.engine.options(),
         caption_filter: method.filter.caption_filter.clone(),
         rows: method.filter.rows.clone(),
         if_unreachable: method.if_unreachable.into(),

@@ -13,7 +13,7 @@ use crate::support::server::Server;
 /// Connections that the server takes at a time.
 const PLACES: usize = 64;
 /// MiB that a second round of everything may add to the first: allocators settle, leaks go on.
-const MOST_GROWTH: f64 = 16.0;
+const MAX_GROWTH: f64 = 16.0;
 
 const UPLOAD: &str = "POST /v1/embed HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\n";
 
@@ -47,7 +47,7 @@ fn slow_silent_and_rude_clients_harm_nobody() {
         let now = resident(&server).now;
         let before = *after_first.get_or_insert(now);
         println!("{now:.1} MiB");
-        assert!(now - before < MOST_GROWTH, "{before} MiB, then {now}");
+        assert!(now - before < MAX_GROWTH, "{before} MiB, then {now}");
     }
     stop(server);
 }

@@ -3,9 +3,9 @@
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// Largest default budget, in bytes: a progressive photo of 200 megapixels fits.
-const MOST_BY_DEFAULT: u64 = 2 << 30;
+const MAX_BY_DEFAULT: u64 = 2 << 30;
 /// Smallest default budget, in bytes.
-const LEAST_BY_DEFAULT: u64 = 256 << 20;
+const MIN_BY_DEFAULT: u64 = 256 << 20;
 
 static PROCESS: LazyLock<DecodeBudget> = LazyLock::new(|| DecodeBudget::new(default_bytes()));
 
@@ -128,7 +128,7 @@ impl std::fmt::Debug for Room {
 }
 
 fn default_bytes() -> u64 {
-    available_memory().map_or(MOST_BY_DEFAULT, |bytes| bytes / 2).clamp(LEAST_BY_DEFAULT, MOST_BY_DEFAULT)
+    available_memory().map_or(MAX_BY_DEFAULT, |bytes| bytes / 2).clamp(MIN_BY_DEFAULT, MAX_BY_DEFAULT)
 }
 
 /// The machine's memory or the control group's limit, whichever is less, where the system says (Linux).
@@ -257,6 +257,6 @@ mod tests {
     fn the_machines_memory_is_read() {
         assert_eq!(total_of("MemTotal:       16384 kB\nMemFree: 1 kB\n"), Some(16 << 20));
         assert_eq!(total_of("MemFree: 1 kB\n"), None);
-        assert!((LEAST_BY_DEFAULT..=MOST_BY_DEFAULT).contains(&default_bytes()));
+        assert!((MIN_BY_DEFAULT..=MAX_BY_DEFAULT).contains(&default_bytes()));
     }
 }

@@ -15,7 +15,7 @@ use super::settings::Settings;
 use super::{HubError, Request, Result};
 
 /// Nothing at all for so long means that nothing will come.
-const SILENCE: Duration = Duration::from_secs(60);
+const IDLE_GRACE: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(20);
 /// No list of a model's files is longer.
 const LIST_LIMIT: u64 = 32 << 20;
@@ -73,8 +73,8 @@ impl Client {
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
             .timeout_resolve(Some(CONNECT))
             .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(SILENCE))
-            .timeout_per_read(Some(SILENCE));
+            .timeout_recv_response(Some(IDLE_GRACE))
+            .timeout_per_read(Some(IDLE_GRACE));
         Ok(Self {
             agent: config.build().into(),
             endpoint: settings.endpoint.clone(),

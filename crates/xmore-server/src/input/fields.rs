@@ -3,7 +3,7 @@
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Number, Value};
 
-use super::{MOST_ITEMS, Parameters, labels, list};
+use super::{MAX_ITEMS, Parameters, labels, list};
 use crate::error::ApiError;
 
 /// What was read so far.
@@ -74,8 +74,8 @@ impl Fields {
 }
 
 fn extend(list: &mut Vec<Value>, more: Vec<Value>, name: &str) -> Result<(), ApiError> {
-    if list.len() + more.len() > MOST_ITEMS {
-        return Err(ApiError::invalid(format!("{name} has more than {MOST_ITEMS} items")));
+    if list.len() + more.len() > MAX_ITEMS {
+        return Err(ApiError::invalid(format!("{name} has more than {MAX_ITEMS} items")));
     }
     list.extend(more);
     Ok(())

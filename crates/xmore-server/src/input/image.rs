@@ -19,7 +19,7 @@ const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 
 /// Longest embedding that is read, of all models together.
-const MOST_VALUES: usize = 1 << 18;
+const MAX_VALUES: usize = 1 << 18;
 
 /// An image, as a caller gives it.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +89,7 @@ impl<'de> Deserialize<'de> for EmbeddingInput {
             fn visit_str<E: de::Error>(self, text: &str) -> Result<EmbeddingInput, E> {
                 let bytes = decode(text).map_err(E::custom)?;
                 let (values, rest) = bytes.as_chunks::<4>();
-                if !rest.is_empty() || values.len() > MOST_VALUES {
+                if !rest.is_empty() || values.len() > MAX_VALUES {
                     return Err(E::custom(format!("{} bytes are no embedding of f32", bytes.len())));
                 }
                 Ok(EmbeddingInput(values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()))
@@ -98,8 +98,8 @@ impl<'de> Deserialize<'de> for EmbeddingInput {
             fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<EmbeddingInput, A::Error> {
                 let mut values = Vec::new();
                 while let Some(value) = seq.next_element::<f32>()? {
-                    if values.len() == MOST_VALUES {
-                        return Err(de::Error::custom(format!("more than {MOST_VALUES} values")));
+                    if values.len() == MAX_VALUES {
+                        return Err(de::Error::custom(format!("more than {MAX_VALUES} values")));
                     }
                     values.push(value);
                 }

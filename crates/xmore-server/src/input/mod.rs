@@ -22,7 +22,7 @@ use crate::error::{ApiError, ErrorCode};
 use fields::Fields;
 
 /// Items of a list, whatever they are: their number is checked when all are there, and millions of empty ones fit into a request.
-pub(crate) const MOST_ITEMS: usize = 100_000;
+pub(crate) const MAX_ITEMS: usize = 100_000;
 
 /// Reads a list or null, of a bounded number of items.
 pub(crate) fn list<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
@@ -45,8 +45,8 @@ where
         fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
             let mut items = Vec::new();
             while let Some(item) = seq.next_element()? {
-                if items.len() == MOST_ITEMS {
-                    return Err(de::Error::custom(format!("a list of more than {MOST_ITEMS} items")));
+                if items.len() == MAX_ITEMS {
+                    return Err(de::Error::custom(format!("a list of more than {MAX_ITEMS} items")));
                 }
                 items.push(item);
             }

@@ -11,7 +11,7 @@ const STALLED: Duration = Duration::from_millis(250);
 /// A connection that has been idle for less may have its request on the way.
 const FRESH: Duration = Duration::from_millis(50);
 /// Heads that are kept track of behind the request that is answered.
-const MOST_HEADS: usize = 1024;
+const MAX_HEADS: usize = 1024;
 /// What ends a request's head.
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
@@ -207,7 +207,7 @@ impl Framing {
                 self.heads.push_back(at + 1);
             }
         }
-        self.known = self.heads.len() <= MOST_HEADS;
+        self.known = self.heads.len() <= MAX_HEADS;
     }
 
     fn begin(&mut self, length: Option<u64>) {

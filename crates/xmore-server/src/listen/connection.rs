@@ -30,7 +30,7 @@ use crate::caller::Address;
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 
 /// Bytes of a request's head.
-const HEAD: usize = 64 << 10;
+const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Longest time for a connection that is refused to ask and be told so.
 const REFUSAL: Duration = Duration::from_secs(1);
 /// How long a connection without a request may still send one when the server is closing.
@@ -111,7 +111,10 @@ fn too_many() -> ApiError {
 
 fn http(head_timeout: Duration) -> http1::Builder {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD).half_close(true);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .half_close(true);
     http
 }
 

@@ -17,11 +17,11 @@ use crate::caller;
 use table::Table;
 
 /// How long a stopping server goes on accepting connections, to tell their callers so.
-const FAREWELL: Duration = Duration::from_millis(300);
+const DRAIN_NOTICE: Duration = Duration::from_millis(300);
 /// How long connections have to take their last answers.
 pub(crate) const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// How long a connection that is half made has to come through.
-const LINGER: Duration = Duration::from_millis(20);
+const SYN_GRACE: Duration = Duration::from_millis(20);
 /// Once the server has been closing for this long, every answer is a connection's last.
 const FINAL: Duration = Duration::from_secs(1);
 /// Connections that wait for a place, or to be told that there is none. Those beyond are told at once.
@@ -76,7 +76,8 @@ impl Listener {
         self.app.stop();
         let begin = Instant::now();
         let drain = self.app.options.limits.drain;
-        while begin.elapsed() < FAREWELL.min(drain) || self.app.admitted() > 0 && begin.elapsed() < drain {
+        while begin.elapsed() < DRAIN_NOTICE.min(drain) || self.app.admitted() > 0 && begin.elapsed() < drain
+        {
             let _ = tokio::time::timeout(Duration::from_millis(10), self.accept(&listener)).await;
         }
         let left = self.app.admitted();
@@ -84,7 +85,7 @@ impl Listener {
             tracing::warn!("{left} requests were not answered within {} s", drain.as_secs());
         }
         turn_away(&listener);
-        tokio::time::sleep(LINGER).await;
+        tokio::time::sleep(SYN_GRACE).await;
         self.close(listener);
         // Connections end by themselves when they have been quiet for a moment.
         let begin = Instant::now();

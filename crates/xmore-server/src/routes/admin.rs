@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::Shared;
-use crate::engine::shutting_down;
+use crate::batcher::shutting_down;
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 
 /// Fine.
@@ -34,13 +34,13 @@ pub(crate) async fn ready(State(app): State<Shared>) -> Result<Json<Status>, Api
 #[utoipa::path(get, path = "/metrics", tag = "operation",
     responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub(crate) async fn metrics(State(app): State<Shared>) -> impl IntoResponse {
-    let snapshot = app.engine.snapshot();
+    let snapshot = app.batcher.snapshot();
     // An engine is not asked for every scrape.
     let pairs = match snapshot.pairs() {
         Some(xmore::OpenPairs::Memory(memory)) => memory.len(),
         _ => 0,
     };
-    let text = app.metrics.text(app.engine.waiting(), pairs, snapshot.generation);
+    let text = app.metrics.text(app.batcher.waiting(), pairs, snapshot.generation);
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }
 

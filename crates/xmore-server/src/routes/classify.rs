@@ -11,17 +11,17 @@ use xmore::{Answer, AnswerOptions, LabelList, Labels, Method, RetrievalOptions, 
 use super::queries::{check_text, inputs, one_or_many, run};
 use super::{Item, Timings, items};
 use crate::app::{App, Shared};
-use crate::engine::{Done, LabelSpec, Output, Task};
+use crate::batcher::{Done, LabelSpec, Output, Task};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::input::{Call, ImageInput, LabelsSchema, Parameters, encode_values};
 use crate::options::Limits;
 use crate::snapshot::Snapshot;
 
 /// Most pairs that one request may look at.
-const MOST_NEIGHBOURS: usize = 4_096;
+const MAX_NEIGHBOURS: usize = 4_096;
 
 /// Most labels of all images together in an explained answer: some 10 MB.
-const MOST_EXPLAINED: usize = 100_000;
+const MAX_EXPLAINED: usize = 100_000;
 
 /// Images and how to classify them.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -143,7 +143,7 @@ pub(crate) async fn classify(
     if images.is_empty() {
         return Err(ApiError::invalid("no image: send `image` or `images`"));
     }
-    let snapshot = app.engine.snapshot();
+    let snapshot = app.batcher.snapshot();
     let method = match &body.method {
         Some(name) => name.parse::<Method>()?,
         None => default_method(&snapshot),
@@ -166,15 +166,15 @@ pub(crate) async fn classify(
     check_range("min_similarity", body.min_similarity.map(f64::from), -1.0)?;
     let spec = spec(&app, body, method)?;
     let labels = spec.labels.names().to_vec();
-    if body.explain && images.len() * labels.len() > MOST_EXPLAINED {
+    if body.explain && images.len() * labels.len() > MAX_EXPLAINED {
         let message = format!(
-            "{} images times {} labels; at most {MOST_EXPLAINED} are explained at once",
+            "{} images times {} labels; at most {MAX_EXPLAINED} are explained at once",
             images.len(),
             labels.len()
         );
         return Err(ApiError::new(ErrorCode::TooMany, message));
     }
-    let prepared = app.engine.prepare(spec, call.caller, deadline).await?;
+    let prepared = app.batcher.prepare(spec, call.caller, deadline).await?;
     // An engine that may be done without is away.
     let method = match method {
         Method::Calibrated if prepared.classifier.round_trip().is_none() => Method::ZeroShot,
@@ -202,7 +202,7 @@ pub(crate) async fn classify(
         Ok(Classified { answer, embedding })
     };
     Ok(Json(ClassifyResponse {
-        model: app.engine.backend.model.name().to_owned(),
+        model: app.batcher.backend.model.name().to_owned(),
         method: method.name(),
         k: options.k,
         labels,
@@ -223,13 +223,13 @@ pub(crate) fn default_method(snapshot: &Snapshot) -> Method {
 }
 
 fn retrieval(app: &App, body: &ClassifyBody) -> Result<RetrievalOptions, ApiError> {
-    let defaults = app.engine.backend.retrieval;
+    let defaults = app.batcher.backend.retrieval;
     let k = body.k.unwrap_or(defaults.k);
     let neighbours = body.neighbours.unwrap_or_else(|| defaults.neighbours.max(k));
-    if neighbours > MOST_NEIGHBOURS {
+    if neighbours > MAX_NEIGHBOURS {
         return Err(ApiError::new(
             ErrorCode::InvalidParameter,
-            format!("{neighbours} neighbours for k = {k}; at most {MOST_NEIGHBOURS} are looked at"),
+            format!("{neighbours} neighbours for k = {k}; at most {MAX_NEIGHBOURS} are looked at"),
         ));
     }
     let options = RetrievalOptions { k, neighbours, ..defaults };
@@ -265,7 +265,7 @@ fn spec(app: &App, body: &ClassifyBody, method: Method) -> Result<LabelSpec, Api
             return Err(ApiError::new(ErrorCode::InvalidParameter, "templates is an empty list"));
         }
         Some(templates) => templates.iter().map(Template::new).collect::<Result<_, _>>()?,
-        None => app.engine.backend.templates.clone(),
+        None => app.batcher.backend.templates.clone(),
     };
     match (method, templates.len()) {
         (Method::Templates, 1) => check_prompts(&labels, &Template::imagenet(), limits)?,

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::queries::{one_or_many, queries, run};
 use super::{Item, Timings, items};
 use crate::app::Shared;
-use crate::engine::{Done, Task};
+use crate::batcher::{Done, Task};
 use crate::error::{ApiError, ErrorBody};
 use crate::input::{Call, ImageInput, Parameters, encode_values};
 
@@ -106,7 +106,7 @@ pub(crate) async fn embed(
     let (results, times) = run(&app, all, &Task::Embed, call.deadline).await?;
     let embedded = |done: Done| {
         // Of an embedding that was given there are those by other models behind it.
-        let row = &done.embedding[..app.engine.backend.model.dim()];
+        let row = &done.embedding[..app.batcher.backend.model.dim()];
         let embedding = match encoding {
             Encoding::Float => Vector::Float(row.to_vec()),
             Encoding::Base64 => Vector::Base64(encode_values(row)),
@@ -114,8 +114,8 @@ pub(crate) async fn embed(
         Ok(Embedded { embedding, truncated: done.truncated })
     };
     Ok(Json(EmbedResponse {
-        model: app.engine.backend.model.name().to_owned(),
-        dim: app.engine.backend.model.dim(),
+        model: app.batcher.backend.model.name().to_owned(),
+        dim: app.batcher.backend.model.dim(),
         results: items(results.into_iter().map(|result| result.and_then(embedded)).collect())?,
         timings_ms: times.into(),
     }))

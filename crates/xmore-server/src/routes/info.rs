@@ -111,8 +111,8 @@ struct Features {
 /// What is served, and how much of anything is taken.
 #[utoipa::path(get, path = "/v1/info", tag = "xmore", responses((status = 200, body = Info)))]
 pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiError> {
-    let (backend, limits) = (&app.engine.backend, &app.options.limits);
-    let snapshot = app.engine.snapshot();
+    let (backend, limits) = (&app.batcher.backend, &app.options.limits);
+    let snapshot = app.batcher.snapshot();
     let model = |model: &xmore::NamedModel| ModelInfo {
         name: model.name().to_owned(),
         fingerprint: model.fingerprint().to_owned(),

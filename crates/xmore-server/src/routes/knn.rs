@@ -13,9 +13,9 @@ use xmore_memory::Hit;
 use xmore_memory::store::Modality;
 
 use super::queries::{check_text, inputs, run};
-use super::retrieve::{MOST_PAIRS, hits};
+use super::retrieve::{MAX_PAIRS, hits};
 use crate::app::{App, Shared};
-use crate::engine::{Input, Task};
+use crate::batcher::{Input, Task};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::input::{ImageInput, decode, encode_bytes, from_json};
 use crate::snapshot::{Snapshot, no_pair};
@@ -99,12 +99,12 @@ pub(crate) async fn search(
     let knn: KnnRequest = from_json(&received.bytes)?;
     check_index(&app, knn.indice_name.as_deref())?;
     let count = knn.num_result_ids.unwrap_or(knn.num_images);
-    if count.max(knn.num_images) > MOST_PAIRS {
-        let message = format!("{} results; at most {MOST_PAIRS} are given", count.max(knn.num_images));
+    if count.max(knn.num_images) > MAX_PAIRS {
+        let message = format!("{} results; at most {MAX_PAIRS} are given", count.max(knn.num_images));
         return Err(ApiError::new(ErrorCode::TooMany, message));
     }
     let modality = if knn.modality == "image" { Modality::Image } else { Modality::Text };
-    let snapshot = app.engine.snapshot();
+    let snapshot = app.batcher.snapshot();
     let (column, _) = snapshot.column(modality)?;
     let query = query(&app, &knn, column.dim(), deadline).await?;
     if count == 0 {
@@ -194,11 +194,11 @@ pub(crate) async fn metadata(
     let received = app.budget.receive(&parts, body, &app.options.limits).await?;
     let MetadataRequest { indice_name, ids } = from_json(&received.bytes)?;
     check_index(&app, indice_name.as_deref())?;
-    if ids.len() > MOST_PAIRS {
-        let message = format!("{} ids; at most {MOST_PAIRS} are looked up", ids.len());
+    if ids.len() > MAX_PAIRS {
+        let message = format!("{} ids; at most {MAX_PAIRS} are looked up", ids.len());
         return Err(ApiError::new(ErrorCode::TooMany, message));
     }
-    let snapshot = app.engine.snapshot();
+    let snapshot = app.batcher.snapshot();
     let metadata = look_up(&app, &snapshot, ids.clone(), app.deadline()).await?;
     let all = ids.into_iter().zip(metadata).map(|(id, metadata)| MetadataOf { id, metadata });
     Ok(Json(all.collect()))
@@ -207,11 +207,11 @@ pub(crate) async fn metadata(
 /// The names of indices, of which there is one: the memory's.
 #[utoipa::path(get, path = "/indices-list", tag = "clip-retrieval", responses((status = 200, body = Vec<String>)))]
 pub(crate) async fn indices(State(app): State<Shared>) -> Json<Vec<String>> {
-    Json(app.engine.snapshot().index_name.iter().cloned().collect())
+    Json(app.batcher.snapshot().index_name.iter().cloned().collect())
 }
 
 fn check_index(app: &App, name: Option<&str>) -> Result<(), ApiError> {
-    let snapshot = app.engine.snapshot();
+    let snapshot = app.batcher.snapshot();
     snapshot.memory("an index")?;
     match (name, &snapshot.index_name) {
         (Some(name), Some(index)) if name != index => {

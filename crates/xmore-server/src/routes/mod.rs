@@ -16,7 +16,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::Shared;
-use crate::engine::Times;
+use crate::batcher::Times;
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 
 /// The API's routes.

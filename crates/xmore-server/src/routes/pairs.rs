@@ -38,7 +38,7 @@ fn default_size() -> u32 {
 #[utoipa::path(get, path = "/v1/pairs/{id}", tag = "xmore", params(("id" = u64, Path)),
     responses((status = 200, body = Pair), (status = "4XX", body = ErrorBody)))]
 pub(crate) async fn pair(State(app): State<Shared>, Path(id): Path<String>) -> Result<Json<Pair>, ApiError> {
-    let snapshot = app.engine.snapshot();
+    let snapshot = app.batcher.snapshot();
     let memory = snapshot.memory("looking up a pair")?;
     let id = parse(&id)?;
     if !snapshot.shows(memory, id) {
@@ -63,7 +63,7 @@ pub(crate) async fn image(
         let message = format!("size is {size}; expected {} to {}", SIZES.start(), SIZES.end());
         return Err(ApiError::new(ErrorCode::InvalidParameter, message));
     }
-    let jpeg = app.thumbnails.get(app.engine.snapshot(), parse(&id)?, size, app.deadline()).await?;
+    let jpeg = app.thumbnails.get(app.batcher.snapshot(), parse(&id)?, size, app.deadline()).await?;
     // A pair keeps its image as long as the memory is the same; a rebuilt one is seen within the hour.
     Ok(([(CONTENT_TYPE, "image/jpeg"), (CACHE_CONTROL, "private, max-age=3600")], jpeg))
 }

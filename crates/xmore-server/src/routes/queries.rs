@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::app::App;
-use crate::engine::{Done, Input, Task, Times};
+use crate::batcher::{Done, Input, Task, Times};
 use crate::error::{ApiError, ErrorCode};
 use crate::input::ImageInput;
 use crate::options::Limits;
@@ -44,8 +44,8 @@ pub(crate) async fn inputs(
                 Err(ApiError::new(ErrorCode::UndecodableImage, "the image is empty"))
             }
             ImageInput::Bytes(bytes) => Ok(Input::Image(bytes)),
-            ImageInput::Embedding(values) => unit(&values, &app.engine.backend.dims()),
-            ImageInput::Pair(id) => app.engine.snapshot().pair_embeddings(id).map(Input::Rows),
+            ImageInput::Embedding(values) => unit(&values, &app.batcher.backend.dims()),
+            ImageInput::Pair(id) => app.batcher.snapshot().pair_embeddings(id).map(Input::Rows),
             ImageInput::Url(url) => match &app.fetcher {
                 Some(fetcher) => tokio::time::timeout_at(deadline.into(), fetcher.fetch(&url))
                     .await
@@ -118,7 +118,7 @@ pub(crate) async fn run(
     deadline: Instant,
 ) -> Result<(Vec<Result<Done, ApiError>>, Times), ApiError> {
     let good: Vec<Input> = inputs.iter().filter_map(|input| input.as_ref().ok().cloned()).collect();
-    let mut done = app.engine.answer(good, task, deadline).await?.into_iter();
+    let mut done = app.batcher.answer(good, task, deadline).await?.into_iter();
     let times = done.as_slice().iter().flatten().fold(Times::default(), |all, done| all.max(done.times));
     let missing = || ApiError::internal(&"fewer answers than inputs");
     let results = inputs

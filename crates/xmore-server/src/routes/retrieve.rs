@@ -12,16 +12,16 @@ use xmore_memory::store::Modality;
 use super::queries::{one_or_many, queries, run};
 use super::{Item, Timings, items};
 use crate::app::Shared;
-use crate::engine::{Done, Output, Task};
+use crate::batcher::{Done, Output, Task};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::input::{Call, ImageInput, Parameters};
 use crate::snapshot::Snapshot;
 
 /// Most pairs of one query.
-pub(crate) const MOST_PAIRS: usize = 10_000;
+pub(crate) const MAX_PAIRS: usize = 10_000;
 
 /// Most pairs of one answer to several queries: some 10 MB.
-const MOST_IN_ALL: usize = 50_000;
+const MAX_IN_ALL: usize = 50_000;
 
 /// Images or texts, and what is looked for.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -127,24 +127,24 @@ pub(crate) async fn retrieve(
     let call = Call::<RetrieveBody>::receive(&app, request).await?;
     let RetrieveBody { text, texts, n, modality, .. } = call.parameters;
     let n = n.unwrap_or(16);
-    if n == 0 || n > MOST_PAIRS {
-        let message = format!("n is {n}; expected 1 to {MOST_PAIRS}");
+    if n == 0 || n > MAX_PAIRS {
+        let message = format!("n is {n}; expected 1 to {MAX_PAIRS}");
         return Err(ApiError::new(ErrorCode::InvalidParameter, message));
     }
     let texts = text.into_iter().chain(texts.into_iter().flatten());
     let queries = queries(&app, call.images, texts, call.deadline).await?;
-    if queries.len() * n > MOST_IN_ALL {
+    if queries.len() * n > MAX_IN_ALL {
         let message =
-            format!("{n} pairs for each of {}; at most {MOST_IN_ALL} are given at once", queries.len());
+            format!("{n} pairs for each of {}; at most {MAX_IN_ALL} are given at once", queries.len());
         return Err(ApiError::new(ErrorCode::TooMany, message));
     }
-    let snapshot = app.engine.snapshot();
+    let snapshot = app.batcher.snapshot();
     let (_, index) = snapshot.column(modality.into())?;
     let task = Task::Search { snapshot: snapshot.clone(), modality: modality.into(), n };
     let (results, times) = run(&app, queries, &task, call.deadline).await?;
     let found = |done: Done| Ok(FoundPairs { pairs: look_up(&snapshot, &hits(done)?)? });
     Ok(Json(RetrieveResponse {
-        model: app.engine.backend.models()[index].name().to_owned(),
+        model: app.batcher.backend.models()[index].name().to_owned(),
         generation: snapshot.generation,
         results: items(results.into_iter().map(|result| result.and_then(found)).collect())?,
         timings_ms: times.into(),

@@ -41,7 +41,7 @@ const OPEN: f64 = 0.5;
 /// Share μ of captions in the kernel.
 const CAPTIONS: f64 = 0.5;
 /// Least similarity of the nearest pair that distances are compared with.
-const LEAST_NEAR: f64 = 1e-3;
+const MIN_NEAR: f64 = 1e-3;
 
 /// What is known of a memory under some labels; made once.
 pub(crate) struct Calibrated {
@@ -195,7 +195,7 @@ impl Calibrated {
         let further = self
             .usual
             .as_ref()
-            .map_or(1.0, |usual| (usual.near / f64::from(around.similarities[0]).max(LEAST_NEAR)).max(1.0));
+            .map_or(1.0, |usual| (usual.near / f64::from(around.similarities[0]).max(MIN_NEAR)).max(1.0));
         let temperature = (1.0 + gate * (AGAINST_RECALLED + AGAINST_TEXTS)) * (1.0 + gate * (further - 1.0));
         let pooled: Vec<f64> = z
             .iter()

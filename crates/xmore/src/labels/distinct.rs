@@ -8,11 +8,11 @@ use crate::encoder::Encoder;
 use crate::error::Result;
 
 /// Warnings about labels that are alike; where there are more, their number is told.
-const MOST_GROUPS: usize = 20;
+const MAX_GROUPS: usize = 20;
 /// Labels named in one warning.
-const MOST_NAMES: usize = 8;
+const MAX_NAMES: usize = 8;
 /// Characters of a label in a warning.
-const MOST_CHARACTERS: usize = 60;
+const MAX_CHARACTERS: usize = 60;
 
 /// What a model cannot make of labels. Displays as a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,12 +63,12 @@ impl fmt::Display for LabelWarning {
 }
 
 fn listed(labels: &[String]) -> String {
-    let short = |label: &String| match label.char_indices().nth(MOST_CHARACTERS) {
+    let short = |label: &String| match label.char_indices().nth(MAX_CHARACTERS) {
         Some((end, _)) => format!("{:?}", format!("{}…", &label[..end])),
         None => format!("{label:?}"),
     };
-    let mut names: Vec<String> = labels.iter().take(MOST_NAMES).map(short).collect();
-    let more = labels.len().saturating_sub(MOST_NAMES);
+    let mut names: Vec<String> = labels.iter().take(MAX_NAMES).map(short).collect();
+    let more = labels.len().saturating_sub(MAX_NAMES);
     let last = if more > 0 { Some(format!("{more} more")) } else { names.pop() };
     match (names.is_empty(), last) {
         (true, last) => last.unwrap_or_default(),
@@ -114,11 +114,11 @@ impl Labels {
         alike.sort_unstable();
         let mut warnings: Vec<LabelWarning> = alike
             .iter()
-            .take(MOST_GROUPS)
+            .take(MAX_GROUPS)
             .map(|labels| LabelWarning::Alike(labels.iter().map(|&i| self.names()[i].clone()).collect()))
             .collect();
         warnings
-            .extend((alike.len() > MOST_GROUPS).then(|| LabelWarning::MoreAlike(alike.len() - MOST_GROUPS)));
+            .extend((alike.len() > MAX_GROUPS).then(|| LabelWarning::MoreAlike(alike.len() - MAX_GROUPS)));
         warnings.extend((!unknown.is_empty()).then_some(LabelWarning::Unknown(unknown)));
         let context = model.context_length().unwrap_or_default();
         warnings.extend((!cut.is_empty()).then_some(LabelWarning::Cut { labels: cut, context }));
@@ -187,8 +187,8 @@ mod tests {
             |i: u32| (0..6).map(|bit| if i >> bit & 1 == 1 { "cat " } else { "dog " }).collect::<String>();
         let names = (0..50).flat_map(|i| [words(i), words(i).to_uppercase()]);
         let found = said(&model, Labels::new(names).unwrap(), &[Template::default()]);
-        assert_eq!(found.len(), MOST_GROUPS + 1);
-        assert!(found[MOST_GROUPS].contains("30 more groups"), "{found:?}");
+        assert_eq!(found.len(), MAX_GROUPS + 1);
+        assert!(found[MAX_GROUPS].contains("30 more groups"), "{found:?}");
         let same = (0..10).map(|i| Label { name: i.to_string(), prompts: vec!["x".to_owned()] });
         let found = said(&model, Labels::with_prompts(same).unwrap(), &[]);
         assert!(found[0].contains("\"7\" and 2 more apart"), "{found:?}");

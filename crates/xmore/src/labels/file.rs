@@ -11,7 +11,7 @@ use crate::error::{Result, XmoreError};
 /// The largest file of labels that is read.
 pub const MAX_LABEL_BYTES: u64 = 16 << 20;
 /// Labels, or rows of a table of them, in one file or list: bounds memory.
-const MOST_LABELS: usize = 200_000;
+const MAX_LABELS: usize = 200_000;
 
 /// Labels as a file has them.
 ///
@@ -149,13 +149,13 @@ pub fn is_wordnet_id(text: &str) -> bool {
 
 /// Refuses more labels, or rows with them, than are read.
 pub(super) fn check_count(count: usize, origin: &str) -> Result<()> {
-    if count <= MOST_LABELS {
+    if count <= MAX_LABELS {
         return Ok(());
     }
     Err(XmoreError::LabelList {
         origin: origin.to_owned(),
         line: None,
-        expected: format!("at most {MOST_LABELS} labels"),
+        expected: format!("at most {MAX_LABELS} labels"),
         found: "more".to_owned(),
     })
 }

@@ -11,7 +11,7 @@ use super::table::{NAME_COLUMNS, PROMPT_COLUMNS, plain_name};
 use crate::error::{Result, XmoreError};
 
 /// Values of all kinds in one file: bounds memory.
-const MOST_VALUES: usize = 1_000_000;
+const MAX_VALUES: usize = 1_000_000;
 /// Keys under which a file for other purposes has its labels.
 const WRAPPERS: [&str; 10] = [
     "id2label",
@@ -161,7 +161,7 @@ fn error(origin: &str, line: Option<u64>, expected: &str, found: impl fmt::Displ
 
 /// Reads JSON, or a JSON value on each line.
 pub(super) fn parse(text: &str, origin: &str) -> Result<Found> {
-    let count = Count::up_to(MOST_VALUES);
+    let count = Count::up_to(MAX_VALUES);
     let invalid = |e: &serde_json::Error, line: Option<u64>| {
         error(origin, line, "JSON, since it begins with [ or {", e)
     };

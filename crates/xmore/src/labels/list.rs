@@ -8,7 +8,7 @@ use super::json::{self, Count};
 use crate::error::{Result, XmoreError};
 
 /// Values of all kinds in one list that is sent: bounds memory.
-const MOST_VALUES: usize = 200_000;
+const MAX_VALUES: usize = 200_000;
 /// Names the list in errors.
 const ORIGIN: &str = "the list of labels";
 
@@ -48,7 +48,7 @@ impl LabelList {
 
 impl<'de> Deserialize<'de> for LabelList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Count::up_to(MOST_VALUES).deserialize(deserializer)?;
+        let value = Count::up_to(MAX_VALUES).deserialize(deserializer)?;
         let labels = json::labels(value, ORIGIN).map_err(D::Error::custom)?;
         Ok(Self(labels.entries.into_iter().map(|entry| entry.label).collect()))
     }

@@ -201,7 +201,7 @@ fn without_header(text: &str, origin: &str) -> Result<()> {
 }
 
 /// The most columns that an error lists.
-const MOST_COLUMNS: usize = 20;
+const MAX_COLUMNS: usize = 20;
 
 fn no_column(origin: &str, text: &str, wanted: Option<&str>) -> XmoreError {
     let first = lines(text).map(|(_, line)| line).find(|line| !line.trim().is_empty()).unwrap_or("");
@@ -211,6 +211,6 @@ fn no_column(origin: &str, text: &str, wanted: Option<&str>) -> XmoreError {
     XmoreError::LabelColumn {
         origin: origin.to_owned(),
         wanted: wanted.map(str::to_owned),
-        columns: columns.iter().take(MOST_COLUMNS).map(short).collect(),
+        columns: columns.iter().take(MAX_COLUMNS).map(short).collect(),
     }
 }

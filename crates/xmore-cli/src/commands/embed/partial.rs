@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use sha2::{Digest, Sha256};
+use xmore_files::lock_file;
 
 /// What tells one state of an image file from any other.
 pub(super) type Key = [u8; 16];
@@ -37,7 +38,7 @@ impl Partial {
         name.push(".partial");
         let path = PathBuf::from(name);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-        match file.try_lock() {
+        match lock_file(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(io::Error::other("another command is writing to it"));

@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Waiting items, taken many at a time.
 ///
-/// It does not bound itself: whoever puts something in holds a permit for it ([`super::Engine::slots`]).
+/// It does not bound itself: whoever puts something in holds a permit for it ([`super::Batcher::slots`]).
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
     changed: Condvar,

@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Instant;
 
+use super::batch_run::needs;
 use super::job::{Input, Job};
-use super::pass::needs;
 use super::queue::Queue;
 use crate::error::{ApiError, ErrorCode};
 use crate::options::{Backend, Limits};

@@ -3,12 +3,12 @@
 //! There is one pass at a time, since it uses every core. A batch is whatever came during the one before; on an idle server a request
 //! is its own batch at once.
 
+mod batch_run;
 mod fair_queue;
 mod job;
 mod label_cache;
 mod labels;
 mod large;
-mod pass;
 mod queue;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,17 +28,17 @@ use crate::error::{ApiError, ErrorCode, ServerError};
 use crate::metrics::Metrics;
 use crate::options::{Backend, Limits, PairsSource};
 use crate::snapshot::Snapshot;
+use batch_run::BatchRun;
 use job::Job;
 use labels::LabelCache;
 use large::LargeImages;
-use pass::Pass;
 use queue::Queue;
 
 /// Longest time to open the pairs again.
 const OPENING: Duration = Duration::from_secs(600);
 
 /// Models, pairs, labels and the queue before them.
-pub(crate) struct Engine {
+pub(crate) struct Batcher {
     pub(crate) backend: Arc<Backend>,
     pub(crate) limits: Limits,
     captions: Arc<CaptionStore>,
@@ -55,7 +55,7 @@ pub(crate) struct Engine {
     metrics: Arc<Metrics>,
 }
 
-impl Engine {
+impl Batcher {
     /// Takes the opened pairs and loads the towers.
     pub(crate) fn open(
         backend: Backend,
@@ -64,7 +64,7 @@ impl Engine {
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, ServerError> {
         let backend = Arc::new(backend);
-        // Without a cache folder, captions of an engine are kept for this run only.
+        // Without a cache folder, captions of a remote index are kept for this run only.
         let captions = Arc::new(CaptionStore::on_disk().unwrap_or_default());
         let snapshot = Snapshot::new(&backend, captions.clone(), pairs, 1)?;
         for model in backend.models() {
@@ -90,27 +90,27 @@ impl Engine {
         }))
     }
 
-    /// Starts the thread that answers, which is returned, and those that decode large images. They end after [`Engine::close`], when
+    /// Starts the thread that answers, which is returned, and those that decode large images. They end after [`Batcher::close`], when
     /// everything is answered.
     pub(crate) fn start(self: &Arc<Self>) -> Result<JoinHandle<()>, ServerError> {
         let start = |name: &str, work: fn(&Self)| {
-            let engine = self.clone();
+            let batcher = self.clone();
             let thread = std::thread::Builder::new().name(name.to_owned());
             thread
-                .spawn(move || work(&engine))
-                .map_err(|source| ServerError::Io { action: "start the engine's threads", source })
+                .spawn(move || work(&batcher))
+                .map_err(|source| ServerError::Io { action: "start the batcher's threads", source })
         };
         for _ in 0..LargeImages::threads() {
-            start("xmore-decoder", |engine| engine.large.work(&engine.backend, &engine.queue))?;
+            start("xmore-decoder", |batcher| batcher.large.work(&batcher.backend, &batcher.queue))?;
         }
         start("xmore-encoder", Self::work)
     }
 
     fn work(&self) {
-        let pass = Pass { backend: &self.backend, max_pixels: self.limits.pixels };
+        let pass = BatchRun { backend: &self.backend, max_pixels: self.limits.pixels };
         while let Some(batch) = self.queue.take(self.limits.max_batch) {
             let now = Instant::now();
-            // Whoever has gone, or waited too long, is not worked for.
+            // Requests whose caller has gone or whose time is over are dropped.
             let (late, rest): (Vec<Job>, Vec<Job>) =
                 batch.into_iter().filter(|job| !job.reply.is_closed()).partition(|job| job.deadline < now);
             late.into_iter().for_each(|job| job.answer(Err(ApiError::timeout())));
@@ -220,7 +220,7 @@ impl Engine {
         replies
     }
 
-    /// The labels' classifier over the pairs as they are now: from the cache, or made in the caller's turn. Where an engine that may be
+    /// The labels' classifier over the pairs as they are now: from the cache, or made in the caller's turn. Where a remote index that may be
     /// done without does not answer, it is not calibrated.
     ///
     /// # Errors

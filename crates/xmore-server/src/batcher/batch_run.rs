@@ -17,7 +17,7 @@ use crate::options::Backend;
 use crate::snapshot::Snapshot;
 
 /// What a pass needs beside its jobs.
-pub(super) struct Pass<'a> {
+pub(super) struct BatchRun<'a> {
     pub(super) backend: &'a Backend,
     /// Pixels of one image.
     pub(super) max_pixels: u64,
@@ -41,7 +41,7 @@ impl Running {
     }
 }
 
-impl Pass<'_> {
+impl BatchRun<'_> {
     /// Answers all jobs but those whose images are large; returns how long each stage took, and these.
     pub(super) fn run(&self, jobs: Vec<Job>) -> (Times, Vec<Job>) {
         let models = self.backend.models();

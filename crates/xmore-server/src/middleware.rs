@@ -14,16 +14,16 @@ use http_body_util::BodyExt;
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use crate::app::{App, Shared};
+use crate::batcher::shutting_down;
 use crate::body::Unread;
 use crate::caller::Caller;
-use crate::engine::shutting_down;
 use crate::error::{ApiError, ErrorCode};
 
 /// Bytes of a plain-text rejection that become an error's message.
-const MOST_REJECTION: usize = 4096;
+const MAX_REJECTION: usize = 4096;
 
 /// The middleware.
-pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Next) -> Response {
+pub(crate) async fn check_request(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let begin = Instant::now();
     let path = request.uri().path().to_owned();
     // Of what is not a route only that is counted: a caller could make up any number of names.
@@ -183,7 +183,7 @@ async fn shaped(response: Response) -> Response {
         status if status.is_client_error() => ErrorCode::InvalidRequest,
         _ => ErrorCode::Internal,
     };
-    let body = http_body_util::Limited::new(response.into_body(), MOST_REJECTION);
+    let body = http_body_util::Limited::new(response.into_body(), MAX_REJECTION);
     let message = match body.collect().await {
         Ok(body) if text => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
         _ => String::new(),
