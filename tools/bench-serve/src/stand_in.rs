@@ -57,12 +57,14 @@ impl StandIn {
                 accept.open.lock().unwrap().push(spawn(move || serve.serve(stream)));
             };
             for stream in listener.incoming() {
-                if stopping.stopping.load(Ordering::SeqCst) {
+                let last = stopping.stopping.load(Ordering::SeqCst);
+                // Also after the stop it may be a caller's, not the one that wakes this thread.
+                accept(stream.unwrap());
+                if last {
                     break;
                 }
-                accept(stream.unwrap());
             }
-            // Whoever waits to be accepted has a connection already and is served.
+            // Callers that wait to be accepted have a connection already and are served.
             listener.set_nonblocking(true).unwrap();
             while let Ok((stream, _)) = listener.accept() {
                 accept(stream);
