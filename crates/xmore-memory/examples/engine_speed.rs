@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use xmore_memory::retriever::{Location, Milvus, MilvusIndex, RemoteOptions};
+use xmore_memory::retriever::{IndexKind, Milvus, MilvusAddress, RemoteOptions};
 use xmore_memory::store::{MemoryWriter, ModelIdentity};
 use xmore_memory::{Memory, Retriever};
 
@@ -13,7 +13,7 @@ const NEIGHBOURS: usize = 128;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let location: Location = arguments.next().ok_or("which collection?")?.parse()?;
+    let location: MilvusAddress = arguments.next().ok_or("which collection?")?.parse()?;
     let mut numbers = arguments.map(|a| a.parse::<usize>());
     let pairs = numbers.next().transpose()?.unwrap_or(10_000);
     let dim = numbers.next().transpose()?.unwrap_or(512);
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let memory = Memory::open(&dir)?;
 
     let options = RemoteOptions::default();
-    let milvus = Milvus::create(&location, &model, pairs as u64, MilvusIndex::Flat, &options)?;
+    let milvus = Milvus::create(&location, &model, pairs as u64, IndexKind::Flat, &options)?;
     let (start, mut sent) = (Instant::now(), 0.0);
     let report = milvus.upload(&memory, |progress| {
         if progress.done == progress.total {

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use milvus_server::{Server, inside};
-use xmore_memory::retriever::{Answer, Location, Milvus, MilvusIndex, RemoteOptions, UploadReport, open};
+use xmore_memory::retriever::{Answer, IndexKind, Milvus, MilvusAddress, RemoteOptions, UploadReport, open};
 use xmore_memory::store::{MemoryWriter, ModelIdentity};
 use xmore_memory::{Memory, MemoryError, Retriever};
 
@@ -40,7 +40,7 @@ fn a_memory_survives_a_server_that_is_killed_and_is_found_as_it_is_locally() {
     let location = location(&server);
     let options = RemoteOptions::default();
     // The server is still starting: an upload is patient enough.
-    let milvus = Milvus::create(&location, &model, PAIRS, MilvusIndex::Flat, &options).unwrap();
+    let milvus = Milvus::create(&location, &model, PAIRS, IndexKind::Flat, &options).unwrap();
     tell("the server is up and has a collection");
 
     // Killed while rows are on their way, and started again while they are sent again.
@@ -69,16 +69,16 @@ fn a_memory_survives_a_server_that_is_killed_and_is_found_as_it_is_locally() {
     assert_same(&found, &local);
 
     // Sent again, nothing is sent; what else would be there is refused.
-    let again = Milvus::create(&location, &model, PAIRS, MilvusIndex::Flat, &options).unwrap();
+    let again = Milvus::create(&location, &model, PAIRS, IndexKind::Flat, &options).unwrap();
     let nothing = UploadReport { total: PAIRS, present: PAIRS, complete: true, ..UploadReport::default() };
     assert_eq!(again.upload(&memory, |_| true).unwrap(), nothing);
     let other = ModelIdentity { sha256: "11".repeat(32), ..model.clone() };
-    let error = Milvus::create(&location, &other, PAIRS, MilvusIndex::Flat, &options).err().unwrap();
+    let error = Milvus::create(&location, &other, PAIRS, IndexKind::Flat, &options).err().unwrap();
     assert!(matches!(error, MemoryError::Remote { .. }), "{error}");
 
     // The server's own index is approximate.
     let approximate = location.to_string().replace("/pairs", "/approximate").parse().unwrap();
-    let approximate = Milvus::create(&approximate, &model, PAIRS, MilvusIndex::Auto, &options).unwrap();
+    let approximate = Milvus::create(&approximate, &model, PAIRS, IndexKind::Auto, &options).unwrap();
     assert!(approximate.upload(&memory, |_| true).unwrap().complete);
     let recall = recall(&approximate.nearest_images(&queries, DIM, NEIGHBOURS).unwrap(), &local);
     assert!(recall > 0.8, "{recall}");
@@ -90,7 +90,7 @@ fn a_memory_survives_a_server_that_is_killed_and_is_found_as_it_is_locally() {
     assert!(matches!(error, MemoryError::Unreachable { .. }), "{error}");
     server.lock().unwrap().start_again();
     let retriever = loop {
-        match open(&location, &options) {
+        match open(&location.to_string().parse().unwrap(), &options) {
             Ok(retriever) => break retriever,
             Err(error) => assert!(start.elapsed() < Duration::from_secs(200), "{error}"),
         }
@@ -103,12 +103,12 @@ fn a_memory_survives_a_server_that_is_killed_and_is_found_as_it_is_locally() {
     assert!(metadata[0].is_some() && metadata[2].is_none());
 
     milvus.drop_collection().unwrap();
-    let error = open(&location, &options).err().unwrap();
+    let error = open(&location.to_string().parse().unwrap(), &options).err().unwrap();
     assert!(error.to_string().contains("no collection"), "{error}");
     tell("done");
 }
 
-fn location(server: &Mutex<Server>) -> Location {
+fn location(server: &Mutex<Server>) -> MilvusAddress {
     let server = server.lock().unwrap();
     format!("milvus://127.0.0.1:{}/pairs?management={}", server.port, server.management).parse().unwrap()
 }

@@ -1,21 +1,15 @@
 //! JSON over HTTP with an engine: bounded in time and size, tried again where that may help.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ureq::Agent;
 use ureq::http::{Response, StatusCode, Uri, header};
 
 use super::RemoteOptions;
+use super::retry::{Retry, Trouble};
 use crate::error::{MemoryError, Result};
 
 const CONNECT: Duration = Duration::from_secs(10);
-/// Pauses before further attempts: doubled from the first to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A server that asks for more patience than this gets this much.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
-/// How often a search is sent that the server answers with a failure of its own: mostly it is the request's fault.
-const SEARCH_FAILURES: u32 = 2;
 /// Characters of a server's message that are shown.
 const SHOWN: usize = 300;
 
@@ -26,39 +20,6 @@ pub(super) struct Client {
     location: String,
     token: Option<String>,
     max_answer: u64,
-}
-
-/// How long one goes on trying.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Retry {
-    /// Most requests.
-    attempts: u32,
-    /// Most of them that the server answers with a failure of its own.
-    failures: u32,
-    /// No request begins later than this after the first.
-    patience: Duration,
-}
-
-impl Retry {
-    /// For a search: someone waits.
-    pub fn of_search(options: &RemoteOptions) -> Self {
-        Self { attempts: options.attempts.max(1), failures: SEARCH_FAILURES, patience: Duration::MAX }
-    }
-
-    /// For an upload: a server that starts anew is waited for.
-    pub fn of_upload(options: &RemoteOptions) -> Self {
-        Self { attempts: u32::MAX, failures: u32::MAX, patience: options.upload_patience }
-    }
-}
-
-/// Why an attempt gave nothing.
-pub(super) enum Trouble {
-    /// It may go better later: what went wrong, and how long the server wants to be left alone.
-    Passing(String, Option<Duration>),
-    /// The server answers that it failed: it may be its state, it may be the request.
-    Failed(String),
-    /// It will not go better.
-    Final(String),
 }
 
 impl Client {
@@ -102,35 +63,7 @@ impl Client {
         retry: Retry,
         read: impl Fn(Vec<u8>) -> std::result::Result<T, Trouble>,
     ) -> Result<T> {
-        let start = Instant::now();
-        let mut pause = FIRST_PAUSE;
-        let (mut attempts, mut failures) = (0, 0);
-        loop {
-            let trouble = match self.attempt(url, body).and_then(&read) {
-                Ok(value) => return Ok(value),
-                Err(trouble) => trouble,
-            };
-            attempts += 1;
-            let (reason, wait, answered) = match trouble {
-                Trouble::Final(reason) => return Err(self.remote(reason)),
-                Trouble::Failed(reason) => {
-                    failures += 1;
-                    (reason, pause, true)
-                }
-                Trouble::Passing(reason, wanted) => {
-                    (reason, wanted.map_or(pause, |wanted| wanted.clamp(pause, LONGEST_RETRY_AFTER)), false)
-                }
-            };
-            let too_late = start.elapsed().saturating_add(wait) > retry.patience;
-            if too_late || attempts >= retry.attempts || failures >= retry.failures {
-                return Err(match answered {
-                    true => self.remote(reason),
-                    false => MemoryError::Unreachable { location: self.location.clone(), attempts, reason },
-                });
-            }
-            std::thread::sleep(wait);
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
+        retry.run(&self.location, || self.attempt(url, body).and_then(&read))
     }
 
     /// One request and its answer's body.
@@ -230,6 +163,8 @@ fn is_loopback(url: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::super::test_server::{Reply, Server};
     use super::*;
 

@@ -1,46 +1,87 @@
-//! Where pairs are, as users write it: a folder, or the URL of an engine.
+//! Where pairs are, as users write it: a folder, or the URL of an engine of one of the [kinds](KINDS) there are.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::{Arc, LazyLock};
 
+#[cfg(feature = "pgvector")]
+use super::pgvector;
+use super::upload::{Target, Upload};
+use super::{IndexKind, RemoteOptions, Retriever, knn, milvus};
 use crate::error::{MemoryError, Result};
+use crate::store::{Memory, ModelIdentity};
 
-/// Port of Milvus's management API, on which collections are made.
-const MANAGEMENT_PORT: u16 = 9091;
+/// What pairs may be kept in beside a folder: another one is a folder here and a line.
+const KINDS: &[&RemoteKind] = &[
+    &milvus::KIND,
+    #[cfg(feature = "pgvector")]
+    &pgvector::KIND,
+    &knn::KIND,
+];
 
-/// Longest name that Milvus takes.
-const COLLECTION_NAME_MAX: usize = 255;
+/// A kind of engine that keeps pairs.
+pub(super) struct RemoteKind {
+    /// What its URLs begin with, before `://`.
+    pub schemes: &'static [&'static str],
+    /// Its URLs, for a list of all kinds.
+    pub short: &'static str,
+    /// Its URLs in full, for who got one wrong.
+    pub form: &'static str,
+    /// Whether a memory can be uploaded to it.
+    pub takes_uploads: bool,
+    /// Reads the scheme and what follows `://`.
+    pub parse: fn(&str, &str) -> Option<Arc<dyn RemotePlace>>,
+}
 
-const MILVUS_FORM: &str = "milvus://HOST:PORT/COLLECTION (Milvus listens on port 19530 by default), with \
-    ?management=PORT where its management API is not on port 9091";
-const KNN_FORM: &str = "knn+http://HOST:PORT, knn+http://HOST:PORT/PATH or knn+http://HOST:PORT?index=NAME, or the \
-    same with knn+https";
-const ANY_FORM: &str = "a folder, milvus://HOST:PORT/COLLECTION, or knn+http://HOST:PORT";
+/// The address of an engine; its `Display` and `Debug` never show a password.
+pub(super) trait RemotePlace: fmt::Display + fmt::Debug + Send + Sync {
+    /// Opens what was uploaded or made there before.
+    fn open(&self, options: &RemoteOptions) -> Result<Box<dyn Retriever>>;
+
+    /// Makes what a memory can be uploaded to, or opens it if it is there already.
+    fn create(&self, _new: &NewIndex<'_>, _options: &RemoteOptions) -> Result<Box<dyn Target>> {
+        Err(MemoryError::Location { text: self.to_string(), expected: &UPLOAD_FORMS })
+    }
+}
+
+/// What is to be made for an upload.
+pub(super) struct NewIndex<'a> {
+    pub model: &'a ModelIdentity,
+    /// Pairs that are to be uploaded.
+    pub pairs: u64,
+    pub kind: IndexKind,
+}
+
+static ANY_FORM: LazyLock<String> = LazyLock::new(|| forms(|_| true, "a folder, "));
+static UPLOAD_FORMS: LazyLock<String> = LazyLock::new(|| forms(|kind| kind.takes_uploads, ""));
+
+fn forms(wanted: impl Fn(&RemoteKind) -> bool, first: &str) -> String {
+    let all: Vec<_> = KINDS.iter().filter(|kind| wanted(kind)).map(|kind| kind.short).collect();
+    match all.split_last() {
+        Some((last, [])) => format!("{first}{last}"),
+        Some((last, others)) => format!("{first}{} or {last}", others.join(", ")),
+        None => String::from("a folder"),
+    }
+}
 
 /// Where pairs are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Location {
     /// A memory's folder.
     Local(PathBuf),
-    /// A collection of a Milvus server: `milvus://host:port/collection`.
-    Milvus {
-        /// Name or address; an IPv6 address with its brackets.
-        host: String,
-        /// Port of the RESTful API, 19530 by default.
-        port: u16,
-        /// Port of the management API, 9091 by default; used to make and to fill a collection, not to search.
-        management: u16,
-        /// Name of the collection.
-        collection: String,
-    },
-    /// clip-retrieval's `/knn-service`: `knn+http://host:port[/path][?index=NAME]`.
-    Knn {
-        /// Address below which `/knn-service` is, such as `http://host:1234`, without a slash at its end.
-        url: String,
-        /// Name of the index; the service's first if `None`.
-        index: Option<String>,
-    },
+    /// An engine's, by its URL.
+    Remote(RemoteLocation),
+}
+
+/// Pairs that an engine keeps.
+#[derive(Clone)]
+pub struct RemoteLocation(Arc<dyn RemotePlace>);
+
+impl fmt::Debug for RemoteLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 impl FromStr for Location {
@@ -53,19 +94,20 @@ impl FromStr for Location {
     fn from_str(text: &str) -> Result<Location> {
         let Some((scheme, rest)) = text.split_once("://") else {
             return match text {
-                "" => Err(refused(text, ANY_FORM)),
+                "" => Err(refused(text, &ANY_FORM)),
                 path => Ok(Location::Local(path.into())),
             };
         };
+        if let Some(kind) = KINDS.iter().find(|kind| kind.schemes.contains(&scheme)) {
+            let place = (kind.parse)(scheme, rest).ok_or_else(|| refused(text, kind.form))?;
+            return Ok(Location::Remote(RemoteLocation(place)));
+        }
         match scheme {
-            "milvus" => milvus(rest).ok_or_else(|| refused(text, MILVUS_FORM)),
-            "knn+http" => knn("http", rest).ok_or_else(|| refused(text, KNN_FORM)),
-            "knn+https" => knn("https", rest).ok_or_else(|| refused(text, KNN_FORM)),
             "http" | "https" => Err(refused(
                 text,
                 "knn+ before it for clip-retrieval's /knn-service, such as knn+http://HOST:PORT",
             )),
-            _ => Err(refused(text, ANY_FORM)),
+            _ => Err(refused(text, &ANY_FORM)),
         }
     }
 }
@@ -73,7 +115,40 @@ impl FromStr for Location {
 impl Location {
     /// Whether this is an engine that is reached over a network.
     pub fn is_remote(&self) -> bool {
-        !matches!(self, Location::Local(_))
+        matches!(self, Location::Remote(_))
+    }
+
+    /// The URLs that engines have, for help texts.
+    pub fn forms() -> &'static str {
+        static FORMS: LazyLock<String> = LazyLock::new(|| forms(|_| true, ""));
+        &FORMS
+    }
+
+    /// The URLs of engines that a memory can be uploaded to.
+    pub fn upload_forms() -> &'static str {
+        &UPLOAD_FORMS
+    }
+
+    /// Opens whatever is there. An engine is asked once what it holds.
+    ///
+    /// # Errors
+    /// Those of [`Memory::open`]; [`MemoryError::Unreachable`] and [`MemoryError::Remote`] of engines.
+    pub fn open(&self, options: &RemoteOptions) -> Result<Box<dyn Retriever>> {
+        Ok(match self {
+            Location::Local(path) => Box::new(Memory::open(path)?),
+            Location::Remote(remote) => remote.0.open(options)?,
+        })
+    }
+
+    /// Makes an empty index for a memory's pairs at an engine, or opens it if it is there already.
+    ///
+    /// # Errors
+    /// [`MemoryError::Location`] for a place that takes no uploads; [`MemoryError::Unreachable`]; [`MemoryError::Remote`] too
+    /// for an index of another model or one that is not xmore's.
+    pub fn create(&self, memory: &Memory, kind: IndexKind, options: &RemoteOptions) -> Result<Upload> {
+        let Location::Remote(remote) = self else { return Err(refused(&self.to_string(), &UPLOAD_FORMS)) };
+        let new = NewIndex { model: &memory.manifest().model, pairs: memory.len(), kind };
+        remote.0.create(&new, options).map(Upload::new)
     }
 }
 
@@ -81,21 +156,24 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Location::Local(path) => write!(f, "{}", path.display()),
-            Location::Milvus { host, port, management, collection } => {
-                write!(f, "milvus://{host}:{port}/{collection}")?;
-                if *management == MANAGEMENT_PORT { Ok(()) } else { write!(f, "?management={management}") }
-            }
-            Location::Knn { url, index } => {
-                write!(f, "knn+{url}")?;
-                index.as_ref().map_or(Ok(()), |index| write!(f, "?index={}", percent_encode(index)))
-            }
+            Location::Remote(remote) => write!(f, "{}", remote.0),
         }
     }
 }
 
+/// Reads a whole URL of one kind.
+pub(super) fn parse_as<T>(
+    kind: &RemoteKind,
+    text: &str,
+    parse: impl FnOnce(&str, &str) -> Option<T>,
+) -> Result<T> {
+    let parts = text.split_once("://").filter(|(scheme, _)| kind.schemes.contains(scheme));
+    parts.and_then(|(scheme, rest)| parse(scheme, rest)).ok_or_else(|| refused(text, kind.form))
+}
+
 fn refused(text: &str, expected: &'static str) -> MemoryError {
-    // A password in an address must not get into a log.
-    let text = match text.split_once('@') {
+    // A password in an address must not get into a log; it may hold an @ itself.
+    let text = match text.rsplit_once('@') {
         Some((before, after)) => {
             let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
             format!("{scheme}://…@{after}")
@@ -105,118 +183,29 @@ fn refused(text: &str, expected: &'static str) -> MemoryError {
     MemoryError::Location { text, expected }
 }
 
-fn milvus(rest: &str) -> Option<Location> {
-    let (address, query) = split_query(rest);
-    let (authority, collection) = address.split_once('/')?;
-    let (host, port) = host_and_port(authority)?;
-    let management = match query {
-        None => MANAGEMENT_PORT,
-        Some(query) => query.strip_prefix("management=")?.parse().ok().filter(|port| *port != 0)?,
-    };
-    let mut bytes = collection.bytes();
-    let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    let valid = first
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && collection.len() <= COLLECTION_NAME_MAX;
-    valid.then(|| Location::Milvus {
-        host,
-        port: port.unwrap_or(19530),
-        management,
-        collection: collection.to_owned(),
-    })
-}
-
-fn knn(scheme: &str, rest: &str) -> Option<Location> {
-    let (address, query) = split_query(rest);
-    let address = address.trim_end_matches('/');
-    // The whole address of the service is as good as that of its server.
-    let address = address.strip_suffix("/knn-service").unwrap_or(address);
-    let (authority, path) =
-        address.split_once('/').map_or((address, ""), |(authority, path)| (authority, path));
-    host_and_port(authority)?;
-    if !path.bytes().all(|b| b.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&b)) {
-        return None;
-    }
-    let index = match query {
-        None => None,
-        Some(query) => Some(percent_decode(query.strip_prefix("index=")?)?).filter(|name| !name.is_empty()),
-    };
-    Some(Location::Knn { url: format!("{scheme}://{address}"), index })
-}
-
-fn split_query(text: &str) -> (&str, Option<&str>) {
-    match text.split_once('?') {
-        Some((address, query)) => (address, Some(query)),
-        None => (text, None),
-    }
-}
-
-/// A host, with brackets if it is an IPv6 address, and a port if there is one.
-fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
-    let (host, port) = match authority.rfind(']') {
-        Some(end) => (&authority[..=end], &authority[end + 1..]),
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-    };
-    let port = match port {
-        "" => None,
-        port => Some(port.strip_prefix(':')?.parse().ok().filter(|port| *port != 0)?),
-    };
-    let valid = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
-    };
-    valid.then(|| (host.to_owned(), port))
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'%' => {
-                let mut digit = || char::from(bytes.next()?).to_digit(16);
-                out.push((digit()? * 16 + digit()?) as u8);
-            }
-            b'&' => return None,
-            byte => out.push(byte),
-        }
-    }
-    String::from_utf8(out).ok()
-}
-
-fn percent_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte.into()),
-            byte => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn knn(url: &str, index: Option<&str>) -> Location {
-        Location::Knn { url: url.into(), index: index.map(Into::into) }
-    }
-
-    fn milvus(host: &str, port: u16, management: u16, collection: &str) -> Location {
-        Location::Milvus { host: host.into(), port, management, collection: collection.into() }
-    }
-
     #[test]
     fn every_form_is_read_and_written_again() {
-        for (text, location, written) in [
-            ("memory", Location::Local("memory".into()), None),
-            ("C:\\memory", Location::Local("C:\\memory".into()), None),
-            ("milvus://h:19530/pairs", milvus("h", 19530, 9091, "pairs"), None),
-            ("milvus://h/pairs", milvus("h", 19530, 9091, "pairs"), Some("milvus://h:19530/pairs")),
-            ("milvus://[::1]:7/_a1?management=19091", milvus("[::1]", 7, 19091, "_a1"), None),
+        let milvus = r#"MilvusAddress { host: "h", port: 19530, management: 9091, collection: "pairs" }"#;
+        let knn = |url: &str, index: Option<&str>| {
+            format!("Remote({:?})", knn::KnnAddress { url: url.into(), index: index.map(Into::into) })
+        };
+        for (text, debug, written) in [
+            ("memory", r#"Local("memory")"#.to_owned(), None),
+            ("C:\\memory", r#"Local("C:\\memory")"#.to_owned(), None),
+            ("milvus://h:19530/pairs", format!("Remote({milvus})"), None),
+            ("milvus://h/pairs", format!("Remote({milvus})"), Some("milvus://h:19530/pairs")),
+            (
+                "milvus://[::1]:7/_a1?management=19091",
+                r#"Remote(MilvusAddress { host: "[::1]", port: 7, management: 19091, collection: "_a1" })"#
+                    .to_owned(),
+                None,
+            ),
             ("knn+http://h:1234", knn("http://h:1234", None), None),
             ("knn+https://h/deep/er/", knn("https://h/deep/er", None), Some("knn+https://h/deep/er")),
             ("knn+http://h:1/a/knn-service", knn("http://h:1/a", None), Some("knn+http://h:1/a")),
@@ -224,7 +213,7 @@ mod tests {
             ("knn+http://h:1?index=a%20b%2F%C3%A9", knn("http://h:1", Some("a b/é")), None),
         ] {
             let read: Location = text.parse().unwrap();
-            assert_eq!(read, location, "{text}");
+            assert_eq!(format!("{read:?}"), debug, "{text}");
             assert_eq!(read.to_string(), written.unwrap_or(&text.replace("/?", "?")));
             assert_eq!(read.is_remote(), text.contains("://"));
         }
@@ -255,16 +244,18 @@ mod tests {
             let message = error.to_string();
             assert!(message.contains(expected) && message.contains(text), "{message}");
         }
-        let message = "milvus://root:secret@h:1/a".parse::<Location>().unwrap_err().to_string();
-        assert!(!message.contains("secret"), "{message}");
+        for text in ["milvus://root:secret@h:1/a", "redis://root:p@secret@h:1/a"] {
+            let message = text.parse::<Location>().unwrap_err().to_string();
+            assert!(!message.contains("secret"), "{message}");
+        }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused_and_what_is_read_survives_being_written(text in "(milvus|knn\\+https?)?(://)?\\PC{0,30}") {
+        fn any_text_is_read_or_refused_and_what_is_read_survives_being_written(text in "(milvus|postgres|knn\\+https?)?(://)?\\PC{0,30}") {
             if let Ok(location) = text.parse::<Location>() {
                 let again: Location = location.to_string().parse().unwrap();
-                prop_assert_eq!(again, location);
+                prop_assert_eq!(again.to_string(), location.to_string());
             }
         }
     }

@@ -3,31 +3,44 @@
 //! | where | [`Location`] | made by |
 //! |---|---|---|
 //! | a folder | `path/to/memory` | [`Memory::open`] |
-//! | Milvus | `milvus://host:19530/collection` | [`Milvus`], filled by [`Milvus::upload`] |
+//! | Milvus | `milvus://host:19530/collection` | [`Milvus`], filled by an [`Upload`] |
+//! | PostgreSQL with pgvector | `postgres://user@host:5432/database/table` | `Pgvector`, filled by an [`Upload`] |
 //! | clip-retrieval's `/knn-service` | `knn+http://host:1234?index=NAME` | [`Knn`] |
 
+mod address;
 mod http;
 mod json;
 mod knn;
+mod label;
 mod local;
 mod location;
 mod milvus;
+#[cfg(feature = "pgvector")]
+mod pgvector;
+mod retry;
 #[cfg(test)]
 mod test_server;
+mod upload;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-pub use knn::Knn;
-pub use location::Location;
-pub use milvus::{Milvus, MilvusIndex, PairMetadata, UploadProgress, UploadReport};
+pub use knn::{Knn, KnnAddress};
+pub use location::{Location, RemoteLocation};
+pub use milvus::{Milvus, MilvusAddress};
+#[cfg(feature = "pgvector")]
+pub use pgvector::{Pgvector, PgvectorAddress};
+pub use upload::{IndexKind, PairMetadata, Upload, UploadProgress, UploadReport};
 
 use crate::error::{MemoryError, Result};
-use crate::store::{Memory, ModelIdentity};
+#[cfg(doc)]
+use crate::store::Memory;
+use crate::store::ModelIdentity;
 
 /// A pair that was found, with what cross-modal retrieval needs of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,6 +91,32 @@ pub trait Retriever: Send + Sync {
     /// refused; [`MemoryError::Unreachable`] where an engine does not answer even after retries;
     /// [`MemoryError::Remote`] where it answers, but refuses or makes no sense.
     fn nearest_images(&self, queries: &[f32], dim: usize, n: usize) -> Result<Vec<Answer>>;
+
+    /// Whether [`nearest_images_in`](Self::nearest_images_in) can look at a range of ids.
+    fn filters_rows(&self) -> bool {
+        false
+    }
+
+    /// The same among the pairs whose ids are in `rows`, if there are any.
+    ///
+    /// # Errors
+    /// As [`nearest_images`](Self::nearest_images); [`MemoryError::Remote`] for a range where
+    /// [`filters_rows`](Self::filters_rows) is `false`.
+    fn nearest_images_in(
+        &self,
+        queries: &[f32],
+        dim: usize,
+        n: usize,
+        rows: Option<Range<u64>>,
+    ) -> Result<Vec<Answer>> {
+        match rows {
+            None => self.nearest_images(queries, dim, n),
+            Some(_) => Err(MemoryError::Remote {
+                location: self.location().into_owned(),
+                reason: "searches among some of the pairs only are not possible there".into(),
+            }),
+        }
+    }
 }
 
 /// How patient and how bounded one is with an engine.
@@ -95,7 +134,7 @@ pub struct RemoteOptions {
     /// Most requests at the same time.
     pub parallel: usize,
     /// Sent as `Authorization: Bearer TOKEN` where set, over plain HTTP except for `knn+https`. Milvus takes
-    /// `user:password` or an API key.
+    /// `user:password` or an API key. The password of a PostgreSQL server, where the address has none.
     pub token: Option<String>,
 }
 
@@ -126,16 +165,12 @@ impl fmt::Debug for RemoteOptions {
     }
 }
 
-/// Opens whatever is at a location. An engine is asked once what it holds.
+/// Opens whatever is at a location; see [`Location::open`].
 ///
 /// # Errors
-/// Those of [`Memory::open`], [`Milvus::open`] or [`Knn::open`].
+/// As there.
 pub fn open(location: &Location, options: &RemoteOptions) -> Result<Box<dyn Retriever>> {
-    Ok(match location {
-        Location::Local(path) => Box::new(Memory::open(path)?),
-        Location::Milvus { .. } => Box::new(Milvus::open(location, options)?),
-        Location::Knn { .. } => Box::new(Knn::open(location, options)?),
-    })
+    location.open(options)
 }
 
 /// Checks a batch of queries, `[q, dim]`, against an engine's embedding length where that is known.

@@ -226,10 +226,10 @@ impl Retrieval {
     /// Looks only at pairs with ids in `rows` and in `allowed`.
     ///
     /// # Errors
-    /// [`XmoreError::EngineFilter`]: remote indexes are not asked for subsets.
+    /// [`XmoreError::EngineFilter`] for ids of a remote index that takes none, and for captions of any.
     pub fn with_filter(mut self, rows: Option<Range<u64>>, allowed: Option<Arc<RowSet>>) -> Result<Self> {
         if let OpenPairs::Engine(engine) = &*self.pairs
-            && (rows.is_some() || allowed.is_some())
+            && (rows.is_some() && !engine.filters_rows() || allowed.is_some())
         {
             return Err(XmoreError::EngineFilter { location: engine.location().into_owned() });
         }
@@ -354,7 +354,7 @@ impl Retrieval {
             return Err(XmoreError::EngineRanking { location: engine.location().into_owned() });
         }
         let search = queries.search();
-        let answers = engine.nearest_images(search.as_slice(), search.dim(), self.options.neighbours)?;
+        let answers = engine.nearest_images_in(search.as_slice(), search.dim(), self.options.neighbours, self.rows.clone())?;
         let rerank_texts = EngineTexts::encode(engine, &answers, &*self.models.rerank, &self.captions)?;
         let classify_texts = EngineTexts::encode(engine, &answers, &*self.models.classify, &self.captions)?;
         let mut all_retrieved = Vec::with_capacity(answers.len());
@@ -394,7 +394,7 @@ impl Retrieval {
             OpenPairs::Engine(engine) => {
                 let engine = engine.as_ref();
                 let dim = self.models.classify.dim();
-                let answers = engine.nearest_images(points, dim, self.options.neighbours)?;
+                let answers = engine.nearest_images_in(points, dim, self.options.neighbours, self.rows.clone())?;
                 let texts = EngineTexts::encode(engine, &answers, &*self.models.classify, &self.captions)?;
                 Ok(answers.iter().map(|answer| texts.surrounding(answer.neighbours.iter())).collect())
             }

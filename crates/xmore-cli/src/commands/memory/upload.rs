@@ -1,4 +1,4 @@
-//! `xmore memory upload`: a memory into a Milvus collection.
+//! `xmore memory upload`: a memory into an engine that takes one.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use xmore_memory::Memory;
-use xmore_memory::retriever::{Location, Milvus, MilvusIndex};
+use xmore_memory::retriever::{IndexKind, Location};
 
 use crate::args::EngineArgs;
 use crate::error::{CliError, Result};
@@ -21,8 +21,7 @@ pub(crate) struct UploadArgs {
     /// The memory
     #[arg(value_name = "DIR")]
     memory: PathBuf,
-    /// Where to: milvus://HOST:PORT/COLLECTION; the collection is made if it is not there
-    #[arg(value_name = "URL")]
+    #[arg(value_name = "URL", help = upload_help())]
     to: Location,
     /// How a new collection is indexed
     #[arg(long, value_enum, default_value_t)]
@@ -42,21 +41,21 @@ enum IndexArg {
     Auto,
 }
 
+fn upload_help() -> String {
+    format!("Where to: {}; what is not there is made", Location::upload_forms())
+}
+
 pub(super) fn run(args: &UploadArgs) -> Result<()> {
-    if !matches!(args.to, Location::Milvus { .. }) {
-        return Err(CliError::Usage(format!("{}: uploads go to milvus://HOST:PORT/COLLECTION", args.to)));
-    }
     let memory = Memory::open(&args.memory)?;
     let index = match args.index {
-        IndexArg::Flat => MilvusIndex::Flat,
-        IndexArg::Auto => MilvusIndex::Auto,
+        IndexArg::Flat => IndexKind::Flat,
+        IndexArg::Auto => IndexKind::Auto,
     };
     let start = Instant::now();
-    let model = &memory.manifest().model;
-    let milvus = Milvus::create(&args.to, model, memory.len(), index, &args.engine.options())?;
+    let upload = args.to.create(&memory, index, &args.engine.options())?;
     let _orderly = interrupt::orderly();
     let mut progress: Option<ProgressBar> = None;
-    let report = milvus.upload(&memory, |at| {
+    let report = upload.run(&memory, |at| {
         let bar = progress.get_or_insert_with(|| bar_from(at.done, at.total, "pairs"));
         bar.set_position(at.done);
         !interrupt::requested()
@@ -71,8 +70,11 @@ pub(super) fn run(args: &UploadArgs) -> Result<()> {
     if report.skipped > 0 {
         tell!("{} pairs were left out: their embeddings are not finite", report.skipped);
     }
-    if report.cut > 0 {
-        tell!("{} texts were longer than the server takes and were cut", report.cut);
+    if report.changed > 0 {
+        tell!(
+            "{} texts were changed: they were longer than the server takes, or had a zero character",
+            report.changed
+        );
     }
     tell!(
         "{} pairs, {} of them there before, in {:.1} s",

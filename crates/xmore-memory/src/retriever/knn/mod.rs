@@ -5,6 +5,7 @@
 //! optional `aesthetic_score` is left out, since `null` in its place is an error. Numbers that are missing come as a
 //! bare `NaN`.
 
+mod address;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -14,10 +15,13 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
+pub(super) use self::address::KIND;
+pub use self::address::KnnAddress;
 use self::rows::Row;
-use super::http::{Client, Retry, parse};
+use super::http::{Client, parse};
 use super::json::null_for_non_numbers;
-use super::{Answer, Location, Neighbour, RemoteOptions, Retriever, check_queries, for_each_query, sort};
+use super::retry::Retry;
+use super::{Answer, Neighbour, RemoteOptions, Retriever, check_queries, for_each_query, sort};
 use crate::error::{MemoryError, Result};
 use crate::store::ModelIdentity;
 
@@ -51,16 +55,10 @@ impl Knn {
     /// Checks that the service is there and has the index; without a name, its first one is searched.
     ///
     /// # Errors
-    /// [`MemoryError::Unreachable`]; [`MemoryError::Remote`] for an unknown index or another kind of server;
-    /// [`MemoryError::Location`] for another kind of location.
-    pub fn open(location: &Location, options: &RemoteOptions) -> Result<Knn> {
-        let Location::Knn { url, index } = location else {
-            return Err(MemoryError::Location {
-                text: location.to_string(),
-                expected: "knn+http://HOST:PORT",
-            });
-        };
-        let client = Client::new(location.to_string(), url, options);
+    /// [`MemoryError::Unreachable`]; [`MemoryError::Remote`] for an unknown index or another kind of server.
+    pub fn open(address: &KnnAddress, options: &RemoteOptions) -> Result<Knn> {
+        let KnnAddress { url, index } = address;
+        let client = Client::new(address.to_string(), url, options);
         let retry = Retry::of_search(options);
         let known: Vec<String> =
             client.call(&format!("{url}/indices-list"), None, retry, |text| parse(&text))?;

@@ -5,43 +5,31 @@
 //! float16), and a description that names the model. It has one shard; how a cluster spreads its segments is the
 //! cluster's configuration.
 
+mod address;
 mod rest;
 mod rows;
 #[cfg(test)]
 mod tests;
-mod upload;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
+pub(super) use self::address::KIND;
+pub use self::address::MilvusAddress;
 use self::rest::{Api, Description, ROWS_MAX, TEXT_MAX};
-pub use self::upload::{UploadProgress, UploadReport};
-use super::{Answer, Location, RemoteOptions, Retriever, check_queries, for_each_query, sort};
-#[cfg(doc)]
-use crate::error::MemoryError;
-use crate::error::Result;
-use crate::store::ModelIdentity;
+use super::label::{Label, incomplete, other_model};
+use super::upload::{PairMetadata, Sent, Target, UploadProgress, UploadReport, upload};
+use super::{Answer, IndexKind, RemoteOptions, Retriever, check_queries, for_each_query, sort};
+use crate::error::{MemoryError, Result};
+use crate::store::{Memory, ModelIdentity};
 
-/// Version of the collection's form.
-const FORM: u64 = 1;
 /// Pause between looks at something that takes a moment.
 const POLL: Duration = Duration::from_millis(200);
 /// Ids of one request for metadata.
 const METADATA_IDS: usize = 1000;
-
-/// How a collection is indexed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum MilvusIndex {
-    /// Every row is compared: exact, as the search in a local memory is.
-    #[default]
-    Flat,
-    /// What the server's `AUTOINDEX` is, HNSW unless configured: approximate, for collections too large to scan.
-    Auto,
-}
 
 /// A collection that holds a memory's pairs.
 pub struct Milvus {
@@ -54,22 +42,14 @@ pub struct Milvus {
     options: RemoteOptions,
 }
 
-/// What a collection's description says, as JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Label {
-    xmore_memory: u64,
-    model: ModelIdentity,
-    pairs: u64,
-}
-
 impl Milvus {
     /// Opens a collection that [`create`](Self::create) made, for searching or for going on with an upload.
     ///
     /// # Errors
     /// [`MemoryError::Unreachable`]; [`MemoryError::Remote`] if there is no such collection, it is something else,
-    /// or it cannot be loaded; [`MemoryError::Location`] for another kind of location.
-    pub fn open(location: &Location, options: &RemoteOptions) -> Result<Milvus> {
-        let api = Api::new(location, options)?;
+    /// or it cannot be loaded.
+    pub fn open(address: &MilvusAddress, options: &RemoteOptions) -> Result<Milvus> {
+        let api = Api::new(address, options);
         let Some(description) = api.describe(api.search)? else {
             return Err(api.remote(format!(
                 "the server has no collection {:?}: make one by uploading a memory to it",
@@ -80,7 +60,7 @@ impl Milvus {
     }
 
     fn opened(api: Api, description: Description, options: &RemoteOptions) -> Result<Milvus> {
-        let label = read_label(&description.description).map_err(|reason| {
+        let label = Label::read(&description.description).map_err(|reason| {
             let collection = &api.collection;
             api.remote(format!("collection {collection:?} {reason}; choose another collection"))
         })?;
@@ -102,13 +82,13 @@ impl Milvus {
     /// As [`open`](Self::open); [`MemoryError::Remote`] too for a collection of another model, and for embeddings
     /// longer than the server can keep.
     pub fn create(
-        location: &Location,
+        address: &MilvusAddress,
         model: &ModelIdentity,
         pairs: u64,
-        index: MilvusIndex,
+        index: IndexKind,
         options: &RemoteOptions,
     ) -> Result<Milvus> {
-        let api = Api::new(location, options)?;
+        let api = Api::new(address, options);
         if model.dim == 0 || rows::encoded_len(model.dim) > TEXT_MAX {
             let dim = model.dim;
             return Err(
@@ -118,15 +98,16 @@ impl Milvus {
         let found = match api.describe(api.upload)? {
             Some(found) => found,
             None => {
-                let label = Label { xmore_memory: FORM, model: model.clone(), pairs };
-                let label = serde_json::to_string(&label).map_err(|e| api.remote(e.to_string()))?;
+                let label = Label::new(model, pairs).to_json().map_err(|e| api.remote(e))?;
                 api.create(&label, model.dim)?;
                 poll(options.timeout, || api.describe(api.upload))?
                     .ok_or_else(|| api.remote("the collection that was made does not appear"))?
             }
         };
-        if let Ok(label) = read_label(&found.description) {
-            check_model(&api, &label.model, model)?;
+        if let Ok(label) = Label::read(&found.description) {
+            if let Some(reason) = other_model(&api.name(), &label.model, model) {
+                return Err(api.remote(reason));
+            }
             // What an interrupted call may have left undone.
             if !found.has_index() {
                 api.create_index(index)?;
@@ -152,6 +133,18 @@ impl Milvus {
         Ok(ids.iter().map(|id| known.get(id).cloned()).collect())
     }
 
+    /// Sends a memory's pairs that the collection has not; see [`Upload::run`](super::Upload::run).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn upload(
+        &self,
+        memory: &Memory,
+        mut progress: impl FnMut(UploadProgress) -> bool,
+    ) -> Result<UploadReport> {
+        upload(self, memory, &mut progress)
+    }
+
     /// Removes the collection and all that is in it.
     ///
     /// # Errors
@@ -170,13 +163,7 @@ impl Milvus {
         let pairs = self.pairs.load(Ordering::Relaxed);
         let expected = usize::try_from(pairs).map_or(n, |pairs| pairs.min(n));
         let missing = expected.saturating_sub(neighbours.len());
-        let incomplete = (pairs < self.announced).then(|| {
-            format!(
-                "the collection holds {pairs} of its memory's {} pairs: if its upload was not finished, the same upload \
-                 again goes on",
-                self.announced
-            )
-        });
+        let incomplete = incomplete("collection", pairs, self.announced);
         let note = incomplete.or_else(|| {
             let found = neighbours.len();
             (missing > 0).then(|| {
@@ -188,15 +175,6 @@ impl Milvus {
         });
         Ok(Answer { neighbours, missing, note })
     }
-}
-
-/// Texts of a pair.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PairMetadata {
-    /// The caption.
-    pub caption: String,
-    /// The image's path.
-    pub image_path: String,
 }
 
 impl Retriever for Milvus {
@@ -228,30 +206,60 @@ impl Retriever for Milvus {
     }
 }
 
-fn read_label(description: &str) -> std::result::Result<Label, String> {
-    let label: Label = serde_json::from_str(description)
-        .map_err(|_| "was not made by xmore: its description names no model".to_owned())?;
-    match label.xmore_memory {
-        FORM if label.model.dim > 0 => Ok(label),
-        FORM => Err("has a damaged description".into()),
-        form => Err(format!("has form {form}, and this version of xmore reads {FORM}: update xmore")),
+impl Target for Milvus {
+    fn name(&self) -> String {
+        self.api.name()
     }
-}
 
-fn check_model(api: &Api, theirs: &ModelIdentity, ours: &ModelIdentity) -> Result<()> {
-    if theirs.sha256 == ours.sha256 && theirs.dim == ours.dim {
-        return Ok(());
+    fn model(&self) -> &ModelIdentity {
+        &self.model
     }
-    let describe = |model: &ModelIdentity| {
-        let hash: String = model.sha256.chars().take(12).collect();
-        format!("{} ({hash}, {} values)", model.name, model.dim)
-    };
-    Err(api.remote(format!(
-        "collection {:?} holds embeddings of model {}, the memory those of {}; choose another collection",
-        api.collection,
-        describe(theirs),
-        describe(ours)
-    )))
+
+    fn remote(&self, reason: String) -> MemoryError {
+        self.api.remote(reason)
+    }
+
+    fn count(&self, ids: Option<Range<u64>>) -> Result<u64> {
+        self.api.count(ids, self.api.upload)
+    }
+
+    fn metadata(&self, ids: &[u64]) -> Result<Vec<Option<PairMetadata>>> {
+        Milvus::metadata(self, ids)
+    }
+
+    fn kept_text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        rows::cut(text).0.into()
+    }
+
+    fn rows_of_request(&self, dim: usize) -> u64 {
+        rows::rows_of_request(dim)
+    }
+
+    fn parallel(&self) -> usize {
+        self.options.parallel
+    }
+
+    fn send(&self, memory: &Memory, range: Range<u64>) -> Result<Sent> {
+        let request = rows::batch(memory, &self.api.collection, range.start, range.end)?;
+        if request.sent.rows > 0 {
+            self.api.upsert(&request.body)?;
+        }
+        Ok(request.sent)
+    }
+
+    /// Searches lag behind what was inserted by seconds: waits until they do not.
+    fn finish(&self, present: u64) -> Result<()> {
+        // Whether it is flushed now or by and by makes no difference to what is found.
+        let _ = self.api.flush();
+        let visible = poll(self.options.upload_patience, || {
+            let visible = self.api.visible(self.api.upload)?;
+            Ok((visible >= present).then_some(visible))
+        })?;
+        let visible =
+            visible.ok_or_else(|| self.api.remote("the pairs that were sent do not become visible"))?;
+        self.pairs.store(visible, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 /// Loads the collection if need be, and waits until it can be searched.

@@ -8,13 +8,16 @@
 //! v1 can make a collection too, but only one whose ids the server chooses, which cannot be uploaded twice without
 //! doubling rows.
 
+use std::ops::Range;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::super::http::{Client, Retry, Trouble, parse};
-use super::super::{Location, RemoteOptions};
-use super::MilvusIndex;
+use super::super::http::{Client, parse};
+use super::super::retry::{Retry, Trouble};
+use super::super::{IndexKind, RemoteOptions};
+use super::MilvusAddress;
 use crate::error::{MemoryError, Result};
 
 /// Names of the fields of a collection.
@@ -105,16 +108,13 @@ impl Whole {
 
 impl Api {
     /// Does not talk to the server yet.
-    pub fn new(location: &Location, options: &RemoteOptions) -> Result<Api> {
-        let Location::Milvus { host, port, management, collection } = location else {
-            let text = location.to_string();
-            return Err(MemoryError::Location { text, expected: "milvus://HOST:PORT/COLLECTION" });
-        };
-        let name = location.to_string();
+    pub fn new(address: &MilvusAddress, options: &RemoteOptions) -> Api {
+        let MilvusAddress { host, port, management, collection } = address;
+        let name = address.to_string();
         let management_name = format!("{name} (its management API, on port {management})");
         let url = format!("http://{host}:{port}/v1/vector");
         let management_url = format!("http://{host}:{management}/api/v1");
-        Ok(Api {
+        Api {
             main: Client::new(name, &url, options),
             management: Client::new(management_name, &management_url, options),
             url,
@@ -122,11 +122,16 @@ impl Api {
             collection: collection.clone(),
             search: Retry::of_search(options),
             upload: Retry::of_upload(options),
-        })
+        }
     }
 
     pub fn location(&self) -> &str {
         self.main.location()
+    }
+
+    /// The collection, for messages.
+    pub fn name(&self) -> String {
+        format!("collection {:?}", self.collection)
     }
 
     /// An error about what the server said.
@@ -167,10 +172,10 @@ impl Api {
     }
 
     /// Makes the index of the image embeddings; one that is the same already is no error.
-    pub fn create_index(&self, index: MilvusIndex) -> Result<()> {
+    pub fn create_index(&self, index: IndexKind) -> Result<()> {
         let kind = match index {
-            MilvusIndex::Flat => "FLAT",
-            MilvusIndex::Auto => "AUTOINDEX",
+            IndexKind::Flat => "FLAT",
+            IndexKind::Auto => "AUTOINDEX",
         };
         let params = json!([
             {"key": "metric_type", "value": "IP"}, {"key": "index_type", "value": kind}, {"key": "params", "value": "{}"},
@@ -189,8 +194,8 @@ impl Api {
     }
 
     /// Number of rows with ids of a range (all if `None`): all that were inserted before this call.
-    pub fn count(&self, ids: Option<(u64, u64)>, retry: Retry) -> Result<u64> {
-        let expr = ids.map(|(from, to)| format!("{ID} >= {from} and {ID} < {to}")).unwrap_or_default();
+    pub fn count(&self, ids: Option<Range<u64>>, retry: Retry) -> Result<u64> {
+        let expr = ids.map(|ids| format!("{ID} >= {} and {ID} < {}", ids.start, ids.end)).unwrap_or_default();
         let body =
             self.of_collection(json!({"expr": expr, "output_fields": ["count(*)"]}), "collection_name")?;
         let url = format!("{}/query", self.management_url);

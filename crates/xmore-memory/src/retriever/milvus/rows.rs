@@ -6,6 +6,7 @@ use half::f16;
 use serde::Serialize;
 
 use super::super::Neighbour;
+use super::super::upload::Sent;
 use super::rest::{Found, TEXT_MAX};
 use crate::error::Result;
 use crate::store::Memory;
@@ -19,12 +20,8 @@ const REQUEST_ROWS_MAX: usize = 1000;
 pub(super) struct Batch {
     /// The request's body.
     pub body: Vec<u8>,
-    /// Rows in it.
-    pub rows: u64,
-    /// Rows left out, whose embedding is not finite.
-    pub skipped: u64,
-    /// Texts that were too long for the server and were cut.
-    pub cut: u64,
+    /// What is in it.
+    pub sent: Sent,
 }
 
 #[derive(Serialize)]
@@ -60,19 +57,19 @@ pub(super) fn batch(memory: &Memory, collection: &str, from: u64, to: u64) -> Re
         let text_embedding = encode(&vector);
         memory.image_embedding(id, &mut vector)?;
         if !finite || vector.iter().any(|v| !v.is_finite()) {
-            batch.skipped += 1;
+            batch.sent.skipped += 1;
             continue;
         }
         let (caption, caption_cut) = cut(memory.caption(id)?);
         let (image_path, path_cut) = cut(memory.image_path(id)?);
-        batch.cut += u64::from(caption_cut) + u64::from(path_cut);
-        if batch.rows > 0 {
+        batch.sent.changed += u64::from(caption_cut) + u64::from(path_cut);
+        if batch.sent.rows > 0 {
             batch.body.push(b',');
         }
         let row = Row { id, vector: &vector, caption, image_path, text_embedding: &text_embedding };
         // Numbers and texts always can be written, and memory is all that is written to.
         let _ = serde_json::to_writer(&mut batch.body, &row);
-        batch.rows += 1;
+        batch.sent.rows += 1;
     }
     batch.body.extend_from_slice(b"]}");
     Ok(batch)
@@ -156,7 +153,7 @@ mod tests {
         writer.finish().unwrap();
         let memory = Memory::open(dir.path()).unwrap();
         let batch = batch(&memory, "pairs", 0, 2).unwrap();
-        assert_eq!((batch.rows, batch.skipped, batch.cut), (2, 0, 1));
+        assert_eq!((batch.sent.rows, batch.sent.skipped, batch.sent.changed), (2, 0, 1));
         let request: Value = serde_json::from_slice(&batch.body).unwrap();
         assert_eq!(request["collectionName"], "pairs");
         let rows = request["data"].as_array().unwrap();
@@ -184,7 +181,7 @@ mod tests {
         }
         writer.finish().unwrap();
         let batch = batch(&Memory::open(dir.path()).unwrap(), "pairs", 0, rows).unwrap();
-        assert_eq!(batch.rows, rows);
+        assert_eq!(batch.sent.rows, rows);
         assert!((REQUEST_BYTES * 3 / 4..=REQUEST_BYTES).contains(&batch.body.len()), "{}", batch.body.len());
     }
 }

@@ -131,9 +131,9 @@ fn healthy() -> (Server, Shared) {
     server(|_, _| None)
 }
 
-fn location(server: &Server) -> Location {
+fn location(server: &Server) -> MilvusAddress {
     let (port, management) = (server.port(), server.port());
-    Location::Milvus { host: "127.0.0.1".into(), port, management, collection: "pairs".into() }
+    MilvusAddress { host: "127.0.0.1".into(), port, management, collection: "pairs".into() }
 }
 
 fn options() -> RemoteOptions {
@@ -166,7 +166,7 @@ fn memory(dir: &Path, pairs: usize, word: &str) -> Memory {
 }
 
 fn create(server: &Server, pairs: u64) -> Result<Milvus> {
-    Milvus::create(&location(server), &model(), pairs, MilvusIndex::Flat, &options())
+    Milvus::create(&location(server), &model(), pairs, IndexKind::Flat, &options())
 }
 
 fn upserts(server: &Server) -> usize {
@@ -328,8 +328,7 @@ fn another_model_and_another_memory_are_refused_and_change_nothing() {
     assert!(message.contains("100 pairs beyond the memory's 200"), "{message}");
 
     let stranger = ModelIdentity { sha256: "ffff".into(), ..model() };
-    let error =
-        Milvus::create(&location(&server), &stranger, 1, MilvusIndex::Flat, &options()).err().unwrap();
+    let error = Milvus::create(&location(&server), &stranger, 1, IndexKind::Flat, &options()).err().unwrap();
     assert!(
         matches!(error, MemoryError::Remote { .. }) && error.to_string().contains("choose another"),
         "{error}"
@@ -419,7 +418,7 @@ fn nonsense_and_embeddings_too_long_are_refused() {
     }
     let (server, _) = healthy();
     let long = ModelIdentity { dim: 24_600, ..model() };
-    let error = Milvus::create(&location(&server), &long, 1, MilvusIndex::Flat, &options()).err().unwrap();
+    let error = Milvus::create(&location(&server), &long, 1, IndexKind::Flat, &options()).err().unwrap();
     assert!(error.to_string().contains("24600"), "{error}");
     assert!(server.seen().is_empty());
 }

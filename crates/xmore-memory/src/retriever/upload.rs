@@ -1,18 +1,18 @@
-//! A memory into a collection: what is missing is sent, what was sent is counted, and nothing is there twice.
+//! A memory into an engine's index: what is missing is sent, what was sent is counted, and nothing is there twice.
 //!
-//! Rows are upserted under the memory's own ids, so sending a row again changes nothing. Which rows the server has is
-//! asked of the server each time, by counts of ranges; nothing is remembered here, so an upload may end in any way and
+//! Rows are kept under the memory's own ids, so sending a row again changes nothing. Which rows the engine has is
+//! asked of it each time, by counts of ranges; nothing is remembered here, so an upload may end in any way and
 //! be started again from anywhere.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 
-use super::rows::{Batch, batch, cut, rows_of_request};
-use super::{Milvus, check_model, poll};
+use super::label::other_model;
 use crate::error::{MemoryError, Result};
-use crate::store::Memory;
+use crate::store::{Memory, ModelIdentity};
 
 /// A range of so few rows is sent again as a whole if some are missing: sending takes less time than counting on.
 const LEAF: u64 = 4096;
@@ -22,6 +22,25 @@ const SAMPLES: u64 = 64;
 const SENDERS: usize = 2;
 /// How often what is still missing at the end is sent again: a server that started anew may have lost some.
 const ROUNDS: usize = 3;
+
+/// How a new index is searched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IndexKind {
+    /// Every row is compared: exact, as the search in a local memory is.
+    #[default]
+    Flat,
+    /// The server's own choice, such as Milvus's `AUTOINDEX`: approximate, for indexes too large to scan.
+    Auto,
+}
+
+/// Texts of a pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairMetadata {
+    /// The caption.
+    pub caption: String,
+    /// The image's path.
+    pub image_path: String,
+}
 
 /// How far an upload is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,28 +62,101 @@ pub struct UploadReport {
     pub sent: u64,
     /// Pairs that were left out, since their embeddings are not finite.
     pub skipped: u64,
-    /// Texts longer than the server takes (65,535 bytes), of which the beginning was sent.
-    pub cut: u64,
+    /// Texts that the engine does not take as they are (too long, or with a zero character), and that were changed.
+    pub changed: u64,
     /// Whether all pairs are there now and can be found. If not, the caller stopped it, and the same call goes on.
     pub complete: bool,
 }
 
-impl Milvus {
-    /// Sends a memory's pairs that the collection has not. `progress` is told after each request and returns whether
+/// What a memory is uploaded to.
+pub(super) trait Target: Send + Sync {
+    /// What pairs are in, as the user knows it: its kind, a space, and its quoted name.
+    fn name(&self) -> String;
+
+    /// The model of its embeddings.
+    fn model(&self) -> &ModelIdentity;
+
+    /// An error about what the engine said.
+    fn remote(&self, reason: String) -> MemoryError;
+
+    /// Number of rows with ids of a range (all if `None`), those of the last [`send`](Self::send) included.
+    fn count(&self, ids: Option<Range<u64>>) -> Result<u64>;
+
+    /// The texts of some pairs, `None` for ids that are not there.
+    fn metadata(&self, ids: &[u64]) -> Result<Vec<Option<PairMetadata>>>;
+
+    /// A text as it is kept, which may be another than the memory's.
+    fn kept_text<'a>(&self, text: &'a str) -> Cow<'a, str>;
+
+    /// How many rows of `dim` values are sent at a time.
+    fn rows_of_request(&self, dim: usize) -> u64;
+
+    /// Most requests at the same time.
+    fn parallel(&self) -> usize;
+
+    /// Sends the rows of a range; those that are there stay, or are replaced by the same.
+    fn send(&self, memory: &Memory, range: Range<u64>) -> Result<Sent>;
+
+    /// Called when all rows are there: sees to it that searches find them.
+    fn finish(&self, present: u64) -> Result<()>;
+}
+
+/// What one request sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    /// Rows in it.
+    pub rows: u64,
+    /// Rows left out, whose embedding is not finite.
+    pub skipped: u64,
+    /// Texts that were changed.
+    pub changed: u64,
+}
+
+/// An engine's index that can be filled, as [`Location::create`](super::Location::create) gives it.
+pub struct Upload(Box<dyn Target>);
+
+impl Upload {
+    pub(super) fn new(target: Box<dyn Target>) -> Self {
+        Self(target)
+    }
+
+    /// Sends a memory's pairs that the index has not. `progress` is told after each request and returns whether
     /// to go on. At the end all pairs are counted, and are visible to searches.
     ///
     /// May be called again after any interruption, and after the memory has grown.
     ///
     /// # Errors
-    /// [`MemoryError::Remote`] if the memory is of another model, the collection holds other pairs, or pairs stay
+    /// [`MemoryError::Remote`] if the memory is of another model, the index holds other pairs, or pairs stay
     /// missing; [`MemoryError::Unreachable`] if the server is away for longer than
     /// [`upload_patience`](super::RemoteOptions::upload_patience), with how far it came. Those of reading the memory.
-    pub fn upload(
+    pub fn run(
         &self,
         memory: &Memory,
         mut progress: impl FnMut(UploadProgress) -> bool,
     ) -> Result<UploadReport> {
-        check_model(&self.api, &self.model, &memory.manifest().model)?;
+        upload(self.0.as_ref(), memory, &mut progress)
+    }
+}
+
+/// Fills a target; see [`Upload::run`].
+pub(super) fn upload(
+    target: &dyn Target,
+    memory: &Memory,
+    progress: &mut dyn FnMut(UploadProgress) -> bool,
+) -> Result<UploadReport> {
+    if let Some(reason) = other_model(&target.name(), target.model(), &memory.manifest().model) {
+        return Err(target.remote(reason));
+    }
+    Filling { target }.run(memory, progress)
+}
+
+/// One upload.
+struct Filling<'a> {
+    target: &'a dyn Target,
+}
+
+impl Filling<'_> {
+    fn run(&self, memory: &Memory, progress: &mut dyn FnMut(UploadProgress) -> bool) -> Result<UploadReport> {
         let total = memory.len();
         let mut report = UploadReport { total, ..UploadReport::default() };
         let mut present = self.present(total)?;
@@ -79,8 +171,8 @@ impl Milvus {
             if missing.is_empty() {
                 break;
             }
-            // Skipped and cut rows are missing or sent each time.
-            (report.skipped, report.cut) = (0, 0);
+            // Skipped and changed rows are missing or sent each time.
+            (report.skipped, report.changed) = (0, 0);
             let done = if round == 0 {
                 present
             } else {
@@ -101,13 +193,11 @@ impl Milvus {
         }
         if present + report.skipped < total {
             let missing = total - report.skipped - present;
-            return Err(self.api.remote(format!(
+            return Err(self.target.remote(format!(
                 "{missing} of {total} pairs are missing although the server took them all; upload again"
             )));
         }
-        // Whether it is flushed now or by and by makes no difference to what is found.
-        let _ = self.api.flush();
-        self.wait_until_visible(present)?;
+        self.target.finish(present)?;
         report.complete = true;
         Ok(report)
     }
@@ -115,13 +205,12 @@ impl Milvus {
     /// Number of the memory's pairs that are there; other pairs are refused.
     fn present(&self, total: u64) -> Result<u64> {
         // In this order another upload of the same memory, between the two, does no harm.
-        let all = self.api.count(None, self.api.upload)?;
-        let present = self.api.count(Some((0, total)), self.api.upload)?;
+        let all = self.target.count(None)?;
+        let present = self.target.count(Some(0..total))?;
         if all > present {
-            let (collection, others) = (&self.api.collection, all - present);
-            return Err(self.api.remote(format!(
-                "collection {collection:?} holds {others} pairs beyond the memory's {total}: it is of another memory; \
-                 choose another collection"
+            let (name, others) = (self.target.name(), all - present);
+            return Err(self.target.remote(format!(
+                "{name} holds {others} pairs beyond the memory's {total}: it is of another memory; choose another one"
             )));
         }
         Ok(present)
@@ -136,14 +225,17 @@ impl Milvus {
         // Uploads fill a collection from the beginning.
         let among = if present < total { present } else { total };
         let ids: Vec<u64> = (0..SAMPLES.min(among)).map(|i| i * among / SAMPLES.min(among)).collect();
-        for (id, found) in ids.iter().zip(self.metadata(&ids)?) {
+        for (id, found) in ids.iter().zip(self.target.metadata(&ids)?) {
             let Some(found) = found else { continue };
-            let (caption, path) = (cut(memory.caption(*id)?).0, cut(memory.image_path(*id)?).0);
-            if found.caption != caption || found.image_path != path {
-                return Err(self.api.remote(format!(
-                    "pair {id} of collection {:?} is {:?} of {:?}, in the memory it is {caption:?} of {path:?}: it \
-                     holds another memory; choose another collection",
-                    self.api.collection, found.caption, found.image_path
+            let (caption, path) =
+                (self.target.kept_text(memory.caption(*id)?), self.target.kept_text(memory.image_path(*id)?));
+            if found.caption != *caption || found.image_path != *path {
+                return Err(self.target.remote(format!(
+                    "pair {id} of {} is {:?} of {:?}, in the memory it is {caption:?} of {path:?}: it \
+                     holds another memory; choose another one",
+                    self.target.name(),
+                    found.caption,
+                    found.image_path
                 )));
             }
         }
@@ -167,7 +259,7 @@ impl Milvus {
                 continue;
             }
             let middle = range.start + length / 2;
-            let first = self.api.count(Some((range.start, middle)), self.api.upload)?;
+            let first = self.target.count(Some(range.start..middle))?;
             // Ranges are taken from the end, so the first half goes last.
             open.push((middle..range.end, present.saturating_sub(first)));
             open.push((range.start..middle, first));
@@ -183,18 +275,18 @@ impl Milvus {
         report: &mut UploadReport,
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<bool> {
-        let step = rows_of_request(memory.dim());
+        let step = self.target.rows_of_request(memory.dim());
         let requests = Mutex::new(ranges.iter().flat_map(|range| {
             let end = range.end;
             (range.start..end).step_by(step as usize).map(move |from| from..end.min(from + step))
         }));
         let stop = AtomicBool::new(false);
-        let (tell, told) = mpsc::channel::<Result<Batch>>();
-        let work = |tell: mpsc::Sender<Result<Batch>>| {
+        let (tell, told) = mpsc::channel::<Result<Sent>>();
+        let work = |tell: mpsc::Sender<Result<Sent>>| {
             while !stop.load(Ordering::Relaxed) {
                 let next = requests.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
                 let Some(range) = next else { break };
-                let sent = self.send_request(memory, range);
+                let sent = self.target.send(memory, range);
                 stop.fetch_or(sent.is_err(), Ordering::Relaxed);
                 // Nobody listens any more where the caller's function panicked.
                 if tell.send(sent).is_err() {
@@ -204,7 +296,7 @@ impl Milvus {
         };
         let mut result = Ok(true);
         thread::scope(|scope| {
-            for started in 0..SENDERS.min(self.options.parallel).max(1) {
+            for started in 0..SENDERS.min(self.target.parallel()).max(1) {
                 let to_tell = tell.clone();
                 if thread::Builder::new().spawn_scoped(scope, || work(to_tell)).is_err() {
                     // With fewer threads it takes longer; without any, this one sends.
@@ -221,7 +313,7 @@ impl Milvus {
                     Ok(batch) => {
                         report.sent += batch.rows;
                         report.skipped += batch.skipped;
-                        report.cut += batch.cut;
+                        report.changed += batch.changed;
                         done += batch.rows;
                         if !progress(done) && result.is_ok() {
                             stop.store(true, Ordering::Relaxed);
@@ -234,27 +326,6 @@ impl Milvus {
             }
         });
         result
-    }
-
-    fn send_request(&self, memory: &Memory, range: Range<u64>) -> Result<Batch> {
-        let mut request = batch(memory, &self.api.collection, range.start, range.end)?;
-        if request.rows > 0 {
-            self.api.upsert(&request.body)?;
-        }
-        request.body = Vec::new();
-        Ok(request)
-    }
-
-    /// Searches lag behind what was inserted by seconds: waits until they do not.
-    fn wait_until_visible(&self, present: u64) -> Result<()> {
-        let visible = poll(self.options.upload_patience, || {
-            let visible = self.api.visible(self.api.upload)?;
-            Ok((visible >= present).then_some(visible))
-        })?;
-        let visible =
-            visible.ok_or_else(|| self.api.remote("the pairs that were sent do not become visible"))?;
-        self.pairs.store(visible, Ordering::Relaxed);
-        Ok(())
     }
 }
 

@@ -1,0 +1,98 @@
+//! The client against servers that answer with nonsense, or not at all.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// A server that reads a little of each connection, then says `reply`, which may repeat for ever, and stays.
+fn server(reply: &'static [u8], forever: bool) -> PgvectorAddress {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut buffer = [0; 1024];
+                let _ = stream.read(&mut buffer);
+                while stream.write_all(reply).is_ok() && forever {}
+                // Until the client goes away.
+                while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}
+            });
+        }
+    });
+    format!("postgres://me:secret@127.0.0.1:{port}/d/t").parse().unwrap()
+}
+
+fn options() -> RemoteOptions {
+    RemoteOptions {
+        timeout: Duration::from_millis(300),
+        attempts: 2,
+        max_answer: 1 << 20,
+        ..RemoteOptions::default()
+    }
+}
+
+/// `AuthenticationOk` and `ReadyForQuery`.
+const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+
+#[test]
+fn servers_that_make_no_sense_are_errors_in_time() {
+    for (reply, forever) in [
+        (&b""[..], false),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", false),
+        (b"\0", true),
+        // A message of 2 GB that is begun, parameters without an end, rows that nobody asked for.
+        (b"R\x7f\xff\xff\xffabc", true),
+        (b"S\0\0\0\x08a\0b\0", true),
+        (b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05ID\0\0\0\x06\0\0", false),
+        (b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05IT\0\0\0\x06\xff\xff", false),
+        (WELCOME, false),
+        (WELCOME, true),
+    ] {
+        let start = Instant::now();
+        let error = Pgvector::open(&server(reply, forever), &options()).err().unwrap();
+        assert!(
+            matches!(error, MemoryError::Remote { .. } | MemoryError::Unreachable { .. }),
+            "{reply:?}: {error}"
+        );
+        assert!(!error.to_string().contains("secret"), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+}
+
+#[test]
+fn an_answer_that_does_not_end_is_cut_off() {
+    let error = Pgvector::open(
+        &server(b"S\0\0\0\x08a\0b\0", true),
+        &RemoteOptions { timeout: Duration::from_secs(20), ..options() },
+    );
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("1048576 bytes"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_made_is_refused_before_anything_is_sent() {
+    // Nobody listens there.
+    let address: PgvectorAddress = "postgres://127.0.0.1:1/d/t".parse().unwrap();
+    let model = |dim| ModelIdentity { name: "m".into(), sha256: "00".into(), dim };
+    let create = |dim, index| Pgvector::create(&address, &model(dim), 1, index, &options()).err().unwrap();
+    assert!(create(16_001, IndexKind::Flat).to_string().contains("16000"));
+    assert!(create(4, IndexKind::Auto).to_string().contains("vector_ip_ops"));
+    let error = Pgvector::open(&address, &options()).err().unwrap();
+    assert!(matches!(error, MemoryError::Unreachable { attempts: 2, .. }), "{error}");
+}
+
+#[test]
+fn a_connection_may_be_opened_and_dropped_in_asynchronous_code() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        assert!(Pgvector::open(&server(WELCOME, false), &options()).is_err());
+    });
+}
+
+#[test]
+fn names_in_a_comment_are_quoted() {
+    assert_eq!(comment("\"t\"", "it's"), "COMMENT ON TABLE \"t\" IS 'it''s'");
+    assert_eq!(comment("\"t\"", "a\\'b"), "COMMENT ON TABLE \"t\" IS  E'a\\\\''b'");
+}

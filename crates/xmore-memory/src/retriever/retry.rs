@@ -1,0 +1,89 @@
+//! Trying again: how often and for how long a request to an engine is repeated, and which failures may pass.
+
+use std::time::{Duration, Instant};
+
+use super::RemoteOptions;
+use crate::error::{MemoryError, Result};
+
+/// Pauses before further attempts: doubled from the first to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A server that asks for a longer pause than this gets this much.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
+/// How often a search is sent that the server answers with a failure of its own: mostly it is the request's fault.
+const SEARCH_FAILURES: u32 = 2;
+
+/// How long one goes on trying.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retry {
+    /// Most requests.
+    attempts: u32,
+    /// Most of them that the server answers with a failure of its own.
+    failures: u32,
+    /// No request begins later than this after the first.
+    patience: Duration,
+}
+
+/// Why an attempt gave nothing.
+pub(super) enum Trouble {
+    /// It may go better later: what went wrong, and how long the server wants to be left alone.
+    Passing(String, Option<Duration>),
+    /// The server answers that it failed: it may be its state, it may be the request.
+    Failed(String),
+    /// It will not go better.
+    Final(String),
+}
+
+impl Retry {
+    /// For a search: someone waits.
+    pub fn of_search(options: &RemoteOptions) -> Self {
+        Self { attempts: options.attempts.max(1), failures: SEARCH_FAILURES, patience: Duration::MAX }
+    }
+
+    /// For an upload: a server that starts anew is waited for.
+    pub fn of_upload(options: &RemoteOptions) -> Self {
+        Self { attempts: u32::MAX, failures: u32::MAX, patience: options.upload_patience }
+    }
+
+    /// Attempts something at an engine, which the user knows as `location`, until it succeeds.
+    ///
+    /// # Errors
+    /// [`MemoryError::Unreachable`] if nothing came of it within these bounds, [`MemoryError::Remote`] if the server
+    /// answered that it will not.
+    pub fn run<T>(
+        self,
+        location: &str,
+        mut attempt: impl FnMut() -> std::result::Result<T, Trouble>,
+    ) -> Result<T> {
+        let remote = |reason| MemoryError::Remote { location: location.to_owned(), reason };
+        let start = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        let (mut attempts, mut failures) = (0, 0);
+        loop {
+            let trouble = match attempt() {
+                Ok(value) => return Ok(value),
+                Err(trouble) => trouble,
+            };
+            attempts += 1;
+            let (reason, wait, answered) = match trouble {
+                Trouble::Final(reason) => return Err(remote(reason)),
+                Trouble::Failed(reason) => {
+                    failures += 1;
+                    (reason, pause, true)
+                }
+                Trouble::Passing(reason, wanted) => {
+                    (reason, wanted.map_or(pause, |wanted| wanted.clamp(pause, LONGEST_RETRY_AFTER)), false)
+                }
+            };
+            let too_late = start.elapsed().saturating_add(wait) > self.patience;
+            if too_late || attempts >= self.attempts || failures >= self.failures {
+                return Err(match answered {
+                    true => remote(reason),
+                    false => MemoryError::Unreachable { location: location.to_owned(), attempts, reason },
+                });
+            }
+            std::thread::sleep(wait);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
