@@ -71,9 +71,9 @@ pub(crate) enum Command {
 pub(crate) struct MethodArgs {
     /// Memory of image-caption pairs: a folder made by `xmore memory build`, or an engine's URL
     ///
-    /// Engines: milvus://HOST:PORT/COLLECTION, filled by `xmore memory upload`, and knn+http://HOST:PORT[?index=NAME], clip-retrieval's
-    /// service.
-    #[arg(long, value_name = "DIR|URL", env = "XMORE_MEMORY")]
+    /// Engines: milvus://HOST:PORT/COLLECTION and postgres://USER@HOST:PORT/DATABASE/TABLE (pgvector), filled by `xmore memory upload`,
+    /// and knn+http://HOST:PORT[?index=NAME], clip-retrieval's service.
+    #[arg(long, value_name = "DIR|URL", env = "XMORE_MEMORY", hide_env_values = true)]
     pub(crate) memory: Option<String>,
     /// Captions kept for each photo (K); `eval` takes several, separated by commas
     #[arg(short, long, value_name = "K", default_value_t, env = "XMORE_K")]
@@ -175,7 +175,7 @@ pub(crate) struct FilterArgs {
 /// How an engine is spoken to.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct EngineArgs {
-    /// Token that an engine asks for (Milvus: USER:PASSWORD or an API key)
+    /// Token that an engine asks for (Milvus: USER:PASSWORD or an API key; PostgreSQL: the password)
     #[arg(
         long,
         env = "XMORE_MEMORY_TOKEN",

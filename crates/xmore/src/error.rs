@@ -172,7 +172,9 @@ pub enum XmoreError {
         command: &'static str,
     },
     /// An engine was asked for a part of its pairs.
-    #[error("{location} is an engine: filters by caption or row work on a local memory only")]
+    #[error(
+        "{location} is an engine: filters by caption work on a local memory only, filters by row there and in PostgreSQL"
+    )]
     EngineFilter {
         /// Its URL.
         location: String,

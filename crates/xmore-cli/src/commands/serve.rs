@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
 use xmore::{OpenPairs, Opened};
+use xmore_memory::retriever::Location;
 use xmore_server::{Backend, Limits, PairsSource, ServeOptions};
 
 use crate::args::MethodArgs;
@@ -186,7 +187,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     let (backend, pairs) = backend(args)?;
     tell_other_orientation(&backend.model, pairs.as_deref());
     let what = match (&backend.pairs, backend.model.name()) {
-        (Some(pairs), model) => format!("model {model}, memory {}", pairs.location),
+        (Some(pairs), model) => format!("model {model}, memory {}", Location::shown(&pairs.location)),
         (None, model) => format!("model {model}, no memory: zero-shot only"),
     };
     xmore_server::run(backend, pairs, options, |addr| {

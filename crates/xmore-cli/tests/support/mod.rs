@@ -4,6 +4,8 @@
 pub mod faults;
 pub mod files;
 pub mod milvus;
+#[cfg(target_os = "linux")]
+pub mod postgres;
 pub mod server;
 
 use std::io::Read;

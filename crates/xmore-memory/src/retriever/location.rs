@@ -129,6 +129,14 @@ impl Location {
         &UPLOAD_FORMS
     }
 
+    /// A location as it may be shown or kept in a log: without a password.
+    pub fn shown(text: &str) -> String {
+        match text.parse::<Location>() {
+            Ok(location) => location.to_string(),
+            Err(_) => without_login(text),
+        }
+    }
+
     /// Opens whatever is there. An engine is asked once what it holds.
     ///
     /// # Errors
@@ -172,15 +180,18 @@ pub(super) fn parse_as<T>(
 }
 
 fn refused(text: &str, expected: &'static str) -> MemoryError {
-    // A password in an address must not get into a log; it may hold an @ itself.
-    let text = match text.rsplit_once('@') {
-        Some((before, after)) => {
+    MemoryError::Location { text: without_login(text), expected }
+}
+
+/// The text without what may be a user and a password in it; the password may hold an @ itself.
+fn without_login(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((before, after)) if text.contains("://") => {
             let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
             format!("{scheme}://…@{after}")
         }
-        None => text.to_owned(),
-    };
-    MemoryError::Location { text, expected }
+        _ => text.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 use xmore::{Method, OpenPairs};
+use xmore_memory::retriever::Location;
 
 use super::classify::default_method;
 use super::label_sets::{ListedSet, listed};
@@ -121,7 +122,7 @@ pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiErr
         logit_scale: model.logit_scale(),
     };
     let memory = backend.pairs.as_ref().zip(snapshot.pairs()).map(|(source, pairs)| MemoryInfo {
-        location: source.location.clone(),
+        location: Location::shown(&source.location),
         pairs: match pairs {
             OpenPairs::Memory(memory) => Some(memory.len()),
             OpenPairs::Engine(_) => None,

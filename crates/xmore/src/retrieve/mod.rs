@@ -354,7 +354,12 @@ impl Retrieval {
             return Err(XmoreError::EngineRanking { location: engine.location().into_owned() });
         }
         let search = queries.search();
-        let answers = engine.nearest_images_in(search.as_slice(), search.dim(), self.options.neighbours, self.rows.clone())?;
+        let answers = engine.nearest_images_in(
+            search.as_slice(),
+            search.dim(),
+            self.options.neighbours,
+            self.rows.clone(),
+        )?;
         let rerank_texts = EngineTexts::encode(engine, &answers, &*self.models.rerank, &self.captions)?;
         let classify_texts = EngineTexts::encode(engine, &answers, &*self.models.classify, &self.captions)?;
         let mut all_retrieved = Vec::with_capacity(answers.len());
@@ -394,7 +399,8 @@ impl Retrieval {
             OpenPairs::Engine(engine) => {
                 let engine = engine.as_ref();
                 let dim = self.models.classify.dim();
-                let answers = engine.nearest_images_in(points, dim, self.options.neighbours, self.rows.clone())?;
+                let answers =
+                    engine.nearest_images_in(points, dim, self.options.neighbours, self.rows.clone())?;
                 let texts = EngineTexts::encode(engine, &answers, &*self.models.classify, &self.captions)?;
                 Ok(answers.iter().map(|answer| texts.surrounding(answer.neighbours.iter())).collect())
             }

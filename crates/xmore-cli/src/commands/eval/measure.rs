@@ -7,6 +7,7 @@ use xmore_eval::{
     EvalReport, OtherPrompts, Variant, evaluate,
 };
 use xmore_files::{Exclude, escape_for_terminal, path_to_text, read_input};
+use xmore_memory::retriever::Location;
 
 use super::args::{EvalArgs, Wanted, WantedVariant};
 use super::entry::Entry;
@@ -73,7 +74,7 @@ impl<'a> Session<'a> {
         let settings = json!({
             "model": setup.model.fingerprint(),
             "orientation": setup.model.preprocess().orientation(),
-            "memory": method.memory,
+            "memory": method.memory.as_deref().map(Location::shown),
             "pairs": setup.pairs_held(),
             "k": method.k.0,
             "neighbours": method.neighbours,

@@ -63,7 +63,7 @@ enum MemoryCommand {
     Repair(check::RepairArgs),
     /// Report what a memory holds more than once
     Duplicates(duplicates::DuplicatesArgs),
-    /// Copy a memory to a Milvus server, or go on with it
+    /// Copy a memory to a Milvus or PostgreSQL server, or go on with it
     Upload(upload::UploadArgs),
 }
 

@@ -144,6 +144,6 @@ mod tests {
 
     #[test]
     fn requests_have_rows_of_a_few_megabytes() {
-        assert_eq!((rows_of_request(1), rows_of_request(512), rows_of_request(16_000)), (1000, 930, 32));
+        assert_eq!((rows_of_request(1), rows_of_request(512), rows_of_request(16_000)), (1000, 931, 32));
     }
 }

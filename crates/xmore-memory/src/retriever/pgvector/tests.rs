@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-/// A server that reads a little of each connection, then says `reply`, which may repeat for ever, and stays.
-fn server(reply: &'static [u8], forever: bool) -> PgvectorAddress {
+/// A server that reads a little of each connection, then says `reply` and repeats `more` for ever, and stays.
+fn server(reply: &'static [u8], more: &'static [u8]) -> PgvectorAddress {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -15,7 +15,8 @@ fn server(reply: &'static [u8], forever: bool) -> PgvectorAddress {
             std::thread::spawn(move || {
                 let mut buffer = [0; 1024];
                 let _ = stream.read(&mut buffer);
-                while stream.write_all(reply).is_ok() && forever {}
+                let _ = stream.write_all(reply);
+                while !more.is_empty() && stream.write_all(more).is_ok() {}
                 // Until the client goes away.
                 while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}
             });
@@ -33,25 +34,29 @@ fn options() -> RemoteOptions {
     }
 }
 
+/// `ParameterStatus`.
+const PARAMETER: &[u8] = b"S\0\0\0\x08a\0b\0";
 /// `AuthenticationOk` and `ReadyForQuery`.
 const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
 
 #[test]
 fn servers_that_make_no_sense_are_errors_in_time() {
-    for (reply, forever) in [
-        (&b""[..], false),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", false),
-        (b"\0", true),
+    for (reply, more) in [
+        (&b""[..], &b""[..]),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", b""),
+        (b"", b"\0"),
         // A message of 2 GB that is begun, parameters without an end, rows that nobody asked for.
-        (b"R\x7f\xff\xff\xffabc", true),
-        (b"S\0\0\0\x08a\0b\0", true),
-        (b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05ID\0\0\0\x06\0\0", false),
-        (b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05IT\0\0\0\x06\xff\xff", false),
-        (WELCOME, false),
-        (WELCOME, true),
+        (b"", b"R\x7f\xff\xff\xffabc"),
+        (b"", PARAMETER),
+        (b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05ID\0\0\0\x06\0\0", b""),
+        (b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05IT\0\0\0\x06\xff\xff", b""),
+        (WELCOME, b""),
+        (WELCOME, WELCOME),
+        // The setting is taken; rows of no column, and one that says it has more columns than it has, are no answer.
+        (WELCOME, b"C\0\0\0\x08SET\0Z\0\0\0\x05I1\0\0\0\x042\0\0\0\x04T\0\0\0\x06\0\0D\0\0\0\x06\xff\xff"),
     ] {
         let start = Instant::now();
-        let error = Pgvector::open(&server(reply, forever), &options()).err().unwrap();
+        let error = Pgvector::open(&server(reply, more), &options()).err().unwrap();
         assert!(
             matches!(error, MemoryError::Remote { .. } | MemoryError::Unreachable { .. }),
             "{reply:?}: {error}"
@@ -64,7 +69,7 @@ fn servers_that_make_no_sense_are_errors_in_time() {
 #[test]
 fn an_answer_that_does_not_end_is_cut_off() {
     let error = Pgvector::open(
-        &server(b"S\0\0\0\x08a\0b\0", true),
+        &server(b"R\0\0\0\x08\0\0\0\0", PARAMETER),
         &RemoteOptions { timeout: Duration::from_secs(20), ..options() },
     );
     let error = error.err().unwrap().to_string();
@@ -87,7 +92,7 @@ fn what_cannot_be_made_is_refused_before_anything_is_sent() {
 fn a_connection_may_be_opened_and_dropped_in_asynchronous_code() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        assert!(Pgvector::open(&server(WELCOME, false), &options()).is_err());
+        assert!(Pgvector::open(&server(WELCOME, b""), &options()).is_err());
     });
 }
 
