@@ -24,7 +24,7 @@ struct World {
 }
 
 impl World {
-    /// A built memory `m`, a photo, and a memory `many` of the same model with random embeddings.
+    /// A built memory `m`, and a photo.
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut table = String::from("image_path,caption\n");
@@ -67,7 +67,7 @@ impl World {
         json_of(&run)[0].clone()
     }
 
-    /// A memory of so many pairs of the same model.
+    /// A memory of [`MANY`] pairs of the same model.
     fn memory_of_many(&self) -> String {
         let model = Memory::open(self.text("m")).unwrap().manifest().model.clone();
         let path = self.text("many");

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 /// PostgreSQL 16.2 with pgvector 0.6.2, 11 MB.
 const WHEEL: &str = "pgserver==0.1.4";
 const PYTHON: &str = "python3";
-/// Its tables' owner.
+/// The password of the tables' owner, with characters that a URL has to escape.
 pub const PASSWORD: &str = "s3cr3t/@ word";
 /// User and group that nothing belongs to.
 const NOBODY: u32 = 65_534;
