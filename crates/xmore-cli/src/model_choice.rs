@@ -1,7 +1,7 @@
 //! Which encoder a command uses, as flags name it, and how it makes squares of query images.
 
 use clap::{Args, ValueEnum};
-use xmore::{LITE, ModelName, NamedModel, OpenPairs, XmoreError};
+use xmore::{LITE, ModelName, NamedModel, XmoreError};
 use xmore_clip::{Precision, ResizeMode};
 use xmore_files::image::Orientation;
 use xmore_hub::ModelError;
@@ -115,13 +115,13 @@ impl QueryModelChoice {
         Ok(self.encoder.open_for(memory)?.with_resize_mode(self.resize_mode))
     }
 
-    /// Opens another model in the same precision, if one is named and there are pairs for it.
+    /// Opens another model in the same precision, if one is named and there are, or may be, pairs for it.
     pub(crate) fn open_beside(
         &self,
         name: &Option<String>,
-        pairs: Option<&OpenPairs>,
+        has_pairs: bool,
     ) -> Result<Option<NamedModel>, XmoreError> {
-        let Some(name) = name.as_deref().filter(|_| pairs.is_some()) else { return Ok(None) };
+        let Some(name) = name.as_deref().filter(|_| has_pairs) else { return Ok(None) };
         let model = self.encoder.fetched(&ModelName::parse(name, None)?, self.encoder.precision())?;
         Ok(Some(model.with_resize_mode(self.resize_mode)))
     }

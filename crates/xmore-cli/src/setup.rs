@@ -91,23 +91,18 @@ impl Setup {
         args.retrieval().check()?;
         let if_unreachable = args.if_unreachable.into();
         let open = |location: &str| Opened::open(location, &args.engine.options(), if_unreachable);
-        let opened = args.memory.as_deref().map(open).transpose()?;
-        let pairs = opened.and_then(|Opened { pairs, unreachable }| {
-            unreachable.iter().for_each(tell_zero_shot);
-            pairs
-        });
+        let pairs = args.memory.as_deref().map(open).transpose()?.and_then(told_pairs);
         let open_pairs = pairs.as_deref();
         let classify = Arc::new(model.open_for(open_pairs.and_then(OpenPairs::identity))?);
         tell_other_orientation(&classify, open_pairs);
-        let search = model.open_beside(&args.search_model, open_pairs)?.map(Arc::new);
-        let rerank = model.open_beside(&args.rerank_model, open_pairs)?.map(Arc::new);
+        let search = model.open_beside(&args.search_model, pairs.is_some())?.map(Arc::new);
+        let rerank = model.open_beside(&args.rerank_model, pairs.is_some())?.map(Arc::new);
         let encoder = |model: &Option<Arc<NamedModel>>| model.clone().map(|model| model as Arc<dyn Encoder>);
         let pipeline = Pipeline::builder(classify.clone())
             .search_encoder(encoder(&search))
             .rerank_encoder(encoder(&rerank))
-            // A filter has nothing to do with pairs that are away.
-            .rows(args.filter.rows.clone().filter(|_| pairs.is_some()))
-            .caption_filter(args.filter.caption_filter.clone().filter(|_| pairs.is_some()))
+            .rows(args.filter.rows.clone())
+            .caption_filter(args.filter.caption_filter.clone())
             .pairs(pairs)
             .retrieval(args.retrieval())
             .templates(args.templates()?)
@@ -198,7 +193,12 @@ impl Setup {
     }
 }
 
-/// Tells that a remote index is done without.
-pub(crate) fn tell_zero_shot(error: &MemoryError) {
+/// The pairs; tells of a remote index that is done without.
+pub(crate) fn told_pairs(opened: Opened) -> Option<Arc<OpenPairs>> {
+    opened.unreachable.iter().for_each(tell_zero_shot);
+    opened.pairs
+}
+
+fn tell_zero_shot(error: &MemoryError) {
     tell!("{error}\nzero-shot, by the image alone, as --if-unreachable zero-shot allows");
 }

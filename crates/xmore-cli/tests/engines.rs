@@ -10,16 +10,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use support::files::{picture, second_model};
+use support::files::second_model;
+use support::remote::{assert_same_answer, json_of, memory_and_photo};
 use support::{Run, Xmore, tiny_model, xmore};
 use xmore_memory::Memory;
 use xmore_memory::store::Modality;
 
 /// Values of an embedding of the tiny model.
 const DIM: usize = 16;
-/// Scores may differ by this much: captions' embeddings are rounded to float16, whose step below 1 is 2⁻¹¹.
-const TOLERANCE: f64 = 1.0 / 2048.0;
-
 /// The stand-in for `/knn-service`: it gives at most `most` rows, and hangs up on searches if there are to be none.
 struct Service {
     port: u16,
@@ -99,17 +97,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut table = String::from("image_path,caption\n");
-        for i in 0..40 {
-            picture(&dir.path().join(format!("{i}.png")), i);
-            table += &format!("{i}.png,the {i}. of all things\n{i}.png,one of {}\n", i % 7);
-        }
-        fs::write(dir.path().join("pairs.csv"), table).unwrap();
-        picture(&dir.path().join("photo.png"), 4711);
-        let world = Self { dir };
-        let (table, memory) = (world.text("pairs.csv"), world.text("m"));
-        xmore(&["memory", "build", &table, "-o", &memory, &tiny_model()]).ok();
-        world
+        memory_and_photo(dir.path());
+        Self { dir }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -151,38 +140,14 @@ impl World {
     }
 }
 
-fn json_of(run: &Run) -> Value {
-    serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {}", run.stdout))
-}
-
-/// An address where nobody listens.
+/// An address where no server listens.
 fn nowhere() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("knn+http://{}", listener.local_addr().unwrap())
 }
 
-/// The same captions in the same order, and the same numbers within the tolerance.
-#[track_caller]
-fn assert_same_answer(found: &Value, expected: &Value) {
-    match (found, expected) {
-        (Value::Number(a), Value::Number(b)) => {
-            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
-            assert!((a - b).abs() <= TOLERANCE, "{a} {b}");
-        }
-        (Value::Array(a), Value::Array(b)) => {
-            assert_eq!(a.len(), b.len());
-            a.iter().zip(b).for_each(|(a, b)| assert_same_answer(a, b));
-        }
-        (Value::Object(a), Value::Object(b)) => {
-            assert!(a.keys().eq(b.keys()));
-            // Why there are no more pairs is the engine's to tell.
-            a.iter()
-                .filter(|(name, _)| *name != "note")
-                .for_each(|(name, a)| assert_same_answer(a, &b[name]));
-        }
-        _ => assert_eq!(found, expected),
-    }
-}
+/// Why there are no more pairs is the remote index's to tell.
+const NOTE: Option<&str> = Some("note");
 
 #[test]
 fn an_engine_gives_the_answer_that_the_memory_itself_gives() {
@@ -192,7 +157,7 @@ fn an_engine_gives_the_answer_that_the_memory_itself_gives() {
         let local = world.answer(&world.text("m"), more);
         let run = world.classify(&service.url(), more);
         assert_eq!(run.code, 0, "{}", run.stderr);
-        assert_same_answer(&json_of(&run)[0], &local);
+        assert_same_answer(&json_of(&run)[0], &local, NOTE);
         assert!(!run.stderr.contains("instead of"), "{}", run.stderr);
     }
     let info = world.xmore(&["memory", "info", &service.url()]).ok();
@@ -327,7 +292,7 @@ fn an_engine_may_be_searched_by_another_model_than_the_one_that_classifies() {
     for caption in captions {
         let row = nearest.as_array().unwrap().iter().find(|row| row["id"] == caption["id"]);
         let row = row.expect("the search is the first model's");
-        assert_same_answer(&caption["image_similarity"], &row["similarity"]);
+        assert_same_answer(&caption["image_similarity"], &row["similarity"], NOTE);
     }
     // All else is the second model's.
     let by_second = ["classify", &photo, "--labels=dog,cat", "--format=json", "--model", &second];

@@ -8,14 +8,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::files::{picture, second_model};
+use support::files::second_model;
 use support::postgres::{PASSWORD, Postgres};
+use support::remote::{assert_same_answer, json_of, memory_and_photo};
 use support::{Run, Xmore, tiny_model, xmore};
 use xmore_memory::Memory;
 use xmore_memory::store::MemoryWriter;
 
-/// Scores may differ by this much, as for the other engines.
-const TOLERANCE: f64 = 1.0 / 2048.0;
 /// Pairs of the memory whose upload is interrupted: some dozens of requests.
 const MANY: u64 = 60_000;
 
@@ -27,16 +26,8 @@ impl World {
     /// A built memory `m`, and a photo.
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut table = String::from("image_path,caption\n");
-        for i in 0..40 {
-            picture(&dir.path().join(format!("{i}.png")), i);
-            table += &format!("{i}.png,the {i}. of all things\n{i}.png,one of {}\n", i % 7);
-        }
-        fs::write(dir.path().join("pairs.csv"), table).unwrap();
-        picture(&dir.path().join("photo.png"), 4711);
-        let world = Self { dir };
-        xmore(&["memory", "build", &world.text("pairs.csv"), "-o", &world.text("m"), &tiny_model()]).ok();
-        world
+        memory_and_photo(dir.path());
+        Self { dir }
     }
 
     fn text(&self, name: &str) -> String {
@@ -84,30 +75,6 @@ impl World {
     }
 }
 
-fn json_of(run: &Run) -> Value {
-    serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {}", run.stdout))
-}
-
-/// The same captions in the same order, and the same numbers within the tolerance.
-#[track_caller]
-fn assert_same_answer(found: &Value, expected: &Value) {
-    match (found, expected) {
-        (Value::Number(a), Value::Number(b)) => {
-            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
-            assert!((a - b).abs() <= TOLERANCE, "{a} {b}");
-        }
-        (Value::Array(a), Value::Array(b)) => {
-            assert_eq!(a.len(), b.len());
-            a.iter().zip(b).for_each(|(a, b)| assert_same_answer(a, b));
-        }
-        (Value::Object(a), Value::Object(b)) => {
-            assert!(a.keys().eq(b.keys()));
-            a.iter().for_each(|(name, a)| assert_same_answer(a, &b[name]));
-        }
-        _ => assert_eq!(found, expected),
-    }
-}
-
 /// Waits until some rows are there.
 fn wait_for_rows(server: &Postgres, table: &str, rows: u64) {
     let start = Instant::now();
@@ -137,7 +104,7 @@ fn a_table_gives_the_answers_that_the_memory_itself_gives() {
         &["-k16", "--neighbours=60", "--method=captions"],
         &["--rows=10..30"],
     ] {
-        assert_same_answer(&world.answer(&url, more), &world.answer(&memory, more));
+        assert_same_answer(&world.answer(&url, more), &world.answer(&memory, more), None);
     }
     // Captions have another dialect of patterns there.
     let run = world.classify(&url, &["--caption-filter=of"]);

@@ -176,7 +176,7 @@ impl Backend {
         pairs: Option<Arc<OpenPairs>>,
     ) -> Result<Pipeline, XmoreError> {
         let encoder = |model: &Option<Arc<NamedModel>>| model.clone().map(|model| model as Arc<dyn Encoder>);
-        let source = self.pairs.as_ref().filter(|_| pairs.is_some());
+        let source = self.pairs.as_ref();
         Pipeline::builder(self.model.clone())
             .search_encoder(encoder(&self.search))
             .rerank_encoder(encoder(&self.rerank))
@@ -186,7 +186,7 @@ impl Backend {
             .retrieval(self.retrieval)
             .templates(self.templates.clone())
             .caption_store(captions)
-            .if_unreachable(self.pairs.as_ref().map(|source| source.if_unreachable).unwrap_or_default())
+            .if_unreachable(source.map(|source| source.if_unreachable).unwrap_or_default())
             .build()
     }
 }

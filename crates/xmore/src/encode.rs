@@ -18,7 +18,7 @@ use crate::error::{Result, XmoreError};
 use crate::partly_seen::PartlySeen;
 
 /// Images that are decoded and encoded together: bounds memory.
-const BATCH: usize = 32;
+pub(crate) const BATCH: usize = 32;
 /// A batch with this many bytes of files is complete, however few they are.
 const BATCH_BYTES: usize = 64 << 20;
 /// Texts that are encoded together.

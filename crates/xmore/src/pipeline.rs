@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::RgbImage;
+use rayon::prelude::*;
 use regex::Regex;
-use xmore_clip::Embeddings;
+use xmore_clip::{Embeddings, Pixels};
 use xmore_files::image::MAX_PIXELS;
 use xmore_files::read_bounded;
 use xmore_memory::ingest::MAX_IMAGE_BYTES;
@@ -17,7 +18,7 @@ use xmore_memory::{MemoryError, RowSet};
 use crate::answer::{Answer, AnswerOptions};
 use crate::captions::CaptionStore;
 use crate::classify::{Classifier, Evidence};
-use crate::encode::{EncodedBatch, encode_each};
+use crate::encode::{BATCH, EncodedBatch, encode_each};
 use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
 use crate::labels::{Labels, Template};
@@ -176,6 +177,7 @@ impl PipelineBuilder {
     /// Those of [`Retrieval::new`] and [`Retrieval::with_filter`]; [`XmoreError::NoCaptionMatches`].
     pub fn build(self) -> Result<Pipeline> {
         self.options.check()?;
+        // A filter has nothing to do where there are no pairs.
         let filter = self.caption_filter.as_ref().zip(self.pairs.as_ref());
         let allowed = filter.map(|(pattern, pairs)| pairs.rows_with_caption(pattern)).transpose()?;
         let mut parts = Parts {
@@ -332,7 +334,7 @@ impl Pipeline {
         })
     }
 
-    /// Classifies images, each alone or in any batch with the same answer. An image that cannot be read has an error in its place.
+    /// Classifies images in batches, each with the answer that it has alone. An image that cannot be read has an error in its place.
     ///
     /// # Errors
     /// Those of the encoders and of retrieving, which concern all images; [`XmoreError::MethodNotPrepared`].
@@ -355,14 +357,20 @@ impl Pipeline {
         let encoders = self.encoders();
         let mut rows: Vec<Vec<f32>> = vec![Vec::new(); encoders.len()];
         let mut failed: Vec<Option<XmoreError>> = Vec::with_capacity(images.len());
-        for image in images {
-            match image.embed(&encoders) {
-                Ok(embedded) => {
-                    rows.iter_mut().zip(embedded).for_each(|(rows, row)| rows.extend(row));
-                    failed.push(None);
+        for batch in images.chunks(BATCH) {
+            let mut prepared: Vec<Result<Prepared>> =
+                batch.par_iter().map(|image| image.prepare(&encoders)).collect();
+            for (index, encoder) in encoders.iter().enumerate() {
+                let pixels: Vec<Pixels> =
+                    prepared.iter_mut().flatten().filter_map(|image| image.take(index)).collect();
+                let embedded = if pixels.is_empty() { None } else { Some(encoder.embed_images(&pixels)?) };
+                let mut embedded = embedded.iter().flat_map(Embeddings::rows);
+                for image in prepared.iter().flatten() {
+                    let row = image.row(index).or_else(|| embedded.next());
+                    rows[index].extend(row.expect("a row for each image that was prepared"));
                 }
-                Err(error) => failed.push(Some(error)),
             }
+            failed.extend(prepared.into_iter().map(Result::err));
         }
         let by_encoder =
             rows.into_iter().zip(&encoders).map(|(rows, encoder)| Embeddings::new(rows, encoder.dim()));
@@ -393,20 +401,45 @@ pub enum QueryImage {
     Embeddings(Vec<Vec<f32>>),
 }
 
+/// An image on its way to its embeddings.
+enum Prepared<'a> {
+    /// As each of the encoders takes it, until it is taken.
+    Pixels(Vec<Option<Pixels>>),
+    /// Embedded already, by each of the encoders.
+    Embedded(&'a [Vec<f32>]),
+}
+
+impl Prepared<'_> {
+    fn take(&mut self, encoder: usize) -> Option<Pixels> {
+        match self {
+            Self::Pixels(each) => each[encoder].take(),
+            Self::Embedded(_) => None,
+        }
+    }
+
+    fn row(&self, encoder: usize) -> Option<&[f32]> {
+        match self {
+            Self::Pixels(_) => None,
+            Self::Embedded(rows) => Some(&rows[encoder]),
+        }
+    }
+}
+
 impl QueryImage {
-    fn embed(&self, encoders: &[&dyn Encoder]) -> Result<Vec<Vec<f32>>> {
+    fn prepare(&self, encoders: &[&dyn Encoder]) -> Result<Prepared<'_>> {
+        let decode = |bytes: &[u8], name: &Path| {
+            let pixels = |encoder: &&dyn Encoder| Ok(Some(encoder.load(bytes, name, MAX_PIXELS)?.pixels));
+            Ok(Prepared::Pixels(encoders.iter().map(pixels).collect::<Result<_>>()?))
+        };
         match self {
             Self::Path(path) => {
                 let bytes =
                     read_bounded(path, MAX_IMAGE_BYTES).map_err(|e| XmoreError::io("read", path, e))?;
-                embed_bytes(&bytes, path, encoders)
+                decode(&bytes, path)
             }
-            Self::Bytes(bytes) => embed_bytes(bytes, Path::new("image"), encoders),
+            Self::Bytes(bytes) => decode(bytes, Path::new("image")),
             Self::Pixels(image) => {
-                let embed = |encoder: &&dyn Encoder| {
-                    Ok(encoder.embed_images(&[encoder.prepare(image)])?.row(0).to_vec())
-                };
-                encoders.iter().map(embed).collect()
+                Ok(Prepared::Pixels(encoders.iter().map(|encoder| Some(encoder.prepare(image))).collect()))
             }
             Self::Embeddings(rows) => {
                 let expected: Vec<usize> = encoders.iter().map(|encoder| encoder.dim()).collect();
@@ -414,18 +447,10 @@ impl QueryImage {
                 if expected != found {
                     return Err(XmoreError::EmbeddingLengths { expected, found });
                 }
-                Ok(rows.clone())
+                Ok(Prepared::Embedded(rows))
             }
         }
     }
-}
-
-fn embed_bytes(bytes: &[u8], name: &Path, encoders: &[&dyn Encoder]) -> Result<Vec<Vec<f32>>> {
-    let embed = |encoder: &&dyn Encoder| {
-        let loaded = encoder.load(bytes, name, MAX_PIXELS)?;
-        Ok(encoder.embed_images(&[loaded.pixels])?.row(0).to_vec())
-    };
-    encoders.iter().map(embed).collect()
 }
 
 /// Photos encoded by every encoder that needs them.

@@ -77,6 +77,33 @@ fn images_of_every_kind_have_one_answer_alone_and_together() {
     }
 }
 
+/// More than are encoded at once, of all kinds in turn, some of them broken.
+#[test]
+fn many_images_keep_their_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pipeline, asked) = world(dir.path());
+    let classifier = pipeline.classifier(Labels::new(["thing", "zebra"]).unwrap(), &[Method::Xmore]).unwrap();
+    let options = AnswerOptions::new(Method::Xmore);
+    let decoded = image::open(&asked[1]).unwrap().to_rgb8();
+    let row = pipeline.encoder().embed_images(&[pipeline.encoder().prepare(&decoded)]).unwrap();
+    let kinds = [
+        QueryImage::Path(asked[0].clone()),
+        QueryImage::Embeddings(vec![row.row(0).to_vec()]),
+        QueryImage::Bytes(b"no image".to_vec()),
+        QueryImage::Bytes(fs::read(&asked[2]).unwrap()),
+        QueryImage::Pixels(decoded),
+    ];
+    let ask = |images: &[QueryImage]| -> Vec<Option<Answer>> {
+        pipeline.classify(&classifier, images, &options).unwrap().into_iter().map(Result::ok).collect()
+    };
+    let alone: Vec<_> = kinds.iter().map(|image| ask(std::slice::from_ref(image)).remove(0)).collect();
+    let many: Vec<QueryImage> = kinds.iter().cycle().take(83).cloned().collect();
+    let expected: Vec<_> = alone.iter().cycle().take(83).cloned().collect();
+    assert_eq!(ask(&many), expected);
+    assert_eq!(alone.iter().filter(|answer| answer.is_none()).count(), 1);
+    assert_eq!(ask(&[]), []);
+}
+
 #[test]
 fn what_cannot_be_is_told_at_its_place() {
     let dir = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
-use xmore::{OpenPairs, Opened};
+use xmore::OpenPairs;
 use xmore_memory::retriever::Location;
 use xmore_server::{Backend, Limits, PairsSource, ServeOptions};
 
@@ -17,7 +17,7 @@ use crate::error::{CliError, Result};
 use crate::messages::tell;
 use crate::model_choice::QueryModelChoice;
 use crate::setup::tell_other_orientation;
-use crate::setup::tell_zero_shot;
+use crate::setup::told_pairs;
 
 /// Serve an HTTP API and a web page over a model and a memory
 ///
@@ -221,15 +221,11 @@ fn backend(args: &ServeArgs) -> Result<(Backend, Option<Arc<OpenPairs>>)> {
         rows: method.filter.rows.clone(),
         if_unreachable: method.if_unreachable.into(),
     });
-    let opened = source.as_ref().map(PairsSource::open).transpose()?;
-    let pairs = opened.and_then(|Opened { pairs, unreachable }| {
-        unreachable.iter().for_each(tell_zero_shot);
-        pairs
-    });
+    let pairs = source.as_ref().map(PairsSource::open).transpose()?.and_then(told_pairs);
     let backend = Backend {
         model: Arc::new(args.model.open_for(pairs.as_deref().and_then(OpenPairs::identity))?),
-        search: args.model.open_beside(&method.search_model, pairs.as_deref())?.map(Arc::new),
-        rerank: args.model.open_beside(&method.rerank_model, pairs.as_deref())?.map(Arc::new),
+        search: args.model.open_beside(&method.search_model, source.is_some())?.map(Arc::new),
+        rerank: args.model.open_beside(&method.rerank_model, source.is_some())?.map(Arc::new),
         pairs: source,
         retrieval: method.retrieval(),
         templates: method.templates()?,

@@ -6,6 +6,7 @@ pub mod files;
 pub mod milvus;
 #[cfg(target_os = "linux")]
 pub mod postgres;
+pub mod remote;
 pub mod server;
 
 use std::io::Read;

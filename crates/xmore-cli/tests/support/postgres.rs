@@ -19,7 +19,7 @@ const PYTHON: &str = "python3";
 /// The password of the tables' owner, with characters that a URL has to escape.
 pub const PASSWORD: &str = "s3cr3t/@ word";
 /// User and group that nothing belongs to.
-const NOBODY: u32 = 65_534;
+const UNPRIVILEGED: u32 = 65_534;
 
 /// Why a test cannot be made here, shown although the test passes.
 fn skip(reason: &str) {
@@ -87,7 +87,7 @@ impl Postgres {
         fs::write(&password, PASSWORD).unwrap();
         if is_root() {
             for path in [server.run.path(), &password] {
-                chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+                chown(path, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
             }
         }
         let mut initdb = server.command("initdb");
@@ -116,8 +116,8 @@ impl Postgres {
         // Ends with the test too, however that ends.
         command.args(["--pdeathsig", "KILL"]);
         if is_root() {
-            let nobody = NOBODY.to_string();
-            command.args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"]);
+            let user = UNPRIVILEGED.to_string();
+            command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
         }
         command.arg(program).current_dir(self.run.path()).stdin(Stdio::null());
         command

@@ -118,12 +118,6 @@ impl Location {
         matches!(self, Location::Remote(_))
     }
 
-    /// The URLs that engines have, for help texts.
-    pub fn forms() -> &'static str {
-        static FORMS: LazyLock<String> = LazyLock::new(|| forms(|_| true, ""));
-        &FORMS
-    }
-
     /// The URLs of engines that a memory can be uploaded to.
     pub fn upload_forms() -> &'static str {
         &UPLOAD_FORMS

@@ -1,4 +1,4 @@
-//! Trying again: how often and for how long a request to an engine is repeated, and which failures may pass.
+//! Retries: how often and for how long a request to an engine is repeated, and which failures are final.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// How often a search is sent that the server answers with a failure of its own: mostly it is the request's fault.
 const SEARCH_FAILURES: u32 = 2;
 
-/// How long one goes on trying.
+/// How often and how long a request is repeated.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retry {
     /// Most requests.
@@ -21,12 +21,12 @@ pub(super) struct Retry {
     /// Most of them that the server answers with a failure of its own.
     failures: u32,
     /// No request begins later than this after the first.
-    patience: Duration,
+    longest: Duration,
 }
 
 /// Why an attempt gave nothing.
 pub(super) enum Trouble {
-    /// It may go better later: what went wrong, and how long the server wants to be left alone.
+    /// It may go better later: what went wrong, and after what pause the server asks for the next request.
     Passing(String, Option<Duration>),
     /// The server answers that it failed: it may be its state, it may be the request.
     Failed(String),
@@ -35,14 +35,14 @@ pub(super) enum Trouble {
 }
 
 impl Retry {
-    /// For a search: someone waits.
+    /// For a search, which a caller waits for.
     pub fn of_search(options: &RemoteOptions) -> Self {
-        Self { attempts: options.attempts.max(1), failures: SEARCH_FAILURES, patience: Duration::MAX }
+        Self { attempts: options.attempts.max(1), failures: SEARCH_FAILURES, longest: Duration::MAX }
     }
 
-    /// For an upload: a server that starts anew is waited for.
+    /// For an upload, which waits for a server that restarts.
     pub fn of_upload(options: &RemoteOptions) -> Self {
-        Self { attempts: u32::MAX, failures: u32::MAX, patience: options.upload_patience }
+        Self { attempts: u32::MAX, failures: u32::MAX, longest: options.upload_patience }
     }
 
     /// Attempts something at an engine, which the user knows as `location`, until it succeeds.
@@ -75,7 +75,7 @@ impl Retry {
                     (reason, wanted.map_or(pause, |wanted| wanted.clamp(pause, LONGEST_RETRY_AFTER)), false)
                 }
             };
-            let too_late = start.elapsed().saturating_add(wait) > self.patience;
+            let too_late = start.elapsed().saturating_add(wait) > self.longest;
             if too_late || attempts >= self.attempts || failures >= self.failures {
                 return Err(match answered {
                     true => remote(reason),

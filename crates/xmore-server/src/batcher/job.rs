@@ -71,7 +71,7 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn answer(self, result: Result<Done, ApiError>) {
-        // Nobody may be waiting any more.
+        // The caller may have left.
         let _ = self.reply.send(result);
     }
 }

@@ -45,7 +45,7 @@ impl<K: Clone + Hash + Eq, C: Copy + Eq + Hash, V> SharedCache<K, C, V> {
         self.peek(key)
     }
 
-    /// A value, as if nobody had looked.
+    /// A value, without counting as a use of it.
     pub(super) fn peek(&self, key: &K) -> Option<&V> {
         self.entries.peek(key).map(|entry| &entry.value)
     }

@@ -139,7 +139,7 @@ impl LabelCache {
     }
 
     /// The set's classifier. A ready one is there at once, whatever else waits. Another is made in its caller's turn, once for all who
-    /// wait for it, and that even if nobody waits any more.
+    /// wait for it, and that even if all callers have left.
     ///
     /// # Errors
     /// Those of embedding and calibrating; [`crate::error::ErrorCode::Overloaded`] where there is no room for another that waits.

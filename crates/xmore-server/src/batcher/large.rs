@@ -1,4 +1,4 @@
-//! Images that take long to decode: that is done beside the passes, so that nobody else waits for them, and then they are queued again.
+//! Images that take long to decode: that is done beside the batches, which do not wait for it, and then they are queued again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

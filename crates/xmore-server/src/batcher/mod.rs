@@ -225,7 +225,7 @@ impl Batcher {
     ///
     /// # Errors
     /// Those of embedding and calibrating; [`ErrorCode::Overloaded`] where too many label sets wait to be embedded;
-    /// [`ErrorCode::Timeout`], after which the work goes on for whoever asks again.
+    /// [`ErrorCode::Timeout`], after which the work goes on for callers that ask again.
     pub(crate) async fn prepare(
         self: &Arc<Self>,
         spec: LabelSpec,

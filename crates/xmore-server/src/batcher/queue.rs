@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Waiting items, taken many at a time.
 ///
-/// It does not bound itself: whoever puts something in holds a permit for it ([`super::Batcher::slots`]).
+/// It does not bound itself: the caller that puts something in holds a permit for it ([`super::Batcher::slots`]).
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
@@ -30,7 +30,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Waits for something, then takes what is there, `most` at most. Nothing is waited for beyond the first: whoever comes while a batch
+    /// Waits for something, then takes what is there, `most` at most. Nothing is waited for beyond the first: what comes while a batch
     /// is worked on is in the next, so that a batch is as large as the load makes it. `None` once the queue is closed and empty.
     pub(super) fn take(&self, most: usize) -> Option<Vec<T>> {
         let mut state = self.lock();

@@ -54,8 +54,8 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     let (made, encoded) = rayon::join(
         || {
             // Calibrated apart, since a remote index may be away by now.
-            let prepared = if method == Method::Calibrated { Method::Xmore } else { method };
-            let made = setup.pipeline.classifier(labels, &[prepared]);
+            let prepared: &[Method] = if method == Method::Calibrated { &[] } else { &[method] };
+            let made = setup.pipeline.classifier(labels, prepared);
             let made = made.and_then(|made| match method {
                 Method::Calibrated => setup.calibrate(made),
                 _ => Ok(made),

@@ -17,7 +17,7 @@ pub fn catches_panics() -> bool {
 }
 
 /// Runs what calls the parquet crate. What causes panics and is known is refused before; a panic all the same is damage.
-/// After it nobody uses the reader again: a cursor that failed is dropped.
+/// The reader is not used after it: a cursor that failed is dropped.
 pub(super) fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
     let before = GUARDED.replace(true);
     let result = catch_unwind(AssertUnwindSafe(run));

@@ -27,7 +27,7 @@ use crate::error::{MemoryError, Result};
 /// What one attempt gives.
 pub(super) type Attempt<T> = std::result::Result<T, Trouble>;
 
-/// A server, and its connections that nobody uses at the moment.
+/// A server, and its connections that are not in use.
 pub(super) struct Server {
     /// `None` only while this is dropped.
     runtime: Option<Runtime>,
@@ -148,7 +148,7 @@ impl Server {
     ) -> Attempt<T> {
         let (tell, told) = mpsc::sync_channel(1);
         let task = runtime.spawn(async move {
-            // Nobody waits any more after the timeout.
+            // The caller has left after the timeout.
             let _ = tell.send(work.await);
         });
         match told.recv_timeout(self.timeout) {

@@ -2,7 +2,7 @@
 //!
 //! Tested with PostgreSQL 16.2 and pgvector 0.6.2. A table has the columns `id` (the pair's row in the memory, primary
 //! key), `image_embedding` and `caption_embedding` (`vector`), `caption` and `image_path`, and a comment that names the
-//! model. Every row is compared: the search is exact, unless someone makes an approximate index on the table. The connection
+//! model. Every row is compared: the search is exact, unless the table has been given an approximate index on the table. The connection
 //! is not encrypted.
 
 mod address;
@@ -109,7 +109,7 @@ impl Pgvector {
                 let label = Label::new(model, pairs).to_json().map_err(|e| server.remote(e))?;
                 let made =
                     server.run(retry, |client| make(client, address.sql_table(), model.dim, label.clone()));
-                // Someone else may have made it at the same time.
+                // Another process may have made it at the same time.
                 match (describe(&server, address, retry)?, made) {
                     (Some(comment), _) => comment,
                     (None, Err(error)) => return Err(error),

@@ -45,7 +45,7 @@ fn servers_that_make_no_sense_are_errors_in_time() {
         (&b""[..], &b""[..]),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", b""),
         (b"", b"\0"),
-        // A message of 2 GB that is begun, parameters without an end, rows that nobody asked for.
+        // A message of 2 GB that is begun, parameters without an end, rows that were not asked for.
         (b"", b"R\x7f\xff\xff\xffabc"),
         (b"", PARAMETER),
         (b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05ID\0\0\0\x06\0\0", b""),
@@ -78,7 +78,7 @@ fn an_answer_that_does_not_end_is_cut_off() {
 
 #[test]
 fn what_cannot_be_made_is_refused_before_anything_is_sent() {
-    // Nobody listens there.
+    // No server listens there.
     let address: PgvectorAddress = "postgres://127.0.0.1:1/d/t".parse().unwrap();
     let model = |dim| ModelIdentity { name: "m".into(), sha256: "00".into(), dim };
     let create = |dim, index| Pgvector::create(&address, &model(dim), 1, index, &options()).err().unwrap();
