@@ -38,7 +38,8 @@ pub(crate) fn tell_partly_seen(images: PartlySeen, model: &NamedModel) {
             ResizeMode::Squash => "each was squashed into a square",
             ResizeMode::Longest => "each was seen whole",
         };
-        tell!("{far_from_square} images are more than twice as long one way as the other: {seen}");
+        let images = if far_from_square == 1 { "image is" } else { "images are" };
+        tell!("{far_from_square} {images} more than twice as long one way as the other: {seen}");
     }
 }
 
