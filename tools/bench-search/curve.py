@@ -46,10 +46,10 @@ def main():
         line = lines[key]
         dash = "" if batch == 1 else ' stroke-dasharray="6 4"'
         path = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in line)
-        colour = COLOURS.get(name, "#444")
-        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
+        color = COLOURS.get(name, "#444")
+        out.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"{dash}/>')
         free = max(y + 4, free)
-        out.append(f'<text x="{px(line[-1][0])+8:.1f}" y="{free:.1f}" fill="{colour}">{name}, {"one query" if batch == 1 else f"each of {batch}"}</text>')
+        out.append(f'<text x="{px(line[-1][0])+8:.1f}" y="{free:.1f}" fill="{color}">{name}, {"one query" if batch == 1 else f"each of {batch}"}</text>')
         free += 14
     print("\n".join(out + ["</svg>"]))
 

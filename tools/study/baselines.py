@@ -3,7 +3,7 @@ from method import softmax
 from pinned import np
 
 
-def neighbours(queries, memory, n, own=None):
+def neighbors(queries, memory, n, own=None):
     """Rows of the n pairs with the nearest images, ties by row; `own` is each query's image in the memory, left out."""
     out = []
     for i in range(len(queries)):
@@ -18,7 +18,7 @@ def neighbours(queries, memory, n, own=None):
 
 
 def captions(queries, memory, near, k):
-    """Of each query's neighbours the k captions nearest to the query, equal texts once."""
+    """Of each query's neighbors the k captions nearest to the query, equal texts once."""
     out = []
     for query, rows in zip(queries, near):
         rows = rows[np.sort(np.unique(memory.text[rows], return_index=True)[1])]

@@ -1,4 +1,4 @@
-"""xmore-calibrated where only an engine's neighbours are known: no mean over all captions, no reference images."""
+"""xmore-kernel where only an engine's neighbors are known: no mean over all captions, no reference images."""
 from method import Constants, Memory, State, nearest, recall, softmax, unit
 from pinned import np
 
@@ -9,14 +9,14 @@ def around(points, memory, n):
 
 
 class Engine(State):
-    """The memory stands in for the engine: `neighbours` pairs a query are all that is seen of it."""
+    """The memory stands in for the engine: `neighbors` pairs a query are all that is seen of it."""
 
-    def __init__(self, labels, memory, scale, neighbours=128):
-        seen = np.unique(np.concatenate([rows for rows, _ in around(labels, memory, neighbours)]))
+    def __init__(self, labels, memory, scale, neighbors=128):
+        seen = np.unique(np.concatenate([rows for rows, _ in around(labels, memory, neighbors)]))
         known = Memory(memory.images, memory.captions, memory.image)
         known.mean = memory.captions[seen].mean(0, dtype="f8")      # of the captions that came back for the labels
-        super().__init__(labels, known, scale, Constants(near=neighbours))
-        back, _ = recall(labels.astype("f4"), known, 2 * scale, 0, neighbours)
+        super().__init__(labels, known, scale, Constants(near=neighbors))
+        back, _ = recall(labels.astype("f4"), known, 2 * scale, 0, neighbors)
         self.round_trips = np.diag(softmax(scale * (back @ self.labels.T))).copy()
         self.round_trip = self.round_trips.mean()
         self.recalled = unit(self.recall(labels.astype("f4"))[0])

@@ -1,8 +1,8 @@
 """Makes the folder that the tables read, with the xmore binary: a memory, embeddings of images, captions and prompts, lists of files.
 
-    python3 inputs.py OUT --flickr8k flickr8k/captions.csv --sets imagenette160 cifar10 flowers5 --labelled100 DIR --stamps DIR
+    python3 inputs.py OUT --flickr8k flickr8k/captions.csv --sets imagenette160 cifar10 flowers5 --labeled100 DIR --stamps DIR
 
---sets: folders with one sub-folder a class. --labelled100: a folder with labels.csv (file, label). --stamps: the pictures that
+--sets: folders with one sub-folder a class. --labeled100: a folder with labels.csv (file, label). --stamps: the pictures that
 `xmore demo` fetches ($XMORE_HOME or the platform's cache folder, data/tuxpaint-stamps).
 """
 import argparse
@@ -22,7 +22,7 @@ def classes(folder):
     return files, labels
 
 
-def labelled(folder):
+def labeled(folder):
     rows = [(file, folder / file, label) for file, label in csv.reader((folder / "labels.csv").open(encoding="utf-8"))]
     return rows, sorted({label for _, _, label in rows})
 
@@ -50,7 +50,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--xmore", default="xmore", help="the binary")
-    for name in ("flickr8k", "labelled100", "stamps"):
+    for name in ("flickr8k", "labeled100", "stamps"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--sets", type=Path, nargs="+", required=True)
     args = parser.parse_args()
@@ -69,7 +69,7 @@ def main():
     xmore("memory", "build", args.flickr8k, "--model", "lite", "--output", args.out / "flickr8k")
     *stamp_files, stamp_captions = stamps(args.stamps)
     found = {folder.name: classes(folder) for folder in args.sets}
-    found |= {"labelled100": labelled(args.labelled100), "stamps": stamp_files}
+    found |= {"labeled100": labeled(args.labeled100), "stamps": stamp_files}
     sets, files = label_sets(), {}
     for name, (images, labels) in found.items():
         embed(name, [path for _, path, _ in images])

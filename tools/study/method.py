@@ -1,4 +1,4 @@
-"""xmore-calibrated in numpy: the reference that crates/xmore/src/calibrated was written after. docs/method.md has the formulas.
+"""xmore-kernel in numpy: the reference that crates/xmore/src/calibrated was written after. docs/method.md has the formulas.
 
     state = setup(labels, memory, scale)   once for (labels, memory, model)
     answer = state.answer(images)          rows do not depend on one another

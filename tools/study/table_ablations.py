@@ -16,7 +16,7 @@ VARIANTS = {
 }
 memory = tasks.flickr8k()
 four = tasks.four(memory)
-side = [tasks.Task("labelled100", memory), tasks.Task("imagenette160", memory, "in50_0"), tasks.Task("stamps", memory)]
+side = [tasks.Task("labeled100", memory), tasks.Task("imagenette160", memory, "in50_0"), tasks.Task("stamps", memory)]
 head("variant", "imagenette160", "cifar10", "flowers5", "demo", "mean", *(task.set for task in side), "ECE of the four")
 for name, constants in VARIANTS.items():
     found = collect(four, lambda task: tasks.calibrated(task, **constants), HALF)

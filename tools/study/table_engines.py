@@ -1,4 +1,4 @@
-"""Where only 128 neighbours a query are known: accuracy, differences, calibration, label sets."""
+"""Where only 128 neighbors a query are known: accuracy, differences, calibration, label sets."""
 import baselines
 import engine
 import tasks
@@ -26,7 +26,7 @@ for half, name in ((0, "design half"), (1, "report half"), (None, "all")):
 
 print()
 head("images, labels", "round trip", "zero-shot", "engine")
-for images, labels in [*(("imagenette160", n) for n in ("in200_0", "in200_1", "in200_2", "in200_3", "in50_0", "in50_1", "in1000")), ("labelled100", None), ("stamps", None), ("cifar10", "cifar110"), ("flowers5", "flowers5+")]:
+for images, labels in [*(("imagenette160", n) for n in ("in200_0", "in200_1", "in200_2", "in200_3", "in50_0", "in50_1", "in1000")), ("labeled100", None), ("stamps", None), ("cifar10", "cifar110"), ("flowers5", "flowers5+")]:
     task = tasks.Task(images, memory, labels)
     p = asked(task)
     row(task.set, f"{task.state.round_trip:.2f}", *percents([100 * right(q, task.y).mean() for q in (baselines.zero_shot(task), p)]))

@@ -1,4 +1,4 @@
-"""A simulated modality gap: a constant direction of length k is taken from images and added to texts, rows renormalised, s times 1 + k²."""
+"""A simulated modality gap: a constant direction of length k is taken from images and added to texts, rows renormalized, s times 1 + k²."""
 import method
 import tasks
 from figures import head, percents, right, row
@@ -7,7 +7,7 @@ from pinned import np
 direction = method.unit(np.random.RandomState(3).randn(1, 256))[0]
 moved = lambda x, by: method.unit(x + by * direction).astype("f4")
 memory = tasks.flickr8k()
-head("k", "set", "zero-shot", "xmore-calibrated", "round trip", "λ_e")
+head("k", "set", "zero-shot", "xmore-kernel", "round trip", "λ_e")
 for k in (0, 0.7, 1.0):
     each = {}
     for task in [*(tasks.Task(name, memory) for name in tasks.MAIN), tasks.Task("imagenette160", memory, "in200_0"), *map(tasks.demo_split, range(5))]:

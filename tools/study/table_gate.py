@@ -9,9 +9,9 @@ from pinned import np
 
 memory = tasks.flickr8k()
 print("## tasks, Flickr8k as memory, all images")
-head("images, labels", "C", "round trip", "mean gate", "zero-shot", "xmore", "xmore-calibrated", "− zero-shot", "ECE zero-shot", "ECE xmore", "ECE xmore-calibrated")
+head("images, labels", "C", "round trip", "mean gate", "zero-shot", "xmore", "xmore-kernel", "− zero-shot", "ECE zero-shot", "ECE xmore", "ECE xmore-kernel")
 names = [*(f"in200_{i}" for i in range(4)), *(f"in100_{i}" for i in range(3)), "in50_0", "in50_1", "in1000"]
-for name, labels in [*(("imagenette160", n) for n in names), ("cifar10", "cifar110"), ("flowers5", "flowers5+"), ("labelled100", None), ("stamps", None)]:
+for name, labels in [*(("imagenette160", n) for n in names), ("cifar10", "cifar110"), ("flowers5", "flowers5+"), ("labeled100", None), ("stamps", None)]:
     task = tasks.Task(name, memory, labels)
     found = [collect([task], m) for m in (baselines.zero_shot, baselines.xmore, tasks.calibrated)]
     gain = difference(found[2], found[0])

@@ -11,7 +11,7 @@ answers = {}
 for task in four:
     answers[id(task)] = {
         "zero-shot": baselines.zero_shot(task), "xmore": baselines.xmore(task),
-        "first setting": tasks.calibrated(task, **FIRST), "xmore-calibrated": tasks.calibrated(task),
+        "first setting": tasks.calibrated(task, **FIRST), "xmore-kernel": tasks.calibrated(task),
     }
 methods = list(answers[id(four[0])])
 for half, name in ((0, "design half"), (1, "report half"), (None, "all images")):
@@ -21,7 +21,7 @@ for half, name in ((0, "design half"), (1, "report half"), (None, "all images"))
     for m in methods:
         each = list(accuracy(found[m]).values())
         row(m, *percents(each), f"{np.mean(each):.2f}")
-    for a, b in (("xmore", "zero-shot"), ("first setting", "zero-shot"), ("first setting", "xmore"), ("xmore-calibrated", "zero-shot"), ("xmore-calibrated", "xmore")):
+    for a, b in (("xmore", "zero-shot"), ("first setting", "zero-shot"), ("first setting", "xmore"), ("xmore-kernel", "zero-shot"), ("xmore-kernel", "xmore")):
         row(f"{a} − {b}", *intervals(difference(found[a], found[b])))
     for figure, of in (("ECE", ece), ("NLL", nll), ("Brier", brier)):
         for m in methods:
@@ -41,5 +41,5 @@ for seed in range(5, 25):
     each.append([100 * right(p, task.y).mean() for p in (baselines.zero_shot(task), baselines.xmore(task), tasks.calibrated(task))])
 each = np.array(each)
 gain = each[:, 2] - each[:, 0]
-head("zero-shot", "xmore", "xmore-calibrated", "sd of gains", "worst split's gain")
+head("zero-shot", "xmore", "xmore-kernel", "sd of gains", "worst split's gain")
 row(*percents([*each.mean(0), gain.std(ddof=1), gain.min()]))

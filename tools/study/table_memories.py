@@ -21,11 +21,11 @@ trained = sorted(set(whole.names) - held_out)
 memories["all 278 stamps"] = tasks.stamp_memory()
 
 methods = (baselines.zero_shot, baselines.xmore, tasks.calibrated)
-head("memory", "images, labels", "round trip", "zero-shot", "xmore", "xmore-calibrated", "ECE zero-shot", "ECE xmore", "ECE xmore-calibrated")
+head("memory", "images, labels", "round trip", "zero-shot", "xmore", "xmore-kernel", "ECE zero-shot", "ECE xmore", "ECE xmore-kernel")
 for name, memory in memories.items():
     size = len(memory.images)
     looked_at = 128 if size >= 2000 else max(16, min(128, size // 10))
-    asked = [(n, None) for n in tasks.MAIN] + [("imagenette160", "in200_0"), ("labelled100", None)] + [("stamps", None)] * (size != 278)
+    asked = [(n, None) for n in tasks.MAIN] + [("imagenette160", "in200_0"), ("labeled100", None)] + [("stamps", None)] * (size != 278)
     for images, labels in asked:
         task = tasks.Task(images, memory, labels, looked_at)
         found = [m(task) for m in methods]
@@ -40,7 +40,7 @@ for seed in range(5):
 row("demo's memories, captions shuffled", "demo", f"{trip:.2f}", *percents(shares), "", "", "")
 
 print("\n## 1,000 photos as memory: those lite's heads were not trained on, and 5 draws of those they were")
-head("images", "zero-shot", "held out: round trip", "xmore", "xmore-calibrated", "trained on: round trip", "xmore", "xmore-calibrated: mean", "least", "most")
+head("images", "zero-shot", "held out: round trip", "xmore", "xmore-kernel", "trained on: round trip", "xmore", "xmore-kernel: mean", "least", "most")
 
 
 def thousand(kept, name):

@@ -1,7 +1,7 @@
 """Every opening of the paper's follow-ups, and further ideas: difference to zero-shot, report half; side sets on all images."""
 import method
 import tasks
-from baselines import captions, confidence, neighbours, of_captions, weighted, zero_shot
+from baselines import captions, confidence, neighbors, of_captions, weighted, zero_shot
 from figures import collect, difference, head, intervals, right, row
 from method import softmax, unit
 from pinned import np
@@ -17,7 +17,7 @@ def prepare(t):
     t.mean_image, t.mean_caption = m.distinct.mean(0), m.captions.mean(0)
     rows = m.first[method.references(m.first, 256)]
     t.references = m.images[rows]
-    t.reference_kept = captions(t.references, m, neighbours(t.references, m, t.looked_at, m.image[rows]), 16)
+    t.reference_kept = captions(t.references, m, neighbors(t.references, m, t.looked_at, m.image[rows]), 16)
     t.reference_image, t.reference_caption = softmax(S * (t.references @ t.labels.T)), of_captions(t, t.reference_kept)
     similarity = lambda points, kept: np.array([(m.captions[k] @ x).mean() for x, k in zip(points, kept)])
     t.similarity, t.reference_similarity = similarity(t.queries, t.kept), similarity(t.references, t.reference_kept)
@@ -56,7 +56,7 @@ def z_score_gate(t):
     return (1 - w) * t.image + w * t.caption
 
 
-def neighbour_images(t):
+def neighbor_images(t):
     def of(rows):
         distinct = rows[np.sort(np.unique(t.memory.image[rows], return_index=True)[1])][:16]
         return softmax(S * (t.memory.images[distinct] @ t.labels.T)).mean(0)
@@ -114,7 +114,7 @@ OPENINGS = {
     "3 captions weighted by similarity, τ = s, xmore": lambda t: weighted(t.image, by_similarity(t, S)),
     "3 the same, τ = 2s, xmore": lambda t: weighted(t.image, by_similarity(t, 2 * S)),
     "4 z-score gate": z_score_gate,
-    "5 neighbours' images, a third": neighbour_images,
+    "5 neighbors' images, a third": neighbor_images,
     "6 both modalities centred, xmore": centred,
     "7 product of experts": lambda t: softmax(np.log(t.image) + np.log(t.caption + 1e-12)),
     "7 label bias ½, xmore": lambda t: label_bias(t, .5),
@@ -136,11 +136,11 @@ OPENINGS = {
 
 memory = tasks.flickr8k()
 four = tasks.four(memory)
-side = [tasks.Task("imagenette160", memory, n) for n in ("in200_0", "in200_1", "in50_0")] + [tasks.Task("labelled100", memory)]
+side = [tasks.Task("imagenette160", memory, n) for n in ("in200_0", "in200_1", "in50_0")] + [tasks.Task("labeled100", memory)]
 for task in four + side:
     prepare(task)
 base = collect(four, zero_shot, 1)
-head("opening", *base, "mean", "in200_0", "in200_1", "in50_0", "labelled100")
+head("opening", *base, "mean", "in200_0", "in200_1", "in50_0", "labeled100")
 for name, opening in OPENINGS.items():
     beside = [100 * (right(opening(task), task.y) - right(zero_shot(task), task.y)).mean() for task in side]
     row(name, *intervals(difference(collect(four, opening, 1), base)), *(f"{gain:+.1f}" for gain in beside))

@@ -87,10 +87,10 @@ class Task:
         self.half = np.array([half(name, file) for file in self.files])
 
     def near(self, k=16):
-        """The paper's neighbours, at least k; found once."""
+        """The paper's neighbors, at least k; found once."""
         n = max(self.looked_at, k)
         if getattr(self, "found", (0,))[0] != n:
-            self.found = n, baselines.neighbours(self.queries, self.memory, n)
+            self.found = n, baselines.neighbors(self.queries, self.memory, n)
         return self.found[1]
 
 
@@ -116,7 +116,7 @@ def split(count, seed):
 
 
 def demo_split(seed):
-    """One split of the demo: three quarters of the stamps as memory, the rest as queries; 20 neighbours, a tenth."""
+    """One split of the demo: three quarters of the stamps as memory, the rest as queries; 20 neighbors, a tenth."""
     memory = stamp_memory()
     kept, asked = split(len(memory.images), seed)
     task = Task("stamps", memory.part(kept), looked_at=20)

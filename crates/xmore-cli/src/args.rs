@@ -69,9 +69,9 @@ pub(crate) enum Command {
 /// Retrieval and prompts, as every classifying command takes them.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct MethodArgs {
-    /// Memory of image-caption pairs: a folder made by `xmore memory build`, or an engine's URL
+    /// Memory of image-caption pairs: a folder made by `xmore memory build`, or a remote index's URL
     ///
-    /// Engines: milvus://HOST:PORT/COLLECTION and postgres://USER@HOST:PORT/DATABASE/TABLE (pgvector), filled by `xmore memory upload`,
+    /// Remote indexes: milvus://HOST:PORT/COLLECTION and postgres://USER@HOST:PORT/DATABASE/TABLE (pgvector), filled by `xmore memory upload`,
     /// and knn+http://HOST:PORT[?index=NAME], clip-retrieval's service.
     #[arg(long, value_name = "DIR|URL", env = "XMORE_MEMORY", hide_env_values = true)]
     pub(crate) memory: Option<String>,
@@ -79,8 +79,8 @@ pub(crate) struct MethodArgs {
     #[arg(short, long, value_name = "K", default_value_t, env = "XMORE_K")]
     pub(crate) k: Ks,
     /// Nearest pairs among which the captions are chosen
-    #[arg(long, value_name = "N", default_value_t = RetrievalOptions::default().neighbours, env = "XMORE_NEIGHBOURS")]
-    pub(crate) neighbours: usize,
+    #[arg(long, value_name = "N", default_value_t = RetrievalOptions::default().neighbors, env = "XMORE_NEIGHBORS")]
+    pub(crate) neighbors: usize,
     /// Prompt with `{}` where the label goes; several are averaged
     #[arg(long = "template", value_name = "TEXT", default_value = DEFAULT_TEMPLATE, env = "XMORE_TEMPLATE")]
     pub(crate) templates: Vec<String>,
@@ -101,8 +101,8 @@ pub(crate) struct MethodArgs {
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
     #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    /// What to do if the engine of --memory cannot be reached
+    pub(crate) remote: RemoteArgs,
+    /// What to do if the remote index of --memory cannot be reached
     #[arg(long, value_enum, default_value_t, env = "XMORE_IF_UNREACHABLE", help_heading = "Retrieval")]
     pub(crate) if_unreachable: IfUnreachableArg,
 }
@@ -152,7 +152,7 @@ impl MethodArgs {
 
     pub(crate) fn retrieval(&self) -> RetrievalOptions {
         RetrievalOptions {
-            neighbours: self.neighbours,
+            neighbors: self.neighbors,
             k: self.k.largest(),
             query_duplicates_above: self.drop_query_duplicates,
             near_duplicates_above: self.deduplicate,
@@ -172,10 +172,10 @@ pub(crate) struct FilterArgs {
     pub(crate) rows: Option<Range<u64>>,
 }
 
-/// How an engine is spoken to.
+/// How a remote index is spoken to.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct EngineArgs {
-    /// Token that an engine asks for (Milvus: USER:PASSWORD or an API key; PostgreSQL: the password)
+pub(crate) struct RemoteArgs {
+    /// Token that a remote index asks for (Milvus: USER:PASSWORD or an API key; PostgreSQL: the password)
     #[arg(
         long,
         env = "XMORE_MEMORY_TOKEN",
@@ -184,7 +184,7 @@ pub(crate) struct EngineArgs {
         help_heading = "Retrieval"
     )]
     pub(crate) memory_token: Option<String>,
-    /// Seconds that one request to an engine may take
+    /// Seconds that one request to a remote index may take
     #[arg(
         long,
         value_name = "SECONDS",
@@ -195,7 +195,7 @@ pub(crate) struct EngineArgs {
     pub(crate) memory_timeout: u64,
 }
 
-impl EngineArgs {
+impl RemoteArgs {
     pub(crate) fn options(&self) -> RemoteOptions {
         let mut options = RemoteOptions::default();
         options.token = self.memory_token.clone().filter(|token| !token.is_empty());
@@ -282,7 +282,7 @@ pub(crate) struct ClassifyArgs {
     pub(crate) labels_column: Option<String>,
     #[command(flatten)]
     pub(crate) method_args: MethodArgs,
-    /// How the answer is made [default: xmore-calibrated with a memory where it is possible, else xmore; zero-shot without]
+    /// How the answer is made [default: xmore-kernel with a memory where it is possible, else xmore; zero-shot without]
     #[arg(long, value_parser = method_parser(), value_name = "METHOD")]
     pub(crate) method: Option<Method>,
     /// Labels shown for each photo

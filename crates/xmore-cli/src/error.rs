@@ -70,24 +70,6 @@ pub enum CliError {
     Usage(String),
 }
 
-impl CliError {
-    /// What the flags of the command can do about it.
-    pub(crate) fn hint(&self) -> Option<&'static str> {
-        match self {
-            CliError::Xmore(XmoreError::Memory(error)) | CliError::Memory(error) => match error {
-                MemoryError::MissingColumn { .. } | MemoryError::UnusableColumn { .. } => {
-                    Some("name the columns with --image-column and --caption-column")
-                }
-                _ => None,
-            },
-            CliError::Eval(EvalError::MissingColumn { .. }) => {
-                Some("name the columns with --image-column and --label-column")
-            }
-            _ => None,
-        }
-    }
-}
-
 impl From<EvalError> for CliError {
     /// What comes from the crates below an evaluation is theirs.
     fn from(error: EvalError) -> Self {

@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             tell!("error: {error}");
-            if let Some(hint) = error.hint() {
+            if let Some(hint) = hints::hint(&error) {
                 tell!("hint: {hint}");
             }
             let usage = matches!(

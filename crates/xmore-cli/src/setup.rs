@@ -91,7 +91,7 @@ impl Setup {
     pub(crate) fn open(args: &MethodArgs, model: &QueryModelChoice) -> Result<Setup> {
         args.retrieval().check()?;
         let if_unreachable = args.if_unreachable.into();
-        let open = |location: &str| Opened::open(location, &args.engine.options(), if_unreachable);
+        let open = |location: &str| Opened::open(location, &args.remote.options(), if_unreachable);
         let pairs = args.memory.as_deref().map(open).transpose()?.and_then(told_pairs);
         let open_pairs = pairs.as_deref();
         let classify = Arc::new(model.open_for(open_pairs.and_then(OpenPairs::identity))?);
@@ -114,7 +114,7 @@ impl Setup {
         Ok(Setup { model: classify, pipeline, search, rerank })
     }
 
-    /// Encodes a labelled dataset's photos, unless their embeddings are kept from before.
+    /// Encodes a labeled dataset's photos, unless their embeddings are kept from before.
     pub(crate) fn encode_dataset(
         &self,
         cache: &EmbeddingCache,
@@ -148,7 +148,7 @@ impl Setup {
 
     /// Whether the pairs are in a remote index.
     pub(crate) fn is_remote(&self) -> bool {
-        self.pipeline.pairs().is_some_and(|pairs| matches!(**pairs, OpenPairs::Engine(_)))
+        self.pipeline.pairs().is_some_and(|pairs| matches!(**pairs, OpenPairs::Remote(_)))
     }
 
     /// Whether an error is a remote index's absence that the flags allow; tells of it if so.
@@ -160,10 +160,10 @@ impl Setup {
         tolerated
     }
 
-    /// Calibrates a classifier, if it has pairs; one whose remote index is away goes without them, if that is allowed.
-    pub(crate) fn calibrate(&self, classifier: Classifier) -> Result<Classifier, XmoreError> {
+    /// Prepares the kernel method of a classifier, if it has pairs; one whose remote index is away goes without them, if that is allowed.
+    pub(crate) fn prepare_kernel(&self, classifier: Classifier) -> Result<Classifier, XmoreError> {
         let alone = classifier.with_retrieval(None);
-        match classifier.calibrate() {
+        match classifier.prepare_kernel() {
             Err(error) if self.is_tolerated(&error) => Ok(alone),
             other => other,
         }

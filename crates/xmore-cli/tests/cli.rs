@@ -117,7 +117,7 @@ fn one_photo_gets_the_same_answer_alone_and_among_others() {
     let first = &all[0];
     assert_eq!(
         (first["method"].as_str(), first["image"].as_str()),
-        (Some("xmore-calibrated"), Some(&*images[0]))
+        (Some("xmore-kernel"), Some(&*images[0]))
     );
     let scores: Vec<f64> =
         first["predictions"].as_array().unwrap().iter().map(|p| p["score"].as_f64().unwrap()).collect();
@@ -173,7 +173,7 @@ fn forms_of_output() {
     let csv = xmore(&[&base[..], &["--format=csv", "--top=1"]].concat()).ok();
     assert!(csv.starts_with("image,rank,label,score,similarity\n") && csv.lines().count() == 2, "{csv}");
     let explained = xmore(&[&base[..], &["--explain", "--memory", &memory]].concat()).ok();
-    for part in ["method xmore-calibrated", "  memory   ", "votes for"] {
+    for part in ["method xmore-kernel", "  memory   ", "votes for"] {
         assert!(explained.contains(part), "{part}: {explained}");
     }
     let explained = xmore(&[&base[..], &["--explain", "--memory", &memory, "--method=xmore"]].concat()).ok();
@@ -195,7 +195,7 @@ fn mistakes_are_told_clearly() {
     assert!(with(&["--labels=dog"]).fails(1).contains("at least 2"));
     assert!(with(&["--labels=dog,dog"]).fails(1).contains("twice"));
     assert!(with(&["--labels=a,b", "--memory", &memory, "-k0"]).fails(1).contains("k is 0"));
-    assert!(with(&["--labels=a,b", "--memory", &memory, "-k500"]).fails(1).contains("--neighbours"));
+    assert!(with(&["--labels=a,b", "--memory", &memory, "-k500"]).fails(1).contains("--neighbors"));
     assert!(with(&["--labels=a,b", "--template", "no place"]).fails(1).contains("no `{}`"));
     assert!(with(&["--labels=a,b", "--method=xmore"]).fails(2).contains("--memory"));
     assert!(
@@ -312,7 +312,7 @@ fn evaluation_counts_every_image() {
     let entries = json(&eval(&["--memory", &memory, "-k3", "--format=json"]).ok());
     let entries = entries.as_array().unwrap();
     let methods: Vec<_> = entries.iter().map(|entry| entry["method"].as_str().unwrap()).collect();
-    assert_eq!(methods, ["zero-shot", "templates", "captions", "equal", "xmore", "xmore-calibrated"]);
+    assert_eq!(methods, ["zero-shot", "templates", "captions", "equal", "xmore", "xmore-kernel"]);
     for entry in entries {
         assert_eq!(
             (&entry["dataset"], &entry["images"], &entry["unreadable"]),

@@ -9,12 +9,12 @@ use base64::engine::general_purpose::STANDARD;
 use image::RgbImage;
 use serde_json::Value;
 
-/// `count` pictures of one colour with stripes, each different, with captions.
-fn put(dir: &Path, folder: &str, count: u32, colour: [u8; 3]) {
+/// `count` pictures of one color with stripes, each different, with captions.
+fn put(dir: &Path, folder: &str, count: u32, color: [u8; 3]) {
     fs::create_dir_all(dir.join(folder)).unwrap();
     for i in 0..count {
         let picture = RgbImage::from_fn(200 + i, 120, |x, y| {
-            image::Rgb(colour.map(|c| if (x / (2 + i)) % 2 == y % 2 { c } else { 255 - c / 2 }))
+            image::Rgb(color.map(|c| if (x / (2 + i)) % 2 == y % 2 { c } else { 255 - c / 2 }))
         });
         let path = dir.join(folder).join(format!("{i}.png"));
         picture.save(&path).unwrap();
@@ -72,9 +72,9 @@ fn own_pairs_give_figures_and_a_report_that_needs_nothing_else() {
         assert!(figures["acc1_std"].as_f64().unwrap() >= 0.0);
     }
     // A tenth of 14 pairs in memory is less than the 4 captions asked for.
-    assert_eq!(result["neighbours"], 4);
+    assert_eq!(result["neighbors"], 4);
     assert_eq!(result["k_sweep"].as_array().unwrap().len(), 4);
-    assert_eq!(result["neighbour_sweep"][0]["neighbours"], 8);
+    assert_eq!(result["neighbor_sweep"][0]["neighbors"], 8);
     let skipped = result["skipped"].to_string();
     assert!(skipped.contains("broken.png") && skipped.contains("rare"), "{skipped}");
     assert_eq!(run(), result);
@@ -134,7 +134,7 @@ fn mistakes_are_told_before_any_work() {
     assert!(message.contains("at least two sub-folders"), "{message}");
     let message = refused(pairs.path(), &report, &["-k", "0"]);
     assert!(message.contains("k is 0"), "{message}");
-    let message = refused(pairs.path(), &report, &["--neighbours", "15"]);
+    let message = refused(pairs.path(), &report, &["--neighbors", "15"]);
     assert!(message.contains("k is 16, but only 15"), "{message}");
     let message = refused(pairs.path(), &report, &["--splits", "0"]);
     assert!(message.contains("--splits"), "{message}");

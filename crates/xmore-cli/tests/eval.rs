@@ -187,7 +187,7 @@ fn what_cannot_be_a_dataset_is_told_with_the_way_out() {
     assert!(world.fails(&[&folder, "-k0,2"], 1).contains("k is 0"));
     assert!(world.fails(&[&folder, "--methods=dataset-prompts"], 1).contains("no prompts"));
     assert!(world.fails(&[&folder, "--methods=zero"], 2).contains("xmore-stream"));
-    assert!(world.fails(&[&folder, "--variants=unnormalised", "--memory=x"], 2).contains("unit vectors"));
+    assert!(world.fails(&[&folder, "--variants=unnormalized", "--memory=x"], 2).contains("unit vectors"));
     assert!(world.fails(&["--dataset=mnist", "--data-root", &folder], 1).contains("EuroSAT"));
     assert!(world.fails(&["--suite=paper-table1"], 2).contains("--data-root"));
     assert!(
@@ -304,7 +304,7 @@ fn every_form_of_output_has_every_method() {
     let page = fs::read_to_string(&html).unwrap();
     let rows = run(&["--format=csv"]);
     for name in
-        ["zero-shot", "templates", "captions", "equal", "xmore", "xmore-calibrated", "xmore-stream", "tda"]
+        ["zero-shot", "templates", "captions", "equal", "xmore", "xmore-kernel", "xmore-stream", "tda"]
     {
         assert!(table.contains(name) && rows.contains(&format!("folder,{name},4,0,2,1,")), "{name}: {rows}");
         assert!(markdown.contains(&format!("| {name} |")) && page.contains(&format!(">{name}<")), "{name}");

@@ -332,7 +332,7 @@ fn a_repair_of_a_further_column_and_its_completion() {
     });
     let repaired = world.path("column-whole");
     assert_eq!(verify(&repaired, &mut |_, _| {}).unwrap().findings, []);
-    assert_eq!(Memory::open(&repaired).unwrap().columns()[1].rows(), 15);
+    assert_eq!(Memory::open(&repaired).unwrap().embedding_sets()[1].rows(), 15);
     world.try_all(&Case {
         name: "completion",
         base: Some(repaired),

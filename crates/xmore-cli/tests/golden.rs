@@ -34,9 +34,9 @@ impl World {
         let path = |name: &str| dir.path().join(name);
         source(dir.path(), 60, 3);
         for (class, seeds) in [("picture number", 100..104), ("zebra", 200..203)] {
-            fs::create_dir_all(path("labelled").join(class)).unwrap();
+            fs::create_dir_all(path("labeled").join(class)).unwrap();
             for seed in seeds {
-                picture(&path("labelled").join(class).join(format!("{seed}.png")), seed);
+                picture(&path("labeled").join(class).join(format!("{seed}.png")), seed);
             }
         }
         let second = second_model(dir.path());
@@ -128,8 +128,8 @@ fn commands_print_what_they_printed() {
     let world = World::new();
     let classify = [
         "classify",
-        "@labelled/zebra/200.png",
-        "@labelled/zebra/201.png",
+        "@labeled/zebra/200.png",
+        "@labeled/zebra/201.png",
         "--labels",
         LABELS,
         "--format",
@@ -139,12 +139,12 @@ fn commands_print_what_they_printed() {
     let memory = ["--memory", "@memory"];
     let mut found = BTreeMap::new();
     found.insert("zero-shot", with(&[]));
-    for method in ["zero-shot", "captions", "equal", "xmore", "xmore-calibrated"] {
+    for method in ["zero-shot", "captions", "equal", "xmore", "xmore-kernel"] {
         let method = [&memory[..], &["--method", method, "--explain"]].concat();
         found.insert(method[3], with(&method));
     }
     found.insert("templates", with(&["--template", "a photo of a {}.", "--template", "a {}"]));
-    found.insert("k", with(&[&memory[..], &["-k", "3", "--neighbours", "9"]].concat()));
+    found.insert("k", with(&[&memory[..], &["-k", "3", "--neighbors", "9"]].concat()));
     let second = ["--search-model", &world.second, "--method", "xmore"];
     found.insert("search model", with(&[&memory[..], &second].concat()));
     let filter = ["--caption-filter", "number", "--rows", "0..40", "--deduplicate", "--method", "xmore"];
@@ -156,12 +156,12 @@ fn commands_print_what_they_printed() {
     check(
         "search.json",
         &json!({
-            "image": world.json(&[&search[..], &["--image", "@labelled/zebra/200.png"]].concat()),
+            "image": world.json(&[&search[..], &["--image", "@labeled/zebra/200.png"]].concat()),
             "text": world.json(&[&search[..], &["--text", "a thing seen often"]].concat()),
         }),
     );
 
-    let eval = ["eval", "@labelled", "--format", "json"];
+    let eval = ["eval", "@labeled", "--format", "json"];
     check(
         "eval.json",
         &json!({

@@ -193,7 +193,7 @@ fn photos_that_are_far_from_square_are_told_and_can_be_seen_whole() {
     let world = World::new();
     let wide = image::RgbImage::from_fn(90, 30, |x, y| image::Rgb([x as u8 * 2, y as u8 * 8, 90]));
     wide.save(world.path("wide.png")).unwrap();
-    // What lies outside the middle square, and what the filter takes of its surroundings, is another color.
+    // What lies outside the middle square, and what the filter takes of its neighborhoods, is another color.
     let mut other = wide;
     other
         .enumerate_pixels_mut()

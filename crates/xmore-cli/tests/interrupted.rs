@@ -134,11 +134,11 @@ fn one_signal_ends_what_has_nothing_to_keep() {
     let image = image(dir.path());
     // A server that never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let engine = format!("knn+http://{}", silent.local_addr().unwrap());
+    let index = format!("knn+http://{}", silent.local_addr().unwrap());
     let fifo = dir.path().join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let fifo = fifo.display().to_string();
-    let memory = ["memory", "search", &engine, "--image", &image, &tiny_model()];
+    let memory = ["memory", "search", &index, "--image", &image, &tiny_model()];
     let output = ["embed", &image, "-o", &fifo, &tiny_model()];
     for (args, name, status) in [(&memory[..], "-TERM", 143), (&output, "-INT", 130), (&output, "-TERM", 143)]
     {

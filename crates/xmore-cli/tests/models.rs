@@ -188,9 +188,9 @@ fn a_killed_download_is_continued() {
         let part = entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".incomplete"));
         part.filter_map(|entry| entry.metadata().ok()).any(|meta| meta.len() == 60_000)
     };
-    let patience = std::time::Instant::now();
+    let start = std::time::Instant::now();
     while !there() {
-        assert!(patience.elapsed().as_secs() < 20, "{:?}", machine.blobs());
+        assert!(start.elapsed().as_secs() < 20, "{:?}", machine.blobs());
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     child.kill().unwrap();

@@ -99,11 +99,9 @@ fn a_table_gives_the_answers_that_the_memory_itself_gives() {
     assert!(again.stderr.contains("80 pairs, 80 of them there before"), "{}", again.stderr);
     assert_eq!(server.sql("SELECT count(*), min(id), max(id) FROM pairs"), "80|0|79");
 
-    for more in [
-        &["-k5", "--neighbours=20"][..],
-        &["-k16", "--neighbours=60", "--method=captions"],
-        &["--rows=10..30"],
-    ] {
+    for more in
+        [&["-k5", "--neighbors=20"][..], &["-k16", "--neighbors=60", "--method=captions"], &["--rows=10..30"]]
+    {
         assert_same_answer(&world.answer(&url, more), &world.answer(&memory, more), None);
     }
     // Captions have another dialect of patterns there.

@@ -104,7 +104,7 @@ fn form(files: &[(&str, Vec<u8>)], fields: &[(&str, &str)]) -> (String, Vec<u8>)
 fn an_image_sent_in_any_way_has_the_command_lines_answer_to_the_bit() {
     let world = World::new();
     let server = world.serve(&[]);
-    for method in ["zero-shot", "templates", "captions", "equal", "xmore", "xmore-calibrated"] {
+    for method in ["zero-shot", "templates", "captions", "equal", "xmore", "xmore-kernel"] {
         let expected = world.classified("query100.png", &["--method", method, "-k", "5"]);
         let query = format!(
             "/v1/classify?labels=cat,dog&labels=hot%20air%20balloon&method={method}&k=5&explain=true"
@@ -128,7 +128,7 @@ fn an_image_sent_in_any_way_has_the_command_lines_answer_to_the_bit() {
     let body = json!({"image": {"base64": world.base64("query101.png")}, "labels": LABELS, "explain": true});
     let answer = server.post_json("/v1/classify", &body).ok();
     assert_eq!(answer["results"], json!([expected]));
-    assert_eq!((&answer["method"], &answer["k"]), (&json!("xmore-calibrated"), &json!(16)));
+    assert_eq!((&answer["method"], &answer["k"]), (&json!("xmore-kernel"), &json!(16)));
     let (code, said) = server.stop();
     assert_eq!(code, 0, "{said}");
 }
@@ -414,8 +414,8 @@ fn three_models_search_choose_and_classify_as_on_the_command_line() {
 #[test]
 fn an_engine_is_asked_and_its_absence_told_or_done_without() {
     let world = World::new();
-    let engine = world.serve(&[]);
-    let memory = format!("--memory=knn+{}?index=m", engine.url);
+    let index = world.serve(&[]);
+    let memory = format!("--memory=knn+{}?index=m", index.url);
     let over = |args: &[&str]| {
         let fixed = ["serve", &memory, "--addr", "127.0.0.1:0", "--memory-timeout", "2", &world.tiny];
         world.run(&[&fixed, args].concat()).serve()
@@ -431,12 +431,12 @@ fn an_engine_is_asked_and_its_absence_told_or_done_without() {
         server.post_json("/v1/retrieve", &json!({"text": "a dog"})).fails(422, "needs_memory");
         assert_eq!(server.get("/v1/info").ok()["memory"]["local"], false);
     }
-    drop(engine);
-    let message = strict.post_json("/v1/classify", &body).fails(503, "engine_unreachable");
+    drop(index);
+    let message = strict.post_json("/v1/classify", &body).fails(503, "index_unreachable");
     assert!(message.contains("zero-shot"), "{message}");
     let alone = world.classified("query100.png", &["--method", "zero-shot"]);
-    // A label set that is new, and needs the engine to be calibrated, too.
-    for method in ["captions", "xmore-calibrated"] {
+    // A label set that is new, and needs the remote index to cover the labels, too.
+    for method in ["captions", "xmore-kernel"] {
         let mut body = body.clone();
         body["method"] = json!(method);
         let answer = lenient.post_json("/v1/classify", &body).ok();

@@ -19,7 +19,7 @@ struct Expected {
 
 #[derive(Deserialize)]
 struct File {
-    /// Pillow's name of the colour type.
+    /// Pillow's name of the color type.
     mode: String,
     size: (u32, u32),
     /// Hash of what `convert("RGB")` gives.

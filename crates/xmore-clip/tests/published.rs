@@ -200,7 +200,7 @@ fn rn50_on_franz_kafka() {
 /// `labels.csv` says which label each photo has; OpenAI's ViT-B/32 names all of them.
 #[test]
 fn vit_b_32_names_the_hundred_photos() {
-    let Some(dir) = parity().map(|dir| dir.join("labelled100")) else { return };
+    let Some(dir) = parity().map(|dir| dir.join("labeled100")) else { return };
     let Some(model) = vit_b_32() else { return };
     let csv = std::fs::read_to_string(dir.join("labels.csv")).unwrap();
     let rows: Vec<(&str, &str)> = csv.lines().map(|line| line.split_once(',').unwrap()).collect();

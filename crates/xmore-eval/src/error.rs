@@ -1,4 +1,4 @@
-//! What can go wrong between labelled images and a report.
+//! What can go wrong between labeled images and a report.
 
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,7 @@ pub enum EvalError {
         /// Why.
         source: std::io::Error,
     },
-    /// A table of labelled images lacks a column.
+    /// A table of labeled images lacks a column.
     #[error("{} has {missing}", path.display())]
     MissingColumn {
         /// The table.

@@ -1,4 +1,4 @@
-//! Evaluation on labelled images: every method side by side from one encoding pass, every image counted.
+//! Evaluation on labeled images: every method side by side from one encoding pass, every image counted.
 //!
 //! 1. [`Dataset::read`] lists images and labels in whatever layout they are; [`registry`] knows the paper's fifteen datasets.
 //! 2. [`EmbeddingCache::images`] encodes them once and for all.

@@ -6,7 +6,7 @@ pub(crate) struct Random(u64);
 impl Random {
     /// The sequence of a seed. Seeds that follow one another give unlike sequences.
     pub(crate) fn new(seed: u64) -> Self {
-        // Neighbouring states would give the same numbers, shifted by one.
+        // Neighboring states would give the same numbers, shifted by one.
         let mut scrambled = Self(seed);
         Self(scrambled.next())
     }

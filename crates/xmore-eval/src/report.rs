@@ -30,7 +30,7 @@ pub struct EvalReport {
     pub sweep: Vec<SweepPoint>,
     /// Accuracy with other retrievals.
     pub variants: Vec<VariantReport>,
-    /// What the retrieval engine had to say.
+    /// What the remote index had to say.
     pub notes: Vec<String>,
 }
 

@@ -3,7 +3,7 @@
 use xmore_clip::Embeddings;
 
 use super::data::Dataset;
-use super::methods::{EvalMethod, StreamBeliefs, tda, xmore_stream};
+use super::methods::{EvalMethod, StreamProbabilities, tda, xmore_stream};
 use super::metrics::{
     Accuracy, Answer, Calibration, Outcomes, class_recalls, compare, mean, selective, share, std,
 };
@@ -77,8 +77,8 @@ pub fn evaluate(
         let retrieval = retrieval.with_options(variant.of(retrieval.options()))?;
         let mut pass = Pass::new(data, prompts, options, &of_captions, vec![options.k]);
         let mut other = classifier.with_retrieval(Some(retrieval));
-        if classifier.round_trip().is_some() {
-            other = other.calibrate()?;
+        if classifier.label_coverage().is_some() {
+            other = other.prepare_kernel()?;
         }
         pass.run(&other, &mut |done| progress((i + 1) * images + done, total))?;
         reports.push(VariantReport {
@@ -136,7 +136,8 @@ impl<'a> Pass<'a> {
 
     fn run(&mut self, classifier: &Classifier, progress: &mut dyn FnMut(usize)) -> Result<()> {
         let streams = self.methods.contains(&EvalMethod::XmoreStream);
-        let mut beliefs: Vec<StreamBeliefs> = self.ks.iter().map(|_| StreamBeliefs::default()).collect();
+        let mut probabilities: Vec<StreamProbabilities> =
+            self.ks.iter().map(|_| StreamProbabilities::default()).collect();
         let labels: Vec<LabelWords> =
             self.data.dataset.labels.names().iter().map(|name| LabelWords::new(name)).collect();
         let images = self.data.kept.len();
@@ -148,7 +149,7 @@ impl<'a> Pass<'a> {
                 for (i, evidence) in evidence.iter().enumerate() {
                     self.answer_alone(i, row, evidence, classifier)?;
                     if streams {
-                        beliefs[i].push(evidence);
+                        probabilities[i].push(evidence);
                     }
                 }
                 let label = &labels[self.truth[row]];
@@ -159,7 +160,7 @@ impl<'a> Pass<'a> {
             }
             progress(range.end);
         }
-        self.answer_streams(&beliefs, classifier);
+        self.answer_streams(&probabilities, classifier);
         Ok(())
     }
 
@@ -177,7 +178,7 @@ impl<'a> Pass<'a> {
         let asked = self.methods.iter().enumerate().filter(|(_, method)| main || method.needs_memory());
         for (m, method) in asked {
             let under = |labels: &Option<Embeddings>| match labels {
-                Some(labels) => Ok(classifier.belief(query(), labels).probabilities),
+                Some(labels) => Ok(classifier.probabilities(query(), labels).values),
                 None => Err(EvalError::PromptsNotSetUp { method: method.name() }),
             };
             let scores = match method {
@@ -194,16 +195,17 @@ impl<'a> Pass<'a> {
     }
 
     /// All images, one after another, in each order.
-    fn answer_streams(&mut self, beliefs: &[StreamBeliefs], classifier: &Classifier) {
+    fn answer_streams(&mut self, probabilities: &[StreamProbabilities], classifier: &Classifier) {
         let seeds: Vec<u64> =
             (0..self.options.orders.max(1)).map(|i| self.options.seed.wrapping_add(i)).collect();
         let order = |seed: &u64| Random::new(*seed).order(self.data.kept.len());
         for (m, method) in self.methods.iter().enumerate() {
             match method {
                 EvalMethod::XmoreStream => {
-                    for (k, beliefs) in beliefs.iter().enumerate() {
-                        let answers =
-                            in_parallel(&seeds, |seed| xmore_stream(beliefs, &order(seed), &self.truth));
+                    for (k, probabilities) in probabilities.iter().enumerate() {
+                        let answers = in_parallel(&seeds, |seed| {
+                            xmore_stream(probabilities, &order(seed), &self.truth)
+                        });
                         self.answers[k][m] = answers;
                     }
                 }

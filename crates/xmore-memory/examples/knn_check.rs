@@ -10,7 +10,7 @@ use xmore_memory::{Memory, MemoryError};
 const PAIRS: usize = 3000;
 const DIM: usize = 128;
 const QUERIES: usize = 32;
-const NEIGHBOURS: usize = 128;
+const NEIGHBORS: usize = 128;
 
 /// Rows of which the service has no caption.
 fn has_caption(id: u64) -> bool {
@@ -45,21 +45,21 @@ fn compare(dir: &str, location: &str) -> Result<(), Box<dyn std::error::Error>> 
     let mut seed = 99;
     let queries: Vec<f32> = (0..QUERIES).flat_map(|_| unit(&mut seed)).collect();
     let start = Instant::now();
-    let answers = service.nearest_images(&queries, DIM, NEIGHBOURS)?;
+    let answers = service.nearest_images(&queries, DIM, NEIGHBORS)?;
     let seconds = start.elapsed().as_secs_f64();
     let (mut same, mut error) = (0, 0.0f32);
     for (answer, local) in answers.iter().zip(memory.search_images(&queries, PAIRS)?) {
-        let local: Vec<_> = local.into_iter().filter(|hit| has_caption(hit.id)).take(NEIGHBOURS).collect();
-        assert_eq!((answer.neighbours.len(), answer.missing, &answer.note), (NEIGHBOURS, 0, &None));
-        let order = answer.neighbours.iter().map(|n| n.id).eq(local.iter().map(|hit| hit.id));
+        let local: Vec<_> = local.into_iter().filter(|hit| has_caption(hit.id)).take(NEIGHBORS).collect();
+        assert_eq!((answer.neighbors.len(), answer.missing, &answer.note), (NEIGHBORS, 0, &None));
+        let order = answer.neighbors.iter().map(|n| n.id).eq(local.iter().map(|hit| hit.id));
         same += usize::from(order);
-        for (found, local) in answer.neighbours.iter().zip(&local) {
+        for (found, local) in answer.neighbors.iter().zip(&local) {
             error = error.max((found.similarity - local.similarity).abs());
             assert_eq!(found.caption, memory.caption(found.id)?);
             assert_eq!(found.image_path, format!("https://example.com/{}", found.id));
         }
     }
-    println!("{same} of {QUERIES} queries find the same {NEIGHBOURS} pairs in the same order");
+    println!("{same} of {QUERIES} queries find the same {NEIGHBORS} pairs in the same order");
     println!("similarities differ by {error:e} at most; {:.0} ms a query", seconds / QUERIES as f64 * 1e3);
     let more = service.nearest_images(&queries[..DIM], DIM, 4000)?.remove(0);
     println!("asked for more than there is: {} missing; {}", more.missing, more.note.unwrap_or_default());

@@ -7,13 +7,13 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::search::{Hit, RowSet, SearchOptions};
-use crate::store::{Column, Memory, Modality};
+use crate::store::{EmbeddingSet, Memory, Modality};
 
 /// Rows that are searched with at a time.
 const BATCH: usize = 256;
-/// Neighbours of each that are looked at. Members of a larger group find each other through those with the lowest ids, which come
+/// Neighbors of each that are looked at. Members of a larger group find each other through those with the lowest ids, which come
 /// first among equals.
-const NEIGHBOURS: usize = 33;
+const NEIGHBORS: usize = 33;
 /// Inner products of unit vectors in float16 are this near to their cosines: each value is off by 2⁻¹¹ of it at most.
 const ROUNDING: f32 = 2e-3;
 
@@ -71,8 +71,8 @@ pub fn duplicates(
         allowed.insert(id);
     }
 
-    let column = memory.own();
-    let options = SearchOptions { allowed: Some(&allowed), ..SearchOptions::new(NEIGHBOURS) };
+    let column = memory.primary();
+    let options = SearchOptions { allowed: Some(&allowed), ..SearchOptions::new(NEIGHBORS) };
     let mut groups = Groups::new(&ids);
     let mut done = 0;
     for batch in ids.chunks(BATCH) {
@@ -106,7 +106,7 @@ pub fn duplicates(
     })
 }
 
-impl Column {
+impl EmbeddingSet {
     /// Of hits that cosines of their embeddings above `above` link, near or by way of others, the first: clip-retrieval's
     /// `connected_components_dedup`. Every two are compared.
     ///
@@ -141,7 +141,7 @@ impl Column {
 }
 
 /// A stored embedding, scaled to length 1: float16 leaves it a little off.
-fn unit_row(column: &Column, modality: Modality, id: u64, row: &mut [f32]) -> Result<()> {
+fn unit_row(column: &EmbeddingSet, modality: Modality, id: u64, row: &mut [f32]) -> Result<()> {
     match modality {
         Modality::Image => column.image_embedding(id, row)?,
         Modality::Text => column.text_embedding(id, row)?,
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!((report.compared, report.groups), (5, vec![vec![52, 53]]));
         // Of results the first in their order stays, not the one with the lowest id.
         let hits = [53, 51, 7, 52, 50, 3].map(|id| Hit { id, similarity: 0.5 }).to_vec();
-        let kept = memory.own().without_duplicates(Modality::Image, hits, 0.99).unwrap();
+        let kept = memory.primary().without_duplicates(Modality::Image, hits, 0.99).unwrap();
         assert_eq!(kept.iter().map(|hit| hit.id).collect::<Vec<_>>(), [53, 51, 7]);
     }
 }

@@ -10,7 +10,7 @@ use xmore_files::image::Orientation;
 #[non_exhaustive]
 pub enum MemoryError {
     /// The operating system refused to read or write a file or directory.
-    #[error("cannot {action} {}: {source}{}", path.display(), way_out(source))]
+    #[error("cannot {action} {}: {source}{}", path.display(), hint(source))]
     Io {
         /// What was attempted: "open", "read", "rename", …
         action: &'static str,
@@ -256,7 +256,7 @@ pub enum MemoryError {
          later, nor the other way round",
         path.display()
     )]
-    ColumnExists {
+    EmbeddingSetExists {
         /// The directory of the memory.
         path: PathBuf,
         /// The model.
@@ -416,13 +416,13 @@ pub enum MemoryError {
         expected: &'static str,
     },
 
-    /// An engine does not answer, or is not up yet, even after retries.
+    /// A remote index does not answer, or is not up yet, even after retries.
     #[error(
         "cannot reach {location} ({attempts} attempt{} made): {reason}",
         if *attempts == 1 { "" } else { "s" }
     )]
     Unreachable {
-        /// The engine as the user named it.
+        /// The remote index as the user named it.
         location: String,
         /// How often the request was sent.
         attempts: u32,
@@ -430,10 +430,10 @@ pub enum MemoryError {
         reason: String,
     },
 
-    /// An engine answers, but refuses, or what it says makes no sense.
+    /// A remote index answers, but refuses, or what it says makes no sense.
     #[error("{location}: {reason}")]
     Remote {
-        /// The engine as the user named it.
+        /// The remote index as the user named it.
         location: String,
         /// What it said, what was expected, and the way out.
         reason: String,
@@ -477,7 +477,7 @@ impl<T> InParquet<T> for parquet::errors::Result<T> {
 }
 
 /// What to do about an error of the operating system, where that is known.
-fn way_out(error: &io::Error) -> &'static str {
+fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             "; make room and run the same command again: it goes on where it stopped"

@@ -15,7 +15,7 @@
 //! 6. [`Memory::search_images`] or [`Memory::search_texts`] for the nearest pairs of a batch of queries, exactly.
 //! 7. Look up what was found: [`Memory::caption`], [`Memory::image_path`], [`Memory::text_embedding`].
 //!
-//! Pairs too many for one machine are in an engine of their own; [`retriever`] searches there in the same way.
+//! Pairs too many for one machine are in a remote index of their own; [`retriever`] searches there in the same way.
 //!
 //! ```
 //! use xmore_memory::ingest::{InputFormat, Source, SourceOptions};

@@ -18,7 +18,7 @@ use xmore_memory::{Memory, MemoryError, Retriever};
 const PAIRS: u64 = 3000;
 const DIM: usize = 512;
 const QUERIES: usize = 20;
-const NEIGHBOURS: usize = 128;
+const NEIGHBORS: usize = 128;
 
 #[test]
 fn a_memory_survives_a_server_that_is_killed_and_is_found_as_it_is_locally() {
@@ -32,14 +32,14 @@ fn a_memory_survives_a_server_that_is_killed_and_is_found_as_it_is_locally() {
         let mut seed = 7;
         (0..QUERIES).flat_map(|_| unit(&mut seed)).collect()
     };
-    let local = memory.nearest_images(&queries, DIM, NEIGHBOURS).unwrap();
+    let local = memory.nearest_images(&queries, DIM, NEIGHBORS).unwrap();
 
     let start = Instant::now();
     let tell = |what: &str| println!("{:5.1} s: {what}", start.elapsed().as_secs_f64());
     let server = Mutex::new(Server::start());
     let location = location(&server);
     let options = RemoteOptions::default();
-    // The server is still starting: an upload is patient enough.
+    // The server is still starting: an upload is tried again for long enough.
     let milvus = Milvus::create(&location, &model, PAIRS, IndexKind::Flat, &options).unwrap();
     tell("the server is up and has a collection");
 
@@ -65,7 +65,7 @@ fn a_memory_survives_a_server_that_is_killed_and_is_found_as_it_is_locally() {
     assert!(*killed.lock().unwrap());
     assert!(report.complete && report.present == 0 && report.sent >= PAIRS, "{report:?}");
     assert_eq!(milvus.pairs().unwrap(), Some(PAIRS));
-    let found = milvus.nearest_images(&queries, DIM, NEIGHBOURS).unwrap();
+    let found = milvus.nearest_images(&queries, DIM, NEIGHBORS).unwrap();
     assert_same(&found, &local);
 
     // Sent again, nothing is sent; what else would be there is refused.
@@ -80,7 +80,7 @@ fn a_memory_survives_a_server_that_is_killed_and_is_found_as_it_is_locally() {
     let approximate = location.to_string().replace("/pairs", "/approximate").parse().unwrap();
     let approximate = Milvus::create(&approximate, &model, PAIRS, IndexKind::Auto, &options).unwrap();
     assert!(approximate.upload(&memory, |_| true).unwrap().complete);
-    let recall = recall(&approximate.nearest_images(&queries, DIM, NEIGHBOURS).unwrap(), &local);
+    let recall = recall(&approximate.nearest_images(&queries, DIM, NEIGHBORS).unwrap(), &local);
     assert!(recall > 0.8, "{recall}");
     tell(&format!("AUTOINDEX finds {recall:.3} of the nearest"));
 
@@ -97,7 +97,7 @@ fn a_memory_survives_a_server_that_is_killed_and_is_found_as_it_is_locally() {
     };
     tell("up after the second kill");
     assert_eq!((retriever.pairs().unwrap(), retriever.identity()), (Some(PAIRS), Some(&model)));
-    assert_same(&retriever.nearest_images(&queries, DIM, NEIGHBOURS).unwrap(), &local);
+    assert_same(&retriever.nearest_images(&queries, DIM, NEIGHBORS).unwrap(), &local);
     let metadata = milvus.metadata(&[0, PAIRS - 1, PAIRS]).unwrap();
     assert_eq!(metadata[1].as_ref().unwrap().caption, memory.caption(PAIRS - 1).unwrap());
     assert!(metadata[0].is_some() && metadata[2].is_none());
@@ -117,34 +117,34 @@ fn location(server: &Mutex<Server>) -> MilvusAddress {
 fn assert_same(found: &[Answer], local: &[Answer]) {
     assert_eq!(found.len(), local.len());
     for (found, local) in found.iter().zip(local) {
-        assert_eq!((found.neighbours.len(), found.missing, &found.note), (NEIGHBOURS, 0, &None));
-        for (found, local) in found.neighbours.iter().zip(&local.neighbours) {
+        assert_eq!((found.neighbors.len(), found.missing, &found.note), (NEIGHBORS, 0, &None));
+        for (found, local) in found.neighbors.iter().zip(&local.neighbors) {
             assert!((found.similarity - local.similarity).abs() < 1e-5, "{found:?} {local:?}");
         }
         let nearest = |answer: &Answer| {
-            let mut neighbours = answer.neighbours.clone();
+            let mut neighbors = answer.neighbors.clone();
             // Pairs that are equal but for rounding at the very end may be in one and not in the other.
-            let last = neighbours.last().unwrap().similarity;
-            neighbours.retain(|n| n.similarity > last + 1e-5);
-            neighbours.sort_by_key(|n| n.id);
-            neighbours
+            let last = neighbors.last().unwrap().similarity;
+            neighbors.retain(|n| n.similarity > last + 1e-5);
+            neighbors.sort_by_key(|n| n.id);
+            neighbors
                 .into_iter()
                 .map(|n| (n.id, n.caption, n.image_path, n.text_embedding))
                 .collect::<Vec<_>>()
         };
-        assert!(nearest(local).len() > NEIGHBOURS / 2);
+        assert!(nearest(local).len() > NEIGHBORS / 2);
         assert_eq!(nearest(found), nearest(local));
-        let order = |answer: &Answer| answer.neighbours.iter().map(|n| n.id).collect::<Vec<_>>();
+        let order = |answer: &Answer| answer.neighbors.iter().map(|n| n.id).collect::<Vec<_>>();
         let moved = order(found).iter().zip(order(local)).filter(|(a, b)| **a != *b).count();
-        assert!(moved <= 4, "{moved} of {NEIGHBOURS} are in another order");
+        assert!(moved <= 4, "{moved} of {NEIGHBORS} are in another order");
     }
 }
 
 /// Share of the nearest pairs that were found.
 fn recall(found: &[Answer], local: &[Answer]) -> f64 {
-    let ids = |answer: &Answer| answer.neighbours.iter().map(|n| n.id).collect::<HashSet<_>>();
+    let ids = |answer: &Answer| answer.neighbors.iter().map(|n| n.id).collect::<HashSet<_>>();
     let both = found.iter().zip(local).map(|(found, local)| ids(found).intersection(&ids(local)).count());
-    both.sum::<usize>() as f64 / (QUERIES * NEIGHBOURS) as f64
+    both.sum::<usize>() as f64 / (QUERIES * NEIGHBORS) as f64
 }
 
 fn memory(dir: &Path, model: &ModelIdentity) -> Memory {

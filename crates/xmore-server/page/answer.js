@@ -128,7 +128,7 @@ function captions(result) {
     el(
       "li",
       {},
-      ...(result.memory.local === false ? [] : [thumb(caption.id, 160, "")]), // A retrieval engine has no images.
+      ...(result.memory.local === false ? [] : [thumb(caption.id, 160, "")]), // A remote index has no images.
       el("div", {}, el("p", { className: "text" }, caption.caption), el("p", { className: "fine numbers" }), el("p", { className: "vote" })),
     );
   keyed($("captions"), allCaptions ? all : all.slice(0, FEW_CAPTIONS), (caption) => caption.id, create, (item, caption) => {
@@ -158,7 +158,7 @@ export function offer(info) {
   summaries = info.method_summaries;
   $("method").replaceChildren(...info.methods.map((name) => el("option", { value: name }, name)));
   $("method").value = info.default_method;
-  const most = Math.max(1, Math.min(info.retrieval?.neighbours ?? 1, info.memory?.pairs ?? Infinity));
+  const most = Math.max(1, Math.min(info.retrieval?.neighbors ?? 1, info.memory?.pairs ?? Infinity));
   $("k").max = most;
   setK(Math.min(info.retrieval?.k ?? 1, most));
   $("k-field").hidden = !info.memory;

@@ -301,7 +301,7 @@ async function learn() {
   info = await api.info();
   const { memory, model, version } = info;
   labels.offer(info);
-  // A retrieval engine neither counts its pairs nor has their images.
+  // A remote index neither counts its pairs nor has their images.
   const pairs = memory?.pairs ?? null;
   const memoryIs = memory === null ? "no memory" : pairs === null ? `memory at ${memory.location}` : `memory of ${count(pairs, "pair")}`;
   $("about").textContent = `xmore ${version}, model ${model.name}, ${memoryIs}.`;

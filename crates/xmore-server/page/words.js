@@ -11,7 +11,7 @@ export function topOf(distribution) {
   return top;
 }
 
-const CALIBRATED = "xmore-calibrated";
+const KERNEL = "xmore-kernel";
 const usesCaptions = (method) => !["zero-shot", "templates"].includes(method);
 
 /** What the captions changed: strings and `{ label, of }`, where `of` is `image`, `captions` or `final`. */
@@ -27,7 +27,7 @@ export function summary(result) {
     const words = captions.label === image.label ? ["agree"] : ["say ", ...say(captions, "captions")];
     return [...alone, "; the captions, which are not asked here, ", ...words, "."];
   }
-  if (result.method === CALIBRATED && result.memory_gate === 0) {
+  if (result.method === KERNEL && result.memory_gate === 0) {
     return ["The memory does not know these labels well enough, so the image alone decides: ", ...say(final, "final"), "."];
   }
   const agrees = captions.label === image.label;
@@ -52,11 +52,11 @@ function extent(share) {
 /** How much each modality counted: words, and a share for the picture beside them (null where there is none). */
 export function trust(result) {
   const gate = result.memory_gate;
-  if (result.method === CALIBRATED && gate !== null) {
+  if (result.method === KERNEL && gate !== null) {
     const words =
       gate === 0
         ? "The memory was not taken into account (0\u202f%): it does not know these labels, or nothing like this image. The image alone answers."
-        : `What the memory recalls of such images was taken into account ${extent(gate)} (${percent(gate)}).`;
+        : `What the memory says of such images was taken into account ${extent(gate)} (${percent(gate)}).`;
     return { words, share: gate, left: "memory ignored", right: "memory fully used", of: "memory" };
   }
   if (!usesCaptions(result.method) || result.image_weight === null) return { words: "The image alone is trusted.", share: null };

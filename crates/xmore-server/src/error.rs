@@ -115,8 +115,8 @@ pub enum ErrorCode {
     Overloaded,
     /// 500: a fault of the server's.
     Internal,
-    /// 503: the retrieval engine does not answer.
-    EngineUnreachable,
+    /// 503: the remote index does not answer.
+    IndexUnreachable,
     /// 503: the answer took too long.
     Timeout,
     /// 503: as many connections are open as are taken.
@@ -144,7 +144,7 @@ impl ErrorCode {
             | Self::Unfetchable => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::EngineUnreachable | Self::Timeout | Self::TooManyConnections | Self::ShuttingDown => {
+            Self::IndexUnreachable | Self::Timeout | Self::TooManyConnections | Self::ShuttingDown => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         }
@@ -157,7 +157,7 @@ impl ErrorCode {
 
     fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::Overloaded | Self::Timeout | Self::TooManyConnections | Self::EngineUnreachable => {
+            Self::Overloaded | Self::Timeout | Self::TooManyConnections | Self::IndexUnreachable => {
                 Some(Duration::from_secs(1))
             }
             Self::ShuttingDown => Some(Duration::from_secs(5)),
@@ -240,17 +240,17 @@ impl From<&XmoreError> for ApiError {
             | XmoreError::LabelColumn { .. }
             | XmoreError::Template { .. }
             | XmoreError::NoCaptionsAsked
-            | XmoreError::TooFewNeighbours { .. } => ErrorCode::InvalidParameter,
+            | XmoreError::TooFewNeighbors { .. } => ErrorCode::InvalidParameter,
             XmoreError::UnknownMethod { .. } => ErrorCode::UnknownMethod,
             XmoreError::MethodNeedsMemory { .. }
-            | XmoreError::CalibratedNeedsOneModel { .. }
-            | XmoreError::EngineFilter { .. }
+            | XmoreError::KernelNeedsOneModel { .. }
+            | XmoreError::RemoteFilter { .. }
             | XmoreError::EmptyMemory { .. } => ErrorCode::NeedsMemory,
             XmoreError::Memory(MemoryError::Unreachable { .. }) => {
                 tracing::warn!("{error}");
                 return Self::new(
-                    ErrorCode::EngineUnreachable,
-                    "the retrieval engine does not answer; method zero-shot needs none",
+                    ErrorCode::IndexUnreachable,
+                    "the remote index does not answer; method zero-shot needs none",
                 );
             }
             _ => return Self::internal(error),

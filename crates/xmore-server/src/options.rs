@@ -31,9 +31,9 @@ pub struct Backend {
 /// Where the pairs are, to open them again at each reload.
 #[derive(Clone, Debug)]
 pub struct PairsSource {
-    /// A memory's folder or an engine's URL.
+    /// A memory's folder or a remote index's URL.
     pub location: String,
-    /// How an engine is spoken to.
+    /// How a remote index is spoken to.
     pub remote: RemoteOptions,
     /// Only pairs whose caption matches.
     pub caption_filter: Option<Regex>,

@@ -8,7 +8,7 @@ use xmore::{
     CaptionStore, Encoder, Method, NamedModel, OpenPairs, Pipeline, Retrieval, RetrievalOptions, XmoreError,
 };
 use xmore_memory::ingest::ImageReader;
-use xmore_memory::store::{Column, Modality};
+use xmore_memory::store::{EmbeddingSet, Modality};
 use xmore_memory::{Memory, RowSet};
 
 use crate::error::{ApiError, ServerError};
@@ -55,9 +55,9 @@ impl Snapshot {
         self.pipeline.pairs().map(|pairs| &**pairs)
     }
 
-    /// Whether xmore-calibrated is possible.
-    pub(crate) fn calibrates(&self) -> bool {
-        self.pipeline.pairs().is_some() && self.pipeline.allows(Method::Calibrated)
+    /// Whether xmore-kernel is possible.
+    pub(crate) fn allows_kernel(&self) -> bool {
+        self.pipeline.pairs().is_some() && self.pipeline.allows(Method::Kernel)
     }
 
     /// Logs, once, that searches found search codes damaged.
@@ -125,7 +125,7 @@ impl Snapshot {
         }
         let mut all = Vec::new();
         for model in self.pipeline.encoders() {
-            let column = model.column_of(memory)?;
+            let column = model.embedding_set(memory)?;
             column.require(Modality::Image)?;
             let mut row = vec![0.0; column.dim()];
             column.image_embedding(id, &mut row)?;
@@ -136,10 +136,10 @@ impl Snapshot {
 
     /// The embeddings that are searched for one modality, and the index of the encoder that made them among
     /// [all of them](Pipeline::encoders).
-    pub(crate) fn column(&self, modality: Modality) -> Result<(&Column, usize), ApiError> {
+    pub(crate) fn embedding_set(&self, modality: Modality) -> Result<(&EmbeddingSet, usize), ApiError> {
         let memory = self.memory("searching")?;
         let index = self.pipeline.searcher(modality);
-        Ok((self.pipeline.encoders()[index].column_of(memory)?, index))
+        Ok((self.pipeline.encoders()[index].embedding_set(memory)?, index))
     }
 }
 

@@ -28,9 +28,9 @@ pub struct Answer {
     pub caption_confidence: Option<f64>,
     /// What `xmore` weighs the image with, in [0, 1]; the captions have the rest. Null without captions.
     pub image_weight: Option<f64>,
-    /// `xmore-calibrated`: how far the memory is taken into account, in [0, 1]; 0 is zero-shot's answer.
+    /// `xmore-kernel`: how far the memory is taken into account, in [0, 1]; 0 is zero-shot's answer.
     pub memory_gate: Option<f64>,
-    /// What a retrieval engine has to say, such as why it gave fewer pairs than asked for.
+    /// What a remote index has to say, such as why it gave fewer pairs than asked for.
     pub note: Option<String>,
     /// Why, if asked for.
     #[serde(flatten)]
@@ -95,7 +95,7 @@ pub struct Explanation {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AnsweredCaption {
-    /// Row of the pair in the memory, or the engine's id.
+    /// Row of the pair in the memory, or the remote index's id.
     pub id: u64,
     /// Cosine of the query image and the caption.
     pub similarity: f32,
@@ -123,8 +123,8 @@ impl Answer {
         };
         let explanation = options.explain.then(|| Explanation {
             scores: map(&scores),
-            image_distribution: map(&image.probabilities),
-            caption_distribution: evidence.captions.as_ref().map(|belief| map(&belief.probabilities)),
+            image_distribution: map(&image.values),
+            caption_distribution: evidence.captions.as_ref().map(|captions| map(&captions.values)),
             captions: evidence
                 .retrieved
                 .iter()
@@ -151,9 +151,9 @@ impl Answer {
             method: options.method.name(),
             predictions,
             image_confidence: image.confidence,
-            caption_confidence: evidence.captions.as_ref().map(|belief| belief.confidence),
+            caption_confidence: evidence.captions.as_ref().map(|captions| captions.confidence),
             image_weight: evidence.captions.as_ref().map(|captions| image_weight(image, captions)),
-            memory_gate: evidence.calibrated.as_ref().map(|calibrated| calibrated.gate),
+            memory_gate: evidence.gated.as_ref().map(|gated| gated.gate),
             note: evidence.note.clone(),
             explanation,
         })

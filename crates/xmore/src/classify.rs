@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 use xmore_clip::Embeddings;
 
-use crate::calibrated::{Calibrated, CalibratedBelief, NEAR};
 use crate::encoder::Encoder;
 use crate::error::Result;
+use crate::kernel::{GatedPrediction, KernelState, NEAR};
 use crate::labels::{LabelWarning, Labels, Template};
 use crate::math::{dot, softmax};
-use crate::methods::{Belief, Method};
+use crate::methods::{Method, Probabilities};
 use crate::retrieve::{Queries, Retrieval, Retrieved, RetrievedCaption};
 
 /// Labels, a model's scale and, if there are any, pairs to retrieve from: all that classifying an embedded image needs.
@@ -25,27 +25,27 @@ pub struct Classifier {
     template_embeddings: Option<Arc<Embeddings>>,
     logit_scale: f64,
     retrieval: Option<Retrieval>,
-    calibrated: Option<Arc<Calibrated>>,
+    kernel: Option<Arc<KernelState>>,
 }
 
-/// What is known of one query image: each modality's belief and the captions behind it.
+/// What is known of one query image: each modality's distribution and the captions behind it.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     /// p_img.
-    pub image: Belief,
+    pub image: Probabilities,
     /// Cosine of the image and each label's prompt, or the mean of its prompts: for a photo of CLIP's that shows the label about 0.2 to 0.3.
     pub similarities: Vec<f32>,
     /// p_img with averaged templates, where [`Method::Templates`] was among the methods.
-    pub templates: Option<Belief>,
+    pub templates: Option<Probabilities>,
     /// p_cap; `None` without pairs or if nothing was retrieved.
-    pub captions: Option<Belief>,
+    pub captions: Option<Probabilities>,
     /// The captions, best first.
     pub retrieved: Vec<RetrievedCaption>,
     /// Label that each caption votes for, in the captions' order.
     pub votes: Vec<usize>,
-    /// The answer of [`Method::Calibrated`]; `None` without pairs, or if the classifier was not [calibrated](Classifier::calibrate).
-    pub calibrated: Option<CalibratedBelief>,
-    /// What the engine has to say, such as why it gave fewer pairs than asked for.
+    /// The answer of [`Method::Kernel`]; `None` without pairs, or if the classifier was not [made ready](Classifier::prepare_kernel) for it.
+    pub gated: Option<GatedPrediction>,
+    /// What the remote index has to say, such as why it gave fewer pairs than asked for.
     pub note: Option<String>,
 }
 
@@ -54,7 +54,7 @@ pub struct Evidence {
 pub struct StageTimes {
     /// Retrieval of captions and of what is around the images.
     pub search: Duration,
-    /// Classification of images and captions, and the calibrated answer.
+    /// Classification of images and captions, and the gated prediction.
     pub ensemble: Duration,
 }
 
@@ -63,7 +63,7 @@ impl Classifier {
     /// `retrieval` has pairs and options; its classifying model must be `encoder`.
     ///
     /// # Errors
-    /// Those of the text tower and of [`Classifier::calibrate`].
+    /// Those of the text tower and of [`Classifier::prepare_kernel`].
     pub fn new(
         encoder: &dyn Encoder,
         labels: Labels,
@@ -80,7 +80,7 @@ impl Classifier {
         };
         let made = Self::from_embeddings(encoder, labels, label_embeddings, template_embeddings, retrieval);
         let made = Self { warnings, ..made };
-        if methods.contains(&Method::Calibrated) { made.calibrate() } else { Ok(made) }
+        if methods.contains(&Method::Kernel) { made.prepare_kernel() } else { Ok(made) }
     }
 
     /// The same with labels that are embedded already: unit rows `[C, dim]`, and those with averaged templates, if
@@ -106,17 +106,17 @@ impl Classifier {
             template_embeddings: template_embeddings.map(Arc::new),
             logit_scale,
             retrieval,
-            calibrated: None,
+            kernel: None,
         }
     }
 
     /// The same labels and prompts, embedded already, with other pairs or options, or with none.
     #[must_use]
     pub fn with_retrieval(&self, retrieval: Option<Retrieval>) -> Self {
-        Self { retrieval, calibrated: None, ..self.clone() }
+        Self { retrieval, kernel: None, ..self.clone() }
     }
 
-    /// The same with retrieval from the pairs that it was calibrated with, if it was: only its options may be others. It is as calibrated as
+    /// The same with retrieval from the pairs that its kernel was prepared with, if it was: only its options may be others. It is as calibrated as
     /// before.
     #[must_use]
     pub fn over(&self, retrieval: Retrieval) -> Self {
@@ -129,24 +129,24 @@ impl Classifier {
         Self { retrieval: None, ..self.clone() }
     }
 
-    /// Looks at what the pairs know of the labels, which [`Method::Calibrated`] needs. Does nothing without pairs.
+    /// Looks at what the pairs know of the labels, which [`Method::Kernel`] needs. Does nothing without pairs.
     ///
     /// # Errors
-    /// Those of reading the memory or asking the engine; that the memory has no images by the classifying model, or that the engine is
-    /// searched by another ([`crate::XmoreError::CalibratedNeedsOneModel`]).
-    pub fn calibrate(mut self) -> Result<Self> {
+    /// Those of reading the memory or asking the remote index; that the memory has no images by the classifying model, or that the remote index is
+    /// searched by another ([`crate::XmoreError::KernelNeedsOneModel`]).
+    pub fn prepare_kernel(mut self) -> Result<Self> {
         if let Some(retrieval) = &self.retrieval {
-            retrieval.check_calibrated()?;
-            let calibrated = Calibrated::new(retrieval, &self.label_embeddings, self.logit_scale)?;
-            self.calibrated = Some(Arc::new(calibrated));
+            retrieval.check_kernel()?;
+            let kernel = KernelState::new(retrieval, &self.label_embeddings, self.logit_scale)?;
+            self.kernel = Some(Arc::new(kernel));
         }
         Ok(self)
     }
 
-    /// How much the pairs know of the labels, in [0, 1], if the classifier is calibrated: how often a label that is sent to the memory's
-    /// images comes back by their captions. At a third and below [`Method::Calibrated`] answers zero-shot.
-    pub fn round_trip(&self) -> Option<f64> {
-        self.calibrated.as_ref().map(|calibrated| calibrated.round_trip())
+    /// How much the pairs know of the labels, in [0, 1], if the kernel is prepared: how often a label that is sent to the memory's
+    /// images comes back by their captions. At a third and below [`Method::Kernel`] answers zero-shot.
+    pub fn label_coverage(&self) -> Option<f64> {
+        self.kernel.as_ref().map(|kernel| kernel.label_coverage())
     }
 
     /// The labels.
@@ -202,8 +202,8 @@ impl Classifier {
         ks: &[usize],
     ) -> Result<(Vec<Vec<Evidence>>, StageTimes)> {
         let begin = Instant::now();
-        // While the gate is closed for all, nothing needs to be recalled.
-        let near = self.calibrated.as_ref().map_or(0, |c| if c.is_closed() { 0 } else { NEAR });
+        // While the gate is closed for all, no kernel mean is needed.
+        let near = self.kernel.as_ref().map_or(0, |c| if c.is_closed() { 0 } else { NEAR });
         let retrieved: Vec<_> = match &self.retrieval {
             Some(retrieval) => {
                 let all = retrieval.retrieve_with(queries, near)?;
@@ -214,17 +214,17 @@ impl Classifier {
         let search = begin.elapsed();
         let rows: Vec<&[f32]> = queries.classify.rows().collect();
         let evidence = rows.into_par_iter().zip(retrieved).map(|(query, (retrieved, around))| {
-            let each: Vec<Belief> = retrieved
+            let each: Vec<Probabilities> = retrieved
                 .embeddings
                 .chunks_exact(self.label_embeddings.dim())
-                .map(|caption| self.belief(caption, &self.label_embeddings))
+                .map(|caption| self.probabilities(caption, &self.label_embeddings))
                 .collect();
-            let image = self.belief(query, &self.label_embeddings);
-            let templates = self.template_embeddings.as_ref().map(|labels| self.belief(query, labels));
+            let image = self.probabilities(query, &self.label_embeddings);
+            let templates = self.template_embeddings.as_ref().map(|labels| self.probabilities(query, labels));
             let prompts = self.template_embeddings.as_ref().unwrap_or(&self.label_embeddings);
             let similarities: Vec<f32> = prompts.rows().map(|prompt| dot(query, prompt)).collect();
-            let calibrated = match (&self.calibrated, &around) {
-                (Some(calibrated), Some(around)) => Some(calibrated.answer(query, &image, around)?),
+            let gated = match (&self.kernel, &around) {
+                (Some(kernel), Some(around)) => Some(kernel.answer(query, &image, around)?),
                 _ => None,
             };
             let at = |k: usize| {
@@ -234,9 +234,9 @@ impl Classifier {
                     similarities: similarities.clone(),
                     templates: templates.clone(),
                     captions: mean(&each[..kept]),
-                    votes: each[..kept].iter().map(Belief::argmax).collect(),
+                    votes: each[..kept].iter().map(Probabilities::argmax).collect(),
                     retrieved: retrieved.captions[..kept].to_vec(),
-                    calibrated: calibrated.clone(),
+                    gated: gated.clone(),
                     note: retrieved.note.clone(),
                 }
             };
@@ -247,29 +247,29 @@ impl Classifier {
     }
 
     /// softmax_c(s · x·t_c) for a unit vector x and unit rows t_c.
-    pub fn belief(&self, embedding: &[f32], labels: &Embeddings) -> Belief {
+    pub fn probabilities(&self, embedding: &[f32], labels: &Embeddings) -> Probabilities {
         let logits: Vec<f64> =
             labels.rows().map(|label| self.logit_scale * f64::from(dot(embedding, label))).collect();
-        Belief::new(softmax(&logits))
+        Probabilities::new(softmax(&logits))
     }
 }
 
 /// (1/K) Σ p_k.
-fn mean(beliefs: &[Belief]) -> Option<Belief> {
-    let labels = beliefs.first()?.probabilities.len();
+fn mean(all: &[Probabilities]) -> Option<Probabilities> {
+    let labels = all.first()?.values.len();
     let mut sum = vec![0.0; labels];
-    for belief in beliefs {
-        sum.iter_mut().zip(&belief.probabilities).for_each(|(s, p)| *s += p);
+    for each in all {
+        sum.iter_mut().zip(&each.values).for_each(|(s, p)| *s += p);
     }
-    let count = beliefs.len() as f64;
-    Some(Belief::new(sum.into_iter().map(|s| s / count).collect()))
+    let count = all.len() as f64;
+    Some(Probabilities::new(sum.into_iter().map(|s| s / count).collect()))
 }
 
 impl Evidence {
     /// The method's distribution over the labels. Without captions every method answers by the image.
     ///
     /// # Errors
-    /// [`crate::XmoreError::MethodNotPrepared`] for [`Method::Templates`] and [`Method::Calibrated`] if the classifier was not made for them.
+    /// [`crate::XmoreError::MethodNotPrepared`] for [`Method::Templates`] and [`Method::Kernel`] if the classifier was not made for them.
     pub fn scores(&self, method: Method) -> Result<Vec<f64>> {
         method.scores(self)
     }

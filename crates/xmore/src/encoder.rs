@@ -7,7 +7,7 @@ use xmore_clip::{Embeddings, Loaded, Pixels, TextEmbeddings, Tokens};
 use xmore_files::image::{Alpha, DecodeOptions, ImageError, Orientation, decode_bytes};
 use xmore_memory::Memory;
 use xmore_memory::retriever::Retriever;
-use xmore_memory::store::{Column, ModelIdentity};
+use xmore_memory::store::{EmbeddingSet, ModelIdentity};
 
 use crate::error::{Result, XmoreError};
 
@@ -113,12 +113,13 @@ impl dyn Encoder + '_ {
     ///
     /// # Errors
     /// [`XmoreError::EmptyMemory`], [`XmoreError::ModelMismatch`], or those of [`Encoder::check_files`].
-    pub fn column_of<'a>(&self, memory: &'a Memory) -> Result<&'a Column> {
+    pub fn embedding_set<'a>(&self, memory: &'a Memory) -> Result<&'a EmbeddingSet> {
         if memory.is_empty() {
             return Err(XmoreError::EmptyMemory { dir: memory.dir().to_owned() });
         }
-        let column = memory.column(self.identity()).ok_or_else(|| {
-            let models: Vec<&ModelIdentity> = memory.columns().iter().map(Column::model).collect();
+        let column = memory.embedding_set(self.identity()).ok_or_else(|| {
+            let models: Vec<&ModelIdentity> =
+                memory.embedding_sets().iter().map(EmbeddingSet::model).collect();
             self.mismatch(memory.dir().display().to_string(), &models, "xmore memory embed")
         })?;
         self.check_files()?;
@@ -129,10 +130,10 @@ impl dyn Encoder + '_ {
     ///
     /// # Errors
     /// [`XmoreError::ModelMismatch`], or those of [`Encoder::check_files`].
-    pub fn check_engine(&self, engine: &dyn Retriever) -> Result<()> {
-        match engine.identity() {
+    pub fn check_remote(&self, index: &dyn Retriever) -> Result<()> {
+        match index.identity() {
             Some(theirs) if !self.is(theirs) => {
-                Err(self.mismatch(engine.location().into_owned(), &[theirs], "xmore memory upload"))
+                Err(self.mismatch(index.location().into_owned(), &[theirs], "xmore memory upload"))
             }
             _ => self.check_files(),
         }

@@ -114,13 +114,13 @@ pub enum XmoreError {
     /// K = 0 captions asked for.
     #[error("k is 0: at least one caption is needed; for none use --method zero-shot")]
     NoCaptionsAsked,
-    /// Fewer neighbours than captions asked for.
-    #[error("k is {k}, but only {neighbours} neighbours are looked at; raise --neighbours to at least {k}")]
-    TooFewNeighbours {
+    /// Fewer neighbors than captions asked for.
+    #[error("k is {k}, but only {neighbors} neighbors are looked at; raise --neighbors to at least {k}")]
+    TooFewNeighbors {
         /// Captions asked for.
         k: usize,
-        /// Neighbours looked at.
-        neighbours: usize,
+        /// Neighbors looked at.
+        neighbors: usize,
     },
     /// The memory holds nothing.
     #[error("the memory {} holds no pairs: build it from a source with images and captions", dir.display())]
@@ -171,11 +171,11 @@ pub enum XmoreError {
         /// The command that adds embeddings.
         command: &'static str,
     },
-    /// An engine was asked for a part of its pairs.
+    /// A remote index was asked for a part of its pairs.
     #[error(
-        "{location} is an engine: filters by caption work on a local memory only, filters by row there and in PostgreSQL"
+        "{location} is a remote index: filters by caption work on a local memory only, filters by row there and in PostgreSQL"
     )]
-    EngineFilter {
+    RemoteFilter {
         /// Its URL.
         location: String,
     },
@@ -185,11 +185,11 @@ pub enum XmoreError {
         /// The regular expression.
         pattern: String,
     },
-    /// An engine was asked to search its captions.
+    /// A remote index was asked to search its captions.
     #[error(
-        "{location} is an engine: it is searched by images only; search captions directly in a local memory"
+        "{location} is a remote index: it is searched by images only; search captions directly in a local memory"
     )]
-    EngineRanking {
+    RemoteRanking {
         /// Its URL.
         location: String,
     },
@@ -213,13 +213,13 @@ pub enum XmoreError {
         /// Those given.
         found: Vec<usize>,
     },
-    /// An engine is searched by another model than the one that classifies.
+    /// A remote index is searched by another model than the one that classifies.
     #[error(
-        "method xmore-calibrated asks the engine {location} about the labels, which takes one model for searching and classifying: leave \
+        "method xmore-kernel asks the remote index {location} about the labels, which takes one model for searching and classifying: leave \
          --search-model out, or use --method xmore"
     )]
-    CalibratedNeedsOneModel {
-        /// The engine's URL.
+    KernelNeedsOneModel {
+        /// The remote index's URL.
         location: String,
     },
     /// No such method.

@@ -8,43 +8,42 @@
 //! 3. Set up a [`Pipeline`], and make [`Labels`] ready for one [`Method`] or several: [`Pipeline::classifier`].
 //! 4. Ask for answers: [`Pipeline::classify`], or [`Pipeline::evidence`] for what every method's answer follows from.
 //!
-//! `examples/` has these steps; the crate `xmore-eval` measures on labelled images. An image's answer is the same to the bit alone and
+//! `examples/` has these steps; the crate `xmore-eval` measures on labeled images. An image's answer is the same to the bit alone and
 //! in any batch.
 
 mod answer;
 mod build;
-mod calibrated;
 mod captions;
 mod classify;
 mod encode;
 mod encoder;
 mod error;
+mod kernel;
 mod labels;
 mod math;
 mod methods;
 mod model;
 mod partly_seen;
 mod pipeline;
-mod recall;
 mod retrieve;
 
 pub use answer::{Answer, AnswerOptions, AnsweredCaption, Distribution, Explanation, Prediction, best};
 pub use build::{
-    BuildOptions, BuildOutcome, BuildProgress, BuildReport, ColumnProgress, ColumnReport, SkipLimit,
-    SkipSummary, Skipped, build_memory, embed_column,
+    BuildOptions, BuildOutcome, BuildProgress, BuildReport, EmbeddingSetProgress, EmbeddingSetReport,
+    SkipLimit, SkipSummary, Skipped, add_embedding_set, build_memory,
 };
-pub use calibrated::CalibratedBelief;
 pub use captions::CaptionStore;
 pub use classify::{Classifier, Evidence, StageTimes};
 pub use encode::{EncodedBatch, EncodedImages, encode_each, encode_files, encode_refs, encode_texts};
 pub use encoder::Encoder;
 pub use error::{Result, XmoreError};
+pub use kernel::GatedPrediction;
 pub use labels::{
     DEFAULT_TEMPLATE, Label, LabelEntry, LabelFile, LabelList, LabelWarning, Labels, MAX_LABEL_BYTES,
     Template, is_wordnet_id, normalized,
 };
 pub use math::{confidence, dot, entropy, softmax};
-pub use methods::{Belief, Method, argmax, image_weight, mix};
+pub use methods::{Method, Probabilities, argmax, image_weight, mix};
 pub use model::NamedModel;
 pub use partly_seen::PartlySeen;
 pub use pipeline::{EncodedQueries, IfUnreachable, Opened, Pipeline, PipelineBuilder, QueryImage};

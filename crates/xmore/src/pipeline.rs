@@ -277,7 +277,7 @@ impl Pipeline {
     /// Whether a method is possible: whether there are pairs if it needs them, and they are embedded by the models that it needs.
     pub fn allows(&self, method: Method) -> bool {
         match (&self.0.retrieval, method) {
-            (Some(retrieval), Method::Calibrated) => retrieval.check_calibrated().is_ok(),
+            (Some(retrieval), Method::Kernel) => retrieval.check_kernel().is_ok(),
             (retrieval, _) => retrieval.is_some() || !method.needs_memory(),
         }
     }
@@ -288,7 +288,7 @@ impl Pipeline {
             && matches!(error, XmoreError::Memory(MemoryError::Unreachable { .. }))
     }
 
-    /// Makes labels ready for methods: prompts are embedded, and what [`Method::Templates`] and [`Method::Calibrated`] need besides is made if
+    /// Makes labels ready for methods: prompts are embedded, and what [`Method::Templates`] and [`Method::Kernel`] need besides is made if
     /// they are among the methods.
     ///
     /// # Errors

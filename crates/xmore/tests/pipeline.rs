@@ -52,7 +52,7 @@ fn images_of_every_kind_have_one_answer_alone_and_together() {
     let (pipeline, asked) = world(dir.path());
     shared(&pipeline);
     let labels = || Labels::new(["thing", "number", "zebra"]).unwrap();
-    for method in [Method::ZeroShot, Method::Xmore, Method::Calibrated] {
+    for method in [Method::ZeroShot, Method::Xmore, Method::Kernel] {
         let classifier = pipeline.classifier(labels(), &[method]).unwrap();
         shared(&classifier);
         let options = AnswerOptions { explain: true, ..AnswerOptions::new(method) };
@@ -119,8 +119,8 @@ fn what_cannot_be_is_told_at_its_place() {
     let good: Vec<bool> = answers.iter().map(Result::is_ok).collect();
     assert_eq!(good, [false, true, false, false]);
     assert!(matches!(answers[3], Err(XmoreError::EmbeddingLengths { .. })));
-    let calibrated = AnswerOptions::new(Method::Calibrated);
-    let unprepared = pipeline.classify(&classifier, &images[1..2], &calibrated).unwrap();
+    let kernel = AnswerOptions::new(Method::Kernel);
+    let unprepared = pipeline.classify(&classifier, &images[1..2], &kernel).unwrap();
     assert!(matches!(unprepared[0], Err(XmoreError::MethodNotPrepared { .. })));
     let alone = Pipeline::builder(pipeline.encoder().clone()).build().unwrap();
     let refused = alone.classifier(Labels::new(["a", "b"]).unwrap(), &[Method::Xmore]);

@@ -49,7 +49,7 @@ pub fn measure(dir: &Path, texts: &[String]) -> Result<Agreement> {
     }
     let [exact, int8] = &both[..] else { return Err("expected two precisions".into()) };
     let cosines: Vec<f32> = exact.rows().zip(int8.rows()).map(|(a, b)| dot(a, b)).collect();
-    let (exact, int8) = (neighbours(exact), neighbours(int8));
+    let (exact, int8) = (neighbors(exact), neighbors(int8));
     let same = |n: usize| {
         let shared =
             exact.iter().zip(&int8).map(|(a, b)| a[..n].iter().filter(|i| b[..n].contains(i)).count());
@@ -65,7 +65,7 @@ pub fn measure(dir: &Path, texts: &[String]) -> Result<Agreement> {
 }
 
 /// The ten nearest other rows of each row.
-fn neighbours(rows: &Embeddings) -> Vec<Vec<usize>> {
+fn neighbors(rows: &Embeddings) -> Vec<Vec<usize>> {
     let of = |n: usize| {
         let mut others: Vec<(usize, f32)> =
             (0..rows.len()).filter(|&m| m != n).map(|m| (m, dot(rows.row(n), rows.row(m)))).collect();

@@ -14,10 +14,10 @@ use crate::Result;
 use crate::workload::Predictions;
 
 /// The method of all requests.
-pub const METHOD: Method = Method::Calibrated;
+pub const METHOD: Method = Method::Kernel;
 /// Captions kept and pairs looked at, the defaults of both sides; said all the same, should one of them change.
 pub const K: usize = 16;
-pub const NEIGHBOURS: usize = 128;
+pub const NEIGHBORS: usize = 128;
 /// Predictions of an answer.
 pub const TOP: usize = 5;
 
@@ -40,7 +40,7 @@ pub struct Library {
 impl Library {
     /// All set-up, which no measurement counts.
     pub fn new(model: Arc<NamedModel>, memory: Memory, labels: Labels) -> Result<Self> {
-        let options = RetrievalOptions { k: K, neighbours: NEIGHBOURS, ..RetrievalOptions::default() };
+        let options = RetrievalOptions { k: K, neighbors: NEIGHBORS, ..RetrievalOptions::default() };
         let pairs = Arc::new(OpenPairs::Memory(Box::new(memory)));
         let retrieval = Retrieval::new(pairs, RetrievalModels::one(model.clone()), options)?;
         let templates = [Template::default()];
@@ -75,8 +75,8 @@ impl Library {
     }
 
     /// How far the memory is heard on these labels; 0 would measure zero-shot under another name.
-    pub fn round_trip(&self) -> f64 {
-        self.classifier.round_trip().unwrap_or(0.0)
+    pub fn label_coverage(&self) -> f64 {
+        self.classifier.label_coverage().unwrap_or(0.0)
     }
 }
 

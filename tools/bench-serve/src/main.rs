@@ -115,7 +115,7 @@ struct Report {
     labels: Vec<String>,
     pairs: u64,
     /// How far the memory knows the labels.
-    round_trip: f64,
+    label_coverage: f64,
     limits: Limits,
     throughput: Option<Throughput>,
     idle: Option<Idle>,
@@ -173,7 +173,7 @@ fn run(args: &Args) -> Result<bool> {
         photos: photos.len(),
         labels: labels.names().to_vec(),
         pairs,
-        round_trip: library.round_trip(),
+        label_coverage: library.label_coverage(),
         limits: server.limits(),
         throughput: None,
         idle: None,
@@ -269,7 +269,7 @@ impl fmt::Display for Report {
             self.photos,
             self.labels.len(),
             self.pairs,
-            self.round_trip,
+            self.label_coverage,
             self.threads,
             self.limits.max_batch,
             self.limits.queue

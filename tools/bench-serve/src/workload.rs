@@ -10,10 +10,10 @@ use xmore::{Labels, Method};
 
 use crate::Result;
 use crate::http::{Answer, Failure};
-use crate::library::{K, METHOD, NEIGHBOURS, TOP};
+use crate::library::{K, METHOD, NEIGHBORS, TOP};
 use crate::tally::{Outcome, Tally};
 
-/// At most `most` JPEG files below a folder, evenly spaced in the order of their paths and then dealt out, so that neighbours in the list are
+/// At most `most` JPEG files below a folder, evenly spaced in the order of their paths and then dealt out, so that neighbors in the list are
 /// from different folders: a batch holds what a server would see.
 pub fn photos(dir: &Path, most: usize) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
@@ -73,7 +73,7 @@ impl Workload {
             return Err(format!("label {name:?}: the query string separates labels by commas").into());
         }
         let target = format!(
-            "/v1/classify?labels={}&method={}&k={K}&neighbours={NEIGHBOURS}&top={TOP}",
+            "/v1/classify?labels={}&method={}&k={K}&neighbors={NEIGHBORS}&top={TOP}",
             names.join(","),
             Method::name(METHOD),
         );
@@ -123,11 +123,11 @@ impl Workload {
 #[derive(Deserialize)]
 struct Classified<'a> {
     #[serde(borrow)]
-    results: Vec<Labelled<'a>>,
+    results: Vec<Labeled<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Labelled<'a> {
+struct Labeled<'a> {
     #[serde(borrow)]
     predictions: Vec<Prediction<'a>>,
 }
@@ -142,7 +142,7 @@ struct Prediction<'a> {
 /// Whether an answer has the library's predictions: the same labels in the same order with the same bits.
 fn is_right(body: &[u8], expected: &[(String, f64)]) -> bool {
     let Ok(Classified { results }) = serde_json::from_slice(body) else { return false };
-    let [Labelled { predictions }] = results.as_slice() else { return false };
+    let [Labeled { predictions }] = results.as_slice() else { return false };
     same(expected, predictions.iter().map(|found| (found.label.as_ref(), found.score)))
 }
 

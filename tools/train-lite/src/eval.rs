@@ -1,4 +1,4 @@
-//! Figures of trained heads: retrieval on held-out photos, zero-shot accuracy on labelled folders.
+//! Figures of trained heads: retrieval on held-out photos, zero-shot accuracy on labeled folders.
 
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -23,7 +23,7 @@ struct Args {
     /// Flickr8k: a csv with columns image_path and caption
     #[arg(long, value_name = "FILE")]
     flickr8k: PathBuf,
-    /// Labelled folders to measure zero-shot accuracy on, never to train on
+    /// Labeled folders to measure zero-shot accuracy on, never to train on
     #[arg(long, value_name = "DIR", num_args = 0..)]
     eval: Vec<PathBuf>,
     /// Where to write the heads

@@ -216,7 +216,7 @@ fn backend(args: &ServeArgs) -> Result<(Backend, Option<Arc<OpenPairs>>)> {
     method.retrieval().check()?;
     let source = method.memory.clone().map(|location| PairsSource {
         location,
-        remote: method.engine.options(),
+        remote: method.remote.options(),
         caption_filter: method.filter.caption_filter.clone(),
         rows: method.filter.rows.clone(),
         if_unreachable: method.if_unreachable.into(),

@@ -144,7 +144,7 @@ pub(crate) fn histogram(values: &[f64], class: &str, title: &str) -> Markup {
     }
 }
 
-/// Moves positions apart until neighbours are at least `gap` from one another, downwards.
+/// Moves positions apart until neighbors are at least `gap` from one another, downwards.
 fn spread(positions: &[f64], gap: f64) -> Vec<f64> {
     let mut order: Vec<usize> = (0..positions.len()).collect();
     order.sort_by(|&a, &b| positions[a].total_cmp(&positions[b]));

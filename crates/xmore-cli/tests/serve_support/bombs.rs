@@ -13,7 +13,7 @@ pub fn sample(name: &str) -> Vec<u8> {
     fs::read(fixture("preprocess").join(name)).unwrap()
 }
 
-/// A grey PNG of one colour, as small as it gets.
+/// A grey PNG of one color, as small as it gets.
 pub fn flat_png(width: u32, height: u32) -> Vec<u8> {
     let mut png = Cursor::new(Vec::new());
     PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::NoFilter)
@@ -40,7 +40,7 @@ pub fn claiming_png(png: &[u8], width: u32, height: u32) -> Vec<u8> {
     png
 }
 
-/// A small PNG with a colour profile that unpacks to 100 MB.
+/// A small PNG with a color profile that unpacks to 100 MB.
 pub fn profile_bomb(png: &[u8]) -> Vec<u8> {
     // A flat picture's pixels are a packed stream of zeros.
     let packed = chunks(&flat_png(10_000, 10_000), b"IDAT");

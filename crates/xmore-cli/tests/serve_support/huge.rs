@@ -96,7 +96,7 @@ pub fn requests(picture: &[u8]) -> Vec<(&'static str, Wanted, &'static [u16])> {
         ("numbers beyond f32", embedding(json!(vec![1e39; DIM])), &[400]),
         ("numbers beyond f64", Wanted::json("/v1/embed", "{\"image\":{\"embedding\":[1e999]}}"), &[400]),
         ("k of u64::MAX", classify(json!({"k": u64::MAX})), &[422]),
-        ("neighbours of u64::MAX", classify(json!({"neighbours": u64::MAX})), &[422]),
+        ("neighbors of u64::MAX", classify(json!({"neighbors": u64::MAX})), &[422]),
         ("top of u64::MAX", classify(json!({"top": u64::MAX})), &[200]),
         ("k beyond u64", Wanted::json("/v1/classify", "{\"k\":18446744073709551616}"), &[400]),
         (

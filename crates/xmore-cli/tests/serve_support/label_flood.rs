@@ -11,7 +11,7 @@ use super::{World, metric, stop};
 const FLOOD: usize = 54;
 const OTHER: [u8; 4] = [127, 0, 0, 2];
 
-/// A classification of a pair's image with the calibrated method, so that label sets are all the work.
+/// A classification of a pair's image with the kernel method, so that label sets are all the work.
 fn classify(labels: &[String]) -> Wanted {
     Wanted::json("/v1/classify", json!({"image": {"id": 1}, "labels": labels}).to_string())
 }

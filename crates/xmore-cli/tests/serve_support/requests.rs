@@ -40,13 +40,13 @@ impl<'a> Requests<'a> {
             ("name", vec![json!("pets"), json!("other"), json!("V\u{f6}gel 1")]),
             (
                 "method",
-                ["zero-shot", "templates", "captions", "equal", "xmore", "xmore-calibrated"]
+                ["zero-shot", "templates", "captions", "equal", "xmore", "xmore-kernel"]
                     .map(Value::from)
                     .into(),
             ),
             ("templates", vec![json!(["a photo of a {}"]), json!(["a {}", "the {}"])]),
             ("k", (1..5).map(Value::from).collect()),
-            ("neighbours", vec![json!(8), json!(128)]),
+            ("neighbors", vec![json!(8), json!(128)]),
             ("modality", vec![json!("image"), json!("text")]),
             ("num_images", (0..5).map(Value::from).collect()),
             ("num_result_ids", (0..5).map(Value::from).collect()),
@@ -225,7 +225,7 @@ impl<'a> Requests<'a> {
             "?",
             "%00=%00",
             "texts=a",
-            "neighbours=1",
+            "neighbors=1",
         ];
         let sign = if wanted.target.contains('?') { '&' } else { '?' };
         wanted.target += &format!("{sign}{}", pick(&query, &mut self.random));

@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 use crate::support::server::Server;
 
 /// No answer takes longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// A connection.
 pub struct Wire {
@@ -114,8 +114,8 @@ impl Wire {
 
     fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIME_LIMIT)).unwrap();
+        stream.set_write_timeout(Some(TIME_LIMIT)).unwrap();
         Self { stream, rest: Vec::new() }
     }
 
@@ -188,7 +188,7 @@ impl Wire {
                 read > 0
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                panic!("neither an answer nor an end within {PATIENCE:?}")
+                panic!("neither an answer nor an end within {TIME_LIMIT:?}")
             }
             Err(_) => false,
         }
@@ -237,7 +237,7 @@ pub fn ask_from(server: &Server, address: [u8; 4], wanted: &Wanted) -> Reply {
 #[track_caller]
 pub fn ask_patiently(server: &Server, wanted: &Wanted) -> Reply {
     let wire = Wire::open(server);
-    wire.stream.set_read_timeout(Some(6 * PATIENCE)).unwrap();
+    wire.stream.set_read_timeout(Some(6 * TIME_LIMIT)).unwrap();
     ask_over(wire, wanted)
 }
 

@@ -3,7 +3,7 @@
 use tokenizers::Model;
 use tokenizers::models::bpe::{BPE, Vocab};
 
-/// CLIP's merges, MIT licence, (c) OpenAI: pairs of little-endian u16 token ids; merge `i` joins a pair into token `512 + i`.
+/// CLIP's merges, MIT license, (c) OpenAI: pairs of little-endian u16 token ids; merge `i` joins a pair into token `512 + i`.
 /// Written by tests/fixtures/tokenizer/make_tables.py from open_clip's `bpe_simple_vocab_16e6.txt.gz`.
 static MERGES: &[u8] = include_bytes!("tables/clip_merges.bin");
 

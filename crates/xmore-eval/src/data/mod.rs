@@ -1,4 +1,4 @@
-//! Labelled images in the layouts that people have them in.
+//! Labeled images in the layouts that people have them in.
 //!
 //! | layout | known by | labels |
 //! |---|---|---|
@@ -53,7 +53,7 @@ pub struct Dataset {
     pub truth: Vec<usize>,
     /// The dataset's own prompts, if it has any.
     pub prompts: Vec<Template>,
-    /// Rows or members that name no labelled image, and why.
+    /// Rows or members that name no labeled image, and why.
     pub skipped: Vec<String>,
     /// What is worth knowing of how it was read.
     pub notes: Vec<String>,
@@ -63,7 +63,7 @@ pub struct Dataset {
     pub empty_classes: Vec<String>,
 }
 
-/// A layout of labelled images.
+/// A layout of labeled images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DatasetFormat {
     /// What it looks like.
@@ -201,7 +201,7 @@ impl Dataset {
                 true => String::new(),
                 false => format!("; {}", self.left_out),
             };
-            let message = format!("expected labelled images, found none{skipped}{left_out}");
+            let message = format!("expected labeled images, found none{skipped}{left_out}");
             return Err(EvalError::dataset(path, message));
         }
         Ok(self)

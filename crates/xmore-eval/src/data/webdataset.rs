@@ -161,12 +161,12 @@ fn read_shard(
         Ok(())
     })?;
     skipped.extend(damage.map(|damage| format!("{}: {damage}", shard.display())));
-    let mut labelled = Vec::with_capacity(images.len());
+    let mut labeled = Vec::with_capacity(images.len());
     for (key, image) in images {
         match classes.get(&key) {
-            Some(&class) => labelled.push((image, class)),
+            Some(&class) => labeled.push((image, class)),
             None => skipped.push(format!("{image}: no number in a member {}.cls", name_to_text(&key))),
         }
     }
-    Ok(labelled)
+    Ok(labeled)
 }

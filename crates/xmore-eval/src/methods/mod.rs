@@ -12,7 +12,7 @@ use std::str::FromStr;
 use crate::error::EvalError;
 use xmore::Method;
 
-pub(crate) use stream::{StreamBeliefs, xmore_stream};
+pub(crate) use stream::{StreamProbabilities, xmore_stream};
 pub use tda::TdaConfig;
 pub(crate) use tda::tda;
 
@@ -25,7 +25,7 @@ pub enum EvalMethod {
     DatasetPrompts,
     /// p_img with prompts whose context vectors were learned by CoOp (arXiv 2109.01134), given as a file.
     Coop,
-    /// The authors' running normalisation of the confidences: depends on the order of the images.
+    /// The authors' running normalization of the confidences: depends on the order of the images.
     XmoreStream,
     /// The training-free dynamic adapter (arXiv 2403.18293): depends on the order of the images.
     Tda,

@@ -6,9 +6,9 @@
 use crate::metrics::Answer;
 use xmore::Evidence;
 
-/// Both beliefs of every image, kept until the order is known: 8 bytes an image and label.
+/// Both probabilities of every image, kept until the order is known: 8 bytes an image and label.
 #[derive(Default)]
-pub(crate) struct StreamBeliefs {
+pub(crate) struct StreamProbabilities {
     image: Vec<f32>,
     captions: Vec<f32>,
     /// (α, β), `None` for an image without captions.
@@ -16,14 +16,14 @@ pub(crate) struct StreamBeliefs {
     labels: usize,
 }
 
-impl StreamBeliefs {
+impl StreamProbabilities {
     pub(crate) fn push(&mut self, evidence: &Evidence) {
         let image = &evidence.image;
         let captions = evidence.captions.as_ref();
-        self.labels = image.probabilities.len();
+        self.labels = image.values.len();
         let narrow = |p: &f64| *p as f32;
-        self.image.extend(image.probabilities.iter().map(narrow));
-        self.captions.extend(captions.unwrap_or(image).probabilities.iter().map(narrow));
+        self.image.extend(image.values.iter().map(narrow));
+        self.captions.extend(captions.unwrap_or(image).values.iter().map(narrow));
         self.confidences.push(captions.map(|captions| (image.confidence, captions.confidence)));
     }
 
@@ -45,12 +45,16 @@ impl StreamBeliefs {
     }
 }
 
-/// The answers if the images come in `order`; each image's place in `truth` is its own. Scores are normalised to a distribution, which
+/// The answers if the images come in `order`; each image's place in `truth` is its own. Scores are normalized to a distribution, which
 /// changes no answer.
-pub(crate) fn xmore_stream<'a>(beliefs: &'a StreamBeliefs, order: &[usize], truth: &[usize]) -> Vec<Answer> {
-    let shares = beliefs.shares(order);
-    let rows = |all: &'a [f32]| all.chunks_exact(beliefs.labels.max(1));
-    let pairs = rows(&beliefs.image).zip(rows(&beliefs.captions));
+pub(crate) fn xmore_stream<'a>(
+    probabilities: &'a StreamProbabilities,
+    order: &[usize],
+    truth: &[usize],
+) -> Vec<Answer> {
+    let shares = probabilities.shares(order);
+    let rows = |all: &'a [f32]| all.chunks_exact(probabilities.labels.max(1));
+    let pairs = rows(&probabilities.image).zip(rows(&probabilities.captions));
     let answers = pairs.zip(shares).zip(truth).map(|(((image, captions), w), &truth)| {
         let mix = |(&i, &c): (&f32, &f32)| w * f64::from(i) + (1.0 - w) * f64::from(c);
         Answer::new(&image.iter().zip(captions).map(mix).collect::<Vec<f64>>(), truth)
@@ -61,39 +65,39 @@ pub(crate) fn xmore_stream<'a>(beliefs: &'a StreamBeliefs, order: &[usize], trut
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xmore::Belief;
+    use xmore::Probabilities;
 
     fn evidence(image: f64, captions: Option<f64>) -> Evidence {
-        let belief = |p: f64| Belief::new(vec![p, 1.0 - p]);
+        let distribution = |p: f64| Probabilities::new(vec![p, 1.0 - p]);
         Evidence {
             similarities: Vec::new(),
-            image: belief(image),
+            image: distribution(image),
             templates: None,
-            captions: captions.map(belief),
+            captions: captions.map(distribution),
             retrieved: Vec::new(),
             votes: Vec::new(),
-            calibrated: None,
+            gated: None,
             note: None,
         }
     }
 
     #[test]
     fn confidences_are_divided_by_their_sums_so_far() {
-        let mut beliefs = StreamBeliefs::default();
+        let mut probabilities = StreamProbabilities::default();
         for (image, captions) in [(0.9, Some(0.2)), (0.7, None), (0.6, Some(0.05))] {
-            beliefs.push(&evidence(image, captions));
+            probabilities.push(&evidence(image, captions));
         }
         let confidence = |p: f64| 1.0 + (p * p.ln() + (1.0 - p) * (1.0 - p).ln()) / 2f64.ln();
         // In the images' order: 1 : 1 first, then each confidence over the sum of two; the one without captions takes no part.
         let (a0, b0, a2, b2) = (confidence(0.9), confidence(0.2), confidence(0.6), confidence(0.05));
         let (a, b) = (a2 / (a0 + a2), b2 / (b0 + b2));
-        let shares = beliefs.shares(&[0, 1, 2]);
+        let shares = probabilities.shares(&[0, 1, 2]);
         assert_eq!(shares[..2], [0.5, 1.0]);
         assert!((shares[2] - a / (a + b)).abs() < 1e-12);
         // The other way round the last image is the first.
-        assert_eq!(beliefs.shares(&[2, 1, 0])[2], 0.5);
+        assert_eq!(probabilities.shares(&[2, 1, 0])[2], 0.5);
 
-        let answers = xmore_stream(&beliefs, &[0, 1, 2], &[0, 0, 0]);
+        let answers = xmore_stream(&probabilities, &[0, 1, 2], &[0, 0, 0]);
         assert!((answers[0].truth - 0.55).abs() < 1e-7 && answers[0].right());
         assert!((answers[1].truth - 0.7).abs() < 1e-7);
         assert!(
@@ -104,8 +108,8 @@ mod tests {
 
     #[test]
     fn images_that_are_sure_of_nothing_share_equally() {
-        let mut beliefs = StreamBeliefs::default();
-        beliefs.push(&evidence(0.5, Some(0.5)));
-        assert_eq!(beliefs.shares(&[0]), [0.5]);
+        let mut probabilities = StreamProbabilities::default();
+        probabilities.push(&evidence(0.5, Some(0.5)));
+        assert_eq!(probabilities.shares(&[0]), [0.5]);
     }
 }

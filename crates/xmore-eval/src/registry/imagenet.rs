@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-/// Made by `make_imagenet_classes.py`; sources and licences are in its first lines.
+/// Made by `make_imagenet_classes.py`; sources and licenses are in its first lines.
 const CLASSES: &str = include_str!("imagenet_classes.txt");
 
 /// A class of ImageNet-1k.

@@ -106,7 +106,7 @@ mod tests {
     };
 
     #[test]
-    fn the_known_file_and_its_neighbours() {
+    fn the_known_file_and_its_neighbors() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         let verdict = |bytes: &[u8]| {

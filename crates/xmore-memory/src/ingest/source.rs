@@ -180,7 +180,7 @@ impl Source {
         };
         let found = Magic::of(path)?;
         if found != magic {
-            return Err(wrong(path, expected, found.name(), found.way_out()));
+            return Err(wrong(path, expected, found.name(), found.hint()));
         }
         // References to tars and parquet files are told from plain paths by the extension.
         if !extensions.is_empty() && !extensions.contains(&extension(path).as_str()) {
@@ -329,7 +329,7 @@ fn guess(path: &Path) -> Result<InputFormat> {
         "json" => return Ok(InputFormat::Coco),
         other => match (Magic::of(path)?, other) {
             (magic @ (Magic::Tar | Magic::Parquet | Magic::Gzip), _) => {
-                format!("it is {}: {}", magic.name(), magic.way_out())
+                format!("it is {}: {}", magic.name(), magic.hint())
             }
             (_, "txt") => "rename the file to .csv or .tsv if it is a table".to_owned(),
             _ if super::is_image_name(path) => "give the folder that holds the image".to_owned(),
@@ -396,7 +396,7 @@ impl Magic {
         }
     }
 
-    fn way_out(self) -> &'static str {
+    fn hint(self) -> &'static str {
         match self {
             Magic::Parquet => "rename it to .parquet",
             Magic::Tar => "rename it to .tar",

@@ -1,4 +1,4 @@
-//! Parts of the URLs that engines have.
+//! Parts of the URLs that remote indexes have.
 
 /// What is before a question mark, and what is after it if there is one.
 pub(super) fn split_query(text: &str) -> (&str, Option<&str>) {

@@ -1,4 +1,4 @@
-//! JSON over HTTP with an engine: bounded in time and size, tried again where that may help.
+//! JSON over HTTP with a remote index: bounded in time and size, tried again where that may help.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Characters of a server's message that are shown.
 const SHOWN: usize = 300;
 
-/// Talks to one engine.
+/// Talks to one remote index.
 pub(super) struct Client {
     agent: Agent,
-    /// The engine as the user named it.
+    /// The remote index as the user named it.
     location: String,
     token: Option<String>,
     max_answer: u64,
@@ -46,7 +46,7 @@ impl Client {
         &self.location
     }
 
-    /// An error about what the engine said.
+    /// An error about what the remote index said.
     pub fn remote(&self, reason: impl Into<String>) -> MemoryError {
         MemoryError::Remote { location: self.location.clone(), reason: reason.into() }
     }

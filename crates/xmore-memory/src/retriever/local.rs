@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Answer, Neighbour, Retriever, check_queries};
+use super::{Answer, Neighbor, Retriever, check_queries};
 use crate::error::Result;
 use crate::store::{Memory, ModelIdentity};
 
@@ -25,10 +25,10 @@ impl Retriever for Memory {
         found
             .into_iter()
             .map(|hits| {
-                let neighbours = hits.into_iter().map(|hit| {
+                let neighbors = hits.into_iter().map(|hit| {
                     let mut embedding = vec![0.0; dim];
                     self.text_embedding(hit.id, &mut embedding)?;
-                    Ok(Neighbour {
+                    Ok(Neighbor {
                         id: hit.id,
                         similarity: hit.similarity,
                         caption: self.caption(hit.id)?.to_owned(),
@@ -36,7 +36,7 @@ impl Retriever for Memory {
                         text_embedding: Some(embedding),
                     })
                 });
-                Ok(Answer { neighbours: neighbours.collect::<Result<_>>()?, ..Answer::default() })
+                Ok(Answer { neighbors: neighbors.collect::<Result<_>>()?, ..Answer::default() })
             })
             .collect()
     }
@@ -62,15 +62,15 @@ mod tests {
         assert_eq!(retriever.location(), dir.path().to_string_lossy());
         assert_eq!((retriever.pairs().unwrap(), retriever.identity()), (Some(2), Some(&model)));
         let answers = retriever.nearest_images(&[0.0, 1.0, 1.0, 0.0], 2, 5).unwrap();
-        let b = Neighbour {
+        let b = Neighbor {
             id: 1,
             similarity: 1.0,
             caption: "a b".into(),
             image_path: "b.jpg".into(),
             text_embedding: Some(vec![1.0, 0.0]),
         };
-        assert_eq!(answers[0].neighbours[0], b);
-        assert_eq!(answers[1].neighbours.iter().map(|n| n.id).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(answers[0].neighbors[0], b);
+        assert_eq!(answers[1].neighbors.iter().map(|n| n.id).collect::<Vec<_>>(), [0, 1]);
         // A memory of two pairs has no third: nothing is missing.
         assert_eq!((answers[0].missing, &answers[0].note), (0, &None));
         assert!(matches!(retriever.nearest_images(&[0.0; 4], 4, 1), Err(MemoryError::Length { .. })));

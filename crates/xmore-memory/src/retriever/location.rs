@@ -1,4 +1,4 @@
-//! Where pairs are, as users write it: a folder, or the URL of an engine of one of the [kinds](KINDS) there are.
+//! Where pairs are, as users write it: a folder, or the URL of a remote index of one of the [kinds](KINDS) there are.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ const KINDS: &[&RemoteKind] = &[
     &knn::KIND,
 ];
 
-/// A kind of engine that keeps pairs.
+/// A kind of remote index that keeps pairs.
 pub(super) struct RemoteKind {
     /// What its URLs begin with, before `://`.
     pub schemes: &'static [&'static str],
@@ -34,7 +34,7 @@ pub(super) struct RemoteKind {
     pub parse: fn(&str, &str) -> Option<Arc<dyn RemotePlace>>,
 }
 
-/// The address of an engine; its `Display` and `Debug` never show a password.
+/// The address of a remote index; its `Display` and `Debug` never show a password.
 pub(super) trait RemotePlace: fmt::Display + fmt::Debug + Send + Sync {
     /// Opens what was uploaded or made there before.
     fn open(&self, options: &RemoteOptions) -> Result<Box<dyn Retriever>>;
@@ -70,11 +70,11 @@ fn forms(wanted: impl Fn(&RemoteKind) -> bool, first: &str) -> String {
 pub enum Location {
     /// A memory's folder.
     Local(PathBuf),
-    /// An engine's, by its URL.
+    /// A remote index's, by its URL.
     Remote(RemoteLocation),
 }
 
-/// Pairs that an engine keeps.
+/// Pairs that a remote index keeps.
 #[derive(Clone)]
 pub struct RemoteLocation(Arc<dyn RemotePlace>);
 
@@ -113,12 +113,12 @@ impl FromStr for Location {
 }
 
 impl Location {
-    /// Whether this is an engine that is reached over a network.
+    /// Whether this is a remote index that is reached over a network.
     pub fn is_remote(&self) -> bool {
         matches!(self, Location::Remote(_))
     }
 
-    /// The URLs of engines that a memory can be uploaded to.
+    /// The URLs of remote indexes that a memory can be uploaded to.
     pub fn upload_forms() -> &'static str {
         &UPLOAD_FORMS
     }
@@ -131,10 +131,10 @@ impl Location {
         }
     }
 
-    /// Opens whatever is there. An engine is asked once what it holds.
+    /// Opens whatever is there. A remote index is asked once what it holds.
     ///
     /// # Errors
-    /// Those of [`Memory::open`]; [`MemoryError::Unreachable`] and [`MemoryError::Remote`] of engines.
+    /// Those of [`Memory::open`]; [`MemoryError::Unreachable`] and [`MemoryError::Remote`] of remote indexes.
     pub fn open(&self, options: &RemoteOptions) -> Result<Box<dyn Retriever>> {
         Ok(match self {
             Location::Local(path) => Box::new(Memory::open(path)?),
@@ -142,7 +142,7 @@ impl Location {
         })
     }
 
-    /// Makes an empty index for a memory's pairs at an engine, or opens it if it is there already.
+    /// Makes an empty index for a memory's pairs at a remote index, or opens it if it is there already.
     ///
     /// # Errors
     /// [`MemoryError::Location`] for a place that takes no uploads; [`MemoryError::Unreachable`]; [`MemoryError::Remote`] too

@@ -1,4 +1,4 @@
-//! Retrieval wherever the pairs are: one trait over a memory on this machine and engines on others.
+//! Retrieval wherever the pairs are: one trait over a memory on this machine and remote indexes on others.
 //!
 //! | where | [`Location`] | made by |
 //! |---|---|---|
@@ -44,16 +44,16 @@ use crate::store::ModelIdentity;
 
 /// A pair that was found, with what cross-modal retrieval needs of it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Neighbour {
-    /// Id of the pair: its row in the memory, or the engine's id.
+pub struct Neighbor {
+    /// Id of the pair: its row in the memory, or the remote index's id.
     pub id: u64,
     /// Inner product of the query and the pair's image embedding; the cosine if both are unit vectors.
     pub similarity: f32,
     /// The caption.
     pub caption: String,
-    /// The image's path or URL, as the engine names it; empty where it names none.
+    /// The image's path or URL, as the remote index names it; empty where it names none.
     pub image_path: String,
-    /// The caption's unit embedding, `[dim]`. `None` where the engine has none: encode the caption.
+    /// The caption's unit embedding, `[dim]`. `None` where the remote index has none: encode the caption.
     pub text_embedding: Option<Vec<f32>>,
 }
 
@@ -61,10 +61,10 @@ pub struct Neighbour {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Answer {
     /// At most as many as asked for, by falling similarity, equal ones by ascending id.
-    pub neighbours: Vec<Neighbour>,
-    /// How many fewer these are than asked for, unless the engine is known to hold no more.
+    pub neighbors: Vec<Neighbor>,
+    /// How many fewer these are than asked for, unless the remote index is known to hold no more.
     pub missing: usize,
-    /// Why, in words for the user; also set where an upload to the engine is incomplete.
+    /// Why, in words for the user; also set where an upload to the remote index is incomplete.
     pub note: Option<String>,
 }
 
@@ -73,13 +73,13 @@ pub trait Retriever: Send + Sync {
     /// The folder or URL, for messages.
     fn location(&self) -> Cow<'_, str>;
 
-    /// Number of pairs, `None` where the engine does not tell.
+    /// Number of pairs, `None` where the remote index does not tell.
     ///
     /// # Errors
     /// [`MemoryError::Unreachable`] or [`MemoryError::Remote`].
     fn pairs(&self) -> Result<Option<u64>>;
 
-    /// The model whose embeddings these are, `None` where the engine does not tell. Queries of another model find
+    /// The model whose embeddings these are, `None` where the remote index does not tell. Queries of another model find
     /// nothing of meaning, so compare before the first search.
     fn identity(&self) -> Option<&ModelIdentity>;
 
@@ -88,7 +88,7 @@ pub trait Retriever: Send + Sync {
     ///
     /// # Errors
     /// [`MemoryError::Length`], [`MemoryError::QueryLength`] or [`MemoryError::NotFinite`] for queries that are
-    /// refused; [`MemoryError::Unreachable`] where an engine does not answer even after retries;
+    /// refused; [`MemoryError::Unreachable`] where a remote index does not answer even after retries;
     /// [`MemoryError::Remote`] where it answers, but refuses or makes no sense.
     fn nearest_images(&self, queries: &[f32], dim: usize, n: usize) -> Result<Vec<Answer>>;
 
@@ -119,16 +119,16 @@ pub trait Retriever: Send + Sync {
     }
 }
 
-/// How patient and how bounded one is with an engine.
+/// Limits of time and size towards a remote index.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RemoteOptions {
     /// Longest time for one request, its answer included.
     pub timeout: Duration,
-    /// How often one request of a search is tried before the engine counts as unreachable.
+    /// How often one request of a search is tried before the remote index counts as unreachable.
     pub attempts: u32,
-    /// How long one request of an upload is tried again: long enough for an engine to start anew.
-    pub upload_patience: Duration,
+    /// How long one request of an upload is tried again: long enough for a remote index to start anew.
+    pub upload_retry_time: Duration,
     /// Most bytes of one answer.
     pub max_answer: u64,
     /// Most requests at the same time.
@@ -143,7 +143,7 @@ impl Default for RemoteOptions {
         Self {
             timeout: Duration::from_secs(30),
             attempts: 4,
-            upload_patience: Duration::from_secs(180),
+            upload_retry_time: Duration::from_secs(180),
             max_answer: 64 << 20,
             parallel: 4,
             token: None,
@@ -156,7 +156,7 @@ impl fmt::Debug for RemoteOptions {
         f.debug_struct("RemoteOptions")
             .field("timeout", &self.timeout)
             .field("attempts", &self.attempts)
-            .field("upload_patience", &self.upload_patience)
+            .field("upload_retry_time", &self.upload_retry_time)
             .field("max_answer", &self.max_answer)
             .field("parallel", &self.parallel)
             // A token in a log is a leak.
@@ -173,7 +173,7 @@ pub fn open(location: &Location, options: &RemoteOptions) -> Result<Box<dyn Retr
     location.open(options)
 }
 
-/// Checks a batch of queries, `[q, dim]`, against an engine's embedding length where that is known.
+/// Checks a batch of queries, `[q, dim]`, against a remote index's embedding length where that is known.
 fn check_queries(queries: &[f32], dim: usize, expected: Option<&ModelIdentity>) -> Result<()> {
     if let Some(model) = expected
         && model.dim != dim
@@ -181,7 +181,8 @@ fn check_queries(queries: &[f32], dim: usize, expected: Option<&ModelIdentity>) 
         return Err(MemoryError::Length { what: "query", expected: model.dim, found: dim });
     }
     if dim == 0 || !queries.len().is_multiple_of(dim) {
-        let model = expected.map_or_else(|| "the engine's model".to_owned(), |model| model.name.clone());
+        let model =
+            expected.map_or_else(|| "the remote index's model".to_owned(), |model| model.name.clone());
         return Err(MemoryError::QueryLength { dim, found: queries.len(), model });
     }
     match queries.iter().position(|v| !v.is_finite()) {
@@ -228,9 +229,9 @@ fn for_each_query(
     answers.into_iter().map_while(|slot| slot.into_inner().unwrap_or_else(|p| p.into_inner())).collect()
 }
 
-/// Puts neighbours into the order that answers have.
-fn sort(neighbours: &mut [Neighbour]) {
-    neighbours.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id)));
+/// Puts neighbors into the order that answers have.
+fn sort(neighbors: &mut [Neighbor]) {
+    neighbors.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id)));
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Retries: how often and for how long a request to an engine is repeated, and which failures are final.
+//! Retries: how often and for how long a request to a remote index is repeated, and which failures are final.
 
 use std::time::{Duration, Instant};
 
@@ -42,10 +42,10 @@ impl Retry {
 
     /// For an upload, which waits for a server that restarts.
     pub fn of_upload(options: &RemoteOptions) -> Self {
-        Self { attempts: u32::MAX, failures: u32::MAX, longest: options.upload_patience }
+        Self { attempts: u32::MAX, failures: u32::MAX, longest: options.upload_retry_time }
     }
 
-    /// Attempts something at an engine, which the user knows as `location`, until it succeeds.
+    /// Attempts something at a remote index, which the user knows as `location`, until it succeeds.
     ///
     /// # Errors
     /// [`MemoryError::Unreachable`] if nothing came of it within these bounds, [`MemoryError::Remote`] if the server

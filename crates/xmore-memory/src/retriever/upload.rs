@@ -1,6 +1,6 @@
-//! A memory into an engine's index: what is missing is sent, what was sent is counted, and nothing is there twice.
+//! A memory into a remote index: what is missing is sent, what was sent is counted, and nothing is there twice.
 //!
-//! Rows are kept under the memory's own ids, so sending a row again changes nothing. Which rows the engine has is
+//! Rows are kept under the memory's own ids, so sending a row again changes nothing. Which rows the remote index has is
 //! asked of it each time, by counts of ranges; nothing is remembered here, so an upload may end in any way and
 //! be started again from anywhere.
 
@@ -62,7 +62,7 @@ pub struct UploadReport {
     pub sent: u64,
     /// Pairs that were left out, since their embeddings are not finite.
     pub skipped: u64,
-    /// Texts that the engine does not take as they are (too long, or with a zero character), and that were changed.
+    /// Texts that the remote index does not take as they are (too long, or with a zero character), and that were changed.
     pub changed: u64,
     /// Whether all pairs are there now and can be found. If not, the caller stopped it, and the same call goes on.
     pub complete: bool,
@@ -76,7 +76,7 @@ pub(super) trait Target: Send + Sync {
     /// The model of its embeddings.
     fn model(&self) -> &ModelIdentity;
 
-    /// An error about what the engine said.
+    /// An error about what the remote index said.
     fn remote(&self, reason: String) -> MemoryError;
 
     /// Number of rows with ids of a range (all if `None`), those of the last [`send`](Self::send) included.
@@ -112,7 +112,7 @@ pub(super) struct Sent {
     pub changed: u64,
 }
 
-/// An engine's index that can be filled, as [`Location::create`](super::Location::create) gives it.
+/// A remote index that can be filled, as [`Location::create`](super::Location::create) gives it.
 pub struct Upload(Box<dyn Target>);
 
 impl Upload {
@@ -128,7 +128,7 @@ impl Upload {
     /// # Errors
     /// [`MemoryError::Remote`] if the memory is of another model, the index holds other pairs, or pairs stay
     /// missing; [`MemoryError::Unreachable`] if the server is away for longer than
-    /// [`upload_patience`](super::RemoteOptions::upload_patience), with how far it came. Those of reading the memory.
+    /// [`upload_retry_time`](super::RemoteOptions::upload_retry_time), with how far it came. Those of reading the memory.
     pub fn run(
         &self,
         memory: &Memory,

@@ -1,4 +1,4 @@
-//! Nearest-neighbour search: what a hit is and what is asked of a query.
+//! Nearest-neighbor search: what a hit is and what is asked of a query.
 //!
 //! Every search is exact. Where a part has [`codes`], one pass over them (8 bits a dimension) bounds every row's score, and only
 //! the rows that can be among the best are read and scored (`coded`, `bounds`, `rescore`); where it has none, or where the bounds
@@ -20,7 +20,7 @@ use std::ops::{Add, Range};
 use half::f16;
 
 use crate::error::{MemoryError, Result};
-use crate::store::{Column, Memory, Modality};
+use crate::store::{EmbeddingSet, Memory, Modality};
 use coded::CodedQuery;
 use codes::Codes;
 use digits::Digits;
@@ -227,7 +227,7 @@ impl Memory {
     /// [`MemoryError::QueryLength`] if `queries` is no whole number of rows, [`MemoryError::NotFinite`] if one
     /// holds a NaN or an infinity.
     pub fn search_images(&self, queries: &[f32], n: usize) -> Result<Vec<Vec<Hit>>> {
-        self.own().search(Modality::Image, queries, n)
+        self.primary().search(Modality::Image, queries, n)
     }
 
     /// The `n` pairs whose captions are most similar to each query; otherwise as
@@ -236,7 +236,7 @@ impl Memory {
     /// # Errors
     /// As [`search_images`](Self::search_images).
     pub fn search_texts(&self, queries: &[f32], n: usize) -> Result<Vec<Vec<Hit>>> {
-        self.own().search(Modality::Text, queries, n)
+        self.primary().search(Modality::Text, queries, n)
     }
 
     /// The pairs whose images are most similar to each query, among those that the options allow, and what it took to find them;
@@ -245,7 +245,7 @@ impl Memory {
     /// # Errors
     /// As [`search_images`](Self::search_images).
     pub fn search_images_with(&self, queries: &[f32], options: &SearchOptions<'_>) -> Result<Found> {
-        self.own().search_with(Modality::Image, queries, options)
+        self.primary().search_with(Modality::Image, queries, options)
     }
 
     /// The pairs whose captions are most similar to each query; otherwise as
@@ -254,11 +254,11 @@ impl Memory {
     /// # Errors
     /// As [`search_images`](Self::search_images).
     pub fn search_texts_with(&self, queries: &[f32], options: &SearchOptions<'_>) -> Result<Found> {
-        self.own().search_with(Modality::Text, queries, options)
+        self.primary().search_with(Modality::Text, queries, options)
     }
 }
 
-impl Column {
+impl EmbeddingSet {
     /// The `n` pairs most similar to each query in this column; otherwise as [`Memory::search_images`].
     ///
     /// # Errors

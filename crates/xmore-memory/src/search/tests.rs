@@ -48,7 +48,7 @@ fn results_have_the_same_bits_in_any_batch_part_and_pool() {
     assert_eq!(single, expected);
 
     let (_dir, many_parts) = memory(dim, &stored, 777);
-    assert_eq!(many_parts.own().parts().len(), 7);
+    assert_eq!(many_parts.primary().parts().len(), 7);
     for threads in [1, 2, 5] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let hits = pool.install(|| many_parts.search_images(&queries, n)).unwrap();

@@ -85,7 +85,7 @@ impl SourceInfo {
 pub struct SetAside {
     /// Number of the part.
     pub part: usize,
-    /// The further column whose rows they were; `None` for pairs of the memory itself.
+    /// The further embedding set whose rows they were; `None` for pairs of the memory itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
     /// Number of rows that were taken out.
@@ -96,7 +96,7 @@ pub struct SetAside {
 
 /// Embeddings of the memory's rows by a further model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ColumnInfo {
+pub struct EmbeddingSetInfo {
     /// Its folder below `columns/`.
     pub name: String,
     /// The model.
@@ -133,7 +133,7 @@ pub struct Manifest {
     pub sources: Vec<SourceInfo>,
     /// Further columns of embeddings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub columns: Vec<ColumnInfo>,
+    pub columns: Vec<EmbeddingSetInfo>,
     /// What repairs took out, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set_aside: Vec<SetAside>,
@@ -290,7 +290,7 @@ impl Manifest {
     }
 }
 
-impl ColumnInfo {
+impl EmbeddingSetInfo {
     /// Whether it has the part in a place of the memory's parts.
     pub fn has_part(&self, place: usize) -> bool {
         self.parts.get(place).is_some_and(|sha256| !sha256.is_empty())

@@ -20,7 +20,7 @@
 //! are put in place by renames that are finished by whoever comes next (`publish`); the manifest goes last.
 
 mod checksum;
-mod column;
+mod embedding_set;
 mod lock;
 mod lookup;
 mod manifest;
@@ -41,11 +41,11 @@ mod writer;
 use std::fs::File;
 use std::path::Path;
 
-pub use column::ColumnWriter;
-pub use manifest::{ColumnInfo, Manifest, ModelIdentity, PartInfo, SetAside, SourceInfo};
+pub use embedding_set::EmbeddingSetWriter;
+pub use manifest::{EmbeddingSetInfo, Manifest, ModelIdentity, PartInfo, SetAside, SourceInfo};
 pub use pairs::{KnownBy, KnownPairs, PairKey, PairKeys};
 pub use publish::finish_interrupted;
-pub use reader::{Column, Memory};
+pub use reader::{EmbeddingSet, Memory};
 pub use repair::{RepairReport, repair};
 pub use skip_list::{SkipCounts, SkipEntry, failures, read_skip_list};
 pub use staging::{Cursor, Mode};
@@ -63,7 +63,7 @@ pub(crate) const MANIFEST_COPY: &str = ".xmore-memory.json";
 /// Directory inside a memory's in which new parts are built; removing it discards an unfinished build or append.
 pub const BUILDING_DIR: &str = ".xmore-building";
 
-/// Directory of the further columns.
+/// Directory of the further embedding sets.
 pub(crate) const COLUMNS_DIR: &str = "columns";
 
 /// Directory of the lists of what was skipped.
@@ -114,7 +114,7 @@ pub(crate) const PRIMARY: [Series; 3] = [IMAGES, TEXTS, METADATA];
 pub(crate) const DERIVED: [Series; 3] = [LOOKUP, IMAGE_CODES, TEXT_CODES];
 /// All of them.
 pub(crate) const ALL_SERIES: [Series; 6] = [IMAGES, TEXTS, METADATA, LOOKUP, IMAGE_CODES, TEXT_CODES];
-/// Those of a further column.
+/// Those of a further embedding set.
 pub(crate) const COLUMN_SERIES: [Series; 4] = [IMAGES, TEXTS, IMAGE_CODES, TEXT_CODES];
 /// Those of a column of captions only.
 pub(crate) const TEXT_SERIES: [Series; 2] = [TEXTS, TEXT_CODES];

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use xmore_files::read_bounded;
 
-use super::column::EMBEDDING_DIR;
+use super::embedding_set::EMBEDDING_DIR;
 use super::lock::Lock;
 use super::manifest::Manifest;
 use super::sealed::{self, Seal};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use super::lookup::Lookup;
-use super::manifest::{ColumnInfo, Manifest, ModelIdentity};
+use super::manifest::{EmbeddingSetInfo, Manifest, ModelIdentity};
 use super::metadata::Metadata;
 use super::npy::NpyMatrix;
 use super::{BUILDING_DIR, COLUMNS_DIR, IMAGES, LOOKUP, MANIFEST_FILE, METADATA, Modality};
@@ -20,12 +20,12 @@ pub struct Memory {
     dir: PathBuf,
     manifest: Manifest,
     /// The memory's own column, then the further ones.
-    columns: Vec<Column>,
+    columns: Vec<EmbeddingSet>,
     strings: Vec<Strings>,
 }
 
 /// Embeddings of a memory's rows by one model.
-pub struct Column {
+pub struct EmbeddingSet {
     /// The memory's folder.
     memory: PathBuf,
     /// The column's own folder.
@@ -90,9 +90,9 @@ impl Memory {
         }
         let manifest = Manifest::read(&manifest_path)?;
 
-        let mut columns = vec![Column::open_own(dir, &manifest)?];
+        let mut columns = vec![EmbeddingSet::open_primary(dir, &manifest)?];
         for column in &manifest.columns {
-            columns.push(Column::open_further(dir, &manifest, column)?);
+            columns.push(EmbeddingSet::open_further(dir, &manifest, column)?);
         }
         let mut strings = Vec::with_capacity(manifest.parts.len());
         let mut first_id = 0;
@@ -141,23 +141,23 @@ impl Memory {
     }
 
     /// The columns: the memory's own, by the model it was built with, and the further ones.
-    pub fn columns(&self) -> &[Column] {
+    pub fn embedding_sets(&self) -> &[EmbeddingSet] {
         &self.columns
     }
 
     /// The memory's own column.
-    pub fn own(&self) -> &Column {
+    pub fn primary(&self) -> &EmbeddingSet {
         &self.columns[0]
     }
 
     /// The column by a model, known by its fingerprint.
-    pub fn column(&self, model: &ModelIdentity) -> Option<&Column> {
+    pub fn embedding_set(&self, model: &ModelIdentity) -> Option<&EmbeddingSet> {
         self.columns.iter().find(|c| (&c.model.sha256, c.model.dim) == (&model.sha256, model.dim))
     }
 
     /// Files of search codes that searches have found damaged. Their answers came from the embeddings instead, more slowly.
     pub fn damaged_codes(&self) -> Vec<PathBuf> {
-        self.columns.iter().flat_map(Column::damaged_codes).collect()
+        self.columns.iter().flat_map(EmbeddingSet::damaged_codes).collect()
     }
 
     /// Caption of pair `id`.
@@ -187,17 +187,17 @@ impl Memory {
     /// Writes the image embedding of pair `id` in the memory's own column to `out`, `[dim]`.
     ///
     /// # Errors
-    /// As [`Column::image_embedding`].
+    /// As [`EmbeddingSet::image_embedding`].
     pub fn image_embedding(&self, id: u64, out: &mut [f32]) -> Result<()> {
-        self.own().image_embedding(id, out)
+        self.primary().image_embedding(id, out)
     }
 
     /// Writes the caption embedding of pair `id` in the memory's own column to `out`, `[dim]`.
     ///
     /// # Errors
-    /// As [`Column::text_embedding`].
+    /// As [`EmbeddingSet::text_embedding`].
     pub fn text_embedding(&self, id: u64, out: &mut [f32]) -> Result<()> {
-        self.own().text_embedding(id, out)
+        self.primary().text_embedding(id, out)
     }
 
     /// Part and row of a pair.
@@ -224,15 +224,17 @@ impl fmt::Debug for Memory {
     }
 }
 
-impl Column {
+impl EmbeddingSet {
     /// The column of the model that the memory was built with.
-    fn open_own(memory: &Path, manifest: &Manifest) -> Result<Column> {
-        Column::open(memory, memory.to_owned(), manifest, &manifest.model, true, |_| true)
+    fn open_primary(memory: &Path, manifest: &Manifest) -> Result<EmbeddingSet> {
+        EmbeddingSet::open(memory, memory.to_owned(), manifest, &manifest.model, true, |_| true)
     }
 
-    fn open_further(memory: &Path, manifest: &Manifest, column: &ColumnInfo) -> Result<Column> {
+    fn open_further(memory: &Path, manifest: &Manifest, column: &EmbeddingSetInfo) -> Result<EmbeddingSet> {
         let dir = memory.join(COLUMNS_DIR).join(&column.name);
-        Column::open(memory, dir, manifest, &column.model, column.images, |place| column.has_part(place))
+        EmbeddingSet::open(memory, dir, manifest, &column.model, column.images, |place| {
+            column.has_part(place)
+        })
     }
 
     fn open(
@@ -242,7 +244,7 @@ impl Column {
         model: &ModelIdentity,
         images: bool,
         has_part: impl Fn(usize) -> bool,
-    ) -> Result<Column> {
+    ) -> Result<EmbeddingSet> {
         let mut parts = Vec::with_capacity(manifest.parts.len());
         let mut next_id = 0;
         for (place, info) in manifest.parts.iter().enumerate() {
@@ -272,7 +274,7 @@ impl Column {
                 texts: open(Modality::Text)?,
             });
         }
-        Ok(Column { memory: memory.to_owned(), dir, model: model.clone(), parts, len: manifest.pairs })
+        Ok(EmbeddingSet { memory: memory.to_owned(), dir, model: model.clone(), parts, len: manifest.pairs })
     }
 
     /// The model whose embeddings these are.
@@ -368,9 +370,12 @@ impl Column {
     }
 }
 
-impl fmt::Debug for Column {
+impl fmt::Debug for EmbeddingSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Column").field("dir", &self.dir).field("model", &self.model).finish_non_exhaustive()
+        f.debug_struct("EmbeddingSet")
+            .field("dir", &self.dir)
+            .field("model", &self.model)
+            .finish_non_exhaustive()
     }
 }
 

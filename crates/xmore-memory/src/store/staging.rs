@@ -51,15 +51,15 @@ pub(super) struct Checkpoint {
     /// Checksum of the manifest that is added to; empty if none is.
     pub base: String,
     pub model: ModelIdentity,
-    /// Number of the first new part of a memory; 0 for a further column, whose new parts have the numbers of the memory's.
+    /// Number of the first new part of a memory; 0 for a further embedding set, whose new parts have the numbers of the memory's.
     pub first_part: usize,
     /// Parts that are closed.
     pub parts: Vec<PartInfo>,
     /// Of the part that is open; without rows if none is.
     pub open: OpenRows,
-    /// In a further column: rows whose image could not be read.
+    /// In a further embedding set: rows whose image could not be read.
     pub unreadable: u64,
-    /// In a further column: places of parts that are written again.
+    /// In a further embedding set: places of parts that are written again.
     pub again: Vec<usize>,
     pub cursor: Cursor,
     /// Which way up images are decoded.

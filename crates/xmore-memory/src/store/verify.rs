@@ -297,7 +297,7 @@ impl Part<'_> {
     }
 }
 
-/// Number of rows that are no unit vectors. Where an image could not be read, a further column has NaNs on purpose.
+/// Number of rows that are no unit vectors. Where an image could not be read, a further embedding set has NaNs on purpose.
 fn not_unit(matrix: &NpyMatrix, dim: usize, nan_is_fine: bool) -> u64 {
     let odd = |row: &&[half::f16]| {
         let norm = row.iter().map(|v| v.to_f64() * v.to_f64()).sum::<f64>().sqrt();

@@ -86,7 +86,7 @@ impl BatchRun<'_> {
         match (&mut job.input, &job.task) {
             (Input::Rows(given), _) => rows = std::mem::take(given).into_iter().map(Some).collect(),
             (Input::Row(given), Task::Search { snapshot, modality, .. }) => {
-                if let Ok((_, index)) = snapshot.column(*modality) {
+                if let Ok((_, index)) = snapshot.embedding_set(*modality) {
                     rows[index] = Some(std::mem::take(given));
                 }
             }
@@ -248,7 +248,7 @@ impl BatchRun<'_> {
             let most = group.iter().filter_map(|&i| count(i)).max().unwrap_or_default();
             let begin = Instant::now();
             let found = (|| {
-                let (column, index) = snapshot.column(modality)?;
+                let (column, index) = snapshot.embedding_set(modality)?;
                 let rows = self.rows(running, &group, index);
                 let (range, allowed) = snapshot.rows();
                 let options = SearchOptions { n: most, rows: range, allowed };
@@ -290,7 +290,7 @@ pub(super) fn needs(task: &Task, index: usize) -> bool {
         Task::Embed => index == 0,
         Task::Classify { .. } => true,
         Task::Search { snapshot, modality, .. } => {
-            snapshot.column(*modality).is_ok_and(|(_, searcher)| searcher == index)
+            snapshot.embedding_set(*modality).is_ok_and(|(_, searcher)| searcher == index)
         }
     }
 }

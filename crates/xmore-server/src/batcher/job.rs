@@ -37,7 +37,7 @@ pub(crate) enum Task {
     Classify {
         /// Labels, without pairs.
         classifier: Arc<Classifier>,
-        /// The pairs that the classifier is calibrated with.
+        /// The pairs that the kernel of the classifier was prepared with.
         snapshot: Arc<Snapshot>,
         /// How captions are retrieved.
         options: RetrievalOptions,

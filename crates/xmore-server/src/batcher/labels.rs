@@ -18,7 +18,7 @@ use crate::snapshot::Snapshot;
 /// Label sets that may wait to be embedded, of one caller and of all.
 const WAITING_PER_CALLER: usize = 16;
 const WAITING: usize = 64;
-/// Calibrated label sets, those used last, that are made ready for other pairs before these are served.
+/// Kernel label sets, those used last, that are made ready for other pairs before these are served.
 const RENEWED: usize = 16;
 
 /// Bytes of a string beside its characters, and of a set beside its strings.
@@ -44,20 +44,20 @@ pub(crate) enum Kind {
     /// Averaged templates.
     Templates,
     /// What the pairs know of the labels.
-    Calibrated,
+    Kernel,
 }
 
 impl From<Method> for Kind {
     fn from(method: Method) -> Self {
         match method {
             Method::Templates => Self::Templates,
-            Method::Calibrated => Self::Calibrated,
+            Method::Kernel => Self::Kernel,
             Method::ZeroShot | Method::Captions | Method::Equal | Method::Xmore => Self::Plain,
         }
     }
 }
 
-/// A classifier, and the pairs that it is calibrated with.
+/// A classifier, and the pairs that its kernel was prepared with.
 #[derive(Clone)]
 pub(crate) struct Prepared {
     pub(crate) classifier: Arc<Classifier>,
@@ -73,7 +73,7 @@ struct Key {
 
 impl Key {
     fn new(spec: LabelSpec, generation: u64) -> Self {
-        let generation = if spec.kind == Kind::Calibrated { generation } else { 0 };
+        let generation = if spec.kind == Kind::Kernel { generation } else { 0 };
         Self { spec, generation }
     }
 
@@ -86,7 +86,7 @@ impl Key {
     }
 }
 
-/// A classifier that is kept, and the pairs that it is calibrated with, if it is.
+/// A classifier that is kept, and the pairs that its kernel was prepared with, if it is.
 #[derive(Clone)]
 struct Ready {
     classifier: Arc<Classifier>,
@@ -94,7 +94,7 @@ struct Ready {
 }
 
 impl Ready {
-    /// One that is not calibrated goes with any pairs.
+    /// One without a kernel goes with any pairs.
     fn with(self, snapshot: Arc<Snapshot>) -> Prepared {
         Prepared { classifier: self.classifier, snapshot: self.pairs.unwrap_or(snapshot) }
     }
@@ -142,7 +142,7 @@ impl LabelCache {
     /// wait for it, and that even if all callers have left.
     ///
     /// # Errors
-    /// Those of embedding and calibrating; [`crate::error::ErrorCode::Overloaded`] where there is no room for another that waits.
+    /// Those of embedding and asking the pairs; [`crate::error::ErrorCode::Overloaded`] where there is no room for another that waits.
     pub(super) async fn get(
         self: &Arc<Self>,
         spec: LabelSpec,
@@ -213,7 +213,7 @@ impl LabelCache {
         let Work { key, snapshot, caller } = work;
         let plain_key = Key::new(LabelSpec { kind: Kind::Plain, ..key.spec.clone() }, 0);
         let known = match key.spec.kind {
-            Kind::Calibrated => self.lock().ready.peek(&plain_key).cloned(),
+            Kind::Kernel => self.lock().ready.peek(&plain_key).cloned(),
             Kind::Plain | Kind::Templates => None,
         };
         let plain = match known {
@@ -223,21 +223,21 @@ impl LabelCache {
                     key.spec.templates.iter().map(Template::new).collect::<Result<_, _>>()?;
                 let methods: &[Method] = match key.spec.kind {
                     Kind::Templates => &[Method::Templates],
-                    Kind::Plain | Kind::Calibrated => &[],
+                    Kind::Plain | Kind::Kernel => &[],
                 };
                 let labels = Labels::clone(&key.spec.labels);
                 Arc::new(Classifier::new(&*self.backend.model, labels, None, &templates, methods)?)
             }
         };
         match (key.spec.kind, snapshot.retrieval(self.backend.retrieval)?) {
-            (Kind::Calibrated, Some(retrieval)) => {
-                let calibrated = Arc::new(plain.over(retrieval).calibrate()?.without_pairs());
+            (Kind::Kernel, Some(retrieval)) => {
+                let with_kernel = Arc::new(plain.over(retrieval).prepare_kernel()?.without_pairs());
                 let mut state = self.lock();
                 if state.ready.peek(&plain_key).is_none() {
                     self.keep(&mut state, plain_key, Ready { classifier: plain, pairs: None }, caller);
                 }
                 drop(state);
-                Ok(Ready { classifier: calibrated, pairs: Some(snapshot) })
+                Ok(Ready { classifier: with_kernel, pairs: Some(snapshot) })
             }
             _ => Ok(Ready { classifier: plain, pairs: None }),
         }
@@ -251,12 +251,12 @@ impl LabelCache {
         state.ready.put(key, ready, bytes, caller, Instant::now(), is_held);
     }
 
-    /// Makes the calibrated sets ready for other pairs.
+    /// Makes the sets with a kernel ready for other pairs.
     pub(super) async fn renew(self: &Arc<Self>, snapshot: &Arc<Snapshot>) {
         let known: Vec<LabelSpec> = {
             let state = self.lock();
-            let calibrated = state.ready.keys().filter(|key| key.spec.kind == Kind::Calibrated);
-            calibrated.map(|key| key.spec.clone()).take(RENEWED).collect()
+            let with_kernel = state.ready.keys().filter(|key| key.spec.kind == Kind::Kernel);
+            with_kernel.map(|key| key.spec.clone()).take(RENEWED).collect()
         };
         for spec in known {
             if let Err(error) = self.get(spec, snapshot.clone(), Caller::Server).await {
@@ -282,11 +282,11 @@ fn too_many_sets() -> ApiError {
     )
 }
 
-/// Embeddings in f32; the calibrated method's own copies in f64.
+/// Embeddings in f32; the kernel method's own copies in f64.
 fn bytes_a_label(dim: usize, kind: Kind) -> usize {
     match kind {
         Kind::Plain => 4 * dim,
         Kind::Templates => 8 * dim,
-        Kind::Calibrated => 16 * dim,
+        Kind::Kernel => 16 * dim,
     }
 }

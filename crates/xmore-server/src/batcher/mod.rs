@@ -221,10 +221,10 @@ impl Batcher {
     }
 
     /// The labels' classifier over the pairs as they are now: from the cache, or made in the caller's turn. Where a remote index that may be
-    /// done without does not answer, it is not calibrated.
+    /// done without does not answer, it has no kernel.
     ///
     /// # Errors
-    /// Those of embedding and calibrating; [`ErrorCode::Overloaded`] where too many label sets wait to be embedded;
+    /// Those of embedding and asking the pairs; [`ErrorCode::Overloaded`] where too many label sets wait to be embedded;
     /// [`ErrorCode::Timeout`], after which the work goes on for callers that ask again.
     pub(crate) async fn prepare(
         self: &Arc<Self>,
@@ -241,7 +241,7 @@ impl Batcher {
         let tolerated = |source: &PairsSource| source.if_unreachable == IfUnreachable::ZeroShot;
         let without = self.backend.pairs.as_ref().is_some_and(tolerated);
         let prepared = match get(spec).await {
-            Ok(Err(error)) if error.code == ErrorCode::EngineUnreachable && without => get(plain).await,
+            Ok(Err(error)) if error.code == ErrorCode::IndexUnreachable && without => get(plain).await,
             other => other,
         };
         prepared.map_err(|_| {

@@ -35,7 +35,7 @@ pub(crate) async fn ready(State(app): State<Shared>) -> Result<Json<Status>, Api
     responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub(crate) async fn metrics(State(app): State<Shared>) -> impl IntoResponse {
     let snapshot = app.batcher.snapshot();
-    // An engine is not asked for every scrape.
+    // A remote index is not asked for every scrape.
     let pairs = match snapshot.pairs() {
         Some(xmore::OpenPairs::Memory(memory)) => memory.len(),
         _ => 0,

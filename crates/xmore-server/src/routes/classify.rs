@@ -18,7 +18,7 @@ use crate::options::Limits;
 use crate::snapshot::Snapshot;
 
 /// Most pairs that one request may look at.
-const MAX_NEIGHBOURS: usize = 4_096;
+const MAX_NEIGHBORS: usize = 4_096;
 
 /// Most labels of all images together in an explained answer: some 10 MB.
 const MAX_EXPLAINED: usize = 100_000;
@@ -41,7 +41,7 @@ pub(crate) struct ClassifyBody {
     /// A saved label set instead.
     #[serde(default)]
     label_set: Option<String>,
-    /// How the answer is made: zero-shot, templates, captions, equal, xmore or xmore-calibrated; the default is in /v1/info.
+    /// How the answer is made: zero-shot, templates, captions, equal, xmore or xmore-kernel; the default is in /v1/info.
     #[serde(default)]
     pub(crate) method: Option<String>,
     /// Captions kept for each image (K).
@@ -51,7 +51,7 @@ pub(crate) struct ClassifyBody {
     /// Nearest pairs among which the captions are chosen; at least k.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 4096)]
-    neighbours: Option<usize>,
+    neighbors: Option<usize>,
     /// Prompts with `{}` where the label goes; several are averaged. A label's own prompts are used instead.
     #[serde(default, deserialize_with = "crate::input::list")]
     pub(crate) templates: Option<Vec<String>>,
@@ -79,7 +79,7 @@ pub(crate) struct ClassifyBody {
 
 impl Parameters for ClassifyBody {
     const LISTS: &'static [(&'static str, bool)] = &[("labels", true), ("templates", false)];
-    const NUMBERS: &'static [&'static str] = &["k", "neighbours", "top"];
+    const NUMBERS: &'static [&'static str] = &["k", "neighbors", "top"];
     const DECIMALS: &'static [&'static str] = &["min_score", "min_similarity"];
     const FLAGS: &'static [&'static str] = &["explain", "return_embedding"];
     const STRINGS: &'static [&'static str] = &["label_set", "method"];
@@ -130,7 +130,7 @@ pub(crate) struct Classified {
     params(
         ("labels" = Option<String>, Query, description = "With an image as the body: labels between commas, or one each"),
         ("label_set" = Option<String>, Query), ("method" = Option<String>, Query), ("k" = Option<usize>, Query),
-        ("neighbours" = Option<usize>, Query), ("templates" = Option<String>, Query, description = "A prompt; may be repeated"),
+        ("neighbors" = Option<usize>, Query), ("templates" = Option<String>, Query, description = "A prompt; may be repeated"),
         ("top" = Option<usize>, Query), ("min_score" = Option<f64>, Query), ("min_similarity" = Option<f32>, Query),
         ("explain" = Option<bool>, Query), ("return_embedding" = Option<bool>, Query)),
     responses((status = 200, body = ClassifyResponse), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody)))]
@@ -151,10 +151,10 @@ pub(crate) async fn classify(
     if method.needs_memory() && snapshot.pairs().is_none() {
         return Err(XmoreError::MethodNeedsMemory { method: method.name() }.into());
     }
-    if method == Method::Calibrated && !snapshot.calibrates() {
+    if method == Method::Kernel && !snapshot.allows_kernel() {
         return Err(ApiError::new(
             ErrorCode::NeedsMemory,
-            "method xmore-calibrated needs a memory with images by the classifying model; method xmore does not",
+            "method xmore-kernel needs a memory with images by the classifying model; method xmore does not",
         ));
     }
     let options = retrieval(&app, body)?;
@@ -175,9 +175,9 @@ pub(crate) async fn classify(
         return Err(ApiError::new(ErrorCode::TooMany, message));
     }
     let prepared = app.batcher.prepare(spec, call.caller, deadline).await?;
-    // An engine that may be done without is away.
+    // A remote index that may be done without is away.
     let method = match method {
-        Method::Calibrated if prepared.classifier.round_trip().is_none() => Method::ZeroShot,
+        Method::Kernel if prepared.classifier.label_coverage().is_none() => Method::ZeroShot,
         method => method,
     };
     let task = Task::Classify {
@@ -215,9 +215,9 @@ pub(crate) async fn classify(
 
 /// The method where none is named: the best that is possible.
 pub(crate) fn default_method(snapshot: &Snapshot) -> Method {
-    match (snapshot.pairs(), snapshot.calibrates()) {
+    match (snapshot.pairs(), snapshot.allows_kernel()) {
         (None, _) => Method::ZeroShot,
-        (Some(_), true) => Method::Calibrated,
+        (Some(_), true) => Method::Kernel,
         (Some(_), false) => Method::Xmore,
     }
 }
@@ -225,14 +225,14 @@ pub(crate) fn default_method(snapshot: &Snapshot) -> Method {
 fn retrieval(app: &App, body: &ClassifyBody) -> Result<RetrievalOptions, ApiError> {
     let defaults = app.batcher.backend.retrieval;
     let k = body.k.unwrap_or(defaults.k);
-    let neighbours = body.neighbours.unwrap_or_else(|| defaults.neighbours.max(k));
-    if neighbours > MAX_NEIGHBOURS {
+    let neighbors = body.neighbors.unwrap_or_else(|| defaults.neighbors.max(k));
+    if neighbors > MAX_NEIGHBORS {
         return Err(ApiError::new(
             ErrorCode::InvalidParameter,
-            format!("{neighbours} neighbours for k = {k}; at most {MAX_NEIGHBOURS} are looked at"),
+            format!("{neighbors} neighbors for k = {k}; at most {MAX_NEIGHBORS} are looked at"),
         ));
     }
-    let options = RetrievalOptions { k, neighbours, ..defaults };
+    let options = RetrievalOptions { k, neighbors, ..defaults };
     options.check()?;
     Ok(options)
 }

@@ -63,7 +63,7 @@ struct ModelInfo {
 /// The pairs.
 #[derive(Debug, Serialize, ToSchema)]
 struct MemoryInfo {
-    /// A folder or an engine's URL.
+    /// A folder or a remote index's URL.
     location: String,
     /// As far as is known.
     pairs: Option<u64>,
@@ -79,7 +79,7 @@ struct MemoryInfo {
 #[derive(Debug, Serialize, ToSchema)]
 struct RetrievalInfo {
     k: usize,
-    neighbours: usize,
+    neighbors: usize,
 }
 
 /// What is taken.
@@ -125,14 +125,14 @@ pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiErr
         location: Location::shown(&source.location),
         pairs: match pairs {
             OpenPairs::Memory(memory) => Some(memory.len()),
-            OpenPairs::Engine(_) => None,
+            OpenPairs::Remote(_) => None,
         },
         local: matches!(pairs, OpenPairs::Memory(_)),
         generation: snapshot.generation,
         opened: snapshot.opened.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
     });
     let possible = |method: &Method| match method {
-        Method::Calibrated => snapshot.calibrates(),
+        Method::Kernel => snapshot.allows_kernel(),
         method => !method.needs_memory() || memory.is_some(),
     };
     Ok(Json(Info {
@@ -147,7 +147,7 @@ pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiErr
             .map(|method| (method.name(), method.summary()))
             .collect(),
         default_method: default_method(&snapshot).name(),
-        retrieval: RetrievalInfo { k: backend.retrieval.k, neighbours: backend.retrieval.neighbours },
+        retrieval: RetrievalInfo { k: backend.retrieval.k, neighbors: backend.retrieval.neighbors },
         templates: backend.templates.iter().map(ToString::to_string).collect(),
         label_sets: listed(&app)?,
         limits: LimitsInfo {

@@ -105,7 +105,7 @@ pub(crate) async fn search(
     }
     let modality = if knn.modality == "image" { Modality::Image } else { Modality::Text };
     let snapshot = app.batcher.snapshot();
-    let (column, _) = snapshot.column(modality)?;
+    let (column, _) = snapshot.embedding_set(modality)?;
     let query = query(&app, &knn, column.dim(), deadline).await?;
     if count == 0 {
         return Ok(Json(Vec::new()));
@@ -116,7 +116,7 @@ pub(crate) async fn search(
     let found = if knn.deduplicate {
         let snapshot = snapshot.clone();
         let kept = tokio::task::spawn_blocking(move || {
-            let (column, _) = snapshot.column(modality)?;
+            let (column, _) = snapshot.embedding_set(modality)?;
             Ok::<_, ApiError>(column.without_duplicates(modality, found, SAME)?)
         });
         kept.await.map_err(|error| ApiError::internal(&error))??

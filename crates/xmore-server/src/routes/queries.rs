@@ -1,4 +1,4 @@
-//! What callers send, as the engine takes it, and its answers in their places.
+//! What callers send, as the batcher takes it, and its answers in their places.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::error::{ApiError, ErrorCode};
 use crate::input::ImageInput;
 use crate::options::Limits;
 
-/// Images, then texts, as the engine takes them; each may be wrong by itself.
+/// Images, then texts, as the batcher takes them; each may be wrong by itself.
 ///
 /// # Errors
 /// That there are none, or more than are taken.
@@ -31,7 +31,7 @@ pub(crate) fn one_or_many<T>(one: &mut Option<T>, many: &mut Option<Vec<T>>) -> 
     one.take().into_iter().chain(many.take().into_iter().flatten()).collect()
 }
 
-/// Images as the engine takes them; each may be wrong by itself.
+/// Images as the batcher takes them; each may be wrong by itself.
 pub(crate) async fn inputs(
     app: &App,
     images: Vec<ImageInput>,
@@ -110,7 +110,7 @@ pub(crate) fn check_text(text: &str, limits: &Limits) -> Result<(), ApiError> {
     Err(ApiError::new(ErrorCode::InvalidParameter, message))
 }
 
-/// Sends the inputs that are good to the engine; what is wrong with the others stays in their places.
+/// Sends the inputs that are good to the batcher; what is wrong with the others stays in their places.
 pub(crate) async fn run(
     app: &App,
     inputs: Vec<Result<Input, ApiError>>,

@@ -139,7 +139,7 @@ pub(crate) async fn retrieve(
         return Err(ApiError::new(ErrorCode::TooMany, message));
     }
     let snapshot = app.batcher.snapshot();
-    let (_, index) = snapshot.column(modality.into())?;
+    let (_, index) = snapshot.embedding_set(modality.into())?;
     let task = Task::Search { snapshot: snapshot.clone(), modality: modality.into(), n };
     let (results, times) = run(&app, queries, &task, call.deadline).await?;
     let found = |done: Done| Ok(FoundPairs { pairs: look_up(&snapshot, &hits(done)?)? });

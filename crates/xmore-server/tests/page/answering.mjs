@@ -75,8 +75,8 @@ export async function answering({ browser, base, image, shot }) {
     expect(!same(await column(page, 2), await column(page, 0)), "expected other final bars than the image's");
     await answered(page, () => page.selectOption("#method", "xmore"));
     expect(/% image, .*% captions/.test(await page.locator("#trust").textContent()), "expected both shares in words");
-    if (await page.locator("#method option[value=xmore-calibrated]").count()) {
-      await answered(page, () => page.selectOption("#method", "xmore-calibrated"));
+    if (await page.locator("#method option[value=xmore-kernel]").count()) {
+      await answered(page, () => page.selectOption("#method", "xmore-kernel"));
       expect(/taken into account/.test(await page.locator("#trust").textContent()), "expected the memory's part in words");
     }
   });

@@ -4,7 +4,7 @@
 //! (`plan`). So a build goes on where an earlier run was stopped, takes what has come to the sources since, and tries again what could
 //! not be read; where nothing is left to do, nothing is written.
 
-mod column;
+mod embedding_set;
 mod limit;
 mod plan;
 mod report;
@@ -25,7 +25,7 @@ use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
 use crate::math::dot;
 use crate::partly_seen::PartlySeen;
-pub use column::{ColumnProgress, ColumnReport, embed_column};
+pub use embedding_set::{EmbeddingSetProgress, EmbeddingSetReport, add_embedding_set};
 pub use limit::SkipLimit;
 use plan::{Plan, is_covered};
 pub use report::{BuildOutcome, BuildReport, SkipSummary, Skipped};

@@ -125,7 +125,7 @@ impl<'a> Build<'a> {
             let rows = batch.len() as u64 + batch.skipped.total();
             at += rows;
             self.digest.add_embedded(&batch);
-            self.renormalized += batch.renormalised;
+            self.renormalized += batch.renormalized;
             self.skip_rows(folder, &batch, at - rows..at)?;
             let new: Vec<usize> = self
                 .plan

@@ -12,5 +12,5 @@ pub(super) const INFO: MethodInfo = MethodInfo {
 
 /// p_cap; p_img where nothing was retrieved, as METHOD says.
 fn scores(evidence: &Evidence) -> Option<Vec<f64>> {
-    Some(evidence.captions.as_ref().unwrap_or(&evidence.image).probabilities.clone())
+    Some(evidence.captions.as_ref().unwrap_or(&evidence.image).values.clone())
 }

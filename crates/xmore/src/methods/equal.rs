@@ -11,6 +11,6 @@ pub(super) const INFO: MethodInfo =
 fn scores(evidence: &Evidence) -> Option<Vec<f64>> {
     Some(match &evidence.captions {
         Some(captions) => mix(&evidence.image, captions, 0.5),
-        None => evidence.image.probabilities.clone(),
+        None => evidence.image.values.clone(),
     })
 }

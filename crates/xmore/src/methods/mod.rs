@@ -2,10 +2,10 @@
 //!
 //! A method is added as a file, a variant of [`Method`] and its row in [`Method::info`].
 
-mod calibrated;
 mod captions;
 mod ensemble;
 mod equal;
+mod kernel;
 mod templates;
 mod xmore;
 mod zero_shot;
@@ -13,7 +13,7 @@ mod zero_shot;
 use std::fmt;
 use std::str::FromStr;
 
-pub use ensemble::{Belief, argmax, image_weight, mix};
+pub use ensemble::{Probabilities, argmax, image_weight, mix};
 
 use crate::classify::Evidence;
 use crate::error::{Result, XmoreError};
@@ -32,7 +32,7 @@ pub enum Method {
     /// X-MoRe: each modality weighed by its confidence on this image.
     Xmore,
     /// The image's logits and what the memory says of such images, added where the memory knows the labels.
-    Calibrated,
+    Kernel,
 }
 
 /// What is known of a method.
@@ -46,14 +46,8 @@ pub(crate) struct MethodInfo {
 
 impl Method {
     /// All methods, baselines first.
-    pub const ALL: [Method; 6] = [
-        Method::ZeroShot,
-        Method::Templates,
-        Method::Captions,
-        Method::Equal,
-        Method::Xmore,
-        Method::Calibrated,
-    ];
+    pub const ALL: [Method; 6] =
+        [Method::ZeroShot, Method::Templates, Method::Captions, Method::Equal, Method::Xmore, Method::Kernel];
 
     const fn info(self) -> &'static MethodInfo {
         match self {
@@ -62,7 +56,7 @@ impl Method {
             Method::Captions => &captions::INFO,
             Method::Equal => &equal::INFO,
             Method::Xmore => &xmore::INFO,
-            Method::Calibrated => &calibrated::INFO,
+            Method::Kernel => &kernel::INFO,
         }
     }
 

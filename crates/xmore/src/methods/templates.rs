@@ -12,5 +12,5 @@ pub(super) const INFO: MethodInfo = MethodInfo {
 
 /// p_img, class embeddings averaged over many templates (open_clip, CLIP_benchmark).
 fn scores(evidence: &Evidence) -> Option<Vec<f64>> {
-    Some(evidence.templates.as_ref()?.probabilities.clone())
+    Some(evidence.templates.as_ref()?.values.clone())
 }

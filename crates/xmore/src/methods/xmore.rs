@@ -17,6 +17,6 @@ fn scores(evidence: &Evidence) -> Option<Vec<f64>> {
     let image = &evidence.image;
     Some(match &evidence.captions {
         Some(captions) => mix(image, captions, image_weight(image, captions)),
-        None => image.probabilities.clone(),
+        None => image.values.clone(),
     })
 }

@@ -12,5 +12,5 @@ pub(super) const INFO: MethodInfo = MethodInfo {
 
 /// p_img.
 fn scores(evidence: &Evidence) -> Option<Vec<f64>> {
-    Some(evidence.image.probabilities.clone())
+    Some(evidence.image.values.clone())
 }

@@ -1,8 +1,8 @@
 //! Cross-modal retrieval in two stages: image → image among the pairs, then image → text among their captions.
 //!
-//! METHOD: nearest neighbours of the query image among the images of the memory (128 of them); exact duplicates among their captions
+//! METHOD: nearest neighbors of the query image among the images of the memory (128 of them); exact duplicates among their captions
 //! dropped; captions scored by query image · caption; the best K kept. Both features are unit vectors here; the authors' code
-//! leaves them unnormalised in the second stage. They search with one model, rank captions with another and classify with a
+//! leaves them unnormalized in the second stage. They search with one model, rank captions with another and classify with a
 //! third ([`RetrievalModels`]); one for all is the default.
 
 mod around;
@@ -15,22 +15,22 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use xmore_clip::Embeddings;
 use xmore_memory::retriever::Retriever;
-use xmore_memory::store::{Column, Modality};
+use xmore_memory::store::{EmbeddingSet, Modality};
 use xmore_memory::{Hit, Memory, RowSet, SearchOptions};
 
 use crate::captions::CaptionStore;
 use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
 use crate::math::dot;
-use around::EngineTexts;
-pub(crate) use around::Surrounding;
+pub(crate) use around::Neighborhood;
+use around::RemoteTexts;
 pub use open::OpenPairs;
 
 /// How many pairs are looked at and how many captions are kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetrievalOptions {
     /// Pairs of the first stage; the paper's 128.
-    pub neighbours: usize,
+    pub neighbors: usize,
     /// Captions kept, K; the paper's 16.
     pub k: usize,
     /// Pairs whose image is more similar to the query image than this are left out: they are the query itself, or copies of it.
@@ -56,7 +56,7 @@ pub enum Ranking {
 impl Default for RetrievalOptions {
     fn default() -> Self {
         Self {
-            neighbours: 128,
+            neighbors: 128,
             k: 16,
             query_duplicates_above: None,
             near_duplicates_above: None,
@@ -67,13 +67,13 @@ impl Default for RetrievalOptions {
 
 impl RetrievalOptions {
     /// # Errors
-    /// [`XmoreError::NoCaptionsAsked`] for K = 0, [`XmoreError::TooFewNeighbours`] if fewer pairs are looked at than kept.
+    /// [`XmoreError::NoCaptionsAsked`] for K = 0, [`XmoreError::TooFewNeighbors`] if fewer pairs are looked at than kept.
     pub fn check(&self) -> Result<()> {
         if self.k == 0 {
             return Err(XmoreError::NoCaptionsAsked);
         }
-        if self.neighbours < self.k {
-            return Err(XmoreError::TooFewNeighbours { k: self.k, neighbours: self.neighbours });
+        if self.neighbors < self.k {
+            return Err(XmoreError::TooFewNeighbors { k: self.k, neighbors: self.neighbors });
         }
         Ok(())
     }
@@ -160,7 +160,7 @@ impl Queries {
 /// A caption that was kept for a query image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetrievedCaption {
-    /// Row of the pair in the memory, or the engine's id.
+    /// Row of the pair in the memory, or the remote index's id.
     pub id: u64,
     /// The caption.
     pub caption: String,
@@ -179,7 +179,7 @@ pub struct Retrieved {
     pub captions: Vec<RetrievedCaption>,
     /// One row a caption, by the model that classifies; empty if there is none.
     pub embeddings: Vec<f32>,
-    /// What the engine has to say, such as why it gave fewer pairs than asked for.
+    /// What the remote index has to say, such as why it gave fewer pairs than asked for.
     pub note: Option<String>,
 }
 
@@ -204,11 +204,11 @@ impl Retrieval {
         options.check()?;
         match &*pairs {
             OpenPairs::Memory(memory) => {
-                models.search.column_of(memory)?.require(Modality::Image)?;
-                models.rerank.column_of(memory)?.require(Modality::Text)?;
-                models.classify.column_of(memory)?.require(Modality::Text)?;
+                models.search.embedding_set(memory)?.require(Modality::Image)?;
+                models.rerank.embedding_set(memory)?.require(Modality::Text)?;
+                models.classify.embedding_set(memory)?.require(Modality::Text)?;
             }
-            OpenPairs::Engine(engine) => models.search.check_engine(engine.as_ref())?,
+            OpenPairs::Remote(index) => models.search.check_remote(index.as_ref())?,
         }
         let captions = Arc::new(CaptionStore::in_memory());
         Ok(Self { pairs, models, options, rows: None, allowed: None, captions })
@@ -226,12 +226,12 @@ impl Retrieval {
     /// Looks only at pairs with ids in `rows` and in `allowed`.
     ///
     /// # Errors
-    /// [`XmoreError::EngineFilter`] for ids of a remote index that takes none, and for captions of any.
+    /// [`XmoreError::RemoteFilter`] for ids of a remote index that takes none, and for captions of any.
     pub fn with_filter(mut self, rows: Option<Range<u64>>, allowed: Option<Arc<RowSet>>) -> Result<Self> {
-        if let OpenPairs::Engine(engine) = &*self.pairs
-            && (rows.is_some() && !engine.filters_rows() || allowed.is_some())
+        if let OpenPairs::Remote(index) = &*self.pairs
+            && (rows.is_some() && !index.filters_rows() || allowed.is_some())
         {
-            return Err(XmoreError::EngineFilter { location: engine.location().into_owned() });
+            return Err(XmoreError::RemoteFilter { location: index.location().into_owned() });
         }
         (self.rows, self.allowed) = (rows, allowed);
         Ok(self)
@@ -257,7 +257,7 @@ impl Retrieval {
     /// Retrieves captions for each query image.
     ///
     /// # Errors
-    /// Those of reading the memory or asking the engine, and of encoding an engine's captions.
+    /// Those of reading the memory or asking the remote index, and of encoding a remote index's captions.
     pub fn retrieve(&self, queries: &Queries) -> Result<Vec<Retrieved>> {
         Ok(self.retrieve_with(queries, 0)?.into_iter().map(|(retrieved, _)| retrieved).collect())
     }
@@ -267,10 +267,10 @@ impl Retrieval {
         &self,
         queries: &Queries,
         near: usize,
-    ) -> Result<Vec<(Retrieved, Surrounding<'_>)>> {
+    ) -> Result<Vec<(Retrieved, Neighborhood<'_>)>> {
         match &*self.pairs {
             OpenPairs::Memory(memory) => self.in_memory(memory, queries, near),
-            OpenPairs::Engine(engine) => self.at_engine(engine.as_ref(), queries),
+            OpenPairs::Remote(index) => self.at_remote(index.as_ref(), queries),
         }
     }
 
@@ -283,20 +283,20 @@ impl Retrieval {
         memory: &'a Memory,
         queries: &Queries,
         near: usize,
-    ) -> Result<Vec<(Retrieved, Surrounding<'a>)>> {
+    ) -> Result<Vec<(Retrieved, Neighborhood<'a>)>> {
         let models = &self.models;
-        let (search, rerank) = (models.search.column_of(memory)?, models.rerank.column_of(memory)?);
-        let classify = models.classify.column_of(memory)?;
-        let neighbours = self.options.neighbours;
+        let (search, rerank) = (models.search.embedding_set(memory)?, models.rerank.embedding_set(memory)?);
+        let classify = models.classify.embedding_set(memory)?;
+        let neighbors = self.options.neighbors;
         let direct = self.options.ranking == Ranking::Direct;
-        // Where one model does both, one search serves the captions and the surroundings.
+        // Where one model does both, one search serves the captions and the neighborhoods.
         let shared = !direct && near > 0 && search.model() == classify.model();
         let found = if direct {
             rerank
-                .search_with(Modality::Text, queries.rerank().as_slice(), &self.search_options(neighbours))?
+                .search_with(Modality::Text, queries.rerank().as_slice(), &self.search_options(neighbors))?
                 .hits
         } else {
-            let n = if shared { near.max(neighbours) } else { neighbours };
+            let n = if shared { near.max(neighbors) } else { neighbors };
             search.search_with(Modality::Image, queries.search().as_slice(), &self.search_options(n))?.hits
         };
         let around: Vec<Vec<Hit>> = if shared || near == 0 {
@@ -307,7 +307,7 @@ impl Retrieval {
         };
         let rerank_queries: Vec<(&[f32], &[f32])> =
             queries.rerank().rows().zip(queries.search().rows()).collect();
-        let text = |column: &Column, id: u64| -> Result<Vec<f32>> {
+        let text = |column: &EmbeddingSet, id: u64| -> Result<Vec<f32>> {
             let mut embedding = vec![0.0; column.dim()];
             column.text_embedding(id, &mut embedding)?;
             Ok(embedding)
@@ -319,7 +319,7 @@ impl Retrieval {
             .map(|(((query, image_query), hits), around)| {
                 let mut candidates = Candidates::new(query, self.options);
                 let mut image = vec![0.0; search.dim()];
-                for hit in hits.iter().take(neighbours) {
+                for hit in hits.iter().take(neighbors) {
                     let caption = memory.caption(hit.id)?;
                     let image_similarity = if direct {
                         search.image_embedding(hit.id, &mut image)?;
@@ -340,32 +340,32 @@ impl Retrieval {
                 let mut around = if shared { hits } else { around };
                 around.retain(|hit| !self.options.is_query(hit.similarity));
                 around.truncate(near);
-                Ok((retrieved, Surrounding::of_column(classify, around)))
+                Ok((retrieved, Neighborhood::of_column(classify, around)))
             })
             .collect()
     }
 
-    fn at_engine(
+    fn at_remote(
         &self,
-        engine: &dyn Retriever,
+        index: &dyn Retriever,
         queries: &Queries,
-    ) -> Result<Vec<(Retrieved, Surrounding<'_>)>> {
+    ) -> Result<Vec<(Retrieved, Neighborhood<'_>)>> {
         if self.options.ranking == Ranking::Direct {
-            return Err(XmoreError::EngineRanking { location: engine.location().into_owned() });
+            return Err(XmoreError::RemoteRanking { location: index.location().into_owned() });
         }
         let search = queries.search();
-        let answers = engine.nearest_images_in(
+        let answers = index.nearest_images_in(
             search.as_slice(),
             search.dim(),
-            self.options.neighbours,
+            self.options.neighbors,
             self.rows.clone(),
         )?;
-        let rerank_texts = EngineTexts::encode(engine, &answers, &*self.models.rerank, &self.captions)?;
-        let classify_texts = EngineTexts::encode(engine, &answers, &*self.models.classify, &self.captions)?;
+        let rerank_texts = RemoteTexts::encode(index, &answers, &*self.models.rerank, &self.captions)?;
+        let classify_texts = RemoteTexts::encode(index, &answers, &*self.models.classify, &self.captions)?;
         let mut all_retrieved = Vec::with_capacity(answers.len());
         for (query, answer) in queries.rerank().rows().zip(&answers) {
             let mut candidates = Candidates::new(query, self.options);
-            for n in &answer.neighbours {
+            for n in &answer.neighbors {
                 if candidates.wants(&n.caption, n.similarity) {
                     let embedding = rerank_texts.of(n).to_vec();
                     candidates.add(n.id, &n.caption, &n.image_path, n.similarity, embedding);
@@ -373,60 +373,60 @@ impl Retrieval {
             }
             let mut retrieved = Retrieved { note: answer.note.clone(), ..Retrieved::default() };
             for caption in candidates.best() {
-                if let Some(n) = answer.neighbours.iter().find(|n| n.id == caption.id) {
+                if let Some(n) = answer.neighbors.iter().find(|n| n.id == caption.id) {
                     retrieved.embeddings.extend(classify_texts.of(n));
                     retrieved.captions.push(caption);
                 }
             }
-            let around = answer.neighbours.iter().filter(|n| !self.options.is_query(n.similarity));
-            all_retrieved.push((retrieved, classify_texts.surrounding(around)));
+            let around = answer.neighbors.iter().filter(|n| !self.options.is_query(n.similarity));
+            all_retrieved.push((retrieved, classify_texts.neighborhood(around)));
         }
         Ok(all_retrieved)
     }
 
-    /// The `n` pairs around each point of the classifying model's space, `[points, dim]`; of an engine as many as it is asked for
+    /// The `n` pairs around each point of the classifying model's space, `[points, dim]`; of a remote index as many as it is asked for
     /// otherwise.
     ///
     /// # Errors
     /// As [`Retrieval::retrieve`]; [`XmoreError::Memory`] if the memory has no images by the classifying model.
-    pub(crate) fn surround(&self, points: &[f32], n: usize) -> Result<Vec<Surrounding<'_>>> {
+    pub(crate) fn surround(&self, points: &[f32], n: usize) -> Result<Vec<Neighborhood<'_>>> {
         match &*self.pairs {
             OpenPairs::Memory(memory) => {
-                let column = self.models.classify.column_of(memory)?;
+                let column = self.models.classify.embedding_set(memory)?;
                 let found = column.search_with(Modality::Image, points, &self.search_options(n))?.hits;
-                Ok(found.into_iter().map(|hits| Surrounding::of_column(column, hits)).collect())
+                Ok(found.into_iter().map(|hits| Neighborhood::of_column(column, hits)).collect())
             }
-            OpenPairs::Engine(engine) => {
-                let engine = engine.as_ref();
+            OpenPairs::Remote(index) => {
+                let index = index.as_ref();
                 let dim = self.models.classify.dim();
                 let answers =
-                    engine.nearest_images_in(points, dim, self.options.neighbours, self.rows.clone())?;
-                let texts = EngineTexts::encode(engine, &answers, &*self.models.classify, &self.captions)?;
-                Ok(answers.iter().map(|answer| texts.surrounding(answer.neighbours.iter())).collect())
+                    index.nearest_images_in(points, dim, self.options.neighbors, self.rows.clone())?;
+                let texts = RemoteTexts::encode(index, &answers, &*self.models.classify, &self.captions)?;
+                Ok(answers.iter().map(|answer| texts.neighborhood(answer.neighbors.iter())).collect())
             }
         }
     }
 
     /// The memory, if it is on this machine, and its embeddings by the classifying model.
-    pub(crate) fn local(&self) -> Result<Option<(&Memory, &Column)>> {
+    pub(crate) fn local(&self) -> Result<Option<(&Memory, &EmbeddingSet)>> {
         match &*self.pairs {
-            OpenPairs::Memory(memory) => Ok(Some((memory, self.models.classify.column_of(memory)?))),
-            OpenPairs::Engine(_) => Ok(None),
+            OpenPairs::Memory(memory) => Ok(Some((memory, self.models.classify.embedding_set(memory)?))),
+            OpenPairs::Remote(_) => Ok(None),
         }
     }
 
-    /// Checks that [`crate::Method::Calibrated`] is possible: labels are sent to the pairs' images, so one model must know both.
+    /// Checks that [`crate::Method::Kernel`] is possible: labels are sent to the pairs' images, so one model must know both.
     ///
     /// # Errors
-    /// That the memory has no images by the classifying model, or [`XmoreError::CalibratedNeedsOneModel`].
-    pub fn check_calibrated(&self) -> Result<()> {
+    /// That the memory has no images by the classifying model, or [`XmoreError::KernelNeedsOneModel`].
+    pub fn check_kernel(&self) -> Result<()> {
         match &*self.pairs {
             OpenPairs::Memory(memory) => {
-                Ok(self.models.classify.column_of(memory)?.require(Modality::Image)?)
+                Ok(self.models.classify.embedding_set(memory)?.require(Modality::Image)?)
             }
-            OpenPairs::Engine(_) if self.models.classify.is(self.models.search.identity()) => Ok(()),
-            OpenPairs::Engine(engine) => {
-                Err(XmoreError::CalibratedNeedsOneModel { location: engine.location().into_owned() })
+            OpenPairs::Remote(_) if self.models.classify.is(self.models.search.identity()) => Ok(()),
+            OpenPairs::Remote(index) => {
+                Err(XmoreError::KernelNeedsOneModel { location: index.location().into_owned() })
             }
         }
     }

@@ -4,29 +4,29 @@ use std::path::PathBuf;
 
 use regex::Regex;
 use xmore_files::image::Orientation;
-use xmore_memory::retriever::{Location, RemoteOptions, open as open_engine};
+use xmore_memory::retriever::{Location, RemoteOptions, open as open_remote};
 use xmore_memory::store::ModelIdentity;
 use xmore_memory::{Memory, MemoryError, Retriever, RowSet};
 
 use crate::error::XmoreError;
 
-/// An open memory, or an engine that answered.
+/// An open memory, or a remote index that answered.
 pub enum OpenPairs {
     /// On this machine.
     Memory(Box<Memory>),
-    /// With an engine.
-    Engine(Box<dyn Retriever>),
+    /// With a remote index.
+    Remote(Box<dyn Retriever>),
 }
 
 impl OpenPairs {
-    /// Opens a memory's folder, or an engine by its URL.
+    /// Opens a memory's folder, or a remote index by its URL.
     ///
     /// # Errors
     /// Those of [`Memory::open`], of [`Location`]'s parsing, and of [`xmore_memory::retriever::open`].
     pub fn open(location: &str, options: &RemoteOptions) -> Result<Self, MemoryError> {
         match location.parse()? {
             Location::Local(path) => Ok(Self::Memory(Box::new(Memory::open(path)?))),
-            remote => Ok(Self::Engine(open_engine(&remote, options)?)),
+            remote => Ok(Self::Remote(open_remote(&remote, options)?)),
         }
     }
 
@@ -34,7 +34,7 @@ impl OpenPairs {
     pub fn damaged_codes(&self) -> Vec<PathBuf> {
         match self {
             Self::Memory(memory) => memory.damaged_codes(),
-            Self::Engine(_) => Vec::new(),
+            Self::Remote(_) => Vec::new(),
         }
     }
 
@@ -42,7 +42,7 @@ impl OpenPairs {
     pub fn identity(&self) -> Option<&ModelIdentity> {
         match self {
             Self::Memory(memory) => Some(&memory.manifest().model),
-            Self::Engine(engine) => engine.identity(),
+            Self::Remote(index) => index.identity(),
         }
     }
 
@@ -50,7 +50,7 @@ impl OpenPairs {
     pub fn orientation(&self) -> Option<Orientation> {
         match self {
             Self::Memory(memory) => Some(memory.manifest().orientation),
-            Self::Engine(_) => None,
+            Self::Remote(_) => None,
         }
     }
 
@@ -59,14 +59,14 @@ impl OpenPairs {
         match self {
             Self::Memory(memory) => Some(memory.len()),
             // One that is away now may be back for the first query.
-            Self::Engine(engine) => engine.pairs().ok().flatten(),
+            Self::Remote(index) => index.pairs().ok().flatten(),
         }
     }
 
     /// The rows whose caption matches a pattern.
     ///
     /// # Errors
-    /// [`XmoreError::EngineFilter`] for an engine; [`XmoreError::NoCaptionMatches`] where nothing would be left.
+    /// [`XmoreError::RemoteFilter`] for a remote index; [`XmoreError::NoCaptionMatches`] where nothing would be left.
     pub fn rows_with_caption(&self, pattern: &Regex) -> Result<RowSet, XmoreError> {
         match self {
             Self::Memory(memory) => {
@@ -76,9 +76,7 @@ impl OpenPairs {
                 }
                 Ok(rows)
             }
-            Self::Engine(engine) => {
-                Err(XmoreError::EngineFilter { location: engine.location().into_owned() })
-            }
+            Self::Remote(index) => Err(XmoreError::RemoteFilter { location: index.location().into_owned() }),
         }
     }
 }

@@ -53,11 +53,11 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     // Side by side, so that the two towers load at the same time; photos wait for the labels.
     let (made, encoded) = rayon::join(
         || {
-            // Calibrated apart, since a remote index may be away by now.
-            let prepared: &[Method] = if method == Method::Calibrated { &[] } else { &[method] };
+            // Kernel apart, since a remote index may be away by now.
+            let prepared: &[Method] = if method == Method::Kernel { &[] } else { &[method] };
             let made = setup.pipeline.classifier(labels, prepared);
             let made = made.and_then(|made| match method {
-                Method::Calibrated => setup.calibrate(made),
+                Method::Kernel => setup.prepare_kernel(made),
                 _ => Ok(made),
             });
             let (made, result) = match made {
@@ -85,11 +85,11 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     args.skips.check(failed as u64, files.len() as u64, "images")
 }
 
-/// Without a memory the default is what can be done. Where an engine is away, every method answers by the image alone.
+/// Without a memory the default is what can be done. Where a remote index is away, every method answers by the image alone.
 fn method(args: &ClassifyArgs, setup: &Setup) -> Method {
     match (args.method, &args.method_args.memory) {
         (Some(method), _) => method,
-        (None, Some(_)) if setup.pipeline.allows(Method::Calibrated) => Method::Calibrated,
+        (None, Some(_)) if setup.pipeline.allows(Method::Kernel) => Method::Kernel,
         (None, Some(_)) => Method::Xmore,
         (None, None) => {
             tell!("no --memory given: zero-shot, by the image alone");

@@ -157,18 +157,18 @@ fn explanation(evidence: &Evidence, method: Method, labels: &Labels) -> String {
         format!("  {name:<9}{} (confidence {confidence:.3})\n", escape_for_terminal(&top.join(", ")))
     };
     let mut text = format!("\n  method {}\n", method);
-    text += &line("image", &image.probabilities, image.confidence);
+    text += &line("image", &image.values, image.confidence);
     let Some(captions) = &evidence.captions else {
         return text + "  no captions\n";
     };
-    text += &line("captions", &captions.probabilities, captions.confidence);
+    text += &line("captions", &captions.values, captions.confidence);
     if method == Method::Xmore {
         let weight = image_weight(image, captions);
         text +=
             &format!("  weight   image {:.0} %, captions {:.0} %\n", weight * 100.0, (1.0 - weight) * 100.0);
     }
-    if let Some(calibrated) = evidence.calibrated.as_ref().filter(|_| method == Method::Calibrated) {
-        text += &match calibrated.gate {
+    if let Some(gated) = evidence.gated.as_ref().filter(|_| method == Method::Kernel) {
+        text += &match gated.gate {
             0.0 => "  memory   does not know these labels well enough to be asked\n".to_owned(),
             gate => format!("  memory   taken into account by {:.0} %\n", gate * 100.0),
         };

@@ -27,7 +27,7 @@ pub(super) struct Stream<'a> {
     files: &'a [PathBuf],
     /// Set when the labels are embedded; `None` if that failed.
     classifier: &'a OnceLock<Option<Classifier>>,
-    /// By the image alone, once the engine is away and that is allowed.
+    /// By the image alone, once the remote index is away and that is allowed.
     alone: Option<Classifier>,
     printer: Printer,
     bar: ProgressBar,

@@ -21,11 +21,11 @@ use crate::progress;
 /// Numbers of captions of the sweep.
 const SWEEP: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 
-/// Numbers of neighbours of the other sweep; the last is the paper's.
-const NEIGHBOURS: [usize; 5] = [8, 16, 32, 64, PAPER_NEIGHBOURS];
+/// Numbers of neighbors of the other sweep; the last is the paper's.
+const NEIGHBORS: [usize; 5] = [8, 16, 32, 64, PAPER_NEIGHBORS];
 
 /// What the paper looks at, of 400 million pairs.
-pub(super) const PAPER_NEIGHBOURS: usize = 128;
+pub(super) const PAPER_NEIGHBORS: usize = 128;
 
 /// The share of a small memory that is looked at, unless told otherwise.
 const SMALL_SHARE: usize = 10;
@@ -36,7 +36,7 @@ pub(super) struct Settings {
     /// Captions kept for each query.
     pub k: usize,
     /// Pairs looked at for each query; by the size of the memory if not given.
-    pub neighbours: Option<usize>,
+    pub neighbors: Option<usize>,
     /// Number of splits.
     pub splits: u64,
     /// Seed of the first split; the next ones have the next numbers.
@@ -44,12 +44,12 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Without a number given: the paper's neighbours, at most a tenth of the memory, at least as many as are to be kept. The nearest 128 of
+    /// Without a number given: the paper's neighbors, at most a tenth of the memory, at least as many as are to be kept. The nearest 128 of
     /// two hundred pairs are no longer similar pictures: the first stage would choose nothing.
     pub fn retrieval(&self, memory: usize) -> RetrievalOptions {
-        let neighbours =
-            self.neighbours.unwrap_or_else(|| PAPER_NEIGHBOURS.min(memory / SMALL_SHARE).max(self.k));
-        RetrievalOptions { k: self.k, neighbours, ..Default::default() }
+        let neighbors =
+            self.neighbors.unwrap_or_else(|| PAPER_NEIGHBORS.min(memory / SMALL_SHARE).max(self.k));
+        RetrievalOptions { k: self.k, neighbors, ..Default::default() }
     }
 }
 
@@ -74,15 +74,8 @@ pub(super) fn run(set: PairSet, model: &Arc<NamedModel>, settings: Settings) -> 
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let neighbours = settings.retrieval(runs[0].memory.len()).neighbours;
-    Ok(Findings {
-        set,
-        model: model.identity().clone(),
-        k: settings.k,
-        neighbours,
-        seed: settings.seed,
-        runs,
-    })
+    let neighbors = settings.retrieval(runs[0].memory.len()).neighbors;
+    Ok(Findings { set, model: model.identity().clone(), k: settings.k, neighbors, seed: settings.seed, runs })
 }
 
 fn encode(set: PairSet, model: &NamedModel) -> Result<(PairSet, Encoded)> {
@@ -118,18 +111,18 @@ impl Experiment<'_> {
         let own_caption = queries.iter().map(|i| remembered.contains(caption(i))).collect();
         let strict: Vec<usize> = memory.iter().copied().filter(|i| !asked.contains(caption(i))).collect();
 
-        let (evidence, sweep, neighbour_sweep) = self.remembering(&memory, |stored| {
+        let (evidence, sweep, neighbor_sweep) = self.remembering(&memory, |stored| {
             let measured =
                 |options: RetrievalOptions| self.accuracies(&self.ask(stored, &queries, options)?, &queries);
-            let (mut sweep, mut neighbour_sweep) = (Vec::new(), Vec::new());
+            let (mut sweep, mut neighbor_sweep) = (Vec::new(), Vec::new());
             for k in SWEEP.into_iter().filter(|&k| k <= memory.len()) {
-                let options = RetrievalOptions { k, neighbours: retrieval.neighbours.max(k), ..retrieval };
+                let options = RetrievalOptions { k, neighbors: retrieval.neighbors.max(k), ..retrieval };
                 sweep.push((k, measured(options)?));
             }
-            for neighbours in neighbours_for(retrieval.k, memory.len()) {
-                neighbour_sweep.push((neighbours, measured(RetrievalOptions { neighbours, ..retrieval })?));
+            for neighbors in neighbors_for(retrieval.k, memory.len()) {
+                neighbor_sweep.push((neighbors, measured(RetrievalOptions { neighbors, ..retrieval })?));
             }
-            Ok((self.ask(stored, &queries, retrieval)?, sweep, neighbour_sweep))
+            Ok((self.ask(stored, &queries, retrieval)?, sweep, neighbor_sweep))
         })?;
         let strict_accuracies = match strict.len() {
             0 => None,
@@ -142,7 +135,7 @@ impl Experiment<'_> {
             accuracies: self.accuracies(&evidence, &queries)?,
             strict: strict_accuracies,
             sweep,
-            neighbour_sweep,
+            neighbor_sweep,
             memory,
             queries,
             evidence,
@@ -175,7 +168,7 @@ impl Experiment<'_> {
     ) -> Result<Vec<Evidence>> {
         let models = RetrievalModels::one(self.model.clone());
         let pairs = Retrieval::new(pairs.clone(), models, retrieval)?;
-        let classifier = self.classifier.with_retrieval(Some(pairs)).calibrate()?;
+        let classifier = self.classifier.with_retrieval(Some(pairs)).prepare_kernel()?;
         let images = &self.encoded.images;
         let rows: Vec<f32> = queries.iter().flat_map(|&i| images.row(i)).copied().collect();
         Ok(classifier.evidence(&Embeddings::new(rows, images.dim()).into())?)
@@ -187,9 +180,9 @@ impl Experiment<'_> {
     }
 }
 
-/// The numbers of neighbours that K captions and a memory of `pairs` leave.
-fn neighbours_for(k: usize, pairs: usize) -> impl Iterator<Item = usize> {
-    NEIGHBOURS.into_iter().filter(move |&n| k <= n && n <= pairs)
+/// The numbers of neighbors that K captions and a memory of `pairs` leave.
+fn neighbors_for(k: usize, pairs: usize) -> impl Iterator<Item = usize> {
+    NEIGHBORS.into_iter().filter(move |&n| k <= n && n <= pairs)
 }
 
 #[cfg(test)]
@@ -197,21 +190,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_follow_the_memory_unless_told() {
-        let neighbours = |k, neighbours, memory| {
-            Settings { k, neighbours, splits: 1, seed: 0 }.retrieval(memory).neighbours
-        };
-        assert_eq!(neighbours(16, None, 30_000), PAPER_NEIGHBOURS);
-        assert_eq!(neighbours(16, None, 208), 20);
-        assert_eq!(neighbours(16, None, 50), 16);
-        assert_eq!(neighbours(300, None, 30_000), 300);
-        assert_eq!(neighbours(16, Some(128), 50), 128);
-        assert_eq!(RetrievalOptions::default().neighbours, PAPER_NEIGHBOURS);
+    fn neighbors_follow_the_memory_unless_told() {
+        let neighbors =
+            |k, neighbors, memory| Settings { k, neighbors, splits: 1, seed: 0 }.retrieval(memory).neighbors;
+        assert_eq!(neighbors(16, None, 30_000), PAPER_NEIGHBORS);
+        assert_eq!(neighbors(16, None, 208), 20);
+        assert_eq!(neighbors(16, None, 50), 16);
+        assert_eq!(neighbors(300, None, 30_000), 300);
+        assert_eq!(neighbors(16, Some(128), 50), 128);
+        assert_eq!(RetrievalOptions::default().neighbors, PAPER_NEIGHBORS);
     }
 
     #[test]
     fn the_sweep_keeps_within_the_memory() {
-        assert_eq!(neighbours_for(16, 100).collect::<Vec<_>>(), [16, 32, 64]);
-        assert_eq!(neighbours_for(300, 10_000).count(), 0);
+        assert_eq!(neighbors_for(16, 100).collect::<Vec<_>>(), [16, 32, 64]);
+        assert_eq!(neighbors_for(300, 10_000).count(), 0);
     }
 }

@@ -28,8 +28,8 @@ pub(super) struct SplitRun {
     pub strict: Option<Accuracies>,
     /// For several numbers of captions.
     pub sweep: Vec<(usize, Accuracies)>,
-    /// For several numbers of neighbours; may be empty.
-    pub neighbour_sweep: Vec<(usize, Accuracies)>,
+    /// For several numbers of neighbors; may be empty.
+    pub neighbor_sweep: Vec<(usize, Accuracies)>,
 }
 
 /// All of it.
@@ -38,7 +38,7 @@ pub(super) struct Findings {
     pub model: ModelIdentity,
     pub k: usize,
     /// Pairs looked at for each query.
-    pub neighbours: usize,
+    pub neighbors: usize,
     pub seed: u64,
     pub runs: Vec<SplitRun>,
 }
@@ -125,7 +125,7 @@ pub(super) struct Change<'a> {
 impl Change<'_> {
     /// By how much captions moved the true label's probability.
     fn shift(&self) -> f64 {
-        self.scores[self.truth] - self.evidence.image.probabilities[self.truth]
+        self.scores[self.truth] - self.evidence.image.values[self.truth]
     }
 }
 
@@ -160,9 +160,9 @@ impl Findings {
         self.over(|run| &run.sweep)
     }
 
-    /// Figures for each number of neighbours.
-    pub fn neighbour_sweep(&self) -> Vec<(usize, Figures)> {
-        self.over(|run| &run.neighbour_sweep)
+    /// Figures for each number of neighbors.
+    pub fn neighbor_sweep(&self) -> Vec<(usize, Figures)> {
+        self.over(|run| &run.neighbor_sweep)
     }
 
     fn over<'a>(
@@ -258,7 +258,7 @@ pub(super) fn examples<'c, 'a>(changes: &'c [Change<'a>]) -> Vec<&'c Change<'a>>
 
 #[cfg(test)]
 mod tests {
-    use xmore::Belief;
+    use xmore::Probabilities;
 
     use super::*;
 
@@ -272,7 +272,7 @@ mod tests {
             accuracies: vec![],
             strict: None,
             sweep: vec![],
-            neighbour_sweep: vec![],
+            neighbor_sweep: vec![],
         }
     }
 
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn examples_are_two_better_one_worse_and_of_different_labels() {
-        let image = Belief::new(vec![0.1; 10]);
+        let image = Probabilities::new(vec![0.1; 10]);
         let evidence = Evidence {
             similarities: Vec::new(),
             image,
@@ -310,7 +310,7 @@ mod tests {
             captions: None,
             retrieved: vec![],
             votes: vec![],
-            calibrated: None,
+            gated: None,
             note: None,
         };
         let run = run();

@@ -48,7 +48,7 @@ pub(crate) struct DemoArgs {
     k: usize,
     /// Pairs looked at for each photo [default: 128 as in the paper, but at most a tenth of the memory]
     #[arg(long, value_name = "N")]
-    neighbours: Option<usize>,
+    neighbors: Option<usize>,
     /// Number of random splits
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
     splits: u64,
@@ -73,7 +73,7 @@ enum Format {
 /// Runs the demo.
 pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     // What can be wrong without any work is found before minutes of it.
-    let settings = Settings { k: args.k, neighbours: args.neighbours, splits: args.splits, seed: args.seed };
+    let settings = Settings { k: args.k, neighbors: args.neighbors, splits: args.splits, seed: args.seed };
     settings.retrieval(0).check()?;
     let (output, mut file) = open_output(&args.output)?;
     let own = args.pairs.as_deref().map(PairSet::folder).transpose()?;

@@ -23,7 +23,7 @@ pub(super) struct Pair {
     pub label: usize,
 }
 
-/// Labelled pairs and where they are from.
+/// Labeled pairs and where they are from.
 #[derive(Clone, Debug)]
 pub(super) struct PairSet {
     /// Whether they are Debian's stamps, whose terms the report states.

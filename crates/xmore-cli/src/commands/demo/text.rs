@@ -9,7 +9,7 @@ use serde::Serialize;
 use xmore::Method;
 use xmore_files::path_to_text;
 
-use super::experiment::PAPER_NEIGHBOURS;
+use super::experiment::PAPER_NEIGHBORS;
 use super::findings::{Change, Figures, Findings, Tally, Turn, examples, tally};
 use crate::error::Result;
 use crate::table::add_row;
@@ -29,7 +29,7 @@ struct Json<'a> {
     skipped: &'a [String],
     model: &'a str,
     k: usize,
-    neighbours: usize,
+    neighbors: usize,
     methods: Figures,
     /// With memories without any pair whose caption is a query's.
     methods_without_own_captions: Option<Figures>,
@@ -37,24 +37,24 @@ struct Json<'a> {
     queries_with_own_caption: usize,
     changed: Tally,
     k_sweep: Vec<BySize>,
-    neighbour_sweep: Vec<BySize>,
+    neighbor_sweep: Vec<BySize>,
     report: Cow<'a, str>,
 }
 
-/// Figures for one K, or for one number of neighbours.
+/// Figures for one K, or for one number of neighbors.
 #[derive(Serialize)]
 struct BySize {
     #[serde(skip_serializing_if = "Option::is_none")]
     k: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    neighbours: Option<usize>,
+    neighbors: Option<usize>,
     methods: Figures,
 }
 
 /// The findings as JSON.
 pub(super) fn json(findings: &Findings, report: &Path) -> Result<String> {
-    let of_k = |(k, methods)| BySize { k: Some(k), neighbours: None, methods };
-    let of_neighbours = |(n, methods)| BySize { k: None, neighbours: Some(n), methods };
+    let of_k = |(k, methods)| BySize { k: Some(k), neighbors: None, methods };
+    let of_neighbors = |(n, methods)| BySize { k: None, neighbors: Some(n), methods };
     let json = Json {
         splits: findings.runs.len(),
         seed: findings.seed,
@@ -64,13 +64,13 @@ pub(super) fn json(findings: &Findings, report: &Path) -> Result<String> {
         skipped: &findings.set.skipped,
         model: &findings.model.name,
         k: findings.k,
-        neighbours: findings.neighbours,
+        neighbors: findings.neighbors,
         methods: findings.figures(),
         methods_without_own_captions: findings.strict_figures(),
         queries_with_own_caption: findings.own_captions(),
         changed: tally(&findings.changes()?),
         k_sweep: findings.sweep().into_iter().map(of_k).collect(),
-        neighbour_sweep: findings.neighbour_sweep().into_iter().map(of_neighbours).collect(),
+        neighbor_sweep: findings.neighbor_sweep().into_iter().map(of_neighbors).collect(),
         report: path_to_text(report),
     };
     let text = serde_json::to_string_pretty(&json).map_err(std::io::Error::from);
@@ -109,9 +109,9 @@ fn write_table(out: &mut String, findings: &Findings, changes: &[Change], report
         findings.queries()
     )?;
     writeln!(out, "column is with a memory from which all such pairs are taken out.")?;
-    write!(out, "Captions are those of the {} nearest pairs", findings.neighbours)?;
-    let paper = findings.neighbour_sweep().into_iter().find(|(n, _)| *n == PAPER_NEIGHBOURS);
-    match paper.filter(|_| findings.neighbours != PAPER_NEIGHBOURS) {
+    write!(out, "Captions are those of the {} nearest pairs", findings.neighbors)?;
+    let paper = findings.neighbor_sweep().into_iter().find(|(n, _)| *n == PAPER_NEIGHBORS);
+    match paper.filter(|_| findings.neighbors != PAPER_NEIGHBORS) {
         Some((n, figures)) => {
             let f = figures.get(Method::Xmore);
             let accuracy = percent(f.acc1_mean, f.acc1_std);
@@ -171,17 +171,12 @@ fn explain(out: &mut String, number: usize, findings: &Findings, change: &Change
         if change.own_caption { ", its own caption is in memory" } else { "" }
     )?;
     let image = &change.evidence.image;
-    writeln!(
-        out,
-        "  picture alone   {}   confidence {:.2}",
-        top(findings, &image.probabilities),
-        image.confidence
-    )?;
+    writeln!(out, "  picture alone   {}   confidence {:.2}", top(findings, &image.values), image.confidence)?;
     if let Some(captions) = &change.evidence.captions {
         writeln!(
             out,
             "  captions alone  {}   confidence {:.2}",
-            top(findings, &captions.probabilities),
+            top(findings, &captions.values),
             captions.confidence
         )?;
     }

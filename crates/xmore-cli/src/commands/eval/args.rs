@@ -11,7 +11,7 @@ use crate::images::WalkArgs;
 use crate::model_choice::QueryModelChoice;
 use crate::outcome::SkipArgs;
 
-/// Measure the methods' accuracy on labelled photos
+/// Measure the methods' accuracy on labeled photos
 ///
 /// A dataset is a folder with one sub-folder for each class, a table (.csv, .tsv, .jsonl) with columns for image paths and labels, CoOp's split_zhou_*.json, tars with
 /// .cls members as CLIP_benchmark has them, or a folder of WordNet ids. Every image counts: one that cannot be read is wrong.
@@ -61,7 +61,7 @@ pub(crate) struct EvalArgs {
     pub(super) method_args: MethodArgs,
     /// Methods, separated by commas, or `all` [default: those that classify has]
     ///
-    /// zero-shot, templates (80 prompts), dataset-prompts (the dataset's own), coop (--coop), tda, captions, equal, xmore, xmore-calibrated,
+    /// zero-shot, templates (80 prompts), dataset-prompts (the dataset's own), coop (--coop), tda, captions, equal, xmore, xmore-kernel,
     /// xmore-stream.
     /// tda and xmore-stream depend on the order of the images.
     #[arg(long, value_delimiter = ',', value_parser = methods, value_name = "LIST")]
@@ -152,8 +152,8 @@ fn variant(name: &str) -> Result<WantedVariant, String> {
     match name {
         "unsorted" => Ok(WantedVariant::Unsorted),
         "image-to-text" => Ok(WantedVariant::ImageToText),
-        "unnormalised" | "unnormalized" => Err(
-            "the authors' re-ranking without normalisation needs the captions' norms; a memory stores unit vectors, so they are lost"
+        "unnormalized" => Err(
+            "the authors' re-ranking without normalization needs the captions' norms; a memory stores unit vectors, so they are lost"
                 .to_owned(),
         ),
         "rerank-model" => Err("name the other model with --rerank-model".to_owned()),

@@ -77,7 +77,7 @@ impl<'a> Session<'a> {
             "memory": method.memory.as_deref().map(Location::shown),
             "pairs": setup.pairs_held(),
             "k": method.k.0,
-            "neighbours": method.neighbours,
+            "neighbors": method.neighbors,
             "templates": method.templates,
             "search_model": method.search_model,
             "rerank_model": method.rerank_model,
@@ -211,7 +211,7 @@ impl<'a> Session<'a> {
         let possible = |method: &EvalMethod| match method {
             EvalMethod::DatasetPrompts => !self.dataset_prompts(dataset).is_empty(),
             EvalMethod::Coop => self.coop.is_some(),
-            EvalMethod::Each(Method::Calibrated) => self.setup.pipeline.allows(Method::Calibrated),
+            EvalMethod::Each(Method::Kernel) => self.setup.pipeline.allows(Method::Kernel),
             method => !method.needs_memory() || self.args.method_args.memory.is_some(),
         };
         if self.args.methods.is_empty() {
@@ -260,13 +260,13 @@ impl<'a> Session<'a> {
         };
         let retrieval = self.setup.pipeline.retrieval().cloned();
         let mut classifier = Classifier::from_embeddings(model, names.clone(), own, templates, retrieval);
-        if methods.contains(&EvalMethod::Each(Method::Calibrated)) {
-            classifier = self.setup.calibrate(classifier)?;
+        if methods.contains(&EvalMethod::Each(Method::Kernel)) {
+            classifier = self.setup.prepare_kernel(classifier)?;
         }
         Ok((classifier, prompts))
     }
 
-    /// The variants asked for, and always the other side of leaving the queries' near-duplicates out; engines are asked once only.
+    /// The variants asked for, and always the other side of leaving the queries' near-duplicates out; remote indexes are asked once only.
     fn variants(&self, methods: &[EvalMethod]) -> Vec<Variant> {
         if !methods.iter().any(|method| method.needs_memory()) {
             return Vec::new();

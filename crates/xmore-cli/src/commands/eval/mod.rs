@@ -1,4 +1,4 @@
-//! `xmore eval`: accuracy of the methods on labelled photos.
+//! `xmore eval`: accuracy of the methods on labeled photos.
 
 mod args;
 mod entry;

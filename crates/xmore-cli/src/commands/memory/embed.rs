@@ -1,11 +1,11 @@
-//! `xmore memory embed`: a further column of embeddings.
+//! `xmore memory embed`: a further embedding set of embeddings.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
-use xmore::embed_column;
+use xmore::add_embedding_set;
 use xmore_memory::Memory;
 use xmore_memory::store::finish_interrupted;
 
@@ -53,7 +53,7 @@ pub(super) fn run(args: &EmbedColumnArgs) -> Result<()> {
     let start = Instant::now();
     let mut progress: Option<ProgressBar> = None;
     let images = args.only == What::ImagesAndCaptions;
-    let report = embed_column(&model, &args.memory, images, args.checkpoints.every(), &mut |at| {
+    let report = add_embedding_set(&model, &args.memory, images, args.checkpoints.every(), &mut |at| {
         let bar = progress.get_or_insert_with(|| bar_from(at.done, at.total, "pairs"));
         bar.set_position(at.done);
         !interrupt::requested()

@@ -1,4 +1,4 @@
-//! `xmore memory info`: what a memory holds, here or with an engine.
+//! `xmore memory info`: what a memory holds, here or with a remote index.
 
 use clap::Args;
 use serde_json::json;
@@ -7,13 +7,13 @@ use xmore_memory::Memory;
 use xmore_memory::store::Modality;
 
 use super::skipped;
-use crate::args::{EngineArgs, ShortFormat};
+use crate::args::{RemoteArgs, ShortFormat};
 use crate::error::{CliError, Result};
 use crate::files::{print, print_json};
 
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
-    /// The memory: a folder or an engine's URL
+    /// The memory: a folder or a remote index's URL
     #[arg(value_name = "DIR|URL", env = "XMORE_MEMORY")]
     memory: String,
     /// Form of the output
@@ -23,27 +23,27 @@ pub(crate) struct InfoArgs {
     #[arg(long, conflicts_with = "format")]
     skipped: bool,
     #[command(flatten)]
-    engine: EngineArgs,
+    remote: RemoteArgs,
 }
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
-    match OpenPairs::open(&args.memory, &args.engine.options())? {
+    match OpenPairs::open(&args.memory, &args.remote.options())? {
         OpenPairs::Memory(memory) if args.skipped => skipped::list(&memory),
         OpenPairs::Memory(memory) if args.format == ShortFormat::Json => print_json(memory.manifest()),
         OpenPairs::Memory(memory) => print(&describe(&memory)),
-        OpenPairs::Engine(engine) if args.skipped => {
-            let message = format!("{}: an engine has no list of what was skipped", engine.location());
+        OpenPairs::Remote(index) if args.skipped => {
+            let message = format!("{}: a remote index has no list of what was skipped", index.location());
             Err(CliError::Usage(message))
         }
-        OpenPairs::Engine(engine) => {
-            let (pairs, model) = (engine.pairs()?, engine.identity());
+        OpenPairs::Remote(index) => {
+            let (pairs, model) = (index.pairs()?, index.identity());
             if args.format == ShortFormat::Json {
-                return print_json(&json!({"location": engine.location(), "pairs": pairs, "model": model}));
+                return print_json(&json!({"location": index.location(), "pairs": pairs, "model": model}));
             }
             let unknown = || "not told".to_owned();
             print(&format!(
-                "engine       {}\npairs        {}\nmodel        {}",
-                engine.location(),
+                "index        {}\npairs        {}\nmodel        {}",
+                index.location(),
                 pairs.map_or_else(unknown, |n| n.to_string()),
                 model.map_or_else(unknown, |m| m.name.clone())
             ))
@@ -69,7 +69,7 @@ fn describe(memory: &Memory) -> String {
     for line in skipped::kinds(&skipped::counts(memory)) {
         text += &format!("\nskipped      {}", line.trim_start());
     }
-    for (column, info) in memory.columns()[1..].iter().zip(&manifest.columns) {
+    for (column, info) in memory.embedding_sets()[1..].iter().zip(&manifest.columns) {
         let mut notes = Vec::new();
         if !info.images {
             notes.push("captions only".to_owned());

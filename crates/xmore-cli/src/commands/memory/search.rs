@@ -1,4 +1,4 @@
-//! `xmore memory search`: the pairs nearest to a photo or a text, here or with an engine.
+//! `xmore memory search`: the pairs nearest to a photo or a text, here or with a remote index.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use xmore_clip::Embeddings;
 use xmore_memory::SearchOptions;
 use xmore_memory::store::Modality;
 
-use crate::args::{EngineArgs, FilterArgs, Format};
+use crate::args::{FilterArgs, Format, RemoteArgs};
 use crate::csv_output::CsvOutput;
 use crate::error::{CliError, Result};
 use crate::files::{print, print_json, print_json_line};
@@ -20,7 +20,7 @@ use crate::table::{add_row, table, trimmed};
 
 #[derive(Debug, Args)]
 pub(crate) struct SearchArgs {
-    /// The memory: a folder or an engine's URL
+    /// The memory: a folder or a remote index's URL
     #[arg(value_name = "DIR|URL", env = "XMORE_MEMORY")]
     memory: String,
     #[command(flatten)]
@@ -37,7 +37,7 @@ pub(crate) struct SearchArgs {
     #[command(flatten)]
     filter: FilterArgs,
     #[command(flatten)]
-    engine: EngineArgs,
+    remote: RemoteArgs,
     #[command(flatten)]
     model: QueryModelChoice,
 }
@@ -71,7 +71,7 @@ struct Row {
 }
 
 pub(super) fn run(args: &SearchArgs) -> Result<()> {
-    let pairs = OpenPairs::open(&args.memory, &args.engine.options())?;
+    let pairs = OpenPairs::open(&args.memory, &args.remote.options())?;
     let allowed = args.filter.allowed(&pairs)?;
     let model = args.model.open_for(pairs.identity())?;
     if args.query.image.is_some() {
@@ -79,7 +79,7 @@ pub(super) fn run(args: &SearchArgs) -> Result<()> {
     }
     let rows = match &pairs {
         OpenPairs::Memory(memory) => {
-            let column = (&model as &dyn Encoder).column_of(memory)?;
+            let column = (&model as &dyn Encoder).embedding_set(memory)?;
             let query = encode(&model, &args.query)?;
             let modality = match args.modality {
                 SearchIn::Images => Modality::Image,
@@ -96,20 +96,19 @@ pub(super) fn run(args: &SearchArgs) -> Result<()> {
             });
             rows.collect::<Result<Vec<_>>>()?
         }
-        OpenPairs::Engine(engine) => {
+        OpenPairs::Remote(index) => {
             if args.modality == SearchIn::Captions || args.filter.rows.is_some() {
-                let message =
-                    "an engine is searched by images only, and whole: leave --in captions and --rows out";
+                let message = "a remote index is searched by images only, and whole: leave --in captions and --rows out";
                 return Err(CliError::Usage(message.to_owned()));
             }
-            (&model as &dyn Encoder).check_engine(engine.as_ref())?;
+            (&model as &dyn Encoder).check_remote(index.as_ref())?;
             let query = encode(&model, &args.query)?;
-            let answer = engine.nearest_images(query.as_slice(), query.dim(), args.n)?.into_iter().next();
+            let answer = index.nearest_images(query.as_slice(), query.dim(), args.n)?.into_iter().next();
             let answer = answer.unwrap_or_default();
             if let Some(note) = &answer.note {
                 tell!("{note}");
             }
-            let rows = answer.neighbours.into_iter().map(|n| Row {
+            let rows = answer.neighbors.into_iter().map(|n| Row {
                 id: n.id,
                 similarity: n.similarity,
                 caption: n.caption,

@@ -1,4 +1,4 @@
-//! `xmore memory upload`: a memory into an engine that takes one.
+//! `xmore memory upload`: a memory into a remote index that takes one.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use xmore_memory::Memory;
 use xmore_memory::retriever::{IndexKind, Location};
 
-use crate::args::EngineArgs;
+use crate::args::RemoteArgs;
 use crate::error::{CliError, Result};
 use crate::files::print;
 use crate::interrupt;
@@ -29,7 +29,7 @@ pub(crate) struct UploadArgs {
     #[command(flatten)]
     skips: SkipArgs,
     #[command(flatten)]
-    engine: EngineArgs,
+    remote: RemoteArgs,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -52,7 +52,7 @@ pub(super) fn run(args: &UploadArgs) -> Result<()> {
         IndexArg::Auto => IndexKind::Auto,
     };
     let start = Instant::now();
-    let upload = args.to.create(&memory, index, &args.engine.options())?;
+    let upload = args.to.create(&memory, index, &args.remote.options())?;
     let _orderly = interrupt::orderly();
     let mut progress: Option<ProgressBar> = None;
     let report = upload.run(&memory, |at| {

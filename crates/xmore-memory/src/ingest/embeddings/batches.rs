@@ -8,7 +8,7 @@ use crate::error::{MemoryError, Result};
 use crate::ingest::caption::MAX_CAPTION_BYTES;
 use crate::ingest::parquet::{Cell, Cursor, Rows};
 
-/// How far a row's length may be from 1: that of a vector normalised in float16, whose length and quotients were each rounded
+/// How far a row's length may be from 1: that of a vector normalized in float16, whose length and quotients were each rounded
 /// by 2⁻¹¹ at most.
 const ROUNDING: f64 = 1.0 / 1024.0;
 
@@ -26,7 +26,7 @@ pub struct EmbeddingsBatch {
     /// Rows among these that were left out.
     pub skipped: SkippedRows,
     /// Rows, of images or of texts, that were off unit length by more than float16's rounding and were divided by their length.
-    pub renormalised: u64,
+    pub renormalized: u64,
 }
 
 impl EmbeddingsBatch {
@@ -168,9 +168,9 @@ impl OpenPart {
                 batch.skipped.caption += 1;
                 continue;
             };
-            let mut lengths = vec![normalise(&mut image)];
+            let mut lengths = vec![normalize(&mut image)];
             if self.texts.is_some() {
-                lengths.push(normalise(&mut text));
+                lengths.push(normalize(&mut text));
             }
             if lengths.contains(&Length::NotFinite) {
                 batch.skipped.not_finite += 1;
@@ -180,7 +180,7 @@ impl OpenPart {
                 batch.skipped.zero += 1;
                 continue;
             }
-            batch.renormalised += u64::from(lengths.contains(&Length::Other));
+            batch.renormalized += u64::from(lengths.contains(&Length::Other));
             batch.images.extend_from_slice(&image);
             if let Some(texts) = &mut batch.texts {
                 texts.extend_from_slice(&text);
@@ -214,7 +214,7 @@ enum Length {
 }
 
 /// Divides a row by its length unless that is 1, within rounding, or none.
-fn normalise(row: &mut [f32]) -> Length {
+fn normalize(row: &mut [f32]) -> Length {
     // The squares of finite f32 neither overflow nor vanish in f64.
     let length = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
     if !length.is_finite() {

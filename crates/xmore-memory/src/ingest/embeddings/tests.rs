@@ -64,7 +64,7 @@ fn rows_come_in_order_with_their_captions() {
         let skipped: Vec<_> = batches.iter().map(|b| b.skipped).collect();
         assert_eq!(skipped.iter().map(|s| s.caption).sum::<u64>(), 2);
         assert_eq!(skipped.iter().map(SkippedRows::total).sum::<u64>(), 2);
-        assert_eq!(batches.iter().map(|b| b.renormalised).sum::<u64>(), 0);
+        assert_eq!(batches.iter().map(|b| b.renormalized).sum::<u64>(), 0);
         for series in [IMAGES, TEXTS] {
             let rows: Vec<f32> = batches
                 .iter()
@@ -138,7 +138,7 @@ fn rows_that_are_no_directions_are_skipped_and_others_made_unit_vectors() {
     let batch = batches(&folder, 10).remove(0);
     assert_eq!(batch.images, [0.6, 0.8, 0.6, 0.8, 0.6003, 0.8]);
     assert_eq!(batch.image_paths, ["image_path 0", "image_path 1", "image_path 5"]);
-    assert_eq!((batch.skipped, batch.renormalised), (SkippedRows { caption: 0, not_finite: 2, zero: 1 }, 1));
+    assert_eq!((batch.skipped, batch.renormalized), (SkippedRows { caption: 0, not_finite: 2, zero: 1 }, 1));
 }
 
 #[test]

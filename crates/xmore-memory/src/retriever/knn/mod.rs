@@ -21,14 +21,14 @@ use self::rows::Row;
 use super::http::{Client, parse};
 use super::json::null_for_non_numbers;
 use super::retry::Retry;
-use super::{Answer, Neighbour, RemoteOptions, Retriever, check_queries, for_each_query, sort};
+use super::{Answer, Neighbor, RemoteOptions, Retriever, check_queries, for_each_query, sort};
 use crate::error::{MemoryError, Result};
 use crate::store::ModelIdentity;
 
 /// Rows asked for first and, where fewer pairs came back than wanted, once more: the method's authors do the same.
 const ROWS: [usize; 2] = [200, 1000];
 /// No more rows are asked for.
-const MOST_ROWS: usize = 16_384;
+const MAX_ROWS: usize = 16_384;
 
 /// A clip-retrieval back end.
 pub struct Knn {
@@ -74,7 +74,7 @@ impl Knn {
         let mut answer = Answer::default();
         let mut asked = 0;
         for rows in ROWS {
-            let rows = rows.max(n.saturating_mul(rows / ROWS[0])).min(MOST_ROWS);
+            let rows = rows.max(n.saturating_mul(rows / ROWS[0])).min(MAX_ROWS);
             if rows <= asked {
                 break;
             }
@@ -148,14 +148,14 @@ fn from_rows(rows: Vec<Row>, n: usize, asked: usize) -> Answer {
     let came = rows.len();
     let mut without_caption = 0;
     let mut seen = HashSet::new();
-    let mut neighbours = Vec::new();
+    let mut neighbors = Vec::new();
     for row in rows {
         let (Some(id), Some(similarity)) = (row.id, row.similarity) else { continue };
         if !seen.insert(id) {
             continue;
         }
         match row.caption {
-            Some(caption) => neighbours.push(Neighbour {
+            Some(caption) => neighbors.push(Neighbor {
                 id,
                 similarity,
                 caption,
@@ -165,9 +165,9 @@ fn from_rows(rows: Vec<Row>, n: usize, asked: usize) -> Answer {
             None => without_caption += 1,
         }
     }
-    sort(&mut neighbours);
-    neighbours.truncate(n);
-    let found = neighbours.len();
+    sort(&mut neighbors);
+    neighbors.truncate(n);
+    let found = neighbors.len();
     let note = (found < n).then(|| {
         let without = match without_caption {
             0 => String::new(),
@@ -178,7 +178,7 @@ fn from_rows(rows: Vec<Row>, n: usize, asked: usize) -> Answer {
              service filters what it finds"
         )
     });
-    Answer { neighbours, missing: n - found, note }
+    Answer { neighbors, missing: n - found, note }
 }
 
 fn unknown_index(name: &str, known: &[String]) -> String {

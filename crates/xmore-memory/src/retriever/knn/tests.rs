@@ -63,8 +63,8 @@ fn the_nearest_pairs_come_with_their_captions() {
     let answers = knn.nearest_images(&[1.0, 0.0, 0.0, 1.0, 0.6, 0.8], 2, 128).unwrap();
     assert_eq!(answers.len(), 3);
     for answer in &answers {
-        assert_eq!((answer.neighbours.len(), answer.missing, &answer.note), (128, 0, &None));
-        let last = &answer.neighbours[127];
+        assert_eq!((answer.neighbors.len(), answer.missing, &answer.note), (128, 0, &None));
+        let last = &answer.neighbors[127];
         assert_eq!(
             (last.id, last.caption.as_str(), last.image_path.as_str()),
             (127, "caption 127", "https://x/127")
@@ -85,8 +85,8 @@ fn rows_without_captions_are_left_out_and_more_are_asked_for() {
         _ => json!({"caption": "<NaN>"}),
     });
     let answer = open(&server, None).unwrap().nearest_images(&[1.0, 0.0], 2, 128).unwrap().remove(0);
-    assert_eq!((answer.neighbours.len(), answer.missing), (128, 0));
-    assert_eq!((answer.neighbours[1].id, answer.neighbours[1].image_path.as_str()), (3, "3.jpg"));
+    assert_eq!((answer.neighbors.len(), answer.missing), (128, 0));
+    assert_eq!((answer.neighbors[1].id, answer.neighbors[1].image_path.as_str()), (3, "3.jpg"));
     assert_eq!(asked(&server), [200, 1000]);
     assert_eq!(server.seen()[1].json()["indice_name"], Value::Null);
 }
@@ -95,7 +95,7 @@ fn rows_without_captions_are_left_out_and_more_are_asked_for() {
 fn fewer_pairs_than_wanted_are_reported() {
     let server = service(60, |i| if i < 20 { json!({"caption": "c"}) } else { json!({}) });
     let answer = open(&server, None).unwrap().nearest_images(&[1.0, 0.0], 2, 128).unwrap().remove(0);
-    assert_eq!((answer.neighbours.len(), answer.missing), (20, 108));
+    assert_eq!((answer.neighbors.len(), answer.missing), (20, 108));
     let note = answer.note.unwrap();
     assert!(
         note.contains("20 pairs instead of 128") && note.contains("40 of them without a caption"),
@@ -105,10 +105,10 @@ fn fewer_pairs_than_wanted_are_reported() {
 }
 
 #[test]
-fn many_neighbours_are_asked_for_at_once() {
+fn many_neighbors_are_asked_for_at_once() {
     let server = service(5_000, |_| json!({"caption": "c"}));
     let knn = open(&server, None).unwrap();
-    assert_eq!(knn.nearest_images(&[1.0, 0.0], 2, 700).unwrap()[0].neighbours.len(), 700);
+    assert_eq!(knn.nearest_images(&[1.0, 0.0], 2, 700).unwrap()[0].neighbors.len(), 700);
     assert_eq!(knn.nearest_images(&[1.0, 0.0], 2, 0).unwrap(), [Answer::default()]);
     assert_eq!(asked(&server), [700]);
 }
@@ -125,7 +125,7 @@ fn a_second_answer_that_is_refused_does_not_take_the_first_away() {
     let location = KnnAddress { url: server.url(), index: None };
     let options = RemoteOptions { max_answer: 50_000, ..RemoteOptions::default() };
     let answer = Knn::open(&location, &options).unwrap().nearest_images(&[1.0, 0.0], 2, 3).unwrap().remove(0);
-    assert_eq!((answer.neighbours.len(), answer.missing), (1, 2));
+    assert_eq!((answer.neighbors.len(), answer.missing), (1, 2));
 }
 
 #[test]

@@ -157,15 +157,15 @@ impl Milvus {
         let dim = query.len();
         let rows = self.api.nearest(query, n)?;
         let came = rows.len();
-        let mut neighbours: Vec<_> = rows.into_iter().filter_map(|row| rows::neighbour(row, dim)).collect();
-        sort(&mut neighbours);
-        neighbours.truncate(n);
+        let mut neighbors: Vec<_> = rows.into_iter().filter_map(|row| rows::neighbor(row, dim)).collect();
+        sort(&mut neighbors);
+        neighbors.truncate(n);
         let pairs = self.pairs.load(Ordering::Relaxed);
         let expected = usize::try_from(pairs).map_or(n, |pairs| pairs.min(n));
-        let missing = expected.saturating_sub(neighbours.len());
+        let missing = expected.saturating_sub(neighbors.len());
         let incomplete = incomplete("collection", pairs, self.announced);
         let note = incomplete.or_else(|| {
-            let found = neighbours.len();
+            let found = neighbors.len();
             (missing > 0).then(|| {
                 format!(
                     "{found} pairs instead of {expected}: {came} rows came, {} unusable",
@@ -173,7 +173,7 @@ impl Milvus {
                 )
             })
         });
-        Ok(Answer { neighbours, missing, note })
+        Ok(Answer { neighbors, missing, note })
     }
 }
 
@@ -195,9 +195,7 @@ impl Retriever for Milvus {
     fn nearest_images(&self, queries: &[f32], dim: usize, n: usize) -> Result<Vec<Answer>> {
         check_queries(queries, dim, self.identity())?;
         if n > ROWS_MAX {
-            return Err(self
-                .api
-                .remote(format!("{n} neighbours are more than its {ROWS_MAX} for one query")));
+            return Err(self.api.remote(format!("{n} neighbors are more than its {ROWS_MAX} for one query")));
         }
         for_each_query(queries, dim, self.options.parallel, |query| match n {
             0 => Ok(Answer::default()),
@@ -251,7 +249,7 @@ impl Target for Milvus {
     fn finish(&self, present: u64) -> Result<()> {
         // Whether it is flushed now or by and by makes no difference to what is found.
         let _ = self.api.flush();
-        let visible = poll(self.options.upload_patience, || {
+        let visible = poll(self.options.upload_retry_time, || {
             let visible = self.api.visible(self.api.upload)?;
             Ok((visible >= present).then_some(visible))
         })?;
@@ -263,19 +261,19 @@ impl Target for Milvus {
 }
 
 /// Loads the collection if need be, and waits until it can be searched.
-fn wait_until_loaded(api: &Api, found: Description, patience: Duration) -> Result<()> {
+fn wait_until_loaded(api: &Api, found: Description, limit: Duration) -> Result<()> {
     if found.is_loaded() {
         return Ok(());
     }
     if !found.is_loading() {
         api.load()?;
     }
-    let loaded = poll(patience, || {
+    let loaded = poll(limit, || {
         let found = api.describe(api.search)?;
         Ok(found.filter(Description::is_loaded).map(|_| ()))
     })?;
     loaded.ok_or_else(|| {
-        let seconds = patience.as_secs();
+        let seconds = limit.as_secs();
         api.remote(format!(
             "collection {:?} is still not loaded after {seconds} s; try again later",
             api.collection
@@ -284,13 +282,13 @@ fn wait_until_loaded(api: &Api, found: Description, patience: Duration) -> Resul
 }
 
 /// Looks again and again until there is something, `None` if there is nothing until the deadline.
-fn poll<T>(patience: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
+fn poll<T>(limit: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
     let start = Instant::now();
     loop {
         if let Some(found) = look()? {
             return Ok(Some(found));
         }
-        if start.elapsed() + POLL > patience {
+        if start.elapsed() + POLL > limit {
             return Ok(None);
         }
         std::thread::sleep(POLL);

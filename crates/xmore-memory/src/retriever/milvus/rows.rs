@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use half::f16;
 use serde::Serialize;
 
-use super::super::Neighbour;
+use super::super::Neighbor;
 use super::super::upload::Sent;
 use super::rest::{Found, TEXT_MAX};
 use crate::error::Result;
@@ -97,9 +97,9 @@ fn decode(text: &str, dim: usize) -> Option<Vec<f32>> {
     values.iter().all(|v| v.is_finite()).then_some(values)
 }
 
-/// A found row as a neighbour; `None` if it lacks its caption or its similarity.
-pub(super) fn neighbour(found: Found, dim: usize) -> Option<Neighbour> {
-    Some(Neighbour {
+/// A found row as a neighbor; `None` if it lacks its caption or its similarity.
+pub(super) fn neighbor(found: Found, dim: usize) -> Option<Neighbor> {
+    Some(Neighbor {
         id: found.id.value()?,
         similarity: found.distance.filter(|d| d.is_finite())?,
         caption: found.caption?,

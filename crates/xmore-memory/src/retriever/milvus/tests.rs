@@ -140,7 +140,7 @@ fn options() -> RemoteOptions {
     RemoteOptions {
         timeout: Duration::from_secs(2),
         attempts: 2,
-        upload_patience: Duration::from_secs(3),
+        upload_retry_time: Duration::from_secs(3),
         ..RemoteOptions::default()
     }
 }
@@ -207,7 +207,7 @@ fn a_memory_is_uploaded_once_and_found() {
     let answers = found.nearest_images(&query, DIM, 2).unwrap();
     let local = Retriever::nearest_images(&memory, &query, DIM, 2).unwrap();
     assert_eq!(answers[0], local[0]);
-    assert_eq!(answers[1].neighbours[0], local[1].neighbours[0]);
+    assert_eq!(answers[1].neighbors[0], local[1].neighbors[0]);
     let metadata = found.metadata(&[699, 700, 0]).unwrap();
     assert_eq!(metadata[0].as_ref().unwrap().caption, "caption 699");
     assert_eq!((metadata[1].as_ref(), metadata[2].as_ref().unwrap().image_path.as_str()), (None, "0.jpg"));
@@ -244,7 +244,7 @@ fn an_upload_that_the_caller_stops_is_incomplete_and_says_so_when_searched() {
     let mut query = vec![0.0; DIM];
     query[0] = 1.0;
     let answer = milvus.nearest_images(&query, DIM, 3).unwrap().remove(0);
-    assert_eq!((answer.neighbours.len(), answer.missing), (3, 0));
+    assert_eq!((answer.neighbors.len(), answer.missing), (3, 0));
     assert!(answer.note.unwrap().contains("of its memory's 2000 pairs"));
     assert!(milvus.upload(&memory, |_| true).unwrap().complete);
     assert_eq!(milvus.nearest_images(&query, DIM, 3).unwrap()[0].note, None);
@@ -443,8 +443,8 @@ fn found_rows_that_lack_something_are_counted() {
     let answer =
         milvus.nearest_images(&vector(1.0).iter().map(|v| *v as f32).collect::<Vec<_>>(), DIM, 9).unwrap();
     let answer = &answer[0];
-    assert_eq!(answer.neighbours.iter().map(|n| n.id).collect::<Vec<_>>(), [2, 1]);
-    assert!(answer.neighbours.iter().all(|n| n.text_embedding.is_none()));
+    assert_eq!(answer.neighbors.iter().map(|n| n.id).collect::<Vec<_>>(), [2, 1]);
+    assert!(answer.neighbors.iter().all(|n| n.text_embedding.is_none()));
     assert_eq!(answer.missing, 1);
     assert!(answer.note.as_ref().unwrap().contains("3 rows came, 1 unusable"));
 }

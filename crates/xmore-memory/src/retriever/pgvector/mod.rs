@@ -30,7 +30,7 @@ use self::connection::{Attempt, Server, trouble};
 use super::label::{Label, incomplete, other_model};
 use super::retry::{Retry, Trouble};
 use super::upload::{PairMetadata, Sent, Target};
-use super::{Answer, IndexKind, Neighbour, RemoteOptions, Retriever, check_queries, for_each_query, sort};
+use super::{Answer, IndexKind, Neighbor, RemoteOptions, Retriever, check_queries, for_each_query, sort};
 use crate::error::{MemoryError, Result};
 use crate::store::{Memory, ModelIdentity};
 
@@ -202,10 +202,10 @@ impl Pgvector {
             values.extend(ids.into_iter().flat_map(bounds));
             values
         };
-        let mut neighbours = self.rows(&statement, values, n, self.search, move |row| neighbour(row, dim))?;
-        sort(&mut neighbours);
+        let mut neighbors = self.rows(&statement, values, n, self.search, move |row| neighbor(row, dim))?;
+        sort(&mut neighbors);
         let pairs = self.pairs.load(Ordering::Relaxed);
-        let found = neighbours.len();
+        let found = neighbors.len();
         let incomplete = incomplete("table", pairs, self.announced.load(Ordering::Relaxed));
         // How many there are in a range is not known without counting them.
         let expected = match ids {
@@ -215,7 +215,7 @@ impl Pgvector {
         let missing = expected.saturating_sub(found);
         let note =
             incomplete.or_else(|| (missing > 0).then(|| format!("{found} pairs instead of {expected}")));
-        Ok(Answer { neighbours, missing, note })
+        Ok(Answer { neighbors, missing, note })
     }
 
     fn count_rows(&self, ids: Option<&Range<u64>>, retry: Retry) -> Result<u64> {
@@ -260,7 +260,7 @@ impl Retriever for Pgvector {
         if n > ROWS_MAX {
             return Err(self
                 .server
-                .remote(format!("{n} neighbours are more than the {ROWS_MAX} that are read for one query")));
+                .remote(format!("{n} neighbors are more than the {ROWS_MAX} that are read for one query")));
         }
         for_each_query(queries, dim, self.parallel, |query| match n {
             0 => Ok(Answer::default()),
@@ -448,7 +448,7 @@ fn id(row: &Row) -> Attempt<u64> {
         .map_err(|_| Trouble::Final(format!("it answers with {id}, which is no id and no count")))
 }
 
-fn neighbour(row: &Row, dim: usize) -> Attempt<Neighbour> {
+fn neighbor(row: &Row, dim: usize) -> Attempt<Neighbor> {
     let id = id(row)?;
     let similarity = get::<f64>(row, 1)? as f32;
     let embedding: &[u8] = get(row, 4)?;
@@ -459,5 +459,5 @@ fn neighbour(row: &Row, dim: usize) -> Attempt<Neighbour> {
             embedding.len()
         )));
     }
-    Ok(Neighbour { id, similarity, caption: get(row, 2)?, image_path: get(row, 3)?, text_embedding })
+    Ok(Neighbor { id, similarity, caption: get(row, 2)?, image_path: get(row, 3)?, text_embedding })
 }

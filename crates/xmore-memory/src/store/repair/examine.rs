@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::lookup::Lookup;
-use super::super::manifest::{Checksums, ColumnInfo, Manifest, PartInfo};
+use super::super::manifest::{Checksums, EmbeddingSetInfo, Manifest, PartInfo};
 use super::super::metadata::Metadata;
 use super::super::npy::NpyMatrix;
 use super::super::verify::{modality_of, strays};
@@ -20,7 +20,7 @@ pub(super) struct Plan {
     /// For each part, in the manifest's order.
     pub parts: Vec<PartPlan>,
     /// For each column.
-    pub columns: Vec<ColumnPlan>,
+    pub columns: Vec<EmbeddingSetPlan>,
     /// Numbers of the lists of skipped things that are damaged or missing.
     pub lists: Vec<usize>,
     /// Files that are named as those of the memory but are not in its manifest.
@@ -40,15 +40,15 @@ pub(super) struct PartPlan {
     pub rebuilt: Vec<Series>,
 }
 
-/// What is done with a further column: for each of its parts, in the memory's places.
+/// What is done with a further embedding set: for each of its parts, in the memory's places.
 #[derive(Debug)]
-pub(super) struct ColumnPlan {
-    pub parts: Vec<ColumnPartPlan>,
+pub(super) struct EmbeddingSetPlan {
+    pub parts: Vec<EmbeddingSetPartPlan>,
 }
 
-/// What is done with a part of a further column.
+/// What is done with a part of a further embedding set.
 #[derive(Debug, Default)]
-pub(super) struct ColumnPartPlan {
+pub(super) struct EmbeddingSetPartPlan {
     /// Why it is taken out, if it is.
     pub reason: String,
     /// Its files that are made again.
@@ -63,8 +63,11 @@ impl Plan {
     pub fn new(dir: &Path, manifest: &Manifest) -> Result<Plan> {
         let parts: Vec<PartPlan> =
             manifest.parts.iter().map(|part| PartPlan::new(dir, part, manifest.model.dim)).collect();
-        let columns =
-            manifest.columns.iter().map(|column| ColumnPlan::new(dir, manifest, column, &parts)).collect();
+        let columns = manifest
+            .columns
+            .iter()
+            .map(|column| EmbeddingSetPlan::new(dir, manifest, column, &parts))
+            .collect();
         let lists = manifest.sources.iter().enumerate().filter_map(|(number, source)| {
             let recorded = source.skipped_sha256.as_ref()?;
             (!is_recorded(&skipped_path(dir, number), Some(recorded))).then_some(number)
@@ -89,7 +92,7 @@ impl Plan {
             || !self.strays.is_empty()
     }
 
-    fn column_parts(&self) -> impl Iterator<Item = &ColumnPartPlan> {
+    fn column_parts(&self) -> impl Iterator<Item = &EmbeddingSetPartPlan> {
         self.columns.iter().flat_map(|column| &column.parts)
     }
 
@@ -151,11 +154,16 @@ impl PartPlan {
     }
 }
 
-impl ColumnPlan {
-    fn new(dir: &Path, manifest: &Manifest, column: &ColumnInfo, parts: &[PartPlan]) -> ColumnPlan {
+impl EmbeddingSetPlan {
+    fn new(
+        dir: &Path,
+        manifest: &Manifest,
+        column: &EmbeddingSetInfo,
+        parts: &[PartPlan],
+    ) -> EmbeddingSetPlan {
         let (folder, dim) = (dir.join(COLUMNS_DIR).join(&column.name), column.model.dim);
         let plan = |(place, (part, sha256)): (usize, (&PartInfo, &Checksums))| {
-            let mut plan = ColumnPartPlan::default();
+            let mut plan = EmbeddingSetPartPlan::default();
             // Where the memory's own rows go, the column's go with them.
             let kept = parts[place].kept;
             if kept == 0 || sha256.is_empty() {
@@ -171,7 +179,7 @@ impl ColumnPlan {
             }
             plan
         };
-        ColumnPlan { parts: manifest.parts.iter().zip(&column.parts).enumerate().map(plan).collect() }
+        EmbeddingSetPlan { parts: manifest.parts.iter().zip(&column.parts).enumerate().map(plan).collect() }
     }
 }
 

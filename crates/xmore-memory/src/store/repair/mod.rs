@@ -8,7 +8,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::column::EMBEDDING_DIR;
+use super::embedding_set::EMBEDDING_DIR;
 use super::lock::Lock;
 use super::manifest::Manifest;
 use super::publish::{SET_ASIDE_DIR, is_committed, roll_forward};
@@ -27,7 +27,7 @@ pub struct RepairReport {
     pub rebuilt: Vec<PathBuf>,
     /// Pairs that are no longer in the memory.
     pub dropped: u64,
-    /// Columns that lost parts.
+    /// Embedding sets that lost parts.
     pub columns_cut: usize,
     /// Whether the manifest of an earlier version was brought to this one.
     pub upgraded: bool,
@@ -46,13 +46,13 @@ impl RepairReport {
 
 /// Mends the memory in `dir`:
 ///
-/// 1. A build, append, further column or repair that had only to be put in place is. A manifest that is damaged is taken from its copy.
+/// 1. A build, append, further embedding set or repair that had only to be put in place is. A manifest that is damaged is taken from its copy.
 /// 2. A part of which a file is torn or missing, or has other content than was recorded, is cut to the rows that are whole in
 ///    all its files. Content that has changed without a change of size cannot be told row by row: then the part is taken out.
 ///    Other parts keep their files and names; ids after the rows that are gone change.
 /// 3. Files that are missing or damaged and follow from sound ones are made again: lookup files and codes, and each of metadata
 ///    and lookup from the other.
-/// 4. Parts of a further column that are damaged are taken out; `ColumnWriter` makes them again.
+/// 4. Parts of a further embedding set that are damaged are taken out; `EmbeddingSetWriter` makes them again.
 ///
 /// Rows that are taken out are set aside under their own names in a folder of the memory. Ended at any moment, the memory is as
 /// before or as repaired, and the same call ends with the same bytes. An unfinished build is left as it is.
@@ -110,7 +110,7 @@ fn repair_locked(dir: &Path) -> Result<RepairReport> {
         return Err(no_room(error, dir, needed));
     }
     roll_forward(dir)?;
-    for (folder, what) in [(BUILDING_DIR, "append"), (EMBEDDING_DIR, "further column")] {
+    for (folder, what) in [(BUILDING_DIR, "append"), (EMBEDDING_DIR, "further embedding set")] {
         if dir.join(folder).exists() {
             let note =
                 format!("the unfinished {what} that is there starts anew, since the memory has changed");

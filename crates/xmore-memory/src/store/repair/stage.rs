@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::lookup::{self, Lookup};
-use super::super::manifest::{Checksums, ColumnInfo, Manifest, PartInfo, SetAside};
+use super::super::manifest::{Checksums, EmbeddingSetInfo, Manifest, PartInfo, SetAside};
 use super::super::metadata::Metadata;
 use super::super::npy::NpyMatrix;
 use super::super::publish::{Publication, REPAIRING_DIR, SET_ASIDE_DIR, SET_ASIDE_STAGED, commit};
@@ -17,7 +17,7 @@ use super::super::{
     sync_dir,
 };
 use super::RepairReport;
-use super::examine::{ColumnPartPlan, ColumnPlan, PartPlan, Plan};
+use super::examine::{EmbeddingSetPartPlan, EmbeddingSetPlan, PartPlan, Plan};
 use crate::error::{AtPath, Result};
 use crate::search::codes;
 
@@ -154,11 +154,11 @@ impl<'a> Stage<'a> {
         Ok(Some(info))
     }
 
-    /// A further column as it will be.
+    /// A further embedding set as it will be.
     fn column(
         &mut self,
         at: usize,
-        plan: &ColumnPlan,
+        plan: &EmbeddingSetPlan,
         whole: &Plan,
         report: &mut RepairReport,
     ) -> Result<()> {
@@ -185,13 +185,13 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Checksums of a further column's part as it will be, with the first `kept` rows; none if it is taken out or was before.
+    /// Checksums of a further embedding set's part as it will be, with the first `kept` rows; none if it is taken out or was before.
     fn column_part(
         &mut self,
-        column: &ColumnInfo,
+        column: &EmbeddingSetInfo,
         place: usize,
         kept: u64,
-        plan: &ColumnPartPlan,
+        plan: &EmbeddingSetPartPlan,
         report: &mut RepairReport,
     ) -> Result<Checksums> {
         let mut sha256 = column.parts[place].clone();
@@ -237,8 +237,8 @@ impl<'a> Stage<'a> {
         Ok(sha256)
     }
 
-    /// Number of rows of a further column, as it will be, whose image could not be read.
-    fn unreadable(&self, column: &ColumnInfo) -> Result<u64> {
+    /// Number of rows of a further embedding set, as it will be, whose image could not be read.
+    fn unreadable(&self, column: &EmbeddingSetInfo) -> Result<u64> {
         let (within, dim) = (Path::new(COLUMNS_DIR).join(&column.name), column.model.dim);
         let mut rows = 0;
         for (part, _) in self.new.parts.iter().zip(&column.parts).filter(|(_, sha256)| !sha256.is_empty()) {

@@ -8,12 +8,12 @@ fn other() -> ModelIdentity {
 }
 
 /// Writes rows up to `end`; the image of pair 6 cannot be read.
-fn go_on(writer: &mut ColumnWriter, end: u64) {
+fn go_on(writer: &mut EmbeddingSetWriter, end: u64) {
     go_on_without(writer, end, 6);
 }
 
 /// The same without the image of pair `away`.
-fn go_on_without(writer: &mut ColumnWriter, end: u64, away: u64) {
+fn go_on_without(writer: &mut EmbeddingSetWriter, end: u64, away: u64) {
     while let Some(id) = writer.next_row().filter(|&id| id < end) {
         let caption = writer.memory().caption(id).unwrap().to_owned();
         writer.keep_rows().unwrap();
@@ -28,8 +28,8 @@ fn go_on_without(writer: &mut ColumnWriter, end: u64, away: u64) {
     }
 }
 
-fn open(dir: &Path, images: bool) -> ColumnWriter {
-    ColumnWriter::open(dir, other(), images).unwrap().with_checkpoint_every(Default::default())
+fn open(dir: &Path, images: bool) -> EmbeddingSetWriter {
+    EmbeddingSetWriter::open(dir, other(), images).unwrap().with_checkpoint_every(Default::default())
 }
 
 fn append(dir: &Path, rows: u64) {
@@ -65,8 +65,8 @@ fn a_column_taken_up_at_any_row_has_the_same_bytes() {
 
     let memory = Memory::open(undisturbed.path()).unwrap();
     assert_is_small(&memory);
-    let column = memory.column(&other()).unwrap();
-    assert_eq!((memory.columns().len(), column.dim(), column.rows()), (2, 2, 10));
+    let column = memory.embedding_set(&other()).unwrap();
+    assert_eq!((memory.embedding_sets().len(), column.dim(), column.rows()), (2, 2, 10));
     let mut row = [0.0; 2];
     column.text_embedding(9, &mut row).unwrap();
     assert_eq!(row, [9.0, 1.0]);
@@ -86,7 +86,7 @@ fn a_column_that_is_behind_says_so_and_is_continued() {
     writer.finish().unwrap();
     append(dir.path(), 3);
     let memory = Memory::open(dir.path()).unwrap();
-    let column = memory.column(&other()).unwrap();
+    let column = memory.embedding_set(&other()).unwrap();
     let message = column.search(Modality::Text, &[1.0, 0.0], 1).unwrap_err().to_string();
     assert!(message.contains("for 3 of its 13 rows") && message.contains("memory embed"), "{message}");
     let message = column.require(Modality::Image).unwrap_err().to_string();
@@ -99,17 +99,17 @@ fn a_column_that_is_behind_says_so_and_is_continued() {
     let manifest = writer.finish().unwrap();
     assert_eq!((manifest.columns.len(), manifest.columns[0].parts.len()), (1, 4));
     let memory = Memory::open(dir.path()).unwrap();
-    memory.column(&other()).unwrap().require(Modality::Text).unwrap();
+    memory.embedding_set(&other()).unwrap().require(Modality::Text).unwrap();
 }
 
 #[test]
 fn a_column_that_is_there_or_is_not_whole_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     small(dir.path());
-    let own = ColumnWriter::open(dir.path(), model(3), true).err().unwrap();
-    assert!(matches!(own, MemoryError::ColumnExists { .. }), "{own}");
+    let own = EmbeddingSetWriter::open(dir.path(), model(3), true).err().unwrap();
+    assert!(matches!(own, MemoryError::EmbeddingSetExists { .. }), "{own}");
     let mut writer = open(dir.path(), true);
-    assert!(matches!(ColumnWriter::open(dir.path(), other(), true), Err(MemoryError::Busy { .. })));
+    assert!(matches!(EmbeddingSetWriter::open(dir.path(), other(), true), Err(MemoryError::Busy { .. })));
     assert!(writer.push(None, &[f32::NAN, 0.0]).is_err());
     go_on_without(&mut writer, 9, 99);
     assert!(matches!(writer.finish(), Err(MemoryError::NoSuchPair { id: 9, .. })));
@@ -117,8 +117,8 @@ fn a_column_that_is_there_or_is_not_whole_is_refused() {
     go_on_without(&mut writer, 10, 99);
     assert!(matches!(writer.push(None, &[0.0; 2]), Err(MemoryError::NoSuchPair { .. })));
     writer.finish().unwrap();
-    let again = ColumnWriter::open(dir.path(), other(), true).err().unwrap();
-    assert!(matches!(again, MemoryError::ColumnExists { .. }), "{again}");
+    let again = EmbeddingSetWriter::open(dir.path(), other(), true).err().unwrap();
+    assert!(matches!(again, MemoryError::EmbeddingSetExists { .. }), "{again}");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn overwriting_a_memory_removes_its_columns() {
     writer.push("new.jpg", "new", &[0.0; 3], &[0.0; 3]).unwrap();
     writer.finish().unwrap();
     assert!(!dir.path().join(COLUMNS_DIR).exists());
-    assert_eq!(Memory::open(dir.path()).unwrap().columns().len(), 1);
+    assert_eq!(Memory::open(dir.path()).unwrap().embedding_sets().len(), 1);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn what_a_killed_writer_of_one_kind_completed_is_put_in_place_by_the_other_kind(
         writer.finish().unwrap();
         append(dir.path(), 2);
         let memory = Memory::open(dir.path()).unwrap();
-        assert_eq!((memory.len(), memory.column(&other()).unwrap().rows()), (13, 11));
+        assert_eq!((memory.len(), memory.embedding_set(&other()).unwrap().rows()), (13, 11));
         assert!(verify(dir.path(), &mut |_, _| {}).unwrap().findings.is_empty());
     }
     // A column was; an append, or a column of captions, comes next.
@@ -169,14 +169,14 @@ fn what_a_killed_writer_of_one_kind_completed_is_put_in_place_by_the_other_kind(
             publish::stop_after(None);
             assert!(stopped, "{moved}");
             if captions_next {
-                let refused = ColumnWriter::open(dir.path(), other(), false).err().unwrap();
-                assert!(matches!(refused, MemoryError::ColumnExists { .. }), "{refused}");
+                let refused = EmbeddingSetWriter::open(dir.path(), other(), false).err().unwrap();
+                assert!(matches!(refused, MemoryError::EmbeddingSetExists { .. }), "{refused}");
             } else {
                 append(dir.path(), 2);
             }
             let memory = Memory::open(dir.path()).unwrap();
             let mut row = [0.0; 2];
-            memory.column(&other()).unwrap().image_embedding(9, &mut row).unwrap();
+            memory.embedding_set(&other()).unwrap().image_embedding(9, &mut row).unwrap();
             assert_eq!(row, [1.0, 9.0]);
             assert!(verify(dir.path(), &mut |_, _| {}).unwrap().findings.is_empty());
             assert!(!finish_interrupted(dir.path()).unwrap(), "nothing is left to be done");
@@ -223,8 +223,8 @@ fn rows_without_their_image_are_written_again_when_it_can_be_read() {
         assert!(verify(dir.path(), &mut |_, _| {}).unwrap().findings.is_empty());
         assert_eq!(bytes_of(dir.path()), expected, "stopped at {stop}");
         assert!(matches!(
-            ColumnWriter::open(dir.path(), other(), true),
-            Err(MemoryError::ColumnExists { .. })
+            EmbeddingSetWriter::open(dir.path(), other(), true),
+            Err(MemoryError::EmbeddingSetExists { .. })
         ));
     }
     // A crash while they are put in place is finished by the next writer.

@@ -1,4 +1,4 @@
-//! Columns of which a repair took a part out: what is left is not searched, and completed it has the bytes of an undisturbed column.
+//! Embedding sets of which a repair took a part out: what is left is not searched, and completed it has the bytes of an undisturbed column.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ fn other() -> ModelIdentity {
     ModelIdentity { name: "other".into(), sha256: "1".repeat(64), dim: 2 }
 }
 
-fn open(dir: &Path, images: bool) -> ColumnWriter {
-    ColumnWriter::open(dir, other(), images).unwrap().with_checkpoint_every(Default::default())
+fn open(dir: &Path, images: bool) -> EmbeddingSetWriter {
+    EmbeddingSetWriter::open(dir, other(), images).unwrap().with_checkpoint_every(Default::default())
 }
 
 /// The number in a pair's caption, which stays when its id changes.
@@ -22,7 +22,7 @@ fn number(memory: &Memory, id: u64) -> u64 {
 }
 
 /// Writes rows until so many are done; the image of the pair with the number `away` cannot be read.
-fn go_on(writer: &mut ColumnWriter, rows: u64, images: bool, away: u64) {
+fn go_on(writer: &mut EmbeddingSetWriter, rows: u64, images: bool, away: u64) {
     while writer.done() < rows {
         writer.keep_rows().unwrap();
         let Some(id) = writer.next_row() else { return };
@@ -60,7 +60,7 @@ fn flip(dir: &Path, file: &str) {
 }
 
 /// The files of the column, and what the manifest says of it.
-fn column(dir: &Path) -> (BTreeMap<String, Vec<u8>>, ColumnInfo) {
+fn column(dir: &Path) -> (BTreeMap<String, Vec<u8>>, EmbeddingSetInfo) {
     let mut files = bytes_of(dir);
     files.retain(|name, _| name.starts_with("columns/"));
     (files, Memory::open(dir).unwrap().manifest().columns[0].clone())
@@ -69,7 +69,7 @@ fn column(dir: &Path) -> (BTreeMap<String, Vec<u8>>, ColumnInfo) {
 /// Checks that the column has these rows, each with its own embeddings, and that the others are told to be lacking.
 fn assert_has_rows(dir: &Path, images: bool, rows: &[u64]) {
     let memory = Memory::open(dir).unwrap();
-    let column = memory.column(&other()).unwrap();
+    let column = memory.embedding_set(&other()).unwrap();
     assert_eq!(column.rows(), rows.len() as u64);
     let mut row = [0.0; 2];
     for id in 0..memory.len() {
@@ -173,7 +173,10 @@ fn a_column_with_a_gap_follows_its_memory_as_that_grows_and_loses_rows() {
     writer.again(&[2]).unwrap();
     go_on(&mut writer, u64::MAX, true, NONE);
     assert_eq!(writer.finish().unwrap().columns[0].unreadable, 0);
-    assert!(matches!(ColumnWriter::open(dir, other(), true), Err(MemoryError::ColumnExists { .. })));
+    assert!(matches!(
+        EmbeddingSetWriter::open(dir, other(), true),
+        Err(MemoryError::EmbeddingSetExists { .. })
+    ));
 }
 
 #[test]

@@ -7,11 +7,11 @@ fn verified(dir: &Path) -> VerifyReport {
     verify(dir, &mut |_, _| {}).unwrap()
 }
 
-/// `small` with a further column.
+/// `small` with a further embedding set.
 fn with_column(dir: &Path) {
     small(dir);
     let other = ModelIdentity { name: "other".into(), sha256: "1".repeat(64), dim: 2 };
-    let mut writer = ColumnWriter::open(dir, other, true).unwrap();
+    let mut writer = EmbeddingSetWriter::open(dir, other, true).unwrap();
     for id in 0..10 {
         writer.push(Some(&[id as f32, 0.0]), &[0.0, id as f32]).unwrap();
     }
@@ -138,7 +138,7 @@ fn a_torn_tail_is_cut_to_whole_rows() {
             (row[0], memory.caption(kept - 1).unwrap()),
             ((kept - 1) as f32, &*format!("caption {}", kept - 1))
         );
-        assert_eq!(memory.columns()[1].rows(), kept, "{:?}", report.notes);
+        assert_eq!(memory.embedding_sets()[1].rows(), kept, "{:?}", report.notes);
         let report = verified(dir.path());
         assert!(report.findings.is_empty(), "{:?}", report.findings);
     }
@@ -158,7 +158,7 @@ fn a_part_with_changed_content_is_dropped_and_the_others_keep_their_files() {
     let captions: Vec<&str> = (0..6).map(|id| memory.caption(id).unwrap()).collect();
     assert_eq!(captions[3..], ["caption 3", "caption 8", "caption 9"]);
     let mut row = [0.0; 2];
-    memory.columns()[1].image_embedding(4, &mut row).unwrap();
+    memory.embedding_sets()[1].image_embedding(4, &mut row).unwrap();
     assert_eq!(row, [8.0, 0.0]);
     assert!(verified(dir.path()).findings.is_empty());
     // The damaged file is still there.
@@ -325,7 +325,7 @@ fn a_damaged_column_does_not_become_official_where_its_part_is_cut() {
     let report = repair(dir.path()).unwrap();
     assert_eq!((report.dropped, report.columns_cut), (1, 1), "{:?}", report.notes);
     let memory = Memory::open(dir.path()).unwrap();
-    assert_eq!((memory.len(), memory.columns()[1].rows()), (9, 8));
+    assert_eq!((memory.len(), memory.embedding_sets()[1].rows()), (9, 8));
     assert_eq!(verified(dir.path()).findings, []);
 }
 

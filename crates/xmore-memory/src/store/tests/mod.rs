@@ -108,7 +108,7 @@ fn a_memory_of_version_1_is_read() {
     assert_eq!((memory.caption(4).unwrap(), memory.image_path(4).unwrap()), ("large, and loud", "large.png"));
     let mut query = [0.0; 16];
     memory.text_embedding(4, &mut query).unwrap();
-    let hits = memory.own().search(Modality::Text, &query, 6).unwrap().remove(0);
+    let hits = memory.primary().search(Modality::Text, &query, 6).unwrap().remove(0);
     assert_eq!(hits.iter().map(|hit| hit.id).collect::<Vec<_>>(), [4, 0, 3, 5, 1, 2]);
     assert!((hits[1].similarity - 0.927_829).abs() < 2e-4, "{hits:?}");
 }
@@ -151,7 +151,7 @@ fn a_memory_of_version_2_is_read_with_its_column() {
     let memory = Memory::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/memory_v2")).unwrap();
     assert_eq!((memory.len(), memory.dim(), memory.manifest().images), (6, 4, 3));
     assert_eq!((memory.caption(4).unwrap(), memory.image_path(4).unwrap()), ("caption 4", "2.jpg"));
-    let column = &memory.columns()[1];
+    let column = &memory.embedding_sets()[1];
     let mut row = [0.0; 2];
     column.text_embedding(5, &mut row).unwrap();
     assert_eq!((column.rows(), row), (6, [0.0, 1.0]));

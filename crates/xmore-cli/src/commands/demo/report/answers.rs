@@ -42,8 +42,8 @@ pub(super) fn explained(findings: &Findings, pictures: &Pictures, change: &Chang
                 span { "picture: confidence " (format!("{:.2}", evidence.image.confidence)) ", weight " (format!("{share:.0} %")) }
                 span { "captions: confidence " (format!("{confidence:.2}")) ", weight " (format!("{:.0} %", 100.0 - share)) }
             }
-            h4 { "What each side believes" }
-            (beliefs(findings, change))
+            h4 { "What each side says" }
+            (distributions(findings, change))
             h4 { "The " (evidence.retrieved.len()) " captions, best first" }
             ol.captions-list {
                 @for (caption, &vote) in evidence.retrieved.iter().zip(&evidence.votes) {
@@ -72,9 +72,9 @@ fn verdict(turn: Turn) -> Markup {
 }
 
 /// The most probable labels of each side, one row a label, so that the three columns compare.
-fn beliefs(findings: &Findings, change: &Change) -> Markup {
-    let image = &change.evidence.image.probabilities;
-    let captions = change.evidence.captions.as_ref().map_or(image, |captions| &captions.probabilities);
+fn distributions(findings: &Findings, change: &Change) -> Markup {
+    let image = &change.evidence.image.values;
+    let captions = change.evidence.captions.as_ref().map_or(image, |captions| &captions.values);
     let mut rows: Vec<usize> =
         [image, captions, &change.scores].into_iter().flat_map(|p| ranked(p).into_iter().take(TOP)).collect();
     rows.push(change.truth);
@@ -86,7 +86,7 @@ fn beliefs(findings: &Findings, change: &Change) -> Markup {
         ("both", "together", &change.scores),
     ];
     html! {
-        div.scroll { table.beliefs {
+        div.scroll { table.distributions {
             thead { tr {
                 th scope="col" { "label" }
                 @for (_, name, _) in &columns { th scope="col" { (name) } }

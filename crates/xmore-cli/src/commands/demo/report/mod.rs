@@ -7,7 +7,7 @@ mod pictures;
 use maud::{Markup, html};
 use xmore::{DEFAULT_TEMPLATE, Method};
 
-use super::experiment::PAPER_NEIGHBOURS;
+use super::experiment::PAPER_NEIGHBORS;
 use super::findings::{Change, Figures, Findings, Turn, examples, tally};
 use super::text::{percent, points};
 use crate::error::Result;
@@ -36,7 +36,7 @@ pub(super) fn page(findings: &Findings) -> Result<Markup> {
         (all_changes(findings, &pictures, &changes)?)
         (labels(findings, &pictures)?)
         (measured(findings))
-        (licences(findings))
+        (licenses(findings))
     };
     Ok(document("xmore demo", &main))
 }
@@ -110,32 +110,30 @@ fn description(method: Method) -> &'static str {
         Method::Captions => "retrieved captions alone",
         Method::Equal => "half picture, half captions",
         Method::Xmore => "picture and captions, weighed by their confidence",
-        Method::Calibrated => {
-            "picture and what the memory recalls of such pictures, where it knows the labels"
-        }
+        Method::Kernel => "picture and what the memory recalls of such pictures, where it knows the labels",
     }
 }
 
 fn sweep(findings: &Findings) -> Markup {
     let sweep = findings.sweep();
-    let neighbours = findings.neighbour_sweep();
+    let neighbors = findings.neighbor_sweep();
     html! {
         section {
             h2 { "How many captions" }
             (charts::lines(&sweep))
             @let caption = format!(
-                "Top-1 accuracy for each number of captions kept, of {} neighbours or as many as are kept", findings.neighbours
+                "Top-1 accuracy for each number of captions kept, of {} neighbors or as many as are kept", findings.neighbors
             );
             (sweep_table(&caption, "K", &sweep))
-            @if !neighbours.is_empty() {
-                h3 { "Of how many neighbours" }
+            @if !neighbors.is_empty() {
+                h3 { "Of how many neighbors" }
                 p {
-                    "Captions are chosen among those of the pairs with the most similar pictures. The paper takes " (PAPER_NEIGHBOURS)
+                    "Captions are chosen among those of the pairs with the most similar pictures. The paper takes " (PAPER_NEIGHBORS)
                     " of 400 million"
-                    @if findings.neighbours < PAPER_NEIGHBOURS { "; of a small memory so many would be no neighbours any more" }
-                    ". The figures above are with " (findings.neighbours) "; these are with other numbers, at K = " (findings.k) "."
+                    @if findings.neighbors < PAPER_NEIGHBORS { "; of a small memory so many would be no neighbors any more" }
+                    ". The figures above are with " (findings.neighbors) "; these are with other numbers, at K = " (findings.k) "."
                 }
-                (sweep_table("Top-1 accuracy for each number of neighbours", "neighbours", &neighbours))
+                (sweep_table("Top-1 accuracy for each number of neighbors", "neighbors", &neighbors))
             }
         }
     }
@@ -233,7 +231,7 @@ fn measured(findings: &Findings) -> Markup {
                     (DEFAULT_TEMPLATE.replace("{}", "label")) "”; nothing is trained here, and no label of a pair in memory is used."
                 }
                 li {
-                    "Retrieval: the " (findings.neighbours) " pairs with the most similar pictures, duplicate captions dropped, "
+                    "Retrieval: the " (findings.neighbors) " pairs with the most similar pictures, duplicate captions dropped, "
                     "the " (findings.k) " captions closest to the picture kept (K = " (findings.k) ")."
                 }
                 li { "Model: " code { (findings.model.name) } " (SHA-256 " code { (findings.model.sha256.chars().take(12).collect::<String>()) } "…)." }
@@ -249,10 +247,10 @@ fn measured(findings: &Findings) -> Markup {
     }
 }
 
-fn licences(findings: &Findings) -> Markup {
+fn licenses(findings: &Findings) -> Markup {
     html! {
         footer {
-            h2 { "Data and licences" }
+            h2 { "Data and licenses" }
             @if findings.set.stamps {
                 p {
                     "Pictures and captions: Tux Paint stamps, from Debian’s package " code { "tuxpaint-stamps-default" }

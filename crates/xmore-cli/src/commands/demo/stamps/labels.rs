@@ -1,4 +1,4 @@
-//! The demo's labelled pairs: which folders of the stamps are which label, and the pairs found in them.
+//! The demo's labeled pairs: which folders of the stamps are which label, and the pairs found in them.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -79,7 +79,7 @@ pub(crate) struct Pairs {
     pub without_caption: usize,
 }
 
-/// Reads the labelled pairs below `dir`, the folder that [`fetch`](super::fetch) returns. A folder of [`LABELS`] that is not there
+/// Reads the labeled pairs below `dir`, the folder that [`fetch`](super::fetch) returns. A folder of [`LABELS`] that is not there
 /// gives no pair.
 ///
 /// # Errors

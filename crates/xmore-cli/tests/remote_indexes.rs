@@ -1,4 +1,4 @@
-//! Pairs that an engine has: a stand-in for clip-retrieval's service answers from a built memory, well and badly.
+//! Pairs that a remote index has: a stand-in for clip-retrieval's service answers from a built memory, well and badly.
 
 mod support;
 
@@ -76,7 +76,7 @@ fn search(memory: &Memory, most: usize, request: &Value) -> Value {
     );
     let query: Vec<f32> = serde_json::from_value(request["embedding_input"].clone()).unwrap();
     let n = request["num_images"].as_u64().unwrap() as usize;
-    let hits = memory.own().search(Modality::Image, &query, n.min(most)).unwrap().remove(0);
+    let hits = memory.primary().search(Modality::Image, &query, n.min(most)).unwrap().remove(0);
     hits.iter()
         .map(|hit| {
             json!({
@@ -153,7 +153,7 @@ const NOTE: Option<&str> = Some("note");
 fn an_engine_gives_the_answer_that_the_memory_itself_gives() {
     let world = World::new();
     let service = Service::start(&world.path("m"), Some(usize::MAX));
-    for more in [&["-k5", "--neighbours=20"][..], &["-k16", "--neighbours=60", "--method=captions"]] {
+    for more in [&["-k5", "--neighbors=20"][..], &["-k16", "--neighbors=60", "--method=captions"]] {
         let local = world.answer(&world.text("m"), more);
         let run = world.classify(&service.url(), more);
         assert_eq!(run.code, 0, "{}", run.stderr);
@@ -171,7 +171,7 @@ fn an_engine_gives_the_answer_that_the_memory_itself_gives() {
 fn captions_are_encoded_once_and_kept() {
     let world = World::new();
     let service = Service::start(&world.path("m"), Some(usize::MAX));
-    let answer = || world.answer(&service.url(), &["-k8", "--neighbours=40"]);
+    let answer = || world.answer(&service.url(), &["-k8", "--neighbors=40"]);
     let first = answer();
     let kept = fs::read(world.kept()).unwrap();
     assert_eq!(answer(), first);
@@ -212,12 +212,12 @@ fn captions_are_encoded_once_and_kept() {
 fn fewer_pairs_than_asked_for_are_told() {
     let world = World::new();
     let service = Service::start(&world.path("m"), Some(3));
-    let run = world.classify(&service.url(), &["-k8", "--neighbours=40"]);
+    let run = world.classify(&service.url(), &["-k8", "--neighbors=40"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(run.stderr.contains("3 pairs instead of 40"), "{}", run.stderr);
     assert!(json_of(&run)[0]["captions"].as_array().unwrap().len() <= 3);
     let none = Service::start(&world.path("m"), Some(0));
-    let run = world.classify(&none.url(), &["-k8", "--neighbours=40"]);
+    let run = world.classify(&none.url(), &["-k8", "--neighbors=40"]);
     assert!(
         run.stderr.contains("0 pairs instead of 40") && !run.stderr.contains("panicked"),
         "{}",
@@ -282,7 +282,7 @@ fn an_engine_may_be_searched_by_another_model_than_the_one_that_classifies() {
     let service = Service::start(&world.path("m"), Some(usize::MAX));
     let tiny = tiny_model();
     let (search, photo) = (tiny.strip_prefix("--model=").unwrap(), world.text("photo.png"));
-    let args = ["classify", &photo, "--labels=dog,cat", "--format=json", "-k4", "--neighbours=20"];
+    let args = ["classify", &photo, "--labels=dog,cat", "--format=json", "-k4", "--neighbors=20"];
     let more = ["--memory", &service.url(), "--search-model", search, "--model", &second];
     let answer = json_of(&world.xmore(&[&args[..], &more].concat()).run())[0].clone();
     let captions = answer["captions"].as_array().unwrap();

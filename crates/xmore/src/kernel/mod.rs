@@ -1,12 +1,12 @@
-//! `xmore-calibrated`: the image's logits and two readings of what the memory recalls of such images, added where the memory has shown
+//! `xmore-kernel`: the image's logits and two readings of the captions of such images in the memory, added where the memory has shown
 //! that it knows the labels.
 //!
-//! With m(x) of [`recall`], labels t_c, and s = exp(logit_scale):
+//! With m(x) of [`kernel_mean`], labels t_c, and s = exp(logit_scale):
 //!
-//! - **Round trip** ρ_c: a label goes to the memory's images as if it were one, their captions come back and are classified; ρ_c is the
-//!   probability of the same label. It needs no labelled image, knows how finely the labels divide the world, and is near 1 / C
+//! - **Label coverage** ρ_c: a label goes to the memory's images as if it were one, their captions come back and are classified; ρ_c is the
+//!   probability of the same label. It needs no labeled image, knows how finely the labels divide the world, and is near 1 / C
 //!   for captions that have nothing to do with their images.
-//! - **Readings**: e_c = s λ_e m(v)·t_c against the labels' texts, and u_c = s λ_u m(v)·m̂(t_c) against what the memory recalls of an image
+//! - **Readings**: e_c = s λ_e m(v)·t_c against the labels' texts, and u_c = s λ_u m(v)·m̂(t_c) against the kernel mean of an image
 //!   that looks like the label, which cancels what the memory says of everything. λ bring either to the spread of the image logits z on
 //!   [`references`]: neither the modality gap nor the sharpness of text–text cosines matters.
 //! - **Gate** g: how far ρ, on average and for the labels that this image may have, lies between [`CLOSED`] and [`OPEN`], which
@@ -14,29 +14,31 @@
 //! - **Answer**: softmax of (z + g(B e + A u)) / T; T pools the three as experts of one opinion and cools the answer where the image is
 //!   further from the memory than is usual.
 //!
-//! Constants and their reasons are in docs/method.md. Nothing depends on other query images. Of an engine only neighbours
+//! Constants and their reasons are in docs/method.md. Nothing depends on other query images. Of a remote index only neighbors
 //! are known: λ then bring the spread on this very image to that of z, and nothing is said of usual distances.
+
+mod mean;
 
 use rayon::prelude::*;
 use xmore_clip::Embeddings;
 
 use crate::error::Result;
 use crate::math::softmax;
-use crate::methods::Belief;
-use crate::recall::{Kernel, mean_caption, recall, references};
-use crate::retrieve::{Retrieval, Surrounding};
+use crate::methods::Probabilities;
+use crate::retrieve::{Neighborhood, Retrieval};
+use mean::{KernelWeights, kernel_mean, mean_caption, references};
 
-/// Pairs of which a recall is made.
+/// Pairs of which a kernel mean is made.
 pub(crate) const NEAR: usize = 1024;
 /// Reference images.
 const REFERENCES: usize = 256;
-/// Weight A of the reading against recalled labels, where the image has 1.
-const AGAINST_RECALLED: f64 = 0.3;
+/// Weight A of the reading against means labels, where the image has 1.
+const AGAINST_MEANS: f64 = 0.3;
 /// Weight B of the reading against the labels' texts.
 const AGAINST_TEXTS: f64 = 0.3;
-/// A round trip that comes back to its label this often or less closes the gate: two times out of three it says something else.
+/// A label whose captions come back to it this often or less closes the gate: two times out of three it says something else.
 const CLOSED: f64 = 1.0 / 3.0;
-/// One that comes back half of the time opens it.
+/// One whose captions come back half of the time opens it.
 const OPEN: f64 = 0.5;
 /// Share μ of captions in the kernel.
 const CAPTIONS: f64 = 0.5;
@@ -44,18 +46,18 @@ const CAPTIONS: f64 = 0.5;
 const MIN_NEAR: f64 = 1e-3;
 
 /// What is known of a memory under some labels; made once.
-pub(crate) struct Calibrated {
+pub(crate) struct KernelState {
     scale: f64,
     /// t_c.
     labels: Vec<Vec<f64>>,
     /// ρ_c.
-    round_trip: Vec<f64>,
+    label_coverage: Vec<f64>,
     /// Mean of ρ_c.
-    mean_round_trip: f64,
+    mean_label_coverage: f64,
     /// ē.
     mean: Vec<f64>,
     /// m̂(t_c); empty while the gate is closed for all images.
-    recalled: Vec<Vec<f64>>,
+    means: Vec<Vec<f64>>,
     /// Of a memory on this machine.
     usual: Option<Usual>,
 }
@@ -65,25 +67,25 @@ struct Usual {
     /// λ_e.
     texts: f64,
     /// λ_u.
-    recalled: f64,
+    means: f64,
     /// Median similarity of the nearest pair.
     near: f64,
 }
 
 /// The answer to one image.
 #[derive(Clone, Debug, PartialEq)]
-pub struct CalibratedBelief {
+pub struct GatedPrediction {
     /// The distribution and its confidence.
-    pub belief: Belief,
+    pub probabilities: Probabilities,
     /// How far the gate is open, in [0, 1]: 0 is zero-shot.
     pub gate: f64,
 }
 
-impl Calibrated {
-    /// Looks at what the memory or engine knows of the labels, unit rows `[C, dim]`; `scale` is exp(logit_scale).
+impl KernelState {
+    /// Looks at what the memory or remote index knows of the labels, unit rows `[C, dim]`; `scale` is exp(logit_scale).
     ///
     /// # Errors
-    /// Those of reading the memory or asking the engine.
+    /// Those of reading the memory or asking the remote index.
     pub(crate) fn new(retrieval: &Retrieval, labels: &Embeddings, scale: f64) -> Result<Self> {
         let local = retrieval.local()?;
         let around = retrieval.surround(labels.as_slice(), NEAR)?;
@@ -91,41 +93,41 @@ impl Calibrated {
             Some((memory, column)) => mean_caption(retrieval, memory, column)?,
             None => mean_of(&around, labels.dim())?,
         };
-        let recalled_by = |sharpness: f64, captions: f64| -> Result<Vec<Vec<f64>>> {
+        let kernel_means = |sharpness: f64, captions: f64| -> Result<Vec<Vec<f64>>> {
             let rows: Vec<&[f32]> = labels.rows().collect();
-            let kernel = Kernel { sharpness, captions };
+            let kernel = KernelWeights { sharpness, captions };
             rows.into_par_iter()
                 .zip(&around)
-                .map(|(label, around)| recall(label, around, &mean, kernel))
+                .map(|(label, around)| kernel_mean(label, around, &mean, kernel))
                 .collect()
         };
         let texts: Vec<Vec<f64>> =
             labels.rows().map(|row| row.iter().map(|&v| f64::from(v)).collect()).collect();
-        let round_trip: Vec<f64> = recalled_by(2.0 * scale, 0.0)?
+        let label_coverage: Vec<f64> = kernel_means(2.0 * scale, 0.0)?
             .par_iter()
             .enumerate()
-            .map(|(c, recalled)| softmax(&logits(recalled, &texts, scale))[c])
+            .map(|(c, means)| softmax(&logits(means, &texts, scale))[c])
             .collect();
-        let mean_round_trip = round_trip.iter().sum::<f64>() / round_trip.len() as f64;
+        let mean_label_coverage = label_coverage.iter().sum::<f64>() / label_coverage.len() as f64;
         let mut state = Self {
             scale,
             labels: texts,
-            round_trip,
-            mean_round_trip,
+            label_coverage,
+            mean_label_coverage,
             mean: mean.clone(),
-            recalled: Vec::new(),
+            means: Vec::new(),
             usual: None,
         };
         if state.is_closed() {
             return Ok(state);
         }
-        state.recalled = recalled_by(scale, CAPTIONS)?.into_iter().map(unit).collect();
+        state.means = kernel_means(scale, CAPTIONS)?.into_iter().map(unit).collect();
         if let Some((memory, column)) = local {
             let references = references(retrieval, memory, column, REFERENCES, NEAR)?;
-            state.usual = state.usual_on(&references.images, &references.surroundings)?;
+            state.usual = state.usual_on(&references.images, &references.neighborhoods)?;
             if state.usual.is_none() {
                 // A memory without spread says the same of everything.
-                state.mean_round_trip = 0.0;
+                state.mean_label_coverage = 0.0;
             }
         }
         Ok(state)
@@ -133,38 +135,38 @@ impl Calibrated {
 
     /// Whether every image is answered zero-shot.
     pub(crate) fn is_closed(&self) -> bool {
-        self.mean_round_trip <= thresholds(self.labels.len())[0]
+        self.mean_label_coverage <= thresholds(self.labels.len())[0]
     }
 
-    /// The mean round trip, in [0, 1]: how much the memory knows of the labels.
-    pub(crate) fn round_trip(&self) -> f64 {
-        self.mean_round_trip
+    /// The mean label coverage, in [0, 1]: how much the memory knows of the labels.
+    pub(crate) fn label_coverage(&self) -> f64 {
+        self.mean_label_coverage
     }
 
-    fn usual_on(&self, images: &[f32], surroundings: &[Surrounding<'_>]) -> Result<Option<Usual>> {
+    fn usual_on(&self, images: &[f32], neighborhoods: &[Neighborhood<'_>]) -> Result<Option<Usual>> {
         let dim = self.mean.len();
         let each: Vec<([f64; 3], f64)> = images
             .par_chunks_exact(dim)
-            .zip(surroundings)
+            .zip(neighborhoods)
             .map(|(image, around)| {
-                let m = self.recall(image, around)?;
+                let m = self.kernel_mean(image, around)?;
                 let wide: Vec<f64> = image.iter().map(|&v| f64::from(v)).collect();
                 let of = |x: &[f64], to: &[Vec<f64>]| deviation(&logits(x, to, 1.0));
                 let near = around.similarities.first().map_or(0.0, |&s| f64::from(s));
-                Ok(([of(&wide, &self.labels), of(&m, &self.labels), of(&m, &self.recalled)], near))
+                Ok(([of(&wide, &self.labels), of(&m, &self.labels), of(&m, &self.means)], near))
             })
             .collect::<Result<_>>()?;
         let spread = |i: usize| each.iter().map(|(d, _)| d[i]).sum::<f64>().sqrt();
-        let [image, texts, recalled] = [0, 1, 2].map(spread);
-        if each.is_empty() || texts <= 0.0 || recalled <= 0.0 {
+        let [image, texts, means] = [0, 1, 2].map(spread);
+        if each.is_empty() || texts <= 0.0 || means <= 0.0 {
             return Ok(None);
         }
         let near = median(each.iter().map(|(_, near)| *near).collect());
-        Ok(Some(Usual { texts: image / texts, recalled: image / recalled, near }))
+        Ok(Some(Usual { texts: image / texts, means: image / means, near }))
     }
 
-    fn recall(&self, image: &[f32], around: &Surrounding<'_>) -> Result<Vec<f64>> {
-        recall(image, around, &self.mean, Kernel { sharpness: self.scale, captions: CAPTIONS })
+    fn kernel_mean(&self, image: &[f32], around: &Neighborhood<'_>) -> Result<Vec<f64>> {
+        kernel_mean(image, around, &self.mean, KernelWeights { sharpness: self.scale, captions: CAPTIONS })
     }
 
     /// The answer to a query image, a unit vector, by the pairs around it. `image` is zero-shot's.
@@ -174,49 +176,49 @@ impl Calibrated {
     pub(crate) fn answer(
         &self,
         query: &[f32],
-        image: &Belief,
-        around: &Surrounding<'_>,
-    ) -> Result<CalibratedBelief> {
-        let expected: f64 = image.probabilities.iter().zip(&self.round_trip).map(|(p, r)| p * r).sum();
+        image: &Probabilities,
+        around: &Neighborhood<'_>,
+    ) -> Result<GatedPrediction> {
+        let expected: f64 = image.values.iter().zip(&self.label_coverage).map(|(p, r)| p * r).sum();
         let [closed, open] = thresholds(self.labels.len());
-        let gate = ((expected.min(self.mean_round_trip) - closed) / (open - closed)).clamp(0.0, 1.0);
+        let gate = ((expected.min(self.mean_label_coverage) - closed) / (open - closed)).clamp(0.0, 1.0);
         if gate == 0.0 || around.similarities.is_empty() {
-            return Ok(CalibratedBelief { belief: image.clone(), gate: 0.0 });
+            return Ok(GatedPrediction { probabilities: image.clone(), gate: 0.0 });
         }
         let wide: Vec<f64> = query.iter().map(|&v| f64::from(v)).collect();
         let z = logits(&wide, &self.labels, self.scale);
-        let m = self.recall(query, around)?;
-        let readings = [logits(&m, &self.labels, self.scale), logits(&m, &self.recalled, self.scale)];
+        let m = self.kernel_mean(query, around)?;
+        let readings = [logits(&m, &self.labels, self.scale), logits(&m, &self.means, self.scale)];
         let spread = |x: &[f64]| deviation(x).sqrt();
         let lambdas = match &self.usual {
-            Some(usual) => [usual.texts, usual.recalled],
+            Some(usual) => [usual.texts, usual.means],
             None => readings.each_ref().map(|r| if spread(r) > 0.0 { spread(&z) / spread(r) } else { 0.0 }),
         };
         let further = self
             .usual
             .as_ref()
             .map_or(1.0, |usual| (usual.near / f64::from(around.similarities[0]).max(MIN_NEAR)).max(1.0));
-        let temperature = (1.0 + gate * (AGAINST_RECALLED + AGAINST_TEXTS)) * (1.0 + gate * (further - 1.0));
+        let temperature = (1.0 + gate * (AGAINST_MEANS + AGAINST_TEXTS)) * (1.0 + gate * (further - 1.0));
         let pooled: Vec<f64> = z
             .iter()
             .zip(&readings[0])
             .zip(&readings[1])
             .map(|((z, e), u)| {
-                let memory = AGAINST_TEXTS * lambdas[0] * e + AGAINST_RECALLED * lambdas[1] * u;
+                let memory = AGAINST_TEXTS * lambdas[0] * e + AGAINST_MEANS * lambdas[1] * u;
                 (z + gate * memory) / temperature
             })
             .collect();
-        Ok(CalibratedBelief { belief: Belief::new(softmax(&pooled)), gate })
+        Ok(GatedPrediction { probabilities: Probabilities::new(softmax(&pooled)), gate })
     }
 }
 
-/// Mean of an engine's captions around all labels, each caption once.
-fn mean_of(around: &[Surrounding<'_>], dim: usize) -> Result<Vec<f64>> {
+/// Mean of a remote index's captions around all labels, each caption once.
+fn mean_of(around: &[Neighborhood<'_>], dim: usize) -> Result<Vec<f64>> {
     let mut seen = std::collections::HashSet::new();
     let (mut sum, mut text) = (vec![0.0; dim], vec![0.0f32; dim]);
-    for surrounding in around {
-        for pair in 0..surrounding.similarities.len() {
-            surrounding.text(pair, &mut text)?;
+    for neighborhood in around {
+        for pair in 0..neighborhood.similarities.len() {
+            neighborhood.text(pair, &mut text)?;
             let bits: Vec<u32> = text.iter().map(|v| v.to_bits()).collect();
             if seen.insert(bits) {
                 sum.iter_mut().zip(&text).for_each(|(sum, &v)| *sum += f64::from(v));
@@ -228,7 +230,7 @@ fn mean_of(around: &[Surrounding<'_>], dim: usize) -> Result<Vec<f64>> {
     Ok(sum)
 }
 
-/// The round trips that close and open the gate under `count` labels. Of fewer than five, chance alone comes back more than a fifth of the
+/// The label coverages that close and open the gate under `count` labels. Of fewer than five, chance alone comes back more than a fifth of the
 /// time; then a sixth and a third of the way from chance to certainty are asked for.
 fn thresholds(count: usize) -> [f64; 2] {
     let chance = 1.0 / count as f64;

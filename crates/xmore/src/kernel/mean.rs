@@ -1,4 +1,4 @@
-//! Recall: what a memory would say of an image like this one, as one vector.
+//! The kernel mean: what a memory would say of an image like this one, as one vector.
 //!
 //! m(x) = Σ_j w_j e_j − ē over the pairs j whose images are nearest to x, with w_j ∝ exp(κ[(1 − μ) x·x_j + μ x·e_j]); x_j is a
 //! pair's image, e_j its caption, ē the mean caption. A kernel mean under the model's own temperature instead of K captions that
@@ -8,11 +8,11 @@
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use xmore_memory::Memory;
-use xmore_memory::store::{Column, Modality};
+use xmore_memory::store::{EmbeddingSet, Modality};
 
 use crate::error::Result;
 use crate::math::dot;
-use crate::retrieve::{Retrieval, Surrounding};
+use crate::retrieve::{Neighborhood, Retrieval};
 
 /// Rows of which the mean caption is made at most, spread evenly over the memory.
 const MEAN_ROWS: u64 = 100_000;
@@ -23,7 +23,7 @@ const OWN_PAIRS: usize = 64;
 
 /// Weights of the kernel.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Kernel {
+pub(crate) struct KernelWeights {
     /// Inverse temperature κ.
     pub sharpness: f64,
     /// Share μ of the captions' similarity.
@@ -34,13 +34,13 @@ pub(crate) struct Kernel {
 ///
 /// # Errors
 /// Those of reading the memory.
-pub(crate) fn recall(
+pub(crate) fn kernel_mean(
     point: &[f32],
-    surrounding: &Surrounding<'_>,
+    neighborhood: &Neighborhood<'_>,
     mean: &[f64],
-    kernel: Kernel,
+    kernel: KernelWeights,
 ) -> Result<Vec<f64>> {
-    let count = surrounding.similarities.len();
+    let count = neighborhood.similarities.len();
     let mut sum = vec![0.0; point.len()];
     if count == 0 {
         return Ok(sum);
@@ -48,13 +48,13 @@ pub(crate) fn recall(
     let dim = point.len();
     let mut texts = vec![0.0; count * dim];
     for (pair, text) in texts.chunks_exact_mut(dim).enumerate() {
-        surrounding.text(pair, text)?;
+        neighborhood.text(pair, text)?;
     }
     let score = |(&image, text): (&f32, &[f32])| {
         let caption = if kernel.captions > 0.0 { f64::from(dot(point, text)) } else { 0.0 };
         kernel.sharpness * ((1.0 - kernel.captions) * f64::from(image) + kernel.captions * caption)
     };
-    let scores: Vec<f64> = surrounding.similarities.iter().zip(texts.chunks_exact(dim)).map(score).collect();
+    let scores: Vec<f64> = neighborhood.similarities.iter().zip(texts.chunks_exact(dim)).map(score).collect();
     let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.into_iter().map(|score| (score - largest).exp()).collect();
     // A few rows at a time in f32, which is twice as fast and as good: the rows themselves are float16.
@@ -76,7 +76,11 @@ pub(crate) fn recall(
 ///
 /// # Errors
 /// Those of reading the memory.
-pub(crate) fn mean_caption(retrieval: &Retrieval, memory: &Memory, column: &Column) -> Result<Vec<f64>> {
+pub(crate) fn mean_caption(
+    retrieval: &Retrieval,
+    memory: &Memory,
+    column: &EmbeddingSet,
+) -> Result<Vec<f64>> {
     let step = memory.len().div_ceil(MEAN_ROWS).max(1) as usize;
     let mut sum = vec![0.0; column.dim()];
     let mut row = vec![0.0; column.dim()];
@@ -95,7 +99,7 @@ pub(crate) struct References<'a> {
     /// Their embeddings, `[references, dim]`.
     pub images: Vec<f32>,
     /// The pairs around each, those of the same image left out.
-    pub surroundings: Vec<Surrounding<'a>>,
+    pub neighborhoods: Vec<Neighborhood<'a>>,
 }
 
 /// At most `count` of the memory's images, the same ones on every machine: those of the smallest SHA-256 of the decimal number of their
@@ -106,7 +110,7 @@ pub(crate) struct References<'a> {
 pub(crate) fn references<'a>(
     retrieval: &'a Retrieval,
     memory: &'a Memory,
-    column: &'a Column,
+    column: &'a EmbeddingSet,
     count: usize,
     near: usize,
 ) -> Result<References<'a>> {
@@ -146,7 +150,7 @@ pub(crate) fn references<'a>(
     let options = xmore_memory::SearchOptions { n: near + OWN_PAIRS, ..retrieval.search_options(0) };
     let found = column.search_with(Modality::Image, &kept, &options)?.hits;
     let ids = ids.into_iter().zip(readable).filter(|(_, readable)| *readable).map(|(id, _)| id);
-    let mut surroundings = Vec::with_capacity(found.len());
+    let mut neighborhoods = Vec::with_capacity(found.len());
     for (id, mut hits) in ids.zip(found) {
         let own = memory.image_path(id)?;
         let mut others = Vec::with_capacity(near);
@@ -155,7 +159,7 @@ pub(crate) fn references<'a>(
                 others.push(hit);
             }
         }
-        surroundings.push(Surrounding::of_column(column, others));
+        neighborhoods.push(Neighborhood::of_column(column, others));
     }
-    Ok(References { images: kept, surroundings })
+    Ok(References { images: kept, neighborhoods })
 }

@@ -1,4 +1,4 @@
-//! The method against numpy's answers (tests/fixtures/calibrated), and what it promises.
+//! The method against numpy's answers (tests/fixtures/kernel), and what it promises.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::model::NamedModel;
 use crate::retrieve::{OpenPairs, RetrievalModels, RetrievalOptions};
 
 fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/calibrated")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kernel")
 }
 
 fn rows(name: &str) -> Vec<f32> {
@@ -69,21 +69,21 @@ impl World {
         self.expected["scale"].as_f64().unwrap()
     }
 
-    fn answers(&self, state: &Calibrated, labels: &Embeddings) -> Vec<CalibratedBelief> {
+    fn answers(&self, state: &KernelState, labels: &Embeddings) -> Vec<GatedPrediction> {
         let retrieval = self.retrieval();
         let queries = rows("queries");
         let around = retrieval.surround(&queries, NEAR).unwrap();
-        let answer = |(query, around): (&[f32], &Surrounding<'_>)| {
+        let answer = |(query, around): (&[f32], &Neighborhood<'_>)| {
             state.answer(query, &zero_shot(query, labels, self.scale()), around).unwrap()
         };
         queries.chunks_exact(self.model.dim()).zip(&around).map(answer).collect()
     }
 }
 
-fn zero_shot(query: &[f32], labels: &Embeddings, scale: f64) -> Belief {
+fn zero_shot(query: &[f32], labels: &Embeddings, scale: f64) -> Probabilities {
     let wide: Vec<f64> = query.iter().map(|&v| f64::from(v)).collect();
     let rows: Vec<Vec<f64>> = labels.rows().map(|r| r.iter().map(|&v| f64::from(v)).collect()).collect();
-    Belief::new(softmax(&logits(&wide, &rows, scale)))
+    Probabilities::new(softmax(&logits(&wide, &rows, scale)))
 }
 
 #[test]
@@ -92,15 +92,15 @@ fn answers_are_those_of_numpy() {
     let retrieval = world.retrieval();
     for name in ["known", "pair", "half", "unknown"] {
         let (labels, expected) = (world.labels(name), &world.expected[name]);
-        let state = Calibrated::new(&retrieval, &labels, world.scale()).unwrap();
-        let round_trip = expected["round_trip"].as_f64().unwrap();
-        assert!((state.round_trip() - round_trip).abs() < 1e-5, "{name}: {}", state.round_trip());
+        let state = KernelState::new(&retrieval, &labels, world.scale()).unwrap();
+        let label_coverage = expected["label_coverage"].as_f64().unwrap();
+        assert!((state.label_coverage() - label_coverage).abs() < 1e-5, "{name}: {}", state.label_coverage());
         assert_eq!(state.is_closed(), name == "unknown");
         for (i, answer) in world.answers(&state, &labels).iter().enumerate() {
             // Similarities and captions' cosines are f32 here; s and the gate's slope multiply their errors by 120 at most.
             let gate = expected["gates"][i].as_f64().unwrap();
             assert!((answer.gate - gate).abs() < 1e-4, "{name} {i}: {} {gate}", answer.gate);
-            for (c, &p) in answer.belief.probabilities.iter().enumerate() {
+            for (c, &p) in answer.probabilities.values.iter().enumerate() {
                 let want = expected["answers"][i][c].as_f64().unwrap();
                 assert!((p - want).abs() < 2e-5, "{name} {i} {c}: {p} {want}");
             }
@@ -112,10 +112,10 @@ fn answers_are_those_of_numpy() {
 fn labels_that_the_memory_does_not_know_are_answered_zero_shot_to_the_bit() {
     let world = World::new(|i| i);
     let labels = world.labels("unknown");
-    let state = Calibrated::new(&world.retrieval(), &labels, world.scale()).unwrap();
+    let state = KernelState::new(&world.retrieval(), &labels, world.scale()).unwrap();
     let queries = rows("queries");
     for (query, answer) in queries.chunks_exact(world.model.dim()).zip(world.answers(&state, &labels)) {
-        assert_eq!(answer.belief, zero_shot(query, &labels, world.scale()));
+        assert_eq!(answer.probabilities, zero_shot(query, &labels, world.scale()));
         assert_eq!(answer.gate, 0.0);
     }
 }
@@ -125,8 +125,8 @@ fn captions_of_other_images_close_the_gate() {
     // 240 captions, moved by a third of them and mixed by a factor without common divisor.
     let world = World::new(|i| (i * 77 + 80) % 240);
     for name in ["known", "pair"] {
-        let state = Calibrated::new(&world.retrieval(), &world.labels(name), world.scale()).unwrap();
-        assert!(state.is_closed(), "{name}: {}", state.round_trip());
+        let state = KernelState::new(&world.retrieval(), &world.labels(name), world.scale()).unwrap();
+        assert!(state.is_closed(), "{name}: {}", state.label_coverage());
     }
 }
 
@@ -134,9 +134,9 @@ fn captions_of_other_images_close_the_gate() {
 fn a_memory_that_says_one_thing_of_everything_is_not_asked() {
     let world = World::new(|_| 0);
     let labels = world.labels("known");
-    let state = Calibrated::new(&world.retrieval(), &labels, world.scale()).unwrap();
+    let state = KernelState::new(&world.retrieval(), &labels, world.scale()).unwrap();
     for answer in world.answers(&state, &labels) {
-        assert!(answer.belief.probabilities.iter().all(|p| p.is_finite()));
+        assert!(answer.probabilities.values.iter().all(|p| p.is_finite()));
         assert_eq!(answer.gate, 0.0);
     }
 }

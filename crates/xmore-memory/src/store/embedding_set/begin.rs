@@ -1,4 +1,4 @@
-//! Beginning a further column or going on with it: what it lacks, and what an interrupted process left of that.
+//! Beginning a further embedding set or going on with it: what it lacks, and what an interrupted process left of that.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use half::f16;
 
 use super::super::lock::Lock;
-use super::super::manifest::{ColumnInfo, Manifest, ModelIdentity, column_name};
+use super::super::manifest::{EmbeddingSetInfo, Manifest, ModelIdentity, column_name};
 use super::super::npy::NpyMatrix;
 use super::super::publish::roll_forward;
 use super::super::reader::Memory;
@@ -14,19 +14,19 @@ use super::super::repair::open_with_checksums;
 use super::super::staging::{Checkpoint, Mode, Staging, unfinished_is_damaged};
 use super::super::texts::KnownTexts;
 use super::super::{IMAGES, MANIFEST_FILE, TEXTS, checksum};
-use super::{ColumnPart, ColumnWriter, EMBEDDING_DIR, what};
+use super::{EMBEDDING_DIR, EmbeddingSetPart, EmbeddingSetWriter, what};
 use crate::error::{MemoryError, Result};
 
 /// As in building a memory.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
-impl ColumnWriter {
+impl EmbeddingSetWriter {
     /// Opens the memory in `dir` for a column by `model`; `images` says whether images are embedded or captions only.
     ///
     /// # Errors
-    /// Those of [`Memory::open`]; [`MemoryError::Busy`]; [`MemoryError::ColumnExists`] if the column has all rows, or is the memory's
+    /// Those of [`Memory::open`]; [`MemoryError::Busy`]; [`MemoryError::EmbeddingSetExists`] if the column has all rows, or is the memory's
     /// own, or has been made with images and is now to be without or the other way round.
-    pub fn open(dir: impl AsRef<Path>, model: ModelIdentity, images: bool) -> Result<ColumnWriter> {
+    pub fn open(dir: impl AsRef<Path>, model: ModelIdentity, images: bool) -> Result<EmbeddingSetWriter> {
         let dir = dir.as_ref();
         // Refuses what is no memory before a lock file is made in it.
         Memory::open(dir)?;
@@ -40,9 +40,9 @@ impl ColumnWriter {
         if same(&manifest.model)
             || there.is_some_and(|column| column.is_complete(part_count) || column.images != images)
         {
-            return Err(MemoryError::ColumnExists { path: dir.to_owned(), model: model.name });
+            return Err(MemoryError::EmbeddingSetExists { path: dir.to_owned(), model: model.name });
         }
-        let info = there.cloned().unwrap_or_else(|| ColumnInfo {
+        let info = there.cloned().unwrap_or_else(|| EmbeddingSetInfo {
             name: free_name(manifest, &model.name),
             model: model.clone(),
             images,
@@ -58,7 +58,7 @@ impl ColumnWriter {
             Some(*sum)
         }));
         let dim = model.dim;
-        let mut writer = ColumnWriter {
+        let mut writer = EmbeddingSetWriter {
             memory,
             staging,
             _lock: lock,
@@ -109,7 +109,7 @@ impl ColumnWriter {
             self.closed_texts.push(NpyMatrix::open(&TEXTS.path(&root, part.number), part.rows, dim)?);
         }
         if left.open.rows > 0 {
-            self.open = Some(ColumnPart::resume(&root, number, dim, images, &left.open)?);
+            self.open = Some(EmbeddingSetPart::resume(&root, number, dim, images, &left.open)?);
         }
         self.done = left.parts.iter().map(|p| p.rows).sum::<u64>() + left.open.rows;
         self.state = left;

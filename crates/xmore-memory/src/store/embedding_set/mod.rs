@@ -1,4 +1,4 @@
-//! A further column: embeddings of a memory's rows by another model, written in the rows' order and resumable like a build.
+//! A further embedding set: embeddings of a memory's rows by another model, written in the rows' order and resumable like a build.
 
 mod begin;
 
@@ -9,7 +9,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::lock::Lock;
-use super::manifest::{Checksums, ColumnInfo, Manifest, PartInfo};
+use super::manifest::{Checksums, EmbeddingSetInfo, Manifest, PartInfo};
 use super::npy::{NpyMatrix, NpyWriter};
 use super::open_part::{checksums, write_codes};
 use super::publish::{Publication, publish};
@@ -28,12 +28,12 @@ pub(super) const EMBEDDING_DIR: &str = ".xmore-embedding";
 /// It becomes visible with [`finish`](Self::finish). One that ends before is taken up by [`open`](Self::open). A column that
 /// is there already gets the parts that it lacks, since the memory has grown or a repair took them out, and its parts with rows
 /// whose image could not be read can be written [again](Self::again).
-pub struct ColumnWriter {
+pub struct EmbeddingSetWriter {
     memory: Memory,
     staging: Staging,
     /// Keeps other processes out.
     _lock: Lock,
-    info: ColumnInfo,
+    info: EmbeddingSetInfo,
     /// Places of the parts to be written, in order: those of the column that are written again, then those that it lacks.
     places: Vec<usize>,
     /// Ids of the first rows of all parts, and the memory's length.
@@ -41,7 +41,7 @@ pub struct ColumnWriter {
     /// Whether nothing was taken up.
     fresh: bool,
     state: Checkpoint,
-    open: Option<ColumnPart>,
+    open: Option<EmbeddingSetPart>,
     closed_texts: Vec<NpyMatrix>,
     /// Rows by caption, of those written in this run of the column; counted from its first.
     known: KnownTexts,
@@ -55,26 +55,32 @@ pub struct ColumnWriter {
 }
 
 /// The part that rows go to.
-struct ColumnPart {
+struct EmbeddingSetPart {
     images: Option<NpyWriter>,
     texts: NpyWriter,
 }
 
-impl ColumnPart {
-    fn create(root: &Path, number: usize, dim: usize, images: bool) -> Result<ColumnPart> {
+impl EmbeddingSetPart {
+    fn create(root: &Path, number: usize, dim: usize, images: bool) -> Result<EmbeddingSetPart> {
         let create = |series: Series| NpyWriter::create(series.path(root, number), dim);
-        Ok(ColumnPart { images: images.then(|| create(IMAGES)).transpose()?, texts: create(TEXTS)? })
+        Ok(EmbeddingSetPart { images: images.then(|| create(IMAGES)).transpose()?, texts: create(TEXTS)? })
     }
 
-    fn resume(root: &Path, number: usize, dim: usize, images: bool, left: &OpenRows) -> Result<ColumnPart> {
+    fn resume(
+        root: &Path,
+        number: usize,
+        dim: usize,
+        images: bool,
+        left: &OpenRows,
+    ) -> Result<EmbeddingSetPart> {
         let resume = |series: Series| {
             NpyWriter::resume(series.path(root, number), dim, left.rows, left.sha256(series.name))
         };
-        Ok(ColumnPart { images: images.then(|| resume(IMAGES)).transpose()?, texts: resume(TEXTS)? })
+        Ok(EmbeddingSetPart { images: images.then(|| resume(IMAGES)).transpose()?, texts: resume(TEXTS)? })
     }
 }
 
-impl ColumnWriter {
+impl EmbeddingSetWriter {
     /// Writes these parts of the column again, by their places among the memory's parts: rows that have embeddings are
     /// [kept](Self::keep_rows), the others pushed as new ones are. Called once, before anything is written, and only if the writer
     /// is [fresh](Self::is_fresh).
@@ -141,7 +147,7 @@ impl ColumnWriter {
     pub fn keep_rows(&mut self) -> Result<()> {
         let (mut image, mut text) = (vec![0.0; self.state.model.dim], vec![0.0; self.state.model.dim]);
         while let Some(id) = self.next_row().filter(|&id| self.is_kept(id)) {
-            let Some(column) = self.memory.column(&self.info.model) else { break };
+            let Some(column) = self.memory.embedding_set(&self.info.model) else { break };
             column.text_embedding(id, &mut text)?;
             if self.info.images {
                 column.image_embedding(id, &mut image)?;
@@ -157,7 +163,7 @@ impl ColumnWriter {
     /// # Errors
     /// [`MemoryError::NoSuchPair`].
     pub fn text_of_row(&self, id: u64) -> Result<Option<Vec<f32>>> {
-        match self.memory.column(&self.info.model).filter(|_| self.has_row(id)) {
+        match self.memory.embedding_set(&self.info.model).filter(|_| self.has_row(id)) {
             None => Ok(None),
             Some(column) => {
                 let mut text = vec![0.0; self.state.model.dim];
@@ -169,7 +175,7 @@ impl ColumnWriter {
 
     /// Whether the column has an image embedding of a row, other than the mark of an image that could not be read.
     fn has_image(&self, id: u64) -> bool {
-        let column = self.memory.column(&self.info.model);
+        let column = self.memory.embedding_set(&self.info.model);
         let parts = column.map_or(&[][..], |column| column.parts());
         let part = parts.partition_point(|part| part.first_id() <= id).checked_sub(1).map(|i| &parts[i]);
         let Some((part, images)) = part.and_then(|part| Some((part, part.embeddings(Modality::Image)?)))
@@ -220,7 +226,7 @@ impl ColumnWriter {
 
     /// How often [`checkpoint`](Self::checkpoint) really writes one; zero is always.
     #[must_use]
-    pub fn with_checkpoint_every(mut self, every: Duration) -> ColumnWriter {
+    pub fn with_checkpoint_every(mut self, every: Duration) -> EmbeddingSetWriter {
         self.checkpoint_every = every;
         self
     }
@@ -260,7 +266,7 @@ impl ColumnWriter {
         let images = self.info.images;
         let part = match &mut self.open {
             Some(part) => part,
-            None => self.open.insert(ColumnPart::create(
+            None => self.open.insert(EmbeddingSetPart::create(
                 &self.staging.root,
                 number,
                 self.state.model.dim,
@@ -281,7 +287,7 @@ impl ColumnWriter {
     }
 
     fn close_part(&mut self) -> Result<()> {
-        let Some(ColumnPart { images, texts }) = self.open.take() else { return Ok(()) };
+        let Some(EmbeddingSetPart { images, texts }) = self.open.take() else { return Ok(()) };
         let (root, dim) = (&self.staging.root, self.state.model.dim);
         let (number, rows) = (self.part_at_hand()?.number, texts.rows());
         texts.finish()?;

@@ -1,4 +1,4 @@
-//! A further column of embeddings for a memory: its images are read again, its captions too.
+//! A further embedding set of embeddings for a memory: its images are read again, its captions too.
 //!
 //! Rows whose image cannot be read are marked as such. The same call tries them again: parts with an image that can be read by then
 //! are written again, the others stay as they are.
@@ -10,7 +10,9 @@ use std::time::Duration;
 use xmore_clip::{Embeddings, TextEmbeddings};
 use xmore_memory::Memory;
 use xmore_memory::ingest::{ImageReader, ImageRef};
-use xmore_memory::store::{ColumnInfo, ColumnWriter, Manifest, ModelIdentity, finish_interrupted};
+use xmore_memory::store::{
+    EmbeddingSetInfo, EmbeddingSetWriter, Manifest, ModelIdentity, finish_interrupted,
+};
 
 use super::report::{SkipSummary, Skipped};
 use super::write::kind_of;
@@ -22,9 +24,9 @@ use crate::partly_seen::PartlySeen;
 /// Rows of a column of captions that are encoded together.
 const CAPTIONS: usize = 1024;
 
-/// What [`embed_column`] did.
+/// What [`add_embedding_set`] did.
 #[derive(Debug)]
-pub struct ColumnReport {
+pub struct EmbeddingSetReport {
     /// The memory's manifest.
     pub manifest: Manifest,
     /// Rows that were embedded in this run.
@@ -45,7 +47,7 @@ pub struct ColumnReport {
 
 /// How far a column has come.
 #[derive(Clone, Copy, Debug)]
-pub struct ColumnProgress {
+pub struct EmbeddingSetProgress {
     /// Rows done.
     pub done: u64,
     /// Rows to be done in all.
@@ -57,17 +59,17 @@ pub struct ColumnProgress {
 /// `progress` says whether to go on; if not, the call ends with [`XmoreError::Interrupted`], and the same call goes on from there.
 ///
 /// # Errors
-/// Those of [`ColumnWriter::open`], of the towers, and of writing. An image that cannot be read is no error: its rows are not found
+/// Those of [`EmbeddingSetWriter::open`], of the towers, and of writing. An image that cannot be read is no error: its rows are not found
 /// through this column, it is reported, and the same call tries it again.
-pub fn embed_column(
+pub fn add_embedding_set(
     model: &dyn Encoder,
     dir: &Path,
     images: bool,
     checkpoint_every: Duration,
-    progress: &mut dyn FnMut(ColumnProgress) -> bool,
-) -> Result<ColumnReport> {
+    progress: &mut dyn FnMut(EmbeddingSetProgress) -> bool,
+) -> Result<EmbeddingSetReport> {
     finish_interrupted(dir)?;
-    let there = column_of(&Memory::open(dir)?, model.identity());
+    let there = existing_set(&Memory::open(dir)?, model.identity());
     if let Some(report) = already_complete(dir, there.as_ref(), images)? {
         return Ok(report);
     }
@@ -75,8 +77,8 @@ pub fn embed_column(
         Some(_) => model.check_files()?,
         None => model.record_files()?,
     }
-    let mut writer =
-        ColumnWriter::open(dir, model.identity().clone(), images)?.with_checkpoint_every(checkpoint_every);
+    let mut writer = EmbeddingSetWriter::open(dir, model.identity().clone(), images)?
+        .with_checkpoint_every(checkpoint_every);
     let mut skipped = SkipSummary::default();
     if writer.is_fresh() {
         let again = parts_to_try(model, &writer, &mut skipped)?;
@@ -87,7 +89,7 @@ pub fn embed_column(
         writer.discard()?;
         return Ok(nothing_to_do(manifest, there.as_ref(), skipped));
     }
-    let mut column = Column {
+    let mut column = EmbeddingSet {
         groups: Vec::new(),
         writer,
         texts: Vec::new(),
@@ -114,7 +116,7 @@ pub fn embed_column(
     let ours = manifest.columns.iter().find(|info| is_of(info, model.identity()));
     let unreadable = ours.map_or(0, |info| info.unreadable);
     let unreadable_before = there.as_ref().map_or(0, |info| info.unreadable);
-    Ok(ColumnReport {
+    Ok(EmbeddingSetReport {
         embedded: column.embedded,
         recovered: unreadable_before.saturating_sub(unreadable),
         unreadable,
@@ -126,19 +128,23 @@ pub fn embed_column(
     })
 }
 
-fn is_of(info: &ColumnInfo, model: &ModelIdentity) -> bool {
+fn is_of(info: &EmbeddingSetInfo, model: &ModelIdentity) -> bool {
     (&info.model.sha256, info.model.dim) == (&model.sha256, model.dim)
 }
 
 /// The column of a model, if the memory has one.
-fn column_of(memory: &Memory, model: &ModelIdentity) -> Option<ColumnInfo> {
+fn existing_set(memory: &Memory, model: &ModelIdentity) -> Option<EmbeddingSetInfo> {
     memory.manifest().columns.iter().find(|info| is_of(info, model)).cloned()
 }
 
 /// What a repeated command finds.
-fn already_complete(dir: &Path, there: Option<&ColumnInfo>, images: bool) -> Result<Option<ColumnReport>> {
+fn already_complete(
+    dir: &Path,
+    there: Option<&EmbeddingSetInfo>,
+    images: bool,
+) -> Result<Option<EmbeddingSetReport>> {
     let manifest = Memory::open(dir)?.manifest().clone();
-    let is_whole = |column: &ColumnInfo| {
+    let is_whole = |column: &EmbeddingSetInfo| {
         let parts = manifest.parts.len();
         if images {
             column.images && column.is_complete(parts)
@@ -152,8 +158,12 @@ fn already_complete(dir: &Path, there: Option<&ColumnInfo>, images: bool) -> Res
         .then(|| nothing_to_do(manifest.clone(), there, SkipSummary::default())))
 }
 
-fn nothing_to_do(manifest: Manifest, there: Option<&ColumnInfo>, skipped: SkipSummary) -> ColumnReport {
-    ColumnReport {
+fn nothing_to_do(
+    manifest: Manifest,
+    there: Option<&EmbeddingSetInfo>,
+    skipped: SkipSummary,
+) -> EmbeddingSetReport {
+    EmbeddingSetReport {
         manifest,
         embedded: 0,
         recovered: 0,
@@ -166,7 +176,11 @@ fn nothing_to_do(manifest: Manifest, there: Option<&ColumnInfo>, skipped: SkipSu
 }
 
 /// Places of the parts with an image that could not be read and can be now. The images of the others are told as skipped.
-fn parts_to_try(model: &dyn Encoder, writer: &ColumnWriter, skipped: &mut SkipSummary) -> Result<Vec<usize>> {
+fn parts_to_try(
+    model: &dyn Encoder,
+    writer: &EmbeddingSetWriter,
+    skipped: &mut SkipSummary,
+) -> Result<Vec<usize>> {
     let (reader, mut places) = (ImageReader::new(), Vec::new());
     for (place, ids) in writer.unreadable()? {
         let mut failed = Vec::new();
@@ -207,7 +221,7 @@ struct Group {
 }
 
 /// The rows that are to be written, by image.
-fn groups(writer: &ColumnWriter) -> Result<Vec<Group>> {
+fn groups(writer: &EmbeddingSetWriter) -> Result<Vec<Group>> {
     let mut groups: Vec<Group> = Vec::new();
     for id in writer.rows_to_push() {
         let path = writer.memory().image_path(id)?;
@@ -219,8 +233,8 @@ fn groups(writer: &ColumnWriter) -> Result<Vec<Group>> {
     Ok(groups)
 }
 
-struct Column<'a> {
-    writer: ColumnWriter,
+struct EmbeddingSet<'a> {
+    writer: EmbeddingSetWriter,
     groups: Vec<Group>,
     /// Captions of the batch at hand that are not encoded yet.
     texts: Vec<String>,
@@ -228,11 +242,11 @@ struct Column<'a> {
     embedded: u64,
     truncated: u64,
     partly_seen: PartlySeen,
-    progress: &'a mut dyn FnMut(ColumnProgress) -> bool,
+    progress: &'a mut dyn FnMut(EmbeddingSetProgress) -> bool,
     stopped: bool,
 }
 
-impl Column<'_> {
+impl EmbeddingSet<'_> {
     /// Captions of rows that are not encoded yet, once each.
     fn unknown(&mut self, ids: impl Iterator<Item = u64>) -> Result<Vec<String>> {
         let (mut unknown, mut seen) = (Vec::new(), HashSet::new());
@@ -269,7 +283,7 @@ impl Column<'_> {
     }
 
     fn advance(&mut self) -> Result<bool> {
-        let at = ColumnProgress { done: self.writer.done(), total: self.writer.total() };
+        let at = EmbeddingSetProgress { done: self.writer.done(), total: self.writer.total() };
         let go_on = (self.progress)(at);
         self.stopped = !go_on;
         self.writer.checkpoint()?;
@@ -296,7 +310,7 @@ impl Column<'_> {
     }
 }
 
-impl Sink for Column<'_> {
+impl Sink for EmbeddingSet<'_> {
     fn texts(&mut self, batch: &Batch) -> Result<Vec<String>> {
         let images = batch.kept.len() + batch.failed.len();
         let groups = &self.groups[batch.end - images..batch.end];

@@ -1,4 +1,4 @@
-//! Measures upload to and search in a running Milvus: `engine_speed milvus://host:port/collection [pairs] [dim]`, 10,000 × 512
+//! Measures upload to and search in a running Milvus: `index_speed milvus://host:port/collection [pairs] [dim]`, 10,000 × 512
 //! random unit vectors by default. The collection is made, and dropped at the end.
 
 use std::time::Instant;
@@ -9,7 +9,7 @@ use xmore_memory::{Memory, Retriever};
 
 /// Searches per figure.
 const REPEATS: usize = 51;
-const NEIGHBOURS: usize = 128;
+const NEIGHBORS: usize = 128;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut numbers = arguments.map(|a| a.parse::<usize>());
     let pairs = numbers.next().transpose()?.unwrap_or(10_000);
     let dim = numbers.next().transpose()?.unwrap_or(512);
-    let dir = std::env::temp_dir().join(format!("xmore-engine-speed-{}", std::process::id()));
+    let dir = std::env::temp_dir().join(format!("xmore-index-speed-{}", std::process::id()));
 
     let mut seed = 0x9e37_79b9_7f4a_7c15;
     let model = ModelIdentity { name: "random".into(), sha256: "00".into(), dim };
@@ -51,19 +51,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             for _ in 0..REPEATS {
                 let queries: Vec<f32> = (0..batch).flat_map(|_| unit(dim, &mut seed)).collect();
                 let start = Instant::now();
-                retriever.nearest_images(&queries, dim, NEIGHBOURS)?;
+                retriever.nearest_images(&queries, dim, NEIGHBORS)?;
                 times.push(start.elapsed().as_secs_f64() * 1e3);
             }
             times.sort_by(f64::total_cmp);
             let (median, most) = (times[REPEATS / 2], times[REPEATS * 95 / 100]);
-            println!("{name}, {batch} queries, top {NEIGHBOURS}: median {median:.1} ms, 95 % {most:.1} ms");
+            println!("{name}, {batch} queries, top {NEIGHBORS}: median {median:.1} ms, 95 % {most:.1} ms");
         }
     }
     let exact = {
         let queries: Vec<f32> = (0..32).flat_map(|_| unit(dim, &mut seed)).collect();
         let ids = |retriever: &dyn Retriever| -> Result<Vec<Vec<u64>>, xmore_memory::MemoryError> {
-            let answers = retriever.nearest_images(&queries, dim, NEIGHBOURS)?;
-            Ok(answers.iter().map(|a| a.neighbours.iter().map(|n| n.id).collect()).collect())
+            let answers = retriever.nearest_images(&queries, dim, NEIGHBORS)?;
+            Ok(answers.iter().map(|a| a.neighbors.iter().map(|n| n.id).collect()).collect())
         };
         ids(&milvus)?.iter().zip(&ids(&memory)?).filter(|(a, b)| a == b).count()
     };
