@@ -1,6 +1,6 @@
 //! What a user can do about an error of the libraries, which name no flags and no commands: a function for each crate's errors.
 
-use xmore::XmoreError;
+use xmore::{LabelError, RetrievalError, XmoreError};
 use xmore_clip::ClipError;
 use xmore_eval::EvalError;
 use xmore_files::image::ImageError;
@@ -29,8 +29,33 @@ fn of_xmore(error: &XmoreError) -> Option<String> {
         XmoreError::Clip(error) => of_clip(error),
         XmoreError::Memory(error) => of_memory(error),
         XmoreError::Model(error) => of_model(error),
+        XmoreError::Label(LabelError::Column { wanted: None, .. }) => {
+            Some("name the column with --labels-column".to_owned())
+        }
+        XmoreError::Retrieval(error) => of_retrieval(error),
+        XmoreError::MethodNeedsMemory { .. } => Some("give --memory, or use --method zero-shot".to_owned()),
+        XmoreError::NotThisModel { .. } => Some("name the model that made them with --model".to_owned()),
         _ => None,
     }
+}
+
+fn of_retrieval(error: &RetrievalError) -> Option<String> {
+    let hint = match error {
+        RetrievalError::NoCaptionsAsked => "--method zero-shot needs no captions",
+        RetrievalError::TooFewNeighbors { k, .. } => {
+            return Some(format!("raise --neighbors to {k} or more"));
+        }
+        RetrievalError::EmptyMemory { .. } => "build it from a source with images and captions",
+        RetrievalError::ModelMismatch { remote: false, .. } => {
+            "name the memory's model with --model, or add this one's embeddings with `xmore memory embed`"
+        }
+        RetrievalError::ModelMismatch { remote: true, .. } => {
+            "name the index's model with --model, or fill an index of this one's with `xmore memory upload`"
+        }
+        RetrievalError::KernelNeedsOneModel { .. } => "leave --search-model out, or use --method xmore",
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
 
 fn of_clip(error: &ClipError) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use xmore::{DEFAULT_TEMPLATE, LabelFile, LabelWarning, Labels, Template, XmoreError};
+use xmore::{DEFAULT_TEMPLATE, LabelFile, LabelWarning, Labels, Template};
 
 use crate::args::ClassifyArgs;
 use crate::error::{CliError, Result};
@@ -12,17 +12,13 @@ use crate::messages::tell;
 pub(crate) fn read(args: &ClassifyArgs) -> Result<Labels> {
     match (&args.labels.labels, &args.labels.labels_file) {
         (Some(list), _) => Ok(Labels::parse(list)?),
-        (None, file) => read_file(file.as_deref().unwrap_or(Path::new("")), args.labels_column.as_deref()),
+        (None, Some(file)) => read_file(file, args.labels_column.as_deref()),
+        (None, None) => Err(CliError::Usage("no labels: name them with --labels or --labels-file".into())),
     }
 }
 
 fn read_file(path: &Path, column: Option<&str>) -> Result<Labels> {
-    let file = LabelFile::read(path, column).map_err(|error| match error {
-        XmoreError::LabelColumn { wanted: None, .. } => {
-            CliError::Failed(format!("{error}; name the column with --labels-column"))
-        }
-        error => error.into(),
-    })?;
+    let file = LabelFile::read(path, column)?;
     tell_notes(path, &file);
     Ok(file.labels()?)
 }

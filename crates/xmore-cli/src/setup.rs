@@ -148,7 +148,7 @@ impl Setup {
 
     /// Whether the pairs are in a remote index.
     pub(crate) fn is_remote(&self) -> bool {
-        self.pipeline.pairs().is_some_and(|pairs| matches!(**pairs, OpenPairs::Remote(_)))
+        self.pipeline.pairs().is_some_and(|pairs| pairs.remote().is_some())
     }
 
     /// Whether an error is a remote index's absence that the flags allow; tells of it if so.

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use thiserror::Error;
 use utoipa::ToSchema;
-use xmore::XmoreError;
+use xmore::{RetrievalError, XmoreError};
 use xmore_clip::ClipError;
 use xmore_files::image::ImageError;
 use xmore_memory::MemoryError;
@@ -233,19 +233,17 @@ impl From<&XmoreError> for ApiError {
                 ErrorCode::UndecodableImage
             }
             XmoreError::Clip(ClipError::Tokenize { .. } | ClipError::Tokens { .. })
-            | XmoreError::TooFewLabels { .. }
-            | XmoreError::DuplicateLabel { .. }
-            | XmoreError::EmptyLabel { .. }
-            | XmoreError::LabelList { .. }
-            | XmoreError::LabelColumn { .. }
-            | XmoreError::Template { .. }
-            | XmoreError::NoCaptionsAsked
-            | XmoreError::TooFewNeighbors { .. } => ErrorCode::InvalidParameter,
+            | XmoreError::Label(_)
+            | XmoreError::Retrieval(
+                RetrievalError::NoCaptionsAsked | RetrievalError::TooFewNeighbors { .. },
+            ) => ErrorCode::InvalidParameter,
             XmoreError::UnknownMethod { .. } => ErrorCode::UnknownMethod,
             XmoreError::MethodNeedsMemory { .. }
-            | XmoreError::KernelNeedsOneModel { .. }
-            | XmoreError::RemoteFilter { .. }
-            | XmoreError::EmptyMemory { .. } => ErrorCode::NeedsMemory,
+            | XmoreError::Retrieval(
+                RetrievalError::KernelNeedsOneModel { .. }
+                | RetrievalError::RemoteFilter { .. }
+                | RetrievalError::EmptyMemory { .. },
+            ) => ErrorCode::NeedsMemory,
             XmoreError::Memory(MemoryError::Unreachable { .. }) => {
                 tracing::warn!("{error}");
                 return Self::new(

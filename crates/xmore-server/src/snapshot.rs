@@ -36,10 +36,7 @@ impl Snapshot {
         pairs: Option<Arc<OpenPairs>>,
         generation: u64,
     ) -> Result<Self, ServerError> {
-        let index_name = match pairs.as_deref() {
-            Some(OpenPairs::Memory(memory)) => Some(index_name(memory)),
-            _ => None,
-        };
+        let index_name = pairs.as_deref().and_then(OpenPairs::memory).map(index_name);
         Ok(Self {
             pipeline: backend.pipeline(captions, pairs)?,
             index_name,
@@ -98,10 +95,7 @@ impl Snapshot {
     /// # Errors
     /// That there is none; `what` needs it.
     pub(crate) fn memory(&self, what: &str) -> Result<&Memory, ApiError> {
-        match self.pairs() {
-            Some(OpenPairs::Memory(memory)) => Ok(memory),
-            _ => Err(ApiError::needs_memory(what)),
-        }
+        self.pairs().and_then(OpenPairs::memory).ok_or_else(|| ApiError::needs_memory(what))
     }
 
     /// Rows of the memory that may be looked at.

@@ -75,33 +75,41 @@ impl CaptionStore {
             self.damaged.fetch_add(damaged, Ordering::Relaxed);
             known
         });
-        let distinct: HashSet<&str> = captions.iter().copied().collect();
-        let mut unknown: Vec<&str> =
-            distinct.iter().copied().filter(|c| !known.contains_key(&key(c))).collect();
+        // A caption's key is a hash: made once for each.
+        let distinct: HashMap<&str, Key> = captions.iter().map(|&caption| (caption, key(caption))).collect();
+        let unknown = distinct.iter().filter(|(_, key)| !known.contains_key(*key));
+        let mut unknown: Vec<(&str, Key)> = unknown.map(|(&caption, &key)| (caption, key)).collect();
         // The order in which they are kept should not be a hasher's.
         unknown.sort_unstable();
         if !unknown.is_empty() {
-            let encoded = encode_texts(model, &unknown, &mut |_| {})?.embeddings;
+            let texts: Vec<&str> = unknown.iter().map(|(caption, _)| *caption).collect();
+            let encoded = encode_texts(model, &texts, &mut |_| {})?.embeddings;
             let rows: Vec<(Key, Vec<f16>)> = unknown
                 .iter()
                 .zip(encoded.rows())
-                .map(|(caption, row)| (key(caption), row.iter().map(|&v| f16::from_f32(v)).collect()))
+                .map(|((_, key), row)| (*key, row.iter().map(|&v| f16::from_f32(v)).collect()))
                 .collect();
             if let Some(path) = &path {
                 // The answer does not depend on it.
                 let _ = append(path, &fingerprint, model.dim(), &rows);
             }
-            if known.len() + rows.len() > MAX_HELD {
-                known.retain(|key, _| distinct.iter().any(|caption| self::key(caption) == *key));
-            }
+            forget_unneeded(known, rows.len(), &distinct, MAX_HELD);
             known.extend(rows.into_iter().map(|(key, row)| (key, widen(&row))));
         }
-        Ok(distinct.into_iter().map(|caption| (caption, known[&key(caption)].clone())).collect())
+        Ok(distinct.into_iter().map(|(caption, key)| (caption, known[&key].clone())).collect())
     }
 
     /// How many kept embeddings were found damaged since this was asked last; those that are needed are made again.
     pub fn take_damaged(&self) -> usize {
         self.damaged.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// Forgets what is not needed now, if `more` would be too many.
+fn forget_unneeded(known: &mut Known, more: usize, needed: &HashMap<&str, Key>, limit: usize) {
+    if known.len() + more > limit {
+        let needed: HashSet<&Key> = needed.values().collect();
+        known.retain(|key, _| needed.contains(key));
     }
 }
 
@@ -196,6 +204,20 @@ fn append(path: &Path, model: &str, dim: usize, rows: &[(Key, Vec<f16>)]) -> std
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_needed_stays_when_there_are_too_many() {
+        let all: Vec<String> = (0..20_000).map(|i| i.to_string()).collect();
+        let known = || all.iter().map(|caption| (key(caption), Arc::from([0.0f32]))).collect::<Known>();
+        let needed: HashMap<&str, Key> = all[..15_000].iter().map(|c| (c.as_str(), key(c))).collect();
+        let mut within = known();
+        forget_unneeded(&mut within, 5, &needed, 20_005);
+        assert_eq!(within.len(), 20_000);
+        let mut beyond = known();
+        forget_unneeded(&mut beyond, 6, &needed, 20_005);
+        assert_eq!(beyond.len(), 15_000);
+        assert!(needed.values().all(|key| beyond.contains_key(key)));
+    }
 
     fn rows(from: u8, to: u8) -> Vec<(Key, Vec<f16>)> {
         (from..to).map(|i| (key(&i.to_string()), vec![f16::from_f32(f32::from(i)), f16::ONE])).collect()

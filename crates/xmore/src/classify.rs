@@ -116,8 +116,7 @@ impl Classifier {
         Self { retrieval, kernel: None, ..self.clone() }
     }
 
-    /// The same with retrieval from the pairs that its kernel was prepared with, if it was: only its options may be others. It is as calibrated as
-    /// before.
+    /// The same with retrieval from the pairs that its kernel was prepared with, if it was: only its options may be others. Its kernel stays prepared.
     #[must_use]
     pub fn over(&self, retrieval: Retrieval) -> Self {
         Self { retrieval: Some(retrieval), ..self.clone() }
@@ -133,7 +132,7 @@ impl Classifier {
     ///
     /// # Errors
     /// Those of reading the memory or asking the remote index; that the memory has no images by the classifying model, or that the remote index is
-    /// searched by another ([`crate::XmoreError::KernelNeedsOneModel`]).
+    /// searched by another ([`crate::RetrievalError::KernelNeedsOneModel`]).
     pub fn prepare_kernel(mut self) -> Result<Self> {
         if let Some(retrieval) = &self.retrieval {
             retrieval.check_kernel()?;

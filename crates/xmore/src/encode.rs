@@ -249,7 +249,7 @@ impl<'a> ReadAhead<'a> {
         let (send, read) = sync_channel(1);
         let reader = Builder::new().name("read-ahead".to_owned());
         let reader = reader.spawn(move || read_ahead(&wanted, &send));
-        let reader = Some(reader.map_err(|source| XmoreError::Thread { source })?);
+        let reader = Some(reader.map_err(|source| XmoreError::System { action: "start a thread", source })?);
         Ok(Self { images, asked: 0, come: 0, ask, read, reader })
     }
 

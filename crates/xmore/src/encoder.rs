@@ -9,7 +9,7 @@ use xmore_memory::Memory;
 use xmore_memory::retriever::Retriever;
 use xmore_memory::store::{EmbeddingSet, ModelIdentity};
 
-use crate::error::{Result, XmoreError};
+use crate::error::{Result, RetrievalError, XmoreError};
 
 /// A model that embeds images and texts into one space.
 ///
@@ -112,43 +112,44 @@ impl dyn Encoder + '_ {
     /// The memory's embeddings by this very model.
     ///
     /// # Errors
-    /// [`XmoreError::EmptyMemory`], [`XmoreError::ModelMismatch`], or those of [`Encoder::check_files`].
+    /// [`RetrievalError::EmptyMemory`], [`RetrievalError::ModelMismatch`], or those of [`Encoder::check_files`].
     pub fn embedding_set<'a>(&self, memory: &'a Memory) -> Result<&'a EmbeddingSet> {
         if memory.is_empty() {
-            return Err(XmoreError::EmptyMemory { dir: memory.dir().to_owned() });
+            return Err(RetrievalError::EmptyMemory { dir: memory.dir().to_owned() }.into());
         }
-        let column = memory.embedding_set(self.identity()).ok_or_else(|| {
+        let set = memory.embedding_set(self.identity()).ok_or_else(|| {
             let models: Vec<&ModelIdentity> =
                 memory.embedding_sets().iter().map(EmbeddingSet::model).collect();
-            self.mismatch(memory.dir().display().to_string(), &models, "xmore memory embed")
+            self.mismatch(memory.dir().display().to_string(), &models, false)
         })?;
         self.check_files()?;
-        Ok(column)
+        Ok(set)
     }
 
     /// Checks that a remote index's embeddings are this model's, as far as it tells.
     ///
     /// # Errors
-    /// [`XmoreError::ModelMismatch`], or those of [`Encoder::check_files`].
+    /// [`RetrievalError::ModelMismatch`], or those of [`Encoder::check_files`].
     pub fn check_remote(&self, index: &dyn Retriever) -> Result<()> {
         match index.identity() {
             Some(theirs) if !self.is(theirs) => {
-                Err(self.mismatch(index.location().into_owned(), &[theirs], "xmore memory upload"))
+                Err(self.mismatch(index.location().into_owned(), &[theirs], true))
             }
             _ => self.check_files(),
         }
     }
 
-    fn mismatch(&self, location: String, theirs: &[&ModelIdentity], command: &'static str) -> XmoreError {
+    fn mismatch(&self, location: String, theirs: &[&ModelIdentity], remote: bool) -> XmoreError {
         let describe = |model: &ModelIdentity| {
             let hash: String = model.sha256.chars().take(12).collect();
             format!("{} ({hash})", model.name)
         };
-        XmoreError::ModelMismatch {
+        RetrievalError::ModelMismatch {
             location,
+            remote,
             memory_model: theirs.iter().map(|model| describe(model)).collect::<Vec<_>>().join(", "),
             model: describe(self.identity()),
-            command,
         }
+        .into()
     }
 }

@@ -9,6 +9,9 @@ use xmore_hub::ModelError;
 use xmore_memory::MemoryError;
 use xmore_memory::store::Mode;
 
+use crate::labels::LabelError;
+pub(crate) use crate::retrieve::RetrievalError;
+
 /// Result of this crate's fallible functions.
 pub type Result<T, E = XmoreError> = std::result::Result<T, E>;
 
@@ -28,6 +31,20 @@ pub enum XmoreError {
         /// What it says.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Labels and their templates.
+    #[error(transparent)]
+    Label(#[from] LabelError),
+    /// Pairs, encoders and options that do not fit each other.
+    #[error(transparent)]
+    Retrieval(#[from] RetrievalError),
+    /// The operating system did not give something that has no path.
+    #[error("cannot {action}: {source}")]
+    System {
+        /// "start a thread", …
+        action: &'static str,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// A model by its name: finding, fetching, opening or verifying it.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -41,98 +58,8 @@ pub enum XmoreError {
         /// What the operating system said.
         source: std::io::Error,
     },
-    /// There is no folder for what can be made again.
-    #[error("no cache folder: {source}")]
-    NoCacheFolder {
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The system gives no further thread.
-    #[error("cannot start a thread: {source}")]
-    Thread {
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// Fewer than two labels: with one there is nothing to choose, and no confidence is defined.
-    #[error("{found} label(s) given, at least 2 are needed: a classification chooses between labels")]
-    TooFewLabels {
-        /// How many there were.
-        found: usize,
-    },
-    /// A label twice would split its own probability.
-    #[error(
-        "label {label:?} is given twice{}; each label must be given once",
-        lines.map_or_else(String::new, |(first, second)| format!(", on lines {first} and {second}"))
-    )]
-    DuplicateLabel {
-        /// The label.
-        label: String,
-        /// The lines, where it is from a file.
-        lines: Option<(u64, u64)>,
-    },
-    /// A label without a visible character.
-    #[error("label {} is empty", place + 1)]
-    EmptyLabel {
-        /// Its place among the labels, from 0.
-        place: usize,
-    },
-    /// A table of labels without the column that has them.
-    #[error(
-        "{origin}: expected {}, found the columns {}",
-        wanted.as_ref().map_or_else(|| "a column such as label or class".to_owned(), |name| format!("a column {name:?}")),
-        columns.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
-    )]
-    LabelColumn {
-        /// The file.
-        origin: String,
-        /// The column that was asked for.
-        wanted: Option<String>,
-        /// The columns in its first line.
-        columns: Vec<String>,
-    },
-    /// Something that should be labels and is not.
-    #[error(
-        "{origin}{}: expected {expected}, found {found}",
-        line.map_or_else(String::new, |line| format!(", line {line}"))
-    )]
-    LabelList {
-        /// The file, or what else it is.
-        origin: String,
-        /// The line, if it is one's fault.
-        line: Option<u64>,
-        /// What was expected.
-        expected: String,
-        /// What is there instead.
-        found: String,
-    },
-    /// A prompt template without a place for the label.
-    #[error("template {template:?} has no `{{}}` (or `{{c}}`) where the label goes")]
-    Template {
-        /// The template.
-        template: String,
-    },
-    /// K = 0 captions asked for.
-    #[error("k is 0: at least one caption is needed; for none use --method zero-shot")]
-    NoCaptionsAsked,
-    /// Fewer neighbors than captions asked for.
-    #[error("k is {k}, but only {neighbors} neighbors are looked at; raise --neighbors to at least {k}")]
-    TooFewNeighbors {
-        /// Captions asked for.
-        k: usize,
-        /// Neighbors looked at.
-        neighbors: usize,
-    },
-    /// The memory holds nothing.
-    #[error("the memory {} holds no pairs: build it from a source with images and captions", dir.display())]
-    EmptyMemory {
-        /// The memory.
-        dir: PathBuf,
-    },
     /// Embeddings that were given as a model's are not.
-    #[error(
-        "{} does not hold embeddings of model {model}: {reason}; name the model that made them with --model",
-        path.display()
-    )]
+    #[error("{} does not hold embeddings of model {model}: {reason}", path.display())]
     NotThisModel {
         /// The folder of embeddings.
         path: PathBuf,
@@ -156,45 +83,8 @@ pub enum XmoreError {
         /// How it was begun.
         mode: Mode,
     },
-    /// The memory has embeddings by other models only: their vectors mean nothing to this one.
-    #[error(
-        "the memory {location} was built with model {memory_model}, but the model in use is {model}; \
-         name that one with --model, or add this one's embeddings with `{command}`"
-    )]
-    ModelMismatch {
-        /// The memory's folder or URL.
-        location: String,
-        /// Names and hashes of the models whose embeddings it has.
-        memory_model: String,
-        /// Name and hash of the model in use.
-        model: String,
-        /// The command that adds embeddings.
-        command: &'static str,
-    },
-    /// A remote index was asked for a part of its pairs.
-    #[error(
-        "{location} is a remote index: filters by caption work on a local memory only, filters by row there and in PostgreSQL"
-    )]
-    RemoteFilter {
-        /// Its URL.
-        location: String,
-    },
-    /// A filter by caption that leaves nothing.
-    #[error("no caption of the memory matches {pattern}")]
-    NoCaptionMatches {
-        /// The regular expression.
-        pattern: String,
-    },
-    /// A remote index was asked to search its captions.
-    #[error(
-        "{location} is a remote index: it is searched by images only; search captions directly in a local memory"
-    )]
-    RemoteRanking {
-        /// Its URL.
-        location: String,
-    },
     /// A method that needs captions, without a memory.
-    #[error("method {method} needs a memory: give --memory DIR, or use --method zero-shot")]
+    #[error("method {method} needs a memory")]
     MethodNeedsMemory {
         /// The method.
         method: &'static str,
@@ -213,15 +103,6 @@ pub enum XmoreError {
         /// Those given.
         found: Vec<usize>,
     },
-    /// A remote index is searched by another model than the one that classifies.
-    #[error(
-        "method xmore-kernel asks the remote index {location} about the labels, which takes one model for searching and classifying: leave \
-         --search-model out, or use --method xmore"
-    )]
-    KernelNeedsOneModel {
-        /// The remote index's URL.
-        location: String,
-    },
     /// No such method.
     #[error("no method {name:?}; there are {known}")]
     UnknownMethod {
@@ -238,7 +119,7 @@ pub enum XmoreError {
 impl XmoreError {
     /// The cache folder.
     pub(crate) fn cache_home() -> Result<PathBuf> {
-        xmore_files::cache_home().map_err(|source| Self::NoCacheFolder { source })
+        xmore_files::cache_home().map_err(|source| Self::System { action: "find a cache folder", source })
     }
 
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {

@@ -39,8 +39,8 @@ pub use encoder::Encoder;
 pub use error::{Result, XmoreError};
 pub use kernel::GatedPrediction;
 pub use labels::{
-    DEFAULT_TEMPLATE, Label, LabelEntry, LabelFile, LabelList, LabelWarning, Labels, MAX_LABEL_BYTES,
-    Template, is_wordnet_id, normalized,
+    DEFAULT_TEMPLATE, Label, LabelEntry, LabelError, LabelFile, LabelList, LabelWarning, Labels,
+    MAX_LABEL_BYTES, Template, is_wordnet_id, normalized,
 };
 pub use math::{confidence, dot, entropy, softmax};
 pub use methods::{Method, Probabilities, argmax, image_weight, mix};
@@ -48,7 +48,8 @@ pub use model::NamedModel;
 pub use partly_seen::PartlySeen;
 pub use pipeline::{EncodedQueries, IfUnreachable, Opened, Pipeline, PipelineBuilder, QueryImage};
 pub use retrieve::{
-    OpenPairs, Queries, Ranking, Retrieval, RetrievalModels, RetrievalOptions, Retrieved, RetrievedCaption,
+    OpenPairs, Queries, Ranking, Retrieval, RetrievalError, RetrievalModels, RetrievalOptions, Retrieved,
+    RetrievedCaption,
 };
 pub use xmore_clip::{Embeddings, Loaded, Pixels, Precision, ResizeMode, TextEmbeddings, Tokens};
 pub use xmore_files::image::Orientation;

@@ -174,7 +174,7 @@ impl PipelineBuilder {
     /// Checks that the parts fit each other.
     ///
     /// # Errors
-    /// Those of [`Retrieval::new`] and [`Retrieval::with_filter`]; [`XmoreError::NoCaptionMatches`].
+    /// Those of [`Retrieval::new`] and [`Retrieval::with_filter`]; [`RetrievalError::NoCaptionMatches`](crate::RetrievalError::NoCaptionMatches).
     pub fn build(self) -> Result<Pipeline> {
         self.options.check()?;
         // A filter has nothing to do where there are no pairs.

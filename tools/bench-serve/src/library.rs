@@ -41,7 +41,7 @@ impl Library {
     /// All set-up, which no measurement counts.
     pub fn new(model: Arc<NamedModel>, memory: Memory, labels: Labels) -> Result<Self> {
         let options = RetrievalOptions { k: K, neighbors: NEIGHBORS, ..RetrievalOptions::default() };
-        let pairs = Arc::new(OpenPairs::Memory(Box::new(memory)));
+        let pairs = Arc::new(OpenPairs::from(memory));
         let retrieval = Retrieval::new(pairs, RetrievalModels::one(model.clone()), options)?;
         let templates = [Template::default()];
         let classifier = Classifier::new(&*model, labels, Some(retrieval), &templates, &[METHOD])?;

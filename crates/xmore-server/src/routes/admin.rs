@@ -36,10 +36,7 @@ pub(crate) async fn ready(State(app): State<Shared>) -> Result<Json<Status>, Api
 pub(crate) async fn metrics(State(app): State<Shared>) -> impl IntoResponse {
     let snapshot = app.batcher.snapshot();
     // A remote index is not asked for every scrape.
-    let pairs = match snapshot.pairs() {
-        Some(xmore::OpenPairs::Memory(memory)) => memory.len(),
-        _ => 0,
-    };
+    let pairs = snapshot.pairs().and_then(xmore::OpenPairs::memory).map_or(0, xmore::Memory::len);
     let text = app.metrics.text(app.batcher.waiting(), pairs, snapshot.generation);
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }

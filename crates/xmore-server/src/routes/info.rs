@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
-use xmore::{Method, OpenPairs};
+use xmore::{Memory, Method};
 use xmore_memory::retriever::Location;
 
 use super::classify::default_method;
@@ -123,11 +123,8 @@ pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiErr
     };
     let memory = backend.pairs.as_ref().zip(snapshot.pairs()).map(|(source, pairs)| MemoryInfo {
         location: Location::shown(&source.location),
-        pairs: match pairs {
-            OpenPairs::Memory(memory) => Some(memory.len()),
-            OpenPairs::Remote(_) => None,
-        },
-        local: matches!(pairs, OpenPairs::Memory(_)),
+        pairs: pairs.memory().map(Memory::len),
+        local: pairs.memory().is_some(),
         generation: snapshot.generation,
         opened: snapshot.opened.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
     });

@@ -159,7 +159,7 @@ pub(crate) fn references<'a>(
                 others.push(hit);
             }
         }
-        neighborhoods.push(Neighborhood::of_column(column, others));
+        neighborhoods.push(Neighborhood::of_set(column, others));
     }
     Ok(References { images: kept, neighborhoods })
 }

@@ -88,7 +88,7 @@ impl KernelState {
     /// Those of reading the memory or asking the remote index.
     pub(crate) fn new(retrieval: &Retrieval, labels: &Embeddings, scale: f64) -> Result<Self> {
         let local = retrieval.local()?;
-        let around = retrieval.surround(labels.as_slice(), NEAR)?;
+        let around = retrieval.neighborhoods(labels.as_slice(), NEAR)?;
         let mean = match local {
             Some((memory, column)) => mean_caption(retrieval, memory, column)?,
             None => mean_of(&around, labels.dim())?,

@@ -52,7 +52,7 @@ impl World {
             writer.push(&format!("{}.jpg", i / each), &format!("caption {i}"), image, text).unwrap();
         }
         writer.finish().unwrap();
-        let pairs = Arc::new(OpenPairs::Memory(Box::new(Memory::open(dir.path()).unwrap())));
+        let pairs = Arc::new(OpenPairs::from(Memory::open(dir.path()).unwrap()));
         World { _dir: dir, model, pairs, expected }
     }
 
@@ -72,7 +72,7 @@ impl World {
     fn answers(&self, state: &KernelState, labels: &Embeddings) -> Vec<GatedPrediction> {
         let retrieval = self.retrieval();
         let queries = rows("queries");
-        let around = retrieval.surround(&queries, NEAR).unwrap();
+        let around = retrieval.neighborhoods(&queries, NEAR).unwrap();
         let answer = |(query, around): (&[f32], &Neighborhood<'_>)| {
             state.answer(query, &zero_shot(query, labels, self.scale()), around).unwrap()
         };

@@ -5,6 +5,7 @@ use std::path::Path;
 use xmore_files::text::decode_text;
 use xmore_files::{read_bounded, read_input};
 
+use super::LabelError;
 use super::{Label, Labels, json, lines, table};
 use crate::error::{Result, XmoreError};
 
@@ -58,8 +59,8 @@ impl LabelFile {
     /// Reads a file. `column` names the column that has the labels, where the file is a table.
     ///
     /// # Errors
-    /// [`XmoreError::Io`], also for a file of more than [`MAX_LABEL_BYTES`]; [`XmoreError::LabelColumn`] for a table without the column, or
-    /// any that is known; [`XmoreError::LabelList`] for what is no list of labels.
+    /// [`XmoreError::Io`], also for a file of more than [`MAX_LABEL_BYTES`]; [`LabelError::Column`] for a table without the column, or
+    /// any that is known; [`LabelError::List`] for what is no list of labels.
     pub fn read(path: &Path, column: Option<&str>) -> Result<Self> {
         let bytes = read_input(path, MAX_LABEL_BYTES).map_err(|e| XmoreError::io("read", path, e))?;
         Self::parse(&bytes, &path.display().to_string(), column)
@@ -81,12 +82,13 @@ impl LabelFile {
     pub fn parse(bytes: &[u8], name: &str, column: Option<&str>) -> Result<Self> {
         let decoded = decode_text(bytes);
         if let Some(at) = decoded.text.find('\0') {
-            return Err(XmoreError::LabelList {
+            return Err(LabelError::List {
                 origin: name.to_owned(),
                 line: Some(1 + decoded.text[..at].matches('\n').count() as u64),
                 expected: "text".to_owned(),
                 found: "a zero byte: another kind of file".to_owned(),
-            });
+            }
+            .into());
         }
         let text = decoded.text.replace("\r\n", "\n").replace('\r', "\n");
         let is_table = [".csv", ".tsv"].iter().any(|end| name.to_ascii_lowercase().ends_with(end));
@@ -124,7 +126,7 @@ impl LabelFile {
         let labels = self.repeatable()?;
         let Some((first, second)) = labels.repeated() else { return Ok(labels) };
         let lines = self.entries[first].line.zip(self.entries[second].line);
-        Err(XmoreError::DuplicateLabel { label: labels.names()[second].clone(), lines })
+        Err(LabelError::Duplicate { label: labels.names()[second].clone(), lines }.into())
     }
 
     /// The labels of a published dataset; see [`Labels::repeatable`].
@@ -152,12 +154,13 @@ pub(super) fn check_count(count: usize, origin: &str) -> Result<()> {
     if count <= MAX_LABELS {
         return Ok(());
     }
-    Err(XmoreError::LabelList {
+    Err(LabelError::List {
         origin: origin.to_owned(),
         line: None,
         expected: format!("at most {MAX_LABELS} labels"),
         found: "more".to_owned(),
-    })
+    }
+    .into())
 }
 
 /// Puts numbered entries into the order of their numbers.

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::Label;
+use super::LabelError;
 use super::file::{Found, LabelEntry, in_order, is_wordnet_id};
 use super::table::{NAME_COLUMNS, PROMPT_COLUMNS, plain_name};
 use crate::error::{Result, XmoreError};
@@ -151,12 +152,13 @@ impl fmt::Display for Value {
 }
 
 fn error(origin: &str, line: Option<u64>, expected: &str, found: impl fmt::Display) -> XmoreError {
-    XmoreError::LabelList {
+    LabelError::List {
         origin: origin.to_owned(),
         line,
         expected: expected.to_owned(),
         found: found.to_string(),
     }
+    .into()
 }
 
 /// Reads JSON, or a JSON value on each line.

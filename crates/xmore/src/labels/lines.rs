@@ -1,10 +1,11 @@
 //! Labels on lines: comments, numbers, bullets and quotes that are not part of them.
 
 use super::Label;
+use super::LabelError;
 use super::file::{Found, LabelEntry, check_count, counted, in_order, is_wordnet_id};
 use super::list::{LabelList, split_quoted};
 use super::template::fill;
-use crate::error::{Result, XmoreError};
+use crate::error::Result;
 
 /// What stands between a number and a label, and whether it may stand in labels as well.
 const BEHIND_NUMBERS: [(&str, bool); 8] = [
@@ -93,7 +94,7 @@ pub(super) fn read(text: &str, origin: &str) -> Result<Found> {
     }
     if !rows.is_empty() && rows.iter().all(|line| line.contains('\t')) {
         let entries = rows.iter().enumerate().map(|(row, line)| {
-            let label = with_prompts(line).ok_or_else(|| XmoreError::LabelList {
+            let label = with_prompts(line).ok_or_else(|| LabelError::List {
                 origin: origin.to_owned(),
                 line: Some(numbers[row]),
                 expected: "a label, or a label and its prompts with the label in each, between tabs"

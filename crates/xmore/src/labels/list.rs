@@ -3,9 +3,10 @@
 use serde::de::{Deserialize, Deserializer, Error as _};
 
 use super::Label;
+use super::LabelError;
 use super::file::check_count;
 use super::json::{self, Count};
-use crate::error::{Result, XmoreError};
+use crate::error::Result;
 
 /// Values of all kinds in one list that is sent: bounds memory.
 const MAX_VALUES: usize = 200_000;
@@ -24,7 +25,7 @@ impl LabelList {
     /// ones are left out. Text that is a JSON list or object is read as that.
     ///
     /// # Errors
-    /// [`XmoreError::LabelList`] for a quote that is not closed, or JSON that has no labels.
+    /// [`LabelError::List`] for a quote that is not closed, or JSON that has no labels.
     pub fn parse(text: &str) -> Result<Self> {
         let trimmed = text.trim();
         if (trimmed.starts_with('[') && trimmed.ends_with(']'))
@@ -36,7 +37,7 @@ impl LabelList {
         let separates = |c: char| matches!(c, ',' | '\n' | '\r');
         check_count(text.chars().filter(|&c| separates(c)).count(), ORIGIN)?;
         let fields = split_quoted(text, separates);
-        let fields = fields.ok_or_else(|| XmoreError::LabelList {
+        let fields = fields.ok_or_else(|| LabelError::List {
             origin: ORIGIN.to_owned(),
             line: None,
             expected: "a closing quote for each label that begins with one".to_owned(),
@@ -111,9 +112,12 @@ mod tests {
         assert_eq!(own[1].prompts, ["z"]);
         let error = LabelList::parse("\"cat,dog").unwrap_err().to_string();
         assert!(error.contains("closing quote"), "{error}");
-        assert!(matches!(Labels::parse("cat"), Err(XmoreError::TooFewLabels { found: 1 })));
+        assert!(matches!(
+            Labels::parse("cat"),
+            Err(crate::XmoreError::Label(LabelError::TooFew { found: 1 }))
+        ));
         assert!(
-            matches!(Labels::parse("cat,dog,cat"), Err(XmoreError::DuplicateLabel { label, .. }) if label == "cat")
+            matches!(Labels::parse("cat,dog,cat"), Err(crate::XmoreError::Label(LabelError::Duplicate { label, .. })) if label == "cat")
         );
     }
 

@@ -4,6 +4,7 @@
 //! model cannot tell apart.
 
 mod distinct;
+mod error;
 mod file;
 mod json;
 mod lines;
@@ -17,9 +18,10 @@ use unicode_normalization::UnicodeNormalization;
 use xmore_clip::Embeddings;
 
 use crate::encoder::Encoder;
-use crate::error::{Result, XmoreError};
+use crate::error::Result;
 
 pub use distinct::LabelWarning;
+pub use error::LabelError;
 pub use file::{LabelEntry, LabelFile, MAX_LABEL_BYTES, is_wordnet_id};
 pub use list::LabelList;
 use template::fill;
@@ -57,7 +59,7 @@ impl Labels {
     /// Labels for which the templates are used.
     ///
     /// # Errors
-    /// [`XmoreError::TooFewLabels`], [`XmoreError::EmptyLabel`] or [`XmoreError::DuplicateLabel`].
+    /// [`LabelError::TooFew`], [`LabelError::Empty`] or [`LabelError::Duplicate`].
     pub fn new(names: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
         Self::with_prompts(names.into_iter().map(Label::new))
     }
@@ -70,7 +72,7 @@ impl Labels {
         let labels = Self::repeatable_with_prompts(labels)?;
         match labels.repeated() {
             Some((_, second)) => {
-                Err(XmoreError::DuplicateLabel { label: labels.names[second].clone(), lines: None })
+                Err(LabelError::Duplicate { label: labels.names[second].clone(), lines: None }.into())
             }
             None => Ok(labels),
         }
@@ -80,7 +82,7 @@ impl Labels {
     /// their probability, and the first of them is the answer.
     ///
     /// # Errors
-    /// [`XmoreError::TooFewLabels`], [`XmoreError::EmptyLabel`].
+    /// [`LabelError::TooFew`], [`LabelError::Empty`].
     pub fn repeatable(names: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
         Self::repeatable_with_prompts(names.into_iter().map(Label::new))
     }
@@ -97,10 +99,10 @@ impl Labels {
             prompts.push(own.filter(|prompt| !prompt.is_empty()).collect());
         }
         if names.len() < 2 {
-            return Err(XmoreError::TooFewLabels { found: names.len() });
+            return Err(LabelError::TooFew { found: names.len() }.into());
         }
         match names.iter().position(String::is_empty) {
-            Some(place) => Err(XmoreError::EmptyLabel { place }),
+            Some(place) => Err(LabelError::Empty { place }.into()),
             None => Ok(Self { names, prompts }),
         }
     }
@@ -118,7 +120,7 @@ impl Labels {
     /// [`LabelList`] reads it.
     ///
     /// # Errors
-    /// As [`Labels::new`], and [`XmoreError::LabelList`].
+    /// As [`Labels::new`], and [`LabelError::List`].
     pub fn parse(list: &str) -> Result<Self> {
         Self::with_prompts(LabelList::parse(list)?.0)
     }
@@ -213,14 +215,20 @@ pub fn normalized(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::XmoreError;
 
     #[test]
     fn mistakes_in_labels_are_named() {
         assert_eq!(Labels::new([" cat ", "cafe\u{301}"]).unwrap().names(), ["cat", "caf\u{e9}"]);
-        assert!(matches!(Labels::new(["cat"]), Err(XmoreError::TooFewLabels { found: 1 })));
-        assert!(matches!(Labels::new(["cat", " \u{feff}"]), Err(XmoreError::EmptyLabel { place: 1 })));
+        assert!(matches!(Labels::new(["cat"]), Err(XmoreError::Label(LabelError::TooFew { found: 1 }))));
+        assert!(matches!(
+            Labels::new(["cat", " \u{feff}"]),
+            Err(XmoreError::Label(LabelError::Empty { place: 1 }))
+        ));
         let twice = Labels::new(["caf\u{e9}", "dog", "cafe\u{301}"]);
-        assert!(matches!(twice, Err(XmoreError::DuplicateLabel { label, lines: None }) if label == "café"));
+        assert!(
+            matches!(twice, Err(XmoreError::Label(LabelError::Duplicate { label, lines: None })) if label == "café")
+        );
         assert!(Labels::repeatable(["missile", "missile"]).is_ok());
     }
 

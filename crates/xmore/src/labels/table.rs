@@ -3,6 +3,7 @@
 use csv::{ReaderBuilder, StringRecord, Trim};
 
 use super::Label;
+use super::LabelError;
 use super::file::{Found, LabelEntry, check_count, counted, in_order};
 use super::lines::{is_comment, lines};
 use super::list::split_quoted;
@@ -64,7 +65,7 @@ pub(super) fn read(text: &str, origin: &str, column: Option<&str>, is_table: boo
     let before = text[..text.len() - body.len()].matches('\n').count() as u64;
     let (mut comments, mut first) = (0, true);
     for record in reader.records() {
-        let record = record.map_err(|e| XmoreError::LabelList {
+        let record = record.map_err(|e| LabelError::List {
             origin: origin.to_owned(),
             line: e.position().map(|position| before + position.line()),
             expected: "a table".to_owned(),
@@ -208,9 +209,10 @@ fn no_column(origin: &str, text: &str, wanted: Option<&str>) -> XmoreError {
     let fields = SEPARATORS.iter().filter_map(|&separator| split_quoted(first, |c| c == separator));
     let columns = fields.max_by_key(Vec::len).unwrap_or_else(|| vec![first.to_owned()]);
     let short = |name: &String| name.chars().take(80).collect::<String>();
-    XmoreError::LabelColumn {
+    LabelError::Column {
         origin: origin.to_owned(),
         wanted: wanted.map(str::to_owned),
         columns: columns.iter().take(MAX_COLUMNS).map(short).collect(),
     }
+    .into()
 }

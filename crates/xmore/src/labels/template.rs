@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::error::{Result, XmoreError};
+use super::LabelError;
+use crate::error::Result;
 
 /// The prompt unless told otherwise.
 pub const DEFAULT_TEMPLATE: &str = "a photo of a {}.";
@@ -16,13 +17,13 @@ pub struct Template(String);
 
 impl Template {
     /// # Errors
-    /// [`XmoreError::Template`] if there is no place for the label.
+    /// [`LabelError::Template`] if there is no place for the label.
     pub fn new(text: impl Into<String>) -> Result<Self> {
         let text = text.into();
         if text.contains("{}") || text.contains("{c}") {
             Ok(Self(text))
         } else {
-            Err(XmoreError::Template { template: text })
+            Err(LabelError::Template { template: text }.into())
         }
     }
 

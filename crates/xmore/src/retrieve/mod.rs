@@ -1,161 +1,37 @@
 //! Cross-modal retrieval in two stages: image → image among the pairs, then image → text among their captions.
 //!
-//! METHOD: nearest neighbors of the query image among the images of the memory (128 of them); exact duplicates among their captions
+//! METHOD: nearest neighbors of the query image among the images of the pairs (128 of them); exact duplicates among their captions
 //! dropped; captions scored by query image · caption; the best K kept. Both features are unit vectors here; the authors' code
 //! leaves them unnormalized in the second stage. They search with one model, rank captions with another and classify with a
-//! third ([`RetrievalModels`]); one for all is the default.
+//! third ([`RetrievalModels`]); one for all is the default. Where the pairs are ([`OpenPairs`]) is a matter of `pairs`, `local` and `remote`.
 
-mod around;
-mod open;
+mod candidates;
+mod error;
+mod found;
+mod local;
+mod options;
+mod pairs;
+mod queries;
+mod remote;
 
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use xmore_clip::Embeddings;
-use xmore_memory::retriever::Retriever;
 use xmore_memory::store::{EmbeddingSet, Modality};
-use xmore_memory::{Hit, Memory, RowSet, SearchOptions};
+use xmore_memory::{Memory, RowSet, SearchOptions};
 
 use crate::captions::CaptionStore;
-use crate::encoder::Encoder;
-use crate::error::{Result, XmoreError};
+use crate::error::Result;
 use crate::math::dot;
-pub(crate) use around::Neighborhood;
-use around::RemoteTexts;
-pub use open::OpenPairs;
-
-/// How many pairs are looked at and how many captions are kept.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RetrievalOptions {
-    /// Pairs of the first stage; the paper's 128.
-    pub neighbors: usize,
-    /// Captions kept, K; the paper's 16.
-    pub k: usize,
-    /// Pairs whose image is more similar to the query image than this are left out: they are the query itself, or copies of it.
-    pub query_duplicates_above: Option<f32>,
-    /// A caption more similar than this to one that is kept already is left out; exact duplicates always are.
-    pub near_duplicates_above: Option<f32>,
-    /// How captions are found and put in order.
-    pub ranking: Ranking,
-}
-
-/// How captions are found and put in order before the first K are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ranking {
-    /// The paper's two stages: pairs by their images, then their captions by the query image · caption.
-    #[default]
-    TwoStages,
-    /// The first stage alone: captions in the order of their images.
-    ByImage,
-    /// Captions searched with the query image directly, over the whole memory.
-    Direct,
-}
-
-impl Default for RetrievalOptions {
-    fn default() -> Self {
-        Self {
-            neighbors: 128,
-            k: 16,
-            query_duplicates_above: None,
-            near_duplicates_above: None,
-            ranking: Ranking::TwoStages,
-        }
-    }
-}
-
-impl RetrievalOptions {
-    /// # Errors
-    /// [`XmoreError::NoCaptionsAsked`] for K = 0, [`XmoreError::TooFewNeighbors`] if fewer pairs are looked at than kept.
-    pub fn check(&self) -> Result<()> {
-        if self.k == 0 {
-            return Err(XmoreError::NoCaptionsAsked);
-        }
-        if self.neighbors < self.k {
-            return Err(XmoreError::TooFewNeighbors { k: self.k, neighbors: self.neighbors });
-        }
-        Ok(())
-    }
-}
-
-impl RetrievalOptions {
-    /// Whether a pair with an image this similar to the query image is left out as a copy of it.
-    fn is_query(&self, image_similarity: f32) -> bool {
-        self.query_duplicates_above.is_some_and(|limit| image_similarity > limit)
-    }
-}
-
-/// The models of the stages.
-#[derive(Clone)]
-pub struct RetrievalModels {
-    /// Encodes the query image for image → image.
-    pub search: Arc<dyn Encoder>,
-    /// Encodes query image and captions for image → text.
-    pub rerank: Arc<dyn Encoder>,
-    /// Encodes captions and labels to classify them.
-    pub classify: Arc<dyn Encoder>,
-}
-
-impl RetrievalModels {
-    /// One model for all.
-    pub fn one(model: Arc<dyn Encoder>) -> Self {
-        Self { search: model.clone(), rerank: model.clone(), classify: model }
-    }
-}
-
-/// Embeddings of query images, `[queries, dim]`, by each model that needs one.
-#[derive(Clone, Debug)]
-pub struct Queries {
-    /// By the model that classifies.
-    pub classify: Embeddings,
-    /// By the model that searches, if it is another.
-    pub search: Option<Embeddings>,
-    /// By the model that ranks captions, if it is another.
-    pub rerank: Option<Embeddings>,
-}
-
-impl From<Embeddings> for Queries {
-    fn from(classify: Embeddings) -> Self {
-        Self { classify, search: None, rerank: None }
-    }
-}
-
-impl Queries {
-    /// Puts further queries behind these; they must be embedded by the same models.
-    ///
-    /// # Panics
-    /// If a model's vectors differ in length.
-    pub fn append(&mut self, next: Self) {
-        self.classify.append(&next.classify);
-        for (rows, next) in [(&mut self.search, &next.search), (&mut self.rerank, &next.rerank)] {
-            if let (Some(rows), Some(next)) = (rows, next) {
-                rows.append(next);
-            }
-        }
-    }
-
-    /// The queries of a range.
-    pub fn slice(&self, range: Range<usize>) -> Self {
-        let slice = |all: &Embeddings| {
-            let dim = all.dim();
-            Embeddings::new(all.as_slice()[range.start * dim..range.end * dim].to_vec(), dim)
-        };
-        Self {
-            classify: slice(&self.classify),
-            search: self.search.as_ref().map(slice),
-            rerank: self.rerank.as_ref().map(slice),
-        }
-    }
-
-    fn search(&self) -> &Embeddings {
-        self.search.as_ref().unwrap_or(&self.classify)
-    }
-
-    fn rerank(&self) -> &Embeddings {
-        self.rerank.as_ref().unwrap_or(&self.classify)
-    }
-}
+use candidates::Candidates;
+pub use error::RetrievalError;
+use found::CaptionRows;
+pub(crate) use found::{FoundPairs, Neighborhood};
+pub use options::{Ranking, RetrievalOptions};
+pub use pairs::OpenPairs;
+use pairs::PairFilter;
+pub use queries::{Queries, RetrievalModels};
 
 /// A caption that was kept for a query image.
 #[derive(Clone, Debug, PartialEq)]
@@ -189,8 +65,7 @@ pub struct Retrieval {
     pairs: Arc<OpenPairs>,
     models: RetrievalModels,
     options: RetrievalOptions,
-    rows: Option<Range<u64>>,
-    allowed: Option<Arc<RowSet>>,
+    filter: PairFilter,
     captions: Arc<CaptionStore>,
 }
 
@@ -198,20 +73,13 @@ impl Retrieval {
     /// Checks that pairs, models and options fit each other.
     ///
     /// # Errors
-    /// Those of [`RetrievalOptions::check`]; [`XmoreError::EmptyMemory`]; [`XmoreError::ModelMismatch`] for a memory without
-    /// embeddings by one of the models, or a remote index with those of another.
+    /// [`XmoreError::Retrieval`](crate::XmoreError::Retrieval): options that contradict each other, an empty memory, pairs without
+    /// embeddings by one of the models.
     pub fn new(pairs: Arc<OpenPairs>, models: RetrievalModels, options: RetrievalOptions) -> Result<Self> {
         options.check()?;
-        match &*pairs {
-            OpenPairs::Memory(memory) => {
-                models.search.embedding_set(memory)?.require(Modality::Image)?;
-                models.rerank.embedding_set(memory)?.require(Modality::Text)?;
-                models.classify.embedding_set(memory)?.require(Modality::Text)?;
-            }
-            OpenPairs::Remote(index) => models.search.check_remote(index.as_ref())?,
-        }
+        pairs.index().check_models(&models)?;
         let captions = Arc::new(CaptionStore::in_memory());
-        Ok(Self { pairs, models, options, rows: None, allowed: None, captions })
+        Ok(Self { pairs, models, options, filter: PairFilter::default(), captions })
     }
 
     /// The same with other options.
@@ -226,14 +94,10 @@ impl Retrieval {
     /// Looks only at pairs with ids in `rows` and in `allowed`.
     ///
     /// # Errors
-    /// [`XmoreError::RemoteFilter`] for ids of a remote index that takes none, and for captions of any.
+    /// [`RetrievalError::RemoteFilter`](crate::RetrievalError::RemoteFilter) for ids of a remote index that takes none, and for captions of any.
     pub fn with_filter(mut self, rows: Option<Range<u64>>, allowed: Option<Arc<RowSet>>) -> Result<Self> {
-        if let OpenPairs::Remote(index) = &*self.pairs
-            && (rows.is_some() && !index.filters_rows() || allowed.is_some())
-        {
-            return Err(XmoreError::RemoteFilter { location: index.location().into_owned() });
-        }
-        (self.rows, self.allowed) = (rows, allowed);
+        self.filter = PairFilter { rows, allowed };
+        self.pairs.index().check_filter(&self.filter)?;
         Ok(self)
     }
 
@@ -262,272 +126,132 @@ impl Retrieval {
         Ok(self.retrieve_with(queries, 0)?.into_iter().map(|(retrieved, _)| retrieved).collect())
     }
 
-    /// The same, and for each query the `near` pairs that are nearest by their images under the classifying model.
+    /// The same, and for each query the `near` pairs that are nearest by their images under the classifying model; see
+    /// [`Retrieval::neighborhoods`].
     pub(crate) fn retrieve_with(
         &self,
         queries: &Queries,
         near: usize,
     ) -> Result<Vec<(Retrieved, Neighborhood<'_>)>> {
-        match &*self.pairs {
-            OpenPairs::Memory(memory) => self.in_memory(memory, queries, near),
-            OpenPairs::Remote(index) => self.at_remote(index.as_ref(), queries),
-        }
-    }
-
-    pub(crate) fn search_options(&self, n: usize) -> SearchOptions<'_> {
-        SearchOptions { n, rows: self.rows.clone(), allowed: self.allowed.as_deref() }
-    }
-
-    fn in_memory<'a>(
-        &'a self,
-        memory: &'a Memory,
-        queries: &Queries,
-        near: usize,
-    ) -> Result<Vec<(Retrieved, Neighborhood<'a>)>> {
-        let models = &self.models;
-        let (search, rerank) = (models.search.embedding_set(memory)?, models.rerank.embedding_set(memory)?);
-        let classify = models.classify.embedding_set(memory)?;
-        let neighbors = self.options.neighbors;
-        let direct = self.options.ranking == Ranking::Direct;
+        let (index, models, options) = (self.pairs.index(), &self.models, self.options);
+        let direct = options.ranking == Ranking::Direct;
+        let near = if near == 0 { 0 } else { index.neighborhood_size(near, options.neighbors) };
         // Where one model does both, one search serves the captions and the neighborhoods.
-        let shared = !direct && near > 0 && search.model() == classify.model();
+        let shared = !direct && near > 0 && index.one_search(models);
         let found = if direct {
-            rerank
-                .search_with(Modality::Text, queries.rerank().as_slice(), &self.search_options(neighbors))?
-                .hits
+            let rows = queries.rerank().as_slice();
+            index.search(Modality::Text, &*models.rerank, rows, options.neighbors, &self.filter)?
         } else {
-            let n = if shared { near.max(neighbors) } else { neighbors };
-            search.search_with(Modality::Image, queries.search().as_slice(), &self.search_options(n))?.hits
+            let n = if shared { near.max(options.neighbors) } else { options.neighbors };
+            index.search(Modality::Image, &*models.search, queries.search().as_slice(), n, &self.filter)?
         };
-        let around: Vec<Vec<Hit>> = if shared || near == 0 {
-            vec![Vec::new(); found.len()]
+        let around = if shared || near == 0 {
+            None
         } else {
-            let options = self.search_options(near);
-            classify.search_with(Modality::Image, queries.classify.as_slice(), &options)?.hits
+            let rows = queries.classify.as_slice();
+            Some(index.search(Modality::Image, &*models.classify, rows, near, &self.filter)?)
         };
-        let rerank_queries: Vec<(&[f32], &[f32])> =
-            queries.rerank().rows().zip(queries.search().rows()).collect();
-        let text = |column: &EmbeddingSet, id: u64| -> Result<Vec<f32>> {
-            let mut embedding = vec![0.0; column.dim()];
-            column.text_embedding(id, &mut embedding)?;
-            Ok(embedding)
+        let rerank = index.caption_rows(&*models.rerank, &found, &self.captions)?;
+        let classify = index.caption_rows(&*models.classify, &found, &self.captions)?;
+        let around_rows = match &around {
+            Some(around) => index.caption_rows(&*models.classify, around, &self.captions)?,
+            None => classify.clone(),
         };
-        rerank_queries
+        // A search of captions does not tell how similar their images are.
+        let images = if direct { Some(index.images(&*models.search)?) } else { None };
+        let queries: Vec<(&[f32], &[f32])> = queries.rerank().rows().zip(queries.search().rows()).collect();
+        queries
             .into_par_iter()
-            .zip(found)
-            .zip(around)
-            .map(|(((query, image_query), hits), around)| {
-                let mut candidates = Candidates::new(query, self.options);
-                let mut image = vec![0.0; search.dim()];
-                for hit in hits.iter().take(neighbors) {
-                    let caption = memory.caption(hit.id)?;
-                    let image_similarity = if direct {
-                        search.image_embedding(hit.id, &mut image)?;
-                        dot(image_query, &image)
-                    } else {
-                        hit.similarity
-                    };
-                    if candidates.wants(caption, image_similarity) {
-                        let path = memory.image_path(hit.id)?;
-                        candidates.add(hit.id, caption, path, image_similarity, text(rerank, hit.id)?);
+            .enumerate()
+            .map(|(i, (query, image_query))| {
+                let image_similarity = |index: usize| match images {
+                    Some(images) => {
+                        let mut image = vec![0.0; images.dim()];
+                        images.image_embedding(found[i].id(index), &mut image)?;
+                        Ok(dot(image_query, &image))
                     }
-                }
-                let mut retrieved = Retrieved::default();
-                for caption in candidates.best() {
-                    retrieved.embeddings.extend(text(classify, caption.id)?);
-                    retrieved.captions.push(caption);
-                }
-                let mut around = if shared { hits } else { around };
-                around.retain(|hit| !self.options.is_query(hit.similarity));
-                around.truncate(near);
-                Ok((retrieved, Neighborhood::of_column(classify, around)))
+                    None => Ok(found[i].similarities[index]),
+                };
+                let retrieved = self.keep(query, &found[i], &rerank[i], &classify[i], image_similarity)?;
+                let around = around.as_ref().map_or(&found[i], |around| &around[i]);
+                let neighborhood =
+                    Neighborhood::new(around, around_rows[i].clone(), near, |s| !options.is_query(s));
+                Ok((retrieved, neighborhood))
             })
             .collect()
     }
 
-    fn at_remote(
+    /// The second stage: the K captions kept of the pairs that a query found.
+    fn keep(
         &self,
-        index: &dyn Retriever,
-        queries: &Queries,
-    ) -> Result<Vec<(Retrieved, Neighborhood<'_>)>> {
-        if self.options.ranking == Ranking::Direct {
-            return Err(XmoreError::RemoteRanking { location: index.location().into_owned() });
-        }
-        let search = queries.search();
-        let answers = index.nearest_images_in(
-            search.as_slice(),
-            search.dim(),
-            self.options.neighbors,
-            self.rows.clone(),
-        )?;
-        let rerank_texts = RemoteTexts::encode(index, &answers, &*self.models.rerank, &self.captions)?;
-        let classify_texts = RemoteTexts::encode(index, &answers, &*self.models.classify, &self.captions)?;
-        let mut all_retrieved = Vec::with_capacity(answers.len());
-        for (query, answer) in queries.rerank().rows().zip(&answers) {
-            let mut candidates = Candidates::new(query, self.options);
-            for n in &answer.neighbors {
-                if candidates.wants(&n.caption, n.similarity) {
-                    let embedding = rerank_texts.of(n).to_vec();
-                    candidates.add(n.id, &n.caption, &n.image_path, n.similarity, embedding);
-                }
+        query: &[f32],
+        found: &FoundPairs<'_>,
+        rerank: &CaptionRows<'_>,
+        classify: &CaptionRows<'_>,
+        image_similarity: impl Fn(usize) -> Result<f32>,
+    ) -> Result<Retrieved> {
+        let mut candidates = Candidates::new(self.options);
+        for index in 0..found.len().min(self.options.neighbors) {
+            let (caption, image_similarity) = (found.caption(index)?, image_similarity(index)?);
+            if candidates.wants(caption, image_similarity) {
+                let embedding = rerank.row(found, index, self.models.rerank.dim())?;
+                let caption = RetrievedCaption {
+                    id: found.id(index),
+                    caption: caption.to_owned(),
+                    image_path: found.image_path(index)?.to_owned(),
+                    similarity: dot(query, &embedding),
+                    image_similarity,
+                };
+                candidates.add(index, caption, embedding);
             }
-            let mut retrieved = Retrieved { note: answer.note.clone(), ..Retrieved::default() };
-            for caption in candidates.best() {
-                if let Some(n) = answer.neighbors.iter().find(|n| n.id == caption.id) {
-                    retrieved.embeddings.extend(classify_texts.of(n));
-                    retrieved.captions.push(caption);
-                }
-            }
-            let around = answer.neighbors.iter().filter(|n| !self.options.is_query(n.similarity));
-            all_retrieved.push((retrieved, classify_texts.neighborhood(around)));
         }
-        Ok(all_retrieved)
+        let mut retrieved = Retrieved { note: found.note.clone(), ..Retrieved::default() };
+        for (index, caption) in candidates.best() {
+            retrieved.embeddings.extend(classify.row(found, index, self.models.classify.dim())?);
+            retrieved.captions.push(caption);
+        }
+        Ok(retrieved)
     }
 
-    /// The `n` pairs around each point of the classifying model's space, `[points, dim]`; of a remote index as many as it is asked for
+    /// The `near` pairs around each point of the classifying model's space, `[points, dim]`; of a remote index as many as it is asked for
     /// otherwise.
     ///
     /// # Errors
-    /// As [`Retrieval::retrieve`]; [`XmoreError::Memory`] if the memory has no images by the classifying model.
-    pub(crate) fn surround(&self, points: &[f32], n: usize) -> Result<Vec<Neighborhood<'_>>> {
-        match &*self.pairs {
-            OpenPairs::Memory(memory) => {
-                let column = self.models.classify.embedding_set(memory)?;
-                let found = column.search_with(Modality::Image, points, &self.search_options(n))?.hits;
-                Ok(found.into_iter().map(|hits| Neighborhood::of_column(column, hits)).collect())
-            }
-            OpenPairs::Remote(index) => {
-                let index = index.as_ref();
-                let dim = self.models.classify.dim();
-                let answers =
-                    index.nearest_images_in(points, dim, self.options.neighbors, self.rows.clone())?;
-                let texts = RemoteTexts::encode(index, &answers, &*self.models.classify, &self.captions)?;
-                Ok(answers.iter().map(|answer| texts.neighborhood(answer.neighbors.iter())).collect())
-            }
-        }
+    /// As [`Retrieval::retrieve`]; that a memory has no images by the classifying model.
+    pub(crate) fn neighborhoods(&self, points: &[f32], near: usize) -> Result<Vec<Neighborhood<'_>>> {
+        let (index, model) = (self.pairs.index(), &*self.models.classify);
+        let near = index.neighborhood_size(near, self.options.neighbors);
+        let found = index.search(Modality::Image, model, points, near, &self.filter)?;
+        let rows = index.caption_rows(model, &found, &self.captions)?;
+        Ok(found
+            .iter()
+            .zip(rows)
+            .map(|(found, rows)| Neighborhood::new(found, rows, near, |_| true))
+            .collect())
     }
 
     /// The memory, if it is on this machine, and its embeddings by the classifying model.
     pub(crate) fn local(&self) -> Result<Option<(&Memory, &EmbeddingSet)>> {
-        match &*self.pairs {
-            OpenPairs::Memory(memory) => Ok(Some((memory, self.models.classify.embedding_set(memory)?))),
-            OpenPairs::Remote(_) => Ok(None),
-        }
+        let memory = self.pairs.memory();
+        memory.map(|memory| Ok((memory, self.models.classify.embedding_set(memory)?))).transpose()
     }
 
     /// Checks that [`crate::Method::Kernel`] is possible: labels are sent to the pairs' images, so one model must know both.
     ///
     /// # Errors
-    /// That the memory has no images by the classifying model, or [`XmoreError::KernelNeedsOneModel`].
+    /// That the memory has no images by the classifying model, or
+    /// [`RetrievalError::KernelNeedsOneModel`](crate::RetrievalError::KernelNeedsOneModel).
     pub fn check_kernel(&self) -> Result<()> {
-        match &*self.pairs {
-            OpenPairs::Memory(memory) => {
-                Ok(self.models.classify.embedding_set(memory)?.require(Modality::Image)?)
-            }
-            OpenPairs::Remote(_) if self.models.classify.is(self.models.search.identity()) => Ok(()),
-            OpenPairs::Remote(index) => {
-                Err(XmoreError::KernelNeedsOneModel { location: index.location().into_owned() })
-            }
-        }
+        self.pairs.index().check_kernel(&self.models)
+    }
+
+    /// How a memory's rows are searched under the filter.
+    pub(crate) fn search_options(&self, n: usize) -> SearchOptions<'_> {
+        SearchOptions { n, rows: self.filter.rows.clone(), allowed: self.filter.allowed.as_deref() }
     }
 
     /// Whether a pair of the memory may be looked at.
     pub(crate) fn may_look_at(&self, id: u64) -> bool {
-        self.rows.as_ref().is_none_or(|rows| rows.contains(&id))
-            && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(id))
-    }
-}
-
-/// The second stage of one query.
-struct Candidates<'q> {
-    query: &'q [f32],
-    options: RetrievalOptions,
-    seen: HashSet<String>,
-    candidates: Vec<(RetrievedCaption, Vec<f32>)>,
-}
-
-impl<'q> Candidates<'q> {
-    fn new(query: &'q [f32], options: RetrievalOptions) -> Self {
-        Self { query, options, seen: HashSet::new(), candidates: Vec::new() }
-    }
-
-    /// Whether the caption is new and its image is not the query itself.
-    fn wants(&mut self, caption: &str, image_similarity: f32) -> bool {
-        !self.options.is_query(image_similarity)
-            && !self.seen.contains(caption)
-            && self.seen.insert(caption.to_owned())
-    }
-
-    fn add(&mut self, id: u64, caption: &str, image_path: &str, image_similarity: f32, embedding: Vec<f32>) {
-        let caption = RetrievedCaption {
-            id,
-            caption: caption.to_owned(),
-            image_path: image_path.to_owned(),
-            similarity: dot(self.query, &embedding),
-            image_similarity,
-        };
-        self.candidates.push((caption, embedding));
-    }
-
-    /// The K best, best first, ties by id.
-    fn best(mut self) -> Vec<RetrievedCaption> {
-        let order = |(a, _): &(RetrievedCaption, _), (b, _): &(RetrievedCaption, _)| {
-            b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id))
-        };
-        // Offered they are in the order of their images.
-        if self.options.ranking != Ranking::ByImage {
-            self.candidates.sort_by(order);
-        }
-        let mut kept: Vec<(RetrievedCaption, Vec<f32>)> = Vec::with_capacity(self.options.k);
-        for candidate in self.candidates {
-            let near = |limit: f32| kept.iter().any(|(_, embedding)| dot(embedding, &candidate.1) > limit);
-            if self.options.near_duplicates_above.is_some_and(near) {
-                continue;
-            }
-            kept.push(candidate);
-            if kept.len() == self.options.k {
-                break;
-            }
-        }
-        kept.into_iter().map(|(caption, _)| caption).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ids(options: RetrievalOptions, offered: &[(u64, &str, f32, [f32; 2])]) -> Vec<u64> {
-        let mut candidates = Candidates::new(&[1.0, 0.0], options);
-        for (id, caption, image_similarity, embedding) in offered {
-            if candidates.wants(caption, *image_similarity) {
-                candidates.add(*id, caption, "", *image_similarity, embedding.to_vec());
-            }
-        }
-        candidates.best().into_iter().map(|c| c.id).collect()
-    }
-
-    #[test]
-    fn captions_are_ranked_and_duplicates_left_out() {
-        let offered = [
-            (7, "the query itself", 0.9999, [1.0, 0.0]),
-            (3, "a", 0.9, [0.6, 0.8]),
-            (4, "a", 0.8, [0.6, 0.8]),
-            (9, "b", 0.7, [0.8, 0.6]),
-            (2, "nearly b", 0.6, [0.8, 0.6]),
-            (5, "c", 0.5, [0.0, 1.0]),
-        ];
-        let all = RetrievalOptions { k: 10, ..Default::default() };
-        assert_eq!(
-            ids(all, &offered),
-            [7, 2, 9, 3, 5],
-            "by similarity, equal ones by id, the first of equal texts"
-        );
-        let strict =
-            RetrievalOptions { query_duplicates_above: Some(0.99), near_duplicates_above: Some(0.97), ..all };
-        assert_eq!(ids(strict, &offered), [2, 3, 5]);
-        assert_eq!(ids(RetrievalOptions { k: 2, ..all }, &offered), [7, 2]);
-        let by_image = RetrievalOptions { ranking: Ranking::ByImage, ..all };
-        assert_eq!(ids(by_image, &offered), [7, 3, 9, 2, 5], "as offered, duplicates left out");
+        self.filter.contains(id)
     }
 }

@@ -157,7 +157,7 @@ impl Experiment<'_> {
             writer.push(name, caption, self.encoded.images.row(i), self.encoded.texts.row(i))?;
         }
         writer.finish()?;
-        then(&Arc::new(OpenPairs::Memory(Box::new(Memory::open(folder.path())?))))
+        then(&Arc::new(OpenPairs::from(Memory::open(folder.path())?)))
     }
 
     fn ask(

@@ -1,7 +1,7 @@
 //! Measuring one dataset after another with the same model and memory.
 
 use serde_json::{Value, json};
-use xmore::{Classifier, LabelFile, Method, Template, XmoreError};
+use xmore::{Classifier, LabelFile, Method, RetrievalError, Template, XmoreError};
 use xmore_eval::{
     CoopContext, Dataset, Details, EmbeddedDataset, EmbeddingCache, EvalError, EvalMethod, EvalOptions,
     EvalReport, OtherPrompts, Variant, evaluate,
@@ -55,7 +55,7 @@ impl<'a> Session<'a> {
             return Err(CliError::Usage("--variants are retrievals: they need --memory".to_owned()));
         }
         if args.method_args.k.0.contains(&0) {
-            return Err(XmoreError::NoCaptionsAsked.into());
+            return Err(XmoreError::from(RetrievalError::NoCaptionsAsked).into());
         }
         let cache = match (&args.cache_dir, args.no_cache) {
             (_, true) => EmbeddingCache::none(),

@@ -27,28 +27,31 @@ pub(crate) struct InfoArgs {
 }
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
-    match OpenPairs::open(&args.memory, &args.remote.options())? {
-        OpenPairs::Memory(memory) if args.skipped => skipped::list(&memory),
-        OpenPairs::Memory(memory) if args.format == ShortFormat::Json => print_json(memory.manifest()),
-        OpenPairs::Memory(memory) => print(&describe(&memory)),
-        OpenPairs::Remote(index) if args.skipped => {
-            let message = format!("{}: a remote index has no list of what was skipped", index.location());
+    let pairs = OpenPairs::open(&args.memory, &args.remote.options())?;
+    match (pairs.memory(), pairs.remote()) {
+        (Some(memory), _) if args.skipped => skipped::list(memory),
+        (Some(memory), _) if args.format == ShortFormat::Json => print_json(memory.manifest()),
+        (Some(memory), _) => print(&describe(memory)),
+        (None, Some(index)) if !args.skipped => describe_remote(index, args.format),
+        (None, _) => {
+            let message = format!("{}: a remote index has no list of what was skipped", pairs.location());
             Err(CliError::Usage(message))
         }
-        OpenPairs::Remote(index) => {
-            let (pairs, model) = (index.pairs()?, index.identity());
-            if args.format == ShortFormat::Json {
-                return print_json(&json!({"location": index.location(), "pairs": pairs, "model": model}));
-            }
-            let unknown = || "not told".to_owned();
-            print(&format!(
-                "index        {}\npairs        {}\nmodel        {}",
-                index.location(),
-                pairs.map_or_else(unknown, |n| n.to_string()),
-                model.map_or_else(unknown, |m| m.name.clone())
-            ))
-        }
     }
+}
+
+fn describe_remote(index: &dyn xmore_memory::Retriever, format: ShortFormat) -> Result<()> {
+    let (pairs, model) = (index.pairs()?, index.identity());
+    if format == ShortFormat::Json {
+        return print_json(&json!({"location": index.location(), "pairs": pairs, "model": model}));
+    }
+    let unknown = || "not told".to_owned();
+    print(&format!(
+        "index        {}\npairs        {}\nmodel        {}",
+        index.location(),
+        pairs.map_or_else(unknown, |n| n.to_string()),
+        model.map_or_else(unknown, |m| m.name.clone())
+    ))
 }
 
 fn describe(memory: &Memory) -> String {

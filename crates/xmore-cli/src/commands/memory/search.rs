@@ -77,9 +77,9 @@ pub(super) fn run(args: &SearchArgs) -> Result<()> {
     if args.query.image.is_some() {
         tell_other_orientation(&model, Some(&pairs));
     }
-    let rows = match &pairs {
-        OpenPairs::Memory(memory) => {
-            let column = (&model as &dyn Encoder).embedding_set(memory)?;
+    let rows = match (pairs.memory(), pairs.remote()) {
+        (Some(memory), _) => {
+            let set = (&model as &dyn Encoder).embedding_set(memory)?;
             let query = encode(&model, &args.query)?;
             let modality = match args.modality {
                 SearchIn::Images => Modality::Image,
@@ -87,7 +87,7 @@ pub(super) fn run(args: &SearchArgs) -> Result<()> {
             };
             let options =
                 SearchOptions { n: args.n, rows: args.filter.rows.clone(), allowed: allowed.as_ref() };
-            let found = column.search_with(modality, query.as_slice(), &options)?;
+            let found = set.search_with(modality, query.as_slice(), &options)?;
             let hits = found.hits.into_iter().next().unwrap_or_default();
             let rows = hits.into_iter().map(|hit| {
                 let (caption, image_path) =
@@ -96,12 +96,12 @@ pub(super) fn run(args: &SearchArgs) -> Result<()> {
             });
             rows.collect::<Result<Vec<_>>>()?
         }
-        OpenPairs::Remote(index) => {
+        (None, Some(index)) => {
             if args.modality == SearchIn::Captions || args.filter.rows.is_some() {
                 let message = "a remote index is searched by images only, and whole: leave --in captions and --rows out";
                 return Err(CliError::Usage(message.to_owned()));
             }
-            (&model as &dyn Encoder).check_remote(index.as_ref())?;
+            (&model as &dyn Encoder).check_remote(index)?;
             let query = encode(&model, &args.query)?;
             let answer = index.nearest_images(query.as_slice(), query.dim(), args.n)?.into_iter().next();
             let answer = answer.unwrap_or_default();
@@ -116,6 +116,7 @@ pub(super) fn run(args: &SearchArgs) -> Result<()> {
             });
             rows.collect()
         }
+        (None, None) => Vec::new(),
     };
     tell_damaged_codes(&pairs);
     if rows.len() < args.n {
