@@ -1,4 +1,4 @@
-//! An encoder that is not ours: it builds a memory and classifies with it.
+//! An encoder that is not ours: it builds a memory, classifies with it, and is evaluated.
 //!
 //! This one embeds an image as its mean color, and a text as the color that it names. Run with
 //! `cargo run -p xmore --example custom_encoder`.
@@ -11,6 +11,7 @@ use xmore::{
     AnswerOptions, BuildOptions, Embeddings, Encoder, Labels, Method, ModelIdentity, OpenPairs, Pipeline,
     Pixels, QueryImage, TextEmbeddings, XmoreError, build_memory,
 };
+use xmore_eval::{Dataset, EmbeddedDataset, EmbeddingCache, EvalMethod, EvalOptions, evaluate};
 
 const COLORS: [(&str, [u8; 3]); 3] =
     [("red", [250, 10, 10]), ("green", [10, 250, 10]), ("blue", [10, 10, 250])];
@@ -48,7 +49,7 @@ fn unit_rows(rows: impl Iterator<Item = [f32; 3]>) -> Embeddings {
     Embeddings::new(rows.flat_map(unit).collect(), 3)
 }
 
-/// Builds, opens and asks.
+/// Builds, opens, asks and evaluates.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let (photos, memory) = (folder.path().join("photos"), folder.path().join("memory"));
@@ -70,6 +71,25 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
         let answer = answer?;
         println!("{}", answer.label.as_deref().unwrap_or("none"));
         assert_eq!(answer.label.as_deref(), Some("blue"));
+    }
+
+    // A dataset: a folder for each label.
+    let labeled = folder.path().join("labeled");
+    for (name, color) in COLORS {
+        fs::create_dir_all(labeled.join(name))?;
+        RgbImage::from_pixel(6, 6, Rgb(color.map(|c| c / 2))).save(labeled.join(name).join("dark.png"))?;
+    }
+    let dataset = Dataset::read(&labeled)?;
+    let classifier = pipeline.classifier(dataset.labels.clone(), &[Method::ZeroShot, Method::Xmore])?;
+    let encoder = &**pipeline.encoder();
+    let images = EmbeddingCache::none().images(encoder, &dataset.root, &dataset.images, &mut |_| {})?;
+    let data = EmbeddedDataset { dataset: &dataset, queries: images.embeddings.into(), kept: images.kept };
+    let methods = vec![EvalMethod::Each(Method::ZeroShot), EvalMethod::Each(Method::Xmore)];
+    let options = EvalOptions { methods, ..EvalOptions::default() };
+    let (report, _) = evaluate(&data, &classifier, &Default::default(), &options, &mut |_, _| {})?;
+    for method in &report.methods {
+        println!("{}: {:.0} %", method.method, 100.0 * method.accuracy.acc1);
+        assert_eq!(method.accuracy.acc1, 1.0);
     }
     Ok(())
 }

@@ -100,6 +100,15 @@ fn many_images_keep_their_places() {
     let many: Vec<QueryImage> = kinds.iter().cycle().take(83).cloned().collect();
     let expected: Vec<_> = alone.iter().cycle().take(83).cloned().collect();
     assert_eq!(ask(&many), expected);
+    // As a stream, which takes images only when their answers are asked for.
+    let mut taken = 0;
+    let images = many.iter().cloned().inspect(|_| taken += 1);
+    let first: Vec<_> =
+        pipeline.classify_stream(&classifier, images, &options).take(40).map(Result::ok).collect();
+    assert_eq!(first, expected[..40]);
+    assert_eq!(taken, 64, "two batches");
+    let streamed = pipeline.classify_stream(&classifier, many.iter().cloned(), &options);
+    assert_eq!(streamed.map(Result::ok).collect::<Vec<_>>(), expected);
     assert_eq!(alone.iter().filter(|answer| answer.is_none()).count(), 1);
     assert_eq!(ask(&[]), []);
 }

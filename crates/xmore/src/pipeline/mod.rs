@@ -1,17 +1,16 @@
 //! Everything between query images and answers, in one owned value: encoders, pairs, filter, retrieval options and prompts.
 
+mod builder;
+mod encoded;
+mod images;
+mod opened;
+
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use image::RgbImage;
 use rayon::prelude::*;
-use regex::Regex;
 use xmore_clip::{Embeddings, Pixels};
-use xmore_files::image::MAX_PIXELS;
-use xmore_files::read_bounded;
-use xmore_memory::ingest::MAX_IMAGE_BYTES;
-use xmore_memory::retriever::RemoteOptions;
 use xmore_memory::store::Modality;
 use xmore_memory::{MemoryError, RowSet};
 
@@ -23,42 +22,12 @@ use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
 use crate::labels::{Labels, Template};
 use crate::methods::Method;
-use crate::partly_seen::PartlySeen;
 use crate::retrieve::{OpenPairs, Queries, Retrieval, RetrievalModels, RetrievalOptions};
-
-/// What to do while a remote index cannot be reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum IfUnreachable {
-    /// End with an error.
-    #[default]
-    Fail,
-    /// Classify by the image alone.
-    ZeroShot,
-}
-
-/// Pairs that were asked for, or why they are done without.
-pub struct Opened {
-    /// The pairs.
-    pub pairs: Option<Arc<OpenPairs>>,
-    /// Why there are none, where [`IfUnreachable::ZeroShot`] allows it.
-    pub unreachable: Option<MemoryError>,
-}
-
-impl Opened {
-    /// Opens a memory's folder, or a remote index by its URL.
-    ///
-    /// # Errors
-    /// Those of [`OpenPairs::open`].
-    pub fn open(location: &str, options: &RemoteOptions, if_unreachable: IfUnreachable) -> Result<Self> {
-        match OpenPairs::open(location, options) {
-            Ok(pairs) => Ok(Self { pairs: Some(Arc::new(pairs)), unreachable: None }),
-            Err(error @ MemoryError::Unreachable { .. }) if if_unreachable == IfUnreachable::ZeroShot => {
-                Ok(Self { pairs: None, unreachable: Some(error) })
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-}
+pub use builder::PipelineBuilder;
+pub use encoded::EncodedQueries;
+use images::Prepared;
+pub use images::QueryImage;
+pub use opened::{IfUnreachable, Opened};
 
 /// Encoders, pairs and options, shared by all copies: set up once, then asked from any thread.
 ///
@@ -93,116 +62,6 @@ struct Parts {
     if_unreachable: IfUnreachable,
 }
 
-/// Sets up a [`Pipeline`].
-pub struct PipelineBuilder {
-    classify: Arc<dyn Encoder>,
-    search: Option<Arc<dyn Encoder>>,
-    rerank: Option<Arc<dyn Encoder>>,
-    pairs: Option<Arc<OpenPairs>>,
-    rows: Option<Range<u64>>,
-    caption_filter: Option<Regex>,
-    captions: Option<Arc<CaptionStore>>,
-    options: RetrievalOptions,
-    templates: Vec<Template>,
-    if_unreachable: IfUnreachable,
-}
-
-impl PipelineBuilder {
-    /// The pairs that captions are retrieved from; without any, images are classified by themselves.
-    #[must_use]
-    pub fn pairs(mut self, pairs: impl Into<Option<Arc<OpenPairs>>>) -> Self {
-        self.pairs = pairs.into();
-        self
-    }
-
-    /// Another encoder that searches the pairs' images.
-    #[must_use]
-    pub fn search_encoder(mut self, encoder: impl Into<Option<Arc<dyn Encoder>>>) -> Self {
-        self.search = encoder.into();
-        self
-    }
-
-    /// Another encoder that chooses among the captions found.
-    #[must_use]
-    pub fn rerank_encoder(mut self, encoder: impl Into<Option<Arc<dyn Encoder>>>) -> Self {
-        self.rerank = encoder.into();
-        self
-    }
-
-    /// Only pairs with these ids.
-    #[must_use]
-    pub fn rows(mut self, rows: impl Into<Option<Range<u64>>>) -> Self {
-        self.rows = rows.into();
-        self
-    }
-
-    /// Only pairs whose caption matches.
-    #[must_use]
-    pub fn caption_filter(mut self, pattern: impl Into<Option<Regex>>) -> Self {
-        self.caption_filter = pattern.into();
-        self
-    }
-
-    /// How captions are retrieved.
-    #[must_use]
-    pub fn retrieval(mut self, options: RetrievalOptions) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// The prompts; several are averaged.
-    #[must_use]
-    pub fn templates(mut self, templates: Vec<Template>) -> Self {
-        self.templates = templates;
-        self
-    }
-
-    /// Where embeddings of a remote index's captions are kept; in memory unless said otherwise.
-    #[must_use]
-    pub fn caption_store(mut self, store: Arc<CaptionStore>) -> Self {
-        self.captions = Some(store);
-        self
-    }
-
-    /// What to do while a remote index cannot be reached.
-    #[must_use]
-    pub fn if_unreachable(mut self, what: IfUnreachable) -> Self {
-        self.if_unreachable = what;
-        self
-    }
-
-    /// Checks that the parts fit each other.
-    ///
-    /// # Errors
-    /// Those of [`Retrieval::new`] and [`Retrieval::with_filter`]; [`RetrievalError::NoCaptionMatches`](crate::RetrievalError::NoCaptionMatches).
-    pub fn build(self) -> Result<Pipeline> {
-        self.options.check()?;
-        // A filter has nothing to do where there are no pairs.
-        let filter = self.caption_filter.as_ref().zip(self.pairs.as_ref());
-        let allowed = filter.map(|(pattern, pairs)| pairs.rows_with_caption(pattern)).transpose()?;
-        let mut parts = Parts {
-            classify: self.classify,
-            search: self.search,
-            rerank: self.rerank,
-            pairs: self.pairs,
-            rows: self.rows,
-            allowed: allowed.map(Arc::new),
-            captions: self.captions.unwrap_or_default(),
-            retrieval: None,
-            options: self.options,
-            templates: self.templates,
-            if_unreachable: self.if_unreachable,
-        };
-        if let Some(pairs) = &parts.pairs {
-            let retrieval = Retrieval::new(pairs.clone(), parts.models(), parts.options)?
-                .with_filter(parts.rows.clone(), parts.allowed.clone())?
-                .with_caption_store(parts.captions.clone());
-            parts.retrieval = Some(retrieval);
-        }
-        Ok(Pipeline(Arc::new(parts)))
-    }
-}
-
 impl Parts {
     fn models(&self) -> RetrievalModels {
         RetrievalModels {
@@ -216,18 +75,7 @@ impl Parts {
 impl Pipeline {
     /// Begins with the encoder that classifies, and does everything else unless another one does.
     pub fn builder(classify: Arc<dyn Encoder>) -> PipelineBuilder {
-        PipelineBuilder {
-            classify,
-            search: None,
-            rerank: None,
-            pairs: None,
-            rows: None,
-            caption_filter: None,
-            captions: None,
-            options: RetrievalOptions::default(),
-            templates: vec![Template::default()],
-            if_unreachable: IfUnreachable::default(),
-        }
+        PipelineBuilder::new(classify)
     }
 
     /// The encoder that classifies.
@@ -349,6 +197,35 @@ impl Pipeline {
         Ok(evidence.into_iter().map(|evidence| evidence.and_then(answer)).collect())
     }
 
+    /// Classifies images as they come: batches are taken from `images` when their answers are asked for, and each answer is the one that the
+    /// image has alone. An image that cannot be read has an error in its place; after an error that concerns all images there are no further
+    /// answers.
+    ///
+    /// Reading images does not wait for answers with [`Pipeline::encode_each`].
+    pub fn classify_stream<'a, I>(
+        &'a self,
+        classifier: &'a Classifier,
+        images: I,
+        options: &'a AnswerOptions,
+    ) -> impl Iterator<Item = Result<Answer>> + 'a
+    where
+        I: IntoIterator<Item = QueryImage>,
+        I::IntoIter: 'a,
+    {
+        let mut images = images.into_iter();
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            let batch: Vec<QueryImage> = images.by_ref().take(if failed { 0 } else { BATCH }).collect();
+            if batch.is_empty() {
+                return None;
+            }
+            let answers = self.classify(classifier, &batch, options);
+            failed = answers.is_err();
+            Some(answers.unwrap_or_else(|error| vec![Err(error)]))
+        })
+        .flatten()
+    }
+
     /// The evidence on images; see [`Pipeline::classify`].
     ///
     /// # Errors
@@ -385,110 +262,5 @@ impl Pipeline {
             None => Ok(evidence.next().expect("one for each image that was read")),
         });
         Ok(each.collect())
-    }
-}
-
-/// An image to be classified.
-#[derive(Clone, Debug)]
-pub enum QueryImage {
-    /// A file.
-    Path(PathBuf),
-    /// A file's bytes.
-    Bytes(Vec<u8>),
-    /// Decoded pixels, upright.
-    Pixels(RgbImage),
-    /// Unit embeddings by each of [`Pipeline::encoders`].
-    Embeddings(Vec<Vec<f32>>),
-}
-
-/// An image on its way to its embeddings.
-enum Prepared<'a> {
-    /// As each of the encoders takes it, until it is taken.
-    Pixels(Vec<Option<Pixels>>),
-    /// Embedded already, by each of the encoders.
-    Embedded(&'a [Vec<f32>]),
-}
-
-impl Prepared<'_> {
-    fn take(&mut self, encoder: usize) -> Option<Pixels> {
-        match self {
-            Self::Pixels(each) => each[encoder].take(),
-            Self::Embedded(_) => None,
-        }
-    }
-
-    fn row(&self, encoder: usize) -> Option<&[f32]> {
-        match self {
-            Self::Pixels(_) => None,
-            Self::Embedded(rows) => Some(&rows[encoder]),
-        }
-    }
-}
-
-impl QueryImage {
-    fn prepare(&self, encoders: &[&dyn Encoder]) -> Result<Prepared<'_>> {
-        let decode = |bytes: &[u8], name: &Path| {
-            let pixels = |encoder: &&dyn Encoder| Ok(Some(encoder.load(bytes, name, MAX_PIXELS)?.pixels));
-            Ok(Prepared::Pixels(encoders.iter().map(pixels).collect::<Result<_>>()?))
-        };
-        match self {
-            Self::Path(path) => {
-                let bytes =
-                    read_bounded(path, MAX_IMAGE_BYTES).map_err(|e| XmoreError::io("read", path, e))?;
-                decode(&bytes, path)
-            }
-            Self::Bytes(bytes) => decode(bytes, Path::new("image")),
-            Self::Pixels(image) => {
-                Ok(Prepared::Pixels(encoders.iter().map(|encoder| Some(encoder.prepare(image))).collect()))
-            }
-            Self::Embeddings(rows) => {
-                let expected: Vec<usize> = encoders.iter().map(|encoder| encoder.dim()).collect();
-                let found: Vec<usize> = rows.iter().map(Vec::len).collect();
-                if expected != found {
-                    return Err(XmoreError::EmbeddingLengths { expected, found });
-                }
-                Ok(Prepared::Embedded(rows))
-            }
-        }
-    }
-}
-
-/// Photos encoded by every encoder that needs them.
-#[derive(Default)]
-pub struct EncodedQueries {
-    /// Index of the first file behind them.
-    pub end: usize,
-    /// For each row, the index of its file.
-    pub kept: Vec<usize>,
-    /// For each file that gave no row, its index and why.
-    pub failed: Vec<(usize, XmoreError)>,
-    /// How many were looked at only in part.
-    pub partly_seen: PartlySeen,
-    /// The rows, if there are any.
-    pub queries: Option<Queries>,
-}
-
-impl EncodedQueries {
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.kept.len()
-    }
-
-    /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
-        self.kept.is_empty()
-    }
-
-    /// Puts those that come next behind these.
-    pub fn append(&mut self, next: Self) {
-        self.end = next.end;
-        self.kept.extend(next.kept);
-        self.failed.extend(next.failed);
-        self.partly_seen += next.partly_seen;
-        match (&mut self.queries, next.queries) {
-            (Some(queries), Some(next)) => queries.append(next),
-            (queries @ None, next) => *queries = next,
-            (Some(_), None) => {}
-        }
     }
 }
