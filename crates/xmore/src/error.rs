@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use xmore_clip::ClipError;
 use xmore_files::Reason;
+#[cfg(feature = "hub")]
 use xmore_hub::ModelError;
 use xmore_memory::MemoryError;
 use xmore_memory::store::Mode;
@@ -46,6 +47,7 @@ pub enum XmoreError {
         source: std::io::Error,
     },
     /// A model by its name: finding, fetching, opening or verifying it.
+    #[cfg(feature = "hub")]
     #[error(transparent)]
     Model(#[from] ModelError),
     /// A file could not be read or written.

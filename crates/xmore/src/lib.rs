@@ -53,6 +53,7 @@ pub use retrieve::{
 };
 pub use xmore_clip::{Embeddings, Loaded, Pixels, Precision, ResizeMode, TextEmbeddings, Tokens};
 pub use xmore_files::image::Orientation;
+#[cfg(feature = "hub")]
 pub use xmore_hub::{LITE, ModelName};
 pub use xmore_memory::retriever::RemoteOptions;
 pub use xmore_memory::store::{Mode, ModelIdentity};

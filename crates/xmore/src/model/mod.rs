@@ -1,14 +1,16 @@
 //! An opened model with its name.
 
+#[cfg(feature = "hub")]
+mod by_name;
+
 use std::ops::Deref;
 use std::path::Path;
+#[cfg(feature = "hub")]
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use image::RgbImage;
-use xmore_clip::{Embeddings, Loaded, Model, Pixels, Precision, ResizeMode, TextEmbeddings, Tokens};
+use xmore_clip::{Embeddings, Loaded, Model, Pixels, ResizeMode, TextEmbeddings, Tokens};
 use xmore_files::image::Orientation;
-use xmore_hub::ModelName;
-use xmore_hub::fetch::Progress;
 use xmore_memory::store::ModelIdentity;
 
 use crate::encoder::Encoder;
@@ -19,48 +21,21 @@ pub struct NamedModel {
     identity: ModelIdentity,
     model: Model,
     /// Whether every byte of its files was found to be what was recorded, in this process.
+    #[cfg(feature = "hub")]
     checked: AtomicBool,
 }
 
 impl NamedModel {
-    /// Opens a model that is on this machine; see [`ModelName`] for the names. Nothing is downloaded.
-    ///
-    /// # Errors
-    /// Those of [`ModelName::parse`] and [`NamedModel::open_cached`].
-    pub fn open(name: &str) -> Result<Self> {
-        Self::open_cached(&ModelName::parse(name, None)?)
-    }
-
-    /// Opens a model that is on this machine. Nothing is downloaded.
-    ///
-    /// # Errors
-    /// Those of [`xmore_hub::locate`] and [`xmore_hub::load`].
-    pub fn open_cached(name: &ModelName) -> Result<Self> {
-        Self::load(name, &xmore_hub::locate(name)?, Precision::F32)
-    }
-
-    /// Opens a model in the precision wanted, and fetches it before if it is one of the hub's that its cache does not have.
-    ///
-    /// # Errors
-    /// Those of [`xmore_hub::locate_or_fetch`] and [`xmore_hub::load`].
-    pub fn open_or_fetch(name: &ModelName, precision: Precision, progress: Progress) -> Result<Self> {
-        let located = xmore_hub::locate_or_fetch(name, progress)?;
-        let model = Self::load(name, &located.path, precision)?;
-        if located.fetched {
-            model.record_files()?;
+    /// A model that is open already, by a name for reports and for what is built with it.
+    pub fn new(name: impl Into<String>, model: Model) -> Self {
+        let identity =
+            ModelIdentity { name: name.into(), sha256: model.fingerprint().to_owned(), dim: model.dim() };
+        Self {
+            identity,
+            model,
+            #[cfg(feature = "hub")]
+            checked: AtomicBool::new(false),
         }
-        Ok(model)
-    }
-
-    fn load(name: &ModelName, path: &Path, precision: Precision) -> Result<Self> {
-        let model = xmore_hub::load(name, path, precision)?;
-        let suffix = if precision == Precision::Int8 { " int8" } else { "" };
-        let identity = ModelIdentity {
-            name: format!("{name}{suffix}"),
-            sha256: model.fingerprint().to_owned(),
-            dim: model.dim(),
-        };
-        Ok(Self { identity, model, checked: AtomicBool::new(false) })
     }
 
     /// The canonical name, such as `ViT-B-16,openai` where `ViT-B/16` was asked for.
@@ -131,16 +106,18 @@ impl Encoder for NamedModel {
     }
 
     /// Every byte is compared with what was recorded; files that have not been touched since are not read.
+    #[cfg(feature = "hub")]
     fn check_files(&self) -> Result<()> {
         if !self.checked.load(Ordering::Relaxed) {
-            xmore_hub::check(&self.model)?;
+            by_name::check_files(&self.model)?;
             self.checked.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
 
+    #[cfg(feature = "hub")]
     fn record_files(&self) -> Result<()> {
-        xmore_hub::record(&self.model)?;
+        by_name::record_files(&self.model)?;
         self.checked.store(true, Ordering::Relaxed);
         Ok(())
     }

@@ -1,0 +1,58 @@
+//! Models by their names: opened where they are on this machine, fetched where not, and checked against what was recorded of them.
+
+use std::path::Path;
+
+use xmore_clip::{Model, Precision};
+use xmore_hub::ModelName;
+use xmore_hub::fetch::Progress;
+
+use super::NamedModel;
+use crate::encoder::Encoder;
+use crate::error::Result;
+
+impl NamedModel {
+    /// Opens a model that is on this machine; see [`ModelName`] for the names. Nothing is downloaded.
+    ///
+    /// # Errors
+    /// Those of [`ModelName::parse`] and [`NamedModel::open_cached`].
+    pub fn open(name: &str) -> Result<Self> {
+        Self::open_cached(&ModelName::parse(name, None)?)
+    }
+
+    /// Opens a model that is on this machine. Nothing is downloaded.
+    ///
+    /// # Errors
+    /// Those of [`xmore_hub::locate`] and [`xmore_hub::load`].
+    pub fn open_cached(name: &ModelName) -> Result<Self> {
+        Self::load(name, &xmore_hub::locate(name)?, Precision::F32)
+    }
+
+    /// Opens a model in the precision wanted, and fetches it before if it is one of the hub's that its cache does not have.
+    ///
+    /// # Errors
+    /// Those of [`xmore_hub::locate_or_fetch`] and [`xmore_hub::load`].
+    pub fn open_or_fetch(name: &ModelName, precision: Precision, progress: Progress) -> Result<Self> {
+        let located = xmore_hub::locate_or_fetch(name, progress)?;
+        let model = Self::load(name, &located.path, precision)?;
+        if located.fetched {
+            model.record_files()?;
+        }
+        Ok(model)
+    }
+
+    fn load(name: &ModelName, path: &Path, precision: Precision) -> Result<Self> {
+        let model = xmore_hub::load(name, path, precision)?;
+        let suffix = if precision == Precision::Int8 { " int8" } else { "" };
+        Ok(Self::new(format!("{name}{suffix}"), model))
+    }
+}
+
+/// Compares every byte of a model's files with what was recorded; files that have not been touched since are not read.
+pub(super) fn check_files(model: &Model) -> Result<()> {
+    Ok(xmore_hub::check(model)?)
+}
+
+/// Records the files as they are.
+pub(super) fn record_files(model: &Model) -> Result<()> {
+    Ok(xmore_hub::record(model)?)
+}
