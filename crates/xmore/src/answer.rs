@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::classify::Evidence;
 use crate::error::Result;
+use crate::evidence::Evidence;
 use crate::labels::Labels;
-use crate::methods::{Method, image_weight};
+use crate::methods::Method;
+use crate::probabilities::image_weight;
 
 /// Probability of each label.
 pub type Distribution = BTreeMap<String, f64>;

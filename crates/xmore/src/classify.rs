@@ -8,11 +8,13 @@ use xmore_clip::Embeddings;
 
 use crate::encoder::Encoder;
 use crate::error::Result;
-use crate::kernel::{GatedPrediction, KernelState, NEAR};
+use crate::evidence::Evidence;
+use crate::kernel::{KernelState, NEAR};
 use crate::labels::{LabelWarning, Labels, Template};
 use crate::math::{dot, softmax};
-use crate::methods::{Method, Probabilities};
-use crate::retrieve::{Queries, Retrieval, Retrieved, RetrievedCaption};
+use crate::methods::Method;
+use crate::probabilities::Probabilities;
+use crate::retrieve::{Queries, Retrieval, Retrieved};
 
 /// Labels, a model's scale and, if there are any, pairs to retrieve from: all that classifying an embedded image needs.
 ///
@@ -26,27 +28,6 @@ pub struct Classifier {
     logit_scale: f64,
     retrieval: Option<Retrieval>,
     kernel: Option<Arc<KernelState>>,
-}
-
-/// What is known of one query image: each modality's distribution and the captions behind it.
-#[derive(Clone, Debug)]
-pub struct Evidence {
-    /// p_img.
-    pub image: Probabilities,
-    /// Cosine of the image and each label's prompt, or the mean of its prompts: for a photo of CLIP's that shows the label about 0.2 to 0.3.
-    pub similarities: Vec<f32>,
-    /// p_img with averaged templates, where [`Method::Templates`] was among the methods.
-    pub templates: Option<Probabilities>,
-    /// p_cap; `None` without pairs or if nothing was retrieved.
-    pub captions: Option<Probabilities>,
-    /// The captions, best first.
-    pub retrieved: Vec<RetrievedCaption>,
-    /// Label that each caption votes for, in the captions' order.
-    pub votes: Vec<usize>,
-    /// The answer of [`Method::Kernel`]; `None` without pairs, or if the classifier was not [made ready](Classifier::prepare_kernel) for it.
-    pub gated: Option<GatedPrediction>,
-    /// What the remote index has to say, such as why it gave fewer pairs than asked for.
-    pub note: Option<String>,
 }
 
 /// How long the stages of [`Classifier::evidence_timed`] took.
@@ -262,14 +243,4 @@ fn mean(all: &[Probabilities]) -> Option<Probabilities> {
     }
     let count = all.len() as f64;
     Some(Probabilities::new(sum.into_iter().map(|s| s / count).collect()))
-}
-
-impl Evidence {
-    /// The method's distribution over the labels. Without captions every method answers by the image.
-    ///
-    /// # Errors
-    /// [`crate::XmoreError::MethodNotPrepared`] for [`Method::Templates`] and [`Method::Kernel`] if the classifier was not made for them.
-    pub fn scores(&self, method: Method) -> Result<Vec<f64>> {
-        method.scores(self)
-    }
 }

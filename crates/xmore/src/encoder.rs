@@ -9,7 +9,8 @@ use xmore_memory::Memory;
 use xmore_memory::retriever::Retriever;
 use xmore_memory::store::{EmbeddingSet, ModelIdentity};
 
-use crate::error::{Result, RetrievalError, XmoreError};
+use crate::error::{Result, XmoreError};
+use crate::retrieve::error::RetrievalError;
 
 /// A model that embeds images and texts into one space.
 ///

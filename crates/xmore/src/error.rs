@@ -10,8 +10,8 @@ use xmore_hub::ModelError;
 use xmore_memory::MemoryError;
 use xmore_memory::store::Mode;
 
-use crate::labels::LabelError;
-pub(crate) use crate::retrieve::RetrievalError;
+use crate::labels::error::LabelError;
+use crate::retrieve::error::RetrievalError;
 
 /// Result of this crate's fallible functions.
 pub type Result<T, E = XmoreError> = std::result::Result<T, E>;

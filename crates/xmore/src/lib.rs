@@ -18,6 +18,7 @@ mod classify;
 mod encode;
 mod encoder;
 mod error;
+mod evidence;
 mod kernel;
 mod labels;
 mod math;
@@ -25,6 +26,7 @@ mod methods;
 mod model;
 mod partly_seen;
 mod pipeline;
+mod probabilities;
 mod retrieve;
 
 pub use answer::{Answer, AnswerOptions, AnsweredCaption, Distribution, Explanation, Prediction, best};
@@ -33,23 +35,26 @@ pub use build::{
     SkipLimit, SkipSummary, Skipped, add_embedding_set, build_memory,
 };
 pub use captions::CaptionStore;
-pub use classify::{Classifier, Evidence, StageTimes};
+pub use classify::{Classifier, StageTimes};
 pub use encode::{EncodedBatch, EncodedImages, encode_each, encode_files, encode_refs, encode_texts};
 pub use encoder::Encoder;
 pub use error::{Result, XmoreError};
+pub use evidence::Evidence;
 pub use kernel::GatedPrediction;
+pub use labels::error::LabelError;
 pub use labels::{
-    DEFAULT_TEMPLATE, Label, LabelEntry, LabelError, LabelFile, LabelList, LabelWarning, Labels,
-    MAX_LABEL_BYTES, Template, is_wordnet_id, normalized,
+    DEFAULT_TEMPLATE, Label, LabelEntry, LabelFile, LabelList, LabelWarning, Labels, MAX_LABEL_BYTES,
+    Template, is_wordnet_id, normalized,
 };
 pub use math::{confidence, dot, entropy, softmax};
-pub use methods::{Method, Probabilities, argmax, image_weight, mix};
+pub use methods::Method;
 pub use model::NamedModel;
 pub use partly_seen::PartlySeen;
 pub use pipeline::{EncodedQueries, IfUnreachable, Opened, Pipeline, PipelineBuilder, QueryImage};
+pub use probabilities::{Probabilities, argmax, image_weight, mix};
+pub use retrieve::error::RetrievalError;
 pub use retrieve::{
-    OpenPairs, Queries, Ranking, Retrieval, RetrievalError, RetrievalModels, RetrievalOptions, Retrieved,
-    RetrievedCaption,
+    OpenPairs, Queries, Ranking, Retrieval, RetrievalModels, RetrievalOptions, Retrieved, RetrievedCaption,
 };
 pub use xmore_clip::{Embeddings, Loaded, Pixels, Precision, ResizeMode, TextEmbeddings, Tokens};
 pub use xmore_files::image::Orientation;

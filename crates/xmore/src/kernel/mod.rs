@@ -24,7 +24,7 @@ use xmore_clip::Embeddings;
 
 use crate::error::Result;
 use crate::math::softmax;
-use crate::methods::Probabilities;
+use crate::probabilities::Probabilities;
 use crate::retrieve::{Neighborhood, Retrieval};
 use mean::{KernelWeights, kernel_mean, mean_caption, references};
 

@@ -6,9 +6,9 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::Label;
-use super::LabelError;
-use super::file::{Found, LabelEntry, in_order, is_wordnet_id};
-use super::table::{NAME_COLUMNS, PROMPT_COLUMNS, plain_name};
+use super::columns::{NAME_COLUMNS, PROMPT_COLUMNS, plain_name};
+use super::entries::{Found, LabelEntry, in_order, is_wordnet_id};
+use super::error::LabelError;
 use crate::error::{Result, XmoreError};
 
 /// Values of all kinds in one file: bounds memory.

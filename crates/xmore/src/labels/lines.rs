@@ -1,9 +1,10 @@
 //! Labels on lines: comments, numbers, bullets and quotes that are not part of them.
 
 use super::Label;
-use super::LabelError;
-use super::file::{Found, LabelEntry, check_count, counted, in_order, is_wordnet_id};
-use super::list::{LabelList, split_quoted};
+use super::entries::{Found, LabelEntry, check_count, counted, in_order, is_wordnet_id};
+use super::error::LabelError;
+use super::list::LabelList;
+use super::quoted::split_quoted;
 use super::template::fill;
 use crate::error::Result;
 

@@ -3,9 +3,10 @@
 use serde::de::{Deserialize, Deserializer, Error as _};
 
 use super::Label;
-use super::LabelError;
-use super::file::check_count;
+use super::entries::check_count;
+use super::error::LabelError;
 use super::json::{self, Count};
+use super::quoted::split_quoted;
 use crate::error::Result;
 
 /// Values of all kinds in one list that is sent: bounds memory.
@@ -52,39 +53,6 @@ impl<'de> Deserialize<'de> for LabelList {
         let value = Count::up_to(MAX_VALUES).deserialize(deserializer)?;
         let labels = json::labels(value, ORIGIN).map_err(D::Error::custom)?;
         Ok(Self(labels.entries.into_iter().map(|entry| entry.label).collect()))
-    }
-}
-
-/// Fields between separators, trimmed. One that begins with a quote goes to the closing quote, with `""` for a quote in it; what stands
-/// behind that is added. `None` where a quote is not closed.
-pub(super) fn split_quoted(text: &str, separates: impl Fn(char) -> bool) -> Option<Vec<String>> {
-    let mut fields = Vec::new();
-    let mut rest = text;
-    loop {
-        let start = rest.trim_start_matches(|c: char| c.is_whitespace() && !separates(c));
-        let mut field = String::new();
-        let behind = match start.strip_prefix('"') {
-            Some(mut body) => loop {
-                let quote = body.find('"')?;
-                field += &body[..quote];
-                body = &body[quote + 1..];
-                match body.strip_prefix('"') {
-                    Some(more) => {
-                        field.push('"');
-                        body = more;
-                    }
-                    None => break body,
-                }
-            },
-            None => start,
-        };
-        let end = behind.find(&separates).unwrap_or(behind.len());
-        field += behind[..end].trim_end();
-        fields.push(field.trim().to_owned());
-        match behind[end..].chars().next() {
-            Some(separator) => rest = &behind[end + separator.len_utf8()..],
-            None => return Some(fields),
-        }
     }
 }
 

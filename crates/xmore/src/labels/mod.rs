@@ -3,12 +3,15 @@
 //! [`LabelFile`] and [`LabelList`] read labels as users have them, [`Labels`] checks them, and [`Labels::warnings`] names those that a
 //! model cannot tell apart.
 
+mod columns;
 mod distinct;
-mod error;
+mod entries;
+pub(crate) mod error;
 mod file;
 mod json;
 mod lines;
 mod list;
+mod quoted;
 mod table;
 mod template;
 
@@ -21,8 +24,9 @@ use crate::encoder::Encoder;
 use crate::error::Result;
 
 pub use distinct::LabelWarning;
-pub use error::LabelError;
-pub use file::{LabelEntry, LabelFile, MAX_LABEL_BYTES, is_wordnet_id};
+pub use entries::{LabelEntry, is_wordnet_id};
+use error::LabelError;
+pub use file::{LabelFile, MAX_LABEL_BYTES};
 pub use list::LabelList;
 use template::fill;
 pub use template::{DEFAULT_TEMPLATE, Template};

@@ -3,39 +3,16 @@
 use csv::{ReaderBuilder, StringRecord, Trim};
 
 use super::Label;
-use super::LabelError;
-use super::file::{Found, LabelEntry, check_count, counted, in_order};
+use super::columns::{NAME_COLUMNS, PROMPT_COLUMNS, plain_name};
+use super::entries::{Found, LabelEntry, check_count, counted, in_order};
+use super::error::LabelError;
 use super::lines::{is_comment, lines};
-use super::list::split_quoted;
+use super::quoted::split_quoted;
 use crate::error::{Result, XmoreError};
 
-/// Names of the column of labels, the likeliest first, in small letters without signs; also the keys of JSON objects.
-pub(super) const NAME_COLUMNS: [&str; 14] = [
-    "displayname",
-    "classname",
-    "labelname",
-    "categoryname",
-    "label",
-    "class",
-    "name",
-    "category",
-    "labels",
-    "classes",
-    "classnames",
-    "labelnames",
-    "names",
-    "categories",
-];
-/// Names of the column of a label's own prompts.
-pub(super) const PROMPT_COLUMNS: [&str; 2] = ["prompts", "prompt"];
 /// Headers of a single column that are hardly ever labels themselves.
 const SURE_HEADERS: [&str; 6] = ["classname", "labelname", "label", "labels", "classnames", "labelnames"];
 const SEPARATORS: [char; 4] = [',', ';', '\t', '|'];
-
-/// A header's name in small letters, without spaces and signs.
-pub(super) fn plain_name(name: &str) -> String {
-    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
-}
 
 /// Reads a table; `None` if the text has no header of one. `column` names the column; `is_table` says that the text is meant to be one.
 pub(super) fn read(text: &str, origin: &str, column: Option<&str>, is_table: bool) -> Result<Option<Found>> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::LabelError;
+use super::error::LabelError;
 use crate::error::Result;
 
 /// The prompt unless told otherwise.

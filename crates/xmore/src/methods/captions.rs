@@ -1,7 +1,7 @@
 //! `captions`: the retrieved captions alone: each is classified, and their answers are averaged.
 
 use super::MethodInfo;
-use crate::classify::Evidence;
+use crate::evidence::Evidence;
 
 pub(super) const INFO: MethodInfo = MethodInfo {
     name: "captions",

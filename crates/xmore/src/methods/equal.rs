@@ -1,8 +1,8 @@
 //! `equal`: half image, half captions.
 
 use super::MethodInfo;
-use super::ensemble::mix;
-use crate::classify::Evidence;
+use crate::evidence::Evidence;
+use crate::probabilities::mix;
 
 pub(super) const INFO: MethodInfo =
     MethodInfo { name: "equal", summary: "half image, half captions", needs_memory: true, scores };

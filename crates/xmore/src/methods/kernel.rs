@@ -1,7 +1,7 @@
 //! `xmore-kernel`: what the memory says of such images is added to the image's logits, as far as the memory knows the labels.
 
 use super::MethodInfo;
-use crate::classify::Evidence;
+use crate::evidence::Evidence;
 
 pub(super) const INFO: MethodInfo = MethodInfo {
     name: "xmore-kernel",

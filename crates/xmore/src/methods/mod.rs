@@ -3,7 +3,6 @@
 //! A method is added as a file, a variant of [`Method`] and its row in [`Method::info`].
 
 mod captions;
-mod ensemble;
 mod equal;
 mod kernel;
 mod templates;
@@ -13,10 +12,8 @@ mod zero_shot;
 use std::fmt;
 use std::str::FromStr;
 
-pub use ensemble::{Probabilities, argmax, image_weight, mix};
-
-use crate::classify::Evidence;
 use crate::error::{Result, XmoreError};
+use crate::evidence::Evidence;
 
 /// How the answer is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,6 +95,16 @@ impl FromStr for Method {
             name: name.to_owned(),
             known: Self::ALL.map(Method::name).join(", "),
         })
+    }
+}
+
+impl Evidence {
+    /// The method's distribution over the labels. Without captions every method answers by the image.
+    ///
+    /// # Errors
+    /// [`XmoreError::MethodNotPrepared`] for [`Method::Templates`] and [`Method::Kernel`] if the classifier was not made for them.
+    pub fn scores(&self, method: Method) -> Result<Vec<f64>> {
+        method.scores(self)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `templates`: the image alone, each label averaged over many prompts.
 
 use super::MethodInfo;
-use crate::classify::Evidence;
+use crate::evidence::Evidence;
 
 pub(super) const INFO: MethodInfo = MethodInfo {
     name: "templates",

@@ -1,8 +1,8 @@
 //! `xmore`: image and captions, each weighed by its confidence, as published (X-MoRe).
 
 use super::MethodInfo;
-use super::ensemble::{image_weight, mix};
-use crate::classify::Evidence;
+use crate::evidence::Evidence;
+use crate::probabilities::{image_weight, mix};
 
 pub(super) const INFO: MethodInfo = MethodInfo {
     name: "xmore",

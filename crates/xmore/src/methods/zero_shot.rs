@@ -1,7 +1,7 @@
 //! `zero-shot`: the image alone, each label in one prompt.
 
 use super::MethodInfo;
-use crate::classify::Evidence;
+use crate::evidence::Evidence;
 
 pub(super) const INFO: MethodInfo = MethodInfo {
     name: "zero-shot",

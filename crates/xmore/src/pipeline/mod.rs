@@ -16,10 +16,11 @@ use xmore_memory::{MemoryError, RowSet};
 
 use crate::answer::{Answer, AnswerOptions};
 use crate::captions::CaptionStore;
-use crate::classify::{Classifier, Evidence};
+use crate::classify::Classifier;
 use crate::encode::{BATCH, EncodedBatch, encode_each};
 use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
+use crate::evidence::Evidence;
 use crate::labels::{Labels, Template};
 use crate::methods::Method;
 use crate::retrieve::{OpenPairs, Queries, Retrieval, RetrievalModels, RetrievalOptions};

@@ -6,9 +6,10 @@
 //! third ([`RetrievalModels`]); one for all is the default. Where the pairs are ([`OpenPairs`]) is a matter of `pairs`, `local` and `remote`.
 
 mod candidates;
-mod error;
+pub(crate) mod error;
 mod found;
 mod local;
+mod open;
 mod options;
 mod pairs;
 mod queries;
@@ -25,11 +26,10 @@ use crate::captions::CaptionStore;
 use crate::error::Result;
 use crate::math::dot;
 use candidates::Candidates;
-pub use error::RetrievalError;
 use found::CaptionRows;
 pub(crate) use found::{FoundPairs, Neighborhood};
+pub use open::OpenPairs;
 pub use options::{Ranking, RetrievalOptions};
-pub use pairs::OpenPairs;
 use pairs::PairFilter;
 pub use queries::{Queries, RetrievalModels};
 

@@ -1,6 +1,7 @@
 //! How pairs are found and captions chosen among theirs.
 
-use crate::error::{Result, RetrievalError};
+use super::error::RetrievalError;
+use crate::error::Result;
 
 /// How many pairs are looked at and how many captions are kept.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,11 +8,12 @@ use xmore_memory::retriever::Neighbor;
 use xmore_memory::store::{EmbeddingSet, Modality, ModelIdentity};
 
 use super::RetrievalModels;
+use super::error::RetrievalError;
 use super::found::{CaptionRows, FoundPairs};
 use super::pairs::{PairFilter, PairIndex};
 use crate::captions::CaptionStore;
 use crate::encoder::Encoder;
-use crate::error::{Result, RetrievalError};
+use crate::error::Result;
 
 /// Pairs of a remote index.
 pub(super) struct RemotePairs(pub Box<dyn Retriever>);
