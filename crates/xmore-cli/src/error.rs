@@ -1,4 +1,4 @@
-//! What the command tells the user when it cannot go on.
+//! The error that ends a command. [`hints`](crate::hints) has what the user can do about it, and the exit status.
 
 use std::path::PathBuf;
 
@@ -9,8 +9,6 @@ use xmore_eval::EvalError;
 use xmore_hub::ModelError;
 use xmore_memory::MemoryError;
 use xmore_server::ServerError;
-
-use crate::commands::demo::pictures::PicturesError;
 
 /// Result of a command.
 pub type Result<T, E = CliError> = std::result::Result<T, E>;
@@ -25,9 +23,6 @@ pub enum CliError {
     /// Naming, fetching or verifying models.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Getting the demo's pictures.
-    #[error(transparent)]
-    Pictures(#[from] PicturesError),
     /// Anything of an evaluation.
     #[error(transparent)]
     Eval(EvalError),
@@ -41,20 +36,20 @@ pub enum CliError {
     #[error(transparent)]
     Server(#[from] ServerError),
     /// A file could not be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {reason}", path.display())]
     Io {
         /// "read", "write", …
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// What the operating system said.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Standard output could not be written to.
-    #[error("cannot write to standard output: {source}")]
+    #[error("cannot write to standard output: {reason}")]
     Stdout {
         /// What the operating system said.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A signal ended the command: what is done, of how much.
     #[error("{0}")]
@@ -62,10 +57,10 @@ pub enum CliError {
     /// The command did what it could, but not all of it.
     #[error("{0}")]
     Failed(String),
-    /// A command that goes through many things got none of them, or failed on more than is allowed: exit status 3.
+    /// A command that goes through many things could read none of them, or failed on more than is allowed.
     #[error("{0}")]
     NotEnough(String),
-    /// Flags that do not fit together: exit code 2, as for a wrong flag.
+    /// Flags that do not fit together.
     #[error("{0}")]
     Usage(String),
 }

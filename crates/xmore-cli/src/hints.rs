@@ -1,4 +1,7 @@
-//! What a user can do about an error of the libraries, which name no flags and no commands: a function for each crate's errors.
+//! What a user can do about an error, and the exit status. The libraries name no flags and no commands: here is a function for each
+//! crate's errors.
+
+use std::io::ErrorKind;
 
 use xmore::{LabelError, RetrievalError, XmoreError};
 use xmore_clip::ClipError;
@@ -9,10 +12,52 @@ use xmore_memory::MemoryError;
 use xmore_server::ServerError;
 
 use crate::error::CliError;
+use crate::interrupt;
 use crate::messages::tell;
 
+/// Exit status of a command that could not do its work.
+const FAILED: u8 = 1;
+/// Exit status of wrong flags, as clap has it.
+const USAGE: u8 = 2;
+/// Exit status of a command that could read none of its things, or failed on more than is allowed.
+const NOT_ENOUGH: u8 = 3;
+
+impl CliError {
+    /// Tells the user what happened and what can be done about it; returns the exit status of the command.
+    pub(crate) fn report(&self) -> u8 {
+        match self {
+            // The reader of standard output has all that it wants (`| head`).
+            Self::Stdout { reason } if reason.kind() == ErrorKind::BrokenPipe => return 0,
+            Self::Interrupted(_) => tell!("{self}"),
+            _ => {
+                tell!("error: {self}");
+                if let Some(hint) = hint(self) {
+                    tell!("hint: {hint}");
+                }
+            }
+        }
+        self.exit_status()
+    }
+
+    fn exit_status(&self) -> u8 {
+        match self {
+            Self::Interrupted(_) => interrupt::exit_status(),
+            Self::NotEnough(_) => NOT_ENOUGH,
+            Self::Usage(_)
+            | Self::Server(
+                ServerError::OpenToOthers { .. } | ServerError::WeakKey | ServerError::Origin { .. },
+            )
+            | Self::Xmore(
+                XmoreError::MethodNeedsMemory { .. } | XmoreError::Memory(MemoryError::Location { .. }),
+            )
+            | Self::Memory(MemoryError::Location { .. }) => USAGE,
+            _ => FAILED,
+        }
+    }
+}
+
 /// What the user can do about an error, if a flag, a command or another program helps.
-pub(crate) fn hint(error: &CliError) -> Option<String> {
+fn hint(error: &CliError) -> Option<String> {
     match error {
         CliError::Xmore(error) => of_xmore(error),
         CliError::Clip(error) => of_clip(error),

@@ -1,36 +1,15 @@
-//! Images named on the command line: files as given, folders walked; and the line that says what was left out.
+//! Images named on the command line: files as given, folders walked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::Args;
 use xmore_files::image::ImageFormat;
-use xmore_files::{Exclude, LeftOut, WalkOptions, walk_images};
+use xmore_files::{LeftOut, WalkOptions, walk_images};
 
 use crate::error::{CliError, Result};
 use crate::messages::tell;
 
 /// Folders that could not be listed which are named one by one; the rest are counted.
 const SHOWN: usize = 10;
-
-/// Which files of folders are taken. A file that is named itself is always taken.
-#[derive(Clone, Debug, Default, Args)]
-pub(crate) struct WalkArgs {
-    /// Also take hidden files of folders, thumbnails kept by other programs, and trashes
-    #[arg(long, alias = "include_hidden", help_heading = "Folders")]
-    pub(crate) include_hidden: bool,
-    /// Leave out files and folders that match, such as '*.png' or 'raw/2019'; may be given several times
-    ///
-    /// A pattern without a slash is compared with names at any depth, one with a slash with the path below the folder that is given;
-    /// `**` stands for any number of folders.
-    #[arg(long, value_name = "GLOB", help_heading = "Folders")]
-    pub(crate) exclude: Vec<Exclude>,
-}
-
-impl WalkArgs {
-    pub(crate) fn options(&self) -> WalkOptions {
-        WalkOptions { include_hidden: self.include_hidden, exclude: self.exclude.clone() }
-    }
-}
 
 /// The images that arguments stand for.
 pub(crate) struct Images {
@@ -42,8 +21,7 @@ pub(crate) struct Images {
 
 impl Images {
     /// Finds them. Folders without an image are told of; if there is nothing else, that is an error.
-    pub(crate) fn find(arguments: &[PathBuf], walk: &WalkArgs) -> Result<Self> {
-        let options = walk.options();
+    pub(crate) fn find(arguments: &[PathBuf], options: &WalkOptions) -> Result<Self> {
         let mut images = Self { files: Vec::new(), left_out: LeftOut::default() };
         let mut empty = Vec::new();
         for argument in arguments {
@@ -51,10 +29,10 @@ impl Images {
                 images.files.push(argument.clone());
                 continue;
             }
-            let walked = walk_images(argument, &options).map_err(|source| CliError::Io {
+            let walked = walk_images(argument, options).map_err(|reason| CliError::Io {
                 action: "list",
                 path: argument.clone(),
-                source,
+                reason,
             })?;
             for (path, error) in walked.unlisted.iter().take(SHOWN) {
                 tell!("cannot list {}: {error}", path.display());
@@ -73,7 +51,7 @@ impl Images {
     }
 }
 
-fn no_images(folder: &std::path::Path, left_out: &LeftOut) -> String {
+fn no_images(folder: &Path, left_out: &LeftOut) -> String {
     let formats: Vec<&str> = ImageFormat::read().map(|format| format.name).collect();
     let mut text = format!("{}: no images ({}) in this folder", folder.display(), formats.join(", "));
     if !left_out.is_empty() {
@@ -85,11 +63,4 @@ fn no_images(folder: &std::path::Path, left_out: &LeftOut) -> String {
         count => text += &format!("; {count} files are no images"),
     }
     text
-}
-
-/// Says in one line how many files were left out and why, if any were.
-pub(crate) fn tell_left_out(left_out: &LeftOut) {
-    if !left_out.is_empty() {
-        tell!("{left_out}");
-    }
 }

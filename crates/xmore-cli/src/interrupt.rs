@@ -1,5 +1,5 @@
-//! SIGINT, SIGTERM and SIGHUP: the first lets a command keep what is done, the second ends it at once, and none is waited for longer
-//! than [`GRACE`].
+//! SIGINT, SIGTERM and SIGHUP: the first lets a command keep what is done, the second ends it at once. A command that has not ended
+//! [`GRACE`] after the first is ended too.
 //!
 //! A thread of its own receives them, so that a command ends even while it waits for a disk, a server or another program. `xmore serve`
 //! has its own handling in `xmore-server`.
@@ -14,13 +14,13 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// The signal received first, 0 before.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
-/// Whether the command at work looks at [`requested`].
+/// Whether the running command checks [`requested`].
 static ORDERLY: AtomicBool = AtomicBool::new(false);
 
-/// As long as it lives, the first signal only sets [`requested`]; otherwise it ends the program at once.
+/// While this value exists, the first signal only sets [`requested`]; otherwise it ends the program at once.
 pub(crate) struct Orderly(());
 
-/// For a command that keeps what is done: it must look at [`requested`] and end soon.
+/// For a command that keeps what is done: it must check [`requested`] often, and end when it is true.
 pub(crate) fn orderly() -> Orderly {
     ORDERLY.store(true, Ordering::SeqCst);
     Orderly(())
@@ -50,12 +50,12 @@ pub(crate) fn install() {
 
     let ignored = ignored();
     let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
-    // Where no handler or thread is to be had, a signal ends the program at once.
+    // Without a handler or a thread, a signal ends the program at once.
     let Ok(signals) = signal_hook::iterator::Signals::new(wanted) else { return };
     let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(move || receive(signals));
 }
 
-/// The same where only the system's own handling is known: Ctrl-C ends the program at once.
+/// Other platforms: Ctrl-C ends the program at once.
 #[cfg(not(unix))]
 pub(crate) fn install() {}
 
@@ -64,31 +64,31 @@ fn receive(mut signals: signal_hook::iterator::Signals) {
     let Some(first) = signals.forever().next() else { return };
     RECEIVED.store(first, Ordering::SeqCst);
     if !ORDERLY.load(Ordering::SeqCst) {
-        leave(first);
+        exit_now(first);
     }
     tell!("stopping: what is done is kept; once more to stop at once");
     let start = std::time::Instant::now();
     while start.elapsed() < GRACE {
         if let Some(second) = signals.pending().next() {
-            leave(second);
+            exit_now(second);
         }
         // A command that is done meanwhile ends the program from its own thread.
         std::thread::sleep(Duration::from_millis(20));
     }
-    tell!("stopped after {} s: what was at work did not end", GRACE.as_secs());
-    leave(first);
+    tell!("stopped after {} s: the running step did not end", GRACE.as_secs());
+    exit_now(first);
 }
 
-/// Ends the program from the signals' thread: no destructor runs, so what would be left behind is removed here.
+/// Ends the program from the signals' thread: no destructor runs, so unfinished files are removed here.
 #[cfg(unix)]
-fn leave(signal: i32) -> ! {
+fn exit_now(signal: i32) -> ! {
     RECEIVED.store(signal, Ordering::SeqCst);
     xmore_hub::fetch::end_tools();
     xmore_files::remove_unfinished_outputs();
     std::process::exit(i32::from(exit_status()))
 }
 
-/// The signals that are ignored, a bit for each, where the system tells.
+/// The signals that are ignored, a bit for each; none where the system has no `/proc`.
 #[cfg(unix)]
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -16,7 +16,7 @@ use crate::messages::tell;
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// A bar of `len` steps of `unit` ("images", "captions"): position, rate and time left. Where standard error is no terminal, the same
-/// as a line every 5 s, so that a short run stays quiet.
+/// as a line every 5 s, so that a short run prints nothing.
 pub(crate) fn bar(len: u64, unit: &str) -> ProgressBar {
     let (target, template) = if io::stderr().is_terminal() {
         (ProgressDrawTarget::stderr(), "{prefix} [{bar:32}] {pos}/{len} · {rate} · {eta} left")
@@ -37,7 +37,7 @@ pub(crate) fn bar_from(done: u64, len: u64, unit: &str) -> ProgressBar {
     bar
 }
 
-/// A receiver of the fetching room's events.
+/// Shows the events of a download.
 pub(crate) fn fetch_progress() -> impl Fn(FetchEvent<'_>) {
     let current: RefCell<Option<ProgressBar>> = RefCell::default();
     let terminal = io::stderr().is_terminal();
@@ -92,7 +92,7 @@ fn fetch_bar(what: &str, total: Option<u64>, terminal: bool) -> ProgressBar {
 fn style(template: &str) -> ProgressStyle {
     let style = ProgressStyle::with_template(template).expect("our own templates are well-formed");
     style.progress_chars("=> ").with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-        // A rate that cannot be written is left out; there is nobody to tell.
+        // A rate that cannot be written is left out.
         let _ = write!(out, "{:.1}/s", state.per_sec());
     })
 }

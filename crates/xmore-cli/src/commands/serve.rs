@@ -12,12 +12,13 @@ use xmore::OpenPairs;
 use xmore_memory::retriever::Location;
 use xmore_server::{Backend, Limits, PairsSource, ServeOptions};
 
-use crate::args::MethodArgs;
 use crate::error::{CliError, Result};
+use crate::flags::model::QueryModelChoice;
+use crate::flags::retrieval::RetrievalArgs;
+use crate::flags::values::{nonzero, nonzero_u64};
+use crate::messages::images::tell_other_orientation;
+use crate::messages::pairs::tell_if_unreachable;
 use crate::messages::tell;
-use crate::model_choice::QueryModelChoice;
-use crate::setup::tell_other_orientation;
-use crate::setup::told_pairs;
 
 /// Serve an HTTP API and a web page over a model and a memory
 ///
@@ -27,14 +28,14 @@ use crate::setup::told_pairs;
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
-    method: MethodArgs,
+    retrieval: RetrievalArgs,
     #[command(flatten)]
     model: QueryModelChoice,
     /// Where to listen; port 0 takes a free one
     #[arg(
         long,
         value_name = "ADDR",
-        default_value = "127.0.0.1:8765",
+        default_value_t = ServeOptions::default().addr,
         env = "XMORE_ADDR",
         help_heading = "Access"
     )]
@@ -97,50 +98,74 @@ pub(crate) struct ServeArgs {
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
     /// Images or texts that one pass of the encoder takes
-    #[arg(long, value_name = "N", default_value = "32", env = "XMORE_MAX_BATCH")]
+    #[arg(long, value_name = "N", default_value_t = LimitArgs::default().max_batch, env = "XMORE_MAX_BATCH")]
     max_batch: NonZeroUsize,
     /// Images or texts that may wait for the next pass; past it the answer is 429
-    #[arg(long, value_name = "N", default_value_t = Limits::default().queue, env = "XMORE_QUEUE")]
+    #[arg(long, value_name = "N", default_value_t = LimitArgs::default().queue, env = "XMORE_QUEUE")]
     queue: usize,
     /// MiB of one request
-    #[arg(long, value_name = "MIB", default_value = "16", env = "XMORE_MAX_BODY")]
+    #[arg(long, value_name = "MIB", default_value_t = LimitArgs::default().max_body, env = "XMORE_MAX_BODY")]
     max_body: NonZeroUsize,
     /// MiB of all requests that are being received or answered
-    #[arg(long, value_name = "MIB", default_value = "256", env = "XMORE_MAX_BUFFERED")]
+    #[arg(long, value_name = "MIB", default_value_t = LimitArgs::default().max_buffered, env = "XMORE_MAX_BUFFERED")]
     max_buffered: NonZeroUsize,
     /// Megapixels of one image
-    #[arg(long, value_name = "MEGAPIXELS", default_value = "50", env = "XMORE_MAX_PIXELS")]
+    #[arg(long, value_name = "MEGAPIXELS", default_value_t = LimitArgs::default().max_pixels, env = "XMORE_MAX_PIXELS")]
     max_pixels: NonZeroU64,
     /// Labels of one request
-    #[arg(long, value_name = "N", default_value_t = Limits::default().labels, env = "XMORE_MAX_LABELS")]
+    #[arg(long, value_name = "N", default_value_t = LimitArgs::default().max_labels, env = "XMORE_MAX_LABELS")]
     max_labels: usize,
     /// Labels times prompts of one request
-    #[arg(long, value_name = "N", default_value_t = Limits::default().prompts, env = "XMORE_MAX_PROMPTS")]
+    #[arg(long, value_name = "N", default_value_t = LimitArgs::default().max_prompts, env = "XMORE_MAX_PROMPTS")]
     max_prompts: usize,
     /// Images or texts of one request
-    #[arg(long, value_name = "N", default_value = "64", env = "XMORE_MAX_INPUTS")]
+    #[arg(long, value_name = "N", default_value_t = LimitArgs::default().max_inputs, env = "XMORE_MAX_INPUTS")]
     max_inputs: NonZeroUsize,
     /// KiB of one text, label or prompt
-    #[arg(long, value_name = "KIB", default_value = "8", env = "XMORE_MAX_TEXT")]
+    #[arg(long, value_name = "KIB", default_value_t = LimitArgs::default().max_text, env = "XMORE_MAX_TEXT")]
     max_text: NonZeroUsize,
     /// MiB of label embeddings that are kept
-    #[arg(long, value_name = "MIB", default_value_t = Limits::default().label_cache_bytes >> 20, env = "XMORE_LABEL_CACHE")]
+    #[arg(long, value_name = "MIB", default_value_t = LimitArgs::default().label_cache, env = "XMORE_LABEL_CACHE")]
     label_cache: usize,
     /// Connections at the same time; where more come, those make room that have no request
-    #[arg(long, value_name = "N", default_value = "1024", env = "XMORE_MAX_CONNECTIONS")]
+    #[arg(long, value_name = "N", default_value_t = LimitArgs::default().max_connections, env = "XMORE_MAX_CONNECTIONS")]
     max_connections: NonZeroUsize,
     /// Connections from one address; behind a reverse proxy, all come from the proxy's
-    #[arg(long, value_name = "N", default_value = "256", env = "XMORE_MAX_CONNECTIONS_PER_ADDRESS")]
+    #[arg(long, value_name = "N", default_value_t = LimitArgs::default().max_connections_per_address, env = "XMORE_MAX_CONNECTIONS_PER_ADDRESS")]
     max_connections_per_address: NonZeroUsize,
     /// Seconds from a received request to its answer
-    #[arg(long, value_name = "SECONDS", default_value = "30", env = "XMORE_TIMEOUT")]
+    #[arg(long, value_name = "SECONDS", default_value_t = LimitArgs::default().timeout, env = "XMORE_TIMEOUT")]
     timeout: NonZeroU64,
     /// Seconds that a request's head or body may take to arrive
-    #[arg(long, value_name = "SECONDS", default_value = "30", env = "XMORE_RECEIVE_TIMEOUT")]
+    #[arg(long, value_name = "SECONDS", default_value_t = LimitArgs::default().receive_timeout, env = "XMORE_RECEIVE_TIMEOUT")]
     receive_timeout: NonZeroU64,
     /// Seconds that a stop waits for answers
-    #[arg(long, value_name = "SECONDS", default_value = "30", env = "XMORE_DRAIN_TIMEOUT")]
+    #[arg(long, value_name = "SECONDS", default_value_t = LimitArgs::default().drain_timeout, env = "XMORE_DRAIN_TIMEOUT")]
     drain_timeout: NonZeroU64,
+}
+
+impl Default for LimitArgs {
+    /// The server's own limits in the units of the flags.
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            max_batch: nonzero(limits.max_batch),
+            queue: limits.queue,
+            max_body: nonzero(limits.body_bytes >> 20),
+            max_buffered: nonzero(limits.buffered_bytes >> 20),
+            max_pixels: nonzero_u64(limits.pixels / 1_000_000),
+            max_labels: limits.labels,
+            max_prompts: limits.prompts,
+            max_inputs: nonzero(limits.inputs),
+            max_text: nonzero(limits.text_bytes >> 10),
+            label_cache: limits.label_cache_bytes >> 20,
+            max_connections: nonzero(limits.connections),
+            max_connections_per_address: nonzero(limits.connections_per_address),
+            timeout: nonzero_u64(limits.timeout.as_secs()),
+            receive_timeout: nonzero_u64(limits.receive_timeout.as_secs()),
+            drain_timeout: nonzero_u64(limits.drain.as_secs()),
+        }
+    }
 }
 
 impl LimitArgs {
@@ -176,7 +201,7 @@ enum LogFormat {
 }
 
 pub(crate) fn run(args: &ServeArgs) -> Result<()> {
-    if args.method.k.0.len() != 1 {
+    if args.retrieval.k.0.len() != 1 {
         return Err(CliError::Usage(
             "serve takes one number of captions with -k; requests may say another".to_owned(),
         ));
@@ -212,23 +237,23 @@ fn options(args: &ServeArgs) -> ServeOptions {
 
 /// Opens the pairs, which tell their model, and the models.
 fn backend(args: &ServeArgs) -> Result<(Backend, Option<Arc<OpenPairs>>)> {
-    let method = &args.method;
-    method.retrieval().check()?;
-    let source = method.memory.clone().map(|location| PairsSource {
+    let flags = &args.retrieval;
+    flags.options().check()?;
+    let source = flags.memory.clone().map(|location| PairsSource {
         location,
-        remote: method.remote.options(),
-        caption_filter: method.filter.caption_filter.clone(),
-        rows: method.filter.rows.clone(),
-        if_unreachable: method.if_unreachable.into(),
+        remote: flags.remote.options(),
+        caption_filter: flags.filter.caption_filter.clone(),
+        rows: flags.filter.rows.clone(),
+        if_unreachable: flags.if_unreachable.into(),
     });
-    let pairs = source.as_ref().map(PairsSource::open).transpose()?.and_then(told_pairs);
+    let pairs = source.as_ref().map(PairsSource::open).transpose()?.and_then(tell_if_unreachable);
     let backend = Backend {
         model: Arc::new(args.model.open_for(pairs.as_deref().and_then(OpenPairs::identity))?),
-        search: args.model.open_beside(&method.search_model, source.is_some())?.map(Arc::new),
-        rerank: args.model.open_beside(&method.rerank_model, source.is_some())?.map(Arc::new),
+        search: args.model.open_other(&flags.search_model, source.is_some())?.map(Arc::new),
+        rerank: args.model.open_other(&flags.rerank_model, source.is_some())?.map(Arc::new),
         pairs: source,
-        retrieval: method.retrieval(),
-        templates: method.templates()?,
+        retrieval: flags.options(),
+        templates: flags.templates()?,
     };
     Ok((backend, pairs))
 }

@@ -1,7 +1,7 @@
-//! What the HTML reports share: the page around them, charts, small pictures. A page needs nothing beside it.
+//! What the HTML reports share: the page around them, charts, thumbnails. A page is one self-contained file.
 
 pub(crate) mod charts;
-pub(crate) mod pictures;
+pub(crate) mod thumbnails;
 
 use std::io::{self, Write};
 
@@ -27,13 +27,13 @@ pub(crate) fn document(title: &str, main: &Markup) -> Markup {
     }
 }
 
-/// Writes a page; what would act on the order of its text is shown escaped.
+/// Writes a page; characters that change the direction of text are shown escaped.
 pub(crate) fn write_page(file: &mut dyn Write, page: &Markup) -> io::Result<()> {
     file.write_all(escape_lines(&page.0).as_bytes())
 }
 
 /// CSS class of a method: which modality it uses.
-pub(crate) fn kind(method: &str) -> &'static str {
+pub(crate) fn class(method: &str) -> &'static str {
     match method {
         "captions" => "captions",
         "equal" | "xmore" | "xmore-stream" => "both",

@@ -1,5 +1,6 @@
 //! `xmore classify`: labels for photos, and why. Answers are written as batches of photos are done.
 
+mod args;
 mod output;
 mod stream;
 
@@ -7,33 +8,34 @@ use std::sync::OnceLock;
 
 use xmore::{AnswerOptions, Method, XmoreError};
 
-use crate::args::ClassifyArgs;
 use crate::error::{CliError, Result};
-use crate::images::{Images, tell_left_out};
+use crate::fallback::prepare_kernel;
+use crate::images::Images;
 use crate::interrupt;
-use crate::labels;
-use crate::messages::tell;
+use crate::messages::images::tell_left_out;
+use crate::messages::{labels, tell};
 use crate::progress::bar;
 use crate::setup::Setup;
+pub(crate) use args::ClassifyArgs;
 use output::{Form, Printer};
 use stream::Stream;
 
 pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
-    let labels = labels::read(args)?;
-    if args.method_args.k.0.len() != 1 {
+    let labels = args.labels.read(args.labels_column.as_deref())?;
+    if args.retrieval.k.0.len() != 1 {
         return Err(CliError::Usage(
             "classify takes one number of captions with -k; eval takes several".to_owned(),
         ));
     }
-    let Images { files, left_out } = Images::find(&args.images, &args.walk)?;
-    if let (Some(method), None) = (args.method, &args.method_args.memory)
+    let Images { files, left_out } = Images::find(&args.images, &args.folders.options())?;
+    if let (Some(method), None) = (args.method, &args.retrieval.memory)
         && method.needs_memory()
     {
         return Err(XmoreError::MethodNeedsMemory { method: method.name() }.into());
     }
-    let setup = Setup::open(&args.method_args, &args.model)?;
+    let setup = Setup::open(&args.retrieval, &args.model)?;
     let method = method(args, &setup);
-    let templates = args.method_args.templates()?;
+    let templates = args.retrieval.templates()?;
     labels::tell_own_prompts(&labels, &templates, method == Method::Templates);
     let _orderly = interrupt::orderly();
     let bar = bar(files.len() as u64, "images");
@@ -50,14 +52,14 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     let classifier = OnceLock::new();
     let mut stream = Stream::new(&setup, &files, &classifier, Printer::new(form), bar.clone());
     stream.left_out = left_out;
-    // Side by side, so that the two towers load at the same time; photos wait for the labels.
+    // In parallel, so that both towers load at the same time; encoded photos are kept until the labels are embedded.
     let (made, encoded) = rayon::join(
         || {
-            // Kernel apart, since a remote index may be away by now.
+            // The kernel method separately: the remote index may no longer be reachable.
             let prepared: &[Method] = if method == Method::Kernel { &[] } else { &[method] };
             let made = setup.pipeline.classifier(labels, prepared);
             let made = made.and_then(|made| match method {
-                Method::Kernel => setup.prepare_kernel(made),
+                Method::Kernel => prepare_kernel(&setup.pipeline, made),
                 _ => Ok(made),
             });
             let (made, result) = match made {
@@ -85,9 +87,9 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     args.skips.check(failed as u64, files.len() as u64, "images")
 }
 
-/// Without a memory the default is what can be done. Where a remote index is away, every method answers by the image alone.
+/// Without a memory the default is what can be done. Where a remote index cannot be reached, every method answers by the image alone.
 fn method(args: &ClassifyArgs, setup: &Setup) -> Method {
-    match (args.method, &args.method_args.memory) {
+    match (args.method, &args.retrieval.memory) {
         (Some(method), _) => method,
         (None, Some(_)) if setup.pipeline.allows(Method::Kernel) => Method::Kernel,
         (None, Some(_)) => Method::Xmore,

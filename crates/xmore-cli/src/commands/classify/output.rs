@@ -8,11 +8,11 @@ use serde::Serialize;
 use xmore::{Answer, AnswerOptions, Classifier, Evidence, Labels, Method, Prediction, best, image_weight};
 use xmore_files::{escape_for_terminal, escape_json, escape_lines, escape_path, path_to_text};
 
-use crate::args::Format;
-use crate::csv_output::CsvOutput;
 use crate::error::Result;
-use crate::files::stdout_error;
-use crate::table::{add_row, table, trimmed};
+use crate::flags::output::Format;
+use crate::output::csv::CsvOutput;
+use crate::output::stdout_error;
+use crate::output::table::{add_row, table, trimmed};
 
 /// What is printed of an answer, and how.
 pub(super) struct Form {
@@ -43,7 +43,7 @@ impl Printer {
         Self { form, csv: None, printed: 0 }
     }
 
-    /// Prints the answers to some photos and hands them to the reader.
+    /// Prints the answers to some photos and flushes them.
     pub(super) fn photos<'a>(
         &mut self,
         photos: impl Iterator<Item = (&'a Path, &'a Evidence)>,
@@ -97,7 +97,7 @@ impl Printer {
         Ok(escape_json(&text).into_owned())
     }
 
-    /// The writer of csv, which has its header from the start.
+    /// The writer of csv, which has written its header.
     fn csv(&mut self) -> Result<&mut CsvOutput> {
         if self.csv.is_none() {
             let mut csv = CsvOutput::new();
@@ -169,8 +169,8 @@ fn explanation(evidence: &Evidence, method: Method, labels: &Labels) -> String {
     }
     if let Some(gated) = evidence.gated.as_ref().filter(|_| method == Method::Kernel) {
         text += &match gated.gate {
-            0.0 => "  memory   does not know these labels well enough to be asked\n".to_owned(),
-            gate => format!("  memory   taken into account by {:.0} %\n", gate * 100.0),
+            0.0 => "  memory   not used: its captions do not cover these labels well enough\n".to_owned(),
+            gate => format!("  memory   used with a weight of {:.0} %\n", gate * 100.0),
         };
     }
     let mut table = table(["similarity", "votes for", "caption"], &["similarity"]);

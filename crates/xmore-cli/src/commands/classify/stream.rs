@@ -1,4 +1,4 @@
-//! From encoded batches to printed answers, with a bound on what waits in between.
+//! From encoded batches to printed answers, with a bound on the photos in between.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -11,10 +11,12 @@ use xmore_files::LeftOut;
 
 use super::output::Printer;
 use crate::error::{CliError, Result};
+use crate::fallback::evidence;
 use crate::hints::Hints;
 use crate::interrupt;
+use crate::messages::images::tell_partly_seen_queries;
 use crate::messages::tell;
-use crate::setup::{Setup, tell_partly_seen_queries};
+use crate::setup::Setup;
 
 /// Photos that are classified together: one pass over the memory serves all of them.
 const TOGETHER: usize = 128;
@@ -27,8 +29,8 @@ pub(super) struct Stream<'a> {
     files: &'a [PathBuf],
     /// Set when the labels are embedded; `None` if that failed.
     classifier: &'a OnceLock<Option<Classifier>>,
-    /// By the image alone, once the remote index is away and that is allowed.
-    alone: Option<Classifier>,
+    /// By the image alone, once the remote index cannot be reached and that is allowed.
+    zero_shot: Option<Classifier>,
     printer: Printer,
     bar: ProgressBar,
     waiting: EncodedQueries,
@@ -56,7 +58,7 @@ impl<'a> Stream<'a> {
             setup,
             files,
             classifier,
-            alone: None,
+            zero_shot: None,
             printer,
             bar,
             waiting: EncodedQueries::default(),
@@ -120,7 +122,7 @@ impl<'a> Stream<'a> {
         let waiting = std::mem::take(&mut self.waiting);
         self.last = Instant::now();
         let Some(queries) = waiting.queries else { return Ok(()) };
-        let evidence = self.setup.evidence(classifier, &mut self.alone, &queries)?;
+        let evidence = evidence(&self.setup.pipeline, classifier, &mut self.zero_shot, &queries)?;
         for note in evidence.iter().filter_map(|evidence| evidence.note.as_ref()) {
             if self.told.insert(note.clone()) {
                 self.bar.suspend(|| tell!("{note}"));

@@ -13,10 +13,10 @@ use xmore_hub::fetch::{FetchEvent, Progress, cache};
 use super::pictures::{PicturesError, Result};
 
 pub(crate) const PACKAGE: &str = "tuxpaint-stamps-default";
-const DEMO_ELSE: &str =
+const OWN_PAIRS_HINT: &str =
     "Or use your own folder of images with captions: `xmore demo --pairs DIR` (folder name = label).";
 
-/// The tools, each as the words that start it.
+/// The tools, each as its program and first arguments.
 pub(crate) struct Debian {
     pub apt_get: Vec<OsString>,
     pub dpkg_deb: Vec<OsString>,
@@ -68,7 +68,7 @@ impl Debian {
                 let updated = self.finish(update.arg("update"), &logs, None)?;
                 self.succeeded(&update, &updated, "Check this machine's network and apt sources.")?;
                 attempt().map_err(|error| match error {
-                    // `apt-get update` also says yes when it could reach nobody; what it said is the reason then.
+                    // `apt-get update` succeeds even if it could reach no server; its output is the reason then.
                     PicturesError::ToolFailed { command, status, tail, hint } => PicturesError::ToolFailed {
                         command,
                         status,
@@ -85,7 +85,7 @@ impl Debian {
     fn attempt(&self, downloads: &Path, work: &Path, logs: &Path, progress: Progress) -> Result<PathBuf> {
         let hint = format!(
             "If apt does not know the package, run `apt-get update` as root and try again; or install it: \
-             `apt-get install {PACKAGE}`; or put its .deb file into {}. {DEMO_ELSE}",
+             `apt-get install {PACKAGE}`; or put its .deb file into {}. {OWN_PAIRS_HINT}",
             downloads.display()
         );
         let mut ask = self.command(&self.apt_get);
@@ -132,7 +132,7 @@ impl Debian {
         }
     }
 
-    /// Hands the package's file tree, as a tar stream, to `read`. The stream counts only if `dpkg-deb` ends well.
+    /// Passes the package's file tree, as a tar stream, to `read`. The result is used only if `dpkg-deb` succeeds.
     pub fn open<T>(
         &self,
         package: &Path,
@@ -148,12 +148,12 @@ impl Debian {
         let mut stream = child
             .take_stdout()
             .ok_or_else(|| PicturesError::io("read from", "dpkg-deb")(io::ErrorKind::BrokenPipe.into()))?;
-        // An unread rest is read to the end, or dpkg-deb would die of the closed pipe and look like a failure.
+        // The rest of the stream is read too: dpkg-deb would fail if the pipe were closed before its end.
         let outcome = read(&mut stream);
         let rest = if outcome.is_ok() { io::copy(&mut stream, &mut io::sink()) } else { Ok(0) };
         drop(stream);
         let status = child.wait(|| {}).map_err(PicturesError::io("wait for", "dpkg-deb"))?;
-        // dpkg-deb's own words explain a broken package better than the torn stream does. A signal is our closing the pipe.
+        // dpkg-deb's error output explains a broken package better than the truncated stream does. A signal comes of our closing the pipe.
         if status.code().is_some_and(|code| code != 0) || (outcome.is_ok() && !status.success()) {
             let tail = run::tail(&log).map_err(PicturesError::io("read", &log))?;
             return Err(failed(&command, status, tail, &broken_hint(package)));

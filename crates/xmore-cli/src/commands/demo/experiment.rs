@@ -1,4 +1,4 @@
-//! The demo's measurement: everything encoded once, then each split remembered, asked and counted.
+//! The demo's measurement: everything is encoded once; then each split is written as a memory, and its queries are classified and counted.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,11 +21,8 @@ use crate::progress;
 /// Numbers of captions of the sweep.
 const SWEEP: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 
-/// Numbers of neighbors of the other sweep; the last is the paper's.
-const NEIGHBORS: [usize; 5] = [8, 16, 32, 64, PAPER_NEIGHBORS];
-
-/// What the paper looks at, of 400 million pairs.
-pub(super) const PAPER_NEIGHBORS: usize = 128;
+/// Numbers of neighbors of the other sweep, beside the paper's.
+const NEIGHBORS: [usize; 4] = [8, 16, 32, 64];
 
 /// The share of a small memory that is looked at, unless told otherwise.
 const SMALL_SHARE: usize = 10;
@@ -45,12 +42,17 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Without a number given: the paper's neighbors, at most a tenth of the memory, at least as many as are to be kept. The nearest 128 of
-    /// two hundred pairs are no longer similar pictures: the first stage would choose nothing.
+    /// two hundred pairs are no longer similar pictures: the first stage would select nothing.
     pub fn retrieval(&self, memory: usize) -> RetrievalOptions {
         let neighbors =
-            self.neighbors.unwrap_or_else(|| PAPER_NEIGHBORS.min(memory / SMALL_SHARE).max(self.k));
+            self.neighbors.unwrap_or_else(|| paper_neighbors().min(memory / SMALL_SHARE).max(self.k));
         RetrievalOptions { k: self.k, neighbors, ..Default::default() }
     }
+}
+
+/// The number of neighbors in the paper, of 400 million pairs.
+pub(super) fn paper_neighbors() -> usize {
+    RetrievalOptions::default().neighbors
 }
 
 /// The pairs with their embeddings, row for row.
@@ -97,7 +99,7 @@ struct Experiment<'a> {
     set: &'a PairSet,
     encoded: &'a Encoded,
     model: &'a Arc<NamedModel>,
-    /// Knows the labels, but no memory.
+    /// Has the labels embedded, and retrieves nothing.
     classifier: &'a Classifier,
 }
 
@@ -106,14 +108,16 @@ impl Experiment<'_> {
         let Split { memory, queries } = Split::random(self.set.pairs.len(), seed);
         let retrieval = settings.retrieval(memory.len());
         let caption = |i: &usize| self.set.pairs[*i].caption.as_str();
-        let remembered: HashSet<&str> = memory.iter().map(caption).collect();
-        let asked: HashSet<&str> = queries.iter().map(caption).collect();
-        let own_caption = queries.iter().map(|i| remembered.contains(caption(i))).collect();
-        let strict: Vec<usize> = memory.iter().copied().filter(|i| !asked.contains(caption(i))).collect();
+        let in_memory: HashSet<&str> = memory.iter().map(caption).collect();
+        let of_queries: HashSet<&str> = queries.iter().map(caption).collect();
+        let own_caption = queries.iter().map(|i| in_memory.contains(caption(i))).collect();
+        let strict: Vec<usize> =
+            memory.iter().copied().filter(|i| !of_queries.contains(caption(i))).collect();
 
-        let (evidence, sweep, neighbor_sweep) = self.remembering(&memory, |stored| {
-            let measured =
-                |options: RetrievalOptions| self.accuracies(&self.ask(stored, &queries, options)?, &queries);
+        let (evidence, sweep, neighbor_sweep) = self.with_memory(&memory, |stored| {
+            let measured = |options: RetrievalOptions| {
+                self.accuracies(&self.classify(stored, &queries, options)?, &queries)
+            };
             let (mut sweep, mut neighbor_sweep) = (Vec::new(), Vec::new());
             for k in SWEEP.into_iter().filter(|&k| k <= memory.len()) {
                 let options = RetrievalOptions { k, neighbors: retrieval.neighbors.max(k), ..retrieval };
@@ -122,12 +126,12 @@ impl Experiment<'_> {
             for neighbors in neighbors_for(retrieval.k, memory.len()) {
                 neighbor_sweep.push((neighbors, measured(RetrievalOptions { neighbors, ..retrieval })?));
             }
-            Ok((self.ask(stored, &queries, retrieval)?, sweep, neighbor_sweep))
+            Ok((self.classify(stored, &queries, retrieval)?, sweep, neighbor_sweep))
         })?;
         let strict_accuracies = match strict.len() {
             0 => None,
-            _ => Some(self.remembering(&strict, |stored| {
-                self.accuracies(&self.ask(stored, &queries, retrieval)?, &queries)
+            _ => Some(self.with_memory(&strict, |stored| {
+                self.accuracies(&self.classify(stored, &queries, retrieval)?, &queries)
             })?),
         };
         Ok(SplitRun {
@@ -144,12 +148,12 @@ impl Experiment<'_> {
     }
 
     /// Writes the pairs as a memory, as `xmore memory build` would, and hands it to `then` for as long as it exists.
-    fn remembering<T>(&self, pairs: &[usize], then: impl FnOnce(&Arc<OpenPairs>) -> Result<T>) -> Result<T> {
+    fn with_memory<T>(&self, pairs: &[usize], then: impl FnOnce(&Arc<OpenPairs>) -> Result<T>) -> Result<T> {
         let folder = tempfile::Builder::new().prefix("xmore-demo-").tempdir();
-        let folder = folder.map_err(|source| CliError::Io {
+        let folder = folder.map_err(|reason| CliError::Io {
             action: "create a temporary folder in",
             path: std::env::temp_dir(),
-            source,
+            reason,
         })?;
         let mut writer = MemoryWriter::create(folder.path(), self.model.identity().clone())?;
         for &i in pairs {
@@ -160,7 +164,7 @@ impl Experiment<'_> {
         then(&Arc::new(OpenPairs::from(Memory::open(folder.path())?)))
     }
 
-    fn ask(
+    fn classify(
         &self,
         pairs: &Arc<OpenPairs>,
         queries: &[usize],
@@ -180,9 +184,9 @@ impl Experiment<'_> {
     }
 }
 
-/// The numbers of neighbors that K captions and a memory of `pairs` leave.
+/// The numbers of neighbors that are at least K and at most the number of pairs in memory.
 fn neighbors_for(k: usize, pairs: usize) -> impl Iterator<Item = usize> {
-    NEIGHBORS.into_iter().filter(move |&n| k <= n && n <= pairs)
+    NEIGHBORS.into_iter().chain([paper_neighbors()]).filter(move |&n| k <= n && n <= pairs)
 }
 
 #[cfg(test)]
@@ -193,12 +197,11 @@ mod tests {
     fn neighbors_follow_the_memory_unless_told() {
         let neighbors =
             |k, neighbors, memory| Settings { k, neighbors, splits: 1, seed: 0 }.retrieval(memory).neighbors;
-        assert_eq!(neighbors(16, None, 30_000), PAPER_NEIGHBORS);
+        assert_eq!(neighbors(16, None, 30_000), 128);
         assert_eq!(neighbors(16, None, 208), 20);
         assert_eq!(neighbors(16, None, 50), 16);
         assert_eq!(neighbors(300, None, 30_000), 300);
         assert_eq!(neighbors(16, Some(128), 50), 128);
-        assert_eq!(RetrievalOptions::default().neighbors, PAPER_NEIGHBORS);
     }
 
     #[test]

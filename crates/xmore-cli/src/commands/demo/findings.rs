@@ -14,9 +14,9 @@ pub(super) type Accuracies = Vec<(Method, f64)>;
 /// One split, measured.
 pub(super) struct SplitRun {
     pub seed: u64,
-    /// Pairs in memory; a caption's id is its place here.
+    /// Pairs in memory; a caption's id is its index here.
     pub memory: Vec<usize>,
-    /// Pairs asked about.
+    /// The queries.
     pub queries: Vec<usize>,
     /// For each query.
     pub evidence: Vec<Evidence>,
@@ -24,7 +24,7 @@ pub(super) struct SplitRun {
     pub own_caption: Vec<bool>,
     /// With all of the memory.
     pub accuracies: Accuracies,
-    /// With a memory without the captions of the queries; `None` if nothing would be left of it.
+    /// With a memory without the captions of the queries; `None` if it would be empty.
     pub strict: Option<Accuracies>,
     /// For several numbers of captions.
     pub sweep: Vec<(usize, Accuracies)>,
@@ -106,7 +106,7 @@ pub(super) enum Turn {
 pub(super) struct Change<'a> {
     pub turn: Turn,
     pub run: &'a SplitRun,
-    /// Pair asked about.
+    /// The query.
     pub pair: usize,
     pub truth: usize,
     /// zero-shot's answer.

@@ -4,6 +4,7 @@ mod apt;
 mod experiment;
 mod extract;
 mod findings;
+mod json;
 mod pairs;
 pub(crate) mod pictures;
 mod report;
@@ -11,21 +12,20 @@ mod splits;
 mod stamps;
 mod text;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use xmore::ModelName;
+use xmore::{ModelName, RetrievalOptions};
 use xmore_clip::LITE_FILES;
-use xmore_files::{Output, escape_json, is_standard_output};
+use xmore_files::{Output, is_standard_output};
 use xmore_hub::ModelError;
 
 use crate::error::{CliError, Result};
-use crate::files::{output_error, print, print_data};
+use crate::flags::model::ModelChoice;
 use crate::html::write_page;
 use crate::messages::tell;
-use crate::model_choice::ModelChoice;
+use crate::output::{output_error, print, print_json};
 use crate::progress;
 use experiment::Settings;
 use pairs::PairSet;
@@ -44,7 +44,7 @@ pub(crate) struct DemoArgs {
     #[arg(short, long, value_name = "FILE", default_value = "xmore-demo.html")]
     output: PathBuf,
     /// Captions kept for each photo
-    #[arg(short, default_value_t = 16)]
+    #[arg(short, default_value_t = RetrievalOptions::default().k)]
     k: usize,
     /// Pairs looked at for each photo [default: 128 as in the paper, but at most a tenth of the memory]
     #[arg(long, value_name = "N")]
@@ -96,13 +96,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let page = report::page(&findings)?;
     write_page(&mut file, &page).and_then(|()| file.commit()).map_err(|e| output_error(&output, e))?;
 
-    let text = match args.format {
-        Format::Table => text::table(&findings, &output)?,
-        Format::Json => text::json(&findings, &output)?,
-    };
     match args.format {
-        Format::Table => print(&text),
-        Format::Json => print_data(&escape_json(&text)),
+        Format::Table => print(&text::table(&findings, &output)?),
+        Format::Json => print_json(&json::Json::of(&findings, &output)?),
     }
 }
 
@@ -130,11 +126,11 @@ fn open_output(path: &Path) -> Result<(PathBuf, Output)> {
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(|e| io_error("resolve", path, e))
-}
-
-fn io_error(action: &'static str, path: &Path, source: io::Error) -> CliError {
-    CliError::Io { action, path: path.to_owned(), source }
+    std::path::absolute(path).map_err(|reason| CliError::Io {
+        action: "resolve",
+        path: path.to_owned(),
+        reason,
+    })
 }
 
 #[cfg(test)]

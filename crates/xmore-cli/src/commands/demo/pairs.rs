@@ -9,7 +9,7 @@ use xmore_memory::ingest::{ImageRef, InputFormat, Skip, Source, SourceOptions};
 use super::stamps;
 use crate::error::{CliError, Result};
 
-/// Labels with fewer pairs are left out of a user's folder: a split would too often remember or ask for none.
+/// Labels with fewer pairs are left out of a user's folder: a random split would too often have none of them in the memory or among the queries.
 const MIN_PAIRS: usize = 4;
 
 /// A picture, its caption, its label.
@@ -128,9 +128,10 @@ impl PairSet {
         let mut skipped = self.skipped;
         skipped.append(&mut unreadable);
         let pairs: Vec<Pair> = kept.iter().map(|&i| self.pairs[i].clone()).collect();
-        // A label that lost pictures stays: dropping it now would change what the others compete with.
-        let alive = (0..self.labels.names().len()).filter(|l| pairs.iter().any(|p| p.label == *l)).count();
-        if alive < 2 || pairs.len() < 2 * MIN_PAIRS {
+        // A label that lost pictures stays: dropping it now would change the choice between the others.
+        let labels_left =
+            (0..self.labels.names().len()).filter(|l| pairs.iter().any(|p| p.label == *l)).count();
+        if labels_left < 2 || pairs.len() < 2 * MIN_PAIRS {
             return Err(CliError::Usage(format!(
                 "{}: only {} of {} pictures could be read, which is too few; the first: {}",
                 self.dir.display(),
@@ -142,7 +143,7 @@ impl PairSet {
         Ok(Self { pairs, skipped, ..self })
     }
 
-    /// A pair's label in words.
+    /// The name of a label.
     pub fn label(&self, label: usize) -> &str {
         &self.labels.names()[label]
     }
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_pictures_leave() {
+    fn unreadable_pictures_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         put(dir.path(), "dog", 5);
         put(dir.path(), "cat", 5);

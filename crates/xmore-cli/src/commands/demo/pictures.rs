@@ -1,8 +1,10 @@
-//! The ways that the demo's pictures cannot be had, each with the way out.
+//! Why the demo's pictures cannot be had, each error with what the user can do about it.
 
 use std::path::PathBuf;
 
 use xmore_hub::fetch::FetchError;
+
+use crate::error::CliError;
 
 /// Result of getting the pictures.
 pub(crate) type Result<T> = std::result::Result<T, PicturesError>;
@@ -34,7 +36,7 @@ pub(crate) enum PicturesError {
         status: String,
         /// The last lines of its error output.
         tail: String,
-        /// The way out.
+        /// What the user can do about it.
         hint: String,
     },
 
@@ -53,5 +55,11 @@ impl PicturesError {
     pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let wrap = FetchError::io(action, path);
         move |source| Self::Fetch(wrap(source))
+    }
+}
+
+impl From<PicturesError> for CliError {
+    fn from(error: PicturesError) -> Self {
+        Self::Failed(error.to_string())
     }
 }

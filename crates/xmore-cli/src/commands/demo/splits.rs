@@ -26,7 +26,7 @@ impl SplitMix64 {
     }
 }
 
-/// Indices of the pairs that are remembered and of those that are asked about, each sorted.
+/// Indices of the pairs in memory and of the queries, each sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Split {
     /// 75 %.
@@ -99,13 +99,13 @@ mod tests {
     }
 
     #[test]
-    fn every_pair_is_asked_about_equally_often() {
-        let mut asked = [0u32; 20];
+    fn every_pair_is_a_query_equally_often() {
+        let mut queried = [0u32; 20];
         for seed in 0..4000 {
-            Split::random(20, seed).queries.into_iter().for_each(|i| asked[i] += 1);
+            Split::random(20, seed).queries.into_iter().for_each(|i| queried[i] += 1);
         }
         // Binomial(4000, 1/4): mean 1000, standard deviation 27; five of them.
-        assert!(asked.iter().all(|&n| n.abs_diff(1000) < 137), "{asked:?}");
+        assert!(queried.iter().all(|&n| n.abs_diff(1000) < 137), "{queried:?}");
     }
 
     #[test]

@@ -1,82 +1,19 @@
-//! The demo's result on standard output: a table with explained examples, or JSON.
+//! The demo's result on standard output for people: a table with explained examples.
 
-use std::borrow::Cow;
 use std::fmt::Write;
 use std::path::Path;
 
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
 use xmore::Method;
-use xmore_files::path_to_text;
 
-use super::experiment::PAPER_NEIGHBORS;
-use super::findings::{Change, Figures, Findings, Tally, Turn, examples, tally};
+use super::experiment::paper_neighbors;
+use super::findings::{Change, Findings, Tally, Turn, examples, tally};
 use crate::error::Result;
-use crate::table::add_row;
+use crate::output::table::add_row;
 
 /// Labels shown of a distribution, and captions of an example.
 const TOP_LABELS: usize = 3;
 const TOP_CAPTIONS: usize = 8;
-
-#[derive(Serialize)]
-struct Json<'a> {
-    splits: usize,
-    seed: u64,
-    pairs: usize,
-    labels: usize,
-    /// Over all splits.
-    queries: usize,
-    skipped: &'a [String],
-    model: &'a str,
-    k: usize,
-    neighbors: usize,
-    methods: Figures,
-    /// With memories without any pair whose caption is a query's.
-    methods_without_own_captions: Option<Figures>,
-    /// Queries whose very caption is in memory.
-    queries_with_own_caption: usize,
-    changed: Tally,
-    k_sweep: Vec<BySize>,
-    neighbor_sweep: Vec<BySize>,
-    report: Cow<'a, str>,
-}
-
-/// Figures for one K, or for one number of neighbors.
-#[derive(Serialize)]
-struct BySize {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    k: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    neighbors: Option<usize>,
-    methods: Figures,
-}
-
-/// The findings as JSON.
-pub(super) fn json(findings: &Findings, report: &Path) -> Result<String> {
-    let of_k = |(k, methods)| BySize { k: Some(k), neighbors: None, methods };
-    let of_neighbors = |(n, methods)| BySize { k: None, neighbors: Some(n), methods };
-    let json = Json {
-        splits: findings.runs.len(),
-        seed: findings.seed,
-        pairs: findings.set.pairs.len(),
-        labels: findings.set.labels.names().len(),
-        queries: findings.queries(),
-        skipped: &findings.set.skipped,
-        model: &findings.model.name,
-        k: findings.k,
-        neighbors: findings.neighbors,
-        methods: findings.figures(),
-        methods_without_own_captions: findings.strict_figures(),
-        queries_with_own_caption: findings.own_captions(),
-        changed: tally(&findings.changes()?),
-        k_sweep: findings.sweep().into_iter().map(of_k).collect(),
-        neighbor_sweep: findings.neighbor_sweep().into_iter().map(of_neighbors).collect(),
-        report: path_to_text(report),
-    };
-    let text = serde_json::to_string_pretty(&json).map_err(std::io::Error::from);
-    let text = text.map_err(|source| super::io_error("name", report, source))?;
-    Ok(text + "\n")
-}
 
 /// The findings for people.
 pub(super) fn table(findings: &Findings, report: &Path) -> Result<String> {
@@ -110,8 +47,8 @@ fn write_table(out: &mut String, findings: &Findings, changes: &[Change], report
     )?;
     writeln!(out, "column is with a memory from which all such pairs are taken out.")?;
     write!(out, "Captions are those of the {} nearest pairs", findings.neighbors)?;
-    let paper = findings.neighbor_sweep().into_iter().find(|(n, _)| *n == PAPER_NEIGHBORS);
-    match paper.filter(|_| findings.neighbors != PAPER_NEIGHBORS) {
+    let paper = findings.neighbor_sweep().into_iter().find(|(n, _)| *n == paper_neighbors());
+    match paper.filter(|_| findings.neighbors != paper_neighbors()) {
         Some((n, figures)) => {
             let f = figures.get(Method::Xmore);
             let accuracy = percent(f.acc1_mean, f.acc1_std);

@@ -1,5 +1,6 @@
 //! `xmore embed`: embeddings of photos or texts as a .npy file.
 
+mod args;
 mod partial;
 
 use std::collections::HashSet;
@@ -11,16 +12,16 @@ use xmore::{NamedModel, PartlySeen, SkipLimit, encode_each, encode_texts};
 use xmore_clip::TextEmbeddings;
 use xmore_files::{LeftOut, Output, is_standard_output, read_input};
 
-use crate::args::EmbedArgs;
 use crate::error::{CliError, Result};
-use crate::files::output_error;
 use crate::hints::Hints;
-use crate::images::{Images, tell_left_out};
+use crate::images::Images;
 use crate::interrupt;
+use crate::messages::images::{tell_left_out, tell_partly_seen_queries};
 use crate::messages::tell;
-use crate::outcome::check;
+use crate::output::output_error;
 use crate::progress::bar_from;
-use crate::setup::tell_partly_seen_queries;
+use crate::skip_limit::check;
+pub(crate) use args::EmbedArgs;
 use partial::{Key, Partial, key};
 
 /// Most bytes of texts that are read: the embeddings of as many texts would not fit into memory.
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &EmbedArgs) -> Result<()> {
 }
 
 fn texts(model: &NamedModel, path: &Path, mut output: Output, output_path: &Path) -> Result<usize> {
-    let failed = |source| CliError::Io { action: "read", path: path.to_owned(), source };
+    let failed = |reason| CliError::Io { action: "read", path: path.to_owned(), reason };
     let bytes = read_input(path, MAX_TEXTS_BYTES).map_err(failed)?;
     let text = String::from_utf8(bytes).map_err(|e| failed(io::Error::new(io::ErrorKind::InvalidData, e)))?;
     let lines: Vec<&str> = text.lines().collect();
@@ -67,7 +68,7 @@ fn texts(model: &NamedModel, path: &Path, mut output: Output, output_path: &Path
 }
 
 fn images(model: &NamedModel, args: &EmbedArgs, mut output: Output) -> Result<usize> {
-    let Images { files, mut left_out } = Images::find(&args.images, &args.walk)?;
+    let Images { files, mut left_out } = Images::find(&args.images, &args.folders.options())?;
     let mut made_with = format!("{} {}", model.fingerprint(), model.preprocess().orientation());
     if let Some(mode) = model.preprocess().other_resize_mode() {
         made_with = format!("{made_with} {}", mode.name());
@@ -96,7 +97,7 @@ fn images(model: &NamedModel, args: &EmbedArgs, mut output: Output) -> Result<us
     let interrupted = done < missing.len();
     let enough = check(limit(args), failed.len() as u64, files.len() as u64, "images");
     if interrupted || enough.is_err() {
-        let kept = match partial.leave().map_err(io)? {
+        let kept = match partial.keep().map_err(io)? {
             Some(path) => {
                 format!("; what is done is in {}, and the same command goes on with it", path.display())
             }
@@ -155,7 +156,7 @@ fn encode(
         let rows = batch.kept.iter().zip(batch.embeddings[0].rows());
         let rows: Vec<_> = rows.filter_map(|(&i, row)| Some((keys[places[i]]?, row))).collect();
         if rows.len() < batch.kept.len() {
-            // It came between the look at its state and the reading.
+            // It was created after the keys were computed and before it was read.
             for &i in batch.kept.iter().filter(|&&i| keys[places[i]].is_none()) {
                 bar.suspend(|| {
                     tell!("{}: was not there at the start; run the command again", missing[i].display())
@@ -172,7 +173,7 @@ fn encode(
     tell_partly_seen_queries(partly_seen, model);
     hints.tell();
     match error {
-        Some(source) => Err(output_error(&args.output, source)),
+        Some(error) => Err(output_error(&args.output, error)),
         None => Ok((failed, done)),
     }
 }

@@ -1,7 +1,7 @@
 //! Rows that are done before the output is: a file beside it to which each batch is appended, so that an interrupted command goes on.
 //!
 //! A line of JSON says what the rows were made with. Records of one length follow: a hash that names the image by its path, size and time of
-//! change, the row as float32, and a hash of both. A torn or damaged record is as good as none; its image is encoded again.
+//! change, the row as float32, and a hash of both. A truncated or damaged record is ignored; its image is encoded again.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -50,15 +50,15 @@ impl Partial {
         Ok(partial)
     }
 
-    /// Rows for an output that cannot be gone on with.
+    /// Rows for an output that cannot be resumed, in a temporary file.
     pub(super) fn unnamed(made_with: &str, dim: usize) -> io::Result<Self> {
         let mut partial = Self { file: tempfile::tempfile()?, path: None, dim, rows: HashMap::new(), end: 0 };
         partial.load(made_with)?;
         Ok(partial)
     }
 
-    /// Ends the work before the output is there. Returns where the rows are for the next run, if there are any.
-    pub(super) fn leave(self) -> io::Result<Option<PathBuf>> {
+    /// Keeps the rows for the next run, where the output could not be finished. Returns their file, if there are any.
+    pub(super) fn keep(self) -> io::Result<Option<PathBuf>> {
         if self.rows.is_empty() {
             return self.remove().map(|()| None);
         }

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use xmore_eval::registry::Suite;
-use xmore_eval::{DatasetFormat, EvalMethod};
+use xmore_eval::{DatasetFormat, EvalMethod, EvalOptions};
 
-use crate::args::{MethodArgs, probability};
-use crate::images::WalkArgs;
-use crate::model_choice::QueryModelChoice;
-use crate::outcome::SkipArgs;
+use crate::flags::folders::FolderArgs;
+use crate::flags::model::QueryModelChoice;
+use crate::flags::retrieval::RetrievalArgs;
+use crate::flags::skips::SkipArgs;
+use crate::flags::values::probability;
 
 /// Measure the methods' accuracy on labeled photos
 ///
@@ -54,11 +55,11 @@ pub(crate) struct EvalArgs {
     #[arg(long, aliases = ["class_names", "classnames"], value_name = "FILE", help_heading = "Data")]
     pub(super) class_names: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) walk: WalkArgs,
+    pub(super) folders: FolderArgs,
     #[command(flatten)]
     pub(super) skips: SkipArgs,
     #[command(flatten)]
-    pub(super) method_args: MethodArgs,
+    pub(super) retrieval: RetrievalArgs,
     /// Methods, separated by commas, or `all` [default: those that classify has]
     ///
     /// zero-shot, templates (80 prompts), dataset-prompts (the dataset's own), coop (--coop), tda, captions, equal, xmore, xmore-kernel,
@@ -76,13 +77,13 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) coop: Option<PathBuf>,
     /// Orders of the images that stream methods are measured over
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, default_value_t = EvalOptions::default().orders, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(super) seeds: u64,
     /// Seed of orders and bootstrap samples
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = EvalOptions::default().seed, value_name = "N")]
     pub(super) seed: u64,
     /// Bootstrap samples for the intervals
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = samples)]
+    #[arg(long, default_value_t = EvalOptions::default().samples, value_name = "N", value_parser = samples)]
     pub(super) bootstrap: usize,
     /// Also measure with answers less confident than this withheld
     #[arg(long, value_name = "P", value_parser = probability)]

@@ -8,7 +8,7 @@ use xmore_eval::{EvalReport, MethodReport, SweepPoint, VariantReport};
 use xmore_files::{LeftOut, NotRegular, is_standard_output, read_bounded};
 
 use crate::error::{CliError, Result};
-use crate::files::write_whole;
+use crate::output::write_whole;
 
 const TASK: &str = "zeroshot_classification";
 const LANGUAGE: &str = "en";
@@ -166,7 +166,7 @@ pub(super) fn read(path: &Path, settings: &Value) -> Result<Existing> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Existing::Nothing),
         // Streams and devices keep nothing.
         Err(error) if NotRegular::of(&error).is_some() => return Ok(Existing::Nothing),
-        Err(source) => return Err(CliError::Io { action: "read", path: path.to_owned(), source }),
+        Err(reason) => return Err(CliError::Io { action: "read", path: path.to_owned(), reason }),
     };
     // Whatever it is, if it is not ours it is not to be lost.
     let entries: Vec<Entry> = serde_json::from_slice(&text).map_err(|e| {

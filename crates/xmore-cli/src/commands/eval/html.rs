@@ -8,33 +8,37 @@ use xmore_eval::{Answer, EvalReport, MethodReport};
 use xmore_files::image::{Alpha, DecodeOptions, decode_bytes};
 use xmore_memory::ingest::{ImageReader, ImageRef};
 
-use super::Outcome;
-use super::measure::{Fresh, Session};
+use super::measure::Session;
+use super::results::{Fresh, Outcome, Results};
 use super::sections::{Grid, heading, of_dataset, of_suite, percent};
-use super::text::Page;
 use crate::error::Result;
-use crate::files::write_whole;
 use crate::html::charts::{self, Bar, Series};
-use crate::html::pictures::Small;
-use crate::html::{document, kind, write_page};
+use crate::html::thumbnails::Thumbnail;
+use crate::html::{class, document, write_page};
+use crate::output::write_whole;
 
 /// Changed images that are shown of each kind and dataset.
 const SHOWN: usize = 24;
 /// Labels in the table of gains.
 const LABELS_SHOWN: usize = 15;
-/// Small pictures in the whole page, at some kilobytes each.
+/// Thumbnails in the whole page, at some kilobytes each.
 const MAX_PICTURES: usize = 600;
 
 /// Writes the page.
-pub(super) fn write(path: &Path, page: &Page<'_>, outcomes: &[Outcome], session: &Session<'_>) -> Result<()> {
+pub(super) fn write(
+    path: &Path,
+    results: &Results<'_>,
+    outcomes: &[Outcome],
+    session: &Session<'_>,
+) -> Result<()> {
     let pictures = Pictures { reader: ImageReader::new(), left: Cell::new(MAX_PICTURES) };
     let main = html! {
         header.top {
             h1 { "xmore eval" }
             p.lead { "Model " code { (session.model()) } ". Every image counts: one that cannot be read is wrong." }
         }
-        @if let Some(suite) = of_suite(page) { section { (grid(&suite)) } }
-        @for missing in page.missing { p { (missing) } }
+        @if let Some(suite) = of_suite(results) { section { (grid(&suite)) } }
+        @for missing in results.missing { p { (missing) } }
         @for outcome in outcomes { (dataset(outcome, &pictures)) }
         footer {
             h2 { "Settings" }
@@ -56,7 +60,7 @@ fn dataset(outcome: &Outcome, pictures: &Pictures) -> Markup {
     let figures: Vec<_> = report.methods.iter().map(bar).collect();
     let bars: Vec<Bar<'_>> = figures
         .iter()
-        .map(|(name, value, std)| Bar { name, class: kind(name), value: *value, std: *std })
+        .map(|(name, value, std)| Bar { name, class: class(name), value: *value, std: *std })
         .collect();
     html! {
         section {
@@ -108,7 +112,7 @@ fn sweep(report: &EvalReport) -> Markup {
     let series: Vec<Series<'_>> = lines
         .into_iter()
         .filter(|(_, values)| !values.is_empty())
-        .map(|(name, values)| Series { name, class: kind(name), values })
+        .map(|(name, values)| Series { name, class: class(name), values })
         .collect();
     html! {
         @if !ks.is_empty() && !series.is_empty() {
@@ -125,7 +129,7 @@ fn reliability(method: &MethodReport) -> Markup {
     html! {
         figure {
             figcaption { (method.method) ", ECE " (percent(method.calibration.ece)) " %" }
-            (charts::reliability(&bins, kind(&method.method), &description))
+            (charts::reliability(&bins, class(&method.method), &description))
         }
     }
 }
@@ -135,7 +139,7 @@ fn confidences(fresh: &Fresh) -> Markup {
     let of_images: Vec<f64> = images().map(|image| image.image_confidence).collect();
     let of_captions: Vec<f64> = images().filter_map(|image| image.caption_confidence).collect();
     html! {
-        h3 { "How sure each modality is" }
+        h3 { "Confidence of each modality" }
         div.squares {
             figure { figcaption { "image" } (charts::histogram(&of_images, "picture", "1 − H(p_img) / ln C")) }
             @if !of_captions.is_empty() {
@@ -225,7 +229,7 @@ fn shown(change: &Change, fresh: &Fresh, pictures: &Pictures) -> Markup {
     }
 }
 
-/// Small copies, as long as the page does not grow too large.
+/// Thumbnails, as long as the page does not grow too large.
 struct Pictures {
     reader: ImageReader,
     left: Cell<usize>,
@@ -238,10 +242,10 @@ impl Pictures {
         if self.left.get() > 0
             && let Ok(bytes) = self.reader.read(image)
             && let Ok(picture) = decode_bytes(&bytes, &name, Alpha::White, &DecodeOptions::default())
-            && let Ok(small) = Small::of(picture.image(), &name)
+            && let Ok(thumbnail) = Thumbnail::of(picture.image(), &name)
         {
             self.left.set(self.left.get() - 1);
-            return small.img(alt);
+            return thumbnail.img(alt);
         }
         html! { p.fine { (name.display()) } }
     }

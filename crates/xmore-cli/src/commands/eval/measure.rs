@@ -3,23 +3,26 @@
 use serde_json::{Value, json};
 use xmore::{Classifier, LabelFile, Method, RetrievalError, Template, XmoreError};
 use xmore_eval::{
-    CoopContext, Dataset, Details, EmbeddedDataset, EmbeddingCache, EvalError, EvalMethod, EvalOptions,
-    EvalReport, OtherPrompts, Variant, evaluate,
+    CoopContext, Dataset, EmbeddedDataset, EmbeddingCache, EvalError, EvalMethod, EvalOptions, EvalReport,
+    OtherPrompts, Variant, evaluate,
 };
 use xmore_files::{Exclude, escape_for_terminal, path_to_text, read_input};
 use xmore_memory::retriever::Location;
 
 use super::args::{EvalArgs, Wanted, WantedVariant};
+use super::encode::encode_dataset;
 use super::entry::Entry;
+use super::results::Fresh;
 use super::targets::Target;
 use crate::error::{CliError, Result};
-use crate::labels;
+use crate::fallback::{is_tolerated, prepare_kernel};
+use crate::flags::retrieval::SAME_IMAGE;
+use crate::messages::images::tell_partly_seen_queries;
+use crate::messages::labels;
 use crate::messages::tell;
 use crate::progress::{bar, bar_from};
-use crate::setup::{Setup, tell_partly_seen_queries};
+use crate::setup::Setup;
 
-/// Above this cosine an image of the memory is taken for the query itself or a copy of it, where the user has named none.
-const SAME_IMAGE: f32 = 0.98;
 /// Most bytes of prompts that are read.
 const MAX_PROMPTS_BYTES: u64 = 16 << 20;
 /// Sub-folders without images that are named; the rest are counted.
@@ -35,26 +38,20 @@ pub(super) struct Session<'a> {
     settings: Value,
 }
 
-/// What only a fresh measurement has.
-pub(super) struct Fresh {
-    pub(super) dataset: Dataset,
-    pub(super) details: Details,
-}
-
 impl<'a> Session<'a> {
     pub(super) fn new(args: &'a EvalArgs, setup: &'a Setup) -> Result<Self> {
         for wanted in &args.methods {
             if let Wanted::One(method) = wanted
                 && method.needs_memory()
-                && args.method_args.memory.is_none()
+                && args.retrieval.memory.is_none()
             {
                 return Err(XmoreError::MethodNeedsMemory { method: method.name() }.into());
             }
         }
-        if !args.variants.is_empty() && args.method_args.memory.is_none() {
+        if !args.variants.is_empty() && args.retrieval.memory.is_none() {
             return Err(CliError::Usage("--variants are retrievals: they need --memory".to_owned()));
         }
-        if args.method_args.k.0.contains(&0) {
+        if args.retrieval.k.0.contains(&0) {
             return Err(XmoreError::from(RetrievalError::NoCaptionsAsked).into());
         }
         let cache = match (&args.cache_dir, args.no_cache) {
@@ -70,19 +67,19 @@ impl<'a> Session<'a> {
             labels::tell_notes(path, &LabelFile::read(path, None)?);
         }
         let coop = args.coop.as_deref().map(CoopContext::read).transpose()?;
-        let method = &args.method_args;
+        let method = &args.retrieval;
         let settings = json!({
             "model": setup.model.fingerprint(),
             "orientation": setup.model.preprocess().orientation(),
             "memory": method.memory.as_deref().map(Location::shown),
-            "pairs": setup.pairs_held(),
+            "pairs": setup.pipeline.pairs().and_then(|pairs| pairs.count()),
             "k": method.k.0,
             "neighbors": method.neighbors,
             "templates": method.templates,
             "search_model": method.search_model,
             "rerank_model": method.rerank_model,
-            "drop_query_duplicates": method.drop_query_duplicates,
-            "deduplicate": method.deduplicate,
+            "drop_query_duplicates": method.options().query_duplicates_above,
+            "deduplicate": method.options().near_duplicates_above,
             "caption_filter": method.filter.caption_filter.as_ref().map(|regex| regex.as_str()),
             "rows": method.filter.rows.as_ref().map(|rows| [rows.start, rows.end]),
             "methods": args.methods.iter().map(|wanted| match wanted {
@@ -103,11 +100,11 @@ impl<'a> Session<'a> {
         if let Some(mode) = setup.model.preprocess().other_resize_mode() {
             settings["resize_mode"] = mode.name().into();
         }
-        if args.walk.include_hidden {
+        if args.folders.include_hidden {
             settings["include_hidden"] = true.into();
         }
-        if !args.walk.exclude.is_empty() {
-            settings["exclude"] = args.walk.exclude.iter().map(Exclude::as_str).collect();
+        if !args.folders.exclude.is_empty() {
+            settings["exclude"] = args.folders.exclude.iter().map(Exclude::as_str).collect();
         }
         if let Some(path) = &args.class_names {
             settings["class_names"] = json!(path);
@@ -141,11 +138,12 @@ impl<'a> Session<'a> {
         }
         let methods = self.methods(&dataset);
         let progress = bar(dataset.images.len() as u64, "images");
-        // Side by side, so that the two towers load at the same time.
+        // In parallel, so that both towers load at the same time.
         let (encoded, embedded) = rayon::join(
             || {
-                self.setup
-                    .encode_dataset(&self.cache, &dataset, &mut |done| progress.set_position(done as u64))
+                encode_dataset(&self.setup.pipeline, &self.cache, &dataset, &mut |done| {
+                    progress.set_position(done as u64);
+                })
             },
             || self.classifier(&dataset, &methods),
         );
@@ -172,8 +170,8 @@ impl<'a> Session<'a> {
         let options = EvalOptions {
             variants: self.variants(&methods),
             methods,
-            k: self.args.method_args.k.main(),
-            sweep: self.args.method_args.k.0.clone(),
+            k: self.args.retrieval.k.main(),
+            sweep: self.args.retrieval.k.0.clone(),
             orders: self.args.seeds,
             seed: self.args.seed,
             samples: self.args.bootstrap,
@@ -187,7 +185,7 @@ impl<'a> Session<'a> {
             steps.set_position(done as u64);
         };
         let measured = match evaluate(&data, &classifier, &prompts, &options, &mut tell) {
-            Err(EvalError::Xmore(error)) if self.setup.is_tolerated(&error) => {
+            Err(EvalError::Xmore(error)) if is_tolerated(&self.setup.pipeline, &error) => {
                 evaluate(&data, &classifier.with_retrieval(None), &prompts, &options, &mut tell)
             }
             other => other,
@@ -212,7 +210,7 @@ impl<'a> Session<'a> {
             EvalMethod::DatasetPrompts => !self.dataset_prompts(dataset).is_empty(),
             EvalMethod::Coop => self.coop.is_some(),
             EvalMethod::Each(Method::Kernel) => self.setup.pipeline.allows(Method::Kernel),
-            method => !method.needs_memory() || self.args.method_args.memory.is_some(),
+            method => !method.needs_memory() || self.args.retrieval.memory.is_some(),
         };
         if self.args.methods.is_empty() {
             return EvalMethod::all().filter(possible).filter(|method| !method.depends_on_order()).collect();
@@ -236,7 +234,7 @@ impl<'a> Session<'a> {
 
     fn classifier(&self, dataset: &Dataset, methods: &[EvalMethod]) -> Result<(Classifier, OtherPrompts)> {
         let (model, names) = (&*self.setup.model, &dataset.labels);
-        let templates = self.args.method_args.templates()?;
+        let templates = self.args.retrieval.templates()?;
         let with_templates_method = methods.contains(&EvalMethod::Each(Method::Templates));
         labels::tell_own_prompts(names, &templates, with_templates_method);
         labels::tell_warnings(&names.warnings(model, &templates)?);
@@ -261,12 +259,17 @@ impl<'a> Session<'a> {
         let retrieval = self.setup.pipeline.retrieval().cloned();
         let mut classifier = Classifier::from_embeddings(model, names.clone(), own, templates, retrieval);
         if methods.contains(&EvalMethod::Each(Method::Kernel)) {
-            classifier = self.setup.prepare_kernel(classifier)?;
+            classifier = prepare_kernel(&self.setup.pipeline, classifier)?;
         }
         Ok((classifier, prompts))
     }
 
-    /// The variants asked for, and always the other side of leaving the queries' near-duplicates out; remote indexes are asked once only.
+    fn searches_remote_index(&self) -> bool {
+        self.setup.pipeline.pairs().is_some_and(|pairs| pairs.remote().is_some())
+    }
+
+    /// The variants asked for, and one that keeps the queries' near-duplicates if the flags drop them, or drops them if the flags keep them; a
+    /// remote index is searched only once.
     fn variants(&self, methods: &[EvalMethod]) -> Vec<Variant> {
         if !methods.iter().any(|method| method.needs_memory()) {
             return Vec::new();
@@ -275,9 +278,9 @@ impl<'a> Session<'a> {
             WantedVariant::Unsorted => Variant::Unsorted,
             WantedVariant::ImageToText => Variant::ImageToText,
         });
-        let leakage = match self.args.method_args.drop_query_duplicates {
+        let leakage = match self.args.retrieval.options().query_duplicates_above {
             Some(_) => Some(Variant::WithQueryDuplicates),
-            None if self.setup.is_remote() => None,
+            None if self.searches_remote_index() => None,
             None => Some(Variant::WithoutQueryDuplicates(SAME_IMAGE)),
         };
         leakage.into_iter().chain(asked).collect()
@@ -295,7 +298,7 @@ fn without_images(folders: &[String]) -> String {
 }
 
 fn templates(path: &std::path::Path) -> Result<Vec<Template>> {
-    let io = |source| CliError::Io { action: "read", path: path.to_owned(), source };
+    let io = |reason| CliError::Io { action: "read", path: path.to_owned(), reason };
     let bytes = read_input(path, MAX_PROMPTS_BYTES).map_err(io)?;
     let text =
         String::from_utf8(bytes).map_err(|e| io(std::io::Error::new(std::io::ErrorKind::InvalidData, e)))?;

@@ -1,10 +1,12 @@
 //! `xmore eval`: accuracy of the methods on labeled photos.
 
 mod args;
+mod encode;
 mod entry;
 mod html;
 mod measure;
 mod per_image;
+mod results;
 mod sections;
 mod targets;
 mod text;
@@ -15,21 +17,15 @@ use xmore_files::image::Orientation;
 pub(crate) use args::EvalArgs;
 use args::{EvalFormat, Wanted};
 
-use crate::args::Ks;
 use crate::error::{CliError, Result};
-use crate::files::{print, print_data, print_json};
+use crate::flags::retrieval::Ks;
 use crate::messages::tell;
+use crate::output::{print, print_data, print_json};
 use crate::setup::Setup;
 use entry::Entry;
 use measure::Session;
+use results::{Outcome, Results};
 use targets::Target;
-
-/// What was found on one dataset.
-struct Outcome {
-    report: xmore_eval::EvalReport,
-    /// What only a measurement of this run has: the dataset and the answers on single images.
-    fresh: Option<measure::Fresh>,
-}
 
 pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     let args = &adjusted(args)?;
@@ -50,7 +46,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         );
         return Err(CliError::Usage(message));
     }
-    let setup = Setup::open(&args.method_args, &args.model)?;
+    let setup = Setup::open(&args.retrieval, &args.model)?;
     let session = Session::new(args, &setup)?;
     let mut outcomes = Vec::new();
     let mut failed = Vec::new();
@@ -67,12 +63,12 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         tell!("error: {name}: {error}");
     }
     let reports: Vec<&xmore_eval::EvalReport> = outcomes.iter().map(|outcome| &outcome.report).collect();
-    let page =
-        text::Page { reports: &reports, missing: &missing, suite: args.suite, model: setup.model.name() };
+    let results =
+        Results { reports: &reports, missing: &missing, suite: args.suite, model: setup.model.name() };
     match args.format {
-        EvalFormat::Table => print(&text::plain(&page))?,
-        EvalFormat::Markdown => print(&text::markdown(&page))?,
-        EvalFormat::Csv => print_data(&text::csv(&page)?)?,
+        EvalFormat::Table => print(&text::plain(&results))?,
+        EvalFormat::Markdown => print(&text::markdown(&results))?,
+        EvalFormat::Csv => print_data(&text::csv(&results)?)?,
         EvalFormat::Json => {
             let entries: Vec<Entry> = reports.iter().flat_map(|report| session.entries(report)).collect();
             print_json(&entries)?;
@@ -82,7 +78,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         per_image::write(path, &outcomes)?;
     }
     if let Some(path) = &args.html {
-        html::write(path, &page, &outcomes, &session)?;
+        html::write(path, &results, &outcomes, &session)?;
         tell!("report: {}", path.display());
     }
     if !failed.is_empty() {
@@ -127,10 +123,10 @@ fn adjusted(args: &EvalArgs) -> Result<EvalArgs> {
         if args.methods.is_empty() {
             args.methods = vec![Wanted::All];
         }
-        if suite == Suite::K && args.method_args.k == Ks::default() {
-            args.method_args.k = Ks(Suite::KS.to_vec());
+        if suite == Suite::K && args.retrieval.k == Ks::default() {
+            args.retrieval.k = Ks(Suite::KS.to_vec());
         }
-        if suite == Suite::K && args.method_args.memory.is_none() {
+        if suite == Suite::K && args.retrieval.memory.is_none() {
             return Err(CliError::Usage("--suite paper-k needs --memory: it counts captions".to_owned()));
         }
     }

@@ -5,10 +5,10 @@ use std::path::Path;
 use serde::Serialize;
 use xmore_eval::Answer;
 
-use super::Outcome;
+use super::results::Outcome;
 use crate::error::Result;
-use crate::files::write_whole;
 use crate::messages::tell;
+use crate::output::write_whole;
 
 /// An image that could not be read has no answer.
 #[derive(Serialize)]

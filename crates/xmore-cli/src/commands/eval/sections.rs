@@ -3,7 +3,7 @@
 use xmore_eval::registry::{Suite, published};
 use xmore_eval::{Comparison, EvalReport, MethodReport};
 
-use super::text::Page;
+use super::results::Results;
 
 /// A table: the first column names the row.
 pub(super) struct Grid {
@@ -166,20 +166,20 @@ fn naming(report: &EvalReport) -> Option<Grid> {
 }
 
 /// Measured and published side by side, one column a dataset; nothing for datasets given one by one.
-pub(super) fn of_suite(page: &Page<'_>) -> Option<Grid> {
-    let suite = page.suite?;
+pub(super) fn of_suite(results: &Results<'_>) -> Option<Grid> {
+    let suite = results.suite?;
     if suite == Suite::K {
-        return k_suite(page);
+        return k_suite(results);
     }
     let names: Vec<&str> = suite.datasets().iter().map(|d| d.name).collect();
-    let of = |name: &str| page.reports.iter().find(|report| report.dataset == name);
+    let of = |name: &str| results.reports.iter().find(|report| report.dataset == name);
     // The paper averages ImageNet's shifts without ImageNet.
     let averaged = if suite == Suite::Table2 { 1.. } else { 0.. };
     let mut grid = Grid::new(format!("{}: top-1 %, measured and published", suite.name()), &["method"]);
     grid.header.extend(names.iter().map(|name| (*name).to_owned()));
     grid.header.push(if suite == Suite::Table2 { "shifts' mean".to_owned() } else { "mean".to_owned() });
     let mut methods: Vec<&str> = Vec::new();
-    for method in page.reports.iter().flat_map(|report| &report.methods) {
+    for method in results.reports.iter().flat_map(|report| &report.methods) {
         if !methods.contains(&method.method.as_str()) {
             methods.push(&method.method);
         }
@@ -193,7 +193,7 @@ pub(super) fn of_suite(page: &Page<'_>) -> Option<Grid> {
         row.push(or_dash(complete, |all| percent(all.iter().sum::<f64>() / all.len() as f64)));
         grid.rows.push(row);
     }
-    for published in published::rows(suite, page.model) {
+    for published in published::rows(suite, results.model) {
         let like = published.method.map_or_else(String::new, |method| format!(" ({method})"));
         let mut row = vec![format!("published: {}{like}", published.row)];
         row.extend(published.figures.iter().map(|figure| format!("{figure:.2}")));
@@ -204,7 +204,7 @@ pub(super) fn of_suite(page: &Page<'_>) -> Option<Grid> {
 }
 
 /// Averages over the three groups of datasets for each K.
-fn k_suite(page: &Page<'_>) -> Option<Grid> {
+fn k_suite(results: &Results<'_>) -> Option<Grid> {
     let mut grid =
         Grid::new("paper-k: mean top-1 % over the number of captions, measured and published", &["datasets"]);
     grid.header.extend(Suite::KS.map(|k| format!("K = {k}")));
@@ -213,12 +213,12 @@ fn k_suite(page: &Page<'_>) -> Option<Grid> {
         ("ImageNet", vec!["ImageNet"]),
         ("ImageNet's shifts", Suite::Table2.datasets()[1..].iter().map(|d| d.name).collect()),
     ];
-    let published = published::k_sweep(page.model);
+    let published = published::k_sweep(results.model);
     for (i, (group, names)) in groups.iter().enumerate() {
         for method in ["xmore", "xmore-stream"] {
             let at = |k: usize| -> Option<f64> {
                 let of = |name: &&str| {
-                    let report = page.reports.iter().find(|report| report.dataset == **name)?;
+                    let report = results.reports.iter().find(|report| report.dataset == **name)?;
                     report.sweep.iter().find(|p| p.k == k && p.method == method).map(|p| p.acc1)
                 };
                 let all: Option<Vec<f64>> = names.iter().map(of).collect();

@@ -85,7 +85,7 @@ impl Found<'_> {
     fn add(&mut self, dataset: &'static KnownDataset, root: &Path) {
         match dataset.locate(root) {
             Ok(place) => {
-                let walk = self.args.walk.options();
+                let walk = self.args.folders.options();
                 self.targets.push(Target::Known { dataset, place, walk });
             }
             Err(absent) => match alone(dataset, root, self.args) {
@@ -116,6 +116,6 @@ fn options(args: &EvalArgs) -> DatasetOptions {
         image_root: args.image_root.clone(),
         class_names: args.class_names.clone(),
         columns: LabelColumns { image: args.image_column.clone(), label: args.label_column.clone() },
-        walk: args.walk.options(),
+        walk: args.folders.options(),
     }
 }

@@ -2,25 +2,28 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use indicatif::ProgressBar;
-use xmore::{BuildOptions, BuildOutcome, BuildReport, NamedModel, XmoreError, build_memory};
+use xmore::{BuildOptions, BuildOutcome, BuildReport, NamedModel, build_memory};
 use xmore_memory::Memory;
 use xmore_memory::ingest::{ColumnNames, InputFormat, SourceOptions};
-use xmore_memory::store::{BUILDING_DIR, Mode};
+use xmore_memory::store::Mode;
 
+use super::interrupted::or_interrupted;
 use super::skipped::tell_skipped;
 use crate::error::{CliError, Result};
-use crate::files::print;
-use crate::images::{WalkArgs, tell_left_out};
+use crate::flags::checkpoints::CheckpointArgs;
+use crate::flags::folders::FolderArgs;
+use crate::flags::model::ModelChoice;
+use crate::flags::skips::SkipArgs;
 use crate::interrupt;
+use crate::messages::counted;
+use crate::messages::images::{tell_left_out, tell_partly_seen};
 use crate::messages::tell;
-use crate::model_choice::ModelChoice;
-use crate::outcome::{SkipArgs, counted};
+use crate::output::print;
 use crate::progress::bar_from;
-use crate::setup::tell_partly_seen;
 
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
@@ -66,25 +69,11 @@ struct SourceArgs {
     #[arg(long, alias = "caption_column", value_name = "NAME")]
     caption_column: Option<String>,
     #[command(flatten)]
-    walk: WalkArgs,
+    folders: FolderArgs,
     #[command(flatten)]
     skips: SkipArgs,
     #[command(flatten)]
     checkpoints: CheckpointArgs,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct CheckpointArgs {
-    /// Most seconds of work that a killed run loses
-    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = seconds, env = "XMORE_CHECKPOINT_SECONDS")]
-    checkpoint_seconds: f64,
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    text.parse()
-        .ok()
-        .filter(|s: &f64| (0.0..=86_400.0).contains(s))
-        .ok_or_else(|| "expected seconds, 0 to 86400".to_owned())
 }
 
 impl SourceArgs {
@@ -98,17 +87,11 @@ impl SourceArgs {
                     image: self.image_column.clone(),
                     caption: self.caption_column.clone(),
                 },
-                walk: self.walk.options(),
+                walk: self.folders.options(),
             },
             max_skipped: self.skips.max_skipped,
             checkpoint_every: self.checkpoints.every(),
         }
-    }
-}
-
-impl CheckpointArgs {
-    pub(super) fn every(&self) -> Duration {
-        Duration::from_secs_f64(self.checkpoint_seconds)
     }
 }
 
@@ -141,7 +124,7 @@ fn write_pairs(model: &NamedModel, sources: &SourceArgs, dir: &Path, mode: Mode)
     if let Some(bar) = progress {
         bar.finish_and_clear();
     }
-    let report = or_stopped(report, dir)?;
+    let report = or_interrupted(report, dir)?;
     tell_report(&report, dir, start.elapsed().as_secs_f64());
     tell_partly_seen(report.partly_seen, model);
     tell_left_out(&report.left_out);
@@ -149,26 +132,6 @@ fn write_pairs(model: &NamedModel, sources: &SourceArgs, dir: &Path, mode: Mode)
         print(&format!("{}", dir.display()))?;
     }
     enough(&report, dir, sources.skips)
-}
-
-/// The result of a build, with what to do about an end before its end.
-pub(super) fn or_stopped<T>(result: Result<T, XmoreError>, dir: &Path) -> Result<T> {
-    match result {
-        Err(XmoreError::Interrupted) => {
-            let message =
-                format!("stopped; {} is unfinished, and the same command goes on with it", dir.display());
-            Err(CliError::Interrupted(message))
-        }
-        Err(error @ XmoreError::SourcesChanged { mode, .. }) => {
-            let anew = match mode {
-                // Overwriting would take what an append is to be added to.
-                Mode::Append => format!("by removing {}", dir.join(BUILDING_DIR).display()),
-                _ => "with --overwrite".to_owned(),
-            };
-            Err(CliError::Failed(format!("{error}; restore them, or begin anew {anew}")))
-        }
-        other => Ok(other?),
-    }
 }
 
 fn tell_report(report: &BuildReport, dir: &Path, seconds: f64) {

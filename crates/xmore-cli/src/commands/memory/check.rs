@@ -6,17 +6,20 @@ use clap::Args;
 use serde_json::json;
 use xmore_memory::store::{self, SetAside};
 
-use super::LocalMemoryArgs;
-use crate::args::ShortFormat;
 use crate::error::{CliError, Result};
-use crate::files::{print, print_json};
+use crate::flags::output::ShortFormat;
 use crate::messages::tell;
+use crate::output::{print, print_json};
 use crate::progress::bar;
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    #[command(flatten)]
-    memory: LocalMemoryArgs,
+    /// The memory
+    #[arg(value_name = "DIR", env = "XMORE_MEMORY")]
+    memory: PathBuf,
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t)]
+    format: ShortFormat,
 }
 
 #[derive(Debug, Args)]
@@ -27,14 +30,14 @@ pub(crate) struct RepairArgs {
 }
 
 pub(super) fn verify(args: &VerifyArgs) -> Result<()> {
-    let dir = &args.memory.memory;
+    let dir = &args.memory;
     let bar = bar(0, "parts");
     let report = store::verify(dir, &mut |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    if args.memory.format == ShortFormat::Json {
+    if args.format == ShortFormat::Json {
         let findings: Vec<_> = report
             .findings
             .iter()

@@ -8,10 +8,12 @@ use xmore_files::escape_for_terminal;
 use xmore_memory::store::Modality;
 use xmore_memory::{Memory, duplicates};
 
-use crate::args::{ShortFormat, cosine};
 use crate::error::Result;
-use crate::files::{print, print_json};
+use crate::flags::output::ShortFormat;
+use crate::flags::retrieval::SAME_IMAGE;
+use crate::flags::values::cosine;
 use crate::interrupt;
+use crate::output::{print, print_json};
 use crate::progress::bar;
 
 #[derive(Debug, Args)]
@@ -20,7 +22,7 @@ pub(crate) struct DuplicatesArgs {
     #[arg(value_name = "DIR", env = "XMORE_MEMORY")]
     memory: PathBuf,
     /// Two are near-duplicates if their cosine is above this
-    #[arg(long, value_name = "COSINE", default_value_t = 0.98, value_parser = cosine)]
+    #[arg(long, value_name = "COSINE", default_value_t = SAME_IMAGE, value_parser = cosine)]
     above: f32,
     /// What is compared
     #[arg(long = "in", value_enum, default_value_t)]

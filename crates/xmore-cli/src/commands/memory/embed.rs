@@ -1,4 +1,4 @@
-//! `xmore memory embed`: a further embedding set of embeddings.
+//! `xmore memory embed`: a further embedding set.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -9,16 +9,18 @@ use xmore::add_embedding_set;
 use xmore_memory::Memory;
 use xmore_memory::store::finish_interrupted;
 
-use super::build::{CheckpointArgs, or_stopped};
+use super::interrupted::or_interrupted;
 use super::skipped::tell_skipped;
 use crate::error::Result;
-use crate::files::print;
+use crate::flags::checkpoints::CheckpointArgs;
+use crate::flags::model::ModelChoice;
+use crate::flags::skips::SkipArgs;
 use crate::interrupt;
+use crate::messages::counted;
+use crate::messages::images::tell_partly_seen;
 use crate::messages::tell;
-use crate::model_choice::ModelChoice;
-use crate::outcome::{SkipArgs, counted};
+use crate::output::print;
 use crate::progress::bar_from;
-use crate::setup::tell_partly_seen;
 
 #[derive(Debug, Args)]
 pub(crate) struct EmbedColumnArgs {
@@ -61,7 +63,7 @@ pub(super) fn run(args: &EmbedColumnArgs) -> Result<()> {
     if let Some(bar) = progress {
         bar.finish_and_clear();
     }
-    let report = or_stopped(report, &args.memory)?;
+    let report = or_interrupted(report, &args.memory)?;
     tell_skipped(&report.skipped, None);
     if report.was_complete {
         let pairs = if report.unreadable == 0 { "all pairs" } else { "all pairs whose image can be read" };

@@ -7,9 +7,10 @@ use xmore_memory::Memory;
 use xmore_memory::store::Modality;
 
 use super::skipped;
-use crate::args::{RemoteArgs, ShortFormat};
 use crate::error::{CliError, Result};
-use crate::files::{print, print_json};
+use crate::flags::output::ShortFormat;
+use crate::flags::remote::RemoteArgs;
+use crate::output::{print, print_json};
 
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {

@@ -5,15 +5,13 @@ mod check;
 mod duplicates;
 mod embed;
 mod info;
+mod interrupted;
 mod search;
 mod skipped;
 mod upload;
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 
-use crate::args::ShortFormat;
 use crate::error::Result;
 
 #[derive(Debug, Args)]
@@ -79,15 +77,4 @@ pub(crate) fn run(args: &MemoryArgs) -> Result<()> {
         MemoryCommand::Duplicates(args) => duplicates::run(args),
         MemoryCommand::Upload(args) => upload::run(args),
     }
-}
-
-/// A memory on this machine, and the form of the output.
-#[derive(Debug, Args)]
-struct LocalMemoryArgs {
-    /// The memory
-    #[arg(value_name = "DIR", env = "XMORE_MEMORY")]
-    memory: PathBuf,
-    /// Form of the output
-    #[arg(long, value_enum, default_value_t)]
-    format: ShortFormat,
 }

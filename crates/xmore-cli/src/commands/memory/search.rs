@@ -9,14 +9,17 @@ use xmore_clip::Embeddings;
 use xmore_memory::SearchOptions;
 use xmore_memory::store::Modality;
 
-use crate::args::{FilterArgs, Format, RemoteArgs};
-use crate::csv_output::CsvOutput;
 use crate::error::{CliError, Result};
-use crate::files::{print, print_json, print_json_line};
+use crate::flags::filter::FilterArgs;
+use crate::flags::model::QueryModelChoice;
+use crate::flags::output::Format;
+use crate::flags::remote::RemoteArgs;
+use crate::messages::images::{tell_other_orientation, tell_partly_seen_queries};
+use crate::messages::pairs::tell_damaged_codes;
 use crate::messages::tell;
-use crate::model_choice::QueryModelChoice;
-use crate::setup::{tell_damaged_codes, tell_other_orientation, tell_partly_seen_queries};
-use crate::table::{add_row, table, trimmed};
+use crate::output::csv::CsvOutput;
+use crate::output::table::{add_row, table, trimmed};
+use crate::output::{print, print_json, print_json_line};
 
 #[derive(Debug, Args)]
 pub(crate) struct SearchArgs {
@@ -98,7 +101,7 @@ pub(super) fn run(args: &SearchArgs) -> Result<()> {
         }
         (None, Some(index)) => {
             if args.modality == SearchIn::Captions || args.filter.rows.is_some() {
-                let message = "a remote index is searched by images only, and whole: leave --in captions and --rows out";
+                let message = "a remote index is searched by its images and without a range of ids: --in captions and --rows need a memory on this machine";
                 return Err(CliError::Usage(message.to_owned()));
             }
             (&model as &dyn Encoder).check_remote(index)?;

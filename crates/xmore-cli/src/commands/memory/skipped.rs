@@ -10,8 +10,8 @@ use xmore_memory::ingest::SkipKind;
 use xmore_memory::store::{SkipCounts, read_skip_list};
 
 use crate::error::Result;
-use crate::files::stdout_error;
 use crate::messages::tell;
+use crate::output::stdout_error;
 
 /// Tells the first skipped things by name, then how many there are of each kind. `listed` is the memory whose list has all.
 pub(super) fn tell_skipped(skipped: &SkipSummary, listed: Option<&Path>) {

@@ -8,12 +8,12 @@ use indicatif::ProgressBar;
 use xmore_memory::Memory;
 use xmore_memory::retriever::{IndexKind, Location};
 
-use crate::args::RemoteArgs;
 use crate::error::{CliError, Result};
-use crate::files::print;
+use crate::flags::remote::RemoteArgs;
+use crate::flags::skips::SkipArgs;
 use crate::interrupt;
 use crate::messages::tell;
-use crate::outcome::SkipArgs;
+use crate::output::print;
 use crate::progress::bar_from;
 
 #[derive(Debug, Args)]

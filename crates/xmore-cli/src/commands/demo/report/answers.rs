@@ -33,16 +33,16 @@ pub(super) fn explained(findings: &Findings, pictures: &Pictures, change: &Chang
                     }
                 }
             }
-            h4 { "How sure each side is" }
+            h4 { "Confidence of each modality" }
             div.balance {
                 span.picture style=(format!("width:{share:.1}%")) {}
                 span.captions style=(format!("width:{:.1}%", 100.0 - share)) {}
             }
-            p.sides {
+            p.weights {
                 span { "picture: confidence " (format!("{:.2}", evidence.image.confidence)) ", weight " (format!("{share:.0} %")) }
                 span { "captions: confidence " (format!("{confidence:.2}")) ", weight " (format!("{:.0} %", 100.0 - share)) }
             }
-            h4 { "What each side says" }
+            h4 { "Labels by each modality" }
             (distributions(findings, change))
             h4 { "The " (evidence.retrieved.len()) " captions, best first" }
             ol.captions-list {
@@ -71,7 +71,7 @@ fn verdict(turn: Turn) -> Markup {
     }
 }
 
-/// The most probable labels of each side, one row a label, so that the three columns compare.
+/// The most probable labels of each modality and of both together, one row a label, in three columns.
 fn distributions(findings: &Findings, change: &Change) -> Markup {
     let image = &change.evidence.image.values;
     let captions = change.evidence.captions.as_ref().map_or(image, |captions| &captions.values);

@@ -5,13 +5,13 @@ use xmore::Method;
 
 use super::super::findings::Figures;
 use crate::html::charts::{self, Bar, Series};
-use crate::html::kind;
+use crate::html::class;
 
 /// One bar a method, with the mean ± one standard deviation.
 pub(super) fn bars(figures: &Figures) -> Markup {
     let bar = |(method, f): &(Method, super::super::findings::MethodFigures)| Bar {
         name: method.name(),
-        class: kind(method.name()),
+        class: class(method.name()),
         value: f.acc1_mean,
         std: f.acc1_std,
     };
@@ -22,7 +22,7 @@ pub(super) fn bars(figures: &Figures) -> Markup {
 pub(super) fn lines(sweep: &[(usize, Figures)]) -> Markup {
     let series = [Method::ZeroShot, Method::Captions, Method::Xmore].map(|method| Series {
         name: method.name(),
-        class: kind(method.name()),
+        class: class(method.name()),
         values: sweep.iter().map(|(_, figures)| figures.get(method).acc1_mean).collect(),
     });
     let places: Vec<String> = sweep.iter().map(|(k, _)| k.to_string()).collect();

@@ -1,4 +1,4 @@
-//! The demo's report: one HTML page that needs nothing beside it.
+//! The demo's report: one self-contained HTML page.
 
 mod answers;
 mod charts;
@@ -7,7 +7,7 @@ mod pictures;
 use maud::{Markup, html};
 use xmore::{DEFAULT_TEMPLATE, Method};
 
-use super::experiment::PAPER_NEIGHBORS;
+use super::experiment::paper_neighbors;
 use super::findings::{Change, Figures, Findings, Turn, examples, tally};
 use super::text::{percent, points};
 use crate::error::Result;
@@ -50,10 +50,10 @@ fn introduction(findings: &Findings, figures: &Figures, changes: &[Change]) -> M
             h1 { "Do captions help to name a picture?" }
             p.lead {
                 "Photos are classified with labels in plain words: first from the picture alone (zero-shot), then with captions of similar "
-                "pictures, weighed by how sure each side is ("
+                "pictures, weighted by the confidence of each modality ("
                 a href="https://arxiv.org/abs/2308.15273" { "X-MoRe" } "). "
                 "The captions come from a memory of " (findings.runs[0].memory.len()) " pairs of pictures and captions; the "
-                (findings.runs[0].queries.len()) " photos asked about are not in it."
+                (findings.runs[0].queries.len()) " photos that are classified are not in it."
             }
             dl.cards {
                 div { dt { "picture alone" } dd { (percent(zero_shot.acc1_mean, None)) } }
@@ -83,7 +83,7 @@ fn accuracy_table(findings: &Findings, figures: &Figures) -> Markup {
             tbody {
                 @for (method, f) in &figures.0 {
                     tr {
-                        th scope="row" { (method.name()) span.what { (description(*method)) } }
+                        th scope="row" { (method.name()) span.what { (method.summary()) } }
                         td.number { (percent(f.acc1_mean, f.acc1_std)) }
                         td.number { @if *method == Method::ZeroShot { "–" } @else { (points(f.gain_mean, f.gain_std)) } }
                         td.number {
@@ -103,17 +103,6 @@ fn accuracy_table(findings: &Findings, figures: &Figures) -> Markup {
     }
 }
 
-fn description(method: Method) -> &'static str {
-    match method {
-        Method::ZeroShot => "picture against the labels, one prompt",
-        Method::Templates => "picture against the labels, 80 prompts averaged",
-        Method::Captions => "retrieved captions alone",
-        Method::Equal => "half picture, half captions",
-        Method::Xmore => "picture and captions, weighed by their confidence",
-        Method::Kernel => "picture and what the memory recalls of such pictures, where it knows the labels",
-    }
-}
-
 fn sweep(findings: &Findings) -> Markup {
     let sweep = findings.sweep();
     let neighbors = findings.neighbor_sweep();
@@ -128,9 +117,9 @@ fn sweep(findings: &Findings) -> Markup {
             @if !neighbors.is_empty() {
                 h3 { "Of how many neighbors" }
                 p {
-                    "Captions are chosen among those of the pairs with the most similar pictures. The paper takes " (PAPER_NEIGHBORS)
+                    "Captions are chosen among those of the pairs with the most similar pictures. The paper takes " (paper_neighbors())
                     " of 400 million"
-                    @if findings.neighbors < PAPER_NEIGHBORS { "; of a small memory so many would be no neighbors any more" }
+                    @if findings.neighbors < paper_neighbors() { "; of a small memory so many are not similar any more" }
                     ". The figures above are with " (findings.neighbors) "; these are with other numbers, at K = " (findings.k) "."
                 }
                 (sweep_table("Top-1 accuracy for each number of neighbors", "neighbors", &neighbors))
@@ -196,7 +185,7 @@ fn all_changes(findings: &Findings, pictures: &Pictures, changes: &[Change]) -> 
     })
 }
 
-/// One picture of each label, so that a reader sees what was asked.
+/// One picture of each label, so that a reader sees what the labels mean.
 fn labels(findings: &Findings, pictures: &Pictures) -> Result<Markup> {
     let set = &findings.set;
     Ok(html! {
@@ -227,7 +216,7 @@ fn measured(findings: &Findings) -> Markup {
                 li { (set.pairs.len()) " pairs with " (set.labels.names().len()) " labels." }
                 li {
                     (findings.runs.len()) " random splits, seeds " (findings.seed) " to " (findings.runs[findings.runs.len() - 1].seed)
-                    ": 75 % of the pairs are remembered, the pictures of the other 25 % are asked about. A label takes part only through the prompt “"
+                    ": 75 % of the pairs are in the memory, the pictures of the other 25 % are the queries. A label is used only in the prompt “"
                     (DEFAULT_TEMPLATE.replace("{}", "label")) "”; nothing is trained here, and no label of a pair in memory is used."
                 }
                 li {

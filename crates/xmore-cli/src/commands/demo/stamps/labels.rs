@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::commands::demo::pictures::{PicturesError, Result};
+use super::super::pictures::{PicturesError, Result};
 
 /// Most of a caption file that is read; the first line is the English caption.
 const CAPTION_LIMIT: u64 = 4096;
@@ -83,7 +83,7 @@ pub(crate) struct Pairs {
 /// gives no pair.
 ///
 /// # Errors
-/// [`PicturesError::Io`] when `dir` or a folder in it cannot be listed.
+/// [`PicturesError::Fetch`] when `dir` or a folder in it cannot be listed.
 pub(crate) fn pairs(dir: &Path) -> Result<Pairs> {
     fs::read_dir(dir).map_err(PicturesError::io("list", dir))?;
     let mut found = Pairs::default();

@@ -12,9 +12,9 @@ use xmore_files::read_bounded;
 
 pub(crate) use labels::{LABELS, pairs};
 
-use crate::commands::demo::apt::{Debian, PACKAGE, packages_in};
-use crate::commands::demo::extract::{Extracted, Limits, extract};
-use crate::commands::demo::pictures::{PicturesError, Result};
+use super::apt::{Debian, PACKAGE, packages_in};
+use super::extract::{Extracted, Limits, extract};
+use super::pictures::{PicturesError, Result};
 use xmore_hub::fetch::{FetchEvent, Progress, cache};
 
 /// Folder below [`cache::data_dir`].
@@ -30,8 +30,8 @@ const STEP: &str = "pictures";
 /// know the package, `apt-get update` is run first, with a [`FetchEvent::Note`].
 ///
 /// # Errors
-/// [`PicturesError::ToolMissing`] off Debian and its relatives, [`PicturesError::ToolFailed`] with the tool's last words; both say how to
-/// go on. [`PicturesError::Archive`] for a package that is not what it should be.
+/// [`PicturesError::ToolMissing`] off Debian and its relatives, [`PicturesError::ToolFailed`] with the end of the tool's error output; both
+/// say what the user can do. [`PicturesError::Archive`] for a package that is not what it should be.
 pub(crate) fn fetch(progress: Progress) -> Result<PathBuf> {
     fetch_in(&cache::home()?, Path::new(INSTALLED), &Debian::default(), progress)
 }

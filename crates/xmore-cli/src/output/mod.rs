@@ -1,4 +1,7 @@
-//! Writing result files, and to standard output.
+//! Data: to standard output, and into result files.
+
+pub(crate) mod csv;
+pub(crate) mod table;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -32,18 +35,18 @@ pub(crate) fn print_data(text: &str) -> Result<()> {
 
 /// Writes a result file, see [`write_output`].
 pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    write_output(path, write).map_err(|source| output_error(path, source))
+    write_output(path, write).map_err(|error| output_error(path, error))
 }
 
 /// The error of an output that cannot be written.
-pub(crate) fn output_error(path: &Path, source: io::Error) -> CliError {
+pub(crate) fn output_error(path: &Path, reason: io::Error) -> CliError {
     if is_standard_output(path) {
-        return stdout_error(source);
+        return stdout_error(reason);
     }
-    CliError::Io { action: "write", path: path.to_owned(), source }
+    CliError::Io { action: "write", path: path.to_owned(), reason }
 }
 
 /// The error of standard output that cannot be written to.
-pub(crate) fn stdout_error(source: io::Error) -> CliError {
-    CliError::Stdout { source }
+pub(crate) fn stdout_error(reason: io::Error) -> CliError {
+    CliError::Stdout { reason }
 }

@@ -1,4 +1,4 @@
-//! Small copies of pictures, embedded in a page.
+//! Thumbnails of pictures, embedded in a page.
 
 use std::io;
 use std::path::Path;
@@ -16,25 +16,21 @@ use crate::error::{CliError, Result};
 const SIDE: u32 = 160;
 const JPEG_QUALITY: u8 = 82;
 
-/// A small copy.
-pub(crate) struct Small {
+/// A small JPEG copy of a picture.
+pub(crate) struct Thumbnail {
     data: String,
     width: u32,
     height: u32,
 }
 
-impl Small {
+impl Thumbnail {
     /// Makes one; `path` is the picture's name for errors.
     pub(crate) fn of(picture: &RgbImage, path: &Path) -> Result<Self> {
         let (width, height) = fitting(picture.width(), picture.height());
         let picture = resize(picture, width, height, FilterType::CatmullRom);
         let mut jpeg = Vec::new();
         JpegEncoder::new_with_quality(&mut jpeg, JPEG_QUALITY).encode_image(&picture).map_err(|e| {
-            CliError::Io {
-                action: "make a small copy of",
-                path: path.to_owned(),
-                source: io::Error::other(e),
-            }
+            CliError::Io { action: "make a thumbnail of", path: path.to_owned(), reason: io::Error::other(e) }
         })?;
         Ok(Self { data: format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)), width, height })
     }
@@ -45,7 +41,7 @@ impl Small {
     }
 }
 
-/// The size inside [`SIDE`] that keeps the proportions; never larger than the picture, never nothing.
+/// The size inside [`SIDE`] that keeps the proportions; never larger than the picture, at least one pixel.
 fn fitting(width: u32, height: u32) -> (u32, u32) {
     let scale = (f64::from(SIDE) / f64::from(width.max(height))).min(1.0);
     let scaled = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);

@@ -1,8 +1,12 @@
 //! Models by name and from the hub, as a user has them: the real program against a server on the loopback that speaks the hub's
-//! protocol, well and badly.
+//! protocol, with and without faults.
 
+#[path = "../hub/mod.rs"]
 mod hub;
+mod refusals;
+#[path = "../support/mod.rs"]
 mod support;
+mod verification;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -299,89 +303,6 @@ fn what_python_fetched_is_found() {
 }
 
 #[test]
-fn refusals_of_the_hub() {
-    let machine = Machine::new();
-    let gated = Hub::start(World { token: Some("hf_secret"), ..tiny() });
-    let error = machine.xmore(&gated.url(), &["model", "fetch", NAME]).fails(1);
-    assert!(error.contains("401") && error.contains("HF_TOKEN") && error.contains(REPO), "{error}");
-    let wrong = machine.xmore(&gated.url(), &["model", "fetch", NAME]).env("HF_TOKEN", "hf_other").fails(1);
-    assert!(wrong.contains("does not give access") && !wrong.contains("hf_other"), "{wrong}");
-    machine.xmore(&gated.url(), &["model", "fetch", NAME]).env("HF_TOKEN", "hf_secret").ok();
-    let stored: Vec<_> = gated.seen().into_iter().filter(|seen| seen.path.starts_with("/storage/")).collect();
-    assert!(!stored.is_empty() && stored.iter().all(|seen| seen.host.starts_with("localhost:")));
-    assert!(stored.iter().all(|seen| seen.token.is_none()), "the token is the hub's alone");
-
-    let hub = Hub::start(tiny());
-    let error = machine.xmore(&hub.url(), &["model", "fetch", "hf-hub:nobody/nothing"]).fails(1);
-    assert!(error.contains("404") && error.contains("nobody/nothing"), "{error}");
-    let error = machine.xmore(&hub.url(), &["model", "fetch", "hf-hub:../../etc"]).fails(1);
-    assert!(error.contains("no repository"), "{error}");
-}
-
-#[test]
-fn the_token_file_is_read() {
-    let machine = Machine::new();
-    let gated = Hub::start(World { token: Some("hf_secret"), ..tiny() });
-    fs::create_dir_all(machine.0.path().join("hf")).unwrap();
-    fs::write(machine.0.path().join("hf/token"), "hf_secret\n").unwrap();
-    machine.xmore(&gated.url(), &["model", "fetch", NAME]).ok();
-}
-
-#[test]
-fn hostile_names_write_nothing_outside() {
-    let config = |name: &str| {
-        let mut config = json(&fs::read_to_string(fixture("tiny/open_clip_config.json")).unwrap());
-        config["model_cfg"]["vision_cfg"]["weights"] = name.into();
-        config.to_string().into_bytes()
-    };
-    for name in ["../../../../evil", "/evil", "..\\evil", "sub/evil"] {
-        let mut world = tiny();
-        world.files.insert("open_clip_config.json".into(), config(name));
-        world.files.insert(name.into(), b"evil".to_vec());
-        refused_without_trace(world, "expected a file of the same repository");
-    }
-    refused_without_trace(World { commit: "../../../../evil".into(), ..tiny() }, "commit");
-    refused_without_trace(World { etag: Some("../../../../evil".into()), ..tiny() }, "ETag");
-}
-
-fn refused_without_trace(world: World, told: &str) {
-    let (machine, hub) = (Machine::new(), Hub::start(world));
-    let error = machine.xmore(&hub.url(), &["model", "fetch", NAME]).fails(1);
-    assert!(error.contains(told), "{error}");
-    fn walk(dir: &Path, found: &mut Vec<String>) {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            found.push(path.display().to_string());
-            if path.is_dir() {
-                walk(&path, found);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(machine.0.path(), &mut found);
-    assert!(!found.iter().any(|path| path.contains("evil")), "{found:?}");
-    assert!(!machine.0.path().parent().unwrap().join("evil").exists());
-}
-
-#[test]
-fn answers_that_are_no_hub_s() {
-    let fault = |seen: &Seen, _| match seen.path.starts_with("/api/") {
-        true => Fault::Status(500, "X: y"),
-        false => Fault::None,
-    };
-    let (machine, hub) = (Machine::new(), Hub::start(tiny().with_fault(fault)));
-    let error = machine.xmore(&hub.url(), &["model", "fetch", NAME]).fails(1);
-    assert!(error.contains("500") && error.contains("HF_ENDPOINT"), "{error}");
-    let error = machine.xmore("ftp://x", &["model", "fetch", NAME]).fails(1);
-    assert!(error.contains("HF_ENDPOINT"), "{error}");
-    let mut world = tiny();
-    world.files.retain(|name, _| name == "README.md");
-    let hub = Hub::start(world);
-    let error = machine.xmore(&hub.url(), &["model", "fetch", NAME]).fails(1);
-    assert!(error.contains("no model") && error.contains("open_clip_config.json"), "{error}");
-}
-
-#[test]
 fn two_runs_at_once_share_one_download() {
     let (machine, hub) = (Machine::new(), Hub::start(tiny()));
     std::thread::scope(|scope| {
@@ -391,27 +312,6 @@ fn two_runs_at_once_share_one_download() {
     });
     assert_eq!(hub.gets(WEIGHTS).len(), 1);
     machine.xmore(&nowhere(), &["model", "info", NAME]).ok();
-}
-
-#[test]
-fn names_that_are_none() {
-    let machine = Machine::new();
-    let photo = photo();
-    let classify = |more: &[&str]| {
-        let args = [&["classify", &photo, "--labels=a,b"], more].concat();
-        machine.xmore(&nowhere(), &args).fails(1)
-    };
-    assert!(classify(&["--model=ViT-B16,openai"]).contains("did you mean \"ViT-B-16\"?"));
-    assert!(classify(&["--model=ViT-B-16", "--pretrained=opnai"]).contains("did you mean \"openai\"?"));
-    assert!(classify(&["--model=ViT-B-16"]).contains("laion2b_s34b_b88k"));
-    assert!(classify(&["--pretrained=openai"]).contains("--model lite"));
-    assert!(classify(&["--model=ViT-B-16-SigLIP,webli"]).contains("SigLIP"));
-    assert!(
-        classify(&["--model=openai/clip-vit-base-patch32"]).contains("hf-hub:openai/clip-vit-base-patch32")
-    );
-    assert!(classify(&["--model=ViT-B-16", "--pretrained=/nowhere/w.pt"]).contains("/nowhere/w.pt"));
-    let path = machine.xmore(&nowhere(), &["model", "fetch", "local-dir:/m"]).fails(2);
-    assert!(path.contains("/m"), "{path}");
 }
 
 #[test]
@@ -433,91 +333,4 @@ fn the_list_has_what_can_be_asked_for() {
         .env("XMORE_PRETRAINED", "dfn2b")
         .fails(1);
     assert!(error.contains("apple/DFN2B-CLIP-ViT-L-14"), "{error}");
-}
-
-#[test]
-fn every_byte_of_a_fetched_model_is_verified() {
-    let (machine, hub) = (Machine::new(), Hub::start(tiny()));
-    machine.xmore(&hub.url(), &["model", "fetch", NAME]).ok();
-    let verify = |name: &str| {
-        let run = machine.xmore(&hub.url(), &["model", "verify", name, "--format=json"]).run();
-        let states: Vec<String> = json(&run.stdout)[0]["files"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|file| file["state"].as_str().unwrap().to_owned())
-            .collect();
-        (run.code, states)
-    };
-    let good = (0, vec!["same".to_owned(); 6]);
-    assert_eq!(verify(NAME), good);
-    assert_eq!(verify("all"), good);
-    for blob in machine.blobs() {
-        let path = machine.repo().join("blobs").join(blob);
-        let whole = fs::read(&path).unwrap();
-        let mut flipped = whole.clone();
-        flipped[whole.len() / 2] ^= 1;
-        fs::write(&path, flipped).unwrap();
-        let (code, states) = verify(NAME);
-        assert_eq!((code, states.iter().filter(|state| *state == "different").count()), (1, 1), "{states:?}");
-        fs::write(&path, whole).unwrap();
-    }
-    assert_eq!(verify(NAME), good);
-}
-
-/// A copy of the tiny model with megabytes that no tower reads, of which the fingerprint sees samples only.
-fn large_model(dir: &Path) -> PathBuf {
-    fs::create_dir_all(dir).unwrap();
-    for entry in fs::read_dir(fixture("tiny")).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
-    }
-    let weights = dir.join("text.safetensors");
-    let bytes = fs::read(&weights).unwrap();
-    let (length, rest) = bytes.split_at(8);
-    let (header, data) = rest.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
-    let mut header: Value = serde_json::from_slice(header).unwrap();
-    let offsets = [data.len(), data.len() + (4 << 20)];
-    header["unused"] = serde_json::json!({"dtype": "F32", "shape": [1 << 20], "data_offsets": offsets});
-    let mut header = header.to_string();
-    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
-    let parts = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data, &vec![0; 4 << 20]];
-    fs::write(&weights, parts.concat()).unwrap();
-    weights
-}
-
-#[test]
-fn a_model_whose_bytes_changed_is_not_used_with_a_memory() {
-    let dir = tempfile::tempdir().unwrap();
-    let weights = large_model(&dir.path().join("model"));
-    let model = format!("--model=local-dir:{}", dir.path().join("model").display());
-    let run = |args: &[&str]| xmore(&[args, &[&model]].concat()).home(&dir.path().join("home"));
-    let memory = dir.path().join("m").display().to_string();
-    let table = dir.path().join("pairs.csv");
-    fs::write(&table, format!("image_path,caption\n{},a wide thing\n", photo())).unwrap();
-    run(&["memory", "build", &table.display().to_string(), "-o", &memory]).ok();
-    let photo = photo();
-    let classify = || run(&["classify", &photo, "--labels=a,b", "--memory", &memory]);
-    classify().ok();
-
-    let name = model.strip_prefix("--model=").unwrap();
-    let verify = |more: &[&str]| {
-        let args = [&["model", "verify", name], more].concat();
-        xmore(&args).home(&dir.path().join("home"))
-    };
-    verify(&[]).ok();
-    let whole = fs::read(&weights).unwrap();
-    let mut changed = whole.clone();
-    // Between two samples of the fingerprint, which are 65 kB apart.
-    let at = whole.len() - 20_000;
-    changed[at] ^= 1;
-    fs::write(&weights, &changed).unwrap();
-    let said = classify().fails(1);
-    assert!(said.contains("text.safetensors has changed"), "{said}");
-    assert!(verify(&[]).run().stdout.contains("text.safetensors: DIFFERENT"));
-    verify(&[]).fails(1);
-    // The user's own file may be meant to be another.
-    verify(&["--record"]).ok();
-    verify(&[]).ok();
-    classify().ok();
 }

@@ -116,7 +116,7 @@ impl QueryModelChoice {
     }
 
     /// Opens another model in the same precision, if one is named and there are, or may be, pairs for it.
-    pub(crate) fn open_beside(
+    pub(crate) fn open_other(
         &self,
         name: &Option<String>,
         has_pairs: bool,
@@ -125,11 +125,6 @@ impl QueryModelChoice {
         let model = self.encoder.fetched(&ModelName::parse(name, None)?, self.encoder.precision())?;
         Ok(Some(model.with_resize_mode(self.resize_mode)))
     }
-}
-
-/// The models that `model verify` names: one, or all that are here.
-pub(crate) fn verified_names(name: &str, pretrained: Option<&str>) -> Result<Vec<ModelName>, ModelError> {
-    if name == "all" { xmore_hub::present() } else { Ok(vec![model_name(name, pretrained)?]) }
 }
 
 /// An empty tag, as an empty environment variable gives it, is none.

@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal, Write};
 
 use xmore_files::escape_for_terminal;
 
+use super::stdout_error;
 use crate::error::Result;
-use crate::files::stdout_error;
 
 /// Rows of csv on standard output: fields as they are, but on a terminal what acts on it is shown escaped.
 pub(crate) struct CsvOutput {

@@ -1,5 +1,7 @@
 //! `xmore model`: listing, fetching and inspecting models.
 
+mod args;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 use xmore::{LITE, ModelName, NamedModel};
@@ -7,12 +9,13 @@ use xmore_clip::{CONFIG_FILE, LITE_FILES};
 use xmore_files::path_to_text;
 use xmore_hub::{FileVerdict, Presence, Pretrained, VerifiedFile};
 
-use crate::args::{ModelArgs, ModelCommand, ShortFormat};
 use crate::error::{CliError, Result};
-use crate::files::{print, print_json};
-use crate::model_choice::verified_names;
+use crate::flags::output::ShortFormat;
+use crate::output::table::{add_row, table, trimmed};
+use crate::output::{print, print_json};
 use crate::progress::fetch_progress;
-use crate::table::{add_row, table, trimmed};
+pub(crate) use args::ModelArgs;
+use args::{ModelCommand, verified_names};
 
 pub(crate) fn run(args: &ModelArgs) -> Result<()> {
     match &args.command {
