@@ -53,7 +53,7 @@ fn clip_retrievals_own_client_works_against_a_memory_unchanged() {
     let run = |args: &[&str]| xmore_in(dir.path(), args);
     run(&["memory", "build", "@pairs.csv", "-o", "@pets", &tiny_model()]).ok();
     let server = run(&["serve", "--memory", "@pets", "--addr", "127.0.0.1:0", "--api-key", "secret"]).serve();
-    // The client knows no keys, but URLs do.
+    // The client has no option for a key; it is in the URL.
     let url = server.url.replace("http://", "http://any:secret@");
     let key = [("authorization", "Bearer secret")];
     let dim = server.get_with("/v1/info", &key).ok()["model"]["dim"].to_string();

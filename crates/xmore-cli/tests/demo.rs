@@ -52,7 +52,7 @@ fn json(output: &Output) -> Value {
 }
 
 #[test]
-fn own_pairs_give_figures_and_a_report_that_needs_nothing_else() {
+fn own_pairs_give_figures_and_a_self_contained_report() {
     let (pairs, out) = (pairs(), tempfile::tempdir().unwrap());
     let report = out.path().join("new/report.html");
     let run = || json(&demo(pairs.path(), &report, &["--format", "json", "--splits", "3", "-k", "4"]));

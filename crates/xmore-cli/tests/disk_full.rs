@@ -1,4 +1,4 @@
-//! A disk that is full: the error names the file and says what to do, what was there stays, and with room the same command goes on.
+//! A disk that is full: the error names the file and says what to do, existing files stay, and with free space the same command goes on.
 //! (`faults.rs` has the disk full at every call of every command that writes.)
 #![cfg(unix)]
 
@@ -85,7 +85,7 @@ fn a_build_on_a_full_disk_goes_on_when_there_is_room() {
             files.insert(full(&run, &memory));
             let message = world.memory("info", &[], &memory, &[]).fails(1);
             assert!(message.contains("is incomplete") || message.contains("is not a memory"), "{message}");
-            // Going on without more room fails in the same way, and does no harm.
+            // Running it again without more space fails in the same way, and changes nothing.
             let again = world.build(table, &memory, &[]).with_largest_file(limit).run();
             full(&again, &memory);
             world.build(table, &memory, &[]).ok();
@@ -161,7 +161,7 @@ fn a_build_on_a_small_disk_goes_on_when_the_disk_grows() {
     }
 }
 
-/// As a repair of a memory with a torn tail was seen to lose sound pairs.
+/// As a repair of a memory whose last part is truncated was seen to lose undamaged pairs.
 #[test]
 fn a_repair_on_a_small_disk_loses_nothing() {
     let world = World::new();

@@ -165,7 +165,7 @@ fn every_layout_of_the_same_images_gives_the_same_accuracy() {
 }
 
 #[test]
-fn what_cannot_be_a_dataset_is_told_with_the_way_out() {
+fn what_cannot_be_a_dataset_is_refused_with_what_to_do() {
     let world = World::new();
     world.write("odd.txt", "x");
     assert!(world.fails(&[&world.text("odd.txt")], 1).contains("expected a folder"));

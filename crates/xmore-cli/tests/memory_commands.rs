@@ -1,4 +1,4 @@
-//! What becomes of a memory after it was built: growing, further models, checking and mending, duplicates, filters.
+//! Commands on a built memory: growing, further models, checking and mending, duplicates, filters.
 
 mod support;
 
@@ -79,7 +79,7 @@ fn field<'a>(rows: &'a Value, name: &str) -> Vec<&'a Value> {
 }
 
 #[test]
-fn a_second_builder_is_refused_while_the_first_is_at_it() {
+fn a_second_builder_is_refused_while_the_first_runs() {
     let world = World::new();
     fs::create_dir(world.path("many")).unwrap();
     source(&world.path("many"), 600, 9);
@@ -184,7 +184,7 @@ fn one_model_searches_another_ranks_and_a_third_classifies() {
 }
 
 #[test]
-fn a_column_that_is_behind_says_so_and_embedding_again_completes_it() {
+fn an_incomplete_embedding_set_is_reported_and_embedding_again_completes_it() {
     let world = World::embedded();
     let info = world.run(&["memory", "info", "@m"]).ok();
     assert!(info.contains("24 values each") && !info.contains("memory embed"), "{info}");
@@ -215,7 +215,7 @@ fn a_column_that_is_behind_says_so_and_embedding_again_completes_it() {
 }
 
 #[test]
-fn a_damaged_part_of_a_column_is_taken_out_alone_and_embedding_makes_it_again() {
+fn a_damaged_part_of_an_embedding_set_is_taken_out_alone_and_embedding_makes_it_again() {
     let world = World::built();
     fs::write(world.path("last.csv"), "image_path,caption\n4.png,the very last\n").unwrap();
     for table in ["@more.csv", "@last.csv"] {
@@ -283,7 +283,7 @@ fn captions_alone_can_be_embedded_by_another_model() {
 }
 
 #[test]
-fn a_flipped_byte_is_found_and_mended() {
+fn a_flipped_byte_is_found_and_repaired() {
     let world = World::embedded();
     let good = bytes_of(&world.path("m"));
     let verify = || world.run(&["memory", "verify", "@m"]);
@@ -325,7 +325,7 @@ fn a_flipped_byte_is_found_and_mended() {
 }
 
 #[test]
-fn a_torn_tail_is_cut_and_the_rest_still_answers() {
+fn a_truncated_end_is_cut_and_the_rest_is_still_searched() {
     let world = World::embedded();
     world.run(&["memory", "append", "@m", "@more.csv"]).ok();
     let path = world.path("m/img_emb/img_emb_0001.npy");
@@ -347,7 +347,7 @@ fn a_torn_tail_is_cut_and_the_rest_still_answers() {
 }
 
 #[test]
-fn what_comes_twice_is_reported() {
+fn duplicates_are_reported() {
     let world = World::new();
     fs::copy(world.path("0.png"), world.path("copy.png")).unwrap();
     let rows = "image_path,caption\n0.png,same\ncopy.png,same\n1.png,other\n2.png,another\n";

@@ -1,5 +1,5 @@
 //! Where results go and how names and texts of others are shown: streams, links and devices written through, names of any bytes,
-//! what would act on a terminal.
+//! control characters.
 #![cfg(unix)]
 
 mod support;
@@ -214,7 +214,7 @@ fn what_acts_on_terminals_is_shown_escaped() {
 }
 
 #[test]
-fn one_dataset_that_fails_does_not_cost_the_others() {
+fn one_dataset_that_fails_does_not_stop_the_others() {
     let dir = pictures(2);
     let set = dir.path().join("set");
     for (class, name) in [("cat", "0.png"), ("dog", "1.png")] {

@@ -161,7 +161,7 @@ fn a_table_gives_the_answers_that_the_memory_itself_gives() {
 }
 
 #[test]
-fn an_upload_that_is_killed_or_whose_server_is_goes_on() {
+fn an_upload_resumes_after_it_or_its_server_was_killed() {
     let Some(mut server) = Postgres::start() else { return };
     let world = World::new();
     let (many, url) = (world.memory_of_many(), server.url("many"));

@@ -1,4 +1,4 @@
-//! Pairs that a remote index has: a stand-in for clip-retrieval's service answers from a built memory, well and badly.
+//! Pairs that a remote index has: a test server in place of clip-retrieval's service answers from a built memory, with and without faults.
 
 mod support;
 
@@ -18,7 +18,7 @@ use xmore_memory::store::Modality;
 
 /// Values of an embedding of the tiny model.
 const DIM: usize = 16;
-/// The stand-in for `/knn-service`: it gives at most `most` rows, and hangs up on searches if there are to be none.
+/// A test server in place of `/knn-service`: it gives at most `most` rows, and closes the connection on searches if `most` is 0.
 struct Service {
     port: u16,
 }
@@ -31,7 +31,7 @@ impl Service {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let memory = Arc::clone(&memory);
-                // A client that has gone away is no failure of the service's.
+                // A client that has disconnected is no failure of the service's.
                 std::thread::spawn(move || drop(answer(&memory, most, stream)));
             }
         });
@@ -141,16 +141,16 @@ impl World {
 }
 
 /// An address where no server listens.
-fn nowhere() -> String {
+fn closed_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("knn+http://{}", listener.local_addr().unwrap())
 }
 
-/// Why there are no more pairs is the remote index's to tell.
+/// The remote index says why there are no more pairs.
 const NOTE: Option<&str> = Some("note");
 
 #[test]
-fn an_engine_gives_the_answer_that_the_memory_itself_gives() {
+fn a_remote_index_gives_the_answer_that_the_memory_gives() {
     let world = World::new();
     let service = Service::start(&world.path("m"), Some(usize::MAX));
     for more in [&["-k5", "--neighbors=20"][..], &["-k16", "--neighbors=60", "--method=captions"]] {
@@ -177,7 +177,7 @@ fn captions_are_encoded_once_and_kept() {
     assert_eq!(answer(), first);
     assert!(fs::read(world.kept()).unwrap() == kept, "a second run encodes nothing");
 
-    // Another embedding under the caption's key is believed: what is kept is used.
+    // Another embedding under the caption's key is used: kept embeddings are not made again.
     let record = 16 + 2 * DIM + 8;
     let kept_path = world.kept();
     let fingerprint = kept_path.file_stem().unwrap().to_str().unwrap();
@@ -193,7 +193,7 @@ fn captions_are_encoded_once_and_kept() {
     fs::write(world.kept(), negated).unwrap();
     assert_ne!(answer()["captions"], first["captions"]);
 
-    // A damaged one is encoded again, and so is a torn one.
+    // A damaged one is encoded again, and so is a truncated one.
     let mut damaged = kept.clone();
     damaged[16..].chunks_exact_mut(record).for_each(|record| record[20] ^= 0x80);
     for bytes in [&damaged, &kept[..kept.len() - 7].to_vec()] {
@@ -202,7 +202,7 @@ fn captions_are_encoded_once_and_kept() {
         assert!(fs::read(world.kept()).unwrap().len() > bytes.len(), "what was lost was encoded again");
         assert_eq!(answer(), first);
     }
-    // No cache is no trouble.
+    // Without a cache folder it works too.
     fs::remove_dir_all(world.path("home")).unwrap();
     fs::write(world.path("home"), "a file where a folder should be").unwrap();
     assert_eq!(answer(), first);
@@ -226,11 +226,11 @@ fn fewer_pairs_than_asked_for_are_told() {
 }
 
 #[test]
-fn an_engine_that_is_away_is_an_error_unless_zero_shot_may_do() {
+fn an_unreachable_remote_index_is_an_error_unless_zero_shot_is_allowed() {
     let world = World::new();
     let zero_shot = world.answer("", &[]);
     let hangs_up = Service::start(&world.path("m"), None);
-    for url in [nowhere(), hangs_up.url()] {
+    for url in [closed_address(), hangs_up.url()] {
         let options = ["-k4", "--memory-timeout=2"];
         let run = world.classify(&url, &options);
         assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{}", run.stderr);
@@ -244,13 +244,13 @@ fn an_engine_that_is_away_is_an_error_unless_zero_shot_may_do() {
         assert_eq!(answer["predictions"], zero_shot["predictions"]);
         assert_eq!(answer["captions"], json!([]));
     }
-    // What is wrong in itself is not excused.
+    // Other errors are not tolerated.
     let run = world.classify(&world.text("nowhere"), &["--if-unreachable=zero-shot"]);
     assert_eq!(run.code, 1, "{}", run.stderr);
 }
 
 #[test]
-fn what_an_engine_cannot_do_is_refused() {
+fn what_a_remote_index_cannot_do_is_refused() {
     let world = World::new();
     let service = Service::start(&world.path("m"), Some(usize::MAX));
     for (filter, told) in [("--caption-filter=dog", "filters"), ("--rows=0..5", "filters")] {
@@ -276,7 +276,7 @@ fn what_an_engine_cannot_do_is_refused() {
 }
 
 #[test]
-fn an_engine_may_be_searched_by_another_model_than_the_one_that_classifies() {
+fn a_remote_index_may_be_searched_by_another_model_than_the_one_that_classifies() {
     let world = World::new();
     let second = second_model(world.dir.path());
     let service = Service::start(&world.path("m"), Some(usize::MAX));

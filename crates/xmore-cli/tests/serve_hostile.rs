@@ -1,4 +1,4 @@
-//! `xmore serve` against whoever means it harm or knows no better: the process must answer as its description says, and live on unchanged.
+//! `xmore serve` against hostile and faulty clients: the process must answer as its description says, and keep running unchanged.
 #![cfg(target_os = "linux")]
 
 mod serve_support;
@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use serve_support::description::{Description, Operation};
 use serve_support::requests::Requests;
-use serve_support::wire::{Reply, Wanted, Wire, ask, ask_patiently, refused};
-use serve_support::{World, bombs, forget_peak, huge, resident, stop, wait_for_in_flight, wait_until_taken};
+use serve_support::wire::{Reply, Wanted, Wire, ask, ask_with_long_timeout, refused};
+use serve_support::{
+    World, decompression_bombs, huge, reset_peak, resident, stop, wait_for_in_flight, wait_until_received,
+};
 use support::server::Server;
 
 /// Longest message of an error: none repeats a request.
@@ -69,7 +71,7 @@ fn ask_on(wire: &mut Option<Wire>, server: &Server, wanted: &Wanted) -> Reply {
 }
 
 #[test]
-fn whatever_is_asked_of_a_described_operation_has_a_described_answer() {
+fn every_answer_of_a_described_operation_is_described() {
     let seed: u64 = std::env::var("XMORE_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0x5eed);
     println!("XMORE_TEST_SEED={seed}");
     let world = World::new();
@@ -96,7 +98,7 @@ fn whatever_is_asked_of_a_described_operation_has_a_described_answer() {
             }
         }
     };
-    // Side by side, since they share the cache, the label sets and the memory that is opened again.
+    // In parallel, since they share the cache, the label sets and the memory that is opened again.
     std::thread::scope(|scope| {
         (0..CALLERS).for_each(|caller| drop(scope.spawn(move || ask_all(seed.wrapping_add(caller)))));
     });
@@ -189,7 +191,7 @@ fn fits(template: &str, path: &str) -> bool {
 }
 
 #[test]
-fn image_bombs_are_refused_before_they_take_memory() {
+fn decompression_bombs_are_refused_before_they_take_memory() {
     /// What a server of 1 megapixel may take more for all of them, in MiB.
     const MOST: f64 = 24.0;
     let world = World::new();
@@ -199,56 +201,74 @@ fn image_bombs_are_refused_before_they_take_memory() {
         ask(&server, &Wanted::new("POST", "/v1/embed").with("content-type", "image/png").body(image))
     };
     let alone = embed(&png).json()["results"].take();
-    assert_eq!(embed(&bombs::flat_png(1000, 1000)).status, 200, "as many pixels as are allowed");
+    assert_eq!(
+        embed(&decompression_bombs::flat_png(1000, 1000)).status,
+        200,
+        "as many pixels as are allowed"
+    );
     let before = resident(&server);
-    forget_peak(&server);
+    reset_peak(&server);
     let (undecodable, too_many) = ("undecodable_image", "too_many_pixels");
-    let bombs = [
-        ("PNG of 60000 x 60000", bombs::claiming_png(&png, 60_000, 60_000), too_many),
-        ("PNG of 2^31-1 squared", bombs::claiming_png(&png, i32::MAX as u32, i32::MAX as u32), too_many),
-        ("PNG of no width", bombs::claiming_png(&png, 0, 5), undecodable),
-        ("PNG of a row too many", bombs::flat_png(1000, 1001), too_many),
-        ("PNG of 400 MB of zeros", bombs::flat_png(20_000, 20_000), too_many),
+    let decompression_bombs = [
+        ("PNG of 60000 x 60000", decompression_bombs::claiming_png(&png, 60_000, 60_000), too_many),
+        (
+            "PNG of 2^31-1 squared",
+            decompression_bombs::claiming_png(&png, i32::MAX as u32, i32::MAX as u32),
+            too_many,
+        ),
+        ("PNG of no width", decompression_bombs::claiming_png(&png, 0, 5), undecodable),
+        ("PNG of a row too many", decompression_bombs::flat_png(1000, 1001), too_many),
+        ("PNG of 400 MB of zeros", decompression_bombs::flat_png(20_000, 20_000), too_many),
         (
             "JPEG of 60000 x 60000",
-            bombs::claiming_jpeg(&bombs::sample("rgb_420.jpg"), 0xc0, 60_000, 60_000),
+            decompression_bombs::claiming_jpeg(
+                &decompression_bombs::sample("rgb_420.jpg"),
+                0xc0,
+                60_000,
+                60_000,
+            ),
             too_many,
         ),
         (
             "progressive JPEG of 12000 x 12000",
-            bombs::claiming_jpeg(&bombs::sample("progressive_420.jpg"), 0xc2, 12_000, 12_000),
+            decompression_bombs::claiming_jpeg(
+                &decompression_bombs::sample("progressive_420.jpg"),
+                0xc2,
+                12_000,
+                12_000,
+            ),
             too_many,
         ),
-        ("JPEG of 5000 scans", bombs::many_scans(5_000), undecodable),
+        ("JPEG of 5000 scans", decompression_bombs::many_scans(5_000), undecodable),
         (
             "JPEG of 400 scans over a megapixel",
-            bombs::claiming_jpeg(&bombs::many_scans(400), 0xc2, 1000, 1000),
+            decompression_bombs::claiming_jpeg(&decompression_bombs::many_scans(400), 0xc2, 1000, 1000),
             undecodable,
         ),
-        ("lossless WebP of 16383 x 16383", bombs::claiming_webp_lossless(), too_many),
-        ("lossy WebP of 16383 x 16383", bombs::claiming_webp_lossy(), too_many),
+        ("lossless WebP of 16383 x 16383", decompression_bombs::claiming_webp_lossless(), too_many),
+        ("lossy WebP of 16383 x 16383", decompression_bombs::claiming_webp_lossy(), too_many),
         (
             "WebP on a canvas of 16384 x 16384",
-            bombs::on_canvas(&bombs::sample("lossless.webp"), 16_384, 16_384),
+            decompression_bombs::on_canvas(&decompression_bombs::sample("lossless.webp"), 16_384, 16_384),
             too_many,
         ),
         (
             "WebP on a canvas of 2^24 x 2^24",
-            bombs::on_canvas(&bombs::sample("lossless.webp"), 1 << 24, 1 << 24),
+            decompression_bombs::on_canvas(&decompression_bombs::sample("lossless.webp"), 1 << 24, 1 << 24),
             undecodable,
         ),
         (
             "WebP of 16383 x 16383 on a canvas of 1 x 1",
-            bombs::on_canvas(&bombs::claiming_webp_lossless(), 1, 1),
+            decompression_bombs::on_canvas(&decompression_bombs::claiming_webp_lossless(), 1, 1),
             undecodable,
         ),
     ];
-    for (name, bomb, code) in &bombs {
+    for (name, bomb, code) in &decompression_bombs {
         let reply = embed(bomb);
         assert_eq!((reply.status, &*reply.code()), (422, *code), "{name}: {}", reply.json());
     }
     // A profile is not looked at; whether it is unpacked shows in the memory.
-    let reply = embed(&bombs::profile_bomb(&png));
+    let reply = embed(&decompression_bombs::profile_bomb(&png));
     assert!(matches!(reply.status, 200 | 422), "{}: {}", reply.status, reply.json());
     let others: [&[u8]; 10] = [
         b"",
@@ -275,14 +295,16 @@ fn image_bombs_are_refused_before_they_take_memory() {
         "palette.png",
         "grey16.png",
     ] {
-        let whole = bombs::sample(name);
+        let whole = decompression_bombs::sample(name);
         for percent in [1, 10, 30, 50, 80, 95] {
             let reply = embed(&whole[..whole.len() * percent / 100]);
             assert_eq!((reply.status, &*reply.code()), (422, undecodable), "{percent} % of {name}");
         }
     }
     // Something else behind or after an image changes nothing.
-    for more in [&b"PK\x03\x04\0\0"[..], b"<html><script>alert(1)</script>", &bombs::many_scans(5_000)] {
+    for more in
+        [&b"PK\x03\x04\0\0"[..], b"<html><script>alert(1)</script>", &decompression_bombs::many_scans(5_000)]
+    {
         assert_eq!(embed(&[&png, more].concat()).json()["results"], alone);
     }
     let after = resident(&server);
@@ -292,7 +314,7 @@ fn image_bombs_are_refused_before_they_take_memory() {
 }
 
 #[test]
-fn large_images_share_the_memory_for_decoding_and_hold_nobody_up() {
+fn large_images_share_the_memory_for_decoding_and_delay_no_other_request() {
     const COUNT: usize = 6;
     /// What the server may take beside the memory for decoding, in MiB: requests, and what the allocator keeps.
     const MAX_BESIDE: f64 = 150.0;
@@ -300,19 +322,19 @@ fn large_images_share_the_memory_for_decoding_and_hold_nobody_up() {
     let serve =
         |memory: &str| world.serve(&["--decode-memory", memory, "--timeout", "120", "--log-level", "error"]);
     // 49 megapixels: 140 MiB each as they are decoded, 374 MiB as they are packed in the file.
-    let bomb = bombs::flat_rgba16_png(7_000, 7_000);
+    let bomb = decompression_bombs::flat_rgba16_png(7_000, 7_000);
     let embed = |image: &[u8]| Wanted::new("POST", "/v1/embed").with("content-type", "image/png").body(image);
     let server = serve("320MiB");
     let (small, text) = (embed(&world.picture()), Wanted::json("/v1/embed", "{\"text\": \"a dog\"}"));
     assert_eq!(ask(&server, &small).status, 200);
     let before = resident(&server);
-    forget_peak(&server);
+    reset_peak(&server);
     let answered = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let large: Vec<_> = (0..COUNT)
             .map(|_| {
                 scope.spawn(|| {
-                    let reply = ask_patiently(&server, &embed(&bomb));
+                    let reply = ask_with_long_timeout(&server, &embed(&bomb));
                     answered.fetch_add(1, Ordering::SeqCst);
                     reply
                 })
@@ -341,7 +363,7 @@ fn large_images_share_the_memory_for_decoding_and_hold_nobody_up() {
 }
 
 #[test]
-fn whatever_is_huge_is_refused_or_bounded() {
+fn huge_requests_are_refused_or_bounded() {
     /// What one request of 16 MiB, the most that is taken, may take more at its peak, in MiB.
     const MOST: f64 = 96.0;
     let world = World::new();
@@ -351,7 +373,7 @@ fn whatever_is_huge_is_refused_or_bounded() {
     let before = resident(&server);
     let mut most = (0.0, "");
     for (name, wanted, expected) in requests {
-        forget_peak(&server);
+        reset_peak(&server);
         let begin = Instant::now();
         let reply = ask(&server, &wanted);
         let (more, took) = (resident(&server).peak - before.now, begin.elapsed());
@@ -365,7 +387,7 @@ fn whatever_is_huge_is_refused_or_bounded() {
         }
     }
     assert!(most.0 < MOST, "{most:?}");
-    // What was taken is given back, but for what the allocator keeps of it.
+    // Memory is freed, but for what the allocator keeps.
     let after = resident(&server);
     println!("MiB before {before:?}, after {after:?}, the most {most:?}");
     assert!(after.now - before.now < MOST, "{before:?} {after:?}");
@@ -373,7 +395,7 @@ fn whatever_is_huge_is_refused_or_bounded() {
 }
 
 #[test]
-fn bodies_share_a_bound_and_made_up_labels_another() {
+fn bodies_share_a_bound_and_label_embeddings_another() {
     let world = World::new();
     let args =
         ["--max-buffered", "32", "--label-cache", "1", "--receive-timeout", "5", "--log-level", "error"];
@@ -387,7 +409,7 @@ fn bodies_share_a_bound_and_made_up_labels_another() {
     for wire in &mut held {
         assert!(wire.send(&bytes[..bytes.len() - 1]));
     }
-    wait_until_taken(&server);
+    wait_until_received(&server);
     let reply = ask(&server, &whole);
     assert_eq!((reply.status, &*reply.code()), (429, "overloaded"));
     assert!(reply.header("retry-after").is_some());
@@ -396,7 +418,7 @@ fn bodies_share_a_bound_and_made_up_labels_another() {
         assert_eq!(wire.answer(false).expect("an answer").code(), "undecodable_image");
     }
     refused(&server, &whole, 422, "undecodable_image");
-    // Label sets and prompts that nobody asks for again: 24 MB of them, and one is kept.
+    // Label sets and prompts that are used once: 24 MB of them, and one is kept.
     let ask_for = |i: usize| {
         let template = format!("{{}} {i}{}", "x".repeat(8_000));
         let body = json!({"image": {"id": 1}, "labels": ["cat", "dog"], "method": "captions", "templates": [template]});
@@ -424,7 +446,7 @@ fn huge_heads_and_bodies_that_are_only_announced_are_refused() {
         (reply, begin.elapsed())
     };
     let before = resident(&server);
-    // Who announces too much and asks first is told at once; who then waits, soon.
+    // A client that announces too much and asks first (`Expect`) is refused at once; one that waits after its head, soon.
     let (reply, took) = fast(&post("10000000000").with("expect", "100-continue"));
     assert_eq!((reply.status, &*reply.code()), (413, "body_too_large"));
     assert!(took < Duration::from_secs(1), "{took:?}");
@@ -445,7 +467,7 @@ fn huge_heads_and_bodies_that_are_only_announced_are_refused() {
         reply.as_ref().map(|r| r.status)
     );
     assert!(sent < 1_500, "{sent}");
-    // Where the system has thrown the answer away with the connection, there is none.
+    // The system may have dropped the answer together with the connection.
     assert!(reply.is_none_or(|reply| reply.status == 413));
     // Heads: hyper's own answers, without a body.
     let long = |size: usize| "x".repeat(size);

@@ -57,7 +57,7 @@ impl World {
         xmore(&[&["memory", "build", &source, "-o", &memory], more].concat()).run()
     }
 
-    /// A memory of a source; its captions in order, checked to be good and to be embedded by the second model as well.
+    /// The captions of a memory of a source, in order; the memory is verified and embedded by the second model as well.
     #[track_caller]
     fn captions(&self, source: &str, more: &[&str]) -> Vec<String> {
         let run = self.build(source, "m", &[&[&*self.tiny], more].concat());

@@ -1,4 +1,4 @@
-//! Tables, sidecars and Hugging Face's folders as people have them, through `memory build` and `eval`, and what is said of others.
+//! Tables, sidecars and Hugging Face's folders of users, through `memory build` and `eval`, and the messages about others.
 
 mod support;
 
@@ -190,7 +190,7 @@ fn a_folder_without_captions_says_what_is_expected_and_what_is_there() {
 }
 
 #[test]
-fn paths_of_windows_and_open_quotes_cost_nothing_else() {
+fn paths_of_windows_and_open_quotes_affect_no_other_row() {
     let world = World::new();
     world.pictures("photos");
     let table = "image_path,caption\r\nphotos\\0.png,one\r\nx.png,\"open\r\nphotos\\1.png,two\r\n";

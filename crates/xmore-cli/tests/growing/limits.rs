@@ -19,7 +19,7 @@ fn building_where_a_memory_of_other_sources_is_stays_refused() {
     assert_eq!(bytes_of(&world.path("m")), before);
     // One that lists all that is there is what it has become.
     expect(&world.build("@both.csv", "@m", &[]), 0, &["added 2: 4 pairs"]);
-    // Pairs that have gone from the source stay, and are told.
+    // Pairs that the source no longer lists stay, and are counted.
     world.table("both.csv", "photos", 1..4);
     expect(
         &world.build("@both.csv", "@m", &[]),
@@ -30,14 +30,14 @@ fn building_where_a_memory_of_other_sources_is_stays_refused() {
 }
 
 #[test]
-fn a_good_memory_is_never_replaced_by_a_worse_one() {
+fn a_memory_is_never_replaced_by_one_with_too_few_pairs() {
     let world = World::new();
     world.photos("photos", 0..10);
     world.table("pairs.csv", "photos", 0..10);
     expect(&world.build("@pairs.csv", "@m", &[]), 0, &[]);
     let good = bytes_of(&world.path("m"));
     // Nothing can be read, or there is nothing in the source.
-    world.rename("photos", "away");
+    world.rename("photos", "moved");
     let overwrite =
         |source: &str, more: &[&str]| world.build(source, "@m", &[&["--overwrite"], more].concat());
     let kept = "is as it was";
@@ -49,7 +49,7 @@ fn a_good_memory_is_never_replaced_by_a_worse_one() {
     world.table("others.csv", "gone", 0..10);
     expect(&world.append("@m", "@others.csv", &[]), 3, &["the sources gave no pair", kept]);
     assert_eq!(bytes_of(&world.path("m")), good);
-    world.rename("away", "photos");
+    world.rename("moved", "photos");
 
     // Too little can be read: what could be is kept, and the same command goes on when the rest is there.
     for i in 0..4 {

@@ -99,12 +99,12 @@ fn expect(run: &Run, code: i32, told: &[&str]) {
 }
 
 #[test]
-fn images_that_were_away_come_in_with_the_same_command() {
+fn images_that_were_missing_are_added_by_the_same_command() {
     let world = World::new();
     world.photos("photos", 0..6);
     world.table("pairs.csv", "photos", 0..6);
     // All of them: there is no memory, and nothing is left of one.
-    world.rename("photos", "away");
+    world.rename("photos", "moved");
     let run = world.build("@pairs.csv", "@m", &[]);
     expect(
         &run,
@@ -112,7 +112,7 @@ fn images_that_were_away_come_in_with_the_same_command() {
         &["the sources gave no pair", "no memory was written", "6 images that could not be read"],
     );
     assert!(run.stdout.is_empty() && !world.path("m").exists());
-    world.rename("away", "photos");
+    world.rename("moved", "photos");
     expect(&world.build("@pairs.csv", "@m", &[]), 0, &["6 pairs of 6 images"]);
     expect(&world.build("@pairs.csv", "@m", &[]), 0, &["nothing to do: the memory has all 6 pairs"]);
 
@@ -161,7 +161,7 @@ fn images_that_were_away_come_in_with_the_same_command() {
 }
 
 #[test]
-fn a_caption_that_comes_later_makes_a_pair() {
+fn a_caption_added_later_makes_a_pair() {
     let world = World::new();
     world.photos("photos", 0..20);
     fs::remove_file(world.path("photos/3.txt")).unwrap();
@@ -179,7 +179,7 @@ fn a_caption_that_comes_later_makes_a_pair() {
 }
 
 #[test]
-fn a_column_gets_the_images_that_were_away() {
+fn an_embedding_set_gets_the_images_that_were_missing() {
     let world = World::new();
     let second = format!("--model={}", second_model(world.dir.path()));
     world.photos("photos", 0..6);
@@ -188,14 +188,14 @@ fn a_column_gets_the_images_that_were_away() {
     world.run(&["memory", "embed", "@undisturbed", &second]).ok();
     let embed = || world.run(&["memory", "embed", "@m", &second]).run();
 
-    world.rename("photos", "away");
+    world.rename("photos", "moved");
     expect(&embed(), 3, &["6 pairs not found through this model", "6 of 6 pairs' images could not be read"]);
     let before = bytes_of(&world.path("m"));
     expect(&embed(), 3, &["nothing to do", "6 pairs not found through this model"]);
     assert_eq!(bytes_of(&world.path("m")), before);
     world.verify("@m");
 
-    world.rename("away", "photos");
+    world.rename("moved", "photos");
     world.rename("photos/2.png", "2.png");
     expect(
         &embed(),
@@ -216,7 +216,7 @@ fn a_column_gets_the_images_that_were_away() {
 }
 
 #[test]
-fn pairs_that_a_repair_took_out_come_in_again() {
+fn pairs_that_a_repair_took_out_are_added_again() {
     let world = World::new();
     world.photos("photos", 0..6);
     expect(&world.build("@photos", "@m", &[]), 0, &[]);

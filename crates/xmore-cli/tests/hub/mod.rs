@@ -1,4 +1,4 @@
-//! A server on the loopback that speaks the hub's protocol, with the faults a test asks for.
+//! A server on loopback with the hub's protocol, and the faults that a test asks for.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -49,7 +49,7 @@ pub struct World {
     /// A hash given in place of the right one.
     pub etag: Option<String>,
     pub token: Option<&'static str>,
-    /// Told by the request and how many like it came before.
+    /// The fault of an answer, by the request and the number of equal ones before it.
     pub fault: Box<Faults>,
 }
 
@@ -62,7 +62,7 @@ impl World {
             let name = entry.file_name().into_string().unwrap();
             files.insert(name, std::fs::read(entry.path()).unwrap());
         }
-        // Nobody needs these.
+        // Files that are not needed.
         files.insert("README.md".into(), b"# A model".to_vec());
         files.insert("pytorch_model.bin".into(), vec![0; 2 * LARGE]);
         let fault = Box::new(|_: &Seen, _| Fault::None);
@@ -90,7 +90,7 @@ impl Hub {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (world, log) = (Arc::clone(&world), Arc::clone(&log));
-                // A client that has gone away is no failure of the server's.
+                // A client that has disconnected is no failure of the server's.
                 std::thread::spawn(move || drop(answer(&world, &log, port, stream.unwrap())));
             }
         });
@@ -237,7 +237,7 @@ fn body_of(
         out.write_all(&body[..length.min(limit)])?;
         out.flush()?;
     }
-    // Closing with unread input would reset the connection and lose what was sent.
+    // Closing with unread input would reset the connection and lose the answer.
     out.shutdown(std::net::Shutdown::Write)?;
     let mut rest = [0; 64];
     while out.read(&mut rest)? > 0 {}

@@ -1,4 +1,4 @@
-//! Models by name and from the hub, as a user has them: the real program against a server on the loopback that speaks the hub's
+//! Models by name and from the hub, as a user has them: the real program against a server on loopback with the hub's
 //! protocol, with and without faults.
 
 #[path = "../hub/mod.rs"]
@@ -67,8 +67,8 @@ fn tiny() -> World {
     World::of(REPO, &fixture("tiny"))
 }
 
-/// An address where nobody listens.
-fn nowhere() -> String {
+/// An address where no server listens.
+fn closed_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())
 }
@@ -101,7 +101,7 @@ fn a_model_is_fetched_into_the_cache_that_python_reads() {
     assert_eq!(fs::read_dir(snapshot).unwrap().count(), 6, "only what is needed");
     assert_eq!(machine.blobs().len(), 6);
 
-    // From here on nobody is asked.
+    // From here on the hub gets no request.
     let asked = hub.seen().len();
     let info = json(&machine.xmore(&hub.url(), &["model", "info", "ViT-B/16", "--format=json"]).ok());
     assert_eq!((&info["name"], &info["embed_dim"]), (&NAME.into(), &16.into()));
@@ -132,17 +132,17 @@ fn first_use_fetches_and_every_spelling_is_one_model() {
     let error = machine.xmore(&hub.url(), &build).fails(1);
     assert!(error.contains("timm/resnet50_clip.openai"), "{error}");
     let build = [&build[..5], &["--model=ViT-B/16"]].concat();
-    machine.xmore(&nowhere(), &build).ok();
+    machine.xmore(&closed_address(), &build).ok();
     let args = ["classify", &photo, "--labels=a,b", "--memory", &memory, "-k1"];
     for model in [&["--model=ViT-B-16-quickgelu,openai"][..], &["--model=ViT-B-16", "--pretrained=openai"]] {
-        machine.xmore(&nowhere(), &[&args[..], model].concat()).env("HF_HUB_OFFLINE", "1").ok();
+        machine.xmore(&closed_address(), &[&args[..], model].concat()).env("HF_HUB_OFFLINE", "1").ok();
     }
-    let info = machine.xmore(&nowhere(), &["memory", "info", &memory, "--format=json"]).ok();
+    let info = machine.xmore(&closed_address(), &["memory", "info", &memory, "--format=json"]).ok();
     assert!(info.contains(NAME), "{info}");
 }
 
 #[test]
-fn a_cut_download_goes_on_where_it_stopped() {
+fn an_interrupted_download_resumes_where_it_stopped() {
     let fault = |seen: &Seen, before| match (seen.path.ends_with(WEIGHTS), before) {
         (true, 0) if seen.path.starts_with("/storage") => Fault::Cut(50_000),
         (true, 1) if seen.path.starts_with("/storage") => Fault::Cut(30_000),
@@ -246,15 +246,15 @@ fn what_is_not_as_announced_is_not_kept() {
         let (machine, hub) = (Machine::new(), Hub::start(tiny().with_fault(faulty)));
         let error = machine.xmore(&hub.url(), &["model", "fetch", NAME]).fails(1);
         assert!(error.contains(told), "{fault:?}: {error}");
-        machine.xmore(&nowhere(), &["model", "info", NAME]).fails(1);
+        machine.xmore(&closed_address(), &["model", "info", NAME]).fails(1);
         let good = Hub::start(tiny());
         machine.xmore(&good.url(), &["model", "fetch", NAME]).ok();
-        machine.xmore(&nowhere(), &["model", "info", NAME]).ok();
+        machine.xmore(&closed_address(), &["model", "info", NAME]).ok();
     }
 }
 
 #[test]
-fn offline_means_offline() {
+fn offline_nothing_is_requested() {
     let (machine, hub) = (Machine::new(), Hub::start(tiny()));
     let photo = photo();
     let classify = ["classify", &photo, "--labels=a,b", "--model=ViT-B/16"];
@@ -272,8 +272,8 @@ fn offline_means_offline() {
 }
 
 #[test]
-fn without_network_the_way_out_is_told() {
-    let (machine, endpoint) = (Machine::new(), nowhere());
+fn without_network_the_message_says_what_to_do() {
+    let (machine, endpoint) = (Machine::new(), closed_address());
     let error = machine.xmore(&endpoint, &["model", "fetch", NAME]).fails(1);
     let host = endpoint.strip_prefix("http://").unwrap();
     for part in [host, "list of files", REPO, "HF_ENDPOINT", "local-dir:", "HF_HUB_OFFLINE"] {
@@ -292,14 +292,14 @@ fn what_python_fetched_is_found() {
     machine.python_cache();
     let cache = machine.0.path().join("hf/hub");
     let info = ["model", "info", "hf-hub:timm/vit_base_patch16_clip_224.openai", "--format=json"];
-    let found = json(&machine.xmore(&nowhere(), &info).ok());
+    let found = json(&machine.xmore(&closed_address(), &info).ok());
     assert_eq!(found["name"], "hf-hub:timm/vit_base_patch16_clip_224.openai");
     let other = Machine::new();
-    other.xmore(&nowhere(), &info).fails(1);
-    other.xmore(&nowhere(), &info).env("HF_HUB_CACHE", &cache).ok();
+    other.xmore(&closed_address(), &info).fails(1);
+    other.xmore(&closed_address(), &info).env("HF_HUB_CACHE", &cache).ok();
     let pinned = format!("hf-hub:{REPO}@{COMMIT}");
-    machine.xmore(&nowhere(), &["model", "info", &pinned]).ok();
-    machine.xmore(&nowhere(), &["model", "info", &format!("hf-hub:{REPO}@v2")]).fails(1);
+    machine.xmore(&closed_address(), &["model", "info", &pinned]).ok();
+    machine.xmore(&closed_address(), &["model", "info", &format!("hf-hub:{REPO}@v2")]).fails(1);
 }
 
 #[test]
@@ -311,24 +311,25 @@ fn two_runs_at_once_share_one_download() {
         }
     });
     assert_eq!(hub.gets(WEIGHTS).len(), 1);
-    machine.xmore(&nowhere(), &["model", "info", NAME]).ok();
+    machine.xmore(&closed_address(), &["model", "info", NAME]).ok();
 }
 
 #[test]
 fn the_list_has_what_can_be_asked_for() {
     let machine = Machine::new();
-    let list = machine.xmore(&nowhere(), &["model", "list"]).ok();
+    let list = machine.xmore(&closed_address(), &["model", "list"]).ok();
     for part in ["lite", "RN50x64,openai", "ViT-bigG-14,laion2b_s39b_b160k", "hf-hub:", "local-dir:"] {
         assert!(list.contains(part), "{part}: {list}");
     }
-    let rows = json(&machine.xmore(&nowhere(), &["model", "list", "L/14@336px", "--format=json"]).ok());
+    let rows =
+        json(&machine.xmore(&closed_address(), &["model", "list", "L/14@336px", "--format=json"]).ok());
     assert_eq!(rows.as_array().unwrap().len(), 1);
     assert_eq!(rows[0]["image_size"], 336);
     assert_eq!(rows[0]["repository"], "timm/vit_large_patch14_clip_336.openai");
-    assert!(machine.xmore(&nowhere(), &["model", "list", "gpt"]).fails(1).contains("gpt"));
+    assert!(machine.xmore(&closed_address(), &["model", "list", "gpt"]).fails(1).contains("gpt"));
     // The variables do the same as the flags.
     let error = machine
-        .xmore(&nowhere(), &["classify", &photo(), "--labels=a,b"])
+        .xmore(&closed_address(), &["classify", &photo(), "--labels=a,b"])
         .env("XMORE_MODEL", "ViT-L-14")
         .env("XMORE_PRETRAINED", "dfn2b")
         .fails(1);

@@ -42,13 +42,13 @@ fn hostile_names_write_nothing_outside() {
         let mut world = tiny();
         world.files.insert("open_clip_config.json".into(), config(name));
         world.files.insert(name.into(), b"evil".to_vec());
-        refused_without_trace(world, "expected a file of the same repository");
+        refused_without_files(world, "expected a file of the same repository");
     }
-    refused_without_trace(World { commit: "../../../../evil".into(), ..tiny() }, "commit");
-    refused_without_trace(World { etag: Some("../../../../evil".into()), ..tiny() }, "ETag");
+    refused_without_files(World { commit: "../../../../evil".into(), ..tiny() }, "commit");
+    refused_without_files(World { etag: Some("../../../../evil".into()), ..tiny() }, "ETag");
 }
 
-fn refused_without_trace(world: World, told: &str) {
+fn refused_without_files(world: World, told: &str) {
     let (machine, hub) = (Machine::new(), Hub::start(world));
     let error = machine.xmore(&hub.url(), &["model", "fetch", NAME]).fails(1);
     assert!(error.contains(told), "{error}");
@@ -68,7 +68,7 @@ fn refused_without_trace(world: World, told: &str) {
 }
 
 #[test]
-fn answers_that_are_no_hub_s() {
+fn answers_of_other_servers_are_refused() {
     let fault = |seen: &Seen, _| match seen.path.starts_with("/api/") {
         true => Fault::Status(500, "X: y"),
         false => Fault::None,
@@ -86,12 +86,12 @@ fn answers_that_are_no_hub_s() {
 }
 
 #[test]
-fn names_that_are_none() {
+fn invalid_names_are_refused() {
     let machine = Machine::new();
     let photo = photo();
     let classify = |more: &[&str]| {
         let args = [&["classify", &photo, "--labels=a,b"], more].concat();
-        machine.xmore(&nowhere(), &args).fails(1)
+        machine.xmore(&closed_address(), &args).fails(1)
     };
     assert!(classify(&["--model=ViT-B16,openai"]).contains("did you mean \"ViT-B-16\"?"));
     assert!(classify(&["--model=ViT-B-16", "--pretrained=opnai"]).contains("did you mean \"openai\"?"));
@@ -102,6 +102,6 @@ fn names_that_are_none() {
         classify(&["--model=openai/clip-vit-base-patch32"]).contains("hf-hub:openai/clip-vit-base-patch32")
     );
     assert!(classify(&["--model=ViT-B-16", "--pretrained=/nowhere/w.pt"]).contains("/nowhere/w.pt"));
-    let path = machine.xmore(&nowhere(), &["model", "fetch", "local-dir:/m"]).fails(2);
+    let path = machine.xmore(&closed_address(), &["model", "fetch", "local-dir:/m"]).fails(2);
     assert!(path.contains("/m"), "{path}");
 }

@@ -164,7 +164,7 @@ fn a_best_label_below_a_threshold_is_no_answer() {
 }
 
 #[test]
-fn a_photo_as_phones_take_them_is_answered_in_any_way() {
+fn a_photo_of_megabytes_is_answered_in_every_form_of_request() {
     let world = World::new();
     let server = world.serve(&[]);
     let photo = noise_jpeg(6 << 20);
@@ -217,7 +217,7 @@ fn requests_at_the_same_time_are_batched_and_change_no_bit() {
 }
 
 #[test]
-fn several_images_are_answered_in_order_and_a_broken_one_spoils_no_other() {
+fn several_images_are_answered_in_order_and_a_broken_one_affects_no_other() {
     let world = World::new();
     let server = world.serve(&["--max-batch", "2"]);
     let images = ["query100.png", "query101.png", "query102.png"];
@@ -241,7 +241,7 @@ fn several_images_are_answered_in_order_and_a_broken_one_spoils_no_other() {
 }
 
 #[test]
-fn an_embedding_takes_the_place_of_its_image() {
+fn an_embedding_replaces_its_image() {
     let world = World::new();
     let server = world.serve(&[]);
     let ask = |image: Value, k: usize| {

@@ -13,7 +13,7 @@ fn a_memory_of_another_orientation_is_told() {
 }
 
 #[test]
-fn a_remote_index_that_is_away_is_done_without_where_that_is_allowed() {
+fn an_unreachable_remote_index_is_tolerated_where_that_is_allowed() {
     let world = World::new();
     let image = world.bytes("query100.png");
     let query = format!("/v1/classify?labels={}", listed());
@@ -60,7 +60,7 @@ fn a_memory_that_grew_is_opened_again_without_losing_a_request() {
 }
 
 #[test]
-fn without_a_memory_the_image_alone_is_asked() {
+fn without_a_memory_the_image_alone_is_classified() {
     let world = World::new();
     let server = world.run(&["serve", "--addr", "127.0.0.1:0", &world.tiny]).serve();
     let body = |method: Option<&str>| json!({"image": world.base64("query100.png"), "labels": LABELS, "method": method});
@@ -89,7 +89,7 @@ fn three_models_search_choose_and_classify_as_on_the_command_line() {
 }
 
 #[test]
-fn an_engine_is_asked_and_its_absence_told_or_done_without() {
+fn a_remote_index_is_searched_and_its_absence_reported_or_tolerated() {
     let world = World::new();
     let index = world.serve(&[]);
     let memory = format!("--memory=knn+{}?index=m", index.url);

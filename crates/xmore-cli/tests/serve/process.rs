@@ -100,7 +100,7 @@ fn every_flag_has_an_environment_variable_and_mistakes_are_told_before_anything_
 }
 
 #[test]
-fn a_stop_answers_what_was_taken_and_refuses_the_rest() {
+fn a_stop_answers_accepted_requests_and_refuses_the_rest() {
     let world = World::new();
     let server = world.serve(&["--max-batch", "4", "--queue", "64"]);
     let query = format!("/v1/classify?labels={}", listed());
@@ -115,7 +115,7 @@ fn a_stop_answers_what_was_taken_and_refuses_the_rest() {
                     agent.post(format!("{}{query}", server.url)).header("content-type", "image/png");
                 match request.send(&image[..]) {
                     Ok(answer) => statuses.push(answer.status().as_u16()),
-                    // Only a door that is closed: never a connection that breaks off.
+                    // Only refused connections: never one that is cut off.
                     Err(ureq::Error::ConnectionFailed) => return statuses,
                     Err(ureq::Error::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                         return statuses;

@@ -1,4 +1,4 @@
-//! Who may ask, and what is not told or touched whoever asks.
+//! Access: keys, origins and host names, and what no request may read or write.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -95,7 +95,7 @@ fn other_names_and_other_pages_are_refused_unless_allowed() {
 }
 
 #[test]
-fn a_key_is_asked_for_everywhere_but_at_the_door() {
+fn a_key_is_required_for_everything_but_the_page_and_the_health_check() {
     let world = World::new();
     let server = world.serve(&["--api-key", "s3cret,second", "--log-level", "error"]);
     let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
@@ -155,7 +155,7 @@ fn a_key_is_asked_for_everywhere_but_at_the_door() {
     {
         assert_eq!(ask(&server, &get(path)).status, 200, "{path}");
     }
-    // Nothing closed is behind an open path.
+    // No path that needs a key is reachable through one that does not.
     for path in [
         "/docs/../v1/info",
         "/docs/%2e%2e/v1/info",

@@ -82,7 +82,7 @@ fn a_body_may_be_as_large_as_the_limit_on_every_route_and_no_larger() {
 }
 
 #[test]
-fn a_body_that_no_handler_reads_does_not_end_the_connection_unsaid() {
+fn a_body_that_no_handler_reads_ends_the_connection_only_with_notice() {
     let world = World::new();
     let server = world.serve(&["--log-level", "error"]);
     let health = Wanted::new("GET", "/health");
@@ -117,7 +117,7 @@ fn lists_of_a_form_are_bounded() {
         let field = format!("--x\r\nContent-Disposition: form-data; name=labels\r\n\r\n{text}\r\n");
         form("/v1/classify", &world.picture(), &field, field.len() + 10_000)
     };
-    super::forget_peak(&server);
+    super::reset_peak(&server);
     let before = super::resident(&server);
     for text in [
         "a,".repeat(7 << 20),

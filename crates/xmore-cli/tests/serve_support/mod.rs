@@ -1,15 +1,15 @@
-//! What hostile tests of `xmore serve` need: a small memory with servers over it, bytes on the wire, and looks at the process.
+//! What tests of `xmore serve` with hostile clients share: a small memory with servers over it, raw requests, and the process's memory.
 #![allow(dead_code, reason = "one test file uses it")]
 
 mod access;
 mod body_limits;
-pub mod bombs;
-mod crowds;
+mod connection_limits;
+pub mod decompression_bombs;
 pub mod description;
 pub mod huge;
-mod label_flood;
+mod many_label_sets;
+mod misbehaving_clients;
 pub mod requests;
-mod rude;
 mod stopping;
 pub mod wire;
 
@@ -78,7 +78,7 @@ impl World {
 pub struct Resident {
     /// MiB that are resident now.
     pub now: f64,
-    /// The most since the process began or [`forget_peak`].
+    /// The most since the process began or [`reset_peak`].
     pub peak: f64,
 }
 
@@ -86,14 +86,15 @@ pub struct Resident {
 pub fn resident(server: &Server) -> Resident {
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let mib = |name: &str| -> f64 {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells it");
+        let line =
+            status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of /proc/PID/status");
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
     };
     Resident { now: mib("VmRSS:"), peak: mib("VmHWM:") }
 }
 
-/// Begins a new peak.
-pub fn forget_peak(server: &Server) {
+/// Starts to measure a new peak.
+pub fn reset_peak(server: &Server) {
     fs::write(format!("/proc/{}/clear_refs", server.pid()), "5").unwrap();
 }
 
@@ -105,7 +106,7 @@ pub fn metric(server: &Server, name: &str) -> u64 {
     line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
 }
 
-/// Waits until so many requests are at work, beside the one that looks.
+/// Waits until more than `count` requests are in flight; the request for the metric is one of them.
 #[track_caller]
 pub fn wait_for_in_flight(server: &Server, count: u64) {
     let begin = Instant::now();
@@ -115,9 +116,9 @@ pub fn wait_for_in_flight(server: &Server, count: u64) {
     }
 }
 
-/// Waits until nobody is connected but who looks.
+/// Waits until the connection that asks for the metric is the only one.
 #[track_caller]
-pub fn wait_until_let_go(server: &Server) {
+pub fn wait_until_disconnected(server: &Server) {
     let begin = Instant::now();
     loop {
         let open = metric(server, "xmore_connections");
@@ -129,9 +130,9 @@ pub fn wait_until_let_go(server: &Server) {
     }
 }
 
-/// Waits until the server has taken everything that was sent to it.
+/// Waits until the server has received everything that was sent to it.
 #[track_caller]
-pub fn wait_until_taken(server: &Server) {
+pub fn wait_until_received(server: &Server) {
     let port: u16 = server.addr().rsplit(':').next().unwrap().parse().unwrap();
     let port = format!(":{port:04X}");
     let begin = Instant::now();

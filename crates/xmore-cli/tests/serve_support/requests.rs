@@ -124,30 +124,30 @@ impl<'a> Requests<'a> {
     pub fn near_miss(&mut self, operation: &Operation) -> Wanted {
         let mut wanted = self.valid(operation);
         for _ in 0..=self.random.below(2) {
-            self.spoil(&mut wanted, operation);
+            self.corrupt(&mut wanted, operation);
         }
         wanted
     }
 
-    fn spoil(&mut self, wanted: &mut Wanted, operation: &Operation) {
+    fn corrupt(&mut self, wanted: &mut Wanted, operation: &Operation) {
         match self.random.below(10) {
             0..4 => match serde_json::from_slice::<Value>(&wanted.body) {
                 Ok(mut value) => {
-                    self.spoil_value(&mut value);
+                    self.corrupt_value(&mut value);
                     wanted.body = value.to_string().into_bytes();
                 }
-                Err(_) => self.spoil_bytes(&mut wanted.body),
+                Err(_) => self.corrupt_bytes(&mut wanted.body),
             },
-            4 | 5 => self.spoil_bytes(&mut wanted.body),
-            6 => self.spoil_query(wanted),
-            7 if operation.path.contains('{') => self.spoil_path(wanted, operation),
-            7 | 8 => self.spoil_kind(wanted),
-            _ => self.spoil_headers(wanted),
+            4 | 5 => self.corrupt_bytes(&mut wanted.body),
+            6 => self.corrupt_query(wanted),
+            7 if operation.path.contains('{') => self.corrupt_path(wanted, operation),
+            7 | 8 => self.corrupt_kind(wanted),
+            _ => self.corrupt_headers(wanted),
         }
     }
 
     /// Changes one place of a JSON value.
-    fn spoil_value(&mut self, value: &mut Value) {
+    fn corrupt_value(&mut self, value: &mut Value) {
         let random = &mut self.random;
         match value {
             Value::Object(object) if !object.is_empty() && random.below(4) > 0 => {
@@ -156,7 +156,7 @@ impl<'a> Requests<'a> {
                 match random.below(6) {
                     0 => drop(object.remove(&name)),
                     1 => drop(object.insert(word(random), json!(1))),
-                    _ => self.spoil_value(&mut object[&name]),
+                    _ => self.corrupt_value(&mut object[&name]),
                 }
             }
             Value::Array(array) if !array.is_empty() && random.below(4) > 0 => {
@@ -167,14 +167,14 @@ impl<'a> Requests<'a> {
                         let again = array[at].clone();
                         array.extend(std::iter::repeat_n(again, 200));
                     }
-                    _ => self.spoil_value(&mut array[at]),
+                    _ => self.corrupt_value(&mut array[at]),
                 }
             }
             value => *value = unexpected(random),
         }
     }
 
-    fn spoil_bytes(&mut self, body: &mut Vec<u8>) {
+    fn corrupt_bytes(&mut self, body: &mut Vec<u8>) {
         let random = &mut self.random;
         let at = random.below(body.len() as u64 + 1) as usize;
         match random.below(8) {
@@ -194,7 +194,7 @@ impl<'a> Requests<'a> {
         }
     }
 
-    fn spoil_query(&mut self, wanted: &mut Wanted) {
+    fn corrupt_query(&mut self, wanted: &mut Wanted) {
         let query = [
             "k=1&k=2",
             "k=-1",
@@ -234,7 +234,7 @@ impl<'a> Requests<'a> {
         }
     }
 
-    fn spoil_path(&mut self, wanted: &mut Wanted, operation: &Operation) {
+    fn corrupt_path(&mut self, wanted: &mut Wanted, operation: &Operation) {
         let pieces = [
             "",
             "-1",
@@ -268,7 +268,7 @@ impl<'a> Requests<'a> {
         wanted.target = format!("{}{piece}{}", &operation.path[..start], &operation.path[end + 1..]);
     }
 
-    fn spoil_kind(&mut self, wanted: &mut Wanted) {
+    fn corrupt_kind(&mut self, wanted: &mut Wanted) {
         let kinds = [
             "",
             "text/plain",
@@ -293,7 +293,7 @@ impl<'a> Requests<'a> {
         }
     }
 
-    fn spoil_headers(&mut self, wanted: &mut Wanted) {
+    fn corrupt_headers(&mut self, wanted: &mut Wanted) {
         let headers = [
             ("origin", "null"),
             ("origin", "http://evil.example"),

@@ -1,11 +1,11 @@
-//! A stop loses no request that was sent, and ends in time whatever is stuck.
+//! A stop loses no request that was sent, and ends in time even if a request is blocked.
 
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::wire::{Reply, Wanted, Wire, ask};
-use super::{World, wait_until_taken};
+use super::{World, wait_until_received};
 use crate::support::server::Server;
 
 /// Stops a server, which must end by itself.
@@ -40,7 +40,7 @@ fn requests_that_were_sent_ahead_are_answered_or_told() {
         let bytes: Vec<Vec<u8>> = requests.iter().map(Wanted::bytes).collect();
         let mut wires: Vec<Wire> = (0..8).map(|_| Wire::open(&server)).collect();
         for (i, wire) in wires.iter_mut().enumerate() {
-            // In one piece, or so that the first is at work when the others come.
+            // In one piece, or so that the first is in flight when the others arrive.
             if i % 2 == 0 {
                 assert!(wire.send(&bytes.concat()));
             } else {
@@ -77,7 +77,7 @@ fn a_kept_connection_is_told_that_its_answer_is_the_last() {
     kept.send(&health);
     let before = kept.answer(false).expect("an answer");
     assert_eq!((before.status, before.header("connection")), (200, None));
-    wait_until_taken(&server);
+    wait_until_received(&server);
     server.signal("TERM");
     while ask(&server, &Wanted::new("GET", "/readyz")).status == 200 {}
     kept.send(&health);
@@ -95,7 +95,7 @@ fn a_second_signal_ends_the_server_at_once() {
         let mut server = world.serve(&["--log-level", "error"]);
         let mut slow = Wire::open(&server);
         slow.send(b"POST /v1/embed HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\ncontent-length: 10\r\n\r\nabc");
-        wait_until_taken(&server);
+        wait_until_received(&server);
         server.signal("TERM");
         while ask(&server, &Wanted::new("GET", "/readyz")).status == 200 {}
         let begin = Instant::now();

@@ -235,7 +235,7 @@ pub fn ask_from(server: &Server, address: [u8; 4], wanted: &Wanted) -> Reply {
 
 /// Asks for what takes long on a machine with other work.
 #[track_caller]
-pub fn ask_patiently(server: &Server, wanted: &Wanted) -> Reply {
+pub fn ask_with_long_timeout(server: &Server, wanted: &Wanted) -> Reply {
     let wire = Wire::open(server);
     wire.stream.set_read_timeout(Some(6 * TIME_LIMIT)).unwrap();
     ask_over(wire, wanted)

@@ -30,7 +30,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Whether it takes room on the disk.
+    /// Whether it needs space on the disk.
     pub fn needs_room(&self) -> bool {
         ["create", "mkdir", "write", "link"].contains(&&*self.name)
     }
@@ -51,7 +51,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// `None`, with a word on standard error, where there is no C compiler.
+    /// `None`, with a message on standard error, where there is no C compiler.
     pub fn new() -> Option<Self> {
         let faults = Self { dir: tempfile::tempdir().unwrap() };
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/fault.c");

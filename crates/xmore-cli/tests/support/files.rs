@@ -1,4 +1,4 @@
-//! Pictures, tables and a second model made on the spot, and what a folder holds.
+//! Pictures, tables and a second model made by the tests, and the content of folders.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! A stand-in for Milvus that keeps what is uploaded: both of its interfaces on one port, as much of them as an upload uses.
+//! A test server in place of Milvus that keeps what is uploaded: both of its interfaces on one port, as far as an upload uses them.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ impl Milvus {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let kept = Arc::clone(&shared);
-                // A client that has gone away is no failure of the server's.
+                // A client that has disconnected is no failure of the server's.
                 std::thread::spawn(move || drop(answer(&kept, stream)));
             }
         });

@@ -137,7 +137,7 @@ impl Xmore {
         output.stdout
     }
 
-    /// Runs it to its end; death by a signal is a failure.
+    /// Runs it to its end; an end by a signal is a failure.
     #[track_caller]
     pub fn run(mut self) -> Run {
         let output = self.0.output().expect("the binary was built");
@@ -148,7 +148,7 @@ impl Xmore {
         }
     }
 
-    /// Runs it to its end, which must come within `limit`: a run that waits for ever is a failure, not a test that hangs.
+    /// Runs it to its end, which must come within `limit`: a run that blocks is a failure, and does not block the test.
     #[track_caller]
     pub fn run_within(mut self, limit: Duration) -> Run {
         let (stdout, stderr) = (Stdio::piped(), Stdio::piped());

@@ -1,4 +1,4 @@
-//! Clients that are slow, silent, confused or gone.
+//! Clients that are slow, send nothing, send malformed requests or disconnect.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -6,21 +6,22 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::wire::{Wanted, Wire, ask};
-use super::{PAIRS, World, resident, stop, wait_until_let_go};
+use super::{PAIRS, World, resident, stop, wait_until_disconnected};
 use crate::support::files::Random;
 use crate::support::server::Server;
 
 /// Connections that the server takes at a time.
-const PLACES: usize = 64;
-/// MiB that a second round of everything may add to the first: allocators settle, leaks go on.
+const MAX_CONNECTIONS: usize = 64;
+/// MiB that a second round of everything may add to the first: a leak adds to each round.
 const MAX_GROWTH: f64 = 16.0;
 
 const UPLOAD: &str = "POST /v1/embed HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\n";
 
 #[test]
-fn slow_silent_and_rude_clients_harm_nobody() {
+fn slow_silent_and_malformed_clients_affect_no_other() {
     let world = World::new();
-    let args = ["--receive-timeout", "1", "--max-connections", &PLACES.to_string(), "--log-level", "error"];
+    let args =
+        ["--receive-timeout", "1", "--max-connections", &MAX_CONNECTIONS.to_string(), "--log-level", "error"];
     let server = world.serve(&args);
     let picture = world.picture();
     let mut after_first = None;
@@ -28,7 +29,7 @@ fn slow_silent_and_rude_clients_harm_nobody() {
         let cases: [(&str, &dyn Fn()); 9] = [
             ("heads that come byte by byte", &|| slow_heads(&server)),
             ("bodies that come byte by byte", &|| slow_bodies(&server)),
-            ("sides that are closed for writing", &|| half_closed(&server, &picture)),
+            ("connections closed for writing", &|| half_closed(&server, &picture)),
             ("connections closed before the answer", &|| closed_early(&server, &picture)),
             ("connections reset in the middle", &|| reset(&server)),
             ("requests sent without waiting for answers", &|| pipelined(&server)),
@@ -41,7 +42,7 @@ fn slow_silent_and_rude_clients_harm_nobody() {
             case();
             assert_eq!(ask(&server, &Wanted::new("GET", "/health")).status, 200, "after {name}");
             assert_eq!(ask(&server, &classify(&picture)).status, 200, "after {name}");
-            wait_until_let_go(&server);
+            wait_until_disconnected(&server);
             println!("{name}: {:?}", begin.elapsed());
         }
         let now = resident(&server).now;
@@ -138,7 +139,7 @@ fn pipelined(server: &Server) {
     for id in ids {
         assert_eq!(wire.answer(false).expect("an answer").json()["id"], json!(id));
     }
-    // What is refused unread must not be taken for the next request.
+    // The rest of a refused request must not be read as the next one.
     let inner = Wanted::new("GET", "/v1/pairs/3").bytes();
     let outer = Wanted::new("POST", "/v1/embed").with("origin", "http://evil.example").body(inner);
     let mut wire = Wire::open(server);
@@ -187,17 +188,17 @@ fn no_http(server: &Server) {
     }
 }
 
-/// More connections than there are places, all silent: who comes after them has to wait, but not for long.
+/// More connections than the limit, none of which sends anything: the next one waits, but not for long.
 fn silent(server: &Server) {
     let wires: Vec<Wire> = (0..300).map(|_| Wire::open(server)).collect();
     assert_eq!(ask(server, &Wanted::new("GET", "/health")).status, 200);
     wires.into_iter().for_each(Wire::wait_for_end);
 }
 
-/// As many connections as there are places, each with more to read than the system keeps for it.
+/// As many connections as the limit, each with more to read than the system buffers.
 fn unread(server: &Server) {
     let requests = Wanted::new("GET", "/docs/swagger-ui-bundle.js").bytes().repeat(10);
-    let wires: Vec<Wire> = (0..PLACES)
+    let wires: Vec<Wire> = (0..MAX_CONNECTIONS)
         .map(|_| {
             let mut wire = Wire::open(server);
             wire.send(&requests);

@@ -1,14 +1,14 @@
-//! New label sets by the dozen: those that are ready are answered all the while, and other callers have their turn.
+//! Dozens of new label sets at once: requests with prepared label sets are answered meanwhile, and so are other callers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::wire::{Wanted, ask, ask_from, ask_patiently};
+use super::wire::{Wanted, ask, ask_from, ask_with_long_timeout};
 use super::{World, metric, stop};
 
-const FLOOD: usize = 54;
+const CALLERS: usize = 54;
 const OTHER: [u8; 4] = [127, 0, 0, 2];
 
 /// A classification of a pair's image with the kernel method, so that label sets are all the work.
@@ -20,7 +20,7 @@ fn pair(name: &str) -> [String; 2] {
     ["cat", "dog"].map(|label| format!("{label} {name}"))
 }
 
-/// A caller of the flood that has its answer, or failed.
+/// A caller that has its answer, or failed.
 struct Ended<'a>(&'a AtomicUsize);
 
 impl Drop for Ended<'_> {
@@ -30,19 +30,19 @@ impl Drop for Ended<'_> {
 }
 
 #[test]
-fn a_flood_of_new_label_sets_harms_neither_ready_ones_nor_other_callers() {
+fn many_new_label_sets_delay_neither_ready_ones_nor_other_callers() {
     let world = World::new();
     let server = world.serve(&["--timeout", "120", "--log-level", "error"]);
     let ready = classify(&pair("ready"));
     assert_eq!(ask(&server, &ready).status, 200);
-    let (running, made, refused) = (AtomicUsize::new(FLOOD), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (running, made, refused) = (AtomicUsize::new(CALLERS), AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
-        for flooder in 0..FLOOD {
-            let labels: Vec<String> = (0..1_000).map(|i| format!("thing {i} of {flooder}")).collect();
+        for caller in 0..CALLERS {
+            let labels: Vec<String> = (0..1_000).map(|i| format!("thing {i} of {caller}")).collect();
             let (server, running, made, refused) = (&server, &running, &made, &refused);
             scope.spawn(move || {
                 let _ended = Ended(running);
-                let reply = ask_patiently(server, &classify(&labels));
+                let reply = ask_with_long_timeout(server, &classify(&labels));
                 match reply.status {
                     200 => made.fetch_add(1, Ordering::SeqCst),
                     429 => {
@@ -53,7 +53,7 @@ fn a_flood_of_new_label_sets_harms_neither_ready_ones_nor_other_callers() {
                 };
             });
         }
-        // From the flood's own address, as long as it lasts.
+        // From the same address as the callers, as long as they run.
         let (server, ready, running) = (&server, &ready, &running);
         let watching = scope.spawn(move || {
             let mut answers = 0;
@@ -73,7 +73,7 @@ fn a_flood_of_new_label_sets_harms_neither_ready_ones_nor_other_callers() {
             let before = made.load(Ordering::SeqCst);
             assert_eq!(ask_from(server, OTHER, &classify(&pair(&format!("other {turns}")))).status, 200);
             let meanwhile = made.load(Ordering::SeqCst) - before;
-            assert!(meanwhile <= 3, "{meanwhile} sets of the flood were made before");
+            assert!(meanwhile <= 3, "{meanwhile} of the callers' sets were made before");
             turns += 1;
         }
         let answers = watching.join().expect("the ready set is always answered");
@@ -99,7 +99,7 @@ fn equal_new_sets_are_made_once() {
     // More than may wait, were each to be made.
     std::thread::scope(|scope| {
         for _ in 0..24 {
-            scope.spawn(|| assert_eq!(ask_patiently(&server, wanted).status, 200));
+            scope.spawn(|| assert_eq!(ask_with_long_timeout(&server, wanted).status, 200));
         }
     });
     stop(server);

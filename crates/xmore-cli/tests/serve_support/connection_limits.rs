@@ -1,4 +1,4 @@
-//! More connections than there are places: who has a request finds one, whatever others hold.
+//! More connections than the limit: one with a request is accepted, whatever the others do.
 
 use std::time::{Duration, Instant};
 
@@ -16,14 +16,14 @@ fn from_other(server: &Server) -> Wire {
     Wire::open_from(server, OTHER)
 }
 
-/// That both the crowd's own address and another are answered soon.
+/// Checks that both the address of the many connections and another one are answered soon.
 #[track_caller]
-fn all_are_answered(server: &Server, crowd: &str) {
+fn all_are_answered(server: &Server, case: &str) {
     let health = Wanted::new("GET", "/health").bytes();
     let begin = Instant::now();
     for open in [Wire::open as fn(&Server) -> Wire, from_other] {
         let mut tries = 0;
-        // While the crowd still comes, a connection can be told that there is no place.
+        // While connections are still being opened, one more may be refused.
         loop {
             let mut wire = open(server);
             wire.send(&health);
@@ -31,17 +31,17 @@ fn all_are_answered(server: &Server, crowd: &str) {
             if wire.answer(false).is_some_and(|reply| reply.status == 200) {
                 break;
             }
-            assert!(begin.elapsed() < SOON, "{crowd}: {tries} tries");
+            assert!(begin.elapsed() < SOON, "{case}: {tries} tries");
         }
-        println!("{crowd}: answered after {:?}, {tries} tries", begin.elapsed());
+        println!("{case}: answered after {:?}, {tries} tries", begin.elapsed());
     }
-    assert!(begin.elapsed() < SOON, "{crowd}: {:?}", begin.elapsed());
+    assert!(begin.elapsed() < SOON, "{case}: {:?}", begin.elapsed());
 }
 
-fn crowd(server: &Server, count: usize, begin: &str) -> Vec<Wire> {
+fn open_connections(server: &Server, count: usize, begin: &str) -> Vec<Wire> {
     let wire = |_| {
         let mut wire = Wire::open(server);
-        // One that was closed meanwhile need not take it.
+        // It may have been closed already.
         wire.send(begin.as_bytes());
         wire
     };
@@ -49,29 +49,29 @@ fn crowd(server: &Server, count: usize, begin: &str) -> Vec<Wire> {
 }
 
 #[test]
-fn half_sent_requests_from_one_address_keep_nobody_waiting() {
+fn half_sent_requests_from_one_address_delay_no_other_request() {
     let world = World::new();
     let server = world.serve(&["--log-level", "error"]);
-    let heads = crowd(&server, 1_150, HALF_A_HEAD);
+    let heads = open_connections(&server, 1_150, HALF_A_HEAD);
     all_are_answered(&server, "half heads");
     assert!(metric(&server, "xmore_connections") <= 256 + 2);
     assert!(metric(&server, "xmore_connections_dropped_total") >= 1_150 - 256);
     drop(heads);
-    let silent = crowd(&server, 1_150, "");
+    let silent = open_connections(&server, 1_150, "");
     all_are_answered(&server, "silent connections");
     drop(silent);
     stop(server);
 }
 
 #[test]
-fn where_places_are_few_those_without_a_request_make_room() {
+fn at_the_connection_limit_those_without_a_request_are_closed() {
     let world = World::new();
     let args = ["--max-connections", "24", "--max-connections-per-address", "16", "--log-level", "error"];
     let server = world.serve(&args);
     for (name, begin) in [("silent", ""), ("half heads", HALF_A_HEAD), ("half bodies", HALF_A_BODY)] {
-        let crowd = crowd(&server, 40, begin);
+        let connections = open_connections(&server, 40, begin);
         all_are_answered(&server, name);
-        drop(crowd);
+        drop(connections);
     }
     // Kept connections that are idle, as a proxy has them.
     let mut kept: Vec<Wire> = (0..16).map(|_| Wire::open(&server)).collect();
@@ -80,7 +80,7 @@ fn where_places_are_few_those_without_a_request_make_room() {
         assert_eq!(wire.answer(false).expect("an answer").status, 200);
     }
     all_are_answered(&server, "idle connections");
-    // From many addresses, so that none has as many as it may.
+    // From many addresses, so that none reaches its own limit.
     let mut many: Vec<Wire> = (0..8u8)
         .flat_map(|i| (0..4).map(move |_| [127, 0, 1, i]))
         .map(|from| Wire::open_from(&server, from))
@@ -93,12 +93,12 @@ fn where_places_are_few_those_without_a_request_make_room() {
 }
 
 #[test]
-fn connections_that_are_all_at_work_are_kept_and_another_is_told() {
+fn busy_connections_are_kept_and_another_is_refused() {
     let world = World::new();
     let args = ["--max-connections-per-address", "4", "--log-level", "error"];
     let server = world.serve(&args);
-    // Bodies that go on coming are at work.
-    let mut busy = crowd(&server, 4, HALF_A_BODY);
+    // Connections whose bodies keep arriving are busy.
+    let mut busy = open_connections(&server, 4, HALF_A_BODY);
     let (told, others) = std::thread::scope(|scope| {
         let asked = scope.spawn(|| ask(&server, &Wanted::new("GET", "/health")));
         while !asked.is_finished() {
@@ -119,10 +119,10 @@ fn connections_that_are_all_at_work_are_kept_and_another_is_told() {
 }
 
 #[test]
-fn a_server_that_is_out_of_files_makes_room() {
+fn a_server_out_of_file_descriptors_closes_connections_without_a_request() {
     let world = World::new();
     let server = world.server(&["--log-level", "off"]).with_open_files(100).serve();
-    let heads = crowd(&server, 200, HALF_A_HEAD);
+    let heads = open_connections(&server, 200, HALF_A_HEAD);
     all_are_answered(&server, "half heads");
     drop(heads);
     stop(server);
