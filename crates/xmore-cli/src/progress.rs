@@ -37,6 +37,31 @@ pub(crate) fn bar_from(done: u64, len: u64, unit: &str) -> ProgressBar {
     bar
 }
 
+/// A bar that appears with the first progress, when the total is known.
+pub(crate) struct DeferredBar {
+    unit: &'static str,
+    bar: Option<ProgressBar>,
+}
+
+impl DeferredBar {
+    pub(crate) fn new(unit: &'static str) -> Self {
+        Self { unit, bar: None }
+    }
+
+    /// Shows how much of `total` is done; what is done at the first call was done before.
+    pub(crate) fn show(&mut self, done: u64, total: u64) {
+        self.bar.get_or_insert_with(|| bar_from(done, total, self.unit)).set_position(done);
+    }
+}
+
+impl Drop for DeferredBar {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// Shows the events of a download.
 pub(crate) fn fetch_progress() -> impl Fn(FetchEvent<'_>) {
     let current: RefCell<Option<ProgressBar>> = RefCell::default();

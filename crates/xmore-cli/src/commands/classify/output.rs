@@ -118,7 +118,7 @@ impl Printer {
             let (rank, score, similarity) =
                 ((rank + 1).to_string(), score.to_string(), similarity.to_string());
             let label = if named { label.as_str() } else { "" };
-            csv.row([&path_to_text(image), &rank, label, &score, &similarity])?;
+            csv.row([&*path_to_text(image), &rank, label, &score, &similarity])?;
         }
         Ok(())
     }
@@ -173,7 +173,7 @@ fn explanation(evidence: &Evidence, method: Method, labels: &Labels) -> String {
             gate => format!("  memory   used with a weight of {:.0} %\n", gate * 100.0),
         };
     }
-    let mut table = table(["similarity", "votes for", "caption"], &["similarity"]);
+    let mut table = table(&["similarity", "votes for", "caption"], &["similarity"]);
     for (caption, &vote) in evidence.retrieved.iter().zip(&evidence.votes) {
         let similarity = format!("{:.3}", caption.similarity);
         add_row(&mut table, [similarity.as_str(), &labels.names()[vote], &caption.caption]);

@@ -3,13 +3,14 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use comfy_table::{CellAlignment, Table, presets};
-use xmore::Method;
+use comfy_table::Table;
+use xmore::{Method, best};
 
 use super::experiment::paper_neighbors;
 use super::findings::{Change, Findings, Tally, Turn, examples, tally};
 use crate::error::Result;
-use crate::output::table::add_row;
+use crate::messages::counted;
+use crate::output::table::{add_row, framed};
 
 /// Labels shown of a distribution, and captions of an example.
 const TOP_LABELS: usize = 3;
@@ -28,8 +29,8 @@ fn write_table(out: &mut String, findings: &Findings, changes: &[Change], report
     let splits = findings.runs.len();
     writeln!(
         out,
-        "Top-1 accuracy, {splits} random split{}: {} pairs in memory, {} photos asked about, {} labels, K = {}",
-        if splits == 1 { "" } else { "s" },
+        "Top-1 accuracy, {}: {} pairs in memory, {} photos classified, {} labels, K = {}",
+        counted(splits as u64, "random split"),
         findings.runs[0].memory.len(),
         findings.runs[0].queries.len(),
         findings.set.labels.names().len(),
@@ -71,9 +72,7 @@ fn write_table(out: &mut String, findings: &Findings, changes: &[Change], report
 }
 
 fn methods(findings: &Findings) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY);
-    table.set_header(["method", "accuracy", "gain over zero-shot", "without same captions"]);
+    let mut table = framed(&["method", "accuracy", "gain over zero-shot", "without same captions"]);
     let strict = findings.strict_figures();
     for (method, f) in findings.figures().0 {
         let gain = match method {
@@ -85,9 +84,6 @@ fn methods(findings: &Findings) -> Table {
             percent(f.acc1_mean, f.acc1_std)
         });
         add_row(&mut table, [method.name().to_owned(), percent(f.acc1_mean, f.acc1_std), gain, strict]);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }
@@ -140,17 +136,10 @@ fn explain(out: &mut String, number: usize, findings: &Findings, change: &Change
 
 /// The most probable labels.
 fn top(findings: &Findings, probabilities: &[f64]) -> String {
-    let labels = ranked(probabilities).into_iter().take(TOP_LABELS);
-    let shown =
-        labels.map(|label| format!("{} {:.1} %", findings.set.label(label), 100.0 * probabilities[label]));
+    let shown = best(probabilities, TOP_LABELS)
+        .into_iter()
+        .map(|(label, p)| format!("{} {:.1} %", findings.set.label(label), 100.0 * p));
     shown.collect::<Vec<_>>().join(", ")
-}
-
-/// Labels by falling probability; the first of equals first.
-pub(super) fn ranked(probabilities: &[f64]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..probabilities.len()).collect();
-    order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
-    order
 }
 
 /// "51.4 ± 2.0 %"
@@ -182,6 +171,5 @@ mod tests {
         assert_eq!(points(0.0571, Some(0.01)), "+5.7 ± 1.0");
         assert_eq!(points(-1e-9, None), "+0.0");
         assert_eq!(points(-0.02, None), "-2.0");
-        assert_eq!(ranked(&[0.2, 0.5, 0.2, 0.1]), [1, 0, 2, 3]);
     }
 }

@@ -18,8 +18,7 @@ use crate::error::{CliError, Result};
 use crate::fallback::{is_tolerated, prepare_kernel};
 use crate::flags::retrieval::SAME_IMAGE;
 use crate::messages::images::tell_partly_seen_queries;
-use crate::messages::labels;
-use crate::messages::tell;
+use crate::messages::{counted, labels, tell};
 use crate::progress::{bar, bar_from};
 use crate::setup::Setup;
 
@@ -293,8 +292,8 @@ fn without_images(folders: &[String]) -> String {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let plural = if folders.len() == 1 { "" } else { "s" };
-    format!("{} folder{plural} without images, so no class: {}{more}", folders.len(), shown.join(", "))
+    let count = counted(folders.len() as u64, "folder");
+    format!("{count} without images, so no class: {}{more}", shown.join(", "))
 }
 
 fn templates(path: &std::path::Path) -> Result<Vec<Template>> {

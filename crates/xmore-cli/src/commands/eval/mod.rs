@@ -20,7 +20,7 @@ use args::{EvalFormat, Wanted};
 use crate::error::{CliError, Result};
 use crate::flags::retrieval::Ks;
 use crate::messages::tell;
-use crate::output::{print, print_data, print_json};
+use crate::output::{print, print_json};
 use crate::setup::Setup;
 use entry::Entry;
 use measure::Session;
@@ -68,7 +68,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     match args.format {
         EvalFormat::Table => print(&text::plain(&results))?,
         EvalFormat::Markdown => print(&text::markdown(&results))?,
-        EvalFormat::Csv => print_data(&text::csv(&results)?)?,
+        EvalFormat::Csv => text::print_csv(&results)?,
         EvalFormat::Json => {
             let entries: Vec<Entry> = reports.iter().flat_map(|report| session.entries(report)).collect();
             print_json(&entries)?;

@@ -2,7 +2,8 @@
 
 use super::results::Results;
 use super::sections::{CSV_HEADER, Grid, csv_row, heading, of_dataset, of_suite};
-use crate::error::{CliError, Result};
+use crate::error::Result;
+use crate::output::csv::CsvOutput;
 use crate::output::table::{numbers, trimmed};
 
 /// Plain tables, one below the other.
@@ -36,16 +37,14 @@ fn join(results: &Results<'_>, head: impl Fn(&str) -> String, show: impl Fn(&Gri
     parts.join("\n\n")
 }
 
-/// A row for each dataset and method.
-pub(super) fn csv(results: &Results<'_>) -> Result<String> {
-    let fail = |e: csv::Error| CliError::Failed(e.to_string());
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(CSV_HEADER).map_err(fail)?;
+/// Prints a row for each dataset and method.
+pub(super) fn print_csv(results: &Results<'_>) -> Result<()> {
+    let mut csv = CsvOutput::new();
+    csv.row(CSV_HEADER)?;
     for report in results.reports {
         for method in &report.methods {
-            writer.write_record(csv_row(report, method)).map_err(fail)?;
+            csv.row(csv_row(report, method))?;
         }
     }
-    let bytes = writer.into_inner().map_err(|e| CliError::Failed(e.to_string()))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    csv.flush()
 }

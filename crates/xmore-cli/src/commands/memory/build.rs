@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use indicatif::ProgressBar;
 use xmore::{BuildOptions, BuildOutcome, BuildReport, NamedModel, build_memory};
 use xmore_memory::Memory;
 use xmore_memory::ingest::{ColumnNames, InputFormat, SourceOptions};
@@ -23,7 +22,7 @@ use crate::messages::counted;
 use crate::messages::images::{tell_left_out, tell_partly_seen};
 use crate::messages::tell;
 use crate::output::print;
-use crate::progress::bar_from;
+use crate::progress::DeferredBar;
 
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
@@ -115,15 +114,12 @@ pub(super) fn append(args: &AppendArgs) -> Result<()> {
 fn write_pairs(model: &NamedModel, sources: &SourceArgs, dir: &Path, mode: Mode) -> Result<()> {
     let _orderly = interrupt::orderly();
     let start = Instant::now();
-    let mut progress: Option<ProgressBar> = None;
+    let mut bar = DeferredBar::new("images");
     let report = build_memory(model, &sources.sources, dir, &sources.options(mode), &mut |at| {
-        let bar = progress.get_or_insert_with(|| bar_from(at.done, at.total, "images"));
-        bar.set_position(at.done);
+        bar.show(at.done, at.total);
         !interrupt::requested()
     });
-    if let Some(bar) = progress {
-        bar.finish_and_clear();
-    }
+    drop(bar);
     let report = or_interrupted(report, dir)?;
     tell_report(&report, dir, start.elapsed().as_secs_f64());
     tell_partly_seen(report.partly_seen, model);

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use indicatif::ProgressBar;
 use xmore::add_embedding_set;
 use xmore_memory::Memory;
 use xmore_memory::store::finish_interrupted;
@@ -20,7 +19,7 @@ use crate::messages::counted;
 use crate::messages::images::tell_partly_seen;
 use crate::messages::tell;
 use crate::output::print;
-use crate::progress::bar_from;
+use crate::progress::DeferredBar;
 
 #[derive(Debug, Args)]
 pub(crate) struct EmbedColumnArgs {
@@ -53,16 +52,13 @@ pub(super) fn run(args: &EmbedColumnArgs) -> Result<()> {
     let model = args.model.decoding_as(orientation).open()?;
     let _orderly = interrupt::orderly();
     let start = Instant::now();
-    let mut progress: Option<ProgressBar> = None;
+    let mut bar = DeferredBar::new("pairs");
     let images = args.only == What::ImagesAndCaptions;
     let report = add_embedding_set(&model, &args.memory, images, args.checkpoints.every(), &mut |at| {
-        let bar = progress.get_or_insert_with(|| bar_from(at.done, at.total, "pairs"));
-        bar.set_position(at.done);
+        bar.show(at.done, at.total);
         !interrupt::requested()
     });
-    if let Some(bar) = progress {
-        bar.finish_and_clear();
-    }
+    drop(bar);
     let report = or_interrupted(report, &args.memory)?;
     tell_skipped(&report.skipped, None);
     if report.was_complete {

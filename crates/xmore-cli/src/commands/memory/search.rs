@@ -156,7 +156,7 @@ fn show(rows: &[Row], format: Format) -> Result<()> {
             csv.flush()
         }
         Format::Table => {
-            let mut table = table(["id", "similarity", "caption", "image"], &["id", "similarity"]);
+            let mut table = table(&["id", "similarity", "caption", "image"], &["id", "similarity"]);
             for row in rows {
                 let (id, similarity) = (row.id.to_string(), format!("{:.3}", row.similarity));
                 add_row(&mut table, [&id, &similarity, &row.caption, &row.image_path]);

@@ -1,7 +1,6 @@
 //! What was skipped: told at the end of a build, and listed in full by `memory info --skipped`.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 
 use xmore::SkipSummary;
@@ -11,7 +10,7 @@ use xmore_memory::store::{SkipCounts, read_skip_list};
 
 use crate::error::Result;
 use crate::messages::tell;
-use crate::output::stdout_error;
+use crate::output::csv::CsvOutput;
 
 /// Tells the first skipped things by name, then how many there are of each kind. `listed` is the memory whose list has all.
 pub(super) fn tell_skipped(skipped: &SkipSummary, listed: Option<&Path>) {
@@ -40,21 +39,20 @@ pub(super) fn kinds(counts: &SkipCounts) -> Vec<String> {
     counted.map(|(count, words)| format!("{count:>9} {words}")).collect()
 }
 
-/// Writes all lists of a memory as one csv to standard output.
+/// Prints all lists of a memory as one csv.
 pub(super) fn list(memory: &Memory) -> Result<()> {
-    let mut out = csv::Writer::from_writer(io::BufWriter::new(io::stdout().lock()));
-    let fail = |e: csv::Error| stdout_error(io::Error::other(e));
-    out.write_record(["source", "path", "reason", "kind"]).map_err(fail)?;
+    let mut csv = CsvOutput::new();
+    csv.row(["source", "path", "reason", "kind"])?;
     for number in 0..memory.manifest().sources.len() {
         let mut result = Ok(());
         read_skip_list(memory.dir(), number, &mut |skip| {
             let kind = skip.kind.map_or("", SkipKind::name);
-            result = out.write_record([&*number.to_string(), &skip.path, &skip.reason, kind]);
+            result = csv.row([&*number.to_string(), &skip.path, &skip.reason, kind]);
             result.is_ok()
         })?;
-        result.map_err(fail)?;
+        result?;
     }
-    out.flush().map_err(stdout_error)
+    csv.flush()
 }
 
 /// How much the sources of a memory skip, by kind.

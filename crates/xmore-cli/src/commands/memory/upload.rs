@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use indicatif::ProgressBar;
 use xmore_memory::Memory;
 use xmore_memory::retriever::{IndexKind, Location};
 
@@ -14,7 +13,7 @@ use crate::flags::skips::SkipArgs;
 use crate::interrupt;
 use crate::messages::tell;
 use crate::output::print;
-use crate::progress::bar_from;
+use crate::progress::DeferredBar;
 
 #[derive(Debug, Args)]
 pub(crate) struct UploadArgs {
@@ -54,15 +53,12 @@ pub(super) fn run(args: &UploadArgs) -> Result<()> {
     let start = Instant::now();
     let upload = args.to.create(&memory, index, &args.remote.options())?;
     let _orderly = interrupt::orderly();
-    let mut progress: Option<ProgressBar> = None;
+    let mut bar = DeferredBar::new("pairs");
     let report = upload.run(&memory, |at| {
-        let bar = progress.get_or_insert_with(|| bar_from(at.done, at.total, "pairs"));
-        bar.set_position(at.done);
+        bar.show(at.done, at.total);
         !interrupt::requested()
     });
-    if let Some(bar) = progress {
-        bar.finish_and_clear();
-    }
+    drop(bar);
     let report = report?;
     if !report.complete {
         return Err(CliError::Interrupted(format!("stopped; the same command goes on with {}", args.to)));

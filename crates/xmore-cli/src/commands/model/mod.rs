@@ -184,7 +184,7 @@ fn list(filter: &str, format: ShortFormat) -> Result<()> {
         let message = format!("no model has {filter:?} in its name; `xmore model list` shows all of them");
         return Err(CliError::Failed(message));
     }
-    let mut lines = table(["model", "dim", "image", "here"], &["dim", "image"]);
+    let mut lines = table(&["model", "dim", "image", "here"], &["dim", "image"]);
     for row in &rows {
         let here = if matches!(row.presence, Presence::Ready(_)) { "ready" } else { "to be fetched" };
         let (name, dim, size) = (row.name.to_string(), row.embed_dim.to_string(), row.image_size.to_string());

@@ -1,9 +1,9 @@
 //! The report's changed answers: three explained in full, and a gallery of all of them.
 
 use maud::{Markup, html};
+use xmore::best;
 
 use super::super::findings::{Change, Findings, Turn};
-use super::super::text::ranked;
 use super::pictures::Pictures;
 use crate::error::Result;
 
@@ -75,8 +75,11 @@ fn verdict(turn: Turn) -> Markup {
 fn distributions(findings: &Findings, change: &Change) -> Markup {
     let image = &change.evidence.image.values;
     let captions = change.evidence.captions.as_ref().map_or(image, |captions| &captions.values);
-    let mut rows: Vec<usize> =
-        [image, captions, &change.scores].into_iter().flat_map(|p| ranked(p).into_iter().take(TOP)).collect();
+    let mut rows: Vec<usize> = [image, captions, &change.scores]
+        .into_iter()
+        .flat_map(|p| best(p, TOP))
+        .map(|(label, _)| label)
+        .collect();
     rows.push(change.truth);
     rows.sort_by(|&a, &b| change.scores[b].total_cmp(&change.scores[a]).then(a.cmp(&b)));
     rows.dedup();
