@@ -66,7 +66,7 @@ fn receive(mut signals: signal_hook::iterator::Signals) {
     if !ORDERLY.load(Ordering::SeqCst) {
         exit_now(first);
     }
-    tell!("stopping: what is done is kept; once more to stop at once");
+    tell!("stopping: what is done is kept; a second signal stops at once");
     let start = std::time::Instant::now();
     while start.elapsed() < GRACE {
         if let Some(second) = signals.pending().next() {

@@ -106,7 +106,7 @@ fn images_and_rows_that_come_while_a_build_is_interrupted_are_taken() {
     move_half(&world, "away", "photos");
     fs::write(world.path("pairs.csv"), &table).unwrap();
     let run = world.build("@killed").run();
-    assert!(run.code == 0 && run.stderr.contains("went on after "), "{}", run.stderr);
+    assert!(run.code == 0 && run.stderr.contains("resumed after "), "{}", run.stderr);
     assert_eq!(world.pairs("@killed"), world.pairs("@whole"));
     world.memory(&["verify", "@killed"]).ok();
     assert!(world.build("@killed").run().stderr.contains("nothing to do"));
@@ -166,7 +166,7 @@ fn ctrl_c_stops_after_the_batch_and_the_same_command_goes_on() {
         assert_eq!(world.pairs("@killed"), None);
         let run = world.build("@killed").run();
         assert_eq!(run.code, 0, "{}", run.stderr);
-        assert!(run.stderr.contains("went on after "), "{}", run.stderr);
+        assert!(run.stderr.contains("resumed after "), "{}", run.stderr);
         assert_same_files(&world.path("killed"), &world.path("whole"));
         return;
     }

@@ -200,7 +200,7 @@ fn an_incomplete_embedding_set_is_reported_and_embedding_again_completes_it() {
     let run = world.run(&["memory", "embed", "@m", "--model", &world.second]).run();
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(
-        run.stderr.contains("not found through this model") && run.stderr.contains("3.png"),
+        run.stderr.contains("not searched by this model") && run.stderr.contains("3.png"),
         "{}",
         run.stderr
     );

@@ -94,9 +94,9 @@ fn a_table_gives_the_answers_that_the_memory_itself_gives() {
 
     let first = upload(&url);
     assert_eq!((first.code, first.stdout.trim()), (0, &*url), "{}", first.stderr);
-    assert!(first.stderr.contains("80 pairs, 0 of them there before"), "{}", first.stderr);
+    assert!(first.stderr.contains("80 pairs, 0 of them uploaded before"), "{}", first.stderr);
     let again = upload(&url);
-    assert!(again.stderr.contains("80 pairs, 80 of them there before"), "{}", again.stderr);
+    assert!(again.stderr.contains("80 pairs, 80 of them uploaded before"), "{}", again.stderr);
     assert_eq!(server.sql("SELECT count(*), min(id), max(id) FROM pairs"), "80|0|79");
 
     for more in

@@ -203,7 +203,7 @@ enum LogFormat {
 pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     if args.retrieval.k.0.len() != 1 {
         return Err(CliError::Usage(
-            "serve takes one number of captions with -k; requests may say another".to_owned(),
+            "serve takes one number of captions with -k; requests may set another".to_owned(),
         ));
     }
     let options = options(args);

@@ -24,7 +24,7 @@ fn building_where_a_memory_of_other_sources_is_stays_refused() {
     expect(
         &world.build("@both.csv", "@m", &[]),
         0,
-        &["nothing to do", "1 pair of the memory not in these sources"],
+        &["nothing to do", "1 pair of the memory no longer in these sources"],
     );
     expect(&world.build("@both.csv", "@m", &["--overwrite"]), 0, &["3 pairs of 3 images"]);
 }
@@ -63,7 +63,7 @@ fn a_memory_is_never_replaced_by_one_with_too_few_pairs() {
     for i in 0..4 {
         world.rename(&format!("{i}.png"), &format!("photos/{i}.png"));
     }
-    expect(&overwrite("@pairs.csv", &[]), 0, &["went on after 6 pairs", "10 pairs of 10 images"]);
+    expect(&overwrite("@pairs.csv", &[]), 0, &["resumed after 6 pairs", "10 pairs of 10 images"]);
     assert_eq!(world.captions("@m"), captions([4, 5, 6, 7, 8, 9, 0, 1, 2, 3]));
     // Or the user allows it.
     world.rename("photos/0.png", "0.png");

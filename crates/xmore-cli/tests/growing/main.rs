@@ -142,7 +142,7 @@ fn images_that_were_missing_are_added_by_the_same_command() {
         expect(
             &retry(),
             3,
-            &["added 1: 5 pairs", "1 pair that could not be read before added; 1 still cannot"],
+            &["added 1: 5 pairs", "added 1 pair that could not be read before; 1 still cannot"],
         );
         let list = world.run(&["memory", "info", "@n", "--skipped"]).ok();
         assert!(!list.contains("unreadable-image") && list.contains("broken-image"), "{list}");
@@ -150,7 +150,7 @@ fn images_that_were_missing_are_added_by_the_same_command() {
         expect(
             &retry(),
             0,
-            &["added 1: 6 pairs", "1 pair that could not be read before added; 0 still cannot"],
+            &["added 1: 6 pairs", "added 1 pair that could not be read before; 0 still cannot"],
         );
         expect(&retry(), 0, &["nothing to do: the memory has all 6 pairs"]);
         assert_eq!(world.captions("@n"), captions([0, 1, 3, 5, 2, 4]), "what was there is not rewritten");
@@ -189,9 +189,9 @@ fn an_embedding_set_gets_the_images_that_were_missing() {
     let embed = || world.run(&["memory", "embed", "@m", &second]).run();
 
     world.rename("photos", "moved");
-    expect(&embed(), 3, &["6 pairs not found through this model", "6 of 6 pairs' images could not be read"]);
+    expect(&embed(), 3, &["6 pairs not searched by this model", "6 of 6 pairs' images could not be read"]);
     let before = bytes_of(&world.path("m"));
-    expect(&embed(), 3, &["nothing to do", "6 pairs not found through this model"]);
+    expect(&embed(), 3, &["nothing to do", "6 pairs not searched by this model"]);
     assert_eq!(bytes_of(&world.path("m")), before);
     world.verify("@m");
 
@@ -200,11 +200,11 @@ fn an_embedding_set_gets_the_images_that_were_missing() {
     expect(
         &embed(),
         3,
-        &["5 pairs among them whose image could not be read before; 1 still without", "photos/2.png"],
+        &["5 pairs of these could not be read before; 1 still cannot be read", "photos/2.png"],
     );
     world.verify("@m");
     world.rename("2.png", "photos/2.png");
-    expect(&embed(), 0, &["embeddings of 1 pair by", "1 pair among them"]);
+    expect(&embed(), 0, &["embeddings of 1 pair by", "1 pair of these"]);
     expect(&embed(), 0, &["nothing to do: the memory has embeddings by"]);
     assert_same_files(&world.path("m"), &world.path("undisturbed"));
     // A memory that has grown in between.

@@ -34,7 +34,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         tell!("{missing}");
     }
     if targets.is_empty() {
-        return Err(CliError::Failed("none of the datasets is there".to_owned()));
+        return Err(CliError::Failed("none of the datasets was found".to_owned()));
     }
     if let (Some(output), 2..) = (&args.output, targets.len())
         && entry::path(output, "a", "m") == entry::path(output, "b", "m")

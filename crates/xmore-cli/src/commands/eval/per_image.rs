@@ -43,7 +43,7 @@ pub(super) fn write(path: &Path, outcomes: &[Outcome]) -> Result<()> {
     })?;
     for outcome in outcomes.iter().filter(|outcome| outcome.fresh.is_none()) {
         tell!(
-            "{}: its images are not in {}, for its results are from before",
+            "{}: its images are not in {}: its results were taken from an earlier run",
             outcome.report.dataset,
             path.display()
         );

@@ -138,7 +138,7 @@ fn tell_report(report: &BuildReport, dir: &Path, seconds: f64) {
     tell_skipped(&report.skipped, report.manifest.as_ref().filter(|_| written).map(|_| dir));
     let failed = report.skipped.failed();
     if report.resumed > 0 {
-        tell!("went on after {} of an interrupted run", counted(report.resumed, "pair"));
+        tell!("resumed after {} of an interrupted run", counted(report.resumed, "pair"));
     }
     match (report.outcome, &report.manifest) {
         (BuildOutcome::Written, Some(manifest)) => {
@@ -156,7 +156,7 @@ fn tell_report(report: &BuildReport, dir: &Path, seconds: f64) {
             );
             if report.recovered > 0 {
                 tell!(
-                    "{} that could not be read before added; {failed} still cannot be read",
+                    "added {} that could not be read before; {failed} still cannot be read",
                     counted(report.recovered, "pair")
                 );
             }
@@ -175,19 +175,17 @@ fn tell_report(report: &BuildReport, dir: &Path, seconds: f64) {
         tell!("the same command tries again what could not be read");
     }
     if report.repeated > 0 {
-        tell!("{} listed more than once taken once", counted(report.repeated, "pair"));
+        tell!("{} listed more than once: each is taken once", counted(report.repeated, "pair"));
     }
     if report.unlisted > 0 {
         let pairs = counted(report.unlisted, "pair");
-        tell!(
-            "{pairs} of the memory not in these sources any more; build with --overwrite to leave them out"
-        );
+        tell!("{pairs} of the memory no longer in these sources; build with --overwrite to remove them");
     }
     if report.truncated > 0 {
-        tell!("{} longer than the model reads cut", counted(report.truncated, "caption"));
+        tell!("{} cut: longer than the model reads", counted(report.truncated, "caption"));
     }
     if report.renormalized > 0 {
-        tell!("{} not of length 1 made so", counted(report.renormalized, "embedding"));
+        tell!("{} normalized: not of length 1", counted(report.renormalized, "embedding"));
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<()> {
         }
     }
     if report.unfinished {
-        tell!("an unfinished build is there too; the command that began it goes on with it");
+        tell!("there is an unfinished build too; the command that started it resumes it");
     }
     if report.pending {
         tell!(

@@ -74,20 +74,20 @@ pub(super) fn run(args: &EmbedColumnArgs) -> Result<()> {
     }
     if report.recovered > 0 {
         tell!(
-            "{} among them whose image could not be read before; {} still without",
+            "{} of these could not be read before; {} still cannot be read",
             counted(report.recovered, "pair"),
             report.unreadable
         );
     }
     if report.unreadable > 0 {
         tell!(
-            "{} not found through this model, since the image could not be read; the same command tries again",
+            "{} not searched by this model: the image could not be read; the same command tries again",
             counted(report.unreadable, "pair")
         );
     }
     tell_partly_seen(report.partly_seen, &model);
     if report.truncated > 0 {
-        tell!("{} longer than the model reads cut", counted(report.truncated, "caption"));
+        tell!("{} cut: longer than the model reads", counted(report.truncated, "caption"));
     }
     print(&format!("{}", args.memory.display()))?;
     let unreadable = if images { report.unreadable } else { 0 };

@@ -21,7 +21,7 @@ pub(super) fn or_interrupted<T>(result: Result<T, XmoreError>, dir: &Path) -> Re
                 Mode::Append => format!("by removing {}", dir.join(BUILDING_DIR).display()),
                 _ => "with --overwrite".to_owned(),
             };
-            Err(CliError::Failed(format!("{error}; restore them, or begin anew {anew}")))
+            Err(CliError::Failed(format!("{error}; restore them, or start again {anew}")))
         }
         other => Ok(other?),
     }

@@ -73,7 +73,7 @@ pub(super) fn run(args: &UploadArgs) -> Result<()> {
         );
     }
     tell!(
-        "{} pairs, {} of them there before, in {:.1} s",
+        "{} pairs, {} of them uploaded before, in {:.1} s",
         report.total,
         report.present,
         start.elapsed().as_secs_f64()
