@@ -20,7 +20,7 @@ pub enum QueryImage {
     Bytes(Vec<u8>),
     /// Decoded pixels, upright.
     Pixels(RgbImage),
-    /// Unit embeddings by each of [`Pipeline::encoders`].
+    /// Unit embeddings by each of [`Pipeline::encoders`](crate::Pipeline::encoders).
     Embeddings(Vec<Vec<f32>>),
 }
 
