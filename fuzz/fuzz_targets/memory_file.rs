@@ -73,7 +73,7 @@ fn sealed(mut content: Vec<u8>) -> Vec<u8> {
     if let Some(start) = content.len().checked_sub(AFTER.len() + 64)
         && content.ends_with(AFTER)
     {
-        let digest: String = Sha256::digest(&content[..start]).iter().map(|b| format!("{b:02x}")).collect();
+        let digest = xmore_files::hex(Sha256::digest(&content[..start]));
         content[start..start + 64].copy_from_slice(digest.as_bytes());
     }
     content

@@ -180,7 +180,7 @@ fn a_memory_has_the_bytes_it_had() {
         .map(|(path, bytes)| (world.without_place(&path.display().to_string()), bytes))
         .map(|(path, bytes)| {
             let kept = path.ends_with(".npy") || path.contains("codes");
-            let hash = || Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+            let hash = || xmore_files::hex(Sha256::digest(&bytes));
             (path, if kept { hash() } else { "has places in it".to_owned() })
         })
         .collect();

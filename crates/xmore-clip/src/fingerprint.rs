@@ -8,7 +8,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use xmore_files::open_regular;
+use xmore_files::{hex, open_regular};
 
 use crate::error::{ClipError, Result};
 
@@ -37,7 +37,7 @@ pub(crate) fn fingerprint<'a>(dir: &Path, files: impl Iterator<Item = &'a str>) 
             hash.update(&buffer);
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(hash.finalize()))
 }
 
 #[cfg(test)]

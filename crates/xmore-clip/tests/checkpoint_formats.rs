@@ -31,7 +31,7 @@ fn expected() -> BTreeMap<String, Expected> {
 
 fn sha256(values: &[f32]) -> String {
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect()
+    xmore_files::hex(Sha256::digest(&bytes))
 }
 
 #[track_caller]

@@ -75,7 +75,7 @@ fn resizing_gives_pillows_bytes() {
         let middle = |n: u32| (f64::from(n - side) / 2.0).round_ties_even() as u32;
         let region = Region { x: middle(to_w), y: middle(to_h), width: side, height: side };
         let bytes = resize_bicubic(&image, to_w, to_h, region);
-        let hash: String = Sha256::digest(bytes.as_raw()).iter().map(|b| format!("{b:02x}")).collect();
+        let hash = xmore_files::hex(Sha256::digest(bytes.as_raw()));
         assert_eq!(hash, expected, "{key}");
     }
 }

@@ -51,7 +51,7 @@ fn expected() -> Expected {
 }
 
 fn sha(image: &RgbImage) -> String {
-    Sha256::digest(image.as_raw()).iter().map(|b| format!("{b:02x}")).collect()
+    xmore_files::hex(Sha256::digest(image.as_raw()))
 }
 
 /// torchvision's `Resize(size)` and `CenterCrop(size)`, in its own words.

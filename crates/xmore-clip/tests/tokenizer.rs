@@ -67,7 +67,7 @@ fn captions_as_in_open_clip() {
         ids.iter().for_each(|id| digest.update(id.to_le_bytes()));
         count += 1;
     }
-    let sha256: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = xmore_files::hex(digest.finalize());
     assert_eq!((count, sha256), (expected.captions, expected.sha256));
 }
 

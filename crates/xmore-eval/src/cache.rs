@@ -19,6 +19,7 @@ use std::time::UNIX_EPOCH;
 use npyz::WriterBuilder;
 use sha2::{Digest, Sha256};
 use xmore_clip::Embeddings;
+use xmore_files::hex;
 use xmore_files::image::Orientation;
 use xmore_memory::ingest::ImageRef;
 
@@ -168,7 +169,7 @@ impl EmbeddingCache {
             }
             add(&mut hash, b"");
         }
-        let path = self.dir.as_ref().map(|dir| dir.join(format!("labels-{}.npy", hex(hash))));
+        let path = self.dir.as_ref().map(|dir| dir.join(format!("labels-{}.npy", name_of(hash))));
         let dim = model.dim();
         if let Some(rows) = path.as_ref().and_then(|path| self.read(path, labels.names().len(), dim)) {
             return Ok(Embeddings::new(rows, dim));
@@ -281,7 +282,7 @@ fn images_key(model: &dyn Encoder, root: &Path, images: &[ImageRef]) -> String {
         hash.update(size.to_le_bytes());
         hash.update(changed.to_le_bytes());
     }
-    hex(hash)
+    name_of(hash)
 }
 
 /// Size and time of change; of a file that is not there, none that a file has.
@@ -297,8 +298,8 @@ fn add(hash: &mut Sha256, bytes: &[u8]) {
 }
 
 /// Half of the hash is enough to tell files of one cache apart.
-fn hex(hash: Sha256) -> String {
-    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+fn name_of(hash: Sha256) -> String {
+    hex(&hash.finalize()[..16])
 }
 
 /// A file's name within the cache: its own, and that of its folder where that tells whose images they are.

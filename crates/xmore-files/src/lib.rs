@@ -3,6 +3,7 @@
 //! Every other crate goes through this one, so that the same file is treated the same way by each command, the server and the library.
 
 mod escape;
+mod hex;
 mod home;
 pub mod image;
 pub mod json;
@@ -16,6 +17,7 @@ pub mod text;
 mod walk;
 
 pub use escape::{escape_for_terminal, escape_json, escape_lines, escape_path, is_active};
+pub use hex::hex;
 pub use home::cache_home;
 pub use lock::lock_file;
 pub use names::{

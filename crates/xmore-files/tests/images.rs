@@ -37,7 +37,7 @@ fn decode(name: &str, orientation: Orientation) -> Result<Decoded, ImageError> {
 }
 
 fn sha(decoded: &Decoded) -> String {
-    Sha256::digest(decoded.image().as_raw()).iter().map(|b| format!("{b:02x}")).collect()
+    xmore_files::hex(Sha256::digest(decoded.image().as_raw()))
 }
 
 #[test]

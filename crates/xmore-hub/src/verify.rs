@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use sha1::{Digest, Sha1};
 use xmore_clip::{LITE_FILES, Model};
+use xmore_files::hex;
 
 use crate::digests::{self, Digests};
 use crate::error::{ModelError, Result};
@@ -247,7 +248,7 @@ fn git_sha1(path: &Path) -> Result<String> {
             n => hash.update(&buffer[..n]),
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(hash.finalize()))
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {

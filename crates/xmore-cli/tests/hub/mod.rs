@@ -168,7 +168,7 @@ fn answer(world: &World, log: &Mutex<Vec<Seen>>, port: u16, stream: TcpStream) -
     let Some(bytes) = world.files.get(name) else {
         return plain(&mut out, 404, "X-Error-Code: EntryNotFound\r\n");
     };
-    let sha256: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let sha256 = xmore_files::hex(Sha256::digest(bytes));
     if storage.is_none() {
         let large = bytes.len() >= LARGE;
         let etag = world.etag.clone().unwrap_or(if large { sha256 } else { sha256[..40].to_owned() });

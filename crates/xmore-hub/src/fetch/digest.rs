@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
+use xmore_files::hex;
 
 /// A file known exactly beforehand.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +92,7 @@ pub fn copy_hashed(
         total += n as u64;
         tick(total);
     }
-    Ok((total, hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
+    Ok((total, hex(hash.finalize())))
 }
 
 #[cfg(test)]

