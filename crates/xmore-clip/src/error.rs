@@ -23,14 +23,14 @@ pub enum ClipError {
         source: std::io::Error,
     },
     /// A model folder lacks a file that its configuration names.
-    #[error("{} is missing from the model folder {}: {hint}", file, dir.display())]
+    #[error("{file} is missing from the model folder {}{}", dir.display(), though_named(named_by.as_deref()))]
     MissingFile {
         /// The model folder.
         dir: PathBuf,
         /// The missing file, relative to it.
         file: String,
-        /// How to get it.
-        hint: String,
+        /// The file of the folder that names it, if one does.
+        named_by: Option<PathBuf>,
     },
     /// A configuration or tokenizer file does not say what it should.
     #[error("{}: {message}", path.display())]
@@ -87,7 +87,7 @@ pub enum ClipError {
     /// A tensor holds values that are NaN or infinite.
     #[error(
         "{}: tensor `{name}` has {count} values that are NaN or infinite, the first at element {first}; the file is damaged or \
-         its training had diverged: download it again, or take an earlier one",
+         its training had diverged",
         path.display()
     )]
     NotFinite {
@@ -142,6 +142,11 @@ pub enum ClipError {
         /// What the tokenizer said.
         message: String,
     },
+}
+
+/// What asks for a file that is missing.
+fn though_named(named_by: Option<&Path>) -> String {
+    named_by.map_or_else(String::new, |path| format!(", though {} names it", path.display()))
 }
 
 impl ClipError {

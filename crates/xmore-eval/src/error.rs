@@ -63,9 +63,49 @@ pub enum EvalError {
         /// What was expected and what was found.
         message: String,
     },
+    /// A dataset without a list of its classes' names.
+    #[error("{}: expected {expected} beside the tars or above, found none", path.display())]
+    NoClassNames {
+        /// The dataset.
+        path: PathBuf,
+        /// The file's usual name.
+        expected: &'static str,
+    },
+    /// A class of images that no list of names has.
+    #[error("{}: no name for class {id}", path.display())]
+    UnnamedClass {
+        /// The dataset's folder.
+        path: PathBuf,
+        /// The class, as its folder is named.
+        id: String,
+    },
+    /// A dataset without the split that was asked for, or without a usual one.
+    #[error("{}: expected a split {wanted}, found {}", path.display(), found.join(", "))]
+    NoSplit {
+        /// The dataset.
+        path: PathBuf,
+        /// The split, or those that are usual.
+        wanted: String,
+        /// The splits that there are.
+        found: Vec<String>,
+    },
+    /// A list of images that are not near it.
+    #[error(
+        "{}: expected its images in one of the {folders} folders of {}, found {image} in none",
+        path.display(),
+        path.parent().unwrap_or(Path::new("")).display()
+    )]
+    ImagesElsewhere {
+        /// The list.
+        path: PathBuf,
+        /// How many folders were looked into.
+        folders: usize,
+        /// The first image of the list.
+        image: String,
+    },
     /// A method under prompts of its own, without them.
     #[error(
-        "method {method} has no prompts here: dataset-prompts need a dataset that brings its own, coop needs --coop FILE"
+        "method {method} has no prompts here: dataset-prompts needs a dataset that brings its own, coop a checkpoint of learned ones"
     )]
     PromptsNotSetUp {
         /// The method.

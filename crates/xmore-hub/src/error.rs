@@ -49,30 +49,31 @@ pub enum ModelError {
     },
     /// No such model.
     #[error(
-        "no model {name:?}: {hint}expected `lite`, a name of open_clip's such as `ViT-B-16,openai` (`xmore model list` has them), \
-         `hf-hub:org/name`, or the path of a model folder or checkpoint as `local-dir:PATH`"
+        "no model {name:?}: {}expected `lite`, a name of open_clip's such as `ViT-B-16,openai`, `hf-hub:org/name`, or the path of a \
+         model folder or checkpoint as `local-dir:PATH`",
+        did_you_mean(suggestion.as_deref())
     )]
     UnknownModel {
         /// What was asked for.
         name: String,
-        /// The name that may be meant, or nothing.
-        hint: String,
+        /// The name that may be meant.
+        suggestion: Option<String>,
     },
     /// The name is a path, and nothing is there.
     #[error(
-        "no model at {}: expected a model folder or a checkpoint file (.pt, .bin, .safetensors){hint}",
-        path.display()
+        "no model at {}: expected a model folder or a checkpoint file (.pt, .bin, .safetensors){}",
+        path.display(),
+        repo.as_ref().map_or_else(String::new, |repo| format!("; a repository of the hub is written hf-hub:{repo}"))
     )]
     NoModelThere {
         /// The path.
         path: PathBuf,
-        /// What else may be meant, or nothing.
-        hint: String,
+        /// The repository of the hub that may be meant.
+        repo: Option<String>,
     },
     /// An architecture of open_clip's that is not CLIP's.
     #[error(
-        "architecture {architecture} is not supported: {reason}. CLIP's own are, with ResNet or ViT image towers; \
-         `xmore model list` has them"
+        "architecture {architecture} is not supported: {reason}. CLIP's own are, with ResNet or ViT image towers"
     )]
     UnsupportedModel {
         /// The architecture.
@@ -81,7 +82,7 @@ pub enum ModelError {
         reason: &'static str,
     },
     /// An architecture without weights: a model with random ones would only guess.
-    #[error("which weights of {architecture}? Give --pretrained; there are: {tags}")]
+    #[error("which weights of {architecture}? There are: {tags}")]
     NoPretrained {
         /// The architecture.
         architecture: String,
@@ -90,22 +91,22 @@ pub enum ModelError {
     },
     /// No such weights of this architecture.
     #[error(
-        "{architecture} has no weights {pretrained:?}: {hint}there are: {tags}. A checkpoint file's path is possible too"
+        "{architecture} has no weights {pretrained:?}: {}there are: {tags}. A checkpoint file's path is possible too",
+        did_you_mean(suggestion.as_deref())
     )]
     UnknownPretrained {
         /// The architecture.
         architecture: String,
         /// What was asked for.
         pretrained: String,
-        /// The tag that may be meant, or nothing.
-        hint: String,
+        /// The tag that may be meant.
+        suggestion: Option<String>,
         /// The tags there are.
         tags: String,
     },
-    /// `--pretrained` beside a model that has its weights already.
+    /// Weights named beside a model that has its weights already.
     #[error(
-        "--pretrained {pretrained} does not go with --model {model}, which has its weights already; it goes with an architecture \
-         such as ViT-B-16"
+        "weights {pretrained} are named beside model {model}, which has its own: they go with an architecture such as ViT-B-16"
     )]
     UnusedPretrained {
         /// The model.
@@ -125,6 +126,11 @@ pub enum ModelError {
         /// The checkpoint's.
         found: usize,
     },
+}
+
+/// The start of a sentence about a name that is not known.
+fn did_you_mean(suggestion: Option<&str>) -> String {
+    suggestion.map_or_else(String::new, |name| format!("did you mean {name:?}? "))
 }
 
 impl ModelError {

@@ -143,13 +143,8 @@ fn local(name: &ModelName) -> Result<PathBuf> {
         return Ok(path.to_owned());
     }
     let written = name.to_string();
-    let hint = match written.parse::<RepoId>() {
-        Ok(repo) if repo.name().contains('/') => {
-            format!(". If a repository of the hub is meant, write hf-hub:{repo}")
-        }
-        _ => String::new(),
-    };
-    Err(ModelError::NoModelThere { path: path.to_owned(), hint })
+    let repo = written.parse::<RepoId>().ok().filter(|repo| repo.name().contains('/'));
+    Err(ModelError::NoModelThere { path: path.to_owned(), repo: repo.map(|repo| repo.to_string()) })
 }
 
 impl ModelName {

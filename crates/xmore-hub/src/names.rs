@@ -53,7 +53,7 @@ const CHECKPOINTS: [&str; 4] = ["pt", "pth", "bin", "safetensors"];
 const ALIKE: f64 = 0.6;
 
 impl ModelName {
-    /// Understands `--model` with `--pretrained`.
+    /// Understands a model's name, and the name of the weights or the checkpoint beside it.
     ///
     /// # Errors
     /// Each says what is possible: [`ModelError::UnknownModel`], [`ModelError::UnsupportedModel`], [`ModelError::NoPretrained`],
@@ -98,7 +98,7 @@ impl ModelName {
         if path || (has_separator(model) && !mistyped) || is_checkpoint(Path::new(model)) {
             return alone(Self::Local(model.to_owned()));
         }
-        Err(ModelError::UnknownModel { name: model.to_owned(), hint: unknown_hint(model) })
+        Err(ModelError::UnknownModel { name: model.to_owned(), suggestion: similar_model(model) })
     }
 
     /// The path of a model of the user's.
@@ -120,7 +120,7 @@ impl ModelName {
     }
 }
 
-/// The canonical spelling: it names the same model when given as `--model`.
+/// The canonical spelling: [`ModelName::parse`] understands it as the same model.
 impl fmt::Display for ModelName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -171,7 +171,7 @@ impl Spelt {
             return Ok(ModelName::Checkpoint { architecture, quick_gelu, path: path.to_owned() });
         }
         Err(ModelError::UnknownPretrained {
-            hint: nearest(&tag, self.tags().map(|entry| entry.tag.to_owned())),
+            suggestion: nearest(&tag, self.tags().map(|entry| entry.tag.to_owned())),
             tags: self.list(),
             architecture: self.written,
             pretrained: pretrained.to_owned(),
@@ -223,21 +223,20 @@ fn clean(tag: &str) -> String {
     tag.to_lowercase().replace('-', "_")
 }
 
-fn unknown_hint(name: &str) -> String {
+/// The model whose name is most like this one.
+fn similar_model(name: &str) -> Option<String> {
     let architectures =
         table::architectures().iter().filter(|arch| arch.refused.is_empty()).map(|a| a.name.to_owned());
     let stem = name.split_once(',').map_or(name, |(stem, _)| stem);
     nearest(&stem.replace('/', "-"), architectures.chain([LITE.to_owned()]))
 }
 
-/// `did you mean …? `, or nothing where no name is like it.
-fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
+/// The known name that is most like this one, if any is like it.
+fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
     let name = name.to_lowercase();
     let scored = known.map(|k| (strsim::normalized_damerau_levenshtein(&name, &k.to_lowercase()), k));
-    match scored.max_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((score, best)) if score >= ALIKE => format!("did you mean {best:?}? "),
-        _ => String::new(),
-    }
+    let (score, best) = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (score >= ALIKE).then_some(best)
 }
 
 #[cfg(test)]
@@ -321,7 +320,7 @@ mod tests {
     fn pretrained_goes_with_architectures_only() {
         for model in ["lite", "local-dir:/m", "hf-hub:a/b", "/some/folder", "ViT-B-16,openai"] {
             let error = refused(model, Some("metaclip_400m"));
-            assert!(error.contains("--pretrained metaclip_400m") && error.contains(model), "{error}");
+            assert!(error.contains("weights metaclip_400m") && error.contains(model), "{error}");
         }
     }
 

@@ -78,7 +78,7 @@ pub fn verify(name: &ModelName, record: bool) -> Result<Vec<VerifiedFile>> {
         }
         (None, Some(path)) => {
             if !path.exists() {
-                return Err(ModelError::NoModelThere { path: path.to_owned(), hint: String::new() });
+                return Err(ModelError::NoModelThere { path: path.to_owned(), repo: None });
             }
             let mut files: BTreeSet<PathBuf> = match path.is_dir() {
                 true => digests.below(path).map(Path::to_owned).collect(),

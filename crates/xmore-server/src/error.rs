@@ -24,18 +24,16 @@ const MAX_CHARACTERS: usize = 400;
 #[non_exhaustive]
 pub enum ServerError {
     /// Other machines would be served without a key.
-    #[error(
-        "{addr} can be reached from other machines: give --api-key, or --allow-remote to serve everybody, or listen on 127.0.0.1"
-    )]
+    #[error("{addr} can be reached from other machines, and no API key is asked for")]
     OpenToOthers {
         /// The address.
         addr: SocketAddr,
     },
     /// A key that protects nothing.
-    #[error("an API key is empty: give one with --api-key or XMORE_API_KEY, or none at all")]
+    #[error("an API key is empty")]
     WeakKey,
     /// The address cannot be listened on.
-    #[error("cannot listen on {addr}: {source}; another one can be given with --addr")]
+    #[error("cannot listen on {addr}: {source}")]
     Listen {
         /// The address.
         addr: SocketAddr,
@@ -178,7 +176,7 @@ pub struct ErrorBody {
 pub struct ApiError {
     /// For programs.
     pub code: ErrorCode,
-    /// For people: what was found, what was expected, and the way out.
+    /// For people: what was found and what was expected.
     pub message: String,
 }
 
@@ -208,7 +206,7 @@ impl ApiError {
     pub(crate) fn needs_memory(what: &str) -> Self {
         Self::new(
             ErrorCode::NeedsMemory,
-            format!("{what} needs a memory on this machine: start the server with --memory DIR"),
+            format!("{what} needs a memory on the server's machine, and this server has none"),
         )
     }
 

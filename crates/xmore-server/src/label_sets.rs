@@ -143,12 +143,10 @@ impl LabelSets {
     }
 
     fn folder(&self) -> Result<&Path, ApiError> {
-        self.folder.as_deref().filter(|_| self.may_save).ok_or_else(|| {
-            ApiError::new(
-                ErrorCode::Disabled,
-                "label sets cannot be saved here: start the server with --label-sets DIR --save-label-sets",
-            )
-        })
+        self.folder
+            .as_deref()
+            .filter(|_| self.may_save)
+            .ok_or_else(|| ApiError::new(ErrorCode::Disabled, "this server does not save label sets"))
     }
 }
 

@@ -98,7 +98,7 @@ fn check_host(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     }
     Err(ApiError::new(
         ErrorCode::ForbiddenOrigin,
-        format!("this server does not answer for host {name:?}: start it with --allow-host {name}"),
+        format!("this server does not answer for host {name:?}: it is not one of its allowed hosts"),
     ))
 }
 
@@ -123,7 +123,7 @@ fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     }
     Err(ApiError::new(
         ErrorCode::ForbiddenOrigin,
-        format!("pages of {origin:?} may not ask here: start the server with --allow-origin {origin}"),
+        format!("this server does not answer pages of {origin:?}: it is not one of its allowed origins"),
     ))
 }
 

@@ -27,8 +27,9 @@ impl Modify for Corrected {
             }
         }
         let Some(components) = &mut api.components else { return };
-        let key =
-            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("Where --api-key is given"));
+        let key = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("Where the server asks for a key"));
         components.add_security_scheme("key", SecurityScheme::Http(key.build()));
         let all: Schemas = components.schemas.clone().into_iter().collect();
         for (name, schema) in &mut components.schemas {

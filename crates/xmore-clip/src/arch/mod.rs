@@ -85,8 +85,7 @@ impl Found {
             None => Err(ClipError::MissingFile {
                 dir: path.to_owned(),
                 file: format!("{CONFIG_FILE} (or transformers' {TRANSFORMERS_CONFIG})"),
-                hint: "a model folder has one of them beside its weights; a single .pt file is given by its own path"
-                    .into(),
+                named_by: None,
             }),
         }
     }

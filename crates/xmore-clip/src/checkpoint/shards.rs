@@ -60,7 +60,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
             return Err(ClipError::MissingFile {
                 dir: path.parent().unwrap_or(Path::new("")).to_owned(),
                 file: file.to_owned(),
-                hint: format!("{} names it; download all of its files", path.display()),
+                named_by: Some(path.to_owned()),
             });
         }
         let (source, found, mut shard_tensors) = Checkpoint::read(Source::map(&shard)?)?;

@@ -11,7 +11,7 @@ use super::activation::Activation;
 use super::float32::Float32;
 use super::gemm::{Rows, Threads, Windows};
 use super::norm::BatchNorm;
-use super::precision::PackedWeight;
+use super::packed_weight::PackedWeight;
 
 /// From so many channels on, pixels are read where they lie; fewer are laid side by side first.
 const WINDOW_CHANNELS: usize = 16;

@@ -2,7 +2,7 @@
 
 use super::activation::Activation;
 use super::gemm::{Finish, Output, Packed, Rows, Threads, multiply};
-use super::precision::PackedWeight;
+use super::packed_weight::PackedWeight;
 
 /// A packed weight and its bias.
 pub(crate) struct Float32 {

@@ -5,7 +5,8 @@ use crate::error::Result;
 
 use super::activation::Activation;
 use super::gemm::Threads;
-use super::precision::{PackedWeight, Precision};
+use super::packed_weight::PackedWeight;
+use super::precision::Precision;
 
 /// y = x Wᵀ + b, with the weight packed once for the matrix product.
 pub(crate) struct Linear(Box<dyn PackedWeight>);

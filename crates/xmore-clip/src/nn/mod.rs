@@ -10,6 +10,7 @@ pub(crate) mod gemm;
 mod int8;
 pub(crate) mod linear;
 pub(crate) mod norm;
+mod packed_weight;
 pub(crate) mod pool;
 pub(crate) mod pool_threads;
 pub(crate) mod precision;

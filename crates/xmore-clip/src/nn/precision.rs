@@ -1,9 +1,8 @@
 //! The number formats of linear layers: a variant of [`Precision`], its implementation of [`PackedWeight`], and a line in each function here.
 
-use super::activation::Activation;
 use super::float32::Float32;
-use super::gemm::Threads;
 use super::int8::Int8;
+use super::packed_weight::PackedWeight;
 
 /// How a layer's weights are kept and multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,28 +13,6 @@ pub enum Precision {
     /// 8-bit integers in the transformers' linear layers: weights scaled per output channel, activations per token as they come. A
     /// quarter of the memory, faster, and not quite the same numbers.
     Int8,
-}
-
-/// A layer's weight and bias in one number format, laid out for its product.
-pub(crate) trait PackedWeight: Send + Sync {
-    /// Length of an input row.
-    fn inputs(&self) -> usize;
-
-    /// Length of an output row.
-    fn outputs(&self) -> usize;
-
-    /// `out = activation(out·add + x · weight + bias)`; `x` is `[count, inputs]`, `out` `[count, outputs]`.
-    ///
-    /// A row's result has the same bits whatever other rows and threads there are.
-    fn multiply(
-        &self,
-        x: &[f32],
-        count: usize,
-        out: &mut [f32],
-        add: bool,
-        activation: Option<Activation>,
-        threads: Threads,
-    );
 }
 
 impl Precision {

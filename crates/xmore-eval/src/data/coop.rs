@@ -101,11 +101,10 @@ fn image_root(file: &Path, items: &[Item]) -> Result<PathBuf> {
     let mut candidates = vec![dir.to_owned()];
     candidates.extend(entries(dir)?.into_iter().filter(|path| path.is_dir()));
     let holds = |root: &&PathBuf| items.iter().take(PROBED).any(|item| root.join(&item.0).is_file());
-    candidates.iter().find(holds).cloned().ok_or_else(|| {
-        let first = items.first().map_or("", |item| item.0.as_str());
-        let message = format!("expected its images in one of the {} folders of {}, found {first} in none: name the folder with --image-root",
-            candidates.len(), dir.display());
-        EvalError::dataset(file, message)
+    candidates.iter().find(holds).cloned().ok_or_else(|| EvalError::ImagesElsewhere {
+        path: file.to_owned(),
+        folders: candidates.len(),
+        image: items.first().map_or_else(String::new, |item| item.0.clone()),
     })
 }
 

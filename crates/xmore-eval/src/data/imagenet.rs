@@ -52,9 +52,7 @@ pub(super) fn read(path: &Path, options: &DatasetOptions, subset: Option<&[&str]
     let (mut labels, mut images, mut truth) = (Vec::new(), Vec::new(), Vec::new());
     for (label, id) in ids.iter().enumerate() {
         let Some(name) = names.get(id.as_str()) else {
-            let message =
-                format!("no name for class {id}: give --class-names with lines such as `{id} the name`");
-            return Err(EvalError::dataset(&dir, message));
+            return Err(EvalError::UnnamedClass { path: dir, id: id.clone() });
         };
         labels.push(name.clone());
         let files = by_id.remove(id).unwrap_or_default();

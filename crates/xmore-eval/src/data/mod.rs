@@ -316,11 +316,9 @@ fn choose_split<'a>(path: &Path, wanted: Option<&str>, splits: &[&'a str]) -> Re
             None
         }),
     };
-    found.ok_or_else(|| {
-        let wanted = wanted.unwrap_or("test or val");
-        EvalError::dataset(
-            path,
-            format!("expected a split {wanted}, found {}: name one with --split", splits.join(", ")),
-        )
+    found.ok_or_else(|| EvalError::NoSplit {
+        path: path.to_owned(),
+        wanted: wanted.unwrap_or("test or val").to_owned(),
+        found: splits.iter().map(|&split| split.to_owned()).collect(),
     })
 }

@@ -51,9 +51,7 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
         (Some(names), _) => (names.clone(), LabelFile::read(&names, None)?),
         (None, Some(names)) => (names.clone(), LabelFile::read_regular(&names)?),
         (None, None) => {
-            let message =
-                format!("expected {NAMES} beside the tars or above, found none: name it with --class-names");
-            return Err(EvalError::dataset(path, message));
+            return Err(EvalError::NoClassNames { path: path.to_owned(), expected: NAMES });
         }
     };
     let labels = file.repeatable()?;

@@ -16,7 +16,7 @@ pub fn decode_memory() -> u64 {
     PROCESS.lock().capacity
 }
 
-/// Changes [`decode_memory`]. Images that are being decoded are finished; those that wait are judged by the new value.
+/// Changes [`decode_memory`]. Images that are being decoded are finished; those that wait are checked against the new value.
 pub fn set_decode_memory(bytes: u64) {
     PROCESS.set_capacity(bytes);
 }
@@ -26,8 +26,8 @@ pub(super) fn process() -> &'static DecodeBudget {
     &PROCESS
 }
 
-/// Bytes that are shared out in the order of asking: who asks for more than is free waits, and so do all who ask later, so that a large image
-/// is not passed over for ever by small ones.
+/// Bytes that are reserved in the order of asking (first come, first served): a request for more than is free waits, and so do all later ones,
+/// so that small images do not starve a large one.
 pub(super) struct DecodeBudget {
     state: Mutex<State>,
     changed: Condvar,
@@ -36,13 +36,13 @@ pub(super) struct DecodeBudget {
 struct State {
     capacity: u64,
     used: u64,
-    /// The next number that is given out to who asks.
+    /// The number of the next request.
     next: u64,
-    /// The number whose turn it is.
+    /// The number of the request that is served next.
     turn: u64,
 }
 
-/// More was asked for than there is in all.
+/// More was asked for than the whole budget.
 #[derive(Debug, PartialEq)]
 pub(super) struct NeverFits {
     /// In bytes.
@@ -54,10 +54,10 @@ impl DecodeBudget {
         Self { state: Mutex::new(State { capacity, used: 0, next: 0, turn: 0 }), changed: Condvar::new() }
     }
 
-    /// Waits until `bytes` are free and takes them.
+    /// Waits until `bytes` are free and reserves them.
     ///
-    /// A thread must not wait for others that might ask while it holds a part: see [`Room`].
-    pub(super) fn take(&'static self, bytes: u64) -> Result<Room, NeverFits> {
+    /// A thread must not wait for others that might ask while it holds a reservation: see there.
+    pub(super) fn take(&'static self, bytes: u64) -> Result<Reservation, NeverFits> {
         let mut state = self.lock();
         let number = state.next;
         state.next += 1;
@@ -65,24 +65,24 @@ impl DecodeBudget {
             let mine = state.turn == number;
             if mine && bytes > state.capacity {
                 let capacity = state.capacity;
-                self.pass_on(&mut state);
+                self.serve_next(&mut state);
                 return Err(NeverFits { capacity });
             }
             if mine && state.used.saturating_add(bytes) <= state.capacity {
                 state.used += bytes;
-                self.pass_on(&mut state);
-                return Ok(Room { budget: self, bytes });
+                self.serve_next(&mut state);
+                return Ok(Reservation { budget: self, bytes });
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn pass_on(&self, state: &mut State) {
+    fn serve_next(&self, state: &mut State) {
         state.turn += 1;
         self.changed.notify_all();
     }
 
-    fn give_back(&self, bytes: u64) {
+    fn release(&self, bytes: u64) {
         self.lock().used -= bytes;
         self.changed.notify_all();
     }
@@ -97,33 +97,33 @@ impl DecodeBudget {
     }
 }
 
-/// A part of the budget, given back when it is dropped.
+/// A share of the budget, released when it is dropped.
 ///
-/// The thread that holds it must not run other work meanwhile that may ask for a part too, such as tasks that it takes from a thread pool
-/// while it waits for its own: they would wait for what this thread holds, and it for them.
-pub(super) struct Room {
+/// The thread that holds it must not run other work meanwhile that may reserve memory too, such as tasks that it takes from a thread pool
+/// while it waits for its own: they would wait for what this thread holds, and it for them: a deadlock.
+pub(super) struct Reservation {
     budget: &'static DecodeBudget,
     bytes: u64,
 }
 
-impl Room {
-    /// Gives back all but `bytes`.
+impl Reservation {
+    /// Releases all but `bytes`.
     pub(super) fn shrink(&mut self, bytes: u64) {
         let surplus = self.bytes.saturating_sub(bytes);
         self.bytes -= surplus;
-        self.budget.give_back(surplus);
+        self.budget.release(surplus);
     }
 }
 
-impl Drop for Room {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.give_back(self.bytes);
+        self.budget.release(self.bytes);
     }
 }
 
-impl std::fmt::Debug for Room {
+impl std::fmt::Debug for Reservation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Room({} bytes)", self.bytes)
+        write!(f, "Reservation({} bytes)", self.bytes)
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_fits_is_refused_and_does_not_stand_in_the_way() {
+    fn what_never_fits_is_refused_and_blocks_no_other() {
         let budget = budget(100);
         let held = budget.take(60).unwrap();
         assert_eq!(budget.take(101).unwrap_err(), NeverFits { capacity: 100 });
@@ -180,18 +180,18 @@ mod tests {
         let large = thread::spawn({
             let send = send.clone();
             move || {
-                let room = budget.take(100).unwrap();
+                let reservation = budget.take(100).unwrap();
                 send.send("large").unwrap();
-                drop(room);
+                drop(reservation);
             }
         });
         while budget.lock().next < 2 {
             thread::yield_now();
         }
         let small = thread::spawn(move || {
-            let room = budget.take(10).unwrap();
+            let reservation = budget.take(10).unwrap();
             send.send("small").unwrap();
-            drop(room);
+            drop(reservation);
         });
         while budget.lock().next < 3 {
             thread::yield_now();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn less_than_is_asked_for_refuses_who_waits() {
+    fn a_smaller_budget_refuses_requests_that_wait() {
         let budget = budget(100);
         let held = budget.take(50).unwrap();
         let waiting = thread::spawn(move || budget.take(80).map(drop));
@@ -220,22 +220,22 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20))]
         #[test]
-        fn never_more_is_out_than_there_is_and_all_finish(sizes in prop::collection::vec(0u64..120, 1..60)) {
+        fn reservations_never_exceed_the_budget_and_all_finish(sizes in prop::collection::vec(0u64..120, 1..60)) {
             let budget = budget(100);
-            let (out, served, refused) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-            let counts = (&out, &served, &refused);
+            let (reserved, served, refused) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+            let counts = (&reserved, &served, &refused);
             thread::scope(|scope| {
                 for share in sizes.chunks(sizes.len().div_ceil(6)) {
                     scope.spawn(move || {
-                        let (out, served, refused) = counts;
+                        let (reserved, served, refused) = counts;
                         for &size in share {
                             match budget.take(size) {
-                                Ok(mut room) => {
-                                    let now = out.fetch_add(size, Ordering::SeqCst) + size;
+                                Ok(mut reservation) => {
+                                    let now = reserved.fetch_add(size, Ordering::SeqCst) + size;
                                     assert!(now <= 100, "{now}");
                                     thread::yield_now();
-                                    out.fetch_sub(size, Ordering::SeqCst);
-                                    room.shrink(size / 2);
+                                    reserved.fetch_sub(size, Ordering::SeqCst);
+                                    reservation.shrink(size / 2);
                                     served.fetch_add(1, Ordering::SeqCst);
                                 }
                                 Err(NeverFits { .. }) => {

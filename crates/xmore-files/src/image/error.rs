@@ -4,7 +4,6 @@ use std::io;
 
 use thiserror::Error;
 
-use super::ImageFormat;
 use crate::Reason;
 
 /// Errors of reading and decoding one image. The file's name is for the caller to add.
@@ -21,13 +20,16 @@ pub enum ImageError {
         limit: u64,
     },
     /// Neither content nor name are those of a format in the table.
-    #[error("cannot decode the image: it is in none of the known formats ({})", read_formats())]
-    UnknownFormat,
+    #[error("cannot decode the image: it is in none of the known formats ({known})")]
+    UnknownFormat {
+        /// The formats that are read.
+        known: String,
+    },
     /// The format is known, but there is no decoder for it.
     #[error("cannot decode the image: {format} is not read yet")]
     NotRead {
-        /// Which it is.
-        format: &'static ImageFormat,
+        /// Its name.
+        format: &'static str,
     },
     /// It has, or claims, more pixels than the caller allows.
     #[error("{width}x{height} pixels, at most {limit} are decoded")]
@@ -64,8 +66,8 @@ pub enum ImageError {
     /// It is damaged, or uses something of its format that is not supported.
     #[error("cannot decode the image: {format}: {message}")]
     Broken {
-        /// Which it is.
-        format: &'static ImageFormat,
+        /// Its name.
+        format: &'static str,
         /// What the decoder says.
         message: String,
     },
@@ -76,16 +78,12 @@ impl ImageError {
     pub fn left_out_reason(&self) -> Reason {
         match self {
             Self::Io(error) => Reason::of_io(error),
-            Self::NotRead { format } => Reason::FormatNotRead { format: format.name.to_owned() },
+            Self::NotRead { format } => Reason::FormatNotRead { format: (*format).to_owned() },
             Self::FileTooLarge { .. }
             | Self::TooManyPixels { .. }
             | Self::SideTooLong { .. }
             | Self::TooMuchMemory { .. } => Reason::TooLarge,
-            Self::UnknownFormat | Self::Broken { .. } => Reason::Unreadable,
+            Self::UnknownFormat { .. } | Self::Broken { .. } => Reason::Unreadable,
         }
     }
-}
-
-fn read_formats() -> String {
-    ImageFormat::read().map(|format| format.name).collect::<Vec<_>>().join(", ")
 }

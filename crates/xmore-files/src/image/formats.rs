@@ -50,7 +50,7 @@ impl ImageFormat {
         match Self::of_content(head) {
             Some(format) if named.is_some_and(|named| named == &CAMERA_RAW && format == &TIFF) => named,
             Some(format) => Some(format),
-            // A name is no evidence against the content where the format has a signature.
+            // The content would have shown a format that has a signature.
             None => named.filter(|format| format.signature.is_none() || !format.is_read()),
         }
     }
@@ -139,7 +139,7 @@ const BMP: ImageFormat = ImageFormat {
     media_types: &["image/bmp", "image/x-ms-bmp"],
     decode: Some(plain::bmp),
     signature: Some(|head| {
-        // Two letters are little evidence: the length of the second header must be one that exists.
+        // Two letters are not enough: the length of the second header must be one that exists.
         let length = head.get(14..18).map(|bytes| u32::from_le_bytes(bytes.try_into().expect("four bytes")));
         head.starts_with(b"BM") && matches!(length, Some(12 | 16 | 40 | 52 | 56 | 64 | 108 | 124))
     }),
@@ -195,7 +195,7 @@ const ICO: ImageFormat = ImageFormat {
     extensions: &["ico"],
     media_types: &["image/vnd.microsoft.icon", "image/x-icon"],
     decode: Some(ico::decode),
-    // The reserved byte of the first entry is 0 in every icon; without it four bytes would be little evidence.
+    // The reserved byte of the first entry is 0 in every icon; four bytes alone would match other files.
     signature: Some(|head| {
         head.starts_with(&[0, 0, 1, 0]) && head.get(4..6) != Some(&[0, 0]) && head.get(9) == Some(&0)
     }),
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn content_is_believed_before_a_name() {
+    fn content_decides_before_a_name() {
         let of = |name: &str, head: &[u8]| ImageFormat::of(Path::new(name), head).map(|format| format.name);
         assert_eq!(of("b.pic", b"\xff\xd8\xff\xe0"), Some("JPEG"));
         assert_eq!(of("a.heic", b"\xff\xd8\xff\xe0"), Some("JPEG"));

@@ -5,30 +5,31 @@ use std::fmt::Display;
 use image::RgbImage;
 use image::metadata::Orientation as Turn;
 
-use super::budget::{self, Room};
-use super::{Alpha, DecodeOptions, ImageError, ImageFormat, MAX_PIXELS, MAX_SIDE, Orientation};
+use super::budget::{self, Reservation};
+use super::{Alpha, DecodeOptions, ImageError, MAX_PIXELS, MAX_SIDE, Orientation};
 
 /// One image file's bytes and what is wanted of them.
 #[derive(Clone, Copy)]
 pub(super) struct Input<'a> {
     pub(super) bytes: &'a [u8],
-    pub(super) format: &'static ImageFormat,
+    /// The format's name, for errors.
+    pub(super) format: &'static str,
     pub(super) alpha: Alpha,
     pub(super) options: DecodeOptions,
 }
 
-/// A decoded image, with the memory that it takes out of the budget.
+/// A decoded image, with the memory that is reserved for it.
 pub(super) struct Picture {
     pub(super) image: RgbImage,
     /// Whether the file has more frames or pages than this one.
     pub(super) several: bool,
-    pub(super) room: Room,
+    pub(super) reservation: Reservation,
 }
 
 impl Input<'_> {
-    /// Checks the size that a header claims, and waits until there is room for it: the file, the RGB pixels, and `working` bytes of the
+    /// Checks the size that a header claims, and waits until its memory is free: the file, the RGB pixels, and `working` bytes of the
     /// decoder's own. To be called before anything is allocated by that size.
-    pub(super) fn admit(&self, width: u32, height: u32, working: u64) -> Result<Room, ImageError> {
+    pub(super) fn admit(&self, width: u32, height: u32, working: u64) -> Result<Reservation, ImageError> {
         let (width, height) = (u64::from(width), u64::from(height));
         let pixels = width * height;
         let limit = self.options.max_pixels.min(MAX_PIXELS);

@@ -44,7 +44,7 @@ fn decode_unwinding(input: &Input) -> Result<Picture, ImageError> {
     let rows = 4 * 4 * 16 * width as u64;
     let coefficients =
         if scans.several { coefficient_bytes(width as u64, height as u64, &components) } else { 0 };
-    let room = input.admit(width as u32, height as u32, coefficients + rows + DECODER_BYTES)?;
+    let reservation = input.admit(width as u32, height as u32, coefficients + rows + DECODER_BYTES)?;
     check_work(input, width as u64, height as u64, components.len() as u64, &scans)?;
     let turn = input.turn(|| exif::in_jpeg(input.bytes).map_or(Turn::NoTransforms, exif::turn_of));
     let mut canvas = Canvas::new(width as u32, height as u32, turn);
@@ -71,7 +71,7 @@ fn decode_unwinding(input: &Input) -> Result<Picture, ImageError> {
         }
         n => return Err(input.broken(format_args!("{n} color components; 1, 3 and 4 are known"))),
     }
-    Ok(Picture { image: canvas.finish(), several: false, room })
+    Ok(Picture { image: canvas.finish(), several: false, reservation })
 }
 
 /// Reads some rows at a time and hands them on with the index of the first.

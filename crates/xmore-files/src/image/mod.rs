@@ -1,7 +1,7 @@
 //! Image files: which formats there are, and decoding them to upright 8-bit RGB within limits.
 //!
 //! All decodes of a process share one budget of memory ([`set_decode_memory`]). An image's size is checked against it by its header, before
-//! anything is allocated by that size; a decode for which there is no room now waits, one for which there can never be is refused.
+//! anything is allocated by that size; a decode waits while its memory is not free, and is refused where the whole budget is too small.
 
 mod budget;
 mod canvas;
@@ -31,7 +31,7 @@ pub use error::ImageError;
 pub use formats::{HEAD_BYTES, IMAGE_FORMATS, ImageFormat};
 
 use crate::read_bounded;
-use budget::Room;
+use budget::Reservation;
 use input::{Input, Picture};
 
 /// Largest encoded file that is read, in bytes.
@@ -45,10 +45,10 @@ pub const MAX_PIXELS: u64 = 1 << 30;
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Alpha {
-    /// Left out; the colors below it, which nobody sees, come out. CLIP's way, as Pillow's `convert("RGB")`.
+    /// Ignored: transparent pixels get the color that is stored for them. CLIP's way, as Pillow's `convert("RGB")`.
     #[default]
     Drop,
-    /// Laid on white paper.
+    /// Blended with white.
     White,
 }
 
@@ -131,7 +131,7 @@ pub struct Decoded {
     image: RgbImage,
     format: &'static ImageFormat,
     several: bool,
-    _room: Room,
+    _reservation: Reservation,
 }
 
 impl Decoded {
@@ -187,15 +187,20 @@ pub fn decode_bytes(
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(ImageError::FileTooLarge { limit: MAX_FILE_BYTES });
     }
-    let format = ImageFormat::of_bytes(name, bytes).ok_or(ImageError::UnknownFormat)?;
-    let decode = format.decode.ok_or(ImageError::NotRead { format })?;
-    let input = Input { bytes, format, alpha, options: *options };
+    let format = ImageFormat::of_bytes(name, bytes).ok_or_else(unknown_format)?;
+    let decode = format.decode.ok_or(ImageError::NotRead { format: format.name })?;
+    let input = Input { bytes, format: format.name, alpha, options: *options };
     // libjpeg's errors unwind, past the panic hook. Other decoders should not, but they read what anybody may have written.
     let decoded = catch_unwind(AssertUnwindSafe(|| decode(&input)))
         .unwrap_or_else(|payload| Err(input.broken(unwound(payload.as_ref()))));
-    let Picture { image, several, mut room } = decoded?;
-    room.shrink(input.kept(u64::from(image.width()) * u64::from(image.height())));
-    Ok(Decoded { image, format, several, _room: room })
+    let Picture { image, several, mut reservation } = decoded?;
+    reservation.shrink(input.kept(u64::from(image.width()) * u64::from(image.height())));
+    Ok(Decoded { image, format, several, _reservation: reservation })
+}
+
+fn unknown_format() -> ImageError {
+    let known: Vec<&str> = ImageFormat::read().map(|format| format.name).collect();
+    ImageError::UnknownFormat { known: known.join(", ") }
 }
 
 fn unwound(payload: &(dyn Any + Send)) -> &str {

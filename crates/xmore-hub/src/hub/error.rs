@@ -1,4 +1,4 @@
-//! The ways a model does not come from the hub, each with the way out.
+//! Why a model cannot be had from the hub.
 
 use std::path::PathBuf;
 
@@ -27,9 +27,9 @@ pub enum HubError {
     },
     /// The model is not in the cache, and the network is not to be used.
     #[error(
-        "{offline}model {name} is not in the cache {} (repository {repo}): run `xmore model fetch {name}` where there is a network; if a \
-         Python program fetched it, set HF_HOME (or HF_HUB_CACHE) to its cache; a copied folder goes by --model local-dir:PATH",
-        cache.display()
+        "model {name} is not in the cache {} (repository {repo}){}",
+        cache.display(),
+        if *offline { ", and HF_HUB_OFFLINE forbids the network" } else { "" }
     )]
     NotCached {
         /// The model.
@@ -38,16 +38,11 @@ pub enum HubError {
         repo: String,
         /// The cache folder.
         cache: PathBuf,
-        /// A sentence if the user forbade the network.
-        offline: &'static str,
+        /// Whether the user forbade the network.
+        offline: bool,
     },
     /// The hub does not answer, or stopped doing so.
-    #[error(
-        "cannot get {what} from {host}: {reason}. With a network, `xmore model fetch {name}` goes on where this stopped. \
-         Without: set HF_ENDPOINT if you have a mirror of the hub; or fetch it on another machine and copy its folder here, to be used \
-         by --model local-dir:PATH; HF_HUB_OFFLINE=1 uses the cache {} only",
-        cache.display()
-    )]
+    #[error("cannot get {what} from {host}: {reason}")]
     Unreachable {
         /// The model.
         name: String,

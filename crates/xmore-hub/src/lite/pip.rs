@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::fetch::run::{self, Watch};
-use crate::fetch::{FetchError, Progress, Result, cache};
+use crate::fetch::{FetchError, ManualDownload, Progress, Result, cache};
 
 /// The pips to try, in order, each as the words that start it.
 pub(crate) struct Pip {
@@ -28,14 +28,14 @@ pub(crate) struct Request<'a> {
     /// Name and size of the step in progress events.
     pub what: &'a str,
     pub total: u64,
-    /// What to say about going on without pip or network.
-    pub offline: &'a str,
+    /// How to go on without pip or network.
+    pub by_hand: &'a ManualDownload,
 }
 
 impl Pip {
-    /// Downloads into a folder of its own within `scratch` and returns that folder. What is in it is unchecked.
-    pub fn download(&self, request: &Request, scratch: &Path, progress: Progress) -> Result<PathBuf> {
-        let [work, logs] = ["fetched", "logs"].map(|name| scratch.join(name));
+    /// Downloads into a folder of its own within `folder` and returns it. What is in it is unchecked.
+    pub fn download(&self, request: &Request, folder: &Path, progress: Progress) -> Result<PathBuf> {
+        let [work, logs] = ["fetched", "logs"].map(|name| folder.join(name));
         let [dest, tmp] = ["dest", "tmp"].map(|name| work.join(name));
         for dir in [&dest, &tmp, &logs] {
             cache::create(dir)?;
@@ -80,11 +80,11 @@ impl Pip {
                     command: run::shown(&command),
                     status: done.status.to_string(),
                     tail: done.tail,
-                    offline: request.offline.to_owned(),
+                    by_hand: request.by_hand.clone(),
                 });
             }
         }
-        Err(FetchError::PipMissing { tried: tried.join(", "), offline: request.offline.to_owned() })
+        Err(FetchError::PipMissing { tried: tried.join(", "), by_hand: request.by_hand.clone() })
     }
 }
 
@@ -98,10 +98,11 @@ mod tests {
     }
 
     fn download(candidates: Vec<Vec<OsString>>) -> (tempfile::TempDir, Result<PathBuf>) {
-        let scratch = tempfile::tempdir().unwrap();
-        let request = Request { requirement: "thing==1", what: "thing", total: 5, offline: "OFFLINE-HINT" };
-        let result = Pip { candidates }.download(&request, scratch.path(), &|_| ());
-        (scratch, result)
+        let folder = tempfile::tempdir().unwrap();
+        let by_hand = ManualDownload { requirements: vec!["thing==1"], ..ManualDownload::default() };
+        let request = Request { requirement: "thing==1", what: "thing", total: 5, by_hand: &by_hand };
+        let result = Pip { candidates }.download(&request, folder.path(), &|_| ());
+        (folder, result)
     }
 
     #[test]
@@ -116,15 +117,15 @@ mod tests {
     }
 
     #[test]
-    fn with_none_left_the_way_out_is_named() {
+    fn with_none_left_each_that_was_tried_is_named() {
         let (_keep, result) =
             download(vec![vec!["/nonexistent/python3".into()], sh("echo No module named pip >&2; exit 1")]);
         let error = result.unwrap_err();
-        assert!(matches!(error, FetchError::PipMissing { .. }));
+        assert!(
+            matches!(&error, FetchError::PipMissing { by_hand, .. } if by_hand.requirements == ["thing==1"])
+        );
         let text = error.to_string();
-        for part in
-            ["/nonexistent/python3`: not found", "has no pip", "apt install python3-pip", "OFFLINE-HINT"]
-        {
+        for part in ["/nonexistent/python3`: not found", "has no pip"] {
             assert!(text.contains(part), "{text}");
         }
     }
@@ -134,7 +135,7 @@ mod tests {
         let fails = sh("echo 'ERROR: No matching distribution found' >&2; exit 1");
         let (_keep, result) = download(vec![fails, sh("exit 0")]);
         let text = result.unwrap_err().to_string();
-        for part in ["thing==1", "exit status: 1", "No matching distribution", "OFFLINE-HINT"] {
+        for part in ["thing==1", "exit status: 1", "No matching distribution"] {
             assert!(text.contains(part), "{text}");
         }
     }

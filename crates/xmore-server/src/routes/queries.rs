@@ -53,7 +53,7 @@ pub(crate) async fn inputs(
                     .map(Input::Image),
                 None => Err(ApiError::new(
                     ErrorCode::Disabled,
-                    "this server fetches no URLs; send the image itself, or start it with --fetch-urls",
+                    "this server does not fetch URLs; send the image itself",
                 )),
             },
         });

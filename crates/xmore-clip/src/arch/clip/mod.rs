@@ -79,7 +79,7 @@ impl Clip {
             return Err(ClipError::MissingFile {
                 dir: dir.to_owned(),
                 file: candidates.join(" or "),
-                hint: "complete the folder, for example by `xmore model fetch`".into(),
+                named_by: None,
             });
         };
         let checkpoint = Checkpoint::open(dir.join(weights))?;

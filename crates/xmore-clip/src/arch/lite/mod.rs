@@ -126,8 +126,7 @@ fn require(dir: &Path, file: &str) -> Result<()> {
     Err(ClipError::MissingFile {
         dir: dir.to_owned(),
         file: file.to_owned(),
-        hint: "for the bundled model run `xmore model fetch lite`; for a folder of your own, complete it"
-            .into(),
+        named_by: Some(dir.join(CONFIG_FILE)),
     })
 }
 

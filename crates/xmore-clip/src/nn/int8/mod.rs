@@ -13,7 +13,7 @@ use rten_vecmath::{MinMax, Quantize};
 
 use super::activation::Activation;
 use super::gemm::{ColumnBlock, Threads, split};
-use super::precision::PackedWeight;
+use super::packed_weight::PackedWeight;
 use super::simd::{MAX_ROWS, MAX_WIDTH};
 use kernel::{GROUP, KERNELS, Kernel, Tile};
 
