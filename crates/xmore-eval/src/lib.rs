@@ -27,10 +27,11 @@ pub use data::{Dataset, DatasetFormat, DatasetOptions, LabelColumns};
 pub use error::{EvalError, Result};
 pub use methods::{EvalMethod, TdaConfig};
 pub use metrics::{
-    Accuracy, Answer, Bin, Calibration, Comparison, Outcomes, Selective, class_recalls, compare,
+    Accuracy, Bin, Calibration, Comparison, Correctness, Outcome, Selective, class_recalls, compare,
     mcnemar_exact, risk_coverage, selective,
 };
 pub use options::{EvalOptions, Variant};
+pub use random::SplitMix64;
 pub use report::{
     Details, EvalReport, ImageDetails, MethodReport, Naming, Orders, SweepPoint, VariantReport,
 };

@@ -1,22 +1,33 @@
 //! Random numbers that a seed determines, on every machine and in every version.
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
-pub(crate) struct Random(u64);
+/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same on every machine and in every version.
+#[derive(Clone, Debug)]
+pub struct SplitMix64(u64);
 
-impl Random {
-    /// The sequence of a seed. Seeds that follow one another give unlike sequences.
-    pub(crate) fn new(seed: u64) -> Self {
-        // Neighboring states would give the same numbers, shifted by one.
-        let mut scrambled = Self(seed);
-        Self(scrambled.next())
+impl SplitMix64 {
+    /// The generator in this state.
+    pub fn new(state: u64) -> Self {
+        Self(state)
     }
 
-    fn next(&mut self) -> u64 {
+    /// The next number.
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+}
+
+/// Uniform numbers and random orders.
+pub(crate) struct Random(SplitMix64);
+
+impl Random {
+    /// The sequence of a seed. Seeds that follow one another give unlike sequences.
+    pub(crate) fn new(seed: u64) -> Self {
+        // Neighboring states would give the same numbers, shifted by one.
+        Self(SplitMix64::new(SplitMix64::new(seed).next_u64()))
     }
 
     /// Uniform in 0..bound, without the bias of a plain remainder.
@@ -24,7 +35,7 @@ impl Random {
         // Lemire 2019: the high half of a product, with the few values rejected that would come up too often.
         let threshold = bound.wrapping_neg() % bound;
         loop {
-            let product = u128::from(self.next()) * u128::from(bound);
+            let product = u128::from(self.0.next_u64()) * u128::from(bound);
             if product as u64 >= threshold {
                 return (product >> 64) as u64;
             }
@@ -44,6 +55,16 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_generator_gives_its_published_sequence() {
+        // First outputs for seed 1234567, as in the Rosetta Code task "Pseudo-random numbers/Splitmix64".
+        let mut random = SplitMix64::new(1_234_567);
+        assert_eq!(
+            [random.next_u64(), random.next_u64(), random.next_u64()],
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
+        );
+    }
 
     #[test]
     fn numbers_are_even_and_orders_are_complete() {

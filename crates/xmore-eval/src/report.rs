@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use xmore_files::LeftOut;
 
-use super::metrics::{Accuracy, Answer, Calibration, Comparison, Selective};
+use super::metrics::{Accuracy, Calibration, Comparison, Outcome, Selective};
 
 /// Results on one dataset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -106,7 +106,7 @@ pub struct VariantReport {
 #[derive(Clone, Debug, Default)]
 pub struct Details {
     /// For each method, for each image the answer; `None` where it could not be read.
-    pub answers: Vec<(String, Vec<Option<Answer>>)>,
+    pub answers: Vec<(String, Vec<Option<Outcome>>)>,
     /// For each image both modalities' confidences and the captions; `None` where it could not be read.
     pub images: Vec<Option<ImageDetails>>,
 }

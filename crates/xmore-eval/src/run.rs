@@ -5,7 +5,7 @@ use xmore_clip::Embeddings;
 use super::data::Dataset;
 use super::methods::{EvalMethod, StreamProbabilities, tda, xmore_stream};
 use super::metrics::{
-    Accuracy, Answer, Calibration, Outcomes, class_recalls, compare, mean, selective, share, std,
+    Accuracy, Calibration, Correctness, Outcome, class_recalls, compare, mean, selective, share, std,
 };
 use super::naming::LabelWords;
 use super::options::EvalOptions;
@@ -97,10 +97,9 @@ pub fn evaluate(
 pub fn accuracies(evidence: &[Evidence], truth: &[usize], methods: &[Method]) -> Result<Vec<(Method, f64)>> {
     assert_eq!(evidence.len(), truth.len(), "one truth for each image");
     let accuracy = |&method: &Method| {
-        let right = evidence
-            .iter()
-            .zip(truth)
-            .map(|(evidence, &truth)| Ok(usize::from(Answer::new(&evidence.scores(method)?, truth).right())));
+        let right = evidence.iter().zip(truth).map(|(evidence, &truth)| {
+            Ok(usize::from(Outcome::new(&evidence.scores(method)?, truth).right()))
+        });
         Ok((method, share(right.sum::<Result<usize>>()?, evidence.len())))
     };
     methods.iter().map(accuracy).collect()
@@ -116,7 +115,7 @@ struct Pass<'a> {
     /// For each image that was read.
     truth: Vec<usize>,
     /// By number of captions, method, and order (one but for stream methods), for each image that was read.
-    answers: Vec<Vec<Vec<Vec<Answer>>>>,
+    answers: Vec<Vec<Vec<Vec<Outcome>>>>,
     images: Vec<ImageDetails>,
     notes: Vec<String>,
 }
@@ -189,7 +188,7 @@ impl<'a> Pass<'a> {
             };
             let orders = &mut self.answers[k][m];
             orders.resize(1, Vec::new());
-            orders[0].push(Answer::new(&scores, self.truth[row]));
+            orders[0].push(Outcome::new(&scores, self.truth[row]));
         }
         Ok(())
     }
@@ -231,7 +230,7 @@ impl<'a> Pass<'a> {
         mean(&orders.iter().map(|answers| self.share_right(answers)).collect::<Vec<f64>>())
     }
 
-    fn share_right(&self, answers: &[Answer]) -> f64 {
+    fn share_right(&self, answers: &[Outcome]) -> f64 {
         share(answers.iter().filter(|a| a.right()).count(), self.data.dataset.images.len())
     }
 
@@ -244,13 +243,13 @@ impl<'a> Pass<'a> {
         let dataset = self.data.dataset;
         let classes = dataset.labels.names().len();
         let main = self.ks.len() - 1;
-        let mut outcomes = Outcomes::default();
+        let mut correctness = Correctness::default();
         let mut details = Details { images: self.spread(&self.images), ..Details::default() };
         let mut methods = Vec::new();
         for (m, method) in self.methods.iter().enumerate() {
             let orders = &self.answers[main][m];
             let answers = self.spread(orders.first().map_or(&[][..], Vec::as_slice));
-            outcomes.add(method.name(), answers.iter().map(|a| a.is_some_and(|a| a.right())).collect());
+            correctness.add(method.name(), answers.iter().map(|a| a.is_some_and(|a| a.right())).collect());
             let accuracies: Vec<f64> = orders.iter().map(|answers| self.share_right(answers)).collect();
             let of_orders =
                 Orders { count: orders.len(), acc1_mean: mean(&accuracies), acc1_std: std(&accuracies) };
@@ -266,7 +265,7 @@ impl<'a> Pass<'a> {
             });
             details.answers.push((method.name().to_owned(), answers));
         }
-        let comparisons = compare(&outcomes, &REFERENCES, self.options.samples, self.options.seed);
+        let comparisons = compare(&correctness, &REFERENCES, self.options.samples, self.options.seed);
         for (method, comparisons) in methods.iter_mut().zip(comparisons) {
             method.comparisons = comparisons;
         }
@@ -328,7 +327,7 @@ fn details(evidence: &Evidence, label: &LabelWords) -> ImageDetails {
     }
 }
 
-fn naming(answers: &[Option<Answer>], images: &[Option<ImageDetails>]) -> Naming {
+fn naming(answers: &[Option<Outcome>], images: &[Option<ImageDetails>]) -> Naming {
     let right_of = |wanted: bool| {
         let of = answers.iter().zip(images).filter(|(_, i)| i.as_ref().and_then(|i| i.named) == Some(wanted));
         let right: Vec<bool> = of.map(|(answer, _)| answer.is_some_and(|a| a.right())).collect();

@@ -1,17 +1,17 @@
 //! Files that keep what can be made again: each with a checksum over all of it and over what it is for, checked whenever it is read.
 //!
 //! A file is its content, then 8 bytes `XMORESUM` and the SHA-256 of the file's name within its cache and the content. Readers of the
-//! content's own format, such as numpy's of an `.npy`, do not look behind its end.
+//! content's own format, such as numpy's of an `.npy`, ignore what follows it.
 
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::read_bounded;
+use crate::{read_bounded, replace_file};
 use sha2::{Digest, Sha256};
 
 const MAGIC: &[u8; 8] = b"XMORESUM";
 const SUM_BYTES: usize = 32;
-/// Bytes of a file behind its content.
+/// Bytes of a file after its content.
 pub const TRAILER_BYTES: usize = MAGIC.len() + SUM_BYTES;
 
 /// What is kept under a name.
@@ -41,20 +41,16 @@ pub fn read(path: &Path, name: &str, max: u64) -> Kept {
     Kept::Whole(bytes)
 }
 
-/// Writes beside the file and renames.
+/// Writes a file in one step: a reader sees the old one or the new one.
 ///
 /// # Errors
 /// What the operating system says.
 pub fn write(path: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let mut builder = tempfile::Builder::new();
-    // A cache may be shared; a temporary file would be for its owner alone.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary = builder.tempfile_in(path.parent().unwrap_or(Path::new("")))?;
-    temporary.write_all(content)?;
-    temporary.write_all(MAGIC)?;
-    temporary.write_all(&sum(name, content))?;
-    temporary.persist(path).map(drop).map_err(|e| e.error)
+    replace_file(path, |file| {
+        file.write_all(content)?;
+        file.write_all(MAGIC)?;
+        file.write_all(&sum(name, content))
+    })
 }
 
 fn sum(name: &str, content: &[u8]) -> [u8; SUM_BYTES] {

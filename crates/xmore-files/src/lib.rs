@@ -12,6 +12,7 @@ mod lock;
 mod names;
 mod output;
 mod regular;
+mod replace;
 pub mod table;
 pub mod text;
 mod walk;
@@ -25,6 +26,7 @@ pub use names::{
 };
 pub use output::{Output, is_standard_output, remove_unfinished_outputs, write_output};
 pub use regular::{FileKind, NotRegular, TooLarge, open_input, open_regular, read_bounded, read_input};
+pub use replace::replace_file;
 pub use walk::{
     Exclude, LeftOut, LeftOutCount, MAX_DEPTH, Reason, WalkOptions, Walked, has_images, walk_extension,
     walk_images,

@@ -17,6 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use tempfile::NamedTempFile;
 
 use crate::regular::{FileKind, NotRegular};
+use crate::replace::{folder_of, temporary_beside};
 
 /// Links that are followed to one target, as on Linux.
 const MAX_LINKS: usize = 40;
@@ -141,10 +142,7 @@ impl Temporary {
     fn beside(target: PathBuf, existing: Option<Metadata>) -> io::Result<Self> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(".xmore-").suffix(".tmp");
-        // Results are for whoever may read the folder; a temporary file would be for its owner alone.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder.tempfile_in(folder_of(&target))?;
+        let file = temporary_beside(&target, &mut builder)?;
         UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(file.path().to_owned());
         Ok(Self { file, target, existing })
     }
@@ -215,11 +213,6 @@ impl Drop for Temporary {
         let path = self.file.path();
         UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| known != path);
     }
-}
-
-/// The folder that a file is in.
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Where links lead from `path`, and the number of the open file if that is one of ours.

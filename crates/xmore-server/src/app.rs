@@ -14,7 +14,8 @@ use crate::error::ServerError;
 use crate::fetch::Fetcher;
 use crate::label_sets::LabelSets;
 use crate::metrics::Metrics;
-use crate::options::{Backend, ServeOptions};
+use crate::options::ServeOptions;
+use crate::served_models::ServedModels;
 use crate::snapshot::Snapshot;
 use crate::thumbnails::Thumbnails;
 
@@ -47,14 +48,14 @@ pub(crate) struct App {
 impl App {
     /// Opens everything.
     pub(crate) fn open(
-        backend: Backend,
+        models: ServedModels,
         pairs: Option<Arc<OpenPairs>>,
         options: ServeOptions,
     ) -> Result<Shared, ServerError> {
         let metrics = Arc::new(Metrics::new());
         let limits = &options.limits;
         Ok(Arc::new(Self {
-            batcher: Batcher::open(backend, pairs, limits, metrics.clone())?,
+            batcher: Batcher::open(models, pairs, limits, metrics.clone())?,
             budget: Budget::new(limits.buffered_bytes),
             label_sets: LabelSets::open(
                 options.label_sets.as_deref(),

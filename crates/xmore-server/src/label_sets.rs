@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use serde_json::json;
 use xmore::{LabelFile, LabelList, Labels};
+use xmore_files::replace_file;
 
 use crate::error::{ApiError, ErrorCode, ServerError};
 
@@ -101,10 +102,10 @@ impl LabelSets {
             return Err(ApiError::new(ErrorCode::TooMany, message));
         }
         let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            file.write_all(text.as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(folder.join(format!("{name}.{kind}")))?;
+            replace_file(&folder.join(format!("{name}.{kind}")), |file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_all()
+            })?;
             remove_files(folder, name, Some(kind))
         };
         write().map_err(|error: std::io::Error| ApiError::internal(&format!("label set {name}: {error}")))?;

@@ -1,6 +1,6 @@
-//! xmore as a service: an HTTP API and a web page over one model and one memory, and a drop-in back end for clip-retrieval's clients.
+//! xmore as a service: an HTTP API and a web page over encoders and the pairs of a memory, and a drop-in back end for clip-retrieval's clients.
 //!
-//! 1. Say what is served: a [`Backend`].
+//! 1. Say what is served: [`ServedModels`], with encoders of any kind.
 //! 2. Say where and for whom: [`ServeOptions`], with [`Limits`].
 //! 3. [`run`] it until a signal stops it.
 //!
@@ -25,9 +25,11 @@ mod openapi_fixups;
 mod options;
 mod page;
 mod routes;
+mod served_models;
 mod signals;
 mod snapshot;
 mod thumbnails;
+mod times;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,7 +45,8 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use xmore::OpenPairs;
 
 pub use error::{ApiError, ErrorBody, ErrorCode, ServerError};
-pub use options::{Backend, Limits, PairsSource, ServeOptions};
+pub use options::{Limits, PairsSource, ServeOptions};
+pub use served_models::ServedModels;
 
 use app::{App, Shared};
 use listen::Listener;
@@ -52,13 +55,13 @@ use signals::Signals;
 /// How long work that nobody waits for any more may go on when everything is answered.
 const LAST_WORK: Duration = Duration::from_secs(1);
 
-/// Serves `pairs`, which were opened at the backend's source, until SIGTERM or SIGINT, then answers what was taken and returns. SIGHUP opens the pairs again. `ready` is told the address once
-/// requests are answered.
+/// Serves `pairs`, which were opened at the models' source, until SIGTERM or SIGINT, then answers the requests that it has accepted and
+/// returns. SIGHUP opens the pairs again. `ready` is called with the address once requests are answered.
 ///
 /// # Errors
-/// Those of [`ServeOptions::check`], of opening the pairs and loading the models, and of listening.
+/// Those of [`ServeOptions::check`], of the encoders, of listening, and of starting threads.
 pub fn run(
-    backend: Backend,
+    models: ServedModels,
     pairs: Option<Arc<OpenPairs>>,
     options: ServeOptions,
     ready: impl FnOnce(SocketAddr),
@@ -77,7 +80,7 @@ pub fn run(
             .await
             .map_err(|source| ServerError::Listen { addr, source })?;
         let addr = socket.local_addr().map_err(fail("learn the address"))?;
-        let app = tokio::task::block_in_place(|| App::open(backend, pairs, options))?;
+        let app = tokio::task::block_in_place(|| App::open(models, pairs, options))?;
         let encoder = app.batcher.start()?;
         let mut signals = Signals::listen(&app).map_err(fail("listen for signals"))?;
         let listener = Listener::new(app.clone(), router(app.clone(), cors));

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::batcher::Times;
+use crate::times::Times;
 
 /// All counters, and the registry that writes them out.
 pub(crate) struct Metrics {
@@ -94,7 +94,7 @@ impl Metrics {
             metrics.stages.clone(),
         );
         registry.register("batch_inputs", "Images and texts of a batch", metrics.batch.clone());
-        registry.register("inputs", "Images and texts that were worked on", metrics.inputs.clone());
+        registry.register("inputs", "Images and texts of all batches", metrics.inputs.clone());
         registry.register(
             "label_set_lookups",
             "Label sets asked for, by whether their embeddings were there",
@@ -133,8 +133,8 @@ impl Metrics {
         self.requests.get_or_create(&RequestLabels { route, outcome, status }).inc();
     }
 
-    /// A batch was worked on.
-    pub(crate) fn pass(&self, inputs: usize, times: &Times) {
+    /// A batch was run.
+    pub(crate) fn batch(&self, inputs: usize, times: &Times) {
         self.batch.observe(inputs as f64);
         self.inputs.inc_by(inputs as u64);
         for (stage, time) in [
@@ -212,7 +212,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.request("/v1/classify", "ok", 200, Duration::from_millis(3));
         metrics.request("/v1/classify", "overloaded", 429, Duration::from_micros(30));
-        metrics.pass(7, &Times { encode: Duration::from_millis(20), ..Times::default() });
+        metrics.batch(7, &Times { encode: Duration::from_millis(20), ..Times::default() });
         let running = metrics.begin_request();
         let text = metrics.text(5, 40_455, 2);
         for line in [

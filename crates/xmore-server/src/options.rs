@@ -1,39 +1,22 @@
-//! What a server is told: where it listens, who may ask, and how much of anything it takes.
+//! Options of a server: where it listens, who may ask, where its pairs are, and how much of anything it takes.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use regex::Regex;
-use xmore::{IfUnreachable, NamedModel, Opened, RetrievalOptions, Template, XmoreError};
+use xmore::{IfUnreachable, Opened, XmoreError};
 use xmore_memory::retriever::RemoteOptions;
 
 use crate::error::ServerError;
-
-/// What is served.
-pub struct Backend {
-    /// Classifies; searches and chooses captions where no other model does.
-    pub model: Arc<NamedModel>,
-    /// Searches the pairs' images, if another model does.
-    pub search: Option<Arc<NamedModel>>,
-    /// Chooses among the captions found, if another model does.
-    pub rerank: Option<Arc<NamedModel>>,
-    /// Where the pairs are, if there are any.
-    pub pairs: Option<PairsSource>,
-    /// How captions are retrieved unless a request says otherwise.
-    pub retrieval: RetrievalOptions,
-    /// Prompts unless a request says otherwise.
-    pub templates: Vec<Template>,
-}
 
 /// Where the pairs are, to open them again at each reload.
 #[derive(Clone, Debug)]
 pub struct PairsSource {
     /// A memory's folder or a remote index's URL.
     pub location: String,
-    /// How a remote index is spoken to.
+    /// How a remote index is asked.
     pub remote: RemoteOptions,
     /// Only pairs whose caption matches.
     pub caption_filter: Option<Regex>,
@@ -93,13 +76,13 @@ impl Default for ServeOptions {
     }
 }
 
-/// How much a server takes before it says no.
+/// How much a server takes before it refuses.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Images or texts that one pass of the encoder takes.
+    /// Images or texts of one batch.
     pub max_batch: usize,
-    /// Images or texts that wait for the next pass; past it requests are answered 429.
+    /// Images or texts that wait for the next batch; requests beyond are answered 429.
     pub queue: usize,
     /// Bytes of one request.
     pub body_bytes: usize,
@@ -117,7 +100,7 @@ pub struct Limits {
     pub text_bytes: usize,
     /// Bytes of label embeddings that are kept.
     pub label_cache_bytes: usize,
-    /// Connections at the same time. Where more come, those make room that have no request.
+    /// Connections at the same time. Where more come, those without a request are closed.
     pub connections: usize,
     /// Connections from one address, of IPv6 from one network (/64).
     pub connections_per_address: usize,

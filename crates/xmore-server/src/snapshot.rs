@@ -4,17 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use xmore::{
-    CaptionStore, Encoder, Method, NamedModel, OpenPairs, Pipeline, Retrieval, RetrievalOptions, XmoreError,
-};
+use xmore::{CaptionStore, Method, OpenPairs, Pipeline, Retrieval, RetrievalOptions, XmoreError};
 use xmore_memory::ingest::ImageReader;
 use xmore_memory::store::{EmbeddingSet, Modality};
 use xmore_memory::{Memory, RowSet};
 
 use crate::error::{ApiError, ServerError};
-use crate::options::Backend;
+use crate::served_models::ServedModels;
 
-/// Open pairs and the models that know them.
+/// Open pairs and the encoders that embedded them.
 pub(crate) struct Snapshot {
     pub(crate) pipeline: Pipeline,
     /// Counts openings, from 1.
@@ -31,14 +29,14 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// Pairs that were just opened.
     pub(crate) fn new(
-        backend: &Backend,
+        models: &ServedModels,
         captions: Arc<CaptionStore>,
         pairs: Option<Arc<OpenPairs>>,
         generation: u64,
     ) -> Result<Self, ServerError> {
         let index_name = pairs.as_deref().and_then(OpenPairs::memory).map(index_name);
         Ok(Self {
-            pipeline: backend.pipeline(captions, pairs)?,
+            pipeline: models.pipeline(captions, pairs)?,
             index_name,
             generation,
             images: ImageReader::new(),
@@ -118,8 +116,8 @@ impl Snapshot {
             return Err(no_pair(id));
         }
         let mut all = Vec::new();
-        for model in self.pipeline.encoders() {
-            let column = model.embedding_set(memory)?;
+        for encoder in self.pipeline.encoders() {
+            let column = encoder.embedding_set(memory)?;
             column.require(Modality::Image)?;
             let mut row = vec![0.0; column.dim()];
             column.image_embedding(id, &mut row)?;
@@ -146,41 +144,4 @@ fn index_name(memory: &Memory) -> String {
 /// That the memory has no such pair, or none that is shown.
 pub(crate) fn no_pair(id: u64) -> ApiError {
     ApiError::new(crate::error::ErrorCode::NotFound, format!("the memory has no pair {id}"))
-}
-
-impl Backend {
-    /// The different models: the one that classifies first, then those that search and choose, if they are others.
-    pub(crate) fn models(&self) -> Vec<&NamedModel> {
-        [Some(&self.model), self.search.as_ref(), self.rerank.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(|model| &**model)
-            .collect()
-    }
-
-    /// Lengths of the models' embeddings.
-    pub(crate) fn dims(&self) -> Vec<usize> {
-        self.models().iter().map(|model| model.dim()).collect()
-    }
-
-    /// What query images go through, with these pairs.
-    fn pipeline(
-        &self,
-        captions: Arc<CaptionStore>,
-        pairs: Option<Arc<OpenPairs>>,
-    ) -> Result<Pipeline, XmoreError> {
-        let encoder = |model: &Option<Arc<NamedModel>>| model.clone().map(|model| model as Arc<dyn Encoder>);
-        let source = self.pairs.as_ref();
-        Pipeline::builder(self.model.clone())
-            .search_encoder(encoder(&self.search))
-            .rerank_encoder(encoder(&self.rerank))
-            .pairs(pairs)
-            .rows(source.and_then(|source| source.rows.clone()))
-            .caption_filter(source.and_then(|source| source.caption_filter.clone()))
-            .retrieval(self.retrieval)
-            .templates(self.templates.clone())
-            .caption_store(captions)
-            .if_unreachable(source.map(|source| source.if_unreachable).unwrap_or_default())
-            .build()
-    }
 }

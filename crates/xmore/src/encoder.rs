@@ -48,6 +48,11 @@ pub trait Encoder: Send + Sync {
         self.identity().dim
     }
 
+    /// Side of the square that the image tower takes, in pixels, where it takes one.
+    fn image_size(&self) -> Option<u32> {
+        None
+    }
+
     /// Which way up images are decoded.
     fn orientation(&self) -> Orientation {
         Orientation::Exif

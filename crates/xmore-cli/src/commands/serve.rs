@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
-use xmore::OpenPairs;
+use xmore::{Encoder, NamedModel, OpenPairs};
 use xmore_memory::retriever::Location;
-use xmore_server::{Backend, Limits, PairsSource, ServeOptions};
+use xmore_server::{Limits, PairsSource, ServeOptions, ServedModels};
 
 use crate::error::{CliError, Result};
 use crate::flags::model::QueryModelChoice;
@@ -209,13 +209,12 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     let options = options(args);
     options.check()?;
     log(args);
-    let (backend, pairs) = backend(args)?;
-    tell_other_orientation(&backend.model, pairs.as_deref());
-    let what = match (&backend.pairs, backend.model.name()) {
+    let (models, pairs) = served(args)?;
+    let what = match (&models.pairs, &models.classify.identity().name) {
         (Some(pairs), model) => format!("model {model}, memory {}", Location::shown(&pairs.location)),
         (None, model) => format!("model {model}, no memory: zero-shot only"),
     };
-    xmore_server::run(backend, pairs, options, |addr| {
+    xmore_server::run(models, pairs, options, |addr| {
         tell!("listening on http://{addr} ({what})");
     })?;
     Ok(())
@@ -236,7 +235,7 @@ fn options(args: &ServeArgs) -> ServeOptions {
 }
 
 /// Opens the pairs, which tell their model, and the models.
-fn backend(args: &ServeArgs) -> Result<(Backend, Option<Arc<OpenPairs>>)> {
+fn served(args: &ServeArgs) -> Result<(ServedModels, Option<Arc<OpenPairs>>)> {
     let flags = &args.retrieval;
     flags.options().check()?;
     let source = flags.memory.clone().map(|location| PairsSource {
@@ -247,15 +246,18 @@ fn backend(args: &ServeArgs) -> Result<(Backend, Option<Arc<OpenPairs>>)> {
         if_unreachable: flags.if_unreachable.into(),
     });
     let pairs = source.as_ref().map(PairsSource::open).transpose()?.and_then(tell_if_unreachable);
-    let backend = Backend {
-        model: Arc::new(args.model.open_for(pairs.as_deref().and_then(OpenPairs::identity))?),
-        search: args.model.open_other(&flags.search_model, source.is_some())?.map(Arc::new),
-        rerank: args.model.open_other(&flags.rerank_model, source.is_some())?.map(Arc::new),
+    let classify = args.model.open_for(pairs.as_deref().and_then(OpenPairs::identity))?;
+    tell_other_orientation(&classify, pairs.as_deref());
+    let encoder = |model: NamedModel| Arc::new(model) as Arc<dyn Encoder>;
+    let models = ServedModels {
+        classify: Arc::new(classify),
+        search: args.model.open_other(&flags.search_model, source.is_some())?.map(encoder),
+        rerank: args.model.open_other(&flags.rerank_model, source.is_some())?.map(encoder),
         pairs: source,
         retrieval: flags.options(),
         templates: flags.templates()?,
     };
-    Ok((backend, pairs))
+    Ok((models, pairs))
 }
 
 fn log(args: &ServeArgs) {

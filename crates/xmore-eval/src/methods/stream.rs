@@ -3,7 +3,7 @@
 //! METHOD: α̂_t = α_t / Σ_{i≤t} α_i and β̂_t likewise; the answer is argmax_c α̂_t·p_img(c) + β̂_t·p_cap(c). The first image is always
 //! mixed 1 : 1, and every later one depends on those before it.
 
-use crate::metrics::Answer;
+use crate::metrics::Outcome;
 use xmore::Evidence;
 
 /// Both probabilities of every image, kept until the order is known: 8 bytes an image and label.
@@ -51,13 +51,13 @@ pub(crate) fn xmore_stream<'a>(
     probabilities: &'a StreamProbabilities,
     order: &[usize],
     truth: &[usize],
-) -> Vec<Answer> {
+) -> Vec<Outcome> {
     let shares = probabilities.shares(order);
     let rows = |all: &'a [f32]| all.chunks_exact(probabilities.labels.max(1));
     let pairs = rows(&probabilities.image).zip(rows(&probabilities.captions));
     let answers = pairs.zip(shares).zip(truth).map(|(((image, captions), w), &truth)| {
         let mix = |(&i, &c): (&f32, &f32)| w * f64::from(i) + (1.0 - w) * f64::from(c);
-        Answer::new(&image.iter().zip(captions).map(mix).collect::<Vec<f64>>(), truth)
+        Outcome::new(&image.iter().zip(captions).map(mix).collect::<Vec<f64>>(), truth)
     });
     answers.collect()
 }

@@ -7,7 +7,7 @@
 
 use xmore_clip::Embeddings;
 
-use crate::metrics::Answer;
+use crate::metrics::Outcome;
 use xmore::{dot, entropy, softmax};
 
 /// Hyperparameters. The default is the authors' published ImageNet configuration (`configs/imagenet.yaml`).
@@ -88,7 +88,7 @@ pub(crate) fn tda(
     order: &[usize],
     truth: &[usize],
     config: &TdaConfig,
-) -> Vec<Answer> {
+) -> Vec<Outcome> {
     let cache = |shots| Cache { shots, items: (0..labels.len()).map(|_| Vec::new()).collect() };
     let (mut positive, mut negative) = (cache(config.positive_shots), cache(config.negative_shots));
     let within = |value: f64, (low, high): (f64, f64)| low < value && value < high;
@@ -107,7 +107,7 @@ pub(crate) fn tda(
         }
         positive.speak(image, images, config.positive_alpha, config.positive_beta, &mut logits);
         negative.speak(image, images, -config.negative_alpha, config.negative_beta, &mut logits);
-        answers[i] = Some(Answer::new(&softmax(&logits), truth[i]));
+        answers[i] = Some(Outcome::new(&softmax(&logits), truth[i]));
     }
     answers.into_iter().map(|answer| answer.expect("an order has every image")).collect()
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, mean, share};
+use super::{Outcome, mean, share};
 
 /// Bins of the expected calibration error (Guo et al. 2017, arXiv 1706.04599).
 const BINS: usize = 15;
@@ -36,8 +36,8 @@ pub struct Calibration {
 
 impl Calibration {
     /// `answers` has one entry an image, `None` where it could not be read.
-    pub fn of(answers: &[Option<Answer>]) -> Self {
-        let read: Vec<Answer> = answers.iter().flatten().copied().collect();
+    pub fn of(answers: &[Option<Outcome>]) -> Self {
+        let read: Vec<Outcome> = answers.iter().flatten().copied().collect();
         let bins = bins(&read);
         let gap = |bin: &Bin| share(bin.count, read.len()) * (bin.accuracy - bin.confidence).abs();
         // A probability that has underflowed to 0 would make the sum infinite.
@@ -54,7 +54,7 @@ impl Calibration {
     }
 }
 
-fn bins(answers: &[Answer]) -> Vec<Bin> {
+fn bins(answers: &[Outcome]) -> Vec<Bin> {
     let mut bins = vec![Bin::default(); BINS];
     for answer in answers {
         let bin = (answer.confidence * BINS as f64).ceil() as usize;
@@ -71,7 +71,7 @@ fn bins(answers: &[Answer]) -> Vec<Bin> {
 }
 
 /// Coverage and risk when the most confident n answers are given, for n from 1 to all. Equal confidences stand in the images' order.
-pub fn risk_coverage(answers: &[Option<Answer>]) -> Vec<(f64, f64)> {
+pub fn risk_coverage(answers: &[Option<Outcome>]) -> Vec<(f64, f64)> {
     let mut order: Vec<(f64, bool)> =
         answers.iter().map(|a| a.map_or((-1.0, false), |a| (a.confidence, a.right()))).collect();
     order.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -95,8 +95,8 @@ pub struct Selective {
 }
 
 /// Accuracy when answers with a confidence below `threshold` are withheld.
-pub fn selective(answers: &[Option<Answer>], threshold: f64) -> Selective {
-    let given: Vec<&Answer> = answers.iter().flatten().filter(|a| a.confidence >= threshold).collect();
+pub fn selective(answers: &[Option<Outcome>], threshold: f64) -> Selective {
+    let given: Vec<&Outcome> = answers.iter().flatten().filter(|a| a.confidence >= threshold).collect();
     let right = given.iter().filter(|a| a.right()).count();
     Selective {
         threshold,
@@ -110,9 +110,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn answers(of: &[(f64, bool)]) -> Vec<Option<Answer>> {
+    fn answers(of: &[(f64, bool)]) -> Vec<Option<Outcome>> {
         // Two labels, the first of which is predicted with that confidence.
-        of.iter().map(|&(p, right)| Some(Answer::new(&[p, 1.0 - p], usize::from(!right)))).collect()
+        of.iter().map(|&(p, right)| Some(Outcome::new(&[p, 1.0 - p], usize::from(!right)))).collect()
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_probability_that_underflowed_has_a_finite_loss() {
-        let found = Calibration::of(&[Some(Answer::new(&[1.0, 0.0], 1))]);
+        let found = Calibration::of(&[Some(Outcome::new(&[1.0, 0.0], 1))]);
         assert!((found.nll - 708.396_418_532_264_1).abs() < 1e-9);
         assert_eq!((found.ece, found.brier), (1.0, 2.0));
     }

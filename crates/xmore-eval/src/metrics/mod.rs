@@ -6,13 +6,13 @@ mod significance;
 use serde::{Deserialize, Serialize};
 
 pub use calibration::{Bin, Calibration, Selective, risk_coverage, selective};
-pub use significance::{Comparison, Outcomes, compare, mcnemar_exact};
+pub use significance::{Comparison, Correctness, compare, mcnemar_exact};
 
 use xmore::argmax;
 
 /// What a method said of one image, reduced to what the figures need.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Answer {
+pub struct Outcome {
     /// The most probable label, the first of equals.
     pub label: usize,
     /// Its probability.
@@ -25,7 +25,7 @@ pub struct Answer {
     pub squares: f64,
 }
 
-impl Answer {
+impl Outcome {
     /// Reduces a distribution over the labels.
     pub fn new(scores: &[f64], truth: usize) -> Self {
         let label = argmax(scores);
@@ -59,7 +59,7 @@ pub struct Accuracy {
 
 impl Accuracy {
     /// `answers` has one entry an image, `None` where it could not be read; `truth` the label of each, below `classes`.
-    pub fn of(answers: &[Option<Answer>], truth: &[usize], classes: usize) -> Self {
+    pub fn of(answers: &[Option<Outcome>], truth: &[usize], classes: usize) -> Self {
         let within = |rank: usize| {
             let right = answers.iter().flatten().filter(|answer| answer.rank < rank).count();
             share(right, answers.len())
@@ -74,7 +74,7 @@ impl Accuracy {
 }
 
 /// For each label the share of its images that is right; `None` for a label without images.
-pub fn class_recalls(answers: &[Option<Answer>], truth: &[usize], classes: usize) -> Vec<Option<f64>> {
+pub fn class_recalls(answers: &[Option<Outcome>], truth: &[usize], classes: usize) -> Vec<Option<f64>> {
     let (mut right, mut all) = (vec![0usize; classes], vec![0usize; classes]);
     for (answer, &truth) in answers.iter().zip(truth) {
         all[truth] += 1;
@@ -109,10 +109,10 @@ mod tests {
     fn every_image_counts_and_labels_weigh_the_same() {
         // Three images of label 0, one right, one wrong, one unreadable; one of label 1, right; none of label 2.
         let answers = [
-            Some(Answer::new(&[0.6, 0.3, 0.1], 0)),
-            Some(Answer::new(&[0.3, 0.6, 0.1], 0)),
+            Some(Outcome::new(&[0.6, 0.3, 0.1], 0)),
+            Some(Outcome::new(&[0.3, 0.6, 0.1], 0)),
             None,
-            Some(Answer::new(&[0.2, 0.7, 0.1], 1)),
+            Some(Outcome::new(&[0.2, 0.7, 0.1], 1)),
         ];
         let truth = [0, 0, 0, 1];
         let accuracy = Accuracy::of(&answers, &truth, 3);
@@ -125,9 +125,9 @@ mod tests {
     #[test]
     fn the_first_five_count_with_ties_in_the_labels_order() {
         let scores = [0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1];
-        let ranks: Vec<usize> = (0..7).map(|truth| Answer::new(&scores, truth).rank).collect();
+        let ranks: Vec<usize> = (0..7).map(|truth| Outcome::new(&scores, truth).rank).collect();
         assert_eq!(ranks, [0, 1, 2, 3, 4, 5, 6]);
-        let answers: Vec<_> = (0..7).map(|truth| Some(Answer::new(&scores, truth))).collect();
+        let answers: Vec<_> = (0..7).map(|truth| Some(Outcome::new(&scores, truth))).collect();
         assert_eq!(Accuracy::of(&answers, &[0, 1, 2, 3, 4, 5, 6], 7).acc5, Some(5.0 / 7.0));
     }
 
@@ -141,7 +141,7 @@ mod tests {
         #[test]
         fn a_right_answer_is_the_argmax(scores in proptest::collection::vec(0f64..1.0, 2..20), truth: prop::sample::Index) {
             let truth = truth.index(scores.len());
-            let answer = Answer::new(&scores, truth);
+            let answer = Outcome::new(&scores, truth);
             prop_assert_eq!(answer.right(), answer.label == truth);
             prop_assert!(answer.rank < scores.len());
         }

@@ -30,13 +30,13 @@ pub struct Comparison {
 
 /// Which images each method gets right.
 #[derive(Clone, Debug, Default)]
-pub struct Outcomes {
+pub struct Correctness {
     names: Vec<String>,
     /// For each method, for each image.
     right: Vec<Vec<bool>>,
 }
 
-impl Outcomes {
+impl Correctness {
     /// Adds a method.
     ///
     /// # Panics
@@ -63,17 +63,22 @@ pub fn mcnemar_exact(better: usize, worse: usize) -> f64 {
 }
 
 /// Compares every method with each of `references`. All comparisons see the same `samples` bootstrap samples, which `seed` determines.
-pub fn compare(outcomes: &Outcomes, references: &[&str], samples: usize, seed: u64) -> Vec<Vec<Comparison>> {
+pub fn compare(
+    correctness: &Correctness,
+    references: &[&str],
+    samples: usize,
+    seed: u64,
+) -> Vec<Vec<Comparison>> {
     let references: Vec<usize> =
-        references.iter().filter_map(|name| outcomes.names.iter().position(|n| n == name)).collect();
-    let images = outcomes.right.first().map_or(0, Vec::len);
-    let methods = outcomes.right.len();
+        references.iter().filter_map(|name| correctness.names.iter().position(|n| n == name)).collect();
+    let images = correctness.right.first().map_or(0, Vec::len);
+    let methods = correctness.right.len();
     if images == 0 || references.is_empty() {
         return vec![Vec::new(); methods];
     }
-    let rights = sampled_rights(outcomes, samples, seed);
+    let rights = sampled_rights(correctness, samples, seed);
     let compared = |method: usize, reference: usize| {
-        let pairs = || outcomes.right[method].iter().zip(&outcomes.right[reference]);
+        let pairs = || correctness.right[method].iter().zip(&correctness.right[reference]);
         let better = pairs().filter(|(a, b)| **a && !**b).count();
         let worse = pairs().filter(|(a, b)| !**a && **b).count();
         let mut differences: Vec<i64> =
@@ -81,7 +86,7 @@ pub fn compare(outcomes: &Outcomes, references: &[&str], samples: usize, seed: u
         differences.sort_unstable();
         let share = |count: i64| count as f64 / images as f64;
         Comparison {
-            with: outcomes.names[reference].clone(),
+            with: correctness.names[reference].clone(),
             difference: share(better as i64 - worse as i64),
             interval: [quantile(&differences, 0.025), quantile(&differences, 0.975)].map(share),
             better,
@@ -102,13 +107,13 @@ fn quantile(sorted: &[i64], q: f64) -> i64 {
 /// For each bootstrap sample the number of images that each method gets right.
 ///
 /// Few patterns of right and wrong occur, so a sample counts patterns instead of asking every method about every image.
-fn sampled_rights(outcomes: &Outcomes, samples: usize, seed: u64) -> Vec<Vec<i64>> {
-    let images = outcomes.right[0].len();
+fn sampled_rights(correctness: &Correctness, samples: usize, seed: u64) -> Vec<Vec<i64>> {
+    let images = correctness.right[0].len();
     let mut patterns: Vec<Vec<bool>> = Vec::new();
     let mut index = std::collections::HashMap::new();
     let of_image: Vec<u32> = (0..images)
         .map(|i| {
-            let pattern: Vec<bool> = outcomes.right.iter().map(|right| right[i]).collect();
+            let pattern: Vec<bool> = correctness.right.iter().map(|right| right[i]).collect();
             *index.entry(pattern.clone()).or_insert_with(|| {
                 patterns.push(pattern);
                 patterns.len() as u32 - 1
@@ -155,17 +160,17 @@ mod tests {
         }
     }
 
-    fn outcomes() -> Outcomes {
+    fn correctness() -> Correctness {
         // 400 images: both right on 200, only `b` on 60, only `a` on 20, both wrong on 120.
-        let mut outcomes = Outcomes::default();
-        outcomes.add("a", (0..400).map(|i| i < 220).collect());
-        outcomes.add("b", (0..400).map(|i| !(200..220).contains(&i) && i < 280).collect());
-        outcomes
+        let mut correctness = Correctness::default();
+        correctness.add("a", (0..400).map(|i| i < 220).collect());
+        correctness.add("b", (0..400).map(|i| !(200..220).contains(&i) && i < 280).collect());
+        correctness
     }
 
     #[test]
     fn the_bootstrap_interval_is_that_of_the_normal_approximation() {
-        let found = compare(&outcomes(), &["a"], 10_000, 1);
+        let found = compare(&correctness(), &["a"], 10_000, 1);
         assert!(found[0].is_empty());
         let found = &found[1][0];
         assert_eq!((found.better, found.worse, found.difference), (60, 20, 0.1));
@@ -182,10 +187,10 @@ mod tests {
     fn a_seed_determines_the_interval_whatever_the_threads() {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| compare(&outcomes(), &["a", "b"], 1_050, 7))
+            pool.install(|| compare(&correctness(), &["a", "b"], 1_050, 7))
         };
         assert_eq!(run(1), run(2));
-        assert_ne!(sampled_rights(&outcomes(), 100, 8), sampled_rights(&outcomes(), 100, 9));
-        assert!(compare(&Outcomes::default(), &["a"], 10, 0).is_empty());
+        assert_ne!(sampled_rights(&correctness(), 100, 8), sampled_rights(&correctness(), 100, 9));
+        assert!(compare(&Correctness::default(), &["a"], 10, 0).is_empty());
     }
 }

@@ -197,9 +197,9 @@ mod tests {
     use super::super::{Alpha, DecodeOptions, decode_bytes};
     use super::*;
 
-    const BASELINE: &[u8] = include_bytes!("../../../xmore-clip/tests/fixtures/preprocess/rgb_420.jpg");
-    const PROGRESSIVE: &[u8] =
-        include_bytes!("../../../xmore-clip/tests/fixtures/preprocess/progressive_420.jpg");
+    /// As `rgb_420.jpg` and `progressive_420.jpg` of xmore-clip's preprocessing tests.
+    const BASELINE: &[u8] = include_bytes!("../../tests/fixtures/jpeg/rgb_420.jpg");
+    const PROGRESSIVE: &[u8] = include_bytes!("../../tests/fixtures/jpeg/progressive_420.jpg");
     const END: [u8; 2] = [0xff, 0xd9];
 
     fn decode(bytes: &[u8]) -> Result<image::RgbImage, String> {

@@ -71,26 +71,9 @@ fn sweep(parent: &Path, now: SystemTime) {
     }
 }
 
-/// Writes `bytes` to `dir/name` so that readers see either the old file or the whole new one.
-pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-    let scratch = scratch(dir)?;
-    let (unfinished, path) = (scratch.path().join(name), dir.join(name));
-    fs::write(&unfinished, bytes).map_err(FetchError::io("write", &unfinished))?;
-    fs::rename(&unfinished, &path).map_err(FetchError::io("write", path))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn writing_replaces_and_leaves_no_scratch() {
-        let dir = tempfile::tempdir().unwrap();
-        write_whole(dir.path(), "a", b"old").unwrap();
-        write_whole(dir.path(), "a", b"new").unwrap();
-        assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"new");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
 
     #[test]
     fn only_old_scratch_of_ours_is_swept() {

@@ -1,9 +1,10 @@
 //! One repository's folder in the hub's cache: blobs by hash, snapshots of links to them, refs, locks.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use xmore_files::read_bounded;
+use xmore_files::{read_bounded, replace_file};
 
 use super::{HubError, RepoId, Result};
 
@@ -50,11 +51,7 @@ impl RepoCache {
         let path = self.dir.join("refs").join(revision);
         let folder = path.parent().unwrap_or(&self.dir);
         create(folder)?;
-        let file = tempfile::NamedTempFile::new_in(folder).map_err(HubError::io("write", &path))?;
-        fs::write(file.path(), commit).map_err(HubError::io("write", &path))?;
-        readable(file.path());
-        file.persist(&path).map_err(|e| HubError::io("write", &path)(e.error))?;
-        Ok(())
+        replace_file(&path, |file| file.write_all(commit.as_bytes())).map_err(HubError::io("write", &path))
     }
 
     /// Locks a blob against other programs until the file is dropped; `wait` is called if that takes time.
@@ -112,18 +109,6 @@ impl RepoCache {
 
 pub(super) fn create(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).map_err(HubError::io("create the folder", dir))
-}
-
-/// A temporary file is its owner's alone; a cache may be shared by a group.
-fn readable(path: &Path) {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Best effort: the owner can read it in any case.
-        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o644));
-    }
-    #[cfg(not(unix))]
-    let _ = path;
 }
 
 /// A full commit hash, safe as a folder's name.

@@ -4,10 +4,11 @@ mod pip;
 mod wheel;
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use xmore_files::hex;
+use xmore_files::{hex, replace_file};
 
 use crate::fetch::digest::Known;
 use crate::fetch::{FetchError, FetchEvent, ManualDownload, Progress, Result, cache};
@@ -127,7 +128,7 @@ pub fn refresh_bundled(dir: &Path, bundled: &[(&str, &[u8])]) -> Result<()> {
         let same = fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == bytes.len() as u64)
             && fs::read(&path).is_ok_and(|old| old == *bytes);
         if !same {
-            cache::write_whole(dir, name, bytes)?;
+            replace_file(&path, |file| file.write_all(bytes)).map_err(FetchError::io("write", &path))?;
         }
     }
     Ok(())

@@ -1,41 +1,42 @@
-//! One pass: a batch of jobs, decoded, encoded, searched and weighed together. A batch changes no bit of any answer.
+//! One batch of jobs: decoded, encoded, searched and classified together. A batch changes no bit of any answer.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rayon::prelude::*;
-use xmore::{NamedModel, RetrievalOptions};
-use xmore_clip::{ClipError, Embeddings, Pixels};
+use xmore::{Embeddings, Encoder, Pixels, RetrievalOptions, XmoreError};
+use xmore_clip::ClipError;
 use xmore_files::image::ImageError;
 use xmore_memory::SearchOptions;
 
-use super::job::{Done, Input, Job, Output, Task, Times};
+use super::job::{Done, Input, Job, Output, Task};
 use super::large::LARGE;
 use crate::error::ApiError;
-use crate::options::Backend;
+use crate::served_models::ServedModels;
 use crate::snapshot::Snapshot;
+use crate::times::Times;
 
-/// What a pass needs beside its jobs.
+/// What a batch needs beside its jobs.
 pub(super) struct BatchRun<'a> {
-    pub(super) backend: &'a Backend,
+    pub(super) models: &'a ServedModels,
     /// Pixels of one image.
     pub(super) max_pixels: u64,
 }
 
-/// A job on its way, with a row for each distinct model once it is encoded.
+/// A job of the batch, with a row for each different encoder once it is encoded.
 struct Running {
     job: Job,
     rows: Vec<Option<Vec<f32>>>,
     truncated: bool,
     failed: Option<ApiError>,
-    /// Whether its image is left to [`LargeImages`](super::large::LargeImages).
+    /// Whether its image is for [`LargeImages`](super::large::LargeImages) to decode.
     is_large: bool,
     output: Option<Output>,
 }
 
 impl Running {
-    /// Whether nothing went wrong with it, and it can be answered in this pass.
+    /// Whether it has not failed and is answered in this batch.
     fn is_ready(&self) -> bool {
         self.failed.is_none() && !self.is_large
     }
@@ -44,13 +45,13 @@ impl Running {
 impl BatchRun<'_> {
     /// Answers all jobs but those whose images are large; returns how long each stage took, and these.
     pub(super) fn run(&self, jobs: Vec<Job>) -> (Times, Vec<Job>) {
-        let models = self.backend.models();
+        let encoders = self.models.encoders();
         let begin = Instant::now();
-        let mut running: Vec<Running> = jobs.into_iter().map(|job| self.begin(job, models.len())).collect();
+        let mut running: Vec<Running> = jobs.into_iter().map(|job| self.begin(job, encoders.len())).collect();
         let mut times = Times::default();
-        for (index, model) in models.iter().enumerate() {
-            self.encode_images(&mut running, index, model, &mut times);
-            self.encode_texts(&mut running, index, model, &mut times);
+        for (index, encoder) in encoders.iter().enumerate() {
+            self.encode_images(&mut running, index, *encoder, &mut times);
+            self.encode_texts(&mut running, index, *encoder, &mut times);
         }
         self.classify(&mut running, &mut times);
         self.search(&mut running, &mut times);
@@ -80,9 +81,9 @@ impl BatchRun<'_> {
         (times, large)
     }
 
-    /// Takes up what is encoded already.
-    fn begin(&self, mut job: Job, models: usize) -> Running {
-        let mut rows = vec![None; models];
+    /// Takes embeddings that a job brings.
+    fn begin(&self, mut job: Job, encoders: usize) -> Running {
+        let mut rows = vec![None; encoders];
         match (&mut job.input, &job.task) {
             (Input::Rows(given), _) => rows = std::mem::take(given).into_iter().map(Some).collect(),
             (Input::Row(given), Task::Search { snapshot, modality, .. }) => {
@@ -95,22 +96,21 @@ impl BatchRun<'_> {
         Running { job, rows, truncated: false, failed: None, is_large: false, output: None }
     }
 
-    fn encode_images(&self, running: &mut [Running], index: usize, model: &NamedModel, times: &mut Times) {
+    fn encode_images(&self, running: &mut [Running], index: usize, encoder: &dyn Encoder, times: &mut Times) {
         let begin = Instant::now();
-        let preprocess = model.preprocess();
         let most = self.max_pixels.min(LARGE);
-        let decoded: Vec<(usize, Option<Result<Pixels, ClipError>>)> = running
+        let decoded: Vec<(usize, Option<Result<Pixels, XmoreError>>)> = running
             .par_iter()
             .enumerate()
             .filter_map(|(i, running)| match &running.job.input {
-                Input::Image(bytes) if running.is_ready() && needs(&running.job.task, index) => {
-                    // Decoding may wait for memory that others have: who waited for this one may have given up.
+                Input::Image(bytes) if running.is_ready() && running.job.task.needs(index) => {
+                    // Decoding may wait for memory; the caller may have given up meanwhile.
                     if running.job.reply.is_closed() {
                         return Some((i, None));
                     }
                     let name = Path::new("image");
-                    let pixels = preprocess.load_bytes_within(bytes, name, most);
-                    Some((i, Some(pixels.map(|loaded| loaded.pixels))))
+                    let loaded = encoder.load(bytes, name, most);
+                    Some((i, Some(loaded.map(|loaded| loaded.pixels))))
                 }
                 _ => None,
             })
@@ -123,10 +123,8 @@ impl BatchRun<'_> {
                     at.push(i);
                     pixels.push(image);
                 }
-                // Its header says so: nothing was decoded.
-                Some(Err(ClipError::Image { source: ImageError::TooManyPixels { .. }, .. }))
-                    if most < self.max_pixels =>
-                {
+                // By its header: nothing was decoded.
+                Some(Err(error)) if most < self.max_pixels && has_too_many_pixels(&error) => {
                     running[i].is_large = true;
                 }
                 Some(Err(error)) => running[i].failed = Some(error.into()),
@@ -145,15 +143,15 @@ impl BatchRun<'_> {
             return;
         }
         let begin = Instant::now();
-        let encoded = model.encode_images(&pixels).map_err(ApiError::from);
+        let encoded = encoder.embed_images(&pixels).map_err(ApiError::from);
         put(running, index, &at, encoded);
         times.encode += begin.elapsed();
     }
 
-    fn encode_texts(&self, running: &mut [Running], index: usize, model: &NamedModel, times: &mut Times) {
+    fn encode_texts(&self, running: &mut [Running], index: usize, encoder: &dyn Encoder, times: &mut Times) {
         let (mut at, mut texts) = (Vec::new(), Vec::new());
         for (i, running) in running.iter().enumerate() {
-            if let (Input::Text(text), true) = (&running.job.input, needs(&running.job.task, index)) {
+            if let (Input::Text(text), true) = (&running.job.input, running.job.task.needs(index)) {
                 at.push(i);
                 texts.push(text.as_str());
             }
@@ -162,8 +160,8 @@ impl BatchRun<'_> {
             return;
         }
         let begin = Instant::now();
-        // One by one their cuts are known; rows are the same to the bit.
-        let encoded: Result<Vec<_>, _> = texts.par_iter().map(|text| model.encode_texts(&[text])).collect();
+        // One by one, so that it is known which were cut; rows are the same to the bit.
+        let encoded: Result<Vec<_>, _> = texts.par_iter().map(|text| encoder.embed_texts(&[text])).collect();
         match encoded {
             Ok(encoded) => {
                 for (&i, text) in at.iter().zip(encoded) {
@@ -271,31 +269,25 @@ impl BatchRun<'_> {
         }
     }
 
-    /// Rows of a group by one model.
+    /// Rows of a group by one encoder.
     fn rows(&self, running: &[Running], group: &[usize], index: usize) -> Embeddings {
-        let dim = self.backend.dims()[index];
+        let dim = self.models.dims()[index];
         let rows = group.iter().filter_map(|&i| running[i].rows[index].as_deref());
         Embeddings::new(rows.flatten().copied().collect(), dim)
     }
 
     fn queries(&self, running: &[Running], group: &[usize], snapshot: &Snapshot) -> xmore::Queries {
-        let models = 0..self.backend.models().len();
-        snapshot.pipeline.queries(models.map(|index| self.rows(running, group, index)).collect())
+        let encoders = 0..self.models.encoders().len();
+        snapshot.pipeline.queries(encoders.map(|index| self.rows(running, group, index)).collect())
     }
 }
 
-/// Whether a task needs the embedding by a distinct model.
-pub(super) fn needs(task: &Task, index: usize) -> bool {
-    match task {
-        Task::Embed => index == 0,
-        Task::Classify { .. } => true,
-        Task::Search { snapshot, modality, .. } => {
-            snapshot.embedding_set(*modality).is_ok_and(|(_, searcher)| searcher == index)
-        }
-    }
+/// Whether an image was refused by its header alone, for its size.
+fn has_too_many_pixels(error: &XmoreError) -> bool {
+    matches!(error, XmoreError::Clip(ClipError::Image { source: ImageError::TooManyPixels { .. }, .. }))
 }
 
-/// Jobs of a kind that nothing went wrong with.
+/// Jobs of a kind that are answered in this batch.
 fn ready(running: &[Running], kind: impl Fn(&Task) -> bool) -> Vec<usize> {
     let of_kind = |running: &Running| running.is_ready() && kind(&running.job.task);
     running.iter().enumerate().filter(|(_, running)| of_kind(running)).map(|(i, _)| i).collect()

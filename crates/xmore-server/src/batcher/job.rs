@@ -12,26 +12,27 @@ use xmore_memory::store::Modality;
 
 use crate::error::ApiError;
 use crate::snapshot::Snapshot;
+use crate::times::Times;
 
 /// What is encoded, or was before.
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
     /// An image file's bytes.
     Image(Bytes),
-    /// An image that was decoded before, for each distinct model that needs it.
+    /// An image that was decoded before, for each different encoder that needs it.
     Decoded(Vec<Option<Pixels>>),
     /// A text.
     Text(String),
-    /// Embeddings by each distinct model.
+    /// Embeddings by each different encoder.
     Rows(Vec<Vec<f32>>),
-    /// An embedding by the model that a [`Task::Search`] searches with.
+    /// An embedding by the encoder that a [`Task::Search`] searches with.
     Row(Vec<f32>),
 }
 
 /// What is wanted.
 #[derive(Clone)]
 pub(crate) enum Task {
-    /// The classifying model's embedding.
+    /// The classifying encoder's embedding.
     Embed,
     /// Evidence on an image.
     Classify {
@@ -53,25 +54,38 @@ pub(crate) enum Task {
     },
 }
 
+impl Task {
+    /// Whether it needs the embedding by one of the different encoders.
+    pub(super) fn needs(&self, encoder: usize) -> bool {
+        match self {
+            Self::Embed => encoder == 0,
+            Self::Classify { .. } => true,
+            Self::Search { snapshot, modality, .. } => {
+                snapshot.embedding_set(*modality).is_ok_and(|(_, searcher)| searcher == encoder)
+            }
+        }
+    }
+}
+
 /// A place in the queue: one of those that bound it.
 pub(super) type Slot = OwnedSemaphorePermit;
 
-/// An input, what is wanted of it, and who waits.
+/// An input, what is wanted of it, and where its result is sent.
 pub(super) struct Job {
     pub(super) input: Input,
     pub(super) task: Task,
     pub(super) reply: oneshot::Sender<Result<Done, ApiError>>,
     pub(super) queued: Instant,
     pub(super) deadline: Instant,
-    /// How long its image took, where it was decoded before the pass.
+    /// How long its image took, where it was decoded before the batch.
     pub(super) decoded_in: Duration,
-    /// Given back when the job is dropped.
+    /// Released when the job is dropped.
     pub(super) _slot: Slot,
 }
 
 impl Job {
     pub(super) fn answer(self, result: Result<Done, ApiError>) {
-        // The caller may have left.
+        // The caller may have closed its connection.
         let _ = self.reply.send(result);
     }
 }
@@ -81,7 +95,7 @@ impl Job {
 pub(crate) struct Done {
     /// What was wanted.
     pub(crate) output: Output,
-    /// Unit embeddings by each distinct model that was needed, one behind another.
+    /// Unit embeddings by each different encoder that was needed, one behind another.
     pub(crate) embedding: Arc<[f32]>,
     /// Whether a text was cut to the model's context.
     pub(crate) truncated: bool,
@@ -98,27 +112,4 @@ pub(crate) enum Output {
     Evidence(Box<Evidence>),
     /// For [`Task::Search`].
     Hits(Vec<Hit>),
-}
-
-/// How long a batch's stages took, and the wait before.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Times {
-    pub(crate) queue: Duration,
-    pub(crate) decode: Duration,
-    pub(crate) encode: Duration,
-    pub(crate) search: Duration,
-    pub(crate) ensemble: Duration,
-}
-
-impl Times {
-    /// The larger of each.
-    pub(crate) fn max(self, other: Self) -> Self {
-        Self {
-            queue: self.queue.max(other.queue),
-            decode: self.decode.max(other.decode),
-            encode: self.encode.max(other.encode),
-            search: self.search.max(other.search),
-            ensemble: self.ensemble.max(other.ensemble),
-        }
-    }
 }

@@ -12,7 +12,8 @@ use super::label_cache::SharedCache;
 use crate::caller::Caller;
 use crate::error::{ApiError, ErrorCode};
 use crate::metrics::Metrics;
-use crate::options::{Backend, Limits};
+use crate::options::Limits;
+use crate::served_models::ServedModels;
 use crate::snapshot::Snapshot;
 
 /// Label sets that may wait to be embedded, of one caller and of all.
@@ -104,7 +105,7 @@ impl Ready {
 type Made = Option<Result<Ready, ApiError>>;
 
 pub(super) struct LabelCache {
-    backend: Arc<Backend>,
+    models: Arc<ServedModels>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
 }
@@ -126,7 +127,7 @@ struct Work {
 }
 
 impl LabelCache {
-    pub(super) fn new(backend: Arc<Backend>, limits: &Limits, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(super) fn new(models: Arc<ServedModels>, limits: &Limits, metrics: Arc<Metrics>) -> Arc<Self> {
         let waiting =
             QueueLimits { per_caller: WAITING_PER_CALLER, items: WAITING, bytes: limits.buffered_bytes };
         let state = State {
@@ -135,7 +136,7 @@ impl LabelCache {
             waiting: FairQueue::new(waiting),
             is_making: false,
         };
-        Arc::new(Self { backend, metrics, state: Mutex::new(state) })
+        Arc::new(Self { models, metrics, state: Mutex::new(state) })
     }
 
     /// The set's classifier. A ready one is there at once, whatever else waits. Another is made in its caller's turn, once for all who
@@ -226,10 +227,10 @@ impl LabelCache {
                     Kind::Plain | Kind::Kernel => &[],
                 };
                 let labels = Labels::clone(&key.spec.labels);
-                Arc::new(Classifier::new(&*self.backend.model, labels, None, &templates, methods)?)
+                Arc::new(Classifier::new(&*self.models.classify, labels, None, &templates, methods)?)
             }
         };
-        match (key.spec.kind, snapshot.retrieval(self.backend.retrieval)?) {
+        match (key.spec.kind, snapshot.retrieval(self.models.retrieval)?) {
             (Kind::Kernel, Some(retrieval)) => {
                 let with_kernel = Arc::new(plain.over(retrieval).prepare_kernel()?.without_pairs());
                 let mut state = self.lock();
@@ -244,7 +245,7 @@ impl LabelCache {
     }
 
     fn keep(&self, state: &mut State, key: Key, ready: Ready, caller: Caller) {
-        let each = bytes_a_label(self.backend.model.dim(), key.spec.kind);
+        let each = bytes_a_label(self.models.classify.dim(), key.spec.kind);
         let bytes = key.text_bytes() + key.spec.labels.names().len() * each;
         // A request that is answered holds its classifier.
         let is_held = |ready: &Ready| Arc::strong_count(&ready.classifier) > 1;

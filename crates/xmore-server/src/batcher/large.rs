@@ -1,14 +1,14 @@
-//! Images that take long to decode: that is done beside the batches, which do not wait for it, and then they are queued again.
+//! Images that take long to decode: they are decoded in threads of their own, so that no batch waits for them, and then queued again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Instant;
 
-use super::batch_run::needs;
 use super::job::{Input, Job};
 use super::queue::Queue;
 use crate::error::{ApiError, ErrorCode};
-use crate::options::{Backend, Limits};
+use crate::options::Limits;
+use crate::served_models::ServedModels;
 
 /// Pixels above which an image is large.
 pub(super) const LARGE: u64 = 16_000_000;
@@ -17,7 +17,7 @@ const WAITING: usize = 16;
 /// Threads that decode them, where there are cores to spare.
 const THREADS: usize = 2;
 
-/// A queue of its own, and what its threads need.
+/// The queue of large images.
 pub(super) struct LargeImages {
     waiting: Queue<Job>,
     max_pixels: u64,
@@ -34,7 +34,7 @@ impl LargeImages {
         THREADS.min(cores / 2).max(1)
     }
 
-    /// Takes a job with a large image; there are so many places.
+    /// Takes a job with a large image; answers it with an error where too many wait.
     pub(super) fn push(&self, job: Job) {
         if self.waiting.len() < WAITING {
             self.waiting.push([job]);
@@ -45,7 +45,7 @@ impl LargeImages {
     }
 
     /// Decodes images until [`close`](Self::close), and passes them on.
-    pub(super) fn work(&self, backend: &Backend, decoded: &Queue<Job>) {
+    pub(super) fn work(&self, models: &ServedModels, decoded: &Queue<Job>) {
         while let Some(jobs) = self.waiting.take(1) {
             for job in jobs {
                 if job.reply.is_closed() {
@@ -55,7 +55,7 @@ impl LargeImages {
                     job.answer(Err(ApiError::timeout()));
                     continue;
                 }
-                match catch_unwind(AssertUnwindSafe(|| self.decode(backend, job))) {
+                match catch_unwind(AssertUnwindSafe(|| self.decode(models, job))) {
                     Ok(Some(job)) => decoded.push([job]),
                     Ok(None) => {}
                     Err(_) => tracing::error!("decoding a large image panicked; it is answered 500"),
@@ -69,17 +69,17 @@ impl LargeImages {
         self.waiting.close();
     }
 
-    /// The job with its image decoded for each model that needs it; none where it was answered.
-    fn decode(&self, backend: &Backend, mut job: Job) -> Option<Job> {
+    /// The job with its image decoded for each encoder that needs it; none where it was answered.
+    fn decode(&self, models: &ServedModels, mut job: Job) -> Option<Job> {
         let Input::Image(bytes) = &job.input else { return Some(job) };
         let begin = Instant::now();
         let mut pixels = Vec::new();
-        for (index, model) in backend.models().iter().enumerate() {
-            if !needs(&job.task, index) {
+        for (index, encoder) in models.encoders().iter().enumerate() {
+            if !job.task.needs(index) {
                 pixels.push(None);
                 continue;
             }
-            match model.preprocess().load_bytes_within(bytes, Path::new("image"), self.max_pixels) {
+            match encoder.load(bytes, Path::new("image"), self.max_pixels) {
                 Ok(loaded) => pixels.push(Some(loaded.pixels)),
                 Err(error) => {
                     job.answer(Err(error.into()));

@@ -1,7 +1,7 @@
-//! Everything that computes: a queue of bounded length, one thread that takes batches from it, and what is kept of labels and pairs.
+//! Batches of requests: a queue of bounded length, one thread that takes batches from it, and the labels and pairs that are ready.
 //!
-//! There is one pass at a time, since it uses every core. A batch is whatever came during the one before; on an idle server a request
-//! is its own batch at once.
+//! One batch runs at a time, since it uses every core. A batch is what was queued during the one before; on an idle server a request is
+//! its own batch at once.
 
 mod batch_run;
 mod fair_queue;
@@ -16,30 +16,35 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use image::RgbImage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
-use xmore::{CaptionStore, IfUnreachable, OpenPairs, Opened, XmoreError};
+use xmore::{CaptionStore, IfUnreachable, OpenPairs, Opened};
 
-pub(crate) use job::{Done, Input, Output, Task, Times};
+pub(crate) use job::{Done, Input, Output, Task};
 pub(crate) use labels::{Kind, LabelSpec, Prepared};
 
 use crate::blocking::BlockingPool;
 use crate::caller::Caller;
 use crate::error::{ApiError, ErrorCode, ServerError};
 use crate::metrics::Metrics;
-use crate::options::{Backend, Limits, PairsSource};
+use crate::options::{Limits, PairsSource};
+use crate::served_models::ServedModels;
 use crate::snapshot::Snapshot;
+use crate::times::Times;
 use batch_run::BatchRun;
 use job::Job;
 use labels::LabelCache;
 use large::LargeImages;
 use queue::Queue;
 
+/// Side of the blank image with which encoders are tried at the start, in pixels.
+const WARM_UP_SIDE: u32 = 32;
 /// Longest time to open the pairs again.
 const OPENING: Duration = Duration::from_secs(600);
 
-/// Models, pairs, labels and the queue before them.
+/// Encoders, pairs, labels and the queue of jobs.
 pub(crate) struct Batcher {
-    pub(crate) backend: Arc<Backend>,
+    pub(crate) models: Arc<ServedModels>,
     pub(crate) limits: Limits,
     captions: Arc<CaptionStore>,
     snapshot: RwLock<Arc<Snapshot>>,
@@ -47,7 +52,7 @@ pub(crate) struct Batcher {
     reloading: tokio::sync::Mutex<()>,
     queue: Arc<Queue<Job>>,
     large: LargeImages,
-    /// Jobs that wait or are worked on.
+    /// Jobs that wait or run.
     slots: Arc<Semaphore>,
     labels: Arc<LabelCache>,
     /// Opens the pairs, which may be on a disk that does not answer: once at a time.
@@ -56,24 +61,23 @@ pub(crate) struct Batcher {
 }
 
 impl Batcher {
-    /// Takes the opened pairs and loads the towers.
+    /// Takes the opened pairs and tries every encoder, which loads its weights.
     pub(crate) fn open(
-        backend: Backend,
+        models: ServedModels,
         pairs: Option<Arc<OpenPairs>>,
         limits: &Limits,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, ServerError> {
-        let backend = Arc::new(backend);
+        let models = Arc::new(models);
         // Without a cache folder, captions of a remote index are kept for this run only.
         let captions = Arc::new(CaptionStore::on_disk().unwrap_or_default());
-        let snapshot = Snapshot::new(&backend, captions.clone(), pairs, 1)?;
-        for model in backend.models() {
-            let size = model.preprocess().size() as usize;
-            let blank = xmore_clip::Pixels::new(vec![0.0; size * size * 3]);
+        let snapshot = Snapshot::new(&models, captions.clone(), pairs, 1)?;
+        // Towers load when first used: before the first request.
+        for encoder in models.encoders() {
+            let blank = encoder.prepare(&RgbImage::new(WARM_UP_SIDE, WARM_UP_SIDE));
             let (image, text) =
-                rayon::join(|| model.encode_images(&[blank]), || model.encode_texts(&["a photo"]));
-            image.map_err(XmoreError::from)?;
-            text.map_err(XmoreError::from)?;
+                rayon::join(|| encoder.embed_images(&[blank]), || encoder.embed_texts(&["a photo"]));
+            (image?, text?);
         }
         Ok(Arc::new(Self {
             limits: limits.clone(),
@@ -83,10 +87,10 @@ impl Batcher {
             queue: Arc::new(Queue::new()),
             large: LargeImages::new(limits),
             slots: Arc::new(Semaphore::new(limits.max_batch + limits.queue)),
-            labels: LabelCache::new(backend.clone(), limits, metrics.clone()),
+            labels: LabelCache::new(models.clone(), limits, metrics.clone()),
             opening: BlockingPool::new(1),
             metrics,
-            backend,
+            models,
         }))
     }
 
@@ -101,16 +105,16 @@ impl Batcher {
                 .map_err(|source| ServerError::Io { action: "start the batcher's threads", source })
         };
         for _ in 0..LargeImages::threads() {
-            start("xmore-decoder", |batcher| batcher.large.work(&batcher.backend, &batcher.queue))?;
+            start("xmore-decoder", |batcher| batcher.large.work(&batcher.models, &batcher.queue))?;
         }
         start("xmore-encoder", Self::work)
     }
 
     fn work(&self) {
-        let pass = BatchRun { backend: &self.backend, max_pixels: self.limits.pixels };
+        let run = BatchRun { models: &self.models, max_pixels: self.limits.pixels };
         while let Some(batch) = self.queue.take(self.limits.max_batch) {
             let now = Instant::now();
-            // Requests whose caller has gone or whose time is over are dropped.
+            // Requests whose caller has disconnected are dropped; those that are too late are answered so.
             let (late, rest): (Vec<Job>, Vec<Job>) =
                 batch.into_iter().filter(|job| !job.reply.is_closed()).partition(|job| job.deadline < now);
             late.into_iter().for_each(|job| job.answer(Err(ApiError::timeout())));
@@ -118,14 +122,14 @@ impl Batcher {
                 continue;
             }
             let (count, oldest) = (rest.len(), rest.iter().map(|job| job.queued).min());
-            // A fault in one batch is not the end of the server: its jobs are dropped, and so answered.
-            match catch_unwind(AssertUnwindSafe(|| pass.run(rest))) {
+            // A panic in one batch does not end the server: its jobs are dropped, and so answered.
+            match catch_unwind(AssertUnwindSafe(|| run.run(rest))) {
                 Ok((times, large)) => {
                     large.into_iter().for_each(|job| self.large.push(job));
                     let queue = oldest.map(|oldest| now.saturating_duration_since(oldest));
-                    self.metrics.pass(count, &Times { queue: queue.unwrap_or_default(), ..times });
+                    self.metrics.batch(count, &Times { queue: queue.unwrap_or_default(), ..times });
                 }
-                Err(_) => tracing::error!("a pass over {count} inputs panicked; they are answered 500"),
+                Err(_) => tracing::error!("a batch of {count} inputs panicked; they are answered 500"),
             }
         }
     }
@@ -141,12 +145,12 @@ impl Batcher {
         self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Jobs that wait for a pass.
+    /// Jobs that wait for a batch.
     pub(crate) fn waiting(&self) -> usize {
         self.queue.len()
     }
 
-    /// Answers several inputs, in their order. As many as fit go at once; if not even they find room, nothing is begun.
+    /// Answers several inputs, in their order. As many as a batch takes are queued together; where the queue is too full even for those, nothing is begun.
     ///
     /// # Errors
     /// [`ErrorCode::Overloaded`]; [`ErrorCode::Timeout`]. What is wrong with one input is in its place.
@@ -186,7 +190,7 @@ impl Batcher {
                 TryAcquireError::Closed => shutting_down(),
             });
         }
-        // Part of the request is answered already: the rest waits its turn.
+        // Part of the request is answered already: the rest waits for its slots.
         let slots = tokio::time::timeout_at(deadline.into(), slots.acquire_many_owned(count)).await;
         slots.map_err(|_| ApiError::timeout())?.map_err(|_| shutting_down())
     }
@@ -220,12 +224,12 @@ impl Batcher {
         replies
     }
 
-    /// The labels' classifier over the pairs as they are now: from the cache, or made in the caller's turn. Where a remote index that may be
-    /// done without does not answer, it has no kernel.
+    /// The labels' classifier over the pairs as they are now: from the cache, or made in the caller's turn. It has no kernel where a remote
+    /// index does not answer and zero-shot answers are allowed.
     ///
     /// # Errors
     /// Those of embedding and asking the pairs; [`ErrorCode::Overloaded`] where too many label sets wait to be embedded;
-    /// [`ErrorCode::Timeout`], after which the work goes on for callers that ask again.
+    /// [`ErrorCode::Timeout`], after which the work continues for callers that ask again.
     pub(crate) async fn prepare(
         self: &Arc<Self>,
         spec: LabelSpec,
@@ -239,16 +243,13 @@ impl Batcher {
         };
         let plain = LabelSpec { kind: Kind::Plain, ..spec.clone() };
         let tolerated = |source: &PairsSource| source.if_unreachable == IfUnreachable::ZeroShot;
-        let without = self.backend.pairs.as_ref().is_some_and(tolerated);
+        let without = self.models.pairs.as_ref().is_some_and(tolerated);
         let prepared = match get(spec).await {
             Ok(Err(error)) if error.code == ErrorCode::IndexUnreachable && without => get(plain).await,
             other => other,
         };
         prepared.map_err(|_| {
-            ApiError::new(
-                ErrorCode::Timeout,
-                "these labels are still being embedded; that goes on: ask again",
-            )
+            ApiError::new(ErrorCode::Timeout, "these labels are still being embedded; ask again later")
         })?
     }
 
@@ -259,10 +260,10 @@ impl Batcher {
     pub(crate) async fn reload(self: &Arc<Self>) -> Result<Arc<Snapshot>, ServerError> {
         let _one = self.reloading.lock().await;
         let generation = self.snapshot().generation + 1;
-        let (backend, captions) = (self.backend.clone(), self.captions.clone());
+        let (models, captions) = (self.models.clone(), self.captions.clone());
         let opened = self.opening.run(Instant::now() + OPENING, move || {
-            let opened = backend.pairs.as_ref().map(PairsSource::open).transpose()?;
-            Snapshot::new(&backend, captions, opened.and_then(pairs_of), generation)
+            let opened = models.pairs.as_ref().map(PairsSource::open).transpose()?;
+            Snapshot::new(&models, captions, opened.and_then(pairs_of), generation)
         });
         let opened = opened.await.unwrap_or_else(|error| {
             Err(ServerError::Io { action: "open the pairs", source: std::io::Error::other(error.message) })

@@ -78,8 +78,13 @@ pub(crate) trait Parameters: DeserializeOwned {
     /// Names of strings.
     const STRINGS: &'static [&'static str];
 
-    /// The images in it.
+    /// Takes the images out of it.
     fn images(&mut self) -> Vec<ImageInput>;
+
+    /// Takes the texts out of it, where images and texts are asked for alike.
+    fn texts(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A request, understood.
@@ -89,7 +94,7 @@ pub(crate) struct Call<P> {
     pub(crate) caller: Caller,
     /// When it must be answered.
     pub(crate) deadline: Instant,
-    /// The bytes that it holds of the common budget, until it is answered.
+    /// Its share of the bytes of all requests, until it is answered.
     _held: Option<OwnedSemaphorePermit>,
 }
 

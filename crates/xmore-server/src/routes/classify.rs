@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use xmore::{Answer, AnswerOptions, LabelList, Labels, Method, RetrievalOptions, Template, XmoreError};
 
-use super::queries::{check_text, inputs, one_or_many, run};
-use super::{Item, Timings, items};
+use super::queries::{answer, check_text, inputs, one_or_many};
+use super::{Item, Timings};
 use crate::app::{App, Shared};
 use crate::batcher::{Done, LabelSpec, Output, Task};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
@@ -175,7 +175,7 @@ pub(crate) async fn classify(
         return Err(ApiError::new(ErrorCode::TooMany, message));
     }
     let prepared = app.batcher.prepare(spec, call.caller, deadline).await?;
-    // A remote index that may be done without is away.
+    // A remote index does not answer, and zero-shot answers are allowed.
     let method = match method {
         Method::Kernel if prepared.classifier.label_coverage().is_none() => Method::ZeroShot,
         method => method,
@@ -185,7 +185,6 @@ pub(crate) async fn classify(
         snapshot: prepared.snapshot.clone(),
         options,
     };
-    let (results, times) = run(&app, inputs(&app, images, deadline).await, &task, deadline).await?;
     let form = AnswerOptions {
         method,
         top,
@@ -193,7 +192,7 @@ pub(crate) async fn classify(
         min_score: body.min_score,
         min_similarity: body.min_similarity,
     };
-    let answer = |done: Done| -> Result<Classified, ApiError> {
+    let classified = |done: Done| -> Result<Classified, ApiError> {
         let Output::Evidence(evidence) = &done.output else {
             return Err(ApiError::internal(&"a classification without evidence"));
         };
@@ -201,15 +200,17 @@ pub(crate) async fn classify(
         let answer = Answer::new(evidence, prepared.classifier.labels(), &form)?;
         Ok(Classified { answer, embedding })
     };
+    let inputs = inputs(&app, images, deadline).await;
+    let (results, timings_ms) = answer(&app, inputs, &task, deadline, classified).await?;
     Ok(Json(ClassifyResponse {
-        model: app.batcher.backend.model.name().to_owned(),
+        model: app.batcher.models.name().to_owned(),
         method: method.name(),
         k: options.k,
         labels,
         warnings: prepared.classifier.warnings().iter().map(ToString::to_string).collect(),
         generation: prepared.snapshot.generation,
-        results: items(results.into_iter().map(|result| result.and_then(answer)).collect())?,
-        timings_ms: times.into(),
+        results,
+        timings_ms,
     }))
 }
 
@@ -223,7 +224,7 @@ pub(crate) fn default_method(snapshot: &Snapshot) -> Method {
 }
 
 fn retrieval(app: &App, body: &ClassifyBody) -> Result<RetrievalOptions, ApiError> {
-    let defaults = app.batcher.backend.retrieval;
+    let defaults = app.batcher.models.retrieval;
     let k = body.k.unwrap_or(defaults.k);
     let neighbors = body.neighbors.unwrap_or_else(|| defaults.neighbors.max(k));
     if neighbors > MAX_NEIGHBORS {
@@ -265,7 +266,7 @@ fn spec(app: &App, body: &ClassifyBody, method: Method) -> Result<LabelSpec, Api
             return Err(ApiError::new(ErrorCode::InvalidParameter, "templates is an empty list"));
         }
         Some(templates) => templates.iter().map(Template::new).collect::<Result<_, _>>()?,
-        None => app.batcher.backend.templates.clone(),
+        None => app.batcher.models.templates.clone(),
     };
     match (method, templates.len()) {
         (Method::Templates, 1) => check_prompts(&labels, &Template::imagenet(), limits)?,

@@ -5,8 +5,8 @@ use axum::extract::{Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::queries::{one_or_many, queries, run};
-use super::{Item, Timings, items};
+use super::queries::{answer, one_or_many, queries};
+use super::{Item, Timings};
 use crate::app::Shared;
 use crate::batcher::{Done, Task};
 use crate::error::{ApiError, ErrorBody};
@@ -54,6 +54,10 @@ impl Parameters for EmbedBody {
     fn images(&mut self) -> Vec<ImageInput> {
         one_or_many(&mut self.image, &mut self.images)
     }
+
+    fn texts(&mut self) -> Vec<String> {
+        one_or_many(&mut self.text, &mut self.texts)
+    }
 }
 
 /// Embeddings.
@@ -99,24 +103,19 @@ pub(crate) async fn embed(
     State(app): State<Shared>,
     request: Request,
 ) -> Result<Json<EmbedResponse>, ApiError> {
-    let call = Call::<EmbedBody>::receive(&app, request).await?;
-    let EmbedBody { text, texts, encoding, .. } = call.parameters;
-    let texts = text.into_iter().chain(texts.into_iter().flatten());
-    let all = queries(&app, call.images, texts, call.deadline).await?;
-    let (results, times) = run(&app, all, &Task::Embed, call.deadline).await?;
+    let mut call = Call::<EmbedBody>::receive(&app, request).await?;
+    let queries = queries(&app, &mut call).await?;
+    let models = &app.batcher.models;
+    let dim = models.classify.dim();
     let embedded = |done: Done| {
-        // Of an embedding that was given there are those by other models behind it.
-        let row = &done.embedding[..app.batcher.backend.model.dim()];
-        let embedding = match encoding {
+        // An embedding that was sent has those by the other encoders after it.
+        let row = &done.embedding[..dim];
+        let embedding = match call.parameters.encoding {
             Encoding::Float => Vector::Float(row.to_vec()),
             Encoding::Base64 => Vector::Base64(encode_values(row)),
         };
         Ok(Embedded { embedding, truncated: done.truncated })
     };
-    Ok(Json(EmbedResponse {
-        model: app.batcher.backend.model.name().to_owned(),
-        dim: app.batcher.backend.model.dim(),
-        results: items(results.into_iter().map(|result| result.and_then(embedded)).collect())?,
-        timings_ms: times.into(),
-    }))
+    let (results, timings_ms) = answer(&app, queries, &Task::Embed, call.deadline, embedded).await?;
+    Ok(Json(EmbedResponse { model: models.name().to_owned(), dim, results, timings_ms }))
 }

@@ -1,13 +1,14 @@
 //! `GET /v1/info`: what is served, and how much of anything is taken.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
-use xmore::{Memory, Method};
+use xmore::{Encoder, Memory, Method};
 use xmore_memory::retriever::Location;
 
 use super::classify::default_method;
@@ -15,7 +16,7 @@ use super::label_sets::{ListedSet, listed};
 use crate::app::Shared;
 use crate::error::ApiError;
 
-/// A server in words and numbers.
+/// What a server serves and takes.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Info {
     /// Of xmore.
@@ -50,12 +51,12 @@ pub(crate) struct Info {
 #[derive(Debug, Serialize, ToSchema)]
 struct ModelInfo {
     name: String,
-    /// Hash of its weights.
+    /// What tells it from other models.
     fingerprint: String,
     /// Length of its embeddings.
     dim: usize,
-    /// Side of the square that it sees, in pixels.
-    image_size: u32,
+    /// Side of the square that its image tower takes, in pixels; null where it does not tell.
+    image_size: Option<u32>,
     /// exp(logit_scale).
     logit_scale: f32,
 }
@@ -85,7 +86,7 @@ struct RetrievalInfo {
 /// What is taken.
 #[derive(Debug, Serialize, ToSchema)]
 struct LimitsInfo {
-    /// Images and texts of one pass.
+    /// Images and texts of one batch.
     max_batch: usize,
     /// Images and texts that may wait for the next one.
     queue: usize,
@@ -112,16 +113,16 @@ struct Features {
 /// What is served, and how much of anything is taken.
 #[utoipa::path(get, path = "/v1/info", tag = "xmore", responses((status = 200, body = Info)))]
 pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiError> {
-    let (backend, limits) = (&app.batcher.backend, &app.options.limits);
+    let (models, limits) = (&app.batcher.models, &app.options.limits);
     let snapshot = app.batcher.snapshot();
-    let model = |model: &xmore::NamedModel| ModelInfo {
-        name: model.name().to_owned(),
-        fingerprint: model.fingerprint().to_owned(),
-        dim: model.dim(),
-        image_size: model.preprocess().size(),
-        logit_scale: model.logit_scale(),
+    let model = |encoder: &Arc<dyn Encoder>| ModelInfo {
+        name: encoder.identity().name.clone(),
+        fingerprint: encoder.identity().sha256.clone(),
+        dim: encoder.dim(),
+        image_size: encoder.image_size(),
+        logit_scale: encoder.logit_scale(),
     };
-    let memory = backend.pairs.as_ref().zip(snapshot.pairs()).map(|(source, pairs)| MemoryInfo {
+    let memory = models.pairs.as_ref().zip(snapshot.pairs()).map(|(source, pairs)| MemoryInfo {
         location: Location::shown(&source.location),
         pairs: pairs.memory().map(Memory::len),
         local: pairs.memory().is_some(),
@@ -134,9 +135,9 @@ pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiErr
     };
     Ok(Json(Info {
         version: env!("CARGO_PKG_VERSION"),
-        model: model(&backend.model),
-        search_model: backend.search.as_deref().map(model),
-        rerank_model: backend.rerank.as_deref().map(model),
+        model: model(&models.classify),
+        search_model: models.search.as_ref().map(model),
+        rerank_model: models.rerank.as_ref().map(model),
         methods: Method::ALL.iter().filter(|method| possible(method)).map(|method| method.name()).collect(),
         method_summaries: Method::ALL
             .iter()
@@ -144,8 +145,8 @@ pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiErr
             .map(|method| (method.name(), method.summary()))
             .collect(),
         default_method: default_method(&snapshot).name(),
-        retrieval: RetrievalInfo { k: backend.retrieval.k, neighbors: backend.retrieval.neighbors },
-        templates: backend.templates.iter().map(ToString::to_string).collect(),
+        retrieval: RetrievalInfo { k: models.retrieval.k, neighbors: models.retrieval.neighbors },
+        templates: models.templates.iter().map(ToString::to_string).collect(),
         label_sets: listed(&app)?,
         limits: LimitsInfo {
             max_batch: limits.max_batch,

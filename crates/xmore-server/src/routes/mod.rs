@@ -16,8 +16,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::Shared;
-use crate::batcher::Times;
 use crate::error::{ApiError, ErrorBody, ErrorCode};
+use crate::times::Times;
 
 /// The API's routes.
 pub(crate) fn router() -> Router<Shared> {
@@ -71,9 +71,9 @@ impl<T> From<Result<T, ApiError>> for Item<T> {
     }
 }
 
-/// Items of an answer. What is wrong with the only input is wrong with the request.
+/// Items of an answer. An error of the only input is one of the request.
 pub(crate) fn items<T>(mut results: Vec<Result<T, ApiError>>) -> Result<Vec<Item<T>>, ApiError> {
-    // Whatever is a fault of the server's, or of the moment, is no answer.
+    // An error of the server, such as too much load, concerns all inputs.
     let of_all = |error: &ApiError| error.code.status().is_server_error();
     if let Some(at) = results.iter().position(|result| result.as_ref().is_err_and(of_all)) {
         return Err(results.swap_remove(at).err().unwrap_or_else(ApiError::overloaded));

@@ -1,29 +1,45 @@
-//! What callers send, as the batcher takes it, and its answers in their places.
+//! From the images and texts of a call to an answer for each, by way of the batcher.
 
 use std::time::Instant;
 
+use super::{Item, Timings, items};
 use crate::app::App;
-use crate::batcher::{Done, Input, Task, Times};
+use crate::batcher::{Done, Input, Task};
 use crate::error::{ApiError, ErrorCode};
-use crate::input::ImageInput;
+use crate::input::{Call, ImageInput, Parameters};
 use crate::options::Limits;
+use crate::times::Times;
 
-/// Images, then texts, as the batcher takes them; each may be wrong by itself.
+/// A call's images, then its texts, as the batcher takes them; each may be wrong by itself.
 ///
 /// # Errors
 /// That there are none, or more than are taken.
-pub(crate) async fn queries(
+pub(crate) async fn queries<P: Parameters>(
     app: &App,
-    images: Vec<ImageInput>,
-    texts: impl Iterator<Item = String>,
-    deadline: Instant,
+    call: &mut Call<P>,
 ) -> Result<Vec<Result<Input, ApiError>>, ApiError> {
     let limits = &app.options.limits;
-    let texts: Vec<String> = texts.collect();
+    let (images, texts) = (std::mem::take(&mut call.images), call.parameters.texts());
     check_count(images.len() + texts.len(), limits.inputs)?;
-    let mut all = inputs(app, images, deadline).await;
+    let mut all = inputs(app, images, call.deadline).await;
     all.extend(texts.into_iter().map(|text| check_text(&text, limits).map(|()| Input::Text(text))));
     Ok(all)
+}
+
+/// An item of the answer for each input, as `shape` makes it of what came of a good one, and how long it took.
+///
+/// # Errors
+/// What concerns the whole request, see [`items`].
+pub(crate) async fn answer<T>(
+    app: &App,
+    inputs: Vec<Result<Input, ApiError>>,
+    task: &Task,
+    deadline: Instant,
+    shape: impl Fn(Done) -> Result<T, ApiError>,
+) -> Result<(Vec<Item<T>>, Timings), ApiError> {
+    let (results, times) = run(app, inputs, task, deadline).await?;
+    let results = results.into_iter().map(|result| result.and_then(&shape)).collect();
+    Ok((items(results)?, times.into()))
 }
 
 /// What may be there once, or several times in a list.
@@ -44,7 +60,7 @@ pub(crate) async fn inputs(
                 Err(ApiError::new(ErrorCode::UndecodableImage, "the image is empty"))
             }
             ImageInput::Bytes(bytes) => Ok(Input::Image(bytes)),
-            ImageInput::Embedding(values) => unit(&values, &app.batcher.backend.dims()),
+            ImageInput::Embedding(values) => unit(&values, &app.batcher.models.dims()),
             ImageInput::Pair(id) => app.batcher.snapshot().pair_embeddings(id).map(Input::Rows),
             ImageInput::Url(url) => match &app.fetcher {
                 Some(fetcher) => tokio::time::timeout_at(deadline.into(), fetcher.fetch(&url))
@@ -71,8 +87,8 @@ pub(crate) fn unit(values: &[f32], dims: &[usize]) -> Result<Input, ApiError> {
     let mut rest = values;
     let mut rows = Vec::with_capacity(dims.len());
     for &dim in dims {
-        let (row, behind) = rest.split_at(dim);
-        rest = behind;
+        let (row, others) = rest.split_at(dim);
+        rest = others;
         let norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
         if !norm.is_finite() || norm == 0.0 {
             return wrong(format!("an embedding of length {norm}, expected a unit vector"));
@@ -110,7 +126,7 @@ pub(crate) fn check_text(text: &str, limits: &Limits) -> Result<(), ApiError> {
     Err(ApiError::new(ErrorCode::InvalidParameter, message))
 }
 
-/// Sends the inputs that are good to the batcher; what is wrong with the others stays in their places.
+/// Sends the inputs that are good to the batcher; the others keep their errors, in their places.
 pub(crate) async fn run(
     app: &App,
     inputs: Vec<Result<Input, ApiError>>,

@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 use xmore_memory::Hit;
 use xmore_memory::store::Modality;
 
-use super::queries::{one_or_many, queries, run};
-use super::{Item, Timings, items};
+use super::queries::{answer, one_or_many, queries};
+use super::{Item, Timings};
 use crate::app::Shared;
 use crate::batcher::{Done, Output, Task};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
@@ -78,6 +78,10 @@ impl Parameters for RetrieveBody {
     fn images(&mut self) -> Vec<ImageInput> {
         one_or_many(&mut self.image, &mut self.images)
     }
+
+    fn texts(&mut self) -> Vec<String> {
+        one_or_many(&mut self.text, &mut self.texts)
+    }
 }
 
 /// What was found.
@@ -124,30 +128,29 @@ pub(crate) async fn retrieve(
     State(app): State<Shared>,
     request: Request,
 ) -> Result<Json<RetrieveResponse>, ApiError> {
-    let call = Call::<RetrieveBody>::receive(&app, request).await?;
-    let RetrieveBody { text, texts, n, modality, .. } = call.parameters;
-    let n = n.unwrap_or(16);
+    let mut call = Call::<RetrieveBody>::receive(&app, request).await?;
+    let modality = call.parameters.modality.into();
+    let n = call.parameters.n.unwrap_or(16);
     if n == 0 || n > MAX_PAIRS {
         let message = format!("n is {n}; expected 1 to {MAX_PAIRS}");
         return Err(ApiError::new(ErrorCode::InvalidParameter, message));
     }
-    let texts = text.into_iter().chain(texts.into_iter().flatten());
-    let queries = queries(&app, call.images, texts, call.deadline).await?;
+    let queries = queries(&app, &mut call).await?;
     if queries.len() * n > MAX_IN_ALL {
         let message =
             format!("{n} pairs for each of {}; at most {MAX_IN_ALL} are given at once", queries.len());
         return Err(ApiError::new(ErrorCode::TooMany, message));
     }
     let snapshot = app.batcher.snapshot();
-    let (_, index) = snapshot.embedding_set(modality.into())?;
-    let task = Task::Search { snapshot: snapshot.clone(), modality: modality.into(), n };
-    let (results, times) = run(&app, queries, &task, call.deadline).await?;
+    let (_, index) = snapshot.embedding_set(modality)?;
+    let task = Task::Search { snapshot: snapshot.clone(), modality, n };
     let found = |done: Done| Ok(FoundPairs { pairs: look_up(&snapshot, &hits(done)?)? });
+    let (results, timings_ms) = answer(&app, queries, &task, call.deadline, found).await?;
     Ok(Json(RetrieveResponse {
-        model: app.batcher.backend.models()[index].name().to_owned(),
+        model: snapshot.pipeline.encoders()[index].identity().name.clone(),
         generation: snapshot.generation,
-        results: items(results.into_iter().map(|result| result.and_then(found)).collect())?,
-        timings_ms: times.into(),
+        results,
+        timings_ms,
     }))
 }
 

@@ -85,6 +85,10 @@ impl Encoder for NamedModel {
         Ok(self.model.encode_texts(texts)?)
     }
 
+    fn image_size(&self) -> Option<u32> {
+        Some(self.model.preprocess().size())
+    }
+
     fn orientation(&self) -> Orientation {
         self.model.preprocess().orientation()
     }

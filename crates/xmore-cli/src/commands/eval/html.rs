@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use maud::{Markup, html};
-use xmore_eval::{Answer, EvalReport, MethodReport};
+use xmore_eval::{EvalReport, MethodReport, Outcome as ImageOutcome};
 use xmore_files::image::{Alpha, DecodeOptions, decode_bytes};
 use xmore_memory::ingest::{ImageReader, ImageRef};
 
@@ -180,8 +180,8 @@ fn gains(report: &EvalReport, fresh: &Fresh) -> Markup {
 /// An image whose answer captions changed.
 struct Change {
     image: usize,
-    before: Answer,
-    after: Answer,
+    before: ImageOutcome,
+    after: ImageOutcome,
 }
 
 fn changes(fresh: &Fresh, pictures: &Pictures) -> Markup {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use xmore_eval::Answer;
+use xmore_eval::Outcome as ImageOutcome;
 
 use super::results::Outcome;
 use crate::error::Result;
@@ -60,7 +60,7 @@ fn each_row(
         let labels = dataset.labels.names();
         for (i, image) in dataset.images.iter().enumerate() {
             for (method, answers) in &details.answers {
-                let answer: Option<Answer> = answers[i];
+                let answer: Option<ImageOutcome> = answers[i];
                 write(Row {
                     dataset: &dataset.name,
                     image: image.to_string(),
