@@ -19,12 +19,12 @@ use crate::served_models::ServedModels;
 use crate::snapshot::Snapshot;
 use crate::thumbnails::Thumbnails;
 
-/// Handlers get it as their state.
+/// The state of every handler.
 pub(crate) type Shared = Arc<App>;
 
 /// Label sets that are read or written at the same time.
 const FILES: usize = 4;
-/// Requests to open the pairs again that may wait for each other.
+/// Requests to open the pairs again that may be queued.
 const RELOADS: usize = 8;
 
 pub(crate) struct App {
@@ -33,7 +33,7 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budget: Budget,
     pub(crate) label_sets: LabelSets,
-    /// Requests to open the pairs again that are at work or wait.
+    /// Requests to open the pairs again that run or wait.
     pub(crate) reloads: Arc<Semaphore>,
     /// Reads and writes label sets.
     pub(crate) files: BlockingPool,
@@ -41,7 +41,7 @@ pub(crate) struct App {
     /// Where fetching is switched on.
     pub(crate) fetcher: Option<Fetcher>,
     stopping: AtomicBool,
-    /// Requests that were taken and are not answered yet.
+    /// Requests that were admitted and are not answered yet.
     admitted: Arc<AtomicUsize>,
 }
 
@@ -103,13 +103,13 @@ impl App {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// A request was taken; it is answered when the guard is dropped.
+    /// A request was admitted; it is answered when the guard is dropped.
     pub(crate) fn begin_admitted(&self) -> Admitted {
         self.admitted.fetch_add(1, Ordering::SeqCst);
         Admitted(self.admitted.clone())
     }
 
-    /// Requests that were taken and are not answered yet.
+    /// Requests that were admitted and are not answered yet.
     pub(crate) fn admitted(&self) -> usize {
         self.admitted.load(Ordering::SeqCst)
     }

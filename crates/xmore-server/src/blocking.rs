@@ -1,5 +1,5 @@
-//! Work that may block its thread for longer than its caller waits, such as reads from a network's disk that has gone: so much of it at a
-//! time, so that it never takes all threads.
+//! Work that may block its thread for longer than its caller waits, such as reads from a network disk that does not answer: a bounded number
+//! at a time, so that it never takes all threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
-use crate::error::ApiError;
+use crate::api_error::ApiError;
 
 /// Threads for one kind of work.
 pub(crate) struct BlockingPool {
@@ -22,11 +22,11 @@ impl BlockingPool {
         Self { places: Arc::new(Semaphore::new(places)), count: places, overdue: Arc::default() }
     }
 
-    /// Does work in a thread of its own. After the deadline it goes on unheard and keeps its place until it is done.
+    /// Does work in a thread of its own. After the deadline it continues without a receiver and keeps its place until it is done.
     ///
     /// # Errors
-    /// [`crate::error::ErrorCode::Timeout`] where it is not done by the deadline; at once where all places are taken by work that is
-    /// overdue. [`crate::error::ErrorCode::Internal`] where it panicked.
+    /// [`crate::api_error::ErrorCode::Timeout`] where it is not done by the deadline; at once where all places are taken by work that is
+    /// overdue. [`crate::api_error::ErrorCode::Internal`] where it panicked.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         deadline: Instant,
@@ -76,7 +76,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::error::ErrorCode;
+    use crate::api_error::ErrorCode;
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_millis(30)
@@ -104,7 +104,7 @@ mod tests {
         let begin = Instant::now();
         let refused = pool.run(late(), || 3).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::Timeout);
-        assert!(begin.elapsed() < Duration::from_secs(30), "it is not waited for what is stuck");
+        assert!(begin.elapsed() < Duration::from_secs(30), "stuck work is not waited for");
         drop(first);
         while pool.places.available_permits() == 0 || pool.overdue.load(Ordering::SeqCst) > 1 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_gives_its_place_back() {
+    async fn a_panic_releases_its_place() {
         let pool = BlockingPool::new(1);
         let refused = pool.run(late(), || panic!("a test")).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::Internal);

@@ -13,14 +13,14 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::error::{ApiError, ErrorCode};
+use crate::api_error::{ApiError, ErrorCode};
 use crate::options::Limits;
 
 /// Unit of the common budget, in bytes: a semaphore counts up to 2^29 permits at least.
 const UNIT: usize = 1024;
 
-/// What a request that is refused may still send before its connection is closed, and for how long.
-const DRAINED: usize = 64 << 20;
+/// Bytes of an unread body that are still received before the connection is closed, and for how long.
+const MAX_DRAINED: usize = 64 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// The bytes that all bodies may take.
@@ -71,7 +71,7 @@ impl Budget {
         claimed: Option<usize>,
     ) -> Result<Received, ApiError> {
         let mut held: Option<OwnedSemaphorePermit> = None;
-        // Not all that is claimed: it may never come.
+        // Not all that is claimed: it may never arrive.
         let mut bytes = Vec::with_capacity(claimed.unwrap_or(0).min(64 * UNIT));
         while let Some(frame) = body.frame().await {
             let frame =
@@ -97,11 +97,11 @@ impl Budget {
     }
 }
 
-/// A request's body while a handler has it. What the handler leaves is read and forgotten before the answer, up to a limit and for a
-/// while: a caller that is still sending would not see the answer, and a connection of which something was left unread is closed.
-pub(crate) struct Unread {
+/// What a handler does not read of a request's body. It is received and discarded before the answer, up to limits of size and time: a caller
+/// that is still sending would not see the answer, and a connection with unread bytes must be closed.
+pub(crate) struct UnreadBody {
     shared: Arc<Mutex<Shared>>,
-    /// The caller sends nothing unless its body is read (`Expect: 100-continue`).
+    /// The caller sends its body only when that is read (`Expect: 100-continue`).
     waits: bool,
 }
 
@@ -110,10 +110,10 @@ struct Shared {
     ended: bool,
 }
 
-/// The handler's side.
-struct Lent(Arc<Mutex<Shared>>);
+/// The body as the handler reads it.
+struct SharedBody(Arc<Mutex<Shared>>);
 
-impl HttpBody for Lent {
+impl HttpBody for SharedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -136,18 +136,18 @@ impl HttpBody for Lent {
     }
 }
 
-impl Unread {
-    /// The request with its body lent, and what tells of the rest.
-    pub(crate) fn lend(request: Request) -> (Request, Self) {
+impl UnreadBody {
+    /// The request for the handler, and what it does not read of the body.
+    pub(crate) fn of(request: Request) -> (Request, Self) {
         let (parts, body) = request.into_parts();
         let waits = parts.headers.contains_key(EXPECT);
         let shared = Arc::new(Mutex::new(Shared { body, ended: false }));
-        (Request::from_parts(parts, Body::new(Lent(shared.clone()))), Self { shared, waits })
+        (Request::from_parts(parts, Body::new(SharedBody(shared.clone()))), Self { shared, waits })
     }
 
     /// Whether the body was read to its end. Reads the rest of it first, if the caller `may_go_on`.
     pub(crate) async fn finish(self, may_go_on: bool, limits: &Limits) -> bool {
-        // A handler that ended early may have left it to a task that is still there.
+        // A task that the handler started may still read it.
         let Ok(shared) = Arc::try_unwrap(self.shared) else { return false };
         let Shared { mut body, ended } = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         if ended || body.is_end_stream() {
@@ -157,7 +157,7 @@ impl Unread {
             return false;
         }
         tokio::time::timeout(DRAIN_TIME.min(limits.receive_timeout), async {
-            let mut left = DRAINED;
+            let mut left = MAX_DRAINED;
             while let Some(frame) = body.frame().await {
                 let Ok(frame) = frame else { return false };
                 left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
@@ -192,31 +192,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_handler_leaves_is_read_up_to_a_limit() {
+    async fn what_a_handler_does_not_read_is_drained_up_to_a_limit() {
         let limits = Limits::default();
-        let lend = |body: Body, expect: bool| {
+        let split = |body: Body, expect: bool| {
             let mut request = Request::new(body);
             if expect {
                 request.headers_mut().insert(EXPECT, "100-continue".parse().unwrap());
             }
-            Unread::lend(request)
+            UnreadBody::of(request)
         };
-        let (request, unread) = lend(Body::from(vec![0; 100_000]), false);
+        let (request, unread) = split(Body::from(vec![0; 100_000]), false);
         drop(request);
-        assert!(unread.finish(true, &limits).await, "nobody read it, so it is read now");
+        assert!(unread.finish(true, &limits).await, "it is drained");
         for (expect, may_go_on) in [(true, true), (false, false)] {
-            let (request, unread) = lend(Body::from(vec![0; 100_000]), expect);
+            let (request, unread) = split(Body::from(vec![0; 100_000]), expect);
             drop(request);
             assert!(!unread.finish(may_go_on, &limits).await);
-            let (request, unread) = lend(Body::from(vec![0; 100_000]), expect);
+            let (request, unread) = split(Body::from(vec![0; 100_000]), expect);
             request.into_body().collect().await.unwrap();
             assert!(unread.finish(may_go_on, &limits).await, "it was read");
         }
-        let (request, unread) = lend(Body::from(vec![0; DRAINED + 1]), false);
+        let (request, unread) = split(Body::from(vec![0; MAX_DRAINED + 1]), false);
         drop(request);
         assert!(!unread.finish(true, &limits).await, "too much");
-        let (_request, unread) = lend(Body::empty(), false);
-        assert!(!unread.finish(true, &limits).await, "somebody still has it");
+        let (_request, unread) = split(Body::empty(), false);
+        assert!(!unread.finish(true, &limits).await, "the handler still has it");
     }
 
     #[tokio::test]
@@ -233,11 +233,11 @@ mod tests {
         assert_eq!(code(receive(&budget, &limits, vec![1; UNIT + 1]).await), Some(ErrorCode::Overloaded));
         assert_eq!(code(receive(&budget, &limits, vec![1; UNIT]).await), None);
         drop(first);
-        assert_eq!(code(receive(&budget, &limits, vec![1; UNIT + 1]).await), None, "given back");
+        assert_eq!(code(receive(&budget, &limits, vec![1; UNIT + 1]).await), None, "released");
     }
 
     #[tokio::test]
-    async fn a_body_that_does_not_come_is_not_waited_for() {
+    async fn a_body_that_does_not_arrive_times_out() {
         struct Never;
         impl hyper::body::Body for Never {
             type Data = Bytes;

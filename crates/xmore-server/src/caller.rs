@@ -1,17 +1,17 @@
-//! Who asks, as far as it matters for sharing: by key where keys are asked for, else by address.
+//! Who sends a request, as far as shared limits need it: by key where keys are asked for, else by address.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use axum::http::Extensions;
 
-/// Whose requests share what is bounded for each.
+/// Whose requests share the limits of one caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Caller {
     /// The server itself.
     Server,
-    /// Whoever has this one of the keys.
+    /// The holder of this one of the keys.
     Key(usize),
-    /// Whoever asks from this [`address`].
+    /// A client at this [`address`].
     Address(IpAddr),
 }
 
@@ -20,7 +20,7 @@ pub(crate) enum Caller {
 pub(crate) struct Address(pub(crate) IpAddr);
 
 impl Caller {
-    /// The caller of a request that passed the guard.
+    /// The caller of a request that the middleware admitted.
     pub(crate) fn of(extensions: &Extensions) -> Self {
         let address = || extensions.get::<Address>().map(|Address(address)| Self::Address(*address));
         extensions.get::<Self>().copied().or_else(address).unwrap_or(Self::Server)

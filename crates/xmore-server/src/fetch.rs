@@ -13,7 +13,7 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
-use crate::error::{ApiError, ErrorCode};
+use crate::api_error::{ApiError, ErrorCode};
 use crate::options::Limits;
 
 /// Images that are fetched at the same time.
@@ -36,7 +36,7 @@ impl Fetcher {
         let config = Agent::config_builder()
             .timeout_global(Some(TIMEOUT.min(limits.timeout)))
             .max_redirects(3)
-            // A proxy would look names up itself, past the check of addresses.
+            // A proxy would resolve names itself, without the check of addresses.
             .proxy(None)
             .user_agent(concat!("xmore/", env!("CARGO_PKG_VERSION")))
             .build();
@@ -80,7 +80,8 @@ fn unfetchable(reason: impl std::fmt::Display) -> ApiError {
     ApiError::new(ErrorCode::Unfetchable, format!("the image could not be fetched: {reason}"))
 }
 
-/// Looks names up, and knows only addresses of the public internet: a caller must not reach through this server what only it can reach.
+/// Resolves names to addresses of the public internet only, against server-side request forgery: a caller must not reach through this server
+/// what only the server can reach.
 #[derive(Debug, Default)]
 struct PublicOnly(DefaultResolver);
 

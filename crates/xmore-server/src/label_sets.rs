@@ -9,7 +9,8 @@ use serde_json::json;
 use xmore::{LabelFile, LabelList, Labels};
 use xmore_files::replace_file;
 
-use crate::error::{ApiError, ErrorCode, ServerError};
+use crate::api_error::{ApiError, ErrorCode};
+use crate::error::ServerError;
 
 /// Label sets of one folder.
 const MAX_SETS: usize = 1_000;

@@ -8,6 +8,7 @@
 //! through `body` and `input`, the [batcher](self) takes its images in the next batch, and the handler shapes the answer. What
 //! is wrong is an `ApiError` wherever it is found.
 
+mod api_error;
 mod app;
 mod batcher;
 mod blocking;
@@ -44,7 +45,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use xmore::OpenPairs;
 
-pub use error::{ApiError, ErrorBody, ErrorCode, ServerError};
+pub use api_error::{ApiError, ErrorBody, ErrorCode};
+pub use error::ServerError;
 pub use options::{Limits, PairsSource, ServeOptions};
 pub use served_models::ServedModels;
 

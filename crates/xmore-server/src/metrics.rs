@@ -1,4 +1,4 @@
-//! What `/metrics` tells, in Prometheus' text format.
+//! The counters and histograms of `/metrics`, in Prometheus' text format.
 
 use std::time::Duration;
 
@@ -113,12 +113,12 @@ impl Metrics {
         registry.register("connections", "Open connections", metrics.connections.clone());
         registry.register(
             "connections_dropped",
-            "Connections without a request, or stalled, that were closed to make room for others",
+            "Connections without a request, or stalled, that were closed for new ones",
             metrics.connections_dropped.clone(),
         );
         registry.register(
             "connections_refused",
-            "Connections that found no place",
+            "Connections that were refused",
             metrics.connections_refused.clone(),
         );
         registry.register("memory_pairs", "Pairs of the memory, as far as is known", metrics.pairs.clone());
@@ -164,17 +164,17 @@ impl Metrics {
         Counted::new(&self.connections)
     }
 
-    /// A connection was closed to make room for another.
+    /// A connection was evicted for another.
     pub(crate) fn connection_dropped(&self) {
         self.connections_dropped.inc();
     }
 
-    /// There was no place for a connection.
+    /// A connection was refused.
     pub(crate) fn connection_refused(&self) {
         self.connections_refused.inc();
     }
 
-    /// Everything as text; what only now is known is given.
+    /// Everything as text, with the current values of gauges that others keep.
     pub(crate) fn text(&self, queue: usize, pairs: u64, generation: u64) -> String {
         self.queue.set(queue as i64);
         self.pairs.set(i64::try_from(pairs).unwrap_or(i64::MAX));
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_happened_is_told() {
+    fn the_text_has_what_was_counted() {
         let metrics = Metrics::new();
         metrics.request("/v1/classify", "ok", 200, Duration::from_millis(3));
         metrics.request("/v1/classify", "overloaded", 429, Duration::from_micros(30));

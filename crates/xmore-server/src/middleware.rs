@@ -1,4 +1,4 @@
-//! What every request passes: is it from here, does it have a key, is there still time; and what is counted and logged of it.
+//! What every request passes: the checks of host, origin and key, the refusal during a stop, and what is counted and logged.
 
 use std::time::Instant;
 
@@ -13,11 +13,11 @@ use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt;
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
+use crate::api_error::{ApiError, ErrorCode};
 use crate::app::{App, Shared};
 use crate::batcher::shutting_down;
-use crate::body::Unread;
+use crate::body::UnreadBody;
 use crate::caller::Caller;
-use crate::error::{ApiError, ErrorCode};
 
 /// Bytes of a plain-text rejection that become an error's message.
 const MAX_REJECTION: usize = 4096;
@@ -26,17 +26,17 @@ const MAX_REJECTION: usize = 4096;
 pub(crate) async fn check_request(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let begin = Instant::now();
     let path = request.uri().path().to_owned();
-    // Of what is not a route only that is counted: a caller could make up any number of names.
+    // Paths that are no route are counted together: a caller could invent any number of them.
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
     let _counted = app.metrics.begin_request();
-    let (mut request, unread) = Unread::lend(request);
+    let (mut request, unread) = UnreadBody::of(request);
     let mut response = match admit(&app, &path, &request) {
         Ok(key) => {
             if let Some(key) = key {
                 request.extensions_mut().insert(Caller::Key(key));
             }
-            // Counted until it is answered: a stop waits for it.
+            // Admitted until it is answered: a stop waits for it.
             let _admitted = app.begin_admitted();
             shaped(next.run(request).await).await
         }
@@ -46,7 +46,7 @@ pub(crate) async fn check_request(State(app): State<Shared>, request: Request, n
         }
     };
     let code = response.extensions().get::<ErrorCode>().copied();
-    // One that was too slow is not waited for again.
+    // A body that was too slow is not waited for again.
     let may_go_on = code != Some(ErrorCode::RequestTimeout);
     if !unread.finish(may_go_on, &app.options.limits).await {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -67,21 +67,21 @@ fn admit(app: &App, path: &str, request: &Request) -> Result<Option<usize>, ApiE
         check_origin(app, headers)?;
     }
     let key = if is_open(path) { None } else { check_key(&app.options.api_keys, headers)? };
-    // Those who watch a stop may go on watching.
+    // Monitoring continues during a stop.
     if app.is_stopping() && !matches!(path, "/health" | "/readyz" | "/metrics") {
         return Err(shutting_down());
     }
     Ok(key)
 }
 
-/// Paths that tell nothing of the memory.
+/// Paths that need no key: they reveal nothing of the memory.
 fn is_open(path: &str) -> bool {
     matches!(path, "/" | "/health" | "/readyz" | "/favicon.ico" | "/api-doc/openapi.json")
         || ["/assets/", "/docs"].iter().any(|prefix| path.starts_with(prefix))
 }
 
-/// A page of the web can have its own name point to this machine and ask then as if it were from here. Where nothing else protects, the
-/// name that was asked for must be this machine's.
+/// Against DNS rebinding: a page of the web can have its own name resolve to this machine and then send requests as if it were served from
+/// here. On a loopback address without keys, the host that was asked for must be this machine.
 fn check_host(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     if !app.options.is_local() || !app.options.api_keys.is_empty() {
         return Ok(());
@@ -111,7 +111,7 @@ fn name_of_host(host: &str) -> String {
     name.to_ascii_lowercase()
 }
 
-/// A browser sends forms of any page to anybody: those of other origins are refused unless allowed.
+/// Against cross-site requests: a browser sends forms of any page to any server, so those of other origins are refused unless allowed.
 fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(origin) = headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or("")) else { return Ok(()) };
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_in_three_ways() {
+    fn keys_are_read_from_three_headers() {
         let keys = ["one".to_owned(), "two:2".to_owned()];
         for (number, good) in [
             (0, headers(&[("authorization", "Bearer one")])),

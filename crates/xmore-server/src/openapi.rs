@@ -12,8 +12,8 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
 use zip::ZipArchive;
 
+use crate::api_error::{ApiError, ErrorCode};
 use crate::app::Shared;
-use crate::error::{ApiError, ErrorCode};
 use crate::openapi_fixups::Corrected;
 use crate::page::send;
 use crate::routes::{admin, classify, embed, info, knn, label_sets, pairs, retrieve};

@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT stop, a second one at once; SIGHUP opens the pairs again. They are waited for in a thread of their own, so that a
-//! server whose other threads are all stuck still ends.
+//! Signals: SIGTERM and SIGINT stop the server, a second one at once; SIGHUP opens the pairs again. A thread of their own waits for them, so
+//! that a server whose other threads are all stuck still ends.
 
 use std::io;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::listen::LAST_ANSWERS;
 
 /// Exit status where a stop took longer than it may.
 const STUCK: i32 = 1;
-/// How much longer than draining and the last answers a stop may take.
+/// What a stop may take beside draining and the last answers.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// The thread that waits for signals.
@@ -44,7 +44,7 @@ impl Signals {
                 }
                 // A handle to the server would keep it from being dropped.
                 drop(app);
-                tracing::info!("stopping: what was taken is answered");
+                tracing::info!("stopping: admitted requests are answered");
                 let _ = tell.send(());
                 tokio::select! {
                     status = source.second() => std::process::exit(status),

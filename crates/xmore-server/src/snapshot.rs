@@ -1,4 +1,4 @@
-//! The pairs as they were when they were last opened. Requests hold on to the one they began with; a reload puts another in its place.
+//! The pairs as they were when they were last opened. A request keeps the one that it began with; a reload replaces it for later ones.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,8 @@ use xmore_memory::ingest::ImageReader;
 use xmore_memory::store::{EmbeddingSet, Modality};
 use xmore_memory::{Memory, RowSet};
 
-use crate::error::{ApiError, ServerError};
+use crate::api_error::ApiError;
+use crate::error::ServerError;
 use crate::served_models::ServedModels;
 
 /// Open pairs and the encoders that embedded them.
@@ -22,8 +23,8 @@ pub(crate) struct Snapshot {
     /// The name of the memory's folder, if it is on this machine.
     pub(crate) index_name: Option<String>,
     pub(crate) opened: SystemTime,
-    /// Whether the log has that search codes are damaged.
-    told_of_codes: AtomicBool,
+    /// Whether it was logged that search codes are damaged.
+    logged_damaged_codes: AtomicBool,
 }
 
 impl Snapshot {
@@ -41,7 +42,7 @@ impl Snapshot {
             generation,
             images: ImageReader::new(),
             opened: SystemTime::now(),
-            told_of_codes: AtomicBool::new(false),
+            logged_damaged_codes: AtomicBool::new(false),
         })
     }
 
@@ -56,9 +57,9 @@ impl Snapshot {
     }
 
     /// Logs, once, that searches found search codes damaged.
-    pub(crate) fn tell_damaged_codes(&self) {
+    pub(crate) fn log_damaged_codes(&self) {
         let damaged = self.pairs().map(OpenPairs::damaged_codes).unwrap_or_default();
-        if !damaged.is_empty() && !self.told_of_codes.swap(true, Ordering::Relaxed) {
+        if !damaged.is_empty() && !self.logged_damaged_codes.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 ?damaged,
                 "search codes are damaged and are not used: answers are right, and slower"
@@ -67,14 +68,14 @@ impl Snapshot {
     }
 
     /// Logs that images are decoded with another orientation than those of the memory.
-    pub(crate) fn tell_other_orientation(&self) {
+    pub(crate) fn log_other_orientation(&self) {
         let ours = self.pipeline.encoder().orientation();
         if let Some(memory) = self.pairs().and_then(OpenPairs::orientation).filter(|memory| *memory != ours) {
             tracing::warn!("images are decoded with orientation {ours}, the memory's were with {memory}");
         }
     }
 
-    /// Whether an error is a remote index's absence that is tolerated; tells the log so.
+    /// Whether an error is a remote index's absence that is tolerated, which is logged.
     pub(crate) fn is_tolerated(&self, error: &XmoreError) -> bool {
         let tolerated = self.pipeline.is_tolerated(error);
         if tolerated {
@@ -143,5 +144,5 @@ fn index_name(memory: &Memory) -> String {
 
 /// That the memory has no such pair, or none that is shown.
 pub(crate) fn no_pair(id: u64) -> ApiError {
-    ApiError::new(crate::error::ErrorCode::NotFound, format!("the memory has no pair {id}"))
+    ApiError::new(crate::api_error::ErrorCode::NotFound, format!("the memory has no pair {id}"))
 }

@@ -1,4 +1,4 @@
-//! Small pictures of the memory's images: decoded, made small and written as JPEG anew, so that no file's own bytes leave the machine.
+//! Thumbnails of the memory's images: decoded, resized and encoded as JPEG, so that no file's own bytes are sent.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -15,8 +15,8 @@ use tokio::sync::{Semaphore, watch};
 use xmore_files::image::{Alpha, DecodeOptions, decode_bytes};
 use xmore_memory::ingest::ImageRef;
 
+use crate::api_error::{ApiError, ErrorCode};
 use crate::blocking::BlockingPool;
-use crate::error::{ApiError, ErrorCode};
 use crate::options::Limits;
 use crate::snapshot::{Snapshot, no_pair};
 
@@ -38,7 +38,7 @@ const QUALITY: u8 = 82;
 /// Generation, id and size.
 type Key = (u64, u64, u32);
 
-/// What came of making a picture; none yet where it is not made.
+/// The result of making a picture; none while it is being made.
 type Made = Option<Result<Bytes, ApiError>>;
 
 pub(crate) struct Thumbnails {
@@ -46,7 +46,7 @@ pub(crate) struct Thumbnails {
     timeout: Duration,
     reads: BlockingPool,
     decoders: Semaphore,
-    /// Whoever asks for one of these waits for it: a read that is stuck is not begun again.
+    /// Requests for one of these wait for it: a read that is stuck is not begun again.
     making: Mutex<HashMap<Key, watch::Receiver<Made>>>,
     kept: Mutex<LruCache<Key, Bytes>>,
 }
@@ -90,7 +90,7 @@ impl Thumbnails {
         made.unwrap_or_else(|| Err(ApiError::timeout()))
     }
 
-    /// Begins to make a picture, unless it is being made. Who asks for one whose read is stuck is told so at once.
+    /// Begins to make a picture, unless it is being made.
     fn begin(self: &Arc<Self>, snapshot: Arc<Snapshot>, key: Key) -> Result<watch::Receiver<Made>, ApiError> {
         let mut making = lock(&self.making);
         if let Some(made) = making.get(&key) {
@@ -144,7 +144,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The caller sees the path with the pair; what is on this machine behind it is not told.
+/// The caller knows the path from the pair; why it cannot be read is not revealed.
 fn missing(id: u64, error: &dyn std::fmt::Display) -> ApiError {
     tracing::debug!("no picture of pair {id}: {error}");
     ApiError::new(

@@ -12,7 +12,7 @@ use xmore_memory::SearchOptions;
 
 use super::job::{Done, Input, Job, Output, Task};
 use super::large::LARGE;
-use crate::error::ApiError;
+use crate::api_error::ApiError;
 use crate::served_models::ServedModels;
 use crate::snapshot::Snapshot;
 use crate::times::Times;
@@ -213,7 +213,7 @@ impl BatchRun<'_> {
                     other => other,
                 }
             })();
-            snapshot.tell_damaged_codes();
+            snapshot.log_damaged_codes();
             match evidence {
                 Ok((evidence, stages)) => {
                     times.search += stages.search;
@@ -253,7 +253,7 @@ impl BatchRun<'_> {
                 Ok::<_, ApiError>(column.search_with(modality, rows.as_slice(), &options)?.hits)
             })();
             times.search += begin.elapsed();
-            snapshot.tell_damaged_codes();
+            snapshot.log_damaged_codes();
             match found {
                 Ok(found) => {
                     for (&i, mut hits) in group.iter().zip(found) {

@@ -1,11 +1,11 @@
-//! A queue that is shared by callers: each has its own, of bounded length, and they are served in turn.
+//! A fair queue: each caller has a queue of its own, of bounded length, and they are served in turn (round robin).
 
 use std::collections::VecDeque;
 
 /// Items of callers, within bounds.
 pub(super) struct FairQueue<C, T> {
     limits: QueueLimits,
-    /// Callers that have something waiting, the one served next at the front.
+    /// Callers with waiting items, the one served next at the front.
     turns: VecDeque<(C, VecDeque<(T, usize)>)>,
     items: usize,
     bytes: usize,
@@ -27,11 +27,11 @@ impl<C: Copy + Eq, T> FairQueue<C, T> {
         Self { limits, turns: VecDeque::new(), items: 0, bytes: 0 }
     }
 
-    /// Puts an item at the end of its caller's. Where all callers together have too much, the last items of callers with more than this
-    /// one make room and are returned.
+    /// Puts an item at the end of its caller's queue. Where all callers together have too many, the last items of callers with more than
+    /// this one are displaced and returned.
     ///
     /// # Errors
-    /// The item, where there is no room for it.
+    /// The item, where it does not fit.
     pub(super) fn push(&mut self, caller: C, item: T, bytes: usize) -> Result<Vec<T>, T> {
         let own = self.turns.iter().find(|(other, _)| *other == caller).map_or(0, |(_, items)| items.len());
         if own >= self.limits.per_caller || bytes > self.limits.bytes {
@@ -42,7 +42,7 @@ impl<C: Copy + Eq, T> FairQueue<C, T> {
         let (mut items, mut left) = (self.items, self.bytes);
         while items >= self.limits.items || left + bytes > self.limits.bytes {
             let waiting = self.turns.iter().zip(&lost).map(|((_, items), lost)| items.len() - lost);
-            // One with no more than this caller would have, would be the next to make room for the other.
+            // Displacing from one with no more than this caller would have would only reverse their roles.
             match waiting.enumerate().max_by_key(|(_, waiting)| *waiting) {
                 Some((most, waiting)) if waiting > own + 1 => {
                     left -= self.turns[most].1[waiting - 1].1;
@@ -106,10 +106,10 @@ mod tests {
     }
 
     #[test]
-    fn one_caller_has_a_bound_and_others_still_find_room() {
+    fn one_caller_has_a_bound_and_others_still_get_in() {
         let mut queue = queue(&[('a', 1), ('a', 2), ('a', 3), ('a', 4), ('b', 5), ('b', 6)]);
         assert_eq!(queue.push('a', 7, 1), Err(7), "it has as many as it may");
-        assert_eq!(queue.push('c', 8, 1), Ok(vec![4]), "who has most makes room");
+        assert_eq!(queue.push('c', 8, 1), Ok(vec![4]), "of the caller with the most");
         assert_eq!(queue.push('c', 9, 1), Ok(vec![3]));
         assert_eq!(queue.push('c', 10, 1), Err(10), "nobody has more than c would have");
         assert_eq!(queue.push('d', 11, 1), Ok(vec![9]));

@@ -10,7 +10,7 @@ use xmore_clip::Pixels;
 use xmore_memory::Hit;
 use xmore_memory::store::Modality;
 
-use crate::error::ApiError;
+use crate::api_error::ApiError;
 use crate::snapshot::Snapshot;
 use crate::times::Times;
 

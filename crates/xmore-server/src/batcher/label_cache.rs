@@ -1,4 +1,4 @@
-//! What is kept of label sets, within bytes that its users share: a flood of new ones does not push out what is in use.
+//! A cache of label sets, within a number of bytes that its users share: many new sets do not evict those in use.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-/// What was asked for again and used within this time stays, whatever else comes.
+/// A value that was asked for again within this time is in use and not evicted.
 const IN_USE: Duration = Duration::from_secs(60);
 
 /// Values of a number of bytes, by key, and who used them last.
@@ -40,7 +40,7 @@ impl<K: Clone + Hash + Eq, C: Copy + Eq + Hash, V> SharedCache<K, C, V> {
         let before = std::mem::replace(&mut entry.user, user);
         (entry.used, entry.again) = (now, true);
         let bytes = entry.bytes;
-        self.give_back(before, bytes);
+        self.uncount(before, bytes);
         *self.per_user.entry(user).or_default() += bytes;
         self.peek(key)
     }
@@ -50,8 +50,8 @@ impl<K: Clone + Hash + Eq, C: Copy + Eq + Hash, V> SharedCache<K, C, V> {
         self.entries.peek(key).map(|entry| &entry.value)
     }
 
-    /// Keeps a value if there is room for it: free, or that of values which are not in use. The user with most bytes gives first, of
-    /// those what was asked for only once, and of those the least recently used. `is_held` tells what is in use at this moment.
+    /// Keeps a value if it fits, evicting values that are not in use: first those of the user with the most bytes, of these the ones that were
+    /// asked for only once, and of these the least recently used. `is_held` tells which are in use at this moment.
     pub(super) fn put(
         &mut self,
         key: K,
@@ -76,18 +76,18 @@ impl<K: Clone + Hash + Eq, C: Copy + Eq + Hash, V> SharedCache<K, C, V> {
             });
             match first.map(|(other, _)| other.clone()) {
                 Some(other) => self.remove(&other),
-                // It is used for those who wait for it, and not kept; the only one is.
+                // It does not fit, so it is not kept; a value that is alone always is.
                 None if self.entries.len() > 1 => return self.remove(&key),
                 None => return,
             }
         }
     }
 
-    /// Forgets some.
-    pub(super) fn remove_if(&mut self, forget: impl Fn(&K) -> bool) {
-        let gone: Vec<K> =
-            self.entries.iter().map(|(key, _)| key).filter(|key| forget(key)).cloned().collect();
-        gone.iter().for_each(|key| self.remove(key));
+    /// Removes the values of some keys.
+    pub(super) fn remove_if(&mut self, is_removed: impl Fn(&K) -> bool) {
+        let removed: Vec<K> =
+            self.entries.iter().map(|(key, _)| key).filter(|key| is_removed(key)).cloned().collect();
+        removed.iter().for_each(|key| self.remove(key));
     }
 
     /// The keys, most recently used first.
@@ -98,7 +98,7 @@ impl<K: Clone + Hash + Eq, C: Copy + Eq + Hash, V> SharedCache<K, C, V> {
     fn remove(&mut self, key: &K) {
         if let Some(entry) = self.entries.pop(key) {
             self.bytes -= entry.bytes;
-            self.give_back(entry.user, entry.bytes);
+            self.uncount(entry.user, entry.bytes);
         }
     }
 
@@ -106,7 +106,7 @@ impl<K: Clone + Hash + Eq, C: Copy + Eq + Hash, V> SharedCache<K, C, V> {
         self.per_user.get(&user).copied().unwrap_or_default()
     }
 
-    fn give_back(&mut self, user: C, bytes: usize) {
+    fn uncount(&mut self, user: C, bytes: usize) {
         if let Some(all) = self.per_user.get_mut(&user) {
             *all -= bytes;
             if *all == 0 {
@@ -149,20 +149,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_use_outlives_a_flood_by_anybody() {
-        for flooder in ['a', 'b'] {
+    fn what_is_in_use_is_not_evicted_by_many_new_values() {
+        for other in ['a', 'b'] {
             let mut kept = Kept::new(100);
             kept.put('a', 1, 60);
             assert!(kept.get('a', 1));
-            (10..50).for_each(|key| kept.put(flooder, key, 25));
+            (10..50).for_each(|key| kept.put(other, key, 25));
             assert_eq!(kept.keys(), [1, 49]);
-            kept.put(flooder, 50, 90);
+            kept.put(other, 50, 90);
             assert_eq!(kept.keys(), [1], "what does not fit is not kept");
         }
     }
 
     #[test]
-    fn what_is_held_now_is_not_pushed_out() {
+    fn what_is_held_now_is_not_evicted() {
         let mut kept = Kept::new(100);
         kept.put('a', 1000, 60);
         (10..20).for_each(|key| kept.put('b', key, 30));
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_most_gives_first_and_the_least_recently_used() {
+    fn the_user_with_most_bytes_loses_the_least_recently_used_first() {
         let mut kept = Kept::new(100);
         kept.put('a', 1, 20);
         assert!(kept.get('a', 1));

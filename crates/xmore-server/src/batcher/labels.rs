@@ -1,4 +1,4 @@
-//! Label sets that are embedded already, and the making of new ones: each once for all that wait for it, one caller after another.
+//! Label sets that are embedded, and the embedding of new ones: each once for all that wait for it, callers in turn.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,8 +9,8 @@ use xmore::{Classifier, Labels, Method, Template};
 
 use super::fair_queue::{FairQueue, QueueLimits};
 use super::label_cache::SharedCache;
+use crate::api_error::{ApiError, ErrorCode};
 use crate::caller::Caller;
-use crate::error::{ApiError, ErrorCode};
 use crate::metrics::Metrics;
 use crate::options::Limits;
 use crate::served_models::ServedModels;
@@ -26,14 +26,14 @@ const RENEWED: usize = 16;
 const PER_TEXT: usize = 64;
 const PER_SET: usize = 1024;
 
-/// What a classifier is made of.
+/// What a classifier is made from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LabelSpec {
     /// Different labels, two at least, and their own prompts.
     pub(crate) labels: Arc<Labels>,
     /// Prompts.
     pub(crate) templates: Arc<[String]>,
-    /// The method it must know.
+    /// What it is prepared for.
     pub(crate) kind: Kind,
 }
 
@@ -44,7 +44,7 @@ pub(crate) enum Kind {
     Plain,
     /// Averaged templates.
     Templates,
-    /// What the pairs know of the labels.
+    /// The kernel over the pairs.
     Kernel,
 }
 
@@ -101,7 +101,7 @@ impl Ready {
     }
 }
 
-/// What came of making a set; none yet where it is not made.
+/// The result of making a set; none while it is being made.
 type Made = Option<Result<Ready, ApiError>>;
 
 pub(super) struct LabelCache {
@@ -115,7 +115,7 @@ struct State {
     /// Sets that wait to be made or are being made.
     making: HashMap<Key, watch::Sender<Made>>,
     waiting: FairQueue<Caller, Work>,
-    /// One set is made at a time: it uses every core, beside the passes.
+    /// One set is made at a time: it uses every core, beside the batches.
     is_making: bool,
 }
 
@@ -139,11 +139,11 @@ impl LabelCache {
         Arc::new(Self { models, metrics, state: Mutex::new(state) })
     }
 
-    /// The set's classifier. A ready one is there at once, whatever else waits. Another is made in its caller's turn, once for all who
-    /// wait for it, and that even if all callers have left.
+    /// The set's classifier. A ready one is returned at once, whatever else waits. Another is made in its caller's turn, once for all that
+    /// wait for it, even if all of them have disconnected.
     ///
     /// # Errors
-    /// Those of embedding and asking the pairs; [`crate::error::ErrorCode::Overloaded`] where there is no room for another that waits.
+    /// Those of embedding and asking the pairs; [`crate::api_error::ErrorCode::Overloaded`] where too many wait already.
     pub(super) async fn get(
         self: &Arc<Self>,
         spec: LabelSpec,
@@ -247,7 +247,7 @@ impl LabelCache {
     fn keep(&self, state: &mut State, key: Key, ready: Ready, caller: Caller) {
         let each = bytes_a_label(self.models.classify.dim(), key.spec.kind);
         let bytes = key.text_bytes() + key.spec.labels.names().len() * each;
-        // A request that is answered holds its classifier.
+        // A request that is being answered holds its classifier.
         let is_held = |ready: &Ready| Arc::strong_count(&ready.classifier) > 1;
         state.ready.put(key, ready, bytes, caller, Instant::now(), is_held);
     }
@@ -266,8 +266,8 @@ impl LabelCache {
         }
     }
 
-    /// Drops what belongs to pairs that are no longer served.
-    pub(super) fn forget_before(&self, generation: u64) {
+    /// Removes the sets of pairs that are no longer served.
+    pub(super) fn remove_before(&self, generation: u64) {
         self.lock().ready.remove_if(|key| key.generation != 0 && key.generation < generation);
     }
 
@@ -279,7 +279,7 @@ impl LabelCache {
 fn too_many_sets() -> ApiError {
     ApiError::new(
         ErrorCode::Overloaded,
-        "as many new label sets wait to be embedded as may; those that are ready are answered: try again later",
+        "too many new label sets wait to be embedded; try again later, or use labels that were used before",
     )
 }
 

@@ -6,15 +6,15 @@ use std::time::Instant;
 
 use super::job::{Input, Job};
 use super::queue::Queue;
-use crate::error::{ApiError, ErrorCode};
+use crate::api_error::{ApiError, ErrorCode};
 use crate::options::Limits;
 use crate::served_models::ServedModels;
 
 /// Pixels above which an image is large.
 pub(super) const LARGE: u64 = 16_000_000;
-/// Large images that wait to be decoded.
+/// Large images that may wait to be decoded.
 const WAITING: usize = 16;
-/// Threads that decode them, where there are cores to spare.
+/// Threads that decode them, where there are enough cores.
 const THREADS: usize = 2;
 
 /// The queue of large images.
@@ -39,7 +39,7 @@ impl LargeImages {
         if self.waiting.len() < WAITING {
             self.waiting.push([job]);
         } else {
-            let message = "as many large images wait to be decoded as are taken; try again later";
+            let message = "too many large images wait to be decoded; try again later";
             job.answer(Err(ApiError::new(ErrorCode::Overloaded, message)));
         }
     }

@@ -23,9 +23,10 @@ use xmore::{CaptionStore, IfUnreachable, OpenPairs, Opened};
 pub(crate) use job::{Done, Input, Output, Task};
 pub(crate) use labels::{Kind, LabelSpec, Prepared};
 
+use crate::api_error::{ApiError, ErrorCode};
 use crate::blocking::BlockingPool;
 use crate::caller::Caller;
-use crate::error::{ApiError, ErrorCode, ServerError};
+use crate::error::ServerError;
 use crate::metrics::Metrics;
 use crate::options::{Limits, PairsSource};
 use crate::served_models::ServedModels;
@@ -269,15 +270,15 @@ impl Batcher {
             Err(ServerError::Io { action: "open the pairs", source: std::io::Error::other(error.message) })
         });
         let snapshot = Arc::new(opened?);
-        snapshot.tell_other_orientation();
+        snapshot.log_other_orientation();
         self.labels.renew(&snapshot).await;
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot.clone();
-        self.labels.forget_before(generation);
+        self.labels.remove_before(generation);
         Ok(snapshot)
     }
 }
 
-/// The pairs, or none where a remote index that is away is tolerated; tells the log so.
+/// The pairs, or none where the absence of a remote index is tolerated, which is logged.
 fn pairs_of(opened: Opened) -> Option<Arc<OpenPairs>> {
     if let Some(error) = opened.unreachable {
         tracing::warn!("{error}; answering zero-shot until a reload");

@@ -1,4 +1,4 @@
-//! What waits for the next pass of the encoder.
+//! The queue of what waits for the next batch.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -30,8 +30,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Waits for something, then takes what is there, `most` at most. Nothing is waited for beyond the first: what comes while a batch
-    /// is worked on is in the next, so that a batch is as large as the load makes it. `None` once the queue is closed and empty.
+    /// Waits for an item, then takes all that there are, `most` at most. It waits for the first only: what is queued while a batch runs is in
+    /// the next, so that batches grow with the load. `None` once the queue is closed and empty.
     pub(super) fn take(&self, most: usize) -> Option<Vec<T>> {
         let mut state = self.lock();
         while state.items.is_empty() {

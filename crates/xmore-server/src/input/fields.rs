@@ -4,7 +4,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Number, Value};
 
 use super::{MAX_ITEMS, Parameters, labels, list};
-use crate::error::ApiError;
+use crate::api_error::ApiError;
 
 /// What was read so far.
 #[derive(Default)]

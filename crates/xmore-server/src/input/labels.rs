@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 use xmore::{Label, LabelFile, LabelList};
 
-use crate::error::ApiError;
+use crate::api_error::ApiError;
 
 /// Labels: a list, or an object with a prompt or several for each label. What other forms [`LabelList`] reads are not described.
 #[derive(ToSchema)]

@@ -16,9 +16,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) use self::image::{ImageInput, decode, encode_bytes, encode_values};
 pub(crate) use self::labels::LabelsSchema;
+use crate::api_error::{ApiError, ErrorCode};
 use crate::app::App;
 use crate::caller::Caller;
-use crate::error::{ApiError, ErrorCode};
 use fields::Fields;
 
 /// Items of a list, whatever they are: their number is checked when all are there, and millions of empty ones fit into a request.

@@ -1,4 +1,4 @@
-//! What one connection is doing: waiting for a request, receiving it or answering it, and whether more was sent behind it.
+//! What one connection is doing: waiting for a request, receiving it or answering it, and whether further requests were pipelined.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,9 +8,9 @@ use tokio::sync::Notify;
 
 /// A body or an answer that has not moved for this long is stalled.
 const STALLED: Duration = Duration::from_millis(250);
-/// A connection that has been idle for less may have its request on the way.
+/// A connection that has been idle for less may be about to send its request.
 const FRESH: Duration = Duration::from_millis(50);
-/// Heads that are kept track of behind the request that is answered.
+/// Heads of pipelined requests that are tracked.
 const MAX_HEADS: usize = 1024;
 /// What ends a request's head.
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
@@ -19,7 +19,7 @@ const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 #[derive(Debug)]
 pub(super) struct Activity {
     state: Mutex<State>,
-    leave: Notify,
+    close: Notify,
 }
 
 #[derive(Debug)]
@@ -31,8 +31,8 @@ struct State {
     received: Instant,
     /// Since when a write has been waiting for the other side.
     blocked: Option<Instant>,
-    /// Whether it was told to leave.
-    leaving: bool,
+    /// Whether it was asked to close.
+    closing: bool,
     framing: Framing,
 }
 
@@ -46,14 +46,14 @@ enum Phase {
     Answer,
 }
 
-/// How easily a connection can be closed to make room: the least first.
+/// Why a connection may be evicted in favor of a new one; the least is evicted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Spare {
-    /// It has no request, since then.
+pub(super) enum Evictable {
+    /// It has had no request since then.
     Idle(Instant),
     /// Its body or its answer has not moved since then.
     Stalled(Instant),
-    /// It has no request, since a moment ago.
+    /// It has had no request since a moment ago.
     Fresh(Instant),
 }
 
@@ -65,13 +65,13 @@ impl Activity {
             since: now,
             received: now,
             blocked: None,
-            leaving: false,
+            closing: false,
             framing: Framing { known: true, ..Framing::default() },
         };
-        Self { state: Mutex::new(state), leave: Notify::new() }
+        Self { state: Mutex::new(state), close: Notify::new() }
     }
 
-    /// Bytes came in.
+    /// Bytes were received.
     pub(super) fn received(&self, bytes: &[u8]) {
         let mut state = self.lock();
         state.received = Instant::now();
@@ -96,7 +96,7 @@ impl Activity {
         }
     }
 
-    /// There is an answer.
+    /// The request has an answer.
     pub(super) fn answered(&self) {
         self.lock().enter(Phase::Head);
     }
@@ -107,38 +107,38 @@ impl Activity {
         state.blocked = if is_blocked { state.blocked.or_else(|| Some(Instant::now())) } else { None };
     }
 
-    /// Whether nothing was received behind the request that is being answered, as far as is known.
+    /// Whether no further request was received after the one that is being answered, as far as is known.
     pub(super) fn is_last(&self) -> bool {
         self.lock().framing.is_last()
     }
 
-    /// Since when there has been nothing to do: no request, no bytes, and no answer on its way.
-    pub(super) fn quiet_since(&self) -> Option<Instant> {
+    /// Since when it has been idle: no request, no bytes, and no answer being sent.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
         let state = self.lock();
         (state.phase == Phase::Head && state.blocked.is_none()).then(|| state.since.max(state.received))
     }
 
-    /// Whether the connection can be closed to make room, and how easily. One that was told to leave is counted as gone.
-    pub(super) fn spare(&self, now: Instant) -> Option<Spare> {
+    /// Whether the connection may be evicted, and why. One that was asked to close counts as closed.
+    pub(super) fn evictable(&self, now: Instant) -> Option<Evictable> {
         let state = self.lock();
-        if state.leaving { None } else { state.spare(now) }
+        if state.closing { None } else { state.evictable(now) }
     }
 
-    /// Tells the connection to leave.
-    pub(super) fn tell_to_leave(&self) {
-        self.lock().leaving = true;
-        self.leave.notify_one();
+    /// Asks the connection to close.
+    pub(super) fn request_close(&self) {
+        self.lock().closing = true;
+        self.close.notify_one();
     }
 
-    /// Waits until the connection is told to leave and may: what it has begun meanwhile is not broken off.
-    pub(super) async fn leave(&self) {
+    /// Waits until the connection is asked to close and may: a request that it has begun meanwhile is answered.
+    pub(super) async fn close_requested(&self) {
         loop {
-            self.leave.notified().await;
+            self.close.notified().await;
             let mut state = self.lock();
-            if state.spare(Instant::now()).is_some() {
+            if state.evictable(Instant::now()).is_some() {
                 return;
             }
-            state.leaving = false;
+            state.closing = false;
         }
     }
 
@@ -153,23 +153,23 @@ impl State {
         self.since = Instant::now();
     }
 
-    fn spare(&self, now: Instant) -> Option<Spare> {
+    fn evictable(&self, now: Instant) -> Option<Evictable> {
         let stalled = |since: Instant| {
-            (now.saturating_duration_since(since) >= STALLED).then_some(Spare::Stalled(since))
+            (now.saturating_duration_since(since) >= STALLED).then_some(Evictable::Stalled(since))
         };
         match (self.blocked, self.phase) {
             (Some(since), _) => stalled(since),
             (None, Phase::Head) if now.saturating_duration_since(self.since) < FRESH => {
-                Some(Spare::Fresh(self.since))
+                Some(Evictable::Fresh(self.since))
             }
-            (None, Phase::Head) => Some(Spare::Idle(self.since)),
+            (None, Phase::Head) => Some(Evictable::Idle(self.since)),
             (None, Phase::Body) => stalled(self.since),
             (None, Phase::Answer) => None,
         }
     }
 }
 
-/// Where requests end among the bytes of a connection, from empty lines and lengths alone: hyper tells nothing of what it has read ahead.
+/// Where requests end among the bytes of a connection, from empty lines and lengths alone: hyper does not expose what it has read ahead.
 #[derive(Debug, Default)]
 struct Framing {
     /// Whether the ends are still known: those of bodies in chunks are not.
@@ -178,9 +178,9 @@ struct Framing {
     received: u64,
     /// Where the last request ends that was begun.
     end: u64,
-    /// Ends of heads behind it.
+    /// Ends of the heads after it.
     heads: VecDeque<u64>,
-    /// Bytes of [`END_OF_HEAD`] that came last.
+    /// How many bytes of [`END_OF_HEAD`] were received last.
     matched: usize,
 }
 
@@ -211,7 +211,7 @@ impl Framing {
     }
 
     fn begin(&mut self, length: Option<u64>) {
-        // What looked like heads in the body before.
+        // Bytes of the previous body that looked like heads.
         while self.heads.front().is_some_and(|&head| head <= self.end) {
             self.heads.pop_front();
         }
@@ -259,9 +259,9 @@ mod tests {
                 last(&mixed, &[Some(0), Some(9), Some(9), Some(0)], piece),
                 [false, false, false, true]
             );
-            // A part of the next one.
+            // A part of the next request.
             assert_eq!(last(&[GET, &GET[..20]], &[Some(0)], piece), [false]);
-            // Chunks have no known end.
+            // Bodies in chunks have no known end.
             assert_eq!(last(&[GET, GET, GET], &[None, Some(0), Some(0)], piece), [false; 3]);
         }
     }
@@ -281,24 +281,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_idle_or_stalled_is_spare_and_what_is_answered_is_not() {
+    fn idle_and_stalled_connections_are_evictable_and_busy_ones_are_not() {
         let activity = Activity::new();
         let now = Instant::now();
-        assert!(matches!(activity.spare(now), Some(Spare::Fresh(_))));
-        assert!(matches!(activity.spare(now + FRESH), Some(Spare::Idle(_))));
+        assert!(matches!(activity.evictable(now), Some(Evictable::Fresh(_))));
+        assert!(matches!(activity.evictable(now + FRESH), Some(Evictable::Idle(_))));
         activity.begin(None);
         let later = Instant::now() + STALLED;
-        assert_eq!(activity.spare(Instant::now()), None, "a body that comes");
-        assert!(matches!(activity.spare(later), Some(Spare::Stalled(_))));
+        assert_eq!(activity.evictable(Instant::now()), None, "a body that is received");
+        assert!(matches!(activity.evictable(later), Some(Evictable::Stalled(_))));
         activity.end_of_body();
-        assert_eq!(activity.spare(later + STALLED), None);
+        assert_eq!(activity.evictable(later + STALLED), None);
         activity.answered();
         activity.blocked(true);
-        assert_eq!(activity.quiet_since(), None);
-        assert!(matches!(activity.spare(later + STALLED), Some(Spare::Stalled(_))));
+        assert_eq!(activity.idle_since(), None);
+        assert!(matches!(activity.evictable(later + STALLED), Some(Evictable::Stalled(_))));
         activity.blocked(false);
-        assert!(activity.quiet_since().is_some());
-        activity.tell_to_leave();
-        assert_eq!(activity.spare(later), None, "only once");
+        assert!(activity.idle_since().is_some());
+        activity.request_close();
+        assert_eq!(activity.evictable(later), None, "only once");
     }
 }

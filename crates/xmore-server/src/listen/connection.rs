@@ -26,17 +26,17 @@ use tokio::time::{Sleep, sleep};
 use super::activity::Activity;
 use super::table::Place;
 use super::{Closing, Listener};
+use crate::api_error::{ApiError, ErrorBody, ErrorCode};
 use crate::caller::Address;
-use crate::error::{ApiError, ErrorBody, ErrorCode};
 
 /// Bytes of a request's head.
 const MAX_HEADER_BYTES: usize = 64 << 10;
-/// Longest time for a connection that is refused to ask and be told so.
+/// Longest time for a refused connection to send its request and receive the refusal.
 const REFUSAL: Duration = Duration::from_secs(1);
 /// How long a connection without a request may still send one when the server is closing.
-const QUIET: Duration = Duration::from_millis(300);
+const IDLE_GRACE: Duration = Duration::from_millis(300);
 
-/// Serves a connection to its end: the other side's, that of its place, or the server's.
+/// Serves a connection until its peer closes it, it is evicted, or the server stops.
 pub(super) async fn serve(listener: Arc<Listener>, stream: TcpStream, address: IpAddr, place: Place) {
     let counted = listener.app.metrics.begin_connection();
     let (activity, closing) = (place.activity.clone(), listener.closing.subscribe());
@@ -53,7 +53,7 @@ pub(super) async fn serve(listener: Arc<Listener>, stream: TcpStream, address: I
         let (closing, socket) = (of_requests.clone(), peeked.clone());
         async move {
             let mut response = answer.await?;
-            // Requests that were sent behind this one are answered, too, before the caller is told to go.
+            // Pipelined requests are answered, too, before the connection is closed.
             let is_last = || activity.is_last() && !has_unread(&socket);
             if app.is_stopping() && (is_last() || closing.borrow().is_final()) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -68,16 +68,16 @@ pub(super) async fn serve(listener: Arc<Listener>, stream: TcpStream, address: I
         result = connection => if let Err(error) = result {
             tracing::debug!("a connection ended: {error}");
         },
-        () = activity.leave() => {
+        () = activity.close_requested() => {
             listener.app.metrics.connection_dropped();
-            tracing::debug!(%address, "a connection without a request was closed to make room for another");
+            tracing::debug!(%address, "a connection without a request was evicted for another");
         }
-        () = quiet(closing, &activity) => {}
+        () = idle_at_stop(closing, &activity) => {}
     }
     drop((counted, place));
 }
 
-/// Tells a connection that there is no place for it.
+/// Answers that there are too many connections.
 pub(super) async fn refuse(stream: TcpStream) {
     let service = service_fn(|_: Request<Incoming>| async {
         let mut response: Response<Body> = too_many().into_response();
@@ -88,9 +88,9 @@ pub(super) async fn refuse(stream: TcpStream) {
     let _ = tokio::time::timeout(REFUSAL, connection).await;
 }
 
-/// The same without waiting for its request: as far as the system takes and keeps it, the answer is there before the end.
+/// The same without waiting for the request, as far as the socket's buffer takes the answer.
 pub(super) fn refuse_at_once(stream: TcpStream) {
-    // The runtime does not know yet what can be done with it; the system does, and nothing waits.
+    // The runtime has not polled the socket yet. It does not block, so it can be used directly.
     let Ok(mut stream) = stream.into_std() else { return };
     let error = too_many();
     let status = error.code.status();
@@ -99,13 +99,14 @@ pub(super) fn refuse_at_once(stream: TcpStream) {
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
-    // What was received and not read would have the system break the connection off.
+    // Received bytes that nobody reads would make the system reset the connection.
     let _ = SockRef::from(&stream).recv(&mut [MaybeUninit::uninit(); 4096]);
     let _ = stream.write_all((head + &body).as_bytes());
 }
 
 fn too_many() -> ApiError {
-    let message = "as many connections are open as are taken, all of them at work; try again later";
+    let message =
+        "as many connections are open as this server takes, and all of them are busy; try again later";
     ApiError::new(ErrorCode::TooManyConnections, message)
 }
 
@@ -126,17 +127,17 @@ fn body_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH).map_or(Some(0), |length| length.to_str().ok()?.parse().ok())
 }
 
-/// Ends when the server is closing and the connection has had nothing to do for a while.
-async fn quiet(mut closing: tokio::sync::watch::Receiver<Closing>, activity: &Activity) {
+/// Ends when the server is closing and the connection has been idle for a while.
+async fn idle_at_stop(mut closing: tokio::sync::watch::Receiver<Closing>, activity: &Activity) {
     if closing.wait_for(Closing::has_begun).await.is_err() {
         return std::future::pending().await;
     }
-    while activity.quiet_since().is_none_or(|since| since.elapsed() < QUIET) {
+    while activity.idle_since().is_none_or(|since| since.elapsed() < IDLE_GRACE) {
         sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// The body of a request, of which the connection's activity is told.
+/// The body of a request, whose end is noted in the connection's activity.
 struct Receiving {
     body: Incoming,
     activity: Arc<Activity>,
@@ -172,8 +173,8 @@ impl Drop for Receiving {
     }
 }
 
-/// A stream of which every write must get on within a time, as nginx's `send_timeout` has it: a caller that reads nothing would keep its
-/// place for ever.
+/// A stream whose writes must make progress within a time, like nginx's `send_timeout`: a caller that reads nothing would keep its place
+/// forever.
 struct Stream {
     socket: Arc<TcpStream>,
     activity: Arc<Activity>,

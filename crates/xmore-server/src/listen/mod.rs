@@ -1,4 +1,4 @@
-//! Connections: all are accepted, so many are kept, none may speak too slowly, and at a stop each is let go with its answers.
+//! Connections: accepted, bounded in number and slowness, and at a stop closed when their requests are answered.
 
 mod activity;
 mod connection;
@@ -16,17 +16,17 @@ use crate::app::Shared;
 use crate::caller;
 use table::Table;
 
-/// How long a stopping server goes on accepting connections, to tell their callers so.
+/// How long a stopping server still accepts connections, to answer that it is stopping.
 const DRAIN_NOTICE: Duration = Duration::from_millis(300);
 /// How long connections have to take their last answers.
 pub(crate) const LAST_ANSWERS: Duration = Duration::from_secs(5);
-/// How long a connection that is half made has to come through.
+/// How long a TCP handshake that has begun has to complete.
 const SYN_GRACE: Duration = Duration::from_millis(20);
-/// Once the server has been closing for this long, every answer is a connection's last.
+/// Once the server has been closing for this long, every answer closes its connection.
 const FINAL: Duration = Duration::from_secs(1);
-/// Connections that wait for a place, or to be told that there is none. Those beyond are told at once.
+/// Connections that wait for a place or for their refusal. Those beyond are refused at once.
 const WAITING: usize = 256;
-/// How often, and after how long each, a place is looked for.
+/// How often a place is looked for, and the pause before each time.
 const TRIES: u32 = 10;
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
@@ -39,7 +39,7 @@ pub(crate) struct Listener {
     waiting: Arc<Semaphore>,
 }
 
-/// Whether the server accepts nothing any more and waits for its connections to end.
+/// Whether the server has stopped accepting and waits for its connections to end.
 #[derive(Clone, Copy, Debug, Default)]
 struct Closing(Option<Instant>);
 
@@ -62,8 +62,8 @@ impl Listener {
         Arc::new(Self { app, router, table, closing: watch::Sender::default(), waiting })
     }
 
-    /// Serves until `stop` comes, then lets go: requests that were taken are answered, those that come are told that the server is
-    /// stopping, and only when nothing is left no connection is accepted any more.
+    /// Serves until `stop` completes, then drains: admitted requests are answered, new ones are told that the server is stopping, and when
+    /// nothing is left to answer, or the time is over, no connection is accepted any more.
     pub(crate) async fn serve(self: &Arc<Self>, listener: TcpListener, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         loop {
@@ -84,10 +84,10 @@ impl Listener {
         if left > 0 {
             tracing::warn!("{left} requests were not answered within {} s", drain.as_secs());
         }
-        turn_away(&listener);
+        refuse_handshakes(&listener);
         tokio::time::sleep(SYN_GRACE).await;
         self.close(listener);
-        // Connections end by themselves when they have been quiet for a moment.
+        // Connections close themselves when they have been idle for a moment.
         let begin = Instant::now();
         self.closing.send_replace(Closing(Some(begin)));
         while self.table.len() > 0 && begin.elapsed() < LAST_ANSWERS {
@@ -99,15 +99,15 @@ impl Listener {
         }
     }
 
-    /// Stops listening. Whoever is connected already, but not accepted, is told too: the system would break these connections off. It is asked
-    /// directly, since the runtime knows only what was there a moment ago.
+    /// Stops listening. Connections that are established but not accepted are accepted before, since the system would reset them. The
+    /// system is asked directly: what the runtime knows may be out of date.
     fn close(self: &Arc<Self>, listener: TcpListener) {
         let Ok(listener) = listener.into_std() else { return };
         while let Ok((stream, peer)) = listener.accept() {
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = TcpStream::from_std(stream)
             {
-                self.take(stream, caller::address(peer.ip()));
+                self.admit(stream, caller::address(peer.ip()));
             }
         }
     }
@@ -115,14 +115,14 @@ impl Listener {
     /// Accepts one connection.
     async fn accept(self: &Arc<Self>, listener: &TcpListener) {
         match listener.accept().await {
-            Ok((stream, peer)) => self.take(stream, caller::address(peer.ip())),
+            Ok((stream, peer)) => self.admit(stream, caller::address(peer.ip())),
             Err(error) if is_out_of_files(&error) => {
-                tracing::warn!("cannot accept a connection: {error}; one without a request is closed");
-                self.table.make_room();
+                tracing::warn!("cannot accept a connection: {error}; one without a request is evicted");
+                self.table.evict_one();
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             Err(error) => {
-                // The caller has gone: the next may be there.
+                // The caller has disconnected; the next may not.
                 tracing::warn!("cannot accept a connection: {error}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -130,16 +130,16 @@ impl Listener {
     }
 
     /// Serves a connection, if there is a place for it.
-    fn take(self: &Arc<Self>, stream: TcpStream, address: IpAddr) {
-        // Answers are small and whole.
+    fn admit(self: &Arc<Self>, stream: TcpStream, address: IpAddr) {
+        // Answers are written as a whole: there is nothing to wait for.
         let _ = stream.set_nodelay(true);
-        match self.table.take(address) {
+        match self.table.admit(address) {
             Some(place) => drop(tokio::spawn(connection::serve(self.clone(), stream, address, place))),
             None => self.wait_for_place(stream, address),
         }
     }
 
-    /// Looks for a place for a while, then tells the caller that there is none.
+    /// Looks for a place for a while, then refuses the connection.
     fn wait_for_place(self: &Arc<Self>, stream: TcpStream, address: IpAddr) {
         let listener = self.clone();
         let waiting = self.waiting.clone().try_acquire_owned();
@@ -150,7 +150,7 @@ impl Listener {
         tokio::spawn(async move {
             for _ in 0..TRIES {
                 tokio::time::sleep(TRY_AGAIN).await;
-                if let Some(place) = listener.table.take(address) {
+                if let Some(place) = listener.table.admit(address) {
                     drop(waiting);
                     return connection::serve(listener, stream, address, place).await;
                 }
@@ -167,12 +167,12 @@ fn is_out_of_files(error: &std::io::Error) -> bool {
     cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
 }
 
-/// Lets no new connection come about: packets that would begin one are dropped, and its caller, who tries again, is refused. Without it
-/// a connection that was made between the last look and the closing would be broken off.
+/// Has the system drop the packets that begin a connection; the caller repeats them and is refused once the socket is closed. Without it a
+/// connection that is established between the last accept and the closing would be reset.
 #[cfg(target_os = "linux")]
-fn turn_away(listener: &TcpListener) {
+fn refuse_handshakes(listener: &TcpListener) {
     use socket2::SockFilter;
-    // What completes a connection must still come through, so only its first packet is dropped: SYN without ACK.
+    // Packets that complete a handshake must still arrive, so only its first is dropped: SYN without ACK.
     let no_first_packet = [
         SockFilter::new(0x30, 0, 0, 13),       // load the byte of TCP's flags
         SockFilter::new(0x54, 0, 0, 0x12),     // of which SYN and ACK
@@ -181,9 +181,9 @@ fn turn_away(listener: &TcpListener) {
         SockFilter::new(0x06, 0, 0, u32::MAX), // else all
     ];
     if let Err(error) = socket2::SockRef::from(listener).attach_filter(&no_first_packet) {
-        tracing::debug!("connections that come now may be broken off: {error}");
+        tracing::debug!("connections that begin now may be reset: {error}");
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn turn_away(_: &TcpListener) {}
+fn refuse_handshakes(_: &TcpListener) {}

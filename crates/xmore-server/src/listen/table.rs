@@ -1,13 +1,13 @@
-//! The open connections: how many there are from where, and which one makes room for a new one.
+//! The open connections: how many there are from each address, and which one is evicted for a new one.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::activity::{Activity, Spare};
+use super::activity::{Activity, Evictable};
 
-/// Connections without a request, the newest of an address, that are not closed before their request can have come.
+/// Fresh connections that are never evicted: their requests may not have arrived yet.
 const FRESH: usize = 16;
 
 pub(super) struct Table {
@@ -36,14 +36,14 @@ impl Table {
         Self { most, most_per_address, open: Mutex::default() }
     }
 
-    /// A place for a connection from an address. Where there is none, the connection that can be spared best is told to leave, of the
-    /// same address where that has as many as it may, else of the address with the most. `None` if none can be spared.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    /// A place for a connection from an address. Where there is none, another connection is evicted: of the same address where that has as
+    /// many as it may, else of the address with the most. `None` if none is evictable.
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let mut open = self.lock();
         if open.of(address) >= self.most_per_address {
-            open.spare(Some(address))?.tell_to_leave();
+            open.first_evictable(Some(address))?.request_close();
         } else if open.connections.len() >= self.most {
-            open.spare(None)?.tell_to_leave();
+            open.first_evictable(None)?.request_close();
         }
         let (id, activity) = (open.next, Arc::new(Activity::new()));
         open.next += 1;
@@ -52,10 +52,10 @@ impl Table {
         Some(Place { table: self.clone(), id, activity })
     }
 
-    /// Tells the connection that can be spared best to leave.
-    pub(super) fn make_room(&self) {
-        if let Some(activity) = self.lock().spare(None) {
-            activity.tell_to_leave();
+    /// Evicts one connection, if any is evictable.
+    pub(super) fn evict_one(&self) {
+        if let Some(activity) = self.lock().first_evictable(None) {
+            activity.request_close();
         }
     }
 
@@ -74,18 +74,18 @@ impl Open {
         self.per_address.get(&address).copied().unwrap_or_default()
     }
 
-    /// The connection that can be spared best, of one address or of all.
-    fn spare(&self, of: Option<IpAddr>) -> Option<Arc<Activity>> {
+    /// The connection that is evicted first, of one address or of all.
+    fn first_evictable(&self, of: Option<IpAddr>) -> Option<Arc<Activity>> {
         let now = Instant::now();
         let candidates = self.connections.values().filter(|(address, _)| of.is_none_or(|of| of == *address));
         let ranked = candidates.filter_map(|(address, activity)| {
-            let spare = activity.spare(now)?;
-            Some(((std::cmp::Reverse(self.of(*address)), spare), activity))
+            let why = activity.evictable(now)?;
+            Some(((std::cmp::Reverse(self.of(*address)), why), activity))
         });
         let mut ranked: Vec<_> = ranked.collect();
-        let fresh = ranked.iter().filter(|((_, spare), _)| matches!(spare, Spare::Fresh(_))).count();
+        let fresh = ranked.iter().filter(|((_, why), _)| matches!(why, Evictable::Fresh(_))).count();
         if fresh <= FRESH {
-            ranked.retain(|((_, spare), _)| !matches!(spare, Spare::Fresh(_)));
+            ranked.retain(|((_, why), _)| !matches!(why, Evictable::Fresh(_)));
         }
         ranked.into_iter().min_by_key(|(rank, _)| *rank).map(|(_, activity)| activity.clone())
     }
@@ -115,8 +115,8 @@ mod tests {
         IpAddr::from([127, 0, 0, last])
     }
 
-    fn is_told(place: &Place) -> bool {
-        place.activity.spare(Instant::now()).is_none()
+    fn is_evicted(place: &Place) -> bool {
+        place.activity.evictable(Instant::now()).is_none()
     }
 
     fn wait() {
@@ -124,40 +124,40 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_idle_connection_of_an_address_makes_room_for_its_next() {
+    fn the_oldest_idle_connection_of_an_address_is_evicted_for_its_next() {
         let table = Arc::new(Table::new(10, 2));
-        let other = table.take(address(1)).unwrap();
-        let (first, second) = (table.take(address(2)).unwrap(), table.take(address(2)).unwrap());
+        let other = table.admit(address(1)).unwrap();
+        let (first, second) = (table.admit(address(2)).unwrap(), table.admit(address(2)).unwrap());
         first.activity.begin(Some(0));
-        assert!(table.take(address(2)).is_none(), "a request may be on its way");
+        assert!(table.admit(address(2)).is_none(), "their requests may be about to arrive");
         wait();
-        let third = table.take(address(2)).unwrap();
-        assert_eq!([&other, &second, &third].map(is_told), [false, true, false]);
-        assert_eq!(table.len(), 4, "until it has left");
+        let third = table.admit(address(2)).unwrap();
+        assert_eq!([&other, &second, &third].map(is_evicted), [false, true, false]);
+        assert_eq!(table.len(), 4, "until it is closed");
         third.activity.begin(Some(0));
         drop(second);
-        assert!(table.take(address(2)).is_none(), "none of them can be spared");
+        assert!(table.admit(address(2)).is_none(), "none of them is evictable");
         drop(third);
-        assert!(table.take(address(2)).is_some());
+        assert!(table.admit(address(2)).is_some());
     }
 
     #[test]
-    fn where_all_are_taken_the_address_with_the_most_makes_room() {
+    fn where_the_table_is_full_the_address_with_the_most_loses_one() {
         let table = Arc::new(Table::new(4, 3));
-        let old = table.take(address(1)).unwrap();
-        let many: Vec<Place> = (0..3).map(|_| table.take(address(2)).unwrap()).collect();
+        let old = table.admit(address(1)).unwrap();
+        let many: Vec<Place> = (0..3).map(|_| table.admit(address(2)).unwrap()).collect();
         wait();
-        let new = table.take(address(3)).unwrap();
-        assert_eq!([&old, &many[0], &many[1], &new].map(is_told), [false, true, false, false]);
-        table.make_room();
-        assert!(is_told(&many[1]));
+        let new = table.admit(address(3)).unwrap();
+        assert_eq!([&old, &many[0], &many[1], &new].map(is_evicted), [false, true, false, false]);
+        table.evict_one();
+        assert!(is_evicted(&many[1]));
     }
 
     #[test]
-    fn of_many_that_have_just_come_the_oldest_makes_room() {
+    fn of_many_fresh_connections_the_oldest_is_evicted() {
         let table = Arc::new(Table::new(100, 40));
-        let many: Vec<Place> = (0..50).map(|_| table.take(address(1)).unwrap()).collect();
-        assert_eq!(many.iter().take_while(|place| is_told(place)).count(), 10);
-        assert!(!many[10..].iter().any(is_told));
+        let many: Vec<Place> = (0..50).map(|_| table.admit(address(1)).unwrap()).collect();
+        assert_eq!(many.iter().take_while(|place| is_evicted(place)).count(), 10);
+        assert!(!many[10..].iter().any(is_evicted));
     }
 }

@@ -1,4 +1,4 @@
-//! For those who run the server: is it alive, is it ready, what has it done, and open the memory again.
+//! For operators: health, readiness, metrics, and opening the memory again.
 
 use axum::Json;
 use axum::extract::State;
@@ -7,18 +7,18 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::api_error::{ApiError, ErrorBody, ErrorCode};
 use crate::app::Shared;
 use crate::batcher::shutting_down;
-use crate::error::{ApiError, ErrorBody, ErrorCode};
 
-/// Fine.
+/// The state of a server that works.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Status {
     /// `ok`.
     status: &'static str,
 }
 
-/// Whether the process is alive.
+/// Whether the process answers at all.
 #[utoipa::path(get, path = "/health", tag = "operation", responses((status = 200, body = Status)))]
 pub(crate) async fn health() -> Json<Status> {
     Json(Status { status: "ok" })
@@ -56,7 +56,7 @@ pub(crate) struct Reloaded {
 pub(crate) async fn reload(State(app): State<Shared>) -> Result<Json<Reloaded>, ApiError> {
     let turn = app.reloads.clone().try_acquire_owned().map_err(|_| ApiError::overloaded())?;
     let of_task = app.clone();
-    // It goes on when the caller has gone, or has waited as long as it may.
+    // It continues when the caller has disconnected or has waited as long as it may.
     let reloaded = tokio::spawn(async move {
         let _turn = turn;
         of_task.reload().await.map_err(|error| {
@@ -65,7 +65,7 @@ pub(crate) async fn reload(State(app): State<Shared>) -> Result<Json<Reloaded>, 
         })
     });
     let reloaded = tokio::time::timeout_at(app.deadline().into(), reloaded).await.map_err(|_| {
-        let message = "the memory is still being opened; that goes on: /v1/info tells the generation";
+        let message = "the memory is still being opened; /v1/info has the generation that is served";
         ApiError::new(ErrorCode::Timeout, message)
     })?;
     let snapshot = reloaded.map_err(|error| ApiError::internal(&error))??;

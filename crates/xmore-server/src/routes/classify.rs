@@ -10,9 +10,9 @@ use xmore::{Answer, AnswerOptions, LabelList, Labels, Method, RetrievalOptions, 
 
 use super::queries::{answer, check_text, inputs, one_or_many};
 use super::{Item, Timings};
+use crate::api_error::{ApiError, ErrorBody, ErrorCode};
 use crate::app::{App, Shared};
 use crate::batcher::{Done, LabelSpec, Output, Task};
-use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::input::{Call, ImageInput, LabelsSchema, Parameters, encode_values};
 use crate::options::Limits;
 use crate::snapshot::Snapshot;

@@ -7,9 +7,9 @@ use utoipa::ToSchema;
 
 use super::queries::{answer, one_or_many, queries};
 use super::{Item, Timings};
+use crate::api_error::{ApiError, ErrorBody};
 use crate::app::Shared;
 use crate::batcher::{Done, Task};
-use crate::error::{ApiError, ErrorBody};
 use crate::input::{Call, ImageInput, Parameters, encode_values};
 
 /// Images and texts to be embedded.

@@ -13,8 +13,8 @@ use xmore_memory::retriever::Location;
 
 use super::classify::default_method;
 use super::label_sets::{ListedSet, listed};
+use crate::api_error::ApiError;
 use crate::app::Shared;
-use crate::error::ApiError;
 
 /// What a server serves and takes.
 #[derive(Debug, Serialize, ToSchema)]

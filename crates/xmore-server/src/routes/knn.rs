@@ -14,9 +14,9 @@ use xmore_memory::store::Modality;
 
 use super::queries::{check_text, inputs, run};
 use super::retrieve::{MAX_PAIRS, hits};
+use crate::api_error::{ApiError, ErrorBody, ErrorCode};
 use crate::app::{App, Shared};
 use crate::batcher::{Input, Task};
-use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::input::{ImageInput, decode, encode_bytes, from_json};
 use crate::snapshot::{Snapshot, no_pair};
 

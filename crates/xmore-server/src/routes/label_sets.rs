@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use xmore::{LabelList, Labels};
 
+use crate::api_error::{ApiError, ErrorBody};
 use crate::app::{App, Shared};
-use crate::error::{ApiError, ErrorBody};
 use crate::input::{LabelsSchema, from_json};
 
 /// A label set in a list.

@@ -15,8 +15,8 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::api_error::{ApiError, ErrorBody, ErrorCode};
 use crate::app::Shared;
-use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::times::Times;
 
 /// The API's routes.

@@ -7,8 +7,8 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::api_error::{ApiError, ErrorBody, ErrorCode};
 use crate::app::Shared;
-use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::snapshot::no_pair;
 use crate::thumbnails::SIZES;
 

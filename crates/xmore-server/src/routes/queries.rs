@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::{Item, Timings, items};
+use crate::api_error::{ApiError, ErrorCode};
 use crate::app::App;
 use crate::batcher::{Done, Input, Task};
-use crate::error::{ApiError, ErrorCode};
 use crate::input::{Call, ImageInput, Parameters};
 use crate::options::Limits;
 use crate::times::Times;

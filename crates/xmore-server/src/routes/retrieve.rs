@@ -11,9 +11,9 @@ use xmore_memory::store::Modality;
 
 use super::queries::{answer, one_or_many, queries};
 use super::{Item, Timings};
+use crate::api_error::{ApiError, ErrorBody, ErrorCode};
 use crate::app::Shared;
 use crate::batcher::{Done, Output, Task};
-use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::input::{Call, ImageInput, Parameters};
 use crate::snapshot::Snapshot;
 
