@@ -1,5 +1,4 @@
-//! Embeddings that an evaluation needs, kept on disk: what was encoded once is never encoded again, and an interrupted run goes on
-//! where it stopped.
+//! Embeddings of an evaluation, kept on disk: nothing is encoded twice, and an interrupted run continues where it stopped.
 //!
 //! ```text
 //! eval-cache/
@@ -7,7 +6,7 @@
 //!   labels-KEY.npy         float32 [C, dim]: the labels under some prompts
 //! ```
 //! A key is a hash of the model's fingerprint and of what was encoded: for images their names below the dataset's folder, sizes and
-//! times of change; for labels the very prompts. A file gets its name when it is whole, and has a checksum (see `kept`): one that is
+//! times of change; for labels the very prompts. A file gets its name when it is whole, and has a checksum (see `cache_file`): one that is
 //! damaged is made again and counted. Nothing is ever evicted: remove the folder at will.
 
 use std::collections::HashMap;
@@ -25,9 +24,9 @@ use xmore_memory::ingest::ImageRef;
 
 use crate::error::{EvalError, Result};
 use xmore::{EncodedBatch, Encoder, Labels, PartlySeen, Template, encode_refs};
-use xmore_files::kept::{self, Kept};
+use xmore_files::cache_file::{self, CacheFile};
 
-/// Images of one file: what an interruption may cost.
+/// Images of one file: at most so many are encoded again after an interruption.
 const CHUNK: usize = 512;
 /// An npy header is shorter than this; numpy pads it to a multiple of 64.
 const MAX_HEADER_BYTES: u64 = 1024;
@@ -190,10 +189,10 @@ impl EmbeddingCache {
     /// The values of a float32 matrix of just that shape.
     fn read(&self, path: &Path, rows: usize, dim: usize) -> Option<Vec<f32>> {
         let max = (rows * dim * size_of::<f32>()) as u64 + MAX_HEADER_BYTES;
-        let values = match kept::read(path, &kept_name(path), max) {
-            Kept::Nothing => return None,
-            Kept::Damaged => None,
-            Kept::Whole(content) => parse_npy(&content, rows, dim),
+        let values = match cache_file::read(path, &kept_name(path), max) {
+            CacheFile::Missing => return None,
+            CacheFile::Damaged => None,
+            CacheFile::Whole(content) => parse_npy(&content, rows, dim),
         };
         if values.is_none() {
             self.damaged.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
@@ -285,7 +284,7 @@ fn images_key(model: &dyn Encoder, root: &Path, images: &[ImageRef]) -> String {
     name_of(hash)
 }
 
-/// Size and time of change; of a file that is not there, none that a file has.
+/// Size and time of change; impossible ones of a file that is not there.
 fn state(file: &Path) -> (u64, u128) {
     let Ok(metadata) = fs::metadata(file) else { return (u64::MAX, u128::MAX) };
     let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
@@ -327,7 +326,7 @@ fn write_npy(path: &Path, values: &[f32], dim: usize) -> Result<()> {
         writer.finish()
     };
     write(&mut content)
-        .and_then(|()| kept::write(path, &kept_name(path), &content))
+        .and_then(|()| cache_file::write(path, &kept_name(path), &content))
         .map_err(|e| EvalError::io("write", path, e))
 }
 
@@ -376,7 +375,7 @@ mod tests {
         assert_eq!((second.encoded, &second.embeddings, &second.kept), (0, &first.embeddings, &first.kept));
         assert_eq!(second.failed.len(), 2);
 
-        // A run that was killed after its first chunk, and files that are torn.
+        // A run that was killed after its first chunk, and damaged files.
         let chunks = fs::read_dir(dir.path().join("cache")).unwrap().next().unwrap().unwrap().path();
         let (a, b) = (chunks.join("00000.npy"), chunks.join("00001.npy"));
         fs::remove_file(&b).unwrap();
@@ -393,7 +392,7 @@ mod tests {
             assert_eq!(fs::read(&a).unwrap(), whole);
             assert_eq!(cache.take_damaged(), std::slice::from_ref(&a));
         }
-        // Another chunk in its place is not taken for it.
+        // Another chunk in its place is noticed.
         fs::copy(&b, &a).unwrap();
         assert_eq!((get(&cache).encoded, cache.take_damaged().len()), (CHUNK, 1));
 

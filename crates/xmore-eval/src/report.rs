@@ -30,7 +30,7 @@ pub struct EvalReport {
     pub sweep: Vec<SweepPoint>,
     /// Accuracy with other retrievals.
     pub variants: Vec<VariantReport>,
-    /// What the remote index had to say.
+    /// Notes about the remote index.
     pub notes: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Text from files and strangers made harmless for terminals and pages: what acts instead of being shown is shown escaped.
+//! Untrusted text for terminals and pages: characters that act on them instead of being shown are escaped.
 //!
 //! A caption with `ESC ] 0 ;` renames the terminal's window, a carriage return hides the start of a line, and a bidirectional override
 //! shows `gpj.exe` as `exe.jpg`. Data in csv and JSON stay as they are; these functions are for what people read.
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_acts_is_shown() {
+    fn active_characters_are_escaped() {
         assert!(matches!(escape_for_terminal("a dog, \"ein Hund\", 犬 \\x1b"), Cow::Borrowed(_)));
         assert_eq!(escape_for_terminal("\x1b]0;gone\x07"), "\\x1b]0;gone\\x07");
         assert_eq!(escape_for_terminal("two\nlines\r\tend\u{9b}2J"), "two\\nlines\\r\\tend\\u{9b}2J");

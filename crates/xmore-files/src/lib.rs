@@ -2,12 +2,12 @@
 //!
 //! Every other crate goes through this one, so that the same file is treated the same way by each command, the server and the library.
 
+pub mod cache_file;
 mod escape;
 mod hex;
 mod home;
 pub mod image;
 pub mod json;
-pub mod kept;
 mod lock;
 mod names;
 mod output;

@@ -170,7 +170,7 @@ impl Temporary {
         }
     }
 
-    /// Gives the temporary file what the existing one has; says whether it can then take its place.
+    /// Gives the temporary file the owner and permissions of the existing one; whether it can then replace it.
     fn replaces(&self, existing: &Metadata) -> io::Result<bool> {
         #[cfg(unix)]
         {
@@ -324,7 +324,7 @@ mod tests {
                 assert!(fs::symlink_metadata(&second).unwrap().is_symlink());
             }
             assert_eq!(names(dir.path()), ["link", "real", "second"]);
-            // Of a link that leads into a missing folder nothing is made: perhaps a disk is not mounted.
+            // For a link into a missing folder nothing is created: perhaps a disk is not mounted.
             symlink("missing/out", dir.path().join("stray")).unwrap();
             assert_eq!(put(&dir.path().join("stray"), b"").unwrap_err().kind(), io::ErrorKind::NotFound);
             assert!(!dir.path().join("missing").exists());

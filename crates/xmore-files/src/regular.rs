@@ -186,7 +186,7 @@ fn open_with_length(path: &Path) -> io::Result<(File, u64)> {
         use std::os::unix::fs::OpenOptionsExt;
 
         use rustix::fs::OFlags;
-        // Without effect on regular files but those of the kernel that wait for news, such as /proc/kmsg.
+        // Without effect on regular files except those of the kernel that block, such as /proc/kmsg.
         options.custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32);
     }
     let file = options.open(path)?;

@@ -4,7 +4,7 @@
 //! here: a file is read in full when its state on disk (size, times of change, inode) is not that of the last time, and once more when
 //! [`verify`](super::verify()) asks for it. Bytes that change without any of these, as on a failing disk, are found by the latter alone.
 //!
-//! The records are one file, `model-digests.json` in xmore's cache folder, with a checksum (see `kept`). Where there is none, or it is
+//! The records are one file, `model-digests.json` in xmore's cache folder, with a checksum (see `cache_file`). Where there is none, or it is
 //! damaged, files are read and recorded anew.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ModelError, Result};
 use crate::fetch::{CopyError, cache, copy_hashed};
-use xmore_files::kept::{self, Kept};
+use xmore_files::cache_file::{self, CacheFile};
 
 const FILE: &str = "model-digests.json";
 /// Records of tens of thousands of files; more is none of ours.
@@ -68,9 +68,9 @@ pub(super) struct Digests {
 impl Digests {
     /// Reads the records of this user's cache folder; none where there is no such folder.
     pub(super) fn open() -> Self {
-        let content = path().map(|path| kept::read(&path, FILE, MAX_BYTES));
+        let content = path().map(|path| cache_file::read(&path, FILE, MAX_BYTES));
         match content {
-            Some(Kept::Whole(content)) => serde_json::from_slice(&content).unwrap_or_default(),
+            Some(CacheFile::Whole(content)) => serde_json::from_slice(&content).unwrap_or_default(),
             _ => Self::default(),
         }
     }
@@ -84,7 +84,7 @@ impl Digests {
         let io = |e| ModelError::io("write", &path, e);
         std::fs::create_dir_all(path.parent().unwrap_or(Path::new(""))).map_err(io)?;
         let content = serde_json::to_vec(self).map_err(|e| io(io::Error::other(e)))?;
-        kept::write(&path, FILE, &content).map_err(io)
+        cache_file::write(&path, FILE, &content).map_err(io)
     }
 
     /// The digest recorded of a file.

@@ -7,7 +7,7 @@ use rten_simd::SimdOp;
 use rten_vecmath::Softmax;
 
 pub(crate) use super::gemm::Strided;
-use super::gemm::{ColumnBlock, Scratch, Threads, split};
+use super::gemm::{ColumnBlock, OperandBuffer, Threads, split};
 
 /// Which queries attend to which keys.
 #[derive(Clone, Debug)]
@@ -45,7 +45,8 @@ impl Attention<'_> {
         }
         assert!(rest.is_empty(), "the sequences cover all rows");
         let run = |units: &mut [(&Sequence, usize, ColumnBlock<'_>)]| {
-            let mut buffers = Buffers { keys: Scratch::new(), values: Scratch::new(), scores: Vec::new() };
+            let mut buffers =
+                Buffers { keys: OperandBuffer::new(), values: OperandBuffer::new(), scores: Vec::new() };
             for (sequence, head, out) in units {
                 self.one(sequence, *head, out, &mut buffers);
             }
@@ -82,8 +83,8 @@ impl Attention<'_> {
 }
 
 struct Buffers {
-    keys: Scratch,
-    values: Scratch,
+    keys: OperandBuffer,
+    values: OperandBuffer,
     scores: Vec<f32>,
 }
 

@@ -84,9 +84,10 @@ fn parse(path: &Path, text: &str, wanted: Option<&str>) -> Result<(Vec<Item>, BT
     let known: Vec<&str> = splits.keys().map(String::as_str).collect();
     let split = choose_split(path, wanted, &known)?.to_owned();
     let items = splits.remove(&split).unwrap_or_default();
-    // A path that leads out of the dataset is a mistake, or worse.
-    let leaves = |item: &&Item| Path::new(&item.0).components().any(|c| !matches!(c, Component::Normal(_)));
-    match items.iter().find(leaves) {
+    // A path that leads out of the dataset could name any file of the machine.
+    let is_outside =
+        |item: &&Item| Path::new(&item.0).components().any(|c| !matches!(c, Component::Normal(_)));
+    match items.iter().find(is_outside) {
         Some(item) => Err(EvalError::dataset(
             path,
             format!("expected paths below the dataset's folder, found {:?}", item.0),

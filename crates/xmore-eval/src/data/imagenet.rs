@@ -73,8 +73,8 @@ pub(super) fn read(path: &Path, options: &DatasetOptions, subset: Option<&[&str]
     })
 }
 
-/// Labels by WordNet id: those of the file given, of one beside the folder or up to two above it, or those on board. A file without ids
-/// that is given has prompts for names on board.
+/// Labels by WordNet id: those of the file given, of one beside the folder or up to two above it, or the built-in ones. A file without ids
+/// that is given has prompts for the built-in names.
 fn names(dir: &Path, given: Option<&Path>) -> Result<BTreeMap<String, Label>> {
     let beside = || dir.ancestors().take(3).map(|dir| dir.join(NAMES)).find(|path| path.is_file());
     let mut on_board: BTreeMap<String, Label> =

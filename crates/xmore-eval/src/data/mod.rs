@@ -6,7 +6,7 @@
 //! | table | `.csv`, `.tsv`, `.jsonl` | column `label` |
 //! | CoOp | `split_zhou_*.json` in it, or that file | in the file |
 //! | CLIP_benchmark's webdataset | `nshards.txt` or tars | `classnames.txt` |
-//! | ImageNet | sub-folders named by WordNet ids | a names file, else the table on board |
+//! | ImageNet | sub-folders named by WordNet ids | a names file, else the built-in table |
 //! | FGVC-Aircraft | `images_variant_test.txt` | `variants.txt` |
 //!
 //! Images are listed, not opened: one that cannot be read later counts as wrong.

@@ -36,7 +36,7 @@ impl StreamProbabilities {
             let Some((alpha, beta)) = self.confidences[i] else { continue };
             alphas += alpha;
             betas += beta;
-            // 0 / 0 where nothing was ever sure of anything.
+            // 0 / 0 where all confidences were 0.
             let of = |value: f64, sum: f64| if sum > 0.0 { value / sum } else { 0.0 };
             let (alpha, beta) = (of(alpha, alphas), of(beta, betas));
             shares[i] = if alpha + beta > 0.0 { alpha / (alpha + beta) } else { 0.5 };
@@ -88,7 +88,7 @@ mod tests {
             probabilities.push(&evidence(image, captions));
         }
         let confidence = |p: f64| 1.0 + (p * p.ln() + (1.0 - p) * (1.0 - p).ln()) / 2f64.ln();
-        // In the images' order: 1 : 1 first, then each confidence over the sum of two; the one without captions takes no part.
+        // In the images' order: 1 : 1 first, then each confidence over the sum of two; the one without captions is not counted.
         let (a0, b0, a2, b2) = (confidence(0.9), confidence(0.2), confidence(0.6), confidence(0.05));
         let (a, b) = (a2 / (a0 + a2), b2 / (b0 + b2));
         let shares = probabilities.shares(&[0, 1, 2]);

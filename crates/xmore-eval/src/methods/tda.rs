@@ -1,4 +1,4 @@
-//! TDA, the training-free dynamic adapter (Karmanov et al. 2024, arXiv 2403.18293): the rival that learns from the test stream.
+//! TDA, the training-free dynamic adapter (Karmanov et al. 2024, arXiv 2403.18293): a baseline that learns from the test stream.
 //!
 //! Two caches by predicted label hold features of earlier images. The positive one has those with the lowest entropy, and adds
 //! α·exp(−β(1 − f·key)) to the logit of their labels. The negative one has images of middling entropy, and subtracts the same from the
@@ -27,7 +27,7 @@ pub struct TdaConfig {
     pub negative_beta: f64,
     /// Entropies, as shares of log₂ C, between which an image enters the negative cache.
     pub negative_entropies: (f64, f64),
-    /// Probabilities between which the negative cache speaks against a label.
+    /// Probabilities between which an image counts against a label in the negative cache.
     pub negative_probabilities: (f64, f64),
 }
 
@@ -46,7 +46,7 @@ impl Default for TdaConfig {
     }
 }
 
-/// An earlier image, and the labels that it speaks for or against.
+/// An earlier image, and the labels whose logits it changes.
 struct Item {
     image: usize,
     entropy: f64,
@@ -71,7 +71,7 @@ impl Cache {
     }
 
     /// Adds `weight`·exp(−`beta`(1 − f·key)) to the logits of each item's labels.
-    fn speak(&self, image: &[f32], images: &Embeddings, weight: f64, beta: f64, logits: &mut [f64]) {
+    fn add_affinities(&self, image: &[f32], images: &Embeddings, weight: f64, beta: f64, logits: &mut [f64]) {
         for item in self.items.iter().flatten() {
             let affinity = f64::from(dot(image, images.row(item.image)));
             let value = weight * (-(beta - beta * affinity)).exp();
@@ -105,8 +105,8 @@ pub(crate) fn tda(
             let labels = (0..p.len()).filter(|&c| within(p[c], config.negative_probabilities)).collect();
             negative.add(predicted, Item { image: i, entropy, labels });
         }
-        positive.speak(image, images, config.positive_alpha, config.positive_beta, &mut logits);
-        negative.speak(image, images, -config.negative_alpha, config.negative_beta, &mut logits);
+        positive.add_affinities(image, images, config.positive_alpha, config.positive_beta, &mut logits);
+        negative.add_affinities(image, images, -config.negative_alpha, config.negative_beta, &mut logits);
         answers[i] = Some(Outcome::new(&softmax(&logits), truth[i]));
     }
     answers.into_iter().map(|answer| answer.expect("an order has every image")).collect()
@@ -117,8 +117,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn caches_speak_as_their_formulas_say() {
-        // Two labels along the axes; scale 2. The first image is rather sure, the second is not.
+    fn logits_change_as_the_formulas_say() {
+        // Two labels along the axes; scale 2. The entropy of the first image is low, that of the second is not.
         let labels = Embeddings::new(vec![1.0, 0.0, 0.0, 1.0], 2);
         let images = Embeddings::new(vec![0.8, 0.6, 0.6, 0.8], 2);
         let p = |z: f64| 1.0 / (1.0 + (-z).exp());
@@ -129,19 +129,19 @@ mod tests {
         let logit = -0.4 + 2.0 * (-5.0f64 * 0.04).exp() - 2.0;
         assert!((answers[1].truth - p(logit)).abs() < 1e-6, "{answers:?}");
 
-        // With the bounds opened, the negative cache speaks against both labels alike; 0.4 is narrower than σ(0.4).
+        // With the bounds opened, the negative cache lowers both labels alike; 0.4 is narrower than σ(0.4).
         let open = TdaConfig {
             negative_entropies: (0.2, 0.7),
             negative_probabilities: (0.03, 0.5),
             ..Default::default()
         };
         let answers = tda(&images, &labels, 2.0, &[0, 1], &[0, 0], &open);
-        // Image 0 speaks against label 1 alone (p = 0.401).
+        // Image 0 lowers label 1 alone (p = 0.401).
         assert!((answers[0].truth - p(0.4 + 2.0 + 0.117)).abs() < 1e-6, "{answers:?}");
     }
 
     #[test]
-    fn a_full_cache_keeps_the_surest() {
+    fn a_full_cache_keeps_the_lowest_entropies() {
         let mut cache = Cache { shots: 2, items: vec![Vec::new()] };
         for (image, entropy) in [(0, 0.5), (1, 0.3), (2, 0.4), (3, 0.9)] {
             cache.add(0, Item { image, entropy, labels: vec![0] });

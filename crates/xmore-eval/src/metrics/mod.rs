@@ -1,4 +1,4 @@
-//! Figures from answers: accuracy with every image counted, calibration, and whether a difference is more than chance.
+//! Figures from outcomes: accuracy with every image counted, calibration, and significance.
 
 mod calibration;
 mod significance;
@@ -10,14 +10,14 @@ pub use significance::{Comparison, Correctness, compare, mcnemar_exact};
 
 use xmore::argmax;
 
-/// What a method said of one image, reduced to what the figures need.
+/// A method's prediction for one image compared with the true label, reduced to what the figures need.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcome {
     /// The most probable label, the first of equals.
     pub label: usize,
     /// Its probability.
     pub confidence: f64,
-    /// How many labels stand before the true one: 0 if the answer is right.
+    /// How many labels are ranked before the true one: 0 if the prediction is right.
     pub rank: usize,
     /// The true label's probability.
     pub truth: f64,

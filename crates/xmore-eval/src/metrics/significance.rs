@@ -1,6 +1,6 @@
-//! Whether one method is better than another on the same images, or only luckier.
+//! Whether the difference between two methods on the same images is significant.
 //!
-//! Two answers to each question that do not assume anything about the images: McNemar's exact test of the images on which exactly one
+//! Two tests that assume nothing about the images: McNemar's exact test of the images on which exactly one
 //! of the two is right, and a percentile interval of the difference over bootstrap samples of the images (Efron and Tibshirani 1993).
 
 use rayon::prelude::*;

@@ -1,7 +1,7 @@
 //! The datasets of the paper, as CoOp lays them out, and what was published on them.
 //!
 //! Folder names, splits and prompts are CoOp's (`DATASETS.md`, `trainers/zsclip.py`). Of the ten fine-grained datasets, class names are
-//! read from their own split files; ImageNet's names and the subsets of ImageNet-A and -R are on board ([`imagenet`]).
+//! read from their own split files; ImageNet's names and the subsets of ImageNet-A and -R are built in ([`imagenet`]).
 
 pub mod imagenet;
 pub mod published;

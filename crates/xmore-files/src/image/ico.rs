@@ -6,7 +6,7 @@ use image::codecs::ico::IcoDecoder;
 use image::metadata::Orientation as Turn;
 
 use super::input::{Input, Picture};
-use super::{ImageError, png, through};
+use super::{ImageError, image_crate, png};
 
 /// Decodes the largest image of an icon; among several of one size that with the most bits a pixel (Pillow takes the one with the fewest).
 pub(super) fn decode(input: &Input) -> Result<Picture, ImageError> {
@@ -30,5 +30,5 @@ pub(super) fn decode(input: &Input) -> Result<Picture, ImageError> {
     single.extend_from_slice(data);
     let copied = single.len() as u64;
     let decoder = IcoDecoder::new(Cursor::new(single)).map_err(|error| input.broken(error))?;
-    through::decode(input, decoder, Turn::NoTransforms, false, |_| copied)
+    image_crate::decode(input, decoder, Turn::NoTransforms, false, |_| copied)
 }

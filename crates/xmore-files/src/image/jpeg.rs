@@ -121,7 +121,7 @@ fn check_work(
     Ok(())
 }
 
-/// What the markers say about scans.
+/// The scans that the markers announce.
 #[derive(Debug, Default, PartialEq)]
 struct Scans {
     count: u64,
@@ -161,7 +161,7 @@ impl Scans {
     }
 }
 
-/// A file that ends too early is an error; the decoder would make up an end.
+/// A file that ends too early is an error; the decoder would supply an end.
 struct Strict<'a>(&'a [u8]);
 
 impl Read for Strict<'_> {
@@ -183,7 +183,7 @@ impl BufRead for Strict<'_> {
 fn message(payload: &(dyn Any + Send)) -> String {
     let said = payload.downcast_ref::<String>().map(String::as_str);
     match said.or(payload.downcast_ref::<&str>().copied()) {
-        // libjpeg's words for what `Strict` says.
+        // libjpeg's message for the error of `Strict`.
         Some(said) if said.contains("Input file read error") => "the file ends too early".into(),
         Some(said) => said.trim_start_matches("libjpeg fatal error: ").into(),
         None => "the decoder failed".into(),

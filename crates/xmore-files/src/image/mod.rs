@@ -9,11 +9,11 @@ mod error;
 mod exif;
 mod formats;
 mod ico;
+mod image_crate;
 mod input;
 mod jpeg;
 mod plain;
 mod png;
-mod through;
 mod tiff;
 mod webp;
 
@@ -64,7 +64,7 @@ pub enum Orientation {
 }
 
 impl Orientation {
-    /// [`Orientation::Stored`], which whatever says nothing of it means: what was made before it was recorded.
+    /// [`Orientation::Stored`], which is meant where none is recorded: by files of versions that did not record it.
     pub fn stored() -> Self {
         Self::Stored
     }
@@ -126,7 +126,7 @@ impl DecodeOptions {
 /// A decoded image. It counts against [`decode_memory`] until it is dropped.
 ///
 /// A thread of a pool that holds one must not wait for other tasks of the pool, since it might be given one that decodes too, which
-/// would wait for this one's memory for ever. [`Decoded::into_image`] frees from that.
+/// would wait for this one's memory forever. [`Decoded::into_image`] lifts this restriction.
 pub struct Decoded {
     image: RgbImage,
     format: &'static ImageFormat,
@@ -190,7 +190,7 @@ pub fn decode_bytes(
     let format = ImageFormat::of_bytes(name, bytes).ok_or_else(unknown_format)?;
     let decode = format.decode.ok_or(ImageError::NotRead { format: format.name })?;
     let input = Input { bytes, format: format.name, alpha, options: *options };
-    // libjpeg's errors unwind, past the panic hook. Other decoders should not, but they read what anybody may have written.
+    // libjpeg's errors unwind, past the panic hook. Other decoders should not, but they read untrusted data.
     let decoded = catch_unwind(AssertUnwindSafe(|| decode(&input)))
         .unwrap_or_else(|payload| Err(input.broken(unwound(payload.as_ref()))));
     let Picture { image, several, mut reservation } = decoded?;

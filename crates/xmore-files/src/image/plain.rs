@@ -11,25 +11,25 @@ use image::codecs::tga::TgaDecoder;
 use image::metadata::Orientation as Turn;
 
 use super::input::{Input, Picture};
-use super::{ImageError, through};
+use super::{ImageError, image_crate};
 
 /// Decodes a Windows bitmap.
 pub(super) fn bmp(input: &Input) -> Result<Picture, ImageError> {
     let decoder = BmpDecoder::new(Cursor::new(input.bytes)).map_err(|error| input.broken(error))?;
-    through::decode(input, decoder, Turn::NoTransforms, false, |_| 0)
+    image_crate::decode(input, decoder, Turn::NoTransforms, false, |_| 0)
 }
 
 /// Decodes a GIF's first frame. What the frame leaves of the screen is transparent black.
 pub(super) fn gif(input: &Input) -> Result<Picture, ImageError> {
     let decoder = GifDecoder::new(Cursor::new(input.bytes)).map_err(|error| input.broken(error))?;
     // A frame that is not as large as the screen is decoded beside it.
-    through::decode(input, decoder, Turn::NoTransforms, gif_frames(input.bytes) > 1, |pixels| 4 * pixels)
+    image_crate::decode(input, decoder, Turn::NoTransforms, gif_frames(input.bytes) > 1, |pixels| 4 * pixels)
 }
 
 /// Decodes a portable bitmap, graymap, pixmap or arbitrary map; of several in a file the first.
 pub(super) fn pnm(input: &Input) -> Result<Picture, ImageError> {
     let decoder = PnmDecoder::new(Cursor::new(input.bytes)).map_err(|error| input.broken(error))?;
-    through::decode(input, decoder, Turn::NoTransforms, false, |pixels| pixels)
+    image_crate::decode(input, decoder, Turn::NoTransforms, false, |pixels| pixels)
 }
 
 /// Decodes a QOI file.
@@ -37,7 +37,7 @@ pub(super) fn qoi(input: &Input) -> Result<Picture, ImageError> {
     // Byte by byte is how the decoder reads.
     let reader = BufReader::new(Cursor::new(input.bytes));
     let decoder = QoiDecoder::new(reader).map_err(|error| input.broken(error))?;
-    through::decode(input, decoder, Turn::NoTransforms, false, |_| 0)
+    image_crate::decode(input, decoder, Turn::NoTransforms, false, |_| 0)
 }
 
 /// Decodes a Targa file, whose own header says from which corner its rows go.
@@ -47,7 +47,7 @@ pub(super) fn tga(input: &Input) -> Result<Picture, ImageError> {
         return Err(input.broken("it has no pixels"));
     }
     // Indices or 16-bit pixels before they are expanded.
-    through::decode(input, decoder, Turn::NoTransforms, false, |pixels| 2 * pixels)
+    image_crate::decode(input, decoder, Turn::NoTransforms, false, |pixels| 2 * pixels)
 }
 
 /// Frames of a GIF, counted up to two; broken ones end the count.

@@ -23,7 +23,7 @@ pub(super) fn decode(input: &Input) -> Result<Picture, ImageError> {
     let broken = |error: DecodingError| input.broken(error);
     let limits = Limits { bytes: (input.bytes.len() as u64).saturating_add(64 << 20) as usize };
     let mut decoder = Decoder::new_with_limits(Cursor::new(input.bytes), limits);
-    // Nobody looks at them, and they may unpack to a thousand times their size.
+    // They are not used, and may unpack to a thousand times their size.
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);

@@ -7,7 +7,7 @@ use image::codecs::tiff::TiffDecoder;
 use image::metadata::Orientation as Turn;
 
 use super::input::{Input, Picture};
-use super::{ImageError, through};
+use super::{ImageError, image_crate};
 
 /// Most memory that the decoder takes for the values of a directory, in bytes; about 32 for each byte of the file.
 const DIRECTORY_BYTES: u64 = 256 << 20;
@@ -29,7 +29,7 @@ pub(super) fn decode(input: &Input) -> Result<Picture, ImageError> {
             .saturating_add((32 * file).min(DIRECTORY_BYTES))
     };
     let working = working(u64::from(decoder.dimensions().0) * u64::from(decoder.dimensions().1));
-    through::decode(input, decoder, turn, has_second_page(input.bytes), move |_| working)
+    image_crate::decode(input, decoder, turn, has_second_page(input.bytes), move |_| working)
 }
 
 /// Whether the first directory names another one.

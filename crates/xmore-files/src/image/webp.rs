@@ -6,7 +6,7 @@ use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation as Turn;
 
 use super::input::{Input, Picture};
-use super::{ImageError, exif, through};
+use super::{ImageError, exif, image_crate};
 
 /// What the chunks of a file say before it is decoded.
 #[derive(Debug, Default, PartialEq)]
@@ -31,11 +31,11 @@ pub(super) fn decode(input: &Input) -> Result<Picture, ImageError> {
         let alpha = if chunks.alpha { 6 * pixels } else { 0 };
         // RGBA, transforms of blocks of 16 pixels and more.
         let lossless = if chunks.lossless { 5 * pixels } else { 0 };
-        // A frame, and what it is laid on.
+        // A frame, and the canvas that it is drawn on.
         let animated = if chunks.frames > 0 { 8 * pixels } else { 0 };
         lossy + alpha + lossless + animated + (1 << 20)
     };
-    through::decode(input, decoder, turn, chunks.frames > 1, working)
+    image_crate::decode(input, decoder, turn, chunks.frames > 1, working)
 }
 
 impl<'a> Chunks<'a> {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_seen_wherever_they_stand() {
+    fn chunks_are_found_at_any_place() {
         let lossy = chunk(b"VP8 ", &[0, 0, 0, 0x9d, 1, 0x2a, 100, 0, 50, 0x40]);
         let frame = chunk(b"ANMF", &[&[0; 16][..], &chunk(b"ALPH", b"odd"), &lossy].concat());
         let file = [chunk(b"VP8X", &[0; 10]), frame.clone(), frame, chunk(b"EXIF", b"MM")].concat();

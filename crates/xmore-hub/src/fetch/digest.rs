@@ -67,7 +67,7 @@ pub enum CopyError {
 }
 
 /// Copies at most `limit + 1` bytes (one more tells "too long" from "right") and returns their number and SHA-256.
-/// `tick` hears the number of bytes so far.
+/// `tick` is called with the number of bytes so far.
 ///
 /// # Errors
 /// Which side failed, and how.

@@ -1,8 +1,8 @@
 //! What fetching is made of: the cache folder, tools that the user already has, copies that are hashed, and progress.
 //!
-//! What arrives is treated as foreign: archives are read as streams, only named members are written, under names of our
+//! What arrives is not trusted: archives are read as streams, only named members are written, under names of our
 //! own, with size limits; sizes and SHA-256 are compared with constants where the exact file is known. Every file
-//! appears under its final name only when it is whole, so an interrupted run, or two runs at once, do no harm.
+//! appears under its final name only when it is whole, so an interrupted run, or two runs at once, are safe.
 
 pub mod cache;
 pub(crate) mod digest;

@@ -14,7 +14,7 @@ const OUTPUT_LIMIT: u64 = 64 * 1024;
 /// Lines of error output that go into a message.
 const TAIL_LINES: usize = 12;
 
-/// What a finished tool left.
+/// A finished tool's status and output.
 pub struct Finished {
     /// How it ended.
     pub status: ExitStatus,
@@ -24,7 +24,7 @@ pub struct Finished {
     pub tail: String,
 }
 
-/// A folder whose growth stands for the progress of a step.
+/// A folder whose growth measures the progress of a step.
 pub struct Watch<'a> {
     /// The step's name.
     pub what: &'a str,
@@ -32,7 +32,7 @@ pub struct Watch<'a> {
     pub total: Option<u64>,
     /// The folder that grows.
     pub folder: &'a Path,
-    /// Who is told.
+    /// The receiver of progress.
     pub progress: Progress<'a>,
 }
 

@@ -96,9 +96,9 @@ impl RepoCache {
         let linked = std::os::windows::fs::symlink_file(&target, &path);
         match linked {
             Ok(()) => Ok(path),
-            // Somebody else was quicker.
+            // Another process was first.
             Err(_) if path.is_file() => Ok(path),
-            // No links here, as on Windows without the right: the hub's programs copy then, too.
+            // No links are possible, as on Windows without the privilege: a copy, as the hub's own programs make.
             Err(_) => match fs::copy(self.blob(etag), &path) {
                 Ok(_) => Ok(path),
                 Err(e) => Err(HubError::io("write", &path)(e)),

@@ -1,4 +1,4 @@
-//! The hub's protocol: what a revision has, what a file is, and its bytes from some place on.
+//! The hub's protocol: the files of a revision, the metadata of a file, and its bytes from an offset on.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::cache::{is_commit, is_etag};
 use super::settings::Settings;
 use super::{HubError, Request, Result};
 
-/// Nothing at all for so long means that nothing will come.
+/// A connection without any bytes for so long has failed.
 const IDLE_GRACE: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(20);
 /// No list of a model's files is longer.
@@ -45,9 +45,9 @@ pub(super) struct Meta {
     pub size: Option<u64>,
 }
 
-/// Why the bytes of a file do not come.
+/// Why the bytes of a file are not received.
 pub(super) enum Trouble {
-    /// It may go better a moment later: what went wrong.
+    /// Temporary, so worth another attempt: what went wrong.
     Passing(String),
     /// What is there already is too long.
     BeyondEnd,

@@ -138,7 +138,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_member_longer_than_it_says_is_refused() {
-        // The uncompressed size is a field of the zip's own headers; make it lie in both places.
+        // The uncompressed size is a field of the zip's own headers; falsify it in both places.
         let long = vec![7u8; 5000];
         let mut wheel = zip_of(&[("m", &long)]);
         let (claimed, truth) = (100u32.to_le_bytes(), 5000u32.to_le_bytes());

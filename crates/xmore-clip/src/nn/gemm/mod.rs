@@ -21,7 +21,7 @@ use super::simd::{MAX_ROWS, MAX_WIDTH};
 use kernel::Tile;
 pub(crate) use packed::Packed;
 use packed::{Panels, panel_width};
-pub(crate) use small::{ColumnBlock, Scratch, Strided};
+pub(crate) use small::{ColumnBlock, OperandBuffer, Strided};
 pub use speed::time_products;
 pub(crate) use windows::Windows;
 

@@ -10,8 +10,8 @@ use super::kernel::{KERNELS, Kernel, Tile};
 use super::packed::{packed_len, panel_width, transpose};
 use super::run_edge_tile;
 
-/// A right operand in a buffer that is used again and again.
-pub(crate) struct Scratch {
+/// The right operand of a small product, packed into a buffer that is reused.
+pub(crate) struct OperandBuffer {
     kernel: &'static Kernel,
     buffer: Vec<f32>,
     /// Where the buffer is aligned to a cache line.
@@ -33,7 +33,7 @@ impl<'a> Strided<'a> {
     }
 }
 
-impl Scratch {
+impl OperandBuffer {
     pub(crate) fn new() -> Self {
         Self { kernel: KERNELS.best(), buffer: Vec::new(), start: 0, depth: 0, columns: 0 }
     }
@@ -43,7 +43,7 @@ impl Scratch {
         self.kernel.rows
     }
 
-    /// `columns`, rounded up to a length of output rows that [`Scratch::multiply`] can write to without copies.
+    /// `columns`, rounded up to a length of output rows that [`OperandBuffer::multiply`] can write to without copies.
     pub(crate) fn padded(&self, columns: usize) -> usize {
         columns.next_multiple_of(self.kernel.lanes)
     }

@@ -1,4 +1,4 @@
-//! Files that keep what can be made again: each with a checksum over all of it and over what it is for, checked whenever it is read.
+//! Files of a cache: what can be made again, each with a checksum over its content and its name, verified whenever it is read.
 //!
 //! A file is its content, then 8 bytes `XMORESUM` and the SHA-256 of the file's name within its cache and the content. Readers of the
 //! content's own format, such as numpy's of an `.npy`, ignore what follows it.
@@ -14,31 +14,31 @@ const SUM_BYTES: usize = 32;
 /// Bytes of a file after its content.
 pub const TRAILER_BYTES: usize = MAGIC.len() + SUM_BYTES;
 
-/// What is kept under a name.
+/// What the cache has under a name.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// Just what was written.
+pub enum CacheFile {
+    /// The content, as it was written.
     Whole(Vec<u8>),
     /// A file that is not what was written under that name, or cannot be read.
     Damaged,
     /// No file.
-    Nothing,
+    Missing,
 }
 
-/// Reads a file. `name` tells what is in it, so that a file in another's place is noticed; `max` bounds its content.
-pub fn read(path: &Path, name: &str, max: u64) -> Kept {
+/// Reads a file. `name` is part of the checksum, so that a file in another's place is noticed; `max` bounds its content.
+pub fn read(path: &Path, name: &str, max: u64) -> CacheFile {
     let mut bytes = match read_bounded(path, max + TRAILER_BYTES as u64) {
         Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Kept::Nothing,
-        Err(_) => return Kept::Damaged,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return CacheFile::Missing,
+        Err(_) => return CacheFile::Damaged,
     };
-    let Some(end) = bytes.len().checked_sub(TRAILER_BYTES) else { return Kept::Damaged };
+    let Some(end) = bytes.len().checked_sub(TRAILER_BYTES) else { return CacheFile::Damaged };
     let (content, trailer) = bytes.split_at(end);
     if trailer.strip_prefix(MAGIC) != Some(&sum(name, content)) {
-        return Kept::Damaged;
+        return CacheFile::Damaged;
     }
     bytes.truncate(end);
-    Kept::Whole(bytes)
+    CacheFile::Whole(bytes)
 }
 
 /// Writes a file in one step: a reader sees the old one or the new one.
@@ -70,24 +70,24 @@ mod tests {
     #[test]
     fn every_flipped_bit_and_every_cut_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("kept");
-        assert_eq!(read(&path, "a", 100), Kept::Nothing);
+        let path = dir.path().join("file");
+        assert_eq!(read(&path, "a", 100), CacheFile::Missing);
         write(&path, "a", b"content").unwrap();
-        assert_eq!(read(&path, "a", 100), Kept::Whole(b"content".to_vec()));
-        assert_eq!(read(&path, "a", 7), Kept::Whole(b"content".to_vec()));
-        assert_eq!(read(&path, "b", 100), Kept::Damaged, "another's file");
-        assert_eq!(read(&path, "a", 6), Kept::Damaged, "too long");
-        assert_eq!(read(dir.path(), "a", 100), Kept::Damaged, "a folder");
+        assert_eq!(read(&path, "a", 100), CacheFile::Whole(b"content".to_vec()));
+        assert_eq!(read(&path, "a", 7), CacheFile::Whole(b"content".to_vec()));
+        assert_eq!(read(&path, "b", 100), CacheFile::Damaged, "another's file");
+        assert_eq!(read(&path, "a", 6), CacheFile::Damaged, "too long");
+        assert_eq!(read(dir.path(), "a", 100), CacheFile::Damaged, "a folder");
         let whole = fs::read(&path).unwrap();
         for bit in 0..whole.len() * 8 {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, &flipped).unwrap();
-            assert_eq!(read(&path, "a", 100), Kept::Damaged, "bit {bit}");
+            assert_eq!(read(&path, "a", 100), CacheFile::Damaged, "bit {bit}");
         }
         for length in 0..whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
-            assert_eq!(read(&path, "a", 100), Kept::Damaged, "{length} bytes");
+            assert_eq!(read(&path, "a", 100), CacheFile::Damaged, "{length} bytes");
         }
     }
 }
