@@ -332,19 +332,49 @@ fn write_npy(path: &Path, values: &[f32], dim: usize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use xmore::NamedModel;
+    use image::RgbImage;
+    use xmore::{ModelIdentity, Pixels, TextEmbeddings};
 
     use super::*;
 
-    fn model() -> NamedModel {
-        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../xmore-clip/tests/fixtures/tiny");
-        NamedModel::open(&format!("local-dir:{}", tiny.display())).unwrap()
+    /// An image is the direction of its first pixel's color, a text one of its length and bytes.
+    struct Directions(ModelIdentity);
+
+    fn model() -> Directions {
+        Directions(ModelIdentity { name: "directions".into(), sha256: "first version".into(), dim: 3 })
+    }
+
+    fn unit_rows(rows: impl Iterator<Item = [f32; 3]>) -> Embeddings {
+        let unit = |row: [f32; 3]| row.map(|v| v / row.iter().map(|v| v * v).sum::<f32>().sqrt());
+        Embeddings::new(rows.flat_map(unit).collect(), 3)
+    }
+
+    impl Encoder for Directions {
+        fn identity(&self) -> &ModelIdentity {
+            &self.0
+        }
+
+        fn logit_scale(&self) -> f32 {
+            1.0
+        }
+
+        fn prepare(&self, image: &RgbImage) -> Pixels {
+            Pixels::new(image.get_pixel(0, 0).0.map(|v| f32::from(v) + 1.0).to_vec())
+        }
+
+        fn embed_images(&self, images: &[Pixels]) -> xmore::Result<Embeddings> {
+            Ok(unit_rows(images.iter().map(|image| image.as_slice().try_into().expect("three values"))))
+        }
+
+        fn embed_texts(&self, texts: &[&str]) -> xmore::Result<TextEmbeddings> {
+            let sum = |text: &str| text.bytes().map(f32::from).sum::<f32>();
+            let rows = texts.iter().map(|text| [1.0, text.len() as f32, sum(text)]);
+            Ok(TextEmbeddings { embeddings: unit_rows(rows), truncated: 0 })
+        }
     }
 
     /// More images than a chunk has, one of them broken and one missing.
     fn images(dir: &Path) -> Vec<ImageRef> {
-        let source =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../xmore-clip/tests/fixtures/images/one.png");
         fs::write(dir.join("broken.png"), b"not a picture").unwrap();
         let name = |i: usize| match i {
             3 => "broken.png".to_owned(),
@@ -352,10 +382,12 @@ mod tests {
             _ => format!("{i}.png"),
         };
         let paths: Vec<PathBuf> = (0..CHUNK + 8).map(|i| dir.join(name(i))).collect();
-        for path in
-            paths.iter().filter(|path| !path.ends_with("broken.png") && !path.ends_with("missing.png"))
-        {
-            fs::copy(&source, path).unwrap();
+        for (i, path) in (0u16..).zip(&paths) {
+            if !path.ends_with("broken.png") && !path.ends_with("missing.png") {
+                // The content is a portable pixmap of one pixel.
+                let [high, low] = i.to_be_bytes();
+                fs::write(path, [&b"P6\n1 1\n255\n"[..], &[high, low, 7]].concat()).unwrap();
+            }
         }
         paths.into_iter().map(ImageRef::File).collect()
     }
