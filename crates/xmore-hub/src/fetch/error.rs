@@ -40,7 +40,7 @@ pub enum FetchError {
         /// The commands tried and what became of each.
         tried: String,
         /// How to go on without pip or network.
-        by_hand: ManualDownload,
+        by_hand: Box<ManualDownload>,
     },
 
     /// pip ran and failed.
@@ -53,7 +53,7 @@ pub enum FetchError {
         /// The last lines of its error output.
         tail: String,
         /// How to go on without pip or network.
-        by_hand: ManualDownload,
+        by_hand: Box<ManualDownload>,
     },
 
     /// What pip downloaded is not the file that is known by size and hash.
@@ -68,7 +68,7 @@ pub enum FetchError {
         /// Size or hash found.
         found: String,
         /// How to go on with files from elsewhere.
-        by_hand: ManualDownload,
+        by_hand: Box<ManualDownload>,
     },
 
     /// A wheel could not be read.

@@ -168,7 +168,7 @@ fn obtain(
         path: path.clone(),
         expected,
         found,
-        by_hand: by_hand.clone(),
+        by_hand: Box::new(by_hand.clone()),
     };
     if !fetched.is_file() {
         return Err(other("this file from pip".into(), "no such file".into()));

