@@ -69,7 +69,7 @@ impl EmbeddingCache {
     /// Keeps embeddings in `eval-cache/` of xmore's cache folder.
     ///
     /// # Errors
-    /// That no cache folder can be told.
+    /// That no cache folder is known.
     pub fn on_disk() -> Result<Self> {
         Ok(Self::at(
             xmore_files::cache_home()
@@ -78,7 +78,7 @@ impl EmbeddingCache {
         ))
     }
 
-    /// Unit rows of images that lie below `root`, encoded unless they are kept from before. `progress` is told how many are done.
+    /// Unit rows of images below `root`, encoded unless they are kept from before. `progress` is called with the number that is done.
     ///
     /// # Errors
     /// Those of loading the image tower, and [`EvalError::Io`] if the cache cannot be written; a broken image is no error but counted in
@@ -246,7 +246,7 @@ fn file_name(chunk: usize) -> String {
     format!("{chunk:05}.npy")
 }
 
-/// What tells a list of images from any other: names, sizes and times of change.
+/// Identifies a list of images: by names, sizes and times of change.
 fn images_key(model: &dyn Encoder, root: &Path, images: &[ImageRef]) -> String {
     let mut hash = Sha256::new();
     hash.update(&model.identity().sha256);
@@ -301,7 +301,7 @@ fn name_of(hash: Sha256) -> String {
     hex(&hash.finalize()[..16])
 }
 
-/// A file's name within the cache: its own, and that of its folder where that tells whose images they are.
+/// A file's name within the cache: its own, and that of its folder where that identifies the images.
 fn kept_name(path: &Path) -> String {
     let own = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let folder = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();

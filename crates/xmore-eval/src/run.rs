@@ -46,7 +46,7 @@ pub struct EmbeddedDataset<'a> {
 }
 
 /// Measures the methods. `classifier` has the dataset's labels and, for methods that need captions, a retrieval whose `k` is the
-/// largest number of captions asked for; without one they answer by the image, as [`Evidence::scores`] says. `progress` is told how
+/// largest number of captions asked for; without one they answer by the image, as [`Evidence::scores`] says. `progress` is called with how
 /// many images are done and how many there will be, over all retrievals.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Models by name: what a name stands for, where its files are, how they are fetched, and whether they are what they were.
+//! Models by name: what a name means, where its files are, how they are fetched, and whether they have changed.
 //!
 //! [`ModelName`] understands what users of open_clip, CLIP_benchmark and clip-retrieval write; [`Hub`] has published weights in the
 //! cache that those programs use too; [`lite`] is fetched by the user's own pip. [`load`] opens what [`locate`] found.
@@ -83,7 +83,7 @@ pub fn load(name: &ModelName, path: &Path, precision: Precision) -> Result<Model
     }
 }
 
-/// How a model stands on this machine.
+/// Whether a model is on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Presence {
     /// All of it is in this folder, or is this file.
@@ -97,7 +97,7 @@ pub enum Presence {
 /// Looks where a model is, by names and sizes of files alone.
 ///
 /// # Errors
-/// That no cache folder can be told, or a setting of the hub's that makes no sense.
+/// That no cache folder is known, or a setting of the hub's that makes no sense.
 pub fn presence(name: &ModelName) -> Result<Presence> {
     if let Some(path) = name.local_path() {
         let path = path.to_owned();
@@ -158,7 +158,7 @@ impl ModelName {
         Some(hub::Request { name, repo, file, bare, quick_gelu: self.quick_gelu() })
     }
 
-    /// The activation, as far as the name tells it.
+    /// The activation, where the name has it.
     fn quick_gelu(&self) -> Option<bool> {
         match self {
             Self::Pretrained(entry) => Some(entry.quick_gelu),

@@ -1,4 +1,4 @@
-//! What a model's name stands for: the spellings of open_clip, CLIP_benchmark, clip-retrieval and OpenAI in one enum.
+//! What a model's name means: the spellings of open_clip, CLIP_benchmark, clip-retrieval and OpenAI in one enum.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::table::{self, Architecture, Pretrained, QUICK_GELU};
 
 /// A model as the user named it.
 ///
-/// | written | stands for |
+/// | written | means |
 /// |---|---|
 /// | `lite` | the bundled model |
 /// | `ViT-B-16,openai`, or `ViT-B-16` with `openai` beside it | open_clip's (architecture, tag) |

@@ -16,7 +16,7 @@ use crate::fetch::cache;
 use crate::hub::is_etag;
 use crate::{Hub, LITE, ModelName, Presence, lite, presence, pretrained};
 
-/// How a file of a model is.
+/// The state of a file of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum FileVerdict {
@@ -55,7 +55,7 @@ pub struct VerifiedFile {
 }
 
 /// Reads every file of a model on this machine and compares it with what is known: for `lite` the digests of its release, for a model of
-/// the hub those that the hub told, for the user's own files what was recorded when they were first used with a memory. With `record`, the
+/// the hub those that the hub announced, for the user's own files what was recorded when they were first used with a memory. With `record`, the
 /// user's own files are recorded as they are now.
 ///
 /// # Errors
@@ -235,7 +235,7 @@ fn etag(path: &Path) -> Option<String> {
     (in_blobs && is_etag(name) && is_hash).then(|| name.to_owned())
 }
 
-/// Git's hash of a file's content, which the hub tells of files that are not stored apart from the repository.
+/// Git's hash of a file's content, which the hub gives for files that are stored in the repository itself.
 fn git_sha1(path: &Path) -> Result<String> {
     let io = |e| ModelError::io("read", path, e);
     let mut file = File::open(path).map_err(io)?;

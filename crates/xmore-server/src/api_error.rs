@@ -53,7 +53,7 @@ pub enum ErrorCode {
     TooManyPixels,
     /// 422: the method or path needs a memory, or one of another kind.
     NeedsMemory,
-    /// 422: the image behind the URL could not be fetched.
+    /// 422: the image at the URL could not be fetched.
     Unfetchable,
     /// 429: too much is waiting; try again after `Retry-After`.
     Overloaded,

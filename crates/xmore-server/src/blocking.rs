@@ -86,7 +86,7 @@ mod tests {
         Instant::now() + Duration::from_secs(60)
     }
 
-    /// Work that goes on until its sender is dropped.
+    /// Work that continues until its sender is dropped.
     async fn stuck(pool: &BlockingPool) -> Sender<()> {
         let (sender, receiver) = channel();
         let refused = pool.run(soon(), move || receiver.recv().is_err()).await.unwrap_err();

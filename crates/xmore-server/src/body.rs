@@ -172,7 +172,7 @@ impl UnreadBody {
     }
 }
 
-/// `length` is the body's, where it was told.
+/// `length` is the body's, where it is known.
 fn too_large(length: Option<usize>, limits: &Limits) -> ApiError {
     let found =
         length.map_or_else(|| format!("more than {}", limits.body_bytes), |length| length.to_string());

@@ -54,7 +54,7 @@ use app::{App, Shared};
 use listen::Listener;
 use signals::Signals;
 
-/// How long work that nobody waits for any more may go on when everything is answered.
+/// How long unfinished work may continue when everything is answered.
 const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Serves `pairs`, which were opened at the models' source, until SIGTERM or SIGINT, then answers the requests that it has accepted and
@@ -77,7 +77,7 @@ pub fn run(
         .map_err(fail("start the server's threads"))?;
     let served = runtime.block_on(async {
         let addr = options.addr;
-        // Before the models: an address that is taken should be told at once.
+        // Before the models load: an address that is in use is an error at once.
         let socket = tokio::net::TcpListener::bind(addr)
             .await
             .map_err(|source| ServerError::Listen { addr, source })?;
@@ -95,7 +95,7 @@ pub fn run(
         }
         Ok(signals)
     });
-    // What is stuck in a read is left behind.
+    // Threads that are stuck in a read are abandoned.
     runtime.shutdown_timeout(LAST_WORK);
     served.map(drop)
 }

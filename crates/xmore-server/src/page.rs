@@ -77,7 +77,7 @@ pub(crate) fn send(
     (fixed, [(ETAG, tag), (CONTENT_TYPE, kind.to_owned())], content).into_response()
 }
 
-/// FNV-1a: tells versions of our own files apart.
+/// FNV-1a: distinguishes versions of our own files.
 fn checksum(content: &[u8]) -> u64 {
     content
         .iter()

@@ -68,7 +68,7 @@ impl Model {
         self.with_context(context, width, texts.par_iter().map(ids).collect::<Result<_>>()?)
     }
 
-    /// `texts` are token ids with start and end; the context goes behind the start.
+    /// `texts` are token ids with start and end; the context is inserted after the start.
     fn with_context(&self, context: &[f32], width: usize, texts: Vec<Vec<u32>>) -> Result<Embeddings> {
         let text = self.text()?;
         let fail = |message: String| ClipError::Context { path: self.path.clone(), message };

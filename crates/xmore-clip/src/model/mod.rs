@@ -21,7 +21,7 @@ pub use encode::TextEmbeddings;
 /// Loading reads configuration and headers only; a tower is mapped and packed when it is first used, so that a program that
 /// encodes images never pays for the text tower. Encoding takes `&self` and may be called from many threads.
 ///
-/// An image's or text's embedding does not depend on what stands beside it in a batch, nor on the number of threads: the bits are the
+/// An image's or text's embedding does not depend on the rest of its batch, nor on the number of threads: the bits are the
 /// same.
 pub struct Model {
     path: PathBuf,
@@ -91,7 +91,7 @@ impl Model {
         self.facts.logit_bias
     }
 
-    /// SHA-256 (hex) that tells this model from any other; see the `fingerprint` module for what goes in.
+    /// SHA-256 (hex) that identifies this model; see the `fingerprint` module for what goes in.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }

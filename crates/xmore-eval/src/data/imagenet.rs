@@ -83,7 +83,7 @@ fn names(dir: &Path, given: Option<&Path>) -> Result<BTreeMap<String, Label>> {
         Some(path) => (path.to_owned(), LabelFile::read(path, None)?),
         None => {
             let Some(path) = beside() else { return Ok(on_board) };
-            // A file of another kind may happen to lie there.
+            // A file of another kind may have the name.
             let Ok(file) = LabelFile::read_regular(&path) else { return Ok(on_board) };
             (path, file)
         }

@@ -43,7 +43,7 @@ const MAX_LIST_BYTES: u64 = 512 << 20;
 pub struct Dataset {
     /// The folder's or file's name, or that of the registry.
     pub name: String,
-    /// The folder that the images lie in.
+    /// The folder of the images.
     pub root: PathBuf,
     /// One label a class.
     pub labels: Labels,
@@ -122,7 +122,7 @@ pub struct DatasetOptions {
     pub split: Option<String>,
     /// The folder that image paths are relative to, if not the one that the layout says.
     pub image_root: Option<PathBuf>,
-    /// Names of the classes, in any form that [`LabelFile`] reads: of numbered classes in their order, each behind its WordNet id, or with
+    /// Names of the classes, in any form that [`LabelFile`] reads: of numbered classes in their order, each after its WordNet id, or with
     /// prompts of their own. Where the layout names its classes itself, they get the file's prompts by name, or its names by number.
     pub class_names: Option<PathBuf>,
     /// Columns of a table.

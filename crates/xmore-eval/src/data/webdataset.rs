@@ -141,7 +141,7 @@ fn read_shard(
         if options.count_member(&path, || image(name, None).to_string(), left_out) {
             return Ok(());
         }
-        // Everything behind the first dot of the file's name is its kind, as the webdataset library has it.
+        // Everything after the first dot of the file's name is its kind, as the webdataset library has it.
         let start = name.iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
         let Some(dot) = name[start..].iter().position(|&byte| byte == b'.') else { return Ok(()) };
         let (key, extension) = (name[..start + dot].to_owned(), &name[start + dot + 1..]);

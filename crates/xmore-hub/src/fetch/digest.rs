@@ -66,7 +66,7 @@ pub enum CopyError {
     Write(io::Error),
 }
 
-/// Copies at most `limit + 1` bytes (one more tells "too long" from "right") and returns their number and SHA-256.
+/// Copies at most `limit + 1` bytes (one more distinguishes "too long" from "right") and returns their number and SHA-256.
 /// `tick` is called with the number of bytes so far.
 ///
 /// # Errors

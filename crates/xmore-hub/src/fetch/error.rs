@@ -82,7 +82,7 @@ pub enum FetchError {
         reason: String,
     },
 
-    /// A name that would leave its folder, or stand for another file.
+    /// A name that would lead out of its folder, or is that of another file.
     #[error("`{name}` is not usable as a file name here: {reason}")]
     BadName {
         /// The name.

@@ -16,7 +16,7 @@ pub use run::end_tools;
 /// Result of anything in this module.
 pub type Result<T> = std::result::Result<T, FetchError>;
 
-/// What a fetch tells its caller while it works. A step that fails sends no `Done`; the error follows instead.
+/// The progress of a fetch. A step that fails sends no `Done`; the error follows instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FetchEvent<'a> {
@@ -31,7 +31,7 @@ pub enum FetchEvent<'a> {
     Bytes {
         /// Name of the step, as in `Started`.
         what: &'a str,
-        /// Bytes so far; never more than `total`, and may stand still while a tool is busy.
+        /// Bytes so far; never more than `total`, and may not change while a tool is busy.
         done: u64,
     },
     /// The step `what` ended well.

@@ -111,7 +111,7 @@ impl Client {
         Ok(Listing { commit: answer.sha, files })
     }
 
-    /// Asks what a file is. Large ones lie elsewhere: the hub's own answer has what is wanted, the storage's has not.
+    /// Asks for a file's metadata. Large files are stored elsewhere: the hub's own answer has what is wanted, the storage's has not.
     pub fn meta(&self, request: &Request, commit: &str, file: &str) -> Result<Meta> {
         let mut url = self.url(request, commit, file);
         for _ in 0..RELATIVE_REDIRECTS {

@@ -16,7 +16,7 @@ use crate::fetch::{CopyError, FetchEvent, Progress, copy_hashed};
 /// Before another attempt that follows one without a single byte; after the last the download is given up.
 const PAUSES_MS: [u64; 4] = [250, 500, 1000, 2000];
 
-/// A repository of the hub at the commit that its listing tells.
+/// A repository of the hub at the commit of its listing.
 pub(super) struct Remote<'a> {
     pub client: &'a Client,
     pub cache: &'a RepoCache,
@@ -120,7 +120,7 @@ impl Remote<'_> {
         Ok(())
     }
 
-    /// Appends what comes. `Ok(None)` at the announced end, `Ok(Some(why))` where the connection ended before; an error is the disk's.
+    /// Appends what is received. `Ok(None)` at the announced end, `Ok(Some(why))` where the connection ended before; an error is the disk's.
     fn copy(
         &self,
         mut body: impl Read,
@@ -149,7 +149,7 @@ impl Remote<'_> {
         }
     }
 
-    /// Compares size and, where the hub tells it, SHA-256; what differs is deleted.
+    /// Compares size and, where the hub gives it, SHA-256; what differs is deleted.
     fn verify(&self, file: &str, meta: &Meta, out: &mut File, part: &Path) -> Result<()> {
         let io = |action| HubError::io(action, part);
         let found = out.metadata().map_err(io("read"))?.len();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
-    /// No cache folder can be told.
+    /// No cache folder is known.
     #[error("no cache folder for models of the hub: set HF_HOME to a folder")]
     NoHome,
     /// An environment variable that makes no sense.
@@ -55,7 +55,7 @@ pub enum HubError {
         /// The cache folder.
         cache: PathBuf,
     },
-    /// The hub wants to know who asks: the repository is gated, private, or does not exist.
+    /// The hub refuses access: the repository is gated, private, or does not exist.
     #[error(
         "{host} refuses {what} (HTTP {status}{}): {token}. A gated model asks you to accept its terms on {host}/{repo} first; a \
          repository that does not exist is refused the same way, so check its name too",
@@ -96,7 +96,7 @@ pub enum HubError {
         /// What is wrong with the answer.
         reason: String,
     },
-    /// The model's configuration, which is fetched first, tells that it cannot be read here.
+    /// The model's configuration, which is fetched first, shows that it cannot be read here.
     #[error("{0}. Its weights were not fetched")]
     Unsupported(Box<xmore_clip::ClipError>),
     /// A repository without a model in it that this program could open.

@@ -45,7 +45,7 @@ pub(crate) struct Request {
     pub file: &'static str,
     /// Whether weights without a configuration are enough.
     pub bare: bool,
-    /// The activation, where the name tells it.
+    /// The activation, where the name has it.
     pub quick_gelu: Option<bool>,
 }
 

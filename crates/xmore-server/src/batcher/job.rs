@@ -95,7 +95,7 @@ impl Job {
 pub(crate) struct Done {
     /// What was wanted.
     pub(crate) output: Output,
-    /// Unit embeddings by each different encoder that was needed, one behind another.
+    /// Unit embeddings by each different encoder that was needed, one after another.
     pub(crate) embedding: Arc<[f32]>,
     /// Whether a text was cut to the model's context.
     pub(crate) truncated: bool,

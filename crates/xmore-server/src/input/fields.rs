@@ -1,4 +1,4 @@
-//! Names and texts, as forms and query strings have them, to the JSON that they stand for.
+//! Names and texts, as forms and query strings have them, to the equivalent JSON.
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Number, Value};

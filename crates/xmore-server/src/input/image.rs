@@ -28,7 +28,7 @@ pub(crate) enum ImageInput {
     Bytes(Bytes),
     /// The image of a pair of the memory.
     Pair(u64),
-    /// Embeddings by each distinct model, one behind another.
+    /// Embeddings by each distinct model, one after another.
     Embedding(Arc<[f32]>),
     /// Somewhere to be fetched from.
     Url(String),
@@ -110,7 +110,7 @@ impl<'de> Deserialize<'de> for EmbeddingInput {
     }
 }
 
-/// Base64, also behind a `data:` URL's head.
+/// Base64, also after the head of a `data:` URL.
 pub(crate) fn decode(text: &str) -> Result<Vec<u8>, String> {
     let text = match text.strip_prefix("data:") {
         Some(url) => match url.split_once(";base64,") {

@@ -1,4 +1,4 @@
-//! Labels in the API's description, and from a form to the JSON that they stand for.
+//! Labels in the API's description, and from a form to the equivalent JSON.
 
 use std::collections::BTreeMap;
 

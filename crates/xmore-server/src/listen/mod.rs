@@ -62,7 +62,7 @@ impl Listener {
         Arc::new(Self { app, router, table, closing: watch::Sender::default(), waiting })
     }
 
-    /// Serves until `stop` completes, then drains: admitted requests are answered, new ones are told that the server is stopping, and when
+    /// Serves until `stop` completes, then drains: admitted requests are answered, new ones are answered that the server is stopping, and when
     /// nothing is left to answer, or the time is over, no connection is accepted any more.
     pub(crate) async fn serve(self: &Arc<Self>, listener: TcpListener, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);

@@ -115,7 +115,7 @@ pub(crate) struct ClassifyResponse {
 pub(crate) struct Classified {
     #[serde(flatten)]
     answer: Answer,
-    /// Little-endian f32 in base64: the unit embeddings by each model in use, one behind another. Where asked for.
+    /// Little-endian f32 in base64: the unit embeddings by each model in use, one after another. Where asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     embedding: Option<String>,
 }
@@ -307,7 +307,7 @@ fn check_prompts(all: &Labels, templates: &[Template], limits: &Limits) -> Resul
     }
     let mut bytes = 0usize;
     for (label, own) in all.own_prompts().iter().enumerate().filter(|(_, own)| !own.is_empty()) {
-        // A label may stand in a prompt many times.
+        // A prompt may contain the label many times.
         for prompt in own {
             check_text(prompt, limits)?;
         }

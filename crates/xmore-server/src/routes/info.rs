@@ -51,7 +51,7 @@ pub(crate) struct Info {
 #[derive(Debug, Serialize, ToSchema)]
 struct ModelInfo {
     name: String,
-    /// What tells it from other models.
+    /// Identifies it among other models.
     fingerprint: String,
     /// Length of its embeddings.
     dim: usize,

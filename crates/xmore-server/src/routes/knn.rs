@@ -26,7 +26,7 @@ const SAME: f32 = 0.94;
 const PICTURE: u32 = 512;
 /// Pictures that are made for one answer at the same time.
 const SIDE_BY_SIDE: usize = 32;
-/// Bytes of pictures in one answer; what comes after has none.
+/// Bytes of pictures in one answer; later ones have none.
 const PICTURE_BYTES: usize = 32 << 20;
 
 /// What clip-retrieval's clients send; whatever else they send is ignored, as it is there.
@@ -49,7 +49,7 @@ pub(crate) struct KnnRequest {
     /// Results that come with metadata.
     #[schema(minimum = 0, maximum = 10000)]
     num_images: usize,
-    /// Results; num_images unless told otherwise.
+    /// Results; num_images by default.
     #[serde(default)]
     #[schema(minimum = 0, maximum = 10000)]
     num_result_ids: Option<usize>,

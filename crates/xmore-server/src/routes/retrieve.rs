@@ -40,7 +40,7 @@ pub(crate) struct RetrieveBody {
     /// Several texts.
     #[serde(default, deserialize_with = "crate::input::list")]
     texts: Option<Vec<String>>,
-    /// Pairs for each image or text; 16 unless told otherwise.
+    /// Pairs for each image or text; 16 by default.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 10000)]
     n: Option<usize>,
