@@ -1,7 +1,7 @@
 //! What a user can do about an error, and the exit status. The libraries name no flags and no commands: here is a function for each
 //! crate's errors.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use xmore::{LabelError, RetrievalError, XmoreError};
 use xmore_clip::ClipError;
@@ -10,7 +10,9 @@ use xmore_files::image::ImageError;
 use xmore_hub::fetch::{FetchError, ManualDownload};
 
 use xmore_hub::{HubError, ModelError};
-use xmore_memory::MemoryError;
+use xmore_memory::ingest::SkipKind;
+use xmore_memory::store::SkipCounts;
+use xmore_memory::{MemoryError, RemoteError, SourceError, StoreError, WriteError};
 use xmore_server::ServerError;
 
 use crate::error::CliError;
@@ -50,9 +52,9 @@ impl CliError {
                 ServerError::OpenToOthers { .. } | ServerError::WeakKey | ServerError::Origin { .. },
             )
             | Self::Xmore(
-                XmoreError::MethodNeedsMemory { .. } | XmoreError::Memory(MemoryError::Location { .. }),
+                XmoreError::MethodNeedsMemory { .. } | XmoreError::Memory(MemoryError::Remote(RemoteError::Location { .. })),
             )
-            | Self::Memory(MemoryError::Location { .. }) => USAGE,
+            | Self::Memory(MemoryError::Remote(RemoteError::Location { .. })) => USAGE,
             _ => FAILED,
         }
     }
@@ -124,11 +126,80 @@ fn of_clip(error: &ClipError) -> Option<String> {
 
 fn of_memory(error: &MemoryError) -> Option<String> {
     match error {
-        MemoryError::MissingColumn { .. } | MemoryError::UnusableColumn { .. } => {
+        MemoryError::Io { source, .. } if is_disk_full(source) => Some(
+            "free some space there and run the same command again: it goes on where it stopped".to_owned(),
+        ),
+        MemoryError::Source(error) => of_source(error),
+        MemoryError::Store(error) => of_store(error),
+        MemoryError::Write(error) => of_write(error),
+        _ => None,
+    }
+}
+
+fn of_source(error: &SourceError) -> Option<String> {
+    match error {
+        SourceError::MissingColumn { .. } | SourceError::UnusableColumn { .. } => {
             Some("name the columns with --image-column and --caption-column".to_owned())
+        }
+        SourceError::ImagesNotFound { .. } => {
+            Some("say in which folder the images are with --image-root".to_owned())
         }
         _ => None,
     }
+}
+
+fn of_store(error: &StoreError) -> Option<String> {
+    Some(match error {
+        StoreError::NotAMemory { holds_embeddings: true, .. } => {
+            "make a memory of it with `xmore memory build`".to_owned()
+        }
+        StoreError::NotAMemory { .. } => "build one with `xmore memory build`".to_owned(),
+        StoreError::Incomplete { .. } => {
+            "run the command that builds it again: it goes on where it stopped".to_owned()
+        }
+        StoreError::Manifest { .. } => {
+            "`xmore memory repair` takes the manifest's copy if that is sound; else build the memory again"
+                .to_owned()
+        }
+        StoreError::Damaged { .. } => "`xmore memory verify` checks all files of a memory".to_owned(),
+        StoreError::NoEmbeddings { path, model, .. } => {
+            format!("add them with `xmore memory embed {} --model {model}`", path.display())
+        }
+        _ => return None,
+    })
+}
+
+fn of_write(error: &WriteError) -> Option<String> {
+    let hint = match error {
+        WriteError::Busy { .. } => "wait for it or choose another directory",
+        WriteError::AlreadyExists { .. } => {
+            "choose another directory, add to it with `xmore memory append`, or replace it with --overwrite"
+        }
+        WriteError::NotEmpty { .. } => "choose an empty or a new directory",
+        WriteError::OtherBuild { .. } => {
+            "finish it with the command that began it, or discard it with --overwrite or by removing that folder"
+        }
+        WriteError::DamagedBuild { .. } => "discard it by removing that folder",
+        WriteError::OtherOrientation { .. } => "finish it with its own orientation, or remove that folder",
+        WriteError::OtherModel { .. } => {
+            "add pairs with the memory's own model, and embeddings by another one with `xmore memory embed`"
+        }
+        WriteError::NoSpace { .. } => "free that much space there and run the same command again",
+        WriteError::WriterFailed { .. } => "run the command again",
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+/// Whether the operating system refused to write for lack of space.
+fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+}
+
+/// What the user can do about what a source's reading skipped.
+pub(crate) fn of_skipped(counts: &SkipCounts) -> Option<&'static str> {
+    let loose_images = counts.get(SkipKind::LeftOut.name()).is_some_and(|&count| count > 0);
+    loose_images.then_some("--input-format files reads the loose images of a folder instead of its tars")
 }
 
 fn of_model(error: &ModelError) -> Option<String> {

@@ -15,7 +15,7 @@ use support::files::{assert_same_files, copy_folder, picture, second_model};
 use support::milvus::Milvus;
 use support::{Xmore, fixture, tiny_model, xmore};
 use xmore_memory::store::verify;
-use xmore_memory::{Memory, MemoryError};
+use xmore_memory::{Memory, MemoryError, StoreError};
 
 /// More than one batch of them is encoded at a time.
 const PICTURES: u64 = 36;
@@ -167,8 +167,10 @@ impl Between {
     fn check(self, memory: &Path, told: &str) {
         let opened = Memory::open(memory);
         let pairs = opened.as_ref().map(Memory::len);
-        let is_incomplete =
-            matches!(&opened, Err(MemoryError::Incomplete { .. } | MemoryError::NotAMemory { .. }));
+        let is_incomplete = matches!(
+            &opened,
+            Err(MemoryError::Store(StoreError::Incomplete { .. } | StoreError::NotAMemory { .. }))
+        );
         match (self, pairs) {
             (Between::Sound { before, after } | Between::Incomplete { before, after }, Ok(pairs)) => {
                 assert!([before, after].contains(&pairs), "{told}: {pairs} pairs");
@@ -179,7 +181,7 @@ impl Between {
             (Between::Damaged { before, after }, Ok(pairs)) => {
                 assert!([before, Some(after)].contains(&Some(pairs)), "{told}: {pairs} pairs");
             }
-            (Between::Damaged { before: None, .. }, Err(MemoryError::Damaged { .. })) => {}
+            (Between::Damaged { before: None, .. }, Err(MemoryError::Store(StoreError::Damaged { .. }))) => {}
             (_, Err(error)) => panic!("{told}: {error}"),
         }
     }

@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let queries: Vec<f32> = (0..32).flat_map(|_| unit(dim, &mut seed)).collect();
         let ids = |retriever: &dyn Retriever| -> Result<Vec<Vec<u64>>, xmore_memory::MemoryError> {
             let answers = retriever.nearest_images(&queries, dim, NEIGHBORS)?;
-            Ok(answers.iter().map(|a| a.neighbors.iter().map(|n| n.id).collect()).collect())
+            Ok(answers.iter().map(|a| a.pairs.iter().map(|n| n.id).collect()).collect())
         };
         ids(&milvus)?.iter().zip(&ids(&memory)?).filter(|(a, b)| a == b).count()
     };

@@ -50,10 +50,10 @@ fn compare(dir: &str, location: &str) -> Result<(), Box<dyn std::error::Error>> 
     let (mut same, mut error) = (0, 0.0f32);
     for (answer, local) in answers.iter().zip(memory.search_images(&queries, PAIRS)?) {
         let local: Vec<_> = local.into_iter().filter(|hit| has_caption(hit.id)).take(NEIGHBORS).collect();
-        assert_eq!((answer.neighbors.len(), answer.missing, &answer.note), (NEIGHBORS, 0, &None));
-        let order = answer.neighbors.iter().map(|n| n.id).eq(local.iter().map(|hit| hit.id));
+        assert_eq!((answer.pairs.len(), answer.missing, &answer.note), (NEIGHBORS, 0, &None));
+        let order = answer.pairs.iter().map(|n| n.id).eq(local.iter().map(|hit| hit.id));
         same += usize::from(order);
-        for (found, local) in answer.neighbors.iter().zip(&local) {
+        for (found, local) in answer.pairs.iter().zip(&local) {
             error = error.max((found.similarity - local.similarity).abs());
             assert_eq!(found.caption, memory.caption(found.id)?);
             assert_eq!(found.image_path, format!("https://example.com/{}", found.id));

@@ -71,20 +71,20 @@ pub fn duplicates(
         allowed.insert(id);
     }
 
-    let column = memory.primary();
+    let set = memory.primary();
     let options = SearchOptions { allowed: Some(&allowed), ..SearchOptions::new(NEIGHBORS) };
     let mut groups = Groups::new(&ids);
     let mut done = 0;
     for batch in ids.chunks(BATCH) {
-        let mut queries = vec![0.0; batch.len() * column.dim()];
-        for (&id, row) in batch.iter().zip(queries.chunks_exact_mut(column.dim())) {
-            unit_row(column, modality, id, row)?;
+        let mut queries = vec![0.0; batch.len() * set.dim()];
+        for (&id, row) in batch.iter().zip(queries.chunks_exact_mut(set.dim())) {
+            unit_row(set, modality, id, row)?;
         }
-        let found = column.search_with(modality, &queries, &options)?.hits;
-        let mut other = vec![0.0; column.dim()];
-        for ((&id, query), hits) in batch.iter().zip(queries.chunks_exact(column.dim())).zip(found) {
+        let found = set.search_with(modality, &queries, &options)?.hits;
+        let mut other = vec![0.0; set.dim()];
+        for ((&id, query), hits) in batch.iter().zip(queries.chunks_exact(set.dim())).zip(found) {
             for hit in hits.iter().filter(|hit| hit.id != id && hit.similarity > above - ROUNDING) {
-                unit_row(column, modality, hit.id, &mut other)?;
+                unit_row(set, modality, hit.id, &mut other)?;
                 let cosine: f64 = query.iter().zip(&other).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
                 if cosine > f64::from(above) {
                     groups.join(id, hit.id);
@@ -141,10 +141,10 @@ impl EmbeddingSet {
 }
 
 /// A stored embedding, scaled to length 1: float16 leaves it a little off.
-fn unit_row(column: &EmbeddingSet, modality: Modality, id: u64, row: &mut [f32]) -> Result<()> {
+fn unit_row(set: &EmbeddingSet, modality: Modality, id: u64, row: &mut [f32]) -> Result<()> {
     match modality {
-        Modality::Image => column.image_embedding(id, row)?,
-        Modality::Text => column.text_embedding(id, row)?,
+        Modality::Image => set.image_embedding(id, row)?,
+        Modality::Text => set.text_embedding(id, row)?,
     }
     let norm = row.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt();
     if norm > 0.0 {

@@ -67,6 +67,7 @@ pub mod store;
 
 pub use duplicates::{DuplicateReport, duplicates};
 pub use error::{MemoryError, Result};
-pub use retriever::Retriever;
-pub use search::{Hit, RowSet, SearchOptions};
-pub use store::Memory;
+pub use ingest::SourceError;
+pub use retriever::{RemoteError, Retriever};
+pub use search::{Hit, RowSet, SearchOptions, VectorError};
+pub use store::{Memory, StoreError, WriteError};

@@ -11,7 +11,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use milvus_server::{Server, inside};
-use xmore_memory::retriever::{Answer, IndexKind, Milvus, MilvusAddress, RemoteOptions, UploadReport, open};
+use xmore_memory::retriever::{
+    IndexKind, Milvus, MilvusAddress, Neighbors, RemoteError, RemoteOptions, UploadReport, open,
+};
 use xmore_memory::store::{MemoryWriter, ModelIdentity};
 use xmore_memory::{Memory, MemoryError, Retriever};
 
@@ -74,7 +76,7 @@ fn a_memory_survives_a_server_that_is_killed_and_is_found_as_it_is_locally() {
     assert_eq!(again.upload(&memory, |_| true).unwrap(), nothing);
     let other = ModelIdentity { sha256: "11".repeat(32), ..model.clone() };
     let error = Milvus::create(&location, &other, PAIRS, IndexKind::Flat, &options).err().unwrap();
-    assert!(matches!(error, MemoryError::Remote { .. }), "{error}");
+    assert!(matches!(error, MemoryError::Remote(RemoteError::Refused { .. })), "{error}");
 
     // The server's own index is approximate.
     let approximate = location.to_string().replace("/pairs", "/approximate").parse().unwrap();
@@ -87,7 +89,7 @@ fn a_memory_survives_a_server_that_is_killed_and_is_found_as_it_is_locally() {
     // Killed when all is there, and opened as soon as it is up again.
     server.lock().unwrap().kill();
     let error = milvus.nearest_images(&queries[..DIM], DIM, 3).unwrap_err();
-    assert!(matches!(error, MemoryError::Unreachable { .. }), "{error}");
+    assert!(matches!(error, MemoryError::Remote(RemoteError::Unreachable { .. })), "{error}");
     server.lock().unwrap().start_again();
     let retriever = loop {
         match open(&location.to_string().parse().unwrap(), &options) {
@@ -114,15 +116,15 @@ fn location(server: &Mutex<Server>) -> MilvusAddress {
 }
 
 /// The same pairs in the same order, but for those whose similarities differ by no more than rounding.
-fn assert_same(found: &[Answer], local: &[Answer]) {
+fn assert_same(found: &[Neighbors], local: &[Neighbors]) {
     assert_eq!(found.len(), local.len());
     for (found, local) in found.iter().zip(local) {
-        assert_eq!((found.neighbors.len(), found.missing, &found.note), (NEIGHBORS, 0, &None));
-        for (found, local) in found.neighbors.iter().zip(&local.neighbors) {
+        assert_eq!((found.pairs.len(), found.missing, &found.note), (NEIGHBORS, 0, &None));
+        for (found, local) in found.pairs.iter().zip(&local.pairs) {
             assert!((found.similarity - local.similarity).abs() < 1e-5, "{found:?} {local:?}");
         }
-        let nearest = |answer: &Answer| {
-            let mut neighbors = answer.neighbors.clone();
+        let nearest = |answer: &Neighbors| {
+            let mut neighbors = answer.pairs.clone();
             // Pairs that are equal but for rounding at the very end may be in one and not in the other.
             let last = neighbors.last().unwrap().similarity;
             neighbors.retain(|n| n.similarity > last + 1e-5);
@@ -134,15 +136,15 @@ fn assert_same(found: &[Answer], local: &[Answer]) {
         };
         assert!(nearest(local).len() > NEIGHBORS / 2);
         assert_eq!(nearest(found), nearest(local));
-        let order = |answer: &Answer| answer.neighbors.iter().map(|n| n.id).collect::<Vec<_>>();
+        let order = |answer: &Neighbors| answer.pairs.iter().map(|n| n.id).collect::<Vec<_>>();
         let moved = order(found).iter().zip(order(local)).filter(|(a, b)| **a != *b).count();
         assert!(moved <= 4, "{moved} of {NEIGHBORS} are in another order");
     }
 }
 
 /// Share of the nearest pairs that were found.
-fn recall(found: &[Answer], local: &[Answer]) -> f64 {
-    let ids = |answer: &Answer| answer.neighbors.iter().map(|n| n.id).collect::<HashSet<_>>();
+fn recall(found: &[Neighbors], local: &[Neighbors]) -> f64 {
+    let ids = |answer: &Neighbors| answer.pairs.iter().map(|n| n.id).collect::<HashSet<_>>();
     let both = found.iter().zip(local).map(|(found, local)| ids(found).intersection(&ids(local)).count());
     both.sum::<usize>() as f64 / (QUERIES * NEIGHBORS) as f64
 }

@@ -188,7 +188,7 @@ impl From<&XmoreError> for ApiError {
                 | RetrievalError::RemoteFilter { .. }
                 | RetrievalError::EmptyMemory { .. },
             ) => ErrorCode::NeedsMemory,
-            XmoreError::Memory(MemoryError::Unreachable { .. }) => {
+            XmoreError::Memory(error) if error.is_unreachable() => {
                 tracing::warn!("{error}");
                 return Self::new(
                     ErrorCode::IndexUnreachable,

@@ -1,5 +1,6 @@
 //! Options of a server: where it listens, who may ask, where its pairs are, and how much of anything it takes.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -7,12 +8,12 @@ use std::time::Duration;
 
 use regex::Regex;
 use xmore::{IfUnreachable, Opened, XmoreError};
-use xmore_memory::retriever::RemoteOptions;
+use xmore_memory::retriever::{Location, RemoteOptions};
 
 use crate::error::ServerError;
 
 /// Where the pairs are, to open them again at each reload.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PairsSource {
     /// A memory's folder or a remote index's URL.
     pub location: String,
@@ -48,6 +49,19 @@ pub struct ServeOptions {
     pub fetch_urls: bool,
     /// How much is taken.
     pub limits: Limits,
+}
+
+impl fmt::Debug for PairsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PairsSource")
+            // A password in a log is a leak.
+            .field("location", &Location::shown(&self.location))
+            .field("remote", &self.remote)
+            .field("caption_filter", &self.caption_filter)
+            .field("rows", &self.rows)
+            .field("if_unreachable", &self.if_unreachable)
+            .finish()
+    }
 }
 
 impl PairsSource {
@@ -157,6 +171,19 @@ impl ServeOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let source = PairsSource {
+            location: "postgres://me:secret@h/data/pairs".to_owned(),
+            remote: RemoteOptions::default(),
+            caption_filter: None,
+            rows: None,
+            if_unreachable: IfUnreachable::Fail,
+        };
+        let shown = format!("{source:?}");
+        assert!(shown.contains("postgres://") && !shown.contains("secret"), "{shown}");
+    }
 
     #[test]
     fn other_machines_are_served_with_a_key_or_on_demand() {

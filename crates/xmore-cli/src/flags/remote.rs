@@ -1,5 +1,6 @@
 //! How requests to a remote index are made, and what to do while it cannot be reached.
 
+use std::fmt;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -7,7 +8,7 @@ use xmore::IfUnreachable;
 use xmore_memory::retriever::RemoteOptions;
 
 /// How requests to a remote index are made.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Args)]
 pub(crate) struct RemoteArgs {
     /// Token that a remote index asks for (Milvus: USER:PASSWORD or an API key; PostgreSQL: the password)
     #[arg(
@@ -27,6 +28,13 @@ pub(crate) struct RemoteArgs {
         help_heading = "Retrieval"
     )]
     pub(crate) memory_timeout: u64,
+}
+
+impl fmt::Debug for RemoteArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the token.
+        self.options().fmt(f)
+    }
 }
 
 impl RemoteArgs {

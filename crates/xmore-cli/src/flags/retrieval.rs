@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use xmore::{DEFAULT_TEMPLATE, Ranking, RetrievalOptions, Template, XmoreError};
+use xmore_memory::retriever::Location;
 
 use super::filter::FilterArgs;
 use super::remote::{IfUnreachableArg, RemoteArgs};
@@ -16,7 +17,7 @@ pub(crate) const SAME_IMAGE: f32 = 0.98;
 const SAME_CAPTION: f32 = 0.94;
 
 /// Retrieval and prompts.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Args)]
 pub(crate) struct RetrievalArgs {
     /// Memory of image-caption pairs: a folder made by `xmore memory build`, or a remote index's URL
     ///
@@ -66,6 +67,14 @@ pub(crate) struct RetrievalArgs {
     /// What to do if the remote index of --memory cannot be reached
     #[arg(long, value_enum, default_value_t, env = "XMORE_IF_UNREACHABLE", help_heading = "Retrieval")]
     pub(crate) if_unreachable: IfUnreachableArg,
+}
+
+impl fmt::Debug for RetrievalArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A remote index's URL may hold a password.
+        let memory = self.memory.as_deref().map(Location::shown);
+        f.debug_struct("RetrievalArgs").field("memory", &memory).finish_non_exhaustive()
+    }
 }
 
 fn drop_query_duplicates_help() -> String {

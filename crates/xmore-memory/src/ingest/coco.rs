@@ -16,6 +16,7 @@ use super::note::Conversions;
 use super::skips::Skips;
 use super::{Ingested, Skip, SkipReason};
 use crate::error::{AtPath, MemoryError, Result};
+use crate::ingest::SourceError;
 
 /// Largest file that is read; COCO's largest captions have 92 MB.
 const MAX_FILE_BYTES: u64 = 2 << 30;
@@ -34,12 +35,13 @@ pub(super) fn read(path: &Path, image_root: Option<&Path>) -> Result<Ingested> {
     let file = open_regular(path).at("open", path)?;
     let size = file.metadata().at("open", path)?.len();
     if size > MAX_FILE_BYTES {
-        return Err(MemoryError::WrongSource {
+        return Err(SourceError::WrongKind {
             path: path.to_owned(),
             expected: "COCO captions of at most 2 GiB",
             found: format!("{size} bytes"),
             hint: "split it, or write its pairs to a .csv".to_owned(),
-        });
+        }
+        .into());
     }
     let mut text = TextReader::new(file.take(MAX_FILE_BYTES));
     let (contents, error) =
@@ -213,11 +215,12 @@ fn find_root(path: &Path, image_root: Option<&Path>, names: &[&str]) -> Result<P
     let holds = |root: &PathBuf| names.iter().any(|name| root.join(path_from_text(name)).is_file());
     match candidates.iter().find(|root| holds(root)) {
         Some(root) => Ok(root.clone()),
-        None => Err(MemoryError::ImagesNotFound {
+        None => Err(SourceError::ImagesNotFound {
             path: path.to_owned(),
             looked_for: names.len(),
             places: candidates,
-        }),
+        }
+        .into()),
     }
 }
 
@@ -244,10 +247,10 @@ fn not_coco(path: &Path, contents: &Contents, error: Option<serde_json::Error>) 
         Some(error) => format!("{error}"),
         None => format!("{} images and {} annotations", contents.images.count, contents.annotations.count),
     };
-    MemoryError::WrongSource {
+    SourceError::WrongKind {
         path: path.to_owned(),
         expected: "COCO captions: an object with lists images (id, file_name) and annotations (image_id, caption)",
         found,
         hint: "to read images with .json captions beside them, give their folder".to_owned(),
-    }
+    }.into()
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
-use crate::error::{MemoryError, Result};
+use crate::error::Result;
+use crate::ingest::SourceError;
 
 /// Most paths that the braces of one argument may give.
 const MAX_EXPANDED: usize = 1_000_000;
@@ -15,7 +16,7 @@ const MAX_EXPANDED: usize = 1_000_000;
 /// what is not UTF-8.
 ///
 /// # Errors
-/// [`MemoryError::Pattern`] if a glob matches nothing, a path that braces give does not exist, or there are too many.
+/// [`SourceError::Pattern`] if a glob matches nothing, a path that braces give does not exist, or there are too many.
 /// A plain path that does not exist is left for [`Source::detect`](super::Source::detect) to refuse.
 pub fn expand(arguments: &[impl AsRef<OsStr>]) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
@@ -26,7 +27,7 @@ pub fn expand(arguments: &[impl AsRef<OsStr>]) -> Result<Vec<PathBuf>> {
             paths.push(path.to_owned());
             continue;
         };
-        let refuse = |reason: String| MemoryError::Pattern { pattern: argument.to_owned(), reason };
+        let refuse = |reason: String| SourceError::Pattern { pattern: argument.to_owned(), reason }.into();
         let words = braces(argument)
             .ok_or_else(|| refuse(format!("its braces give more than {MAX_EXPANDED} paths")))?;
         let from_braces = words.len() > 1;

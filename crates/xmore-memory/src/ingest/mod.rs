@@ -19,6 +19,7 @@
 mod caption;
 mod coco;
 mod embeddings;
+mod error;
 mod expand;
 mod folder;
 mod group;
@@ -47,6 +48,7 @@ use xmore_files::{LeftOut, path_to_text};
 use crate::error::MemoryError;
 
 pub use embeddings::{Batches, EmbeddingsBatch, EmbeddingsFolder, EmbeddingsPart, SkippedRows};
+pub use error::SourceError;
 pub use expand::expand;
 pub use image_reader::{ImageReader, MAX_IMAGE_BYTES};
 pub use image_ref::{ImageRef, Span};
@@ -190,8 +192,7 @@ impl fmt::Display for SkipReason {
             ),
             SkipReason::LooseImages { count } => write!(
                 f,
-                "{count} loose image{} left out: a folder of tars is taken for a webdataset; \
-                 say --input-format files to read its loose images instead",
+                "{count} loose image{} left out: a folder of tars is taken for a webdataset",
                 if *count == 1 { "" } else { "s" }
             ),
         }

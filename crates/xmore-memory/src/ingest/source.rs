@@ -12,6 +12,7 @@ use xmore_files::{LeftOut, MAX_DEPTH, Reason, WalkOptions, has_images, open_regu
 use super::embeddings::EmbeddingsFolder;
 use super::{Ingested, coco, extension, folder, parquet, table, tar_members, webdataset};
 use crate::error::{AtPath, MemoryError, Result};
+use crate::ingest::SourceError;
 use crate::store::IMAGES;
 
 /// What a path is to be read as.
@@ -151,7 +152,7 @@ impl Source {
     /// anywhere below is a folder of images, else a folder of parquet files if there are some.
     ///
     /// # Errors
-    /// [`MemoryError::Io`] if there is nothing at `path`, [`MemoryError::UnknownSource`] or [`MemoryError::WrongSource`] if it
+    /// [`MemoryError::Io`] if there is nothing at `path`, [`SourceError::UnknownKind`] or [`SourceError::WrongKind`] if it
     /// is of another kind, and those of [`EmbeddingsFolder::open`].
     pub fn detect(path: impl AsRef<Path>, format: InputFormat, options: &SourceOptions) -> Result<Source> {
         let path = path.as_ref();
@@ -338,7 +339,7 @@ fn guess(path: &Path) -> Result<InputFormat> {
             (_, other) => format!("a .{other} file cannot be read"),
         },
     };
-    Err(MemoryError::UnknownSource { path: path.to_owned(), hint })
+    Err(SourceError::UnknownKind { path: path.to_owned(), hint }.into())
 }
 
 /// How the rows of a table are written, by its name; anything but JSON has separators.
@@ -409,12 +410,8 @@ impl Magic {
 }
 
 fn wrong(path: &Path, expected: &'static str, found: &str, hint: &str) -> MemoryError {
-    MemoryError::WrongSource {
-        path: path.to_owned(),
-        expected,
-        found: found.to_owned(),
-        hint: hint.to_owned(),
-    }
+    SourceError::WrongKind { path: path.to_owned(), expected, found: found.to_owned(), hint: hint.to_owned() }
+        .into()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::skips::Skips;
 use super::source::ColumnNames;
 use super::{Ingested, Note, Skip, SkipReason};
 use crate::error::{AtPath, MemoryError, Result};
+use crate::ingest::SourceError;
 
 /// Longest path that is taken.
 const MAX_PATH_BYTES: usize = 4096;
@@ -56,12 +57,13 @@ fn read_from(
         [&names.image, &names.caption].into_iter().flatten().map(String::as_str).collect();
     let table = Table::open(input, kind, &wanted).at("read", path)?;
     let Some(mut table) = table else {
-        return Err(MemoryError::WrongSource {
+        return Err(SourceError::WrongKind {
             path: path.to_owned(),
             expected: "a table with columns for images and captions",
             found: "no row".to_owned(),
             hint: "fetch or write it again".to_owned(),
-        });
+        }
+        .into());
     };
     let image = table.find(Role::Image, names.image.as_deref());
     let image = image.map_err(|missing| {
@@ -123,7 +125,7 @@ fn pair_of(
 
 /// A table lacks a column.
 pub(super) fn missing_column(path: &Path, missing: MissingColumn, hint: String) -> MemoryError {
-    MemoryError::MissingColumn { path: path.to_owned(), missing: missing.into(), hint }
+    SourceError::MissingColumn { path: path.to_owned(), missing: missing.into(), hint }.into()
 }
 
 /// What to do about a table that names images by their urls only; empty if it does not.

@@ -13,7 +13,8 @@ use super::note::Conversions;
 use super::sidecar::{JSON, TEXTS};
 use super::skips::Skips;
 use super::{ImageRef, Ingested, Pair, Skip, SkipReason, is_image_name, tar_members};
-use crate::error::{AtPath, MemoryError, Result};
+use crate::error::{AtPath, Result};
+use crate::ingest::SourceError;
 
 /// Reads shards in order. Of a `folder` that holds them, images that lie loose are counted as one skip.
 ///
@@ -118,14 +119,14 @@ fn read_tar(path: &Path, options: &WalkOptions, ingested: &mut Ingested) -> Resu
             None => format!("no image, but {}", Vec::from_iter(others).join(", ")),
         };
         let found = if left_out.is_empty() { found } else { format!("{found}; {left_out}") };
-        return Err(MemoryError::WrongSource {
+        return Err(SourceError::WrongKind {
             path: path.to_owned(),
             expected: "a webdataset tar",
             found,
             hint: "its members must be images such as KEY.jpg with KEY.txt or KEY.json beside them, as img2dataset \
                    writes them"
                 .to_owned(),
-        });
+        }.into());
     }
     for (key, sample) in samples {
         match sample {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Answer, Neighbor, Retriever, check_queries};
+use super::{Neighbor, Neighbors, Retriever, check_queries};
 use crate::error::Result;
 use crate::store::{Memory, ModelIdentity};
 
@@ -19,7 +19,7 @@ impl Retriever for Memory {
         Some(&self.manifest().model)
     }
 
-    fn nearest_images(&self, queries: &[f32], dim: usize, n: usize) -> Result<Vec<Answer>> {
+    fn nearest_images(&self, queries: &[f32], dim: usize, n: usize) -> Result<Vec<Neighbors>> {
         check_queries(queries, dim, self.identity())?;
         let found = self.search_images(queries, n)?;
         found
@@ -36,7 +36,7 @@ impl Retriever for Memory {
                         text_embedding: Some(embedding),
                     })
                 });
-                Ok(Answer { neighbors: neighbors.collect::<Result<_>>()?, ..Answer::default() })
+                Ok(Neighbors { pairs: neighbors.collect::<Result<_>>()?, ..Neighbors::default() })
             })
             .collect()
     }
@@ -46,6 +46,7 @@ impl Retriever for Memory {
 mod tests {
     use super::*;
     use crate::error::MemoryError;
+    use crate::search::VectorError;
     use crate::store::MemoryWriter;
 
     #[test]
@@ -69,10 +70,13 @@ mod tests {
             image_path: "b.jpg".into(),
             text_embedding: Some(vec![1.0, 0.0]),
         };
-        assert_eq!(answers[0].neighbors[0], b);
-        assert_eq!(answers[1].neighbors.iter().map(|n| n.id).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(answers[0].pairs[0], b);
+        assert_eq!(answers[1].pairs.iter().map(|n| n.id).collect::<Vec<_>>(), [0, 1]);
         // A memory of two pairs has no third: nothing is missing.
         assert_eq!((answers[0].missing, &answers[0].note), (0, &None));
-        assert!(matches!(retriever.nearest_images(&[0.0; 4], 4, 1), Err(MemoryError::Length { .. })));
+        assert!(matches!(
+            retriever.nearest_images(&[0.0; 4], 4, 1),
+            Err(MemoryError::Vector(VectorError::Length { .. }))
+        ));
     }
 }

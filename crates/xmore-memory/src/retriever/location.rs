@@ -1,69 +1,14 @@
-//! Where pairs are, as users write it: a folder, or the URL of a remote index of one of the [kinds](KINDS) there are.
+//! Where pairs are, as users write it: a folder, or the URL of a remote index.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::{Arc, LazyLock};
 
-#[cfg(feature = "pgvector")]
-use super::pgvector;
-use super::upload::{Target, Upload};
-use super::{IndexKind, RemoteOptions, Retriever, knn, milvus};
+#[cfg(feature = "remote")]
+use super::remote::{IndexKind, RemoteLocation, Upload, any_form, upload_forms};
+use super::{RemoteError, RemoteOptions, Retriever};
 use crate::error::{MemoryError, Result};
-use crate::store::{Memory, ModelIdentity};
-
-/// What pairs may be kept in beside a folder: another one is a folder here and a line.
-const KINDS: &[&RemoteKind] = &[
-    &milvus::KIND,
-    #[cfg(feature = "pgvector")]
-    &pgvector::KIND,
-    &knn::KIND,
-];
-
-/// A kind of remote index that keeps pairs.
-pub(super) struct RemoteKind {
-    /// What its URLs begin with, before `://`.
-    pub schemes: &'static [&'static str],
-    /// Its URLs, for a list of all kinds.
-    pub short: &'static str,
-    /// Its URLs in full, for who got one wrong.
-    pub form: &'static str,
-    /// Whether a memory can be uploaded to it.
-    pub takes_uploads: bool,
-    /// Reads the scheme and what follows `://`.
-    pub parse: fn(&str, &str) -> Option<Arc<dyn RemotePlace>>,
-}
-
-/// The address of a remote index; its `Display` and `Debug` never show a password.
-pub(super) trait RemotePlace: fmt::Display + fmt::Debug + Send + Sync {
-    /// Opens what was uploaded or made there before.
-    fn open(&self, options: &RemoteOptions) -> Result<Box<dyn Retriever>>;
-
-    /// Makes what a memory can be uploaded to, or opens it if it is there already.
-    fn create(&self, _new: &NewIndex<'_>, _options: &RemoteOptions) -> Result<Box<dyn Target>> {
-        Err(MemoryError::Location { text: self.to_string(), expected: &UPLOAD_FORMS })
-    }
-}
-
-/// What is to be made for an upload.
-pub(super) struct NewIndex<'a> {
-    pub model: &'a ModelIdentity,
-    /// Pairs that are to be uploaded.
-    pub pairs: u64,
-    pub kind: IndexKind,
-}
-
-static ANY_FORM: LazyLock<String> = LazyLock::new(|| forms(|_| true, "a folder, "));
-static UPLOAD_FORMS: LazyLock<String> = LazyLock::new(|| forms(|kind| kind.takes_uploads, ""));
-
-fn forms(wanted: impl Fn(&RemoteKind) -> bool, first: &str) -> String {
-    let all: Vec<_> = KINDS.iter().filter(|kind| wanted(kind)).map(|kind| kind.short).collect();
-    match all.split_last() {
-        Some((last, [])) => format!("{first}{last}"),
-        Some((last, others)) => format!("{first}{} or {last}", others.join(", ")),
-        None => String::from("a folder"),
-    }
-}
+use crate::store::Memory;
 
 /// Where pairs are.
 #[derive(Debug, Clone)]
@@ -71,17 +16,8 @@ pub enum Location {
     /// A memory's folder.
     Local(PathBuf),
     /// A remote index's, by its URL.
+    #[cfg(feature = "remote")]
     Remote(RemoteLocation),
-}
-
-/// Pairs that a remote index keeps.
-#[derive(Clone)]
-pub struct RemoteLocation(Arc<dyn RemotePlace>);
-
-impl fmt::Debug for RemoteLocation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 impl FromStr for Location {
@@ -90,37 +26,35 @@ impl FromStr for Location {
     /// Reads a location; whatever has no `://` is a path.
     ///
     /// # Errors
-    /// [`MemoryError::Location`].
+    /// [`RemoteError::Location`].
     fn from_str(text: &str) -> Result<Location> {
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return match text {
-                "" => Err(refused(text, &ANY_FORM)),
-                path => Ok(Location::Local(path.into())),
-            };
-        };
-        if let Some(kind) = KINDS.iter().find(|kind| kind.schemes.contains(&scheme)) {
-            let place = (kind.parse)(scheme, rest).ok_or_else(|| refused(text, kind.form))?;
-            return Ok(Location::Remote(RemoteLocation(place)));
-        }
-        match scheme {
-            "http" | "https" => Err(refused(
-                text,
-                "knn+ before it for clip-retrieval's /knn-service, such as knn+http://HOST:PORT",
-            )),
-            _ => Err(refused(text, &ANY_FORM)),
+        match text.split_once("://") {
+            Some((scheme, rest)) => remote(text, scheme, rest),
+            None if text.is_empty() => Err(refused(text, any_form())),
+            None => Ok(Location::Local(text.into())),
         }
     }
+}
+
+#[cfg(feature = "remote")]
+fn remote(text: &str, scheme: &str, rest: &str) -> Result<Location> {
+    RemoteLocation::read(text, scheme, rest).map(Location::Remote)
+}
+
+#[cfg(not(feature = "remote"))]
+fn remote(text: &str, _scheme: &str, _rest: &str) -> Result<Location> {
+    Err(refused(text, "a folder: support for remote indexes was not compiled in"))
+}
+
+#[cfg(not(feature = "remote"))]
+fn any_form() -> &'static str {
+    "a folder"
 }
 
 impl Location {
     /// Whether this is a remote index that is reached over a network.
     pub fn is_remote(&self) -> bool {
-        matches!(self, Location::Remote(_))
-    }
-
-    /// The URLs of remote indexes that a memory can be uploaded to.
-    pub fn upload_forms() -> &'static str {
-        &UPLOAD_FORMS
+        !matches!(self, Location::Local(_))
     }
 
     /// A location as it may be shown or kept in a log: without a password.
@@ -134,23 +68,34 @@ impl Location {
     /// Opens whatever is there. A remote index is asked once what it holds.
     ///
     /// # Errors
-    /// Those of [`Memory::open`]; [`MemoryError::Unreachable`] and [`MemoryError::Remote`] of remote indexes.
+    /// Those of [`Memory::open`]; [`RemoteError::Unreachable`] and [`RemoteError::Refused`] of remote indexes.
+    #[cfg_attr(not(feature = "remote"), expect(unused_variables, reason = "folders have no options"))]
     pub fn open(&self, options: &RemoteOptions) -> Result<Box<dyn Retriever>> {
-        Ok(match self {
-            Location::Local(path) => Box::new(Memory::open(path)?),
-            Location::Remote(remote) => remote.0.open(options)?,
-        })
+        match self {
+            Location::Local(path) => Ok(Box::new(Memory::open(path)?)),
+            #[cfg(feature = "remote")]
+            Location::Remote(remote) => remote.open(options),
+        }
+    }
+}
+
+#[cfg(feature = "remote")]
+impl Location {
+    /// The URLs of remote indexes that a memory can be uploaded to.
+    pub fn upload_forms() -> &'static str {
+        upload_forms()
     }
 
     /// Makes an empty index for a memory's pairs at a remote index, or opens it if it is there already.
     ///
     /// # Errors
-    /// [`MemoryError::Location`] for a place that takes no uploads; [`MemoryError::Unreachable`]; [`MemoryError::Remote`] too
+    /// [`RemoteError::Location`] for a place that takes no uploads; [`RemoteError::Unreachable`]; [`RemoteError::Refused`] too
     /// for an index of another model or one that is not xmore's.
     pub fn create(&self, memory: &Memory, kind: IndexKind, options: &RemoteOptions) -> Result<Upload> {
-        let Location::Remote(remote) = self else { return Err(refused(&self.to_string(), &UPLOAD_FORMS)) };
-        let new = NewIndex { model: &memory.manifest().model, pairs: memory.len(), kind };
-        remote.0.create(&new, options).map(Upload::new)
+        match self {
+            Location::Local(_) => Err(refused(&self.to_string(), upload_forms())),
+            Location::Remote(remote) => remote.create(memory, kind, options),
+        }
     }
 }
 
@@ -158,23 +103,15 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Location::Local(path) => write!(f, "{}", path.display()),
-            Location::Remote(remote) => write!(f, "{}", remote.0),
+            #[cfg(feature = "remote")]
+            Location::Remote(remote) => write!(f, "{remote}"),
         }
     }
 }
 
-/// Reads a whole URL of one kind.
-pub(super) fn parse_as<T>(
-    kind: &RemoteKind,
-    text: &str,
-    parse: impl FnOnce(&str, &str) -> Option<T>,
-) -> Result<T> {
-    let parts = text.split_once("://").filter(|(scheme, _)| kind.schemes.contains(scheme));
-    parts.and_then(|(scheme, rest)| parse(scheme, rest)).ok_or_else(|| refused(text, kind.form))
-}
-
-fn refused(text: &str, expected: &'static str) -> MemoryError {
-    MemoryError::Location { text: without_login(text), expected }
+/// The error for a text that is no location.
+pub(super) fn refused(text: &str, expected: &'static str) -> MemoryError {
+    RemoteError::Location { text: without_login(text), expected }.into()
 }
 
 /// The text without what may be a user and a password in it; the password may hold an @ itself.
@@ -188,17 +125,18 @@ fn without_login(text: &str) -> String {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "remote"))]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::retriever::remote::KnnAddress;
 
     #[test]
     fn every_form_is_read_and_written_again() {
         let milvus = r#"MilvusAddress { host: "h", port: 19530, management: 9091, collection: "pairs" }"#;
         let knn = |url: &str, index: Option<&str>| {
-            format!("Remote({:?})", knn::KnnAddress { url: url.into(), index: index.map(Into::into) })
+            format!("Remote({:?})", KnnAddress { url: url.into(), index: index.map(Into::into) })
         };
         for (text, debug, written) in [
             ("memory", r#"Local("memory")"#.to_owned(), None),
@@ -245,7 +183,7 @@ mod tests {
             ("redis://h", "a folder"),
         ] {
             let error = text.parse::<Location>().unwrap_err();
-            assert!(matches!(error, MemoryError::Location { .. }));
+            assert!(matches!(error, MemoryError::Remote(RemoteError::Location { .. })));
             let message = error.to_string();
             assert!(message.contains(expected) && message.contains(text), "{message}");
         }
@@ -263,5 +201,17 @@ mod tests {
                 prop_assert_eq!(again.to_string(), location.to_string());
             }
         }
+    }
+}
+
+#[cfg(all(test, not(feature = "remote")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_remote_indexes_a_url_is_refused_with_the_reason() {
+        assert!(matches!("memory".parse(), Ok(Location::Local(_))));
+        let message = "milvus://root:secret@h/a".parse::<Location>().unwrap_err().to_string();
+        assert!(message.contains("not compiled in") && !message.contains("secret"), "{message}");
     }
 }

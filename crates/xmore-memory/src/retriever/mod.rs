@@ -7,37 +7,29 @@
 //! | PostgreSQL with pgvector | `postgres://user@host:5432/database/table` | `Pgvector`, filled by an [`Upload`] |
 //! | clip-retrieval's `/knn-service` | `knn+http://host:1234?index=NAME` | [`Knn`] |
 
-mod address;
-mod http;
-mod json;
-mod knn;
-mod label;
+mod error;
 mod local;
 mod location;
-mod milvus;
-#[cfg(feature = "pgvector")]
-mod pgvector;
-mod retry;
-#[cfg(test)]
-mod test_server;
-mod upload;
+#[cfg(feature = "remote")]
+mod remote;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
-pub use knn::{Knn, KnnAddress};
-pub use location::{Location, RemoteLocation};
-pub use milvus::{Milvus, MilvusAddress};
+pub use error::RemoteError;
+pub use location::Location;
+#[cfg(feature = "remote")]
+pub use remote::{
+    IndexKind, Knn, KnnAddress, Milvus, MilvusAddress, PairMetadata, RemoteLocation, Upload, UploadProgress,
+    UploadReport,
+};
 #[cfg(feature = "pgvector")]
-pub use pgvector::{Pgvector, PgvectorAddress};
-pub use upload::{IndexKind, PairMetadata, Upload, UploadProgress, UploadReport};
+pub use remote::{Pgvector, PgvectorAddress};
 
-use crate::error::{MemoryError, Result};
+use crate::error::Result;
+use crate::search::VectorError;
 #[cfg(doc)]
 use crate::store::Memory;
 use crate::store::ModelIdentity;
@@ -57,11 +49,11 @@ pub struct Neighbor {
     pub text_embedding: Option<Vec<f32>>,
 }
 
-/// What one query found.
+/// The neighbors of one query.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Answer {
+pub struct Neighbors {
     /// At most as many as asked for, by falling similarity, equal ones by ascending id.
-    pub neighbors: Vec<Neighbor>,
+    pub pairs: Vec<Neighbor>,
     /// How many fewer these are than asked for, unless the remote index is known to hold no more.
     pub missing: usize,
     /// Why, in words for the user; also set where an upload to the remote index is incomplete.
@@ -76,7 +68,7 @@ pub trait Retriever: Send + Sync {
     /// Number of pairs, `None` where the remote index does not tell.
     ///
     /// # Errors
-    /// [`MemoryError::Unreachable`] or [`MemoryError::Remote`].
+    /// [`RemoteError::Unreachable`] or [`RemoteError::Refused`].
     fn pairs(&self) -> Result<Option<u64>>;
 
     /// The model whose embeddings these are, `None` where the remote index does not tell. Queries of another model find
@@ -87,10 +79,10 @@ pub trait Retriever: Send + Sync {
     /// unit vectors row after row.
     ///
     /// # Errors
-    /// [`MemoryError::Length`], [`MemoryError::QueryLength`] or [`MemoryError::NotFinite`] for queries that are
-    /// refused; [`MemoryError::Unreachable`] where a remote index does not answer even after retries;
-    /// [`MemoryError::Remote`] where it answers, but refuses or makes no sense.
-    fn nearest_images(&self, queries: &[f32], dim: usize, n: usize) -> Result<Vec<Answer>>;
+    /// [`VectorError::Length`], [`VectorError::QueryLength`] or [`VectorError::NotFinite`] for queries that are
+    /// refused; [`RemoteError::Unreachable`] where a remote index does not answer even after retries;
+    /// [`RemoteError::Refused`] where it answers, but refuses or makes no sense.
+    fn nearest_images(&self, queries: &[f32], dim: usize, n: usize) -> Result<Vec<Neighbors>>;
 
     /// Whether [`nearest_images_in`](Self::nearest_images_in) can look at a range of ids.
     fn filters_rows(&self) -> bool {
@@ -100,7 +92,7 @@ pub trait Retriever: Send + Sync {
     /// The same among the pairs whose ids are in `rows`, if there are any.
     ///
     /// # Errors
-    /// As [`nearest_images`](Self::nearest_images); [`MemoryError::Remote`] for a range where
+    /// As [`nearest_images`](Self::nearest_images); [`RemoteError::Refused`] for a range where
     /// [`filters_rows`](Self::filters_rows) is `false`.
     fn nearest_images_in(
         &self,
@@ -108,13 +100,14 @@ pub trait Retriever: Send + Sync {
         dim: usize,
         n: usize,
         rows: Option<Range<u64>>,
-    ) -> Result<Vec<Answer>> {
+    ) -> Result<Vec<Neighbors>> {
         match rows {
             None => self.nearest_images(queries, dim, n),
-            Some(_) => Err(MemoryError::Remote {
+            Some(_) => Err(RemoteError::Refused {
                 location: self.location().into_owned(),
                 reason: "searches among some of the pairs only are not possible there".into(),
-            }),
+            }
+            .into()),
         }
     }
 }
@@ -178,91 +171,27 @@ fn check_queries(queries: &[f32], dim: usize, expected: Option<&ModelIdentity>) 
     if let Some(model) = expected
         && model.dim != dim
     {
-        return Err(MemoryError::Length { what: "query", expected: model.dim, found: dim });
+        return Err(VectorError::Length { what: "query", expected: model.dim, found: dim }.into());
     }
     if dim == 0 || !queries.len().is_multiple_of(dim) {
         let model =
             expected.map_or_else(|| "the remote index's model".to_owned(), |model| model.name.clone());
-        return Err(MemoryError::QueryLength { dim, found: queries.len(), model });
+        return Err(VectorError::QueryLength { dim, found: queries.len(), model }.into());
     }
     match queries.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
         Some(at) => {
             let (row, position, value) = ((at / dim) as u64, at % dim, queries[at]);
-            Err(MemoryError::NotFinite { what: "query", row, position, value })
+            Err(VectorError::NotFinite { what: "query", row, position, value }.into())
         }
     }
-}
-
-/// Asks for each query, `[q, dim]`, a few at a time. The first failure ends it.
-fn for_each_query(
-    queries: &[f32],
-    dim: usize,
-    parallel: usize,
-    ask: impl Fn(&[f32]) -> Result<Answer> + Sync,
-) -> Result<Vec<Answer>> {
-    let count = queries.len() / dim;
-    let answers: Vec<Mutex<Option<Result<Answer>>>> = (0..count).map(|_| Mutex::new(None)).collect();
-    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let work = || {
-        while !failed.load(Ordering::Relaxed) {
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            let (Some(query), Some(slot)) = (queries.get(i * dim..(i + 1) * dim), answers.get(i)) else {
-                break;
-            };
-            let answer = ask(query);
-            failed.fetch_or(answer.is_err(), Ordering::Relaxed);
-            *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(answer);
-        }
-    };
-    // Waiting for a server is no work for rayon's threads.
-    thread::scope(|scope| {
-        for _ in 1..parallel.min(count) {
-            // With fewer threads it takes longer; this one asks too.
-            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
-    });
-    // Queries are taken in order, so whatever was left out comes after a failure.
-    answers.into_iter().map_while(|slot| slot.into_inner().unwrap_or_else(|p| p.into_inner())).collect()
-}
-
-/// Puts neighbors into the order that answers have.
-fn sort(neighbors: &mut [Neighbor]) {
-    neighbors.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id)));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn answers_come_in_the_order_of_the_queries_and_the_first_failure_ends_it() {
-        let queries: Vec<f32> = (0..40).map(|i| i as f32).collect();
-        let ask = |query: &[f32]| {
-            thread::sleep(Duration::from_millis((query[0] as u64 * 7) % 5));
-            Ok(Answer { missing: query[0] as usize, ..Answer::default() })
-        };
-        let answers = for_each_query(&queries, 2, 4, ask).unwrap();
-        assert_eq!(
-            answers.iter().map(|a| a.missing).collect::<Vec<_>>(),
-            (0..40).step_by(2).collect::<Vec<_>>()
-        );
-
-        let asked = AtomicUsize::new(0);
-        let failing = |query: &[f32]| {
-            asked.fetch_add(1, Ordering::Relaxed);
-            match query[0] {
-                3.0 => Err(MemoryError::Remote { location: "x".into(), reason: "no".into() }),
-                _ => Ok(Answer::default()),
-            }
-        };
-        assert!(for_each_query(&queries, 1, 1, failing).is_err());
-        assert_eq!(asked.load(Ordering::Relaxed), 4);
-        assert!(for_each_query(&[], 3, 4, failing).unwrap().is_empty());
-    }
+    use crate::error::MemoryError;
+    use crate::search::VectorError;
 
     #[test]
     fn a_token_is_not_shown() {
@@ -277,14 +206,20 @@ mod tests {
         // Eight values are two queries of four, but not of a model of two.
         assert!(matches!(
             check_queries(&[0.0; 8], 2, Some(&model)),
-            Err(MemoryError::Length { expected: 4, .. })
+            Err(MemoryError::Vector(VectorError::Length { expected: 4, .. }))
         ));
-        assert!(matches!(check_queries(&[0.0; 7], 4, None), Err(MemoryError::QueryLength { .. })));
-        assert!(matches!(check_queries(&[0.0; 7], 0, None), Err(MemoryError::QueryLength { .. })));
+        assert!(matches!(
+            check_queries(&[0.0; 7], 4, None),
+            Err(MemoryError::Vector(VectorError::QueryLength { .. }))
+        ));
+        assert!(matches!(
+            check_queries(&[0.0; 7], 0, None),
+            Err(MemoryError::Vector(VectorError::QueryLength { .. }))
+        ));
         let nan = [0.0, 0.0, 0.0, f32::NAN];
         assert!(matches!(
             check_queries(&nan, 2, None),
-            Err(MemoryError::NotFinite { row: 1, position: 1, .. })
+            Err(MemoryError::Vector(VectorError::NotFinite { row: 1, position: 1, .. }))
         ));
     }
 }

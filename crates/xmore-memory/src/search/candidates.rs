@@ -10,18 +10,18 @@ pub(super) struct Candidate {
 
 /// How many candidates a list holds.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
+pub(super) struct Capacity {
     /// Before it is first pruned.
     start: usize,
     /// At most: with more of them, scoring each is slower than reading every row in order.
     limit: usize,
 }
 
-impl Room {
+impl Capacity {
     /// For the `n` best of `rows`.
-    pub fn new(n: usize, rows: usize) -> Room {
+    pub fn new(n: usize, rows: usize) -> Capacity {
         let start = (4 * n).max(512);
-        Room { start, limit: (rows / 64).clamp(4096, 65_536).max(2 * start) }
+        Capacity { start, limit: (rows / 64).clamp(4096, 65_536).max(2 * start) }
     }
 }
 
@@ -29,13 +29,13 @@ impl Room {
 #[derive(Debug)]
 pub(super) struct Candidates {
     list: Vec<Candidate>,
-    room: usize,
+    capacity: usize,
     limit: usize,
 }
 
 impl Candidates {
-    pub fn new(room: Room) -> Candidates {
-        Candidates { list: Vec::new(), room: room.start, limit: room.limit }
+    pub fn new(capacity: Capacity) -> Candidates {
+        Candidates { list: Vec::new(), capacity: capacity.start, limit: capacity.limit }
     }
 
     /// The caller prunes a list that is full.
@@ -44,7 +44,7 @@ impl Candidates {
     }
 
     pub fn is_full(&self) -> bool {
-        self.list.len() >= self.room
+        self.list.len() >= self.capacity
     }
 
     /// A score that n rows certainly reach, if there are as many.
@@ -56,10 +56,10 @@ impl Candidates {
     pub fn prune(&mut self, floor: f32) -> bool {
         self.list.retain(|c| c.upper >= floor);
         // Pruning again at once would find nothing: each costs as much as the list is long.
-        if self.list.len() > self.room / 2 {
-            self.room *= 2;
+        if self.list.len() > self.capacity / 2 {
+            self.capacity *= 2;
         }
-        self.room <= self.limit
+        self.capacity <= self.limit
     }
 
     pub fn clear(&mut self) {
@@ -91,7 +91,7 @@ mod tests {
         fn no_row_that_can_be_among_the_best_is_dropped(
             rows in prop::collection::vec((-1.0f32..1.0, 0.0f32..0.1, 0.0f32..=1.0), 1..3000), n in 1usize..40,
         ) {
-            let mut candidates = Candidates::new(Room::new(n, rows.len()));
+            let mut candidates = Candidates::new(Capacity::new(n, rows.len()));
             let mut scored = Vec::new();
             let mut floor = f32::NEG_INFINITY;
             for (id, &(lower, width, at)) in rows.iter().enumerate() {
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_list_that_no_floor_can_shorten_is_too_long_in_the_end() {
-        let mut candidates = Candidates::new(Room::new(10, 1_000_000));
+        let mut candidates = Candidates::new(Capacity::new(10, 1_000_000));
         let (mut pushed, mut fits) = (0, true);
         while fits {
             candidates.push(Candidate { id: pushed, lower: 0.0, upper: 1.0 });

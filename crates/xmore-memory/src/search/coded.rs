@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::bounds::Bounds;
-use super::candidates::{Candidate, Candidates, Room};
+use super::candidates::{Candidate, Candidates, Capacity};
 use super::codes::Codes;
 use super::codes::kernel::{self, BLOCK, GROUP, Kernel, MAX_BLOCKS, MAX_QUERIES, Sums, Test, Tile};
 use super::digits::Digits;
@@ -73,7 +73,7 @@ pub(super) fn top_n_with(
         parts: coded,
         floors: tops.iter_mut().map(|top| Floor::new(top.floor())).collect(),
         undecided: queries.iter().map(|_| AtomicBool::new(false)).collect(),
-        room: Room::new(n, rows),
+        capacity: Capacity::new(n, rows),
     };
     let candidates = pass.run(&units);
     let results: Vec<(Option<Top>, Counts)> = candidates
@@ -179,7 +179,7 @@ struct Pass<'a> {
     floors: Vec<Floor>,
     /// `[queries]`: whether too many rows could be among the best.
     undecided: Vec<AtomicBool>,
-    room: Room,
+    capacity: Capacity,
 }
 
 /// Working space of one thread.
@@ -215,7 +215,7 @@ impl Pass<'_> {
         units.par_iter().for_each(|unit| {
             let free = lock().pop();
             let mut state = free.unwrap_or_else(|| State {
-                candidates: self.queries.iter().map(|_| Candidates::new(self.room)).collect(),
+                candidates: self.queries.iter().map(|_| Candidates::new(self.capacity)).collect(),
                 tests: vec![Test::default(); self.queries.len()],
                 out: TileOut::new(),
                 low: TileOut::new(),
@@ -316,7 +316,7 @@ impl Pass<'_> {
             if !candidates.is_full() {
                 continue;
             }
-            // A higher floor makes room, and if it does not, the bounds do not decide.
+            // A higher floor shortens the list, and if it does not, the bounds do not decide.
             floor.raise(candidates.floor(self.n));
             if !candidates.prune(floor.get()) {
                 self.undecided[query].store(true, Ordering::Relaxed);
@@ -371,7 +371,7 @@ fn run_tile(
         passed: out.passed.as_mut_ptr(),
     };
     // SAFETY: a block has all its codes and factors; digits and offsets were just checked to be as many as the function with this
-    // number of blocks and queries reads, and there is room for the largest tile's output. Kernels are those that the processor
+    // number of blocks and queries reads, and the output has the size of the largest tile's. Kernels are those that the processor
     // was found to have.
     #[allow(unsafe_code)]
     unsafe {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::MemoryError;
 use crate::search::codes::{self, Codes};
-use crate::search::{Hit, RowSet, SearchOptions, exact, search};
+use crate::search::{Hit, RowSet, SearchOptions, VectorError, exact, search};
 
 /// Repeatable values in -1..1 (xorshift).
 fn values(count: usize, seed: u64) -> Vec<f32> {
@@ -288,7 +288,7 @@ fn parts_that_do_not_fit_are_refused() {
     let part = SearchPart { first_id: 0, rows: &rows, codes: Some(&codes) };
     let refused = |parts: &[SearchPart<'_>], dim: usize, queries: &[f32]| {
         let error = search(parts, dim, queries, &SearchOptions::new(3)).unwrap_err();
-        assert!(matches!(error, MemoryError::Length { .. }), "{error}");
+        assert!(matches!(error, MemoryError::Vector(VectorError::Length { .. })), "{error}");
     };
     refused(&[part], 7, &[0.0; 7]);
     refused(&[SearchPart { rows: &rows[3..], ..part }], 3, &[0.0; 3]);

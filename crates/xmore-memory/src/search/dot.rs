@@ -33,7 +33,7 @@ pub(super) struct DotProducts<'a> {
     pub dim: usize,
     /// Queries as [`pad_rows`] gives them, `[q, padded(dim)]`.
     pub queries: &'a [f32],
-    /// Room for the rows as f32, `[rows, padded(dim)]`; the padding must be zero and stays so.
+    /// Buffer for the rows as f32, `[rows, padded(dim)]`; the padding must be zero and stays so.
     pub scratch: &'a mut [f32],
     /// Products, `[q, rows]`.
     pub out: &'a mut [f32],

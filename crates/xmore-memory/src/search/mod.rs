@@ -10,6 +10,7 @@ mod coded;
 pub mod codes;
 mod digits;
 mod dot;
+mod error;
 mod exact;
 mod rescore;
 mod rowset;
@@ -19,11 +20,14 @@ use std::ops::{Add, Range};
 
 use half::f16;
 
-use crate::error::{MemoryError, Result};
+use crate::error::Result;
+#[cfg(doc)]
+use crate::store::StoreError;
 use crate::store::{EmbeddingSet, Memory, Modality};
 use coded::CodedQuery;
 use codes::Codes;
 use digits::Digits;
+pub use error::VectorError;
 use rowset::Filter;
 pub use rowset::RowSet;
 use top::Top;
@@ -112,8 +116,8 @@ const ROWS_FOR_A_HIT: u64 = 256;
 /// rayon pool take part. A row with a NaN is never found.
 ///
 /// # Errors
-/// [`MemoryError::Length`] if queries, rows or codes are of another dimension than `dim`, or parts overlap;
-/// [`MemoryError::NotFinite`] if a query holds a NaN or an infinity.
+/// [`VectorError::Length`] if queries, rows or codes are of another dimension than `dim`, or parts overlap;
+/// [`VectorError::NotFinite`] if a query holds a NaN or an infinity.
 pub fn search(
     parts: &[SearchPart<'_>],
     dim: usize,
@@ -122,7 +126,9 @@ pub fn search(
 ) -> Result<Found> {
     let total = check_parts(parts, dim)?;
     if !queries.len().is_multiple_of(dim) {
-        return Err(MemoryError::Length { what: "batch of queries", expected: dim, found: queries.len() });
+        return Err(
+            VectorError::Length { what: "batch of queries", expected: dim, found: queries.len() }.into()
+        );
     }
     check_finite(queries, dim)?;
     let filter = Filter { rows: options.rows.clone().unwrap_or(0..u64::MAX), allowed: options.allowed };
@@ -185,18 +191,20 @@ fn check_parts(parts: &[SearchPart<'_>], dim: usize) -> Result<u64> {
     for part in parts {
         if dim == 0 || !part.rows.len().is_multiple_of(dim) {
             let found = part.rows.len();
-            return Err(MemoryError::Length { what: "part of a memory", expected: dim, found });
+            return Err(VectorError::Length { what: "part of a memory", expected: dim, found }.into());
         }
         let rows = part.rows.len() / dim;
         if let Some(codes) = part.codes
             && (codes.rows(), codes.dim()) != (rows, dim)
         {
             let (expected, found) = (rows * dim, codes.rows() * codes.dim());
-            return Err(MemoryError::Length { what: "codes of a part", expected, found });
+            return Err(VectorError::Length { what: "codes of a part", expected, found }.into());
         }
         if part.first_id < next {
             let found = part.first_id as usize;
-            return Err(MemoryError::Length { what: "ids before a part", expected: next as usize, found });
+            return Err(
+                VectorError::Length { what: "ids before a part", expected: next as usize, found }.into()
+            );
         }
         next = part.first_id.saturating_add(rows as u64);
         total += rows as u64;
@@ -209,7 +217,7 @@ fn check_finite(queries: &[f32], dim: usize) -> Result<()> {
         None => Ok(()),
         Some(at) => {
             let (row, position, value) = ((at / dim) as u64, at % dim, queries[at]);
-            Err(MemoryError::NotFinite { what: "query", row, position, value })
+            Err(VectorError::NotFinite { what: "query", row, position, value }.into())
         }
     }
 }
@@ -224,7 +232,7 @@ impl Memory {
     /// crate never writes, is never found.
     ///
     /// # Errors
-    /// [`MemoryError::QueryLength`] if `queries` is no whole number of rows, [`MemoryError::NotFinite`] if one
+    /// [`VectorError::QueryLength`] if `queries` is no whole number of rows, [`VectorError::NotFinite`] if one
     /// holds a NaN or an infinity.
     pub fn search_images(&self, queries: &[f32], n: usize) -> Result<Vec<Vec<Hit>>> {
         self.primary().search(Modality::Image, queries, n)
@@ -259,10 +267,10 @@ impl Memory {
 }
 
 impl EmbeddingSet {
-    /// The `n` pairs most similar to each query in this column; otherwise as [`Memory::search_images`].
+    /// The `n` pairs most similar to each query in this embedding set; otherwise as [`Memory::search_images`].
     ///
     /// # Errors
-    /// As [`Memory::search_images`], and [`MemoryError::NoColumn`] if rows have no such embedding.
+    /// As [`Memory::search_images`], and [`StoreError::NoEmbeddings`] if rows have no such embedding.
     pub fn search(&self, modality: Modality, queries: &[f32], n: usize) -> Result<Vec<Vec<Hit>>> {
         Ok(self.search_with(modality, queries, &SearchOptions::new(n))?.hits)
     }
@@ -280,7 +288,7 @@ impl EmbeddingSet {
         let dim = self.dim();
         if !queries.len().is_multiple_of(dim) {
             let model = self.model().name.clone();
-            return Err(MemoryError::QueryLength { dim, found: queries.len(), model });
+            return Err(VectorError::QueryLength { dim, found: queries.len(), model }.into());
         }
         self.require(modality)?;
         let parts = self.parts().iter().filter_map(|part| {

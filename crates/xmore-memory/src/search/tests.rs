@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::MemoryError;
 use crate::store::{MemoryWriter, ModelIdentity};
 
 /// A memory with the given image rows, in parts of `part_rows`; the text rows are the negated image rows.
@@ -82,11 +83,17 @@ fn the_number_of_hits_is_what_there_is() {
 fn bad_queries_are_refused() {
     let (_dir, memory) = memory(3, &values(3 * 10, 4), 100);
     let error = memory.search_images(&[0.0; 4], 1).unwrap_err();
-    assert!(matches!(error, MemoryError::QueryLength { dim: 3, found: 4, .. }), "{error}");
+    assert!(
+        matches!(error, MemoryError::Vector(VectorError::QueryLength { dim: 3, found: 4, .. })),
+        "{error}"
+    );
     for value in [f32::NAN, f32::INFINITY] {
         for n in [0, 1] {
             let error = memory.search_texts(&[0.0, 0.0, 0.0, 0.0, value, 0.0], n).unwrap_err();
-            assert!(matches!(error, MemoryError::NotFinite { row: 1, position: 1, .. }), "{error}");
+            assert!(
+                matches!(error, MemoryError::Vector(VectorError::NotFinite { row: 1, position: 1, .. })),
+                "{error}"
+            );
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct Top {
     /// The best, and some more.
     hits: Vec<Hit>,
     /// How many are held before the worst are dropped.
-    room: usize,
+    capacity: usize,
     /// Similarity below which a hit is certainly not kept.
     floor: f32,
 }
@@ -29,8 +29,8 @@ fn order(a: &Hit, b: &Hit) -> Ordering {
 impl Top {
     /// Will keep at most `n`, which must not be 0.
     pub fn new(n: usize) -> Top {
-        let room = n.saturating_add((n / 2).max(SLACK));
-        Top { n, hits: Vec::new(), room, floor: f32::NEG_INFINITY }
+        let capacity = n.saturating_add((n / 2).max(SLACK));
+        Top { n, hits: Vec::new(), capacity, floor: f32::NEG_INFINITY }
     }
 
     /// How many are kept at most.
@@ -51,7 +51,7 @@ impl Top {
         if similarity >= self.floor {
             // Adding 0 makes -0 and 0 one number, as they are in a comparison; total_cmp tells them apart.
             self.hits.push(Hit { id, similarity: similarity + 0.0 });
-            if self.hits.len() >= self.room {
+            if self.hits.len() >= self.capacity {
                 self.drop_worst();
             }
         }

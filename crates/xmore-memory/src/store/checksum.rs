@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use xmore_files::open_regular;
+use xmore_files::{hex, open_regular};
 
 use crate::error::{AtPath, Result};
 
@@ -19,7 +19,7 @@ pub(super) fn of_file(path: &Path) -> Result<String> {
     let mut chunk = vec![0; CHUNK];
     loop {
         match file.read(&mut chunk).at("read", path)? {
-            0 => return Ok(hex(&hasher.finalize())),
+            0 => return Ok(hex(hasher.finalize())),
             n => hasher.update(&chunk[..n]),
         }
     }
@@ -37,7 +37,7 @@ impl Running {
 
     /// The checksum now.
     pub fn value(&self) -> String {
-        hex(&self.0.clone().finalize())
+        hex(self.0.clone().finalize())
     }
 
     /// That of the next `bytes` bytes of a file, which is at `path`; fewer if it ends before.
@@ -55,16 +55,12 @@ impl Running {
 
 /// Checksum of bytes in memory.
 pub(super) fn of_bytes(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    hex(Sha256::digest(bytes))
 }
 
 /// Whether a text has the form of a checksum.
 pub(super) fn is_checksum(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

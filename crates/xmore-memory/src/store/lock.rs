@@ -4,7 +4,8 @@ use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::error::{AtPath, MemoryError, Result};
+use crate::error::{AtPath, Result};
+use crate::store::WriteError;
 
 /// Stays in the memory's folder, empty: one that were removed could be locked twice.
 pub(super) const LOCK_FILE: &str = ".xmore-lock";
@@ -23,7 +24,7 @@ impl Lock {
         let file = File::options().create(true).append(true).open(&path).at("create", &path)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(MemoryError::Busy { path: dir.to_owned() }),
+            Err(TryLockError::WouldBlock) => return Err(WriteError::Busy { path: dir.to_owned() }.into()),
             // Some network file systems have no locks; building there is still better than not building.
             Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => {}
             Err(TryLockError::Error(e)) => return Err(e).at("lock", &path),

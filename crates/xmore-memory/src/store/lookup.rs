@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use xmore_files::open_regular;
 
+use super::files::write_whole;
 use super::metadata::Metadata;
-use super::write_whole;
-use crate::error::{AtPath, MemoryError, Result};
+use crate::error::{AtPath, Result};
+use crate::store::StoreError;
 
 const MAGIC: &[u8; 8] = b"XMORELK1";
 const HEADER_BYTES: usize = 16;
@@ -23,11 +24,12 @@ pub(super) fn write(path: &Path, metadata: &Metadata) -> Result<()> {
     let rows = metadata.captions.len();
     let text_bytes = metadata.image_paths.bytes() + metadata.captions.bytes();
     if u32::try_from(text_bytes).is_err() {
-        return Err(MemoryError::Damaged {
+        return Err(StoreError::Damaged {
             path: path.to_owned(),
             expected: "paths and captions of less than 4 GiB in a part".to_owned(),
             found: format!("{text_bytes} bytes"),
-        });
+        }
+        .into());
     }
     let mut bytes = Vec::with_capacity(HEADER_BYTES + rows * ENDS_BYTES + text_bytes);
     bytes.extend_from_slice(MAGIC);
@@ -57,8 +59,9 @@ pub(crate) struct Lookup {
 impl Lookup {
     /// Maps a file of `rows` rows; its size is checked, its strings when they are asked for.
     pub fn open(path: &Path, rows: u64) -> Result<Lookup> {
-        let damaged =
-            |expected: String, found: String| MemoryError::Damaged { path: path.to_owned(), expected, found };
+        let damaged = |expected: String, found: String| {
+            StoreError::Damaged { path: path.to_owned(), expected, found }.into()
+        };
         let file = open_regular(path).at("open", path)?;
         // SAFETY: the map is only ever read, and what is read is checked where it is used. Files of a memory are replaced by
         // rename, never changed in place; that no other program does is asked of the user, as for every mapped index.
@@ -116,11 +119,12 @@ impl Lookup {
         let text = &self.map[HEADER_BYTES + self.rows * ENDS_BYTES..];
         let (start, end) = (self.end(number), self.end(number + 1));
         text.get(start..end).and_then(|bytes| std::str::from_utf8(bytes).ok()).ok_or_else(|| {
-            MemoryError::Damaged {
+            StoreError::Damaged {
                 path: self.path.clone(),
                 expected: format!("a string in row {}", number / 2),
                 found: format!("bytes {start} to {end} of a text of {}", text.len()),
             }
+            .into()
         })
     }
 }

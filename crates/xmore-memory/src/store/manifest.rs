@@ -8,14 +8,17 @@ use serde::{Deserialize, Serialize};
 use xmore_files::image::Orientation;
 use xmore_files::open_regular;
 
+use super::checksum;
+use super::files::write_whole;
+use super::layout::{
+    ALL_SERIES, EMBEDDING_SET_SERIES, MAX_DIM, MAX_PARTS, Series, TEXT_SERIES, skipped_path,
+};
 use super::sealed::{self, Seal};
 use super::skip_list::{SkipCounts, failures};
-use super::{
-    ALL_SERIES, COLUMN_SERIES, MAX_DIM, MAX_PARTS, Series, TEXT_SERIES, checksum, skipped_path, write_whole,
-};
-use crate::error::{AtPath, MemoryError, Result};
+use crate::error::{AtPath, Result};
+use crate::store::StoreError;
 
-/// Version 1 had no checksums, sources and columns; version 2 no checksum of the manifest itself and no part numbers.
+/// Version 1 had no checksums, sources and embedding sets; version 2 no checksum of the manifest itself and no part numbers.
 const FORMAT_VERSION: u64 = 3;
 
 /// The first version whose manifests are sealed and list a checksum of every file.
@@ -86,8 +89,8 @@ pub struct SetAside {
     /// Number of the part.
     pub part: usize,
     /// The further embedding set whose rows they were; `None` for pairs of the memory itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub column: Option<String>,
+    #[serde(default, rename = "column", skip_serializing_if = "Option::is_none")]
+    pub embedding_set: Option<String>,
     /// Number of rows that were taken out.
     pub rows: u64,
     /// What was wrong with them.
@@ -106,7 +109,7 @@ pub struct EmbeddingSetInfo {
     /// Checksums of its parts, in the places of the memory's parts: fewer if the memory has grown since, and empty ones where a
     /// repair took a part out.
     pub parts: Vec<Checksums>,
-    /// Rows whose image could not be read again; they are not found through this column.
+    /// Rows whose image could not be read again; they are not found through this embedding set.
     pub unreadable: u64,
 }
 
@@ -131,9 +134,9 @@ pub struct Manifest {
     /// What the memory was built from, one entry for each set of sources; its place is the number of its list of what was skipped.
     #[serde(default)]
     pub sources: Vec<SourceInfo>,
-    /// Further columns of embeddings.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub columns: Vec<EmbeddingSetInfo>,
+    /// Further embedding sets.
+    #[serde(default, rename = "columns", skip_serializing_if = "Vec::is_empty")]
+    pub embedding_sets: Vec<EmbeddingSetInfo>,
     /// What repairs took out, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set_aside: Vec<SetAside>,
@@ -154,7 +157,7 @@ impl Manifest {
             skipped: 0,
             truncated: 0,
             sources: Vec::new(),
-            columns: Vec::new(),
+            embedding_sets: Vec::new(),
             set_aside: Vec::new(),
             orientation: Orientation::Stored,
         }
@@ -197,7 +200,7 @@ impl Manifest {
 
     /// Reads and checks a manifest.
     pub(super) fn read(path: &Path) -> Result<Manifest> {
-        let damaged = |reason: String| MemoryError::Manifest { path: path.to_owned(), reason };
+        let damaged = |reason: String| StoreError::Manifest { path: path.to_owned(), reason }.into();
         let mut text = Vec::new();
         open_regular(path).at("open", path)?.take(MAX_BYTES).read_to_end(&mut text).at("read", path)?;
 
@@ -213,7 +216,9 @@ impl Manifest {
         let Version { format_version: found } =
             serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
         if found > FORMAT_VERSION {
-            return Err(MemoryError::Version { path: path.to_owned(), found, supported: FORMAT_VERSION });
+            return Err(
+                StoreError::Version { path: path.to_owned(), found, supported: FORMAT_VERSION }.into()
+            );
         }
         if found >= SEALED_VERSION && seal == Seal::Missing {
             return Err(damaged("it does not end in its checksum".to_owned()));
@@ -244,21 +249,25 @@ impl Manifest {
         for part in &self.parts {
             self.check_checksums(&part.sha256, &ALL_SERIES, part.number)?;
         }
-        for column in &self.columns {
-            if !(1..=MAX_DIM).contains(&column.model.dim) || column.parts.len() > self.parts.len() {
-                return Err(format!("column {:?} does not fit its {} parts", column.name, self.parts.len()));
+        for set in &self.embedding_sets {
+            if !(1..=MAX_DIM).contains(&set.model.dim) || set.parts.len() > self.parts.len() {
+                return Err(format!(
+                    "embedding set {:?} does not fit its {} parts",
+                    set.name,
+                    self.parts.len()
+                ));
             }
             // The name becomes a path.
-            if column.name != column_name(&column.name) {
-                return Err(format!("a column named {:?}", column.name));
+            if set.name != folder_name(&set.name) {
+                return Err(format!("an embedding set named {:?}", set.name));
             }
-            for (part, sha256) in self.parts.iter().zip(&column.parts) {
+            for (part, sha256) in self.parts.iter().zip(&set.parts) {
                 // A part that a repair took out.
                 if sha256.is_empty() {
                     continue;
                 }
-                self.check_checksums(sha256, column.series(), part.number)
-                    .map_err(|reason| format!("column {:?}: {reason}", column.name))?;
+                self.check_checksums(sha256, set.series(), part.number)
+                    .map_err(|reason| format!("embedding set {:?}: {reason}", set.name))?;
             }
         }
         let lists = self.sources.iter().filter_map(|source| source.skipped_sha256.as_ref());
@@ -285,7 +294,7 @@ impl Manifest {
     /// Writes the manifest to `path` under a temporary name, makes it durable, renames it.
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         let bytes = sealed::seal(self)
-            .map_err(|e| MemoryError::Manifest { path: path.to_owned(), reason: e.to_string() })?;
+            .map_err(|e| StoreError::Manifest { path: path.to_owned(), reason: e.to_string() })?;
         write_whole(path, &bytes)
     }
 }
@@ -308,12 +317,12 @@ impl EmbeddingSetInfo {
 
     /// The series of its parts.
     pub(crate) fn series(&self) -> &'static [Series] {
-        if self.images { &COLUMN_SERIES } else { &TEXT_SERIES }
+        if self.images { &EMBEDDING_SET_SERIES } else { &TEXT_SERIES }
     }
 }
 
-/// A model's name as the name of its column's folder: what is unusual in file names becomes a hyphen.
-pub(super) fn column_name(model: &str) -> String {
+/// A model's name as the name of its embedding set's folder: what is unusual in file names becomes a hyphen.
+pub(super) fn folder_name(model: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ',' | '.');
     let name: String = model.chars().map(|c| if plain(c) { c } else { '-' }).take(100).collect();
     // No name may be a way up, nor hidden.
@@ -358,17 +367,17 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_column_is_the_name_of_one_folder() {
-        assert_eq!(column_name("ViT-B-16,openai"), "ViT-B-16,openai");
-        assert_eq!(column_name("hf-hub:org/name int8"), "hf-hub-org-name-int8");
+    fn the_name_of_an_embedding_set_is_the_name_of_one_folder() {
+        assert_eq!(folder_name("ViT-B-16,openai"), "ViT-B-16,openai");
+        assert_eq!(folder_name("hf-hub:org/name int8"), "hf-hub-org-name-int8");
         for name in ["", ".", "..", "../..", "/", "…"] {
-            let plain = column_name(name);
+            let plain = folder_name(name);
             assert!(!plain.is_empty() && !plain.contains('/') && !plain.starts_with('.'), "{name} {plain}");
-            assert_eq!(column_name(&plain), plain);
+            assert_eq!(folder_name(&plain), plain);
         }
-        let column = r#""columns": [{"name": "../up", "model": {"name": "m", "sha256": "", "dim": 4}, "images": true,
+        let set = r#""columns": [{"name": "../up", "model": {"name": "m", "sha256": "", "dim": 4}, "images": true,
             "parts": [], "unreadable": 0}], "later_field""#;
-        let message = read(&text(4, 3, 2).replace("\"later_field\"", column)).unwrap_err().to_string();
+        let message = read(&text(4, 3, 2).replace("\"later_field\"", set)).unwrap_err().to_string();
         assert!(message.contains("../up"), "{message}");
     }
 

@@ -14,6 +14,7 @@ use parquet::schema::types::Type;
 use xmore_files::open_regular;
 
 use crate::error::{AtPath, InParquet, MemoryError, Result};
+use crate::store::StoreError;
 
 /// Column of image paths.
 const IMAGE_PATH: &str = "image_path";
@@ -197,7 +198,7 @@ fn read_group(
 }
 
 fn damaged(path: &Path, expected: String, found: String) -> MemoryError {
-    MemoryError::Damaged { path: path.to_owned(), expected, found }
+    StoreError::Damaged { path: path.to_owned(), expected, found }.into()
 }
 
 #[cfg(test)]

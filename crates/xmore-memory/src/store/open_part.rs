@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use half::f16;
 
 use super::checksum::Running;
+use super::files::remove_file_if_there;
+use super::layout::{ALL_SERIES, IMAGES, LOOKUP, METADATA, Modality, Series, TEXTS};
 use super::manifest::{Checksums, PartInfo};
 use super::metadata::Metadata;
 use super::npy::{NpyMatrix, NpyWriter};
 use super::staging::OpenRows;
-use super::{ALL_SERIES, IMAGES, LOOKUP, METADATA, Modality, Series, TEXTS, checksum, lookup};
-use crate::error::{AtPath, MemoryError, Result};
+use super::{checksum, lookup};
+use crate::error::{AtPath, Result};
 use crate::search::codes;
+use crate::store::StoreError;
 
 /// A part that is being written, below a staging folder.
 pub(super) struct OpenPart {
@@ -160,7 +163,7 @@ fn journal_path(root: &Path, number: usize) -> PathBuf {
 
 /// Removes the journal of a part that a checkpoint calls closed.
 pub(super) fn remove_journal(root: &Path, number: usize) -> Result<()> {
-    super::remove_file_if_there(&journal_path(root, number))
+    remove_file_if_there(&journal_path(root, number))
 }
 
 /// Strings in the order of the rows: length of the path and of the caption as u32, then both.
@@ -199,10 +202,13 @@ impl Journal {
     /// Reads the rows back that `left` speaks of and goes on behind them.
     fn resume(path: PathBuf, left: &OpenRows) -> Result<(Journal, Metadata)> {
         let (rows, bytes) = (left.rows, left.journal_bytes);
-        let damaged = |found: &str| MemoryError::Damaged {
-            path: path.clone(),
-            expected: format!("{rows} rows"),
-            found: found.to_owned(),
+        let damaged = |found: &str| {
+            StoreError::Damaged {
+                path: path.clone(),
+                expected: format!("{rows} rows"),
+                found: found.to_owned(),
+            }
+            .into()
         };
         let mut file = File::options().read(true).write(true).open(&path).at("open", &path)?;
         let checksum = Running::of_next(&mut file, bytes, &path)?;

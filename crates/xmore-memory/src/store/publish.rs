@@ -10,24 +10,21 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use xmore_files::read_bounded;
 
-use super::embedding_set::EMBEDDING_DIR;
+use super::files::{names_in, remove_dir_if_there, remove_file_if_there, sync_dir, write_whole};
+use super::layout::{
+    ALL_SERIES, BUILDING_DIR, EMBEDDING_DIR, EMBEDDING_SETS_DIR, MANIFEST_COPY, MANIFEST_FILE, REPAIRING_DIR,
+    SET_ASIDE_DIR, SKIPPED_DIR, Series,
+};
 use super::lock::Lock;
 use super::manifest::Manifest;
 use super::sealed::{self, Seal};
 use super::staging::{CHECKPOINT_FILE, Staging};
-use super::{
-    ALL_SERIES, BUILDING_DIR, COLUMNS_DIR, MANIFEST_COPY, MANIFEST_FILE, SKIPPED_DIR, Series, names_in,
-    remove_dir_if_there, remove_file_if_there, sync_dir, write_whole,
-};
-use crate::error::{AtPath, MemoryError, Result};
+#[cfg(doc)]
+use crate::error::MemoryError;
+use crate::error::{AtPath, Result};
+use crate::store::StoreError;
 
 const PUBLISH_FILE: &str = "publish.json";
-
-/// Where a repair writes what will be put in place.
-pub(super) const REPAIRING_DIR: &str = ".xmore-repairing";
-
-/// Where the files are that repairs took out, in a folder for each repair.
-pub(super) const SET_ASIDE_DIR: &str = ".xmore-set-aside";
 
 /// Folder of a repair's staging folder with the files that it takes out, under their paths in the memory.
 pub(super) const SET_ASIDE_STAGED: &str = "set-aside";
@@ -69,7 +66,7 @@ pub(super) fn commit(staging: &Staging, publication: &Publication, manifest: &Ma
     manifest.write(&staging.root.join(MANIFEST_FILE))?;
     let file = staging.root.join(PUBLISH_FILE);
     let text = sealed::seal(publication)
-        .map_err(|e| MemoryError::Manifest { path: file.clone(), reason: e.to_string() })?;
+        .map_err(|e| StoreError::Manifest { path: file.clone(), reason: e.to_string() })?;
     write_whole(&file, &text)?;
     sync_dir(&staging.root)
 }
@@ -83,11 +80,11 @@ pub(super) fn is_committed(root: &Path) -> bool {
 /// its work has been done calls this before.
 ///
 /// # Errors
-/// [`MemoryError::Busy`] if a process is at it; [`MemoryError::Manifest`], [`MemoryError::Io`].
+/// [`WriteError::Busy`](super::WriteError::Busy) if a process is at it; [`StoreError::Manifest`], [`MemoryError::Io`].
 pub fn finish_interrupted(dir: &Path) -> Result<bool> {
     let is_left = |name: &&str| {
         let root = dir.join(name);
-        root.join(PUBLISH_FILE).exists() || is_husk(dir, &root)
+        root.join(PUBLISH_FILE).exists() || is_leftover(dir, &root)
     };
     if !STAGING_DIRS.iter().any(is_left) {
         return Ok(false);
@@ -124,7 +121,7 @@ fn roll_forward_one(dir: &Path, root: &Path) -> Result<bool> {
     let file = root.join(PUBLISH_FILE);
     let text = match read_bounded(&file, super::manifest::MAX_BYTES) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            if is_husk(dir, root) {
+            if is_leftover(dir, root) {
                 remove_dir_if_there(root)?;
             }
             return Ok(false);
@@ -136,7 +133,7 @@ fn roll_forward_one(dir: &Path, root: &Path) -> Result<bool> {
         Seal::Missing => serde_json::from_slice(&text).map_err(|e| e.to_string()),
         _ => sealed::open(&text),
     };
-    let publication = publication.map_err(|reason| MemoryError::Manifest { path: file.clone(), reason })?;
+    let publication = publication.map_err(|reason| StoreError::Manifest { path: file.clone(), reason })?;
     // Nothing is to be gone on from any more.
     remove_file_if_there(&root.join(CHECKPOINT_FILE))?;
     let staged = root.join(MANIFEST_FILE);
@@ -150,16 +147,16 @@ fn roll_forward_one(dir: &Path, root: &Path) -> Result<bool> {
             // From here to the last rename the folder has no manifest, so it counts as incomplete.
             remove_file_if_there(&published)?;
             sync_dir(dir)?;
-            for gone in [COLUMNS_DIR, EMBEDDING_DIR] {
+            for gone in [EMBEDDING_SETS_DIR, EMBEDDING_DIR] {
                 remove_dir_if_there(&dir.join(gone))?;
             }
         }
         place_series(root, &into, publication.replace)?;
         // Those of a repair.
-        let columns = root.join(COLUMNS_DIR);
-        if columns.is_dir() {
-            for name in names_in(&columns)? {
-                place_series(&columns.join(&name), &dir.join(COLUMNS_DIR).join(&name), false)?;
+        let sets = root.join(EMBEDDING_SETS_DIR);
+        if sets.is_dir() {
+            for name in names_in(&sets)? {
+                place_series(&sets.join(&name), &dir.join(EMBEDDING_SETS_DIR).join(&name), false)?;
             }
         }
         // Fails, as it should, if it holds a list.
@@ -210,7 +207,7 @@ fn set_aside(dir: &Path, root: &Path, take_out: &[PathBuf]) -> Result<()> {
 
 /// Whether a staging folder beside a whole memory is what was left when a process was killed while removing it, or before it had
 /// written anything.
-fn is_husk(dir: &Path, root: &Path) -> bool {
+fn is_leftover(dir: &Path, root: &Path) -> bool {
     dir.join(MANIFEST_FILE).exists()
         && root.is_dir()
         && ![PUBLISH_FILE, CHECKPOINT_FILE].iter().any(|name| root.join(name).exists())
@@ -262,7 +259,7 @@ fn stop() -> Result<()> {
     if let Some(steps) = STOP_AFTER.get() {
         STOP_AFTER.set(Some(steps.saturating_sub(1)));
         if steps == 0 {
-            return Err(MemoryError::WriterFailed { path: PathBuf::new() });
+            return Err(super::WriteError::WriterFailed { path: PathBuf::new() }.into());
         }
     }
     Ok(())

@@ -5,13 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
+use super::layout::{BUILDING_DIR, EMBEDDING_SETS_DIR, IMAGES, LOOKUP, MANIFEST_FILE, METADATA, Modality};
 use super::lookup::Lookup;
 use super::manifest::{EmbeddingSetInfo, Manifest, ModelIdentity};
 use super::metadata::Metadata;
 use super::npy::NpyMatrix;
-use super::{BUILDING_DIR, COLUMNS_DIR, IMAGES, LOOKUP, MANIFEST_FILE, METADATA, Modality};
 use crate::error::{AtPath, MemoryError, Result};
+use crate::search::VectorError;
 use crate::search::codes::Codes;
+use crate::store::StoreError;
 
 /// An open memory. Cheap to open and to share between threads; a pair's id is its row, from 0.
 ///
@@ -19,8 +21,8 @@ use crate::search::codes::Codes;
 pub struct Memory {
     dir: PathBuf,
     manifest: Manifest,
-    /// The memory's own column, then the further ones.
-    columns: Vec<EmbeddingSet>,
+    /// The primary embedding set, then the further ones.
+    embedding_sets: Vec<EmbeddingSet>,
     strings: Vec<Strings>,
 }
 
@@ -28,7 +30,7 @@ pub struct Memory {
 pub struct EmbeddingSet {
     /// The memory's folder.
     memory: PathBuf,
-    /// The column's own folder.
+    /// The embedding set's folder.
     dir: PathBuf,
     model: ModelIdentity,
     /// In the order of their ids; some of the memory's parts may be lacking.
@@ -37,7 +39,7 @@ pub struct EmbeddingSet {
     len: u64,
 }
 
-/// One part of a column.
+/// One part of an embedding set.
 pub(crate) struct Part {
     /// Number in the names of its files.
     number: usize,
@@ -71,28 +73,24 @@ impl Memory {
     /// Opens the memory in `dir` and checks every file's header and size against the manifest.
     ///
     /// # Errors
-    /// [`MemoryError::Incomplete`] for an interrupted build, [`MemoryError::NotAMemory`] for another directory,
-    /// [`MemoryError::Manifest`], [`MemoryError::Version`], [`MemoryError::Damaged`], [`MemoryError::Io`].
+    /// [`StoreError::Incomplete`] for an interrupted build, [`StoreError::NotAMemory`] for another directory,
+    /// [`StoreError::Manifest`], [`StoreError::Version`], [`StoreError::Damaged`], [`MemoryError::Io`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Memory> {
         let dir = dir.as_ref();
         let manifest_path = dir.join(MANIFEST_FILE);
         fs::read_dir(dir).at("open", dir)?;
         if !manifest_path.try_exists().at("open", &manifest_path)? {
             if dir.join(BUILDING_DIR).exists() {
-                return Err(MemoryError::Incomplete { path: dir.to_owned() });
+                return Err(StoreError::Incomplete { path: dir.to_owned() }.into());
             }
-            let hint = if dir.join(IMAGES.name).is_dir() {
-                "it looks like the output of clip-retrieval: make a memory of it with `xmore memory build`"
-            } else {
-                "build one first"
-            };
-            return Err(MemoryError::NotAMemory { path: dir.to_owned(), hint });
+            let holds_embeddings = dir.join(IMAGES.name).is_dir();
+            return Err(StoreError::NotAMemory { path: dir.to_owned(), holds_embeddings }.into());
         }
         let manifest = Manifest::read(&manifest_path)?;
 
-        let mut columns = vec![EmbeddingSet::open_primary(dir, &manifest)?];
-        for column in &manifest.columns {
-            columns.push(EmbeddingSet::open_further(dir, &manifest, column)?);
+        let mut embedding_sets = vec![EmbeddingSet::open_primary(dir, &manifest)?];
+        for set in &manifest.embedding_sets {
+            embedding_sets.push(EmbeddingSet::open_further(dir, &manifest, set)?);
         }
         let mut strings = Vec::with_capacity(manifest.parts.len());
         let mut first_id = 0;
@@ -112,7 +110,7 @@ impl Memory {
             // The sum was checked not to overflow when the manifest was read.
             first_id += info.rows;
         }
-        Ok(Memory { dir: dir.to_owned(), manifest, columns, strings })
+        Ok(Memory { dir: dir.to_owned(), manifest, embedding_sets, strings })
     }
 
     /// Number of pairs.
@@ -125,7 +123,7 @@ impl Memory {
         self.len() == 0
     }
 
-    /// Embedding length of the memory's own column.
+    /// Embedding length of the primary embedding set.
     pub fn dim(&self) -> usize {
         self.manifest.model.dim
     }
@@ -140,30 +138,30 @@ impl Memory {
         &self.dir
     }
 
-    /// The columns: the memory's own, by the model it was built with, and the further ones.
+    /// The embedding sets: the primary one, by the model that the memory was built with, and the further ones.
     pub fn embedding_sets(&self) -> &[EmbeddingSet] {
-        &self.columns
+        &self.embedding_sets
     }
 
-    /// The memory's own column.
+    /// The primary embedding set.
     pub fn primary(&self) -> &EmbeddingSet {
-        &self.columns[0]
+        &self.embedding_sets[0]
     }
 
-    /// The column by a model, known by its fingerprint.
+    /// The embedding set by a model, known by its fingerprint.
     pub fn embedding_set(&self, model: &ModelIdentity) -> Option<&EmbeddingSet> {
-        self.columns.iter().find(|c| (&c.model.sha256, c.model.dim) == (&model.sha256, model.dim))
+        self.embedding_sets.iter().find(|c| (&c.model.sha256, c.model.dim) == (&model.sha256, model.dim))
     }
 
     /// Files of search codes that searches have found damaged. Their answers came from the embeddings instead, more slowly.
     pub fn damaged_codes(&self) -> Vec<PathBuf> {
-        self.columns.iter().flat_map(EmbeddingSet::damaged_codes).collect()
+        self.embedding_sets.iter().flat_map(EmbeddingSet::damaged_codes).collect()
     }
 
     /// Caption of pair `id`.
     ///
     /// # Errors
-    /// [`MemoryError::NoSuchPair`], or what reading the strings gives.
+    /// [`StoreError::NoSuchPair`], or what reading the strings gives.
     pub fn caption(&self, id: u64) -> Result<&str> {
         let (strings, row) = self.locate(id)?;
         match &strings.lookup {
@@ -175,7 +173,7 @@ impl Memory {
     /// Image path of pair `id`, as it was recorded.
     ///
     /// # Errors
-    /// [`MemoryError::NoSuchPair`], or what reading the strings gives.
+    /// [`StoreError::NoSuchPair`], or what reading the strings gives.
     pub fn image_path(&self, id: u64) -> Result<&str> {
         let (strings, row) = self.locate(id)?;
         match &strings.lookup {
@@ -184,7 +182,7 @@ impl Memory {
         }
     }
 
-    /// Writes the image embedding of pair `id` in the memory's own column to `out`, `[dim]`.
+    /// Writes the image embedding of pair `id` in the primary embedding set to `out`, `[dim]`.
     ///
     /// # Errors
     /// As [`EmbeddingSet::image_embedding`].
@@ -192,7 +190,7 @@ impl Memory {
         self.primary().image_embedding(id, out)
     }
 
-    /// Writes the caption embedding of pair `id` in the memory's own column to `out`, `[dim]`.
+    /// Writes the caption embedding of pair `id` in the primary embedding set to `out`, `[dim]`.
     ///
     /// # Errors
     /// As [`EmbeddingSet::text_embedding`].
@@ -211,7 +209,7 @@ impl Memory {
     }
 
     fn no_such_pair(&self, id: u64) -> MemoryError {
-        MemoryError::NoSuchPair { id, len: self.len(), path: self.dir.clone() }
+        StoreError::NoSuchPair { id, len: self.len(), path: self.dir.clone() }.into()
     }
 }
 
@@ -225,16 +223,14 @@ impl fmt::Debug for Memory {
 }
 
 impl EmbeddingSet {
-    /// The column of the model that the memory was built with.
+    /// The embedding set of the model that the memory was built with.
     fn open_primary(memory: &Path, manifest: &Manifest) -> Result<EmbeddingSet> {
         EmbeddingSet::open(memory, memory.to_owned(), manifest, &manifest.model, true, |_| true)
     }
 
-    fn open_further(memory: &Path, manifest: &Manifest, column: &EmbeddingSetInfo) -> Result<EmbeddingSet> {
-        let dir = memory.join(COLUMNS_DIR).join(&column.name);
-        EmbeddingSet::open(memory, dir, manifest, &column.model, column.images, |place| {
-            column.has_part(place)
-        })
+    fn open_further(memory: &Path, manifest: &Manifest, set: &EmbeddingSetInfo) -> Result<EmbeddingSet> {
+        let dir = memory.join(EMBEDDING_SETS_DIR).join(&set.name);
+        EmbeddingSet::open(memory, dir, manifest, &set.model, set.images, |place| set.has_part(place))
     }
 
     fn open(
@@ -287,7 +283,7 @@ impl EmbeddingSet {
         self.model.dim
     }
 
-    /// Number of rows that have embeddings: fewer than the memory has if it has grown since the column was made, or if a repair took
+    /// Number of rows that have embeddings: fewer than the memory has if it has grown since the embedding set was made, or if a repair took
     /// some out.
     pub fn rows(&self) -> u64 {
         self.parts.iter().map(|part| part.rows).sum()
@@ -296,7 +292,7 @@ impl EmbeddingSet {
     /// Checks that every row of the memory has an embedding of this modality.
     ///
     /// # Errors
-    /// [`MemoryError::NoColumn`].
+    /// [`StoreError::NoEmbeddings`].
     pub fn require(&self, modality: Modality) -> Result<()> {
         if self.rows_with(modality) == self.len { Ok(()) } else { Err(self.incomplete(modality)) }
     }
@@ -314,14 +310,14 @@ impl EmbeddingSet {
             Modality::Text => "text embeddings",
         };
         let (path, model) = (self.memory.clone(), self.model.name.clone());
-        MemoryError::NoColumn { path, what, model, have: self.rows_with(modality), len: self.len }
+        StoreError::NoEmbeddings { path, what, model, have: self.rows_with(modality), len: self.len }.into()
     }
 
     /// Writes the image embedding of pair `id` to `out`, `[dim]`.
     ///
     /// # Errors
-    /// [`MemoryError::NoSuchPair`] beyond the memory's rows, [`MemoryError::NoColumn`] for a row that the column lacks,
-    /// [`MemoryError::Length`] if `out` has another length.
+    /// [`StoreError::NoSuchPair`] beyond the memory's rows, [`StoreError::NoEmbeddings`] for a row that the embedding set lacks,
+    /// [`VectorError::Length`] if `out` has another length.
     pub fn image_embedding(&self, id: u64, out: &mut [f32]) -> Result<()> {
         self.embedding(Modality::Image, id, out)
     }
@@ -329,8 +325,8 @@ impl EmbeddingSet {
     /// Writes the caption embedding of pair `id` to `out`, `[dim]`.
     ///
     /// # Errors
-    /// [`MemoryError::NoSuchPair`] beyond the memory's rows, [`MemoryError::NoColumn`] for a row that the column lacks,
-    /// [`MemoryError::Length`] if `out` has another length.
+    /// [`StoreError::NoSuchPair`] beyond the memory's rows, [`StoreError::NoEmbeddings`] for a row that the embedding set lacks,
+    /// [`VectorError::Length`] if `out` has another length.
     pub fn text_embedding(&self, id: u64, out: &mut [f32]) -> Result<()> {
         self.embedding(Modality::Text, id, out)
     }
@@ -338,7 +334,7 @@ impl EmbeddingSet {
     fn embedding(&self, modality: Modality, id: u64, out: &mut [f32]) -> Result<()> {
         if out.len() != self.dim() {
             let (expected, found) = (self.dim(), out.len());
-            return Err(MemoryError::Length { what: "output buffer", expected, found });
+            return Err(VectorError::Length { what: "output buffer", expected, found }.into());
         }
         let part = self.parts.partition_point(|p| p.first_id <= id).checked_sub(1).map(|i| &self.parts[i]);
         let part = part.filter(|part| id - part.first_id < part.rows);
@@ -346,7 +342,7 @@ impl EmbeddingSet {
             return Err(if id < self.len {
                 self.incomplete(modality)
             } else {
-                MemoryError::NoSuchPair { id, len: self.len, path: self.memory.clone() }
+                StoreError::NoSuchPair { id, len: self.len, path: self.memory.clone() }.into()
             });
         };
         embeddings.matrix.read_row((id - part.first_id) as usize, out);
@@ -385,7 +381,7 @@ impl Part {
         self.first_id
     }
 
-    /// Embeddings `[rows, dim]`; `None` if the column has none of this modality.
+    /// Embeddings `[rows, dim]`; `None` if the embedding set has none of this modality.
     pub fn embeddings(&self, modality: Modality) -> Option<&Embeddings> {
         match modality {
             Modality::Image => self.images.as_ref(),
@@ -415,5 +411,5 @@ fn require_file(path: &Path) -> Result<()> {
         return Ok(());
     }
     let expected = "a file of the memory, as its manifest says".to_owned();
-    Err(MemoryError::Damaged { path: path.to_owned(), expected, found: "none".to_owned() })
+    Err(StoreError::Damaged { path: path.to_owned(), expected, found: "none".to_owned() }.into())
 }

@@ -6,9 +6,13 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::checksum::Running;
-use super::skipped_path;
-use crate::error::{AtPath, MemoryError, Result};
+use super::files::{remove_file_if_there, sync_dir};
+use super::layout::skipped_path;
+#[cfg(doc)]
+use crate::error::MemoryError;
+use crate::error::{AtPath, Result};
 use crate::ingest::SkipKind;
+use crate::store::StoreError;
 
 /// How much was skipped, by kind; keys are [`SkipKind::name`]s.
 pub type SkipCounts = BTreeMap<String, u64>;
@@ -45,7 +49,7 @@ impl SkipList {
     /// Removes what an earlier process wrote of the list: it is always made in one go.
     pub fn clear(&mut self) -> Result<()> {
         (self.file, self.counts) = (None, SkipCounts::new());
-        super::remove_file_if_there(&self.path)
+        remove_file_if_there(&self.path)
     }
 
     pub fn add(&mut self, path: &str, kind: SkipKind, reason: &str) -> Result<()> {
@@ -73,7 +77,7 @@ impl SkipList {
         let Some(file) = &self.file else { return Ok(None) };
         file.get_ref().sync_all().at("write", &self.path)?;
         if let Some(folder) = self.path.parent() {
-            super::sync_dir(folder)?;
+            sync_dir(folder)?;
         }
         Ok(Some(self.checksum.value()))
     }
@@ -102,7 +106,7 @@ impl SkipList {
 /// Calls `each` for every entry of the list of a memory's source `number`, until it returns false. Returns whether there is a list.
 ///
 /// # Errors
-/// [`MemoryError::Io`], [`MemoryError::Damaged`] for a list that is no csv.
+/// [`MemoryError::Io`], [`StoreError::Damaged`] for a list that is no csv.
 pub fn read_skip_list(dir: &Path, number: usize, each: &mut dyn FnMut(SkipEntry) -> bool) -> Result<bool> {
     let path = skipped_path(dir, number);
     let file = match File::open(&path) {
@@ -111,7 +115,7 @@ pub fn read_skip_list(dir: &Path, number: usize, each: &mut dyn FnMut(SkipEntry)
     };
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file);
     for record in reader.records() {
-        let record = record.map_err(|e| MemoryError::Damaged {
+        let record = record.map_err(|e| StoreError::Damaged {
             path: path.clone(),
             expected: "a list of what was skipped".to_owned(),
             found: e.to_string(),
@@ -134,7 +138,7 @@ pub fn failures(counts: &SkipCounts) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::SKIPPED_DIR;
+    use super::super::layout::SKIPPED_DIR;
     use super::*;
 
     #[test]

@@ -11,9 +11,12 @@ use serde::{Deserialize, Serialize};
 use xmore_files::image::Orientation;
 use xmore_files::read_bounded;
 
+use super::files::{remove_dir_if_there, remove_file_if_there, sync_dir, write_whole};
+use super::layout::Series;
 use super::manifest::{Checksums, ModelIdentity, PartInfo};
-use super::{Series, checksum, remove_dir_if_there, remove_file_if_there, sealed, sync_dir, write_whole};
+use super::{checksum, sealed};
 use crate::error::{AtPath, MemoryError, Result};
+use crate::store::{StoreError, WriteError};
 
 /// The checkpoint in a staging folder.
 pub(super) const CHECKPOINT_FILE: &str = "checkpoint.json";
@@ -113,7 +116,7 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Reads the checkpoint, if there is one that can be gone on from. What an older version or a broken disk left is none.
+    /// Reads the checkpoint, if there is one that can be continued. What an older version or a broken disk left is none.
     pub fn checkpoint(&self) -> Result<Option<Checkpoint>> {
         let path = self.root.join(CHECKPOINT_FILE);
         let text = match read_bounded(&path, super::manifest::MAX_BYTES) {
@@ -137,7 +140,7 @@ impl Staging {
     /// Reads the closed parts and compares them with their checksums: what has changed since must not become part of a memory.
     ///
     /// # Errors
-    /// [`MemoryError::Damaged`].
+    /// [`StoreError::Damaged`].
     pub fn check_closed(&self, checkpoint: &Checkpoint) -> Result<()> {
         for part in &checkpoint.parts {
             for series in self.series {
@@ -145,7 +148,7 @@ impl Staging {
                 let found = checksum::of_file(&path)?;
                 if recorded != Some(&found) {
                     let expected = format!("SHA-256 {}", recorded.map_or("none", String::as_str));
-                    return Err(MemoryError::Damaged { path, expected, found });
+                    return Err(StoreError::Damaged { path, expected, found }.into());
                 }
             }
         }
@@ -161,7 +164,7 @@ impl Staging {
                 let path = series.path(&self.root, part.number);
                 if !path.exists() {
                     let expected = "a closed part, as the checkpoint says".to_owned();
-                    return Err(MemoryError::Damaged { path, expected, found: "nothing".to_owned() });
+                    return Err(StoreError::Damaged { path, expected, found: "nothing".to_owned() }.into());
                 }
                 keep.insert(path);
             }
@@ -183,17 +186,17 @@ impl Staging {
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<()> {
         let path = self.root.join(CHECKPOINT_FILE);
         let text = sealed::seal(checkpoint)
-            .map_err(|e| MemoryError::Manifest { path: path.clone(), reason: e.to_string() })?;
+            .map_err(|e| StoreError::Manifest { path: path.clone(), reason: e.to_string() })?;
         write_whole(&path, &text)?;
         sync_dir(&self.root)
     }
 }
 
-/// Says of what an interrupted process left that it is damaged; there is a way out other than for a memory.
+/// Makes damage to a part of an unfinished build an error of that build: it can be discarded, unlike a memory.
 pub(super) fn unfinished_is_damaged(error: MemoryError, root: &Path) -> MemoryError {
     match error {
-        MemoryError::Damaged { path, expected, found } => {
-            MemoryError::DamagedBuild { path: root.to_owned(), file: path, expected, found }
+        MemoryError::Store(StoreError::Damaged { path, expected, found }) => {
+            WriteError::DamagedBuild { path: root.to_owned(), file: path, expected, found }.into()
         }
         other => other,
     }

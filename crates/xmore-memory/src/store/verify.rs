@@ -5,18 +5,20 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::checksum;
+use super::files::names_in;
+use super::layout::{
+    ALL_SERIES, BUILDING_DIR, EMBEDDING_SETS_DIR, IMAGES, LOOKUP, MANIFEST_COPY, MANIFEST_FILE, METADATA,
+    SET_ASIDE_DIR, Series, skipped_path,
+};
 use super::lookup::Lookup;
 use super::manifest::{Checksums, Manifest, SetAside};
 use super::metadata::Metadata;
 use super::npy::NpyMatrix;
 use super::publish::{is_pending, pending_manifest};
-use super::repair::files_set_aside;
-use super::{
-    ALL_SERIES, BUILDING_DIR, COLUMNS_DIR, IMAGES, LOOKUP, MANIFEST_COPY, MANIFEST_FILE, METADATA, Modality,
-    Series, checksum, names_in, skipped_path,
-};
 use crate::error::{AtPath, MemoryError, Result};
 use crate::search::codes::Codes;
+use crate::store::StoreError;
 
 /// Stored unit vectors are this near to length 1: float16 rounds each value by 2⁻¹¹ of it at most.
 const NORM_TOLERANCE: f64 = 2e-3;
@@ -28,8 +30,8 @@ pub struct Finding {
     pub path: PathBuf,
     /// The part it belongs to, if it belongs to one.
     pub part: Option<usize>,
-    /// The column's name; `None` for the memory's own.
-    pub column: Option<String>,
+    /// The embedding set's name; `None` for the primary one.
+    pub embedding_set: Option<String>,
     /// What was expected and what was found.
     pub problem: String,
     /// Whether it can be made again from the rest.
@@ -53,7 +55,7 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Files without a recorded checksum, as memories of version 1 have none.
     pub unchecked: u64,
-    /// Rows whose embedding is not of unit length, in both modalities and all columns.
+    /// Rows whose embedding is not of unit length, in both modalities and all embedding sets.
     pub not_unit: u64,
     /// What is wrong; empty if nothing is.
     pub findings: Vec<Finding>,
@@ -70,7 +72,7 @@ pub struct VerifyReport {
 /// Reads all of a memory and compares it with its manifest. `progress` gets the parts done and their number.
 ///
 /// # Errors
-/// [`MemoryError::Manifest`], [`MemoryError::NotAMemory`] and the like if there is no manifest to compare with. What is wrong
+/// [`StoreError::Manifest`], [`StoreError::NotAMemory`] and the like if there is no manifest to compare with. What is wrong
 /// with the files is no error but a [`Finding`].
 pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<VerifyReport> {
     let manifest_path = dir.join(MANIFEST_FILE);
@@ -87,23 +89,22 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Veri
         set_aside_files: files_set_aside(dir),
         ..VerifyReport::default()
     };
-    let of_columns = manifest.columns.iter().flat_map(|column| &column.parts);
-    let total = manifest.parts.len() + of_columns.filter(|sha256| !sha256.is_empty()).count();
+    let of_embedding_sets = manifest.embedding_sets.iter().flat_map(|set| &set.parts);
+    let total = manifest.parts.len() + of_embedding_sets.filter(|sha256| !sha256.is_empty()).count();
     let mut done = 0;
     for part in &manifest.parts {
-        let at = Part { dir, column: None, number: part.number, rows: part.rows, dim: manifest.model.dim };
+        let at =
+            Part { dir, embedding_set: None, number: part.number, rows: part.rows, dim: manifest.model.dim };
         at.check(&ALL_SERIES, &part.sha256, &mut report);
         done += 1;
         progress(done, total);
     }
-    for column in &manifest.columns {
-        let folder = dir.join(COLUMNS_DIR).join(&column.name);
-        for (part, sha256) in
-            manifest.parts.iter().zip(&column.parts).filter(|(_, sha256)| !sha256.is_empty())
-        {
-            let (number, rows, dim) = (part.number, part.rows, column.model.dim);
-            let at = Part { dir: &folder, column: Some(&column.name), number, rows, dim };
-            at.check(column.series(), sha256, &mut report);
+    for set in &manifest.embedding_sets {
+        let folder = dir.join(EMBEDDING_SETS_DIR).join(&set.name);
+        for (part, sha256) in manifest.parts.iter().zip(&set.parts).filter(|(_, sha256)| !sha256.is_empty()) {
+            let (number, rows, dim) = (part.number, part.rows, set.model.dim);
+            let at = Part { dir: &folder, embedding_set: Some(&set.name), number, rows, dim };
+            at.check(set.series(), sha256, &mut report);
             done += 1;
             progress(done, total);
         }
@@ -114,13 +115,13 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Veri
             continue;
         }
         if let Err(problem) = check_list(&path, source.skipped_sha256.as_deref(), &mut report) {
-            report.findings.push(Finding { path, part: None, column: None, problem, derived: false });
+            report.findings.push(Finding { path, part: None, embedding_set: None, problem, derived: false });
         }
     }
     let copy = dir.join(MANIFEST_COPY);
     if manifest.is_current() && !report.pending && fs::read(&copy).ok() != fs::read(&manifest_path).ok() {
         let problem = "it should be the same as the manifest".to_owned();
-        report.findings.push(Finding { path: copy, part: None, column: None, problem, derived: true });
+        report.findings.push(Finding { path: copy, part: None, embedding_set: None, problem, derived: true });
     }
     if let Some(pending) = pending_manifest(dir) {
         report.findings.retain(|finding| !is_put_in_place(dir, finding, &pending));
@@ -130,18 +131,34 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Veri
     report.findings.extend(strays.into_iter().map(|path| Finding {
         path,
         part: None,
-        column: None,
+        embedding_set: None,
         problem: "it is named as a file of the memory, but the manifest does not have it".to_owned(),
         derived: false,
     }));
     Ok(report)
 }
 
+/// Files below what repairs set aside: their number and bytes.
+fn files_set_aside(dir: &Path) -> (u64, u64) {
+    fn walk(dir: &Path, files: &mut (u64, u64)) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(data) if data.is_dir() => walk(&entry.path(), files),
+                Ok(data) => *files = (files.0 + 1, files.1 + data.len()),
+                Err(_) => {}
+            }
+        }
+    }
+    let mut files = (0, 0);
+    walk(&dir.join(SET_ASIDE_DIR), &mut files);
+    files
+}
+
 /// Whether what differs from the manifest is what the next manifest has: a file that was put in place before it.
 fn is_put_in_place(dir: &Path, finding: &Finding, pending: &Manifest) -> bool {
-    let column = pending.columns.iter().find(|column| Some(&column.name) == finding.column.as_ref());
+    let set = pending.embedding_sets.iter().find(|set| Some(&set.name) == finding.embedding_set.as_ref());
     let place = pending.parts.iter().position(|part| Some(part.number) == finding.part);
-    let sha256 = column.zip(place).and_then(|(column, place)| column.parts.get(place));
+    let sha256 = set.zip(place).and_then(|(set, place)| set.parts.get(place));
     let series = finding.path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
     let list =
         pending.sources.iter().enumerate().find(|(number, _)| skipped_path(dir, *number) == finding.path);
@@ -159,20 +176,20 @@ pub(super) fn strays(dir: &Path, manifest: &Manifest) -> Result<Vec<PathBuf>> {
         parts.map(|(_, part)| part.number).collect()
     };
     let mut folders = vec![(dir.to_owned(), numbers(&|_| true), &ALL_SERIES[..])];
-    for name in names_in(&dir.join(COLUMNS_DIR))? {
-        let column = manifest.columns.iter().find(|column| Path::new(&column.name) == Path::new(&name));
-        let (parts, series) = match column {
-            Some(column) => (numbers(&|place| column.has_part(place)), column.series()),
+    for name in names_in(&dir.join(EMBEDDING_SETS_DIR))? {
+        let set = manifest.embedding_sets.iter().find(|set| Path::new(&set.name) == Path::new(&name));
+        let (parts, series) = match set {
+            Some(set) => (numbers(&|place| set.has_part(place)), set.series()),
             None => (Vec::new(), &[][..]),
         };
-        folders.push((dir.join(COLUMNS_DIR).join(name), parts, series));
+        folders.push((dir.join(EMBEDDING_SETS_DIR).join(name), parts, series));
     }
     let mut strays = Vec::new();
-    for (folder, parts, own) in folders {
+    for (folder, parts, all) in folders {
         for series in ALL_SERIES {
             let known: HashSet<PathBuf> = parts
                 .iter()
-                .filter(|_| own.contains(&series))
+                .filter(|_| all.contains(&series))
                 .map(|&number| series.path(&folder, number))
                 .collect();
             let within = folder.join(series.name);
@@ -185,7 +202,7 @@ pub(super) fn strays(dir: &Path, manifest: &Manifest) -> Result<Vec<PathBuf>> {
 
 /// Compares a list of skipped things with its recorded checksum.
 fn check_list(path: &Path, recorded: Option<&str>, report: &mut VerifyReport) -> Result<(), String> {
-    report.bytes += fs::metadata(path).at("open", path).map_err(told)?.len();
+    report.bytes += fs::metadata(path).at("open", path).map_err(problem_of)?.len();
     report.files += 1;
     check_content(path, recorded, report)
 }
@@ -196,7 +213,7 @@ fn check_content(path: &Path, recorded: Option<&str>, report: &mut VerifyReport)
         report.unchecked += 1;
         return Ok(());
     };
-    let found = checksum::of_file(path).map_err(told)?;
+    let found = checksum::of_file(path).map_err(problem_of)?;
     if recorded == found {
         return Ok(());
     }
@@ -204,9 +221,11 @@ fn check_content(path: &Path, recorded: Option<&str>, report: &mut VerifyReport)
 }
 
 /// What is wrong with a file that is part of the finding already.
-fn told(error: MemoryError) -> String {
+fn problem_of(error: MemoryError) -> String {
     match error {
-        MemoryError::Damaged { expected, found, .. } => format!("expected {expected}, found {found}"),
+        MemoryError::Store(StoreError::Damaged { expected, found, .. }) => {
+            format!("expected {expected}, found {found}")
+        }
         MemoryError::Io { action, source, .. } => format!("cannot {action} it: {source}"),
         MemoryError::Parquet { source, .. } => source.to_string(),
         other => other.to_string(),
@@ -216,7 +235,7 @@ fn told(error: MemoryError) -> String {
 /// A part to be checked.
 struct Part<'a> {
     dir: &'a Path,
-    column: Option<&'a str>,
+    embedding_set: Option<&'a str>,
     number: usize,
     rows: u64,
     dim: usize,
@@ -235,9 +254,15 @@ impl Part<'_> {
             match self.check_file(series, &path, recorded, report) {
                 Ok(()) => sound.push(series),
                 Err(problem) => {
-                    let column = self.column.map(str::to_owned);
+                    let embedding_set = self.embedding_set.map(str::to_owned);
                     let derived = series.is_derived();
-                    report.findings.push(Finding { path, part: Some(self.number), column, problem, derived });
+                    report.findings.push(Finding {
+                        path,
+                        part: Some(self.number),
+                        embedding_set,
+                        problem,
+                        derived,
+                    });
                 }
             }
         }
@@ -249,7 +274,7 @@ impl Part<'_> {
             report.findings.push(Finding {
                 path,
                 part: Some(self.number),
-                column: None,
+                embedding_set: None,
                 problem,
                 derived: true,
             });
@@ -263,17 +288,18 @@ impl Part<'_> {
         recorded: Option<&String>,
         report: &mut VerifyReport,
     ) -> Result<(), String> {
-        report.bytes += fs::metadata(path).at("open", path).map_err(told)?.len();
+        report.bytes += fs::metadata(path).at("open", path).map_err(problem_of)?.len();
         report.files += 1;
         match series {
-            METADATA => drop(Metadata::read(path, self.rows).map_err(told)?),
-            LOOKUP => drop(Lookup::open(path, self.rows).map_err(told)?),
+            METADATA => drop(Metadata::read(path, self.rows).map_err(problem_of)?),
+            LOOKUP => drop(Lookup::open(path, self.rows).map_err(problem_of)?),
             series if series.is_derived() => {
-                drop(Codes::open(path, self.rows as usize, self.dim).map_err(told)?)
+                drop(Codes::open(path, self.rows as usize, self.dim).map_err(problem_of)?)
             }
             series => {
-                let matrix = NpyMatrix::open(path, self.rows, self.dim).map_err(told)?;
-                report.not_unit += not_unit(&matrix, self.dim, series == IMAGES && self.column.is_some());
+                let matrix = NpyMatrix::open(path, self.rows, self.dim).map_err(problem_of)?;
+                report.not_unit +=
+                    not_unit(&matrix, self.dim, series == IMAGES && self.embedding_set.is_some());
             }
         }
         check_content(path, recorded.map(String::as_str), report)
@@ -281,9 +307,10 @@ impl Part<'_> {
 
     /// Strings must be the same in both files.
     fn compare_strings(&self) -> Result<(), String> {
-        let told = |error: MemoryError| error.to_string();
-        let metadata = Metadata::read(&METADATA.path(self.dir, self.number), self.rows).map_err(told)?;
-        let lookup = Lookup::open(&LOOKUP.path(self.dir, self.number), self.rows).map_err(told)?;
+        let problem_of = |error: MemoryError| error.to_string();
+        let metadata =
+            Metadata::read(&METADATA.path(self.dir, self.number), self.rows).map_err(problem_of)?;
+        let lookup = Lookup::open(&LOOKUP.path(self.dir, self.number), self.rows).map_err(problem_of)?;
         let same = |row: usize| {
             lookup.image_path(row).ok() == metadata.image_paths.get(row)
                 && lookup.caption(row).ok() == metadata.captions.get(row)
@@ -307,9 +334,4 @@ fn not_unit(matrix: &NpyMatrix, dim: usize, nan_is_fine: bool) -> u64 {
         !missing && !unit
     };
     matrix.data().chunks_exact(dim).filter(odd).count() as u64
-}
-
-/// The modality of a series of 8-bit copies.
-pub(super) fn modality_of(series: Series) -> Option<Modality> {
-    [Modality::Image, Modality::Text].into_iter().find(|m| m.codes() == series)
 }

@@ -1,4 +1,4 @@
-//! A further embedding set of embeddings for a memory: its images are read again, its captions too.
+//! A further embedding set for a memory: its images are read again, its captions too.
 //!
 //! Rows whose image cannot be read are marked as such. The same call tries them again: parts with an image that can be read by then
 //! are written again, the others stay as they are.
@@ -21,7 +21,7 @@ use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
 use crate::partly_seen::PartlySeen;
 
-/// Rows of a column of captions that are encoded together.
+/// Rows of an embedding set of captions that are encoded together.
 const CAPTIONS: usize = 1024;
 
 /// What [`add_embedding_set`] did.
@@ -33,7 +33,7 @@ pub struct EmbeddingSetReport {
     pub embedded: u64,
     /// Rows whose image could not be read before and could be now.
     pub recovered: u64,
-    /// Rows whose image cannot be read; they are not found through this column.
+    /// Rows whose image cannot be read; they are not found through this embedding set.
     pub unreadable: u64,
     /// Images that could not be read in this run, and why.
     pub skipped: SkipSummary,
@@ -45,7 +45,7 @@ pub struct EmbeddingSetReport {
     pub was_complete: bool,
 }
 
-/// How far a column has come.
+/// How far an embedding set has come.
 #[derive(Clone, Copy, Debug)]
 pub struct EmbeddingSetProgress {
     /// Rows done.
@@ -60,7 +60,7 @@ pub struct EmbeddingSetProgress {
 ///
 /// # Errors
 /// Those of [`EmbeddingSetWriter::open`], of the towers, and of writing. An image that cannot be read is no error: its rows are not found
-/// through this column, it is reported, and the same call tries it again.
+/// through this embedding set, it is reported, and the same call tries it again.
 pub fn add_embedding_set(
     model: &dyn Encoder,
     dir: &Path,
@@ -80,8 +80,9 @@ pub fn add_embedding_set(
     let mut writer = EmbeddingSetWriter::open(dir, model.identity().clone(), images)?
         .with_checkpoint_every(checkpoint_every);
     let mut skipped = SkipSummary::default();
+    let unreadable_before = writer.unreadable()?;
     if writer.is_fresh() {
-        let again = parts_to_try(model, &writer, &mut skipped)?;
+        let again = parts_to_try(model, &writer, &unreadable_before, &mut skipped)?;
         writer.again(&again)?;
     }
     if writer.total() == 0 {
@@ -89,7 +90,7 @@ pub fn add_embedding_set(
         writer.discard()?;
         return Ok(nothing_to_do(manifest, there.as_ref(), skipped));
     }
-    let mut column = EmbeddingSet {
+    let mut run = EmbeddingSet {
         groups: Vec::new(),
         writer,
         texts: Vec::new(),
@@ -101,29 +102,28 @@ pub fn add_embedding_set(
         stopped: false,
     };
     if images {
-        column.groups = groups(&column.writer)?;
-        let refs: Vec<ImageRef> = column.groups.iter().map(|group| ImageRef::parse(&group.path)).collect();
-        encode_images(model, &refs, &mut column)?;
+        run.groups = groups(&run.writer)?;
+        let refs: Vec<ImageRef> = run.groups.iter().map(|group| ImageRef::parse(&group.path)).collect();
+        encode_images(model, &refs, &mut run)?;
     } else {
-        column.captions(model)?;
+        run.captions(model)?;
     }
-    if column.stopped {
-        column.writer.save()?;
+    if run.stopped {
+        run.writer.save()?;
         return Err(XmoreError::Interrupted);
     }
-    column.writer.keep_rows()?;
-    let manifest = column.writer.finish()?;
-    let ours = manifest.columns.iter().find(|info| is_of(info, model.identity()));
+    run.writer.keep_rows()?;
+    let manifest = run.writer.finish()?;
+    let ours = manifest.embedding_sets.iter().find(|info| is_of(info, model.identity()));
     let unreadable = ours.map_or(0, |info| info.unreadable);
-    let unreadable_before = there.as_ref().map_or(0, |info| info.unreadable);
     Ok(EmbeddingSetReport {
-        embedded: column.embedded,
-        recovered: unreadable_before.saturating_sub(unreadable),
+        embedded: run.embedded,
+        recovered: count_readable(dir, model.identity(), &unreadable_before)?,
         unreadable,
         manifest,
-        skipped: column.skipped,
-        truncated: column.truncated,
-        partly_seen: column.partly_seen,
+        skipped: run.skipped,
+        truncated: run.truncated,
+        partly_seen: run.partly_seen,
         was_complete: false,
     })
 }
@@ -132,9 +132,9 @@ fn is_of(info: &EmbeddingSetInfo, model: &ModelIdentity) -> bool {
     (&info.model.sha256, info.model.dim) == (&model.sha256, model.dim)
 }
 
-/// The column of a model, if the memory has one.
+/// The embedding set of a model, if the memory has one.
 fn existing_set(memory: &Memory, model: &ModelIdentity) -> Option<EmbeddingSetInfo> {
-    memory.manifest().columns.iter().find(|info| is_of(info, model)).cloned()
+    memory.manifest().embedding_sets.iter().find(|info| is_of(info, model)).cloned()
 }
 
 /// What a repeated command finds.
@@ -144,16 +144,12 @@ fn already_complete(
     images: bool,
 ) -> Result<Option<EmbeddingSetReport>> {
     let manifest = Memory::open(dir)?.manifest().clone();
-    let is_whole = |column: &EmbeddingSetInfo| {
+    let is_whole = |set: &EmbeddingSetInfo| {
         let parts = manifest.parts.len();
-        if images {
-            column.images && column.is_complete(parts)
-        } else {
-            column.lacking(parts).next().is_none()
-        }
+        if images { set.images && set.is_complete(parts) } else { set.lacking(parts).next().is_none() }
     };
     Ok(there
-        .filter(|column| is_whole(column))
+        .filter(|set| is_whole(set))
         .is_some()
         .then(|| nothing_to_do(manifest.clone(), there, SkipSummary::default())))
 }
@@ -167,7 +163,7 @@ fn nothing_to_do(
         manifest,
         embedded: 0,
         recovered: 0,
-        unreadable: there.map_or(0, |column| column.unreadable),
+        unreadable: there.map_or(0, |set| set.unreadable),
         skipped,
         truncated: 0,
         partly_seen: PartlySeen::default(),
@@ -175,18 +171,31 @@ fn nothing_to_do(
     }
 }
 
+/// How many of these rows, which had no image embedding, have one now.
+fn count_readable(dir: &Path, model: &ModelIdentity, rows: &[(usize, Vec<u64>)]) -> Result<u64> {
+    let memory = Memory::open(dir)?;
+    let Some(set) = memory.embedding_set(model) else { return Ok(0) };
+    let (mut embedding, mut readable) = (vec![0.0; set.dim()], 0);
+    for &id in rows.iter().flat_map(|(_, ids)| ids) {
+        set.image_embedding(id, &mut embedding)?;
+        readable += u64::from(!embedding[0].is_nan());
+    }
+    Ok(readable)
+}
+
 /// Places of the parts with an image that could not be read and can be now. The images of the others are told as skipped.
 fn parts_to_try(
     model: &dyn Encoder,
     writer: &EmbeddingSetWriter,
+    unreadable: &[(usize, Vec<u64>)],
     skipped: &mut SkipSummary,
 ) -> Result<Vec<usize>> {
     let (reader, mut places) = (ImageReader::new(), Vec::new());
-    for (place, ids) in writer.unreadable()? {
+    for (place, ids) in unreadable {
         let mut failed = Vec::new();
         let mut last = String::new();
         let mut is_readable = false;
-        for id in ids {
+        for &id in ids {
             let path = writer.memory().image_path(id)?;
             if path == last {
                 continue;
@@ -205,7 +214,7 @@ fn parts_to_try(
             }
         }
         if is_readable {
-            places.push(place);
+            places.push(*place);
         } else {
             failed.iter().for_each(|skip| skipped.add(skip));
         }

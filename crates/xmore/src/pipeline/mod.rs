@@ -134,7 +134,7 @@ impl Pipeline {
     /// Whether an error is a remote index's absence that is to be tolerated.
     pub fn is_tolerated(&self, error: &XmoreError) -> bool {
         self.0.if_unreachable == IfUnreachable::ZeroShot
-            && matches!(error, XmoreError::Memory(MemoryError::Unreachable { .. }))
+            && matches!(error, XmoreError::Memory(error) if error.is_unreachable())
     }
 
     /// Makes labels ready for methods: prompts are embedded, and what [`Method::Templates`] and [`Method::Kernel`] need besides is made if

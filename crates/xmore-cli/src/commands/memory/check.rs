@@ -41,7 +41,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<()> {
         let findings: Vec<_> = report
             .findings
             .iter()
-            .map(|f| json!({"path": f.path, "part": f.part, "column": f.column, "problem": f.problem, "derived": f.derived}))
+            .map(|f| json!({"path": f.path, "part": f.part, "column": f.embedding_set, "problem": f.problem, "derived": f.derived}))
             .collect();
         print_json(&json!({
             "pairs": report.pairs, "files": report.files, "bytes": report.bytes, "without_checksum": report.unchecked,
@@ -96,7 +96,7 @@ pub(super) fn set_aside(taken: &[SetAside], (files, bytes): (u64, u64)) -> Vec<S
     let mut lines: Vec<String> = taken
         .iter()
         .map(|taken| {
-            let what = match &taken.column {
+            let what = match &taken.embedding_set {
                 None => format!("{} pairs", taken.rows),
                 Some(column) => format!("{} embeddings of column {column}", taken.rows),
             };
@@ -113,6 +113,9 @@ pub(super) fn repair(args: &RepairArgs) -> Result<()> {
     let report = store::repair(&args.memory)?;
     for note in &report.notes {
         print(note)?;
+    }
+    if report.embedding_sets_cut > 0 {
+        tell!("hint: `xmore memory embed` with the model of an embedding set makes its parts again");
     }
     if let Some(place) = &report.set_aside {
         tell!("what was taken out is in {}", place.display());

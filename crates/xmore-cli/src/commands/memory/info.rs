@@ -1,9 +1,12 @@
 //! `xmore memory info`: what a memory holds, here or with a remote index.
 
+use std::fmt;
+
 use clap::Args;
 use serde_json::json;
 use xmore::OpenPairs;
 use xmore_memory::Memory;
+use xmore_memory::retriever::Location;
 use xmore_memory::store::Modality;
 
 use super::skipped;
@@ -12,7 +15,7 @@ use crate::flags::output::ShortFormat;
 use crate::flags::remote::RemoteArgs;
 use crate::output::{print, print_json};
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub(crate) struct InfoArgs {
     /// The memory: a folder or a remote index's URL
     #[arg(value_name = "DIR|URL", env = "XMORE_MEMORY")]
@@ -25,6 +28,13 @@ pub(crate) struct InfoArgs {
     skipped: bool,
     #[command(flatten)]
     remote: RemoteArgs,
+}
+
+impl fmt::Debug for InfoArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A remote index's URL may hold a password.
+        f.debug_struct("InfoArgs").field("memory", &Location::shown(&self.memory)).finish_non_exhaustive()
+    }
 }
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
@@ -73,7 +83,7 @@ fn describe(memory: &Memory) -> String {
     for line in skipped::kinds(&skipped::counts(memory)) {
         text += &format!("\nskipped      {}", line.trim_start());
     }
-    for (column, info) in memory.embedding_sets()[1..].iter().zip(&manifest.columns) {
+    for (column, info) in memory.embedding_sets()[1..].iter().zip(&manifest.embedding_sets) {
         let mut notes = Vec::new();
         if !info.images {
             notes.push("captions only".to_owned());

@@ -1,5 +1,6 @@
 //! `xmore memory search`: the pairs nearest to a photo or a text, here or with a remote index.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -7,6 +8,7 @@ use serde::Serialize;
 use xmore::{Encoder, NamedModel, OpenPairs, encode_files};
 use xmore_clip::Embeddings;
 use xmore_memory::SearchOptions;
+use xmore_memory::retriever::Location;
 use xmore_memory::store::Modality;
 
 use crate::error::{CliError, Result};
@@ -21,7 +23,7 @@ use crate::output::csv::CsvOutput;
 use crate::output::table::{add_row, table, trimmed};
 use crate::output::{print, print_json, print_json_line};
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub(crate) struct SearchArgs {
     /// The memory: a folder or a remote index's URL
     #[arg(value_name = "DIR|URL", env = "XMORE_MEMORY")]
@@ -43,6 +45,13 @@ pub(crate) struct SearchArgs {
     remote: RemoteArgs,
     #[command(flatten)]
     model: QueryModelChoice,
+}
+
+impl fmt::Debug for SearchArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A remote index's URL may hold a password.
+        f.debug_struct("SearchArgs").field("memory", &Location::shown(&self.memory)).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -111,7 +120,7 @@ pub(super) fn run(args: &SearchArgs) -> Result<()> {
             if let Some(note) = &answer.note {
                 tell!("{note}");
             }
-            let rows = answer.neighbors.into_iter().map(|n| Row {
+            let rows = answer.pairs.into_iter().map(|n| Row {
                 id: n.id,
                 similarity: n.similarity,
                 caption: n.caption,

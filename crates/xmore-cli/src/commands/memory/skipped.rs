@@ -9,6 +9,7 @@ use xmore_memory::ingest::SkipKind;
 use xmore_memory::store::{SkipCounts, read_skip_list};
 
 use crate::error::Result;
+use crate::hints;
 use crate::messages::tell;
 use crate::output::csv::CsvOutput;
 
@@ -23,6 +24,9 @@ pub(super) fn tell_skipped(skipped: &SkipSummary, listed: Option<&Path>) {
     }
     for line in kinds(&skipped.counts) {
         tell!("{line}");
+    }
+    if let Some(hint) = hints::of_skipped(&skipped.counts) {
+        tell!("hint: {hint}");
     }
     if let (Some(dir), 1..) = (listed, skipped.total()) {
         tell!("`xmore memory info {} --skipped` lists them", dir.display());

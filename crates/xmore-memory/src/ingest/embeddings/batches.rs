@@ -4,7 +4,8 @@ use xmore_files::text::decode_text;
 
 use super::matrix::MatrixReader;
 use super::{Columns, EmbeddingsPart};
-use crate::error::{MemoryError, Result};
+use crate::error::Result;
+use crate::ingest::SourceError;
 use crate::ingest::caption::MAX_CAPTION_BYTES;
 use crate::ingest::parquet::{Cell, Cursor, Rows};
 
@@ -143,11 +144,12 @@ impl OpenPart {
             if found.len() == rows && rows > 0 {
                 return Ok(Some(found));
             }
-            Err(MemoryError::Damaged {
+            Err(SourceError::Damaged {
                 path: cursor.file().to_owned(),
                 expected: format!("{max} more rows in every column"),
                 found: format!("{} and {rows}", found.len()),
-            })
+            }
+            .into())
         };
         let image_paths = aligned(&mut self.image_paths)?;
         let urls = aligned(&mut self.urls)?;

@@ -8,7 +8,8 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use xmore_files::open_regular;
 
-use crate::error::{AtPath, MemoryError, Result};
+use crate::error::{AtPath, Result};
+use crate::ingest::SourceError;
 use crate::store::MAX_DIM;
 use crate::store::npy::{MAX_DICT_BYTES, parse_header};
 
@@ -33,8 +34,9 @@ pub(super) struct Matrix {
 impl Matrix {
     /// Reads the header, and checks that the file has just the size that it gives.
     pub fn open(path: &Path) -> Result<Matrix> {
-        let damaged =
-            |expected: String, found: String| MemoryError::Damaged { path: path.to_owned(), expected, found };
+        let damaged = |expected: String, found: String| {
+            SourceError::Damaged { path: path.to_owned(), expected, found }.into()
+        };
         let file = open_regular(path).at("open", path)?;
         let length = file.metadata().at("open", path)?.len();
         let mut head = Vec::new();

@@ -22,7 +22,10 @@ use xmore_files::table::{MissingColumn, Role};
 
 use self::matrix::Matrix;
 use super::parquet::{Leaf, ParquetFile};
-use crate::error::{AtPath, MemoryError, Result};
+#[cfg(doc)]
+use crate::error::MemoryError;
+use crate::error::{AtPath, Result};
+use crate::ingest::SourceError;
 use crate::store::{IMAGES, METADATA, Series, TEXTS};
 
 /// Names of the caption column: clip-retrieval's, LAION's.
@@ -49,11 +52,11 @@ impl EmbeddingsFolder {
     /// Opens a folder and checks that its parts align: the same numbers, rows and lengths. Reads headers and footers only.
     ///
     /// # Errors
-    /// [`MemoryError::Misaligned`] says which part differs; [`MemoryError::Damaged`] and [`MemoryError::Parquet`] name a file that
-    /// is no npy matrix or no parquet; [`MemoryError::MissingColumn`] if the metadata lack captions, or both paths and urls.
+    /// [`SourceError::Misaligned`] says which part differs; [`SourceError::Damaged`] and [`MemoryError::Parquet`] name a file that
+    /// is no npy matrix or no parquet; [`SourceError::MissingColumn`] if the metadata lack captions, or both paths and urls.
     pub fn open(path: impl AsRef<Path>) -> Result<EmbeddingsFolder> {
         let path = path.as_ref();
-        let misaligned = |reason: String| MemoryError::Misaligned { path: path.to_owned(), reason };
+        let misaligned = |reason: String| SourceError::Misaligned { path: path.to_owned(), reason }.into();
         let images = part_files(path, IMAGES)?;
         let texts = part_files(path, TEXTS)?;
         let metadata = part_files(path, METADATA)?;
@@ -194,11 +197,20 @@ impl Columns {
     fn open(path: &Path) -> Result<Columns> {
         let file = ParquetFile::open(path)?;
         let leaf = |name: &str| file.leaf(&[name]).filter(|leaf| !leaf.list);
-        let missing = |role, expected| MemoryError::MissingColumn {
-            path: path.to_owned(),
-            missing: MissingColumn { role, expected, wanted: None, columns: file.names(), has_header: true }
+        let missing = |role, expected| {
+            SourceError::MissingColumn {
+                path: path.to_owned(),
+                missing: MissingColumn {
+                    role,
+                    expected,
+                    wanted: None,
+                    columns: file.names(),
+                    has_header: true,
+                }
                 .into(),
-            hint: String::new(),
+                hint: String::new(),
+            }
+            .into()
         };
         let caption = CAPTION_COLUMNS.iter().find_map(|name| leaf(name));
         let caption = caption.ok_or_else(|| missing(Role::Caption, CAPTION_COLUMNS))?;
@@ -228,7 +240,7 @@ fn part_files(path: &Path, series: Series) -> Result<BTreeMap<u64, PathBuf>> {
         let Some(number) = digits.and_then(|digits| digits.parse().ok()) else { continue };
         if let Some(other) = files.insert(number, file.clone()) {
             let reason = format!("{} and {} are both part {number}", other.display(), file.display());
-            return Err(MemoryError::Misaligned { path: path.to_owned(), reason });
+            return Err(SourceError::Misaligned { path: path.to_owned(), reason }.into());
         }
     }
     Ok(files)

@@ -13,6 +13,7 @@ use super::guarded::guarded;
 use super::pages::{Pages, Stored, Used};
 use super::unpack::unread;
 use crate::error::{AtPath, InParquet, MemoryError, Result};
+use crate::ingest::SourceError;
 
 /// An open parquet file: its footer is read, its data are not.
 pub(in crate::ingest) struct ParquetFile {
@@ -164,7 +165,7 @@ impl ParquetFile {
     pub fn check_codec(&self, leaf: Leaf) -> Result<()> {
         let groups = self.metadata.row_groups().iter();
         match groups.filter_map(|group| unread(group.column(leaf.index).compression())).next() {
-            Some(codec) => Err(MemoryError::Codec { path: self.path.to_path_buf(), codec }),
+            Some(codec) => Err(SourceError::Codec { path: self.path.to_path_buf(), codec }.into()),
             None => Ok(()),
         }
     }
@@ -185,5 +186,5 @@ impl ParquetFile {
 }
 
 pub(super) fn damaged(path: &Path, expected: String, found: String) -> MemoryError {
-    MemoryError::Damaged { path: path.to_owned(), expected, found }
+    SourceError::Damaged { path: path.to_owned(), expected, found }.into()
 }

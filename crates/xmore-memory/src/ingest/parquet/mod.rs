@@ -31,6 +31,7 @@ use super::source::ColumnNames;
 use super::table::{missing_column, no_images_hint};
 use super::{ImageRef, Ingested, Note, Pair, Skip, SkipReason};
 use crate::error::{MemoryError, Result};
+use crate::ingest::SourceError;
 
 /// Names of a column of images' bytes: Hugging Face's, then img2dataset's, which are named after the encoding.
 const BYTES_COLUMNS: [&str; 5] = ["image", "jpg", "jpeg", "png", "webp"];
@@ -98,7 +99,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Counts a pair; whether there is room for it.
+    /// Counts a pair; says whether it is within the limit.
     fn has_room(&mut self, bytes: u64) -> bool {
         self.listed += bytes + PAIR_BYTES;
         self.listed <= self.limit()
@@ -226,7 +227,7 @@ fn described(file: &Arc<ParquetFile>, names: &[String], columns: &[usize]) -> Ve
 }
 
 fn unusable(path: &Path, role: Role, columns: Vec<(String, String)>) -> MemoryError {
-    MemoryError::UnusableColumn { path: path.to_owned(), wanted: role.name(), columns }
+    SourceError::UnusableColumn { path: path.to_owned(), wanted: role.name(), columns }.into()
 }
 
 /// Calls `add` with the image and the captions of each row of a file. Relative paths are relative to `folder`.

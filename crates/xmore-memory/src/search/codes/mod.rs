@@ -28,8 +28,11 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use xmore_files::open_regular;
 
-use crate::error::{AtPath, MemoryError, Result};
-use crate::store::MAX_DIM;
+#[cfg(doc)]
+use crate::error::MemoryError;
+use crate::error::{AtPath, Result};
+use crate::search::VectorError;
+use crate::store::{MAX_DIM, StoreError};
 use kernel::{BLOCK, GROUP};
 use limits::Limits;
 use quantize::{Encoder, Largest};
@@ -50,10 +53,10 @@ const WRITE_BLOCKS: usize = 256;
 /// the same bytes, whatever the number of threads of the current rayon pool, which encodes them.
 ///
 /// # Errors
-/// [`MemoryError::Length`] if `rows` is no whole number of rows, [`MemoryError::Io`].
+/// [`VectorError::Length`] if `rows` is no whole number of rows, [`MemoryError::Io`].
 pub fn write(path: &Path, rows: &[f16], dim: usize) -> Result<()> {
     if dim == 0 || dim > MAX_DIM || !rows.len().is_multiple_of(dim) {
-        return Err(MemoryError::Length { what: "matrix to encode", expected: dim, found: rows.len() });
+        return Err(VectorError::Length { what: "matrix to encode", expected: dim, found: rows.len() }.into());
     }
     let temporary = path.with_extension("bin.tmp");
     let mut file = BufWriter::with_capacity(1 << 18, File::create(&temporary).at("create", &temporary)?);
@@ -140,10 +143,11 @@ impl Codes {
     /// file is what finds it.
     ///
     /// # Errors
-    /// [`MemoryError::Damaged`] if it is anything else, [`MemoryError::Io`].
+    /// [`StoreError::Damaged`] if it is anything else, [`MemoryError::Io`].
     pub fn open(path: &Path, rows: usize, dim: usize) -> Result<Codes> {
-        let damaged =
-            |expected: String, found: String| MemoryError::Damaged { path: path.to_owned(), expected, found };
+        let damaged = |expected: String, found: String| {
+            StoreError::Damaged { path: path.to_owned(), expected, found }.into()
+        };
         if !(1..=MAX_DIM).contains(&dim) {
             return Err(damaged(format!("a dimension in 1..={MAX_DIM}"), dim.to_string()));
         }

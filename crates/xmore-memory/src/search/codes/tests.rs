@@ -4,6 +4,9 @@ use proptest::prelude::*;
 
 use super::kernel::{MAX_BLOCKS, Test, Tile, available};
 use super::*;
+use crate::error::MemoryError;
+use crate::search::VectorError;
+use crate::store::StoreError;
 
 fn bytes(n: usize, mut seed: u64) -> Vec<u8> {
     (0..n)
@@ -143,7 +146,10 @@ fn what_is_written_is_read() {
         }
     }
     let error = write(&path, &rows(3, 2), 4).unwrap_err();
-    assert!(matches!(error, MemoryError::Length { expected: 4, found: 6, .. }), "{error}");
+    assert!(
+        matches!(error, MemoryError::Vector(VectorError::Length { expected: 4, found: 6, .. })),
+        "{error}"
+    );
 }
 
 #[test]
@@ -155,7 +161,7 @@ fn codes_of_other_shapes_and_damaged_files_are_refused() {
     let refused = |bytes: &[u8], rows: usize, dim: usize| {
         std::fs::write(&path, bytes).unwrap();
         let error = Codes::open(&path, rows, dim).unwrap_err();
-        assert!(matches!(error, MemoryError::Damaged { .. }), "{error}");
+        assert!(matches!(error, MemoryError::Store(StoreError::Damaged { .. })), "{error}");
         assert!(error.to_string().contains("codes.bin"), "{error}");
     };
     // 41 rows have as many blocks as 40.

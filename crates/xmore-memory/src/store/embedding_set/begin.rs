@@ -5,27 +5,29 @@ use std::time::{Duration, Instant};
 
 use half::f16;
 
+use super::super::checksum;
+use super::super::layout::{EMBEDDING_DIR, IMAGES, MANIFEST_FILE, TEXTS};
 use super::super::lock::Lock;
-use super::super::manifest::{EmbeddingSetInfo, Manifest, ModelIdentity, column_name};
+use super::super::manifest::{EmbeddingSetInfo, Manifest, ModelIdentity, folder_name};
 use super::super::npy::NpyMatrix;
 use super::super::publish::roll_forward;
 use super::super::reader::Memory;
 use super::super::repair::open_with_checksums;
 use super::super::staging::{Checkpoint, Mode, Staging, unfinished_is_damaged};
 use super::super::texts::KnownTexts;
-use super::super::{IMAGES, MANIFEST_FILE, TEXTS, checksum};
-use super::{EMBEDDING_DIR, EmbeddingSetPart, EmbeddingSetWriter, what};
-use crate::error::{MemoryError, Result};
+use super::{EmbeddingSetPart, EmbeddingSetWriter, what};
+use crate::error::Result;
+use crate::store::WriteError;
 
 /// As in building a memory.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
 impl EmbeddingSetWriter {
-    /// Opens the memory in `dir` for a column by `model`; `images` says whether images are embedded or captions only.
+    /// Opens the memory in `dir` for an embedding set by `model`; `images` says whether images are embedded or captions only.
     ///
     /// # Errors
-    /// Those of [`Memory::open`]; [`MemoryError::Busy`]; [`MemoryError::EmbeddingSetExists`] if the column has all rows, or is the memory's
-    /// own, or has been made with images and is now to be without or the other way round.
+    /// Those of [`Memory::open`]; [`WriteError::Busy`]; [`WriteError::EmbeddingSetExists`] if the embedding set has all rows, or is the
+    /// primary one, or has been made with images and is now to be without or the other way round.
     pub fn open(dir: impl AsRef<Path>, model: ModelIdentity, images: bool) -> Result<EmbeddingSetWriter> {
         let dir = dir.as_ref();
         // Refuses what is no memory before a lock file is made in it.
@@ -35,12 +37,12 @@ impl EmbeddingSetWriter {
         let memory = open_with_checksums(dir)?;
         let manifest = memory.manifest();
         let same = |other: &ModelIdentity| (&other.sha256, other.dim) == (&model.sha256, model.dim);
-        let there = manifest.columns.iter().find(|c| same(&c.model));
+        let there = manifest.embedding_sets.iter().find(|c| same(&c.model));
         let part_count = manifest.parts.len();
         if same(&manifest.model)
-            || there.is_some_and(|column| column.is_complete(part_count) || column.images != images)
+            || there.is_some_and(|set| set.is_complete(part_count) || set.images != images)
         {
-            return Err(MemoryError::EmbeddingSetExists { path: dir.to_owned(), model: model.name });
+            return Err(WriteError::EmbeddingSetExists { path: dir.to_owned(), model: model.name }.into());
         }
         let info = there.cloned().unwrap_or_else(|| EmbeddingSetInfo {
             name: free_name(manifest, &model.name),
@@ -122,10 +124,10 @@ impl EmbeddingSetWriter {
     }
 }
 
-/// A name for the column of a model that no other column has.
+/// A name for the embedding set of a model that no other embedding set has.
 fn free_name(manifest: &Manifest, model: &str) -> String {
-    let name = column_name(model);
-    let taken = |name: &str| manifest.columns.iter().any(|c| c.name == name);
+    let name = folder_name(model);
+    let taken = |name: &str| manifest.embedding_sets.iter().any(|c| c.name == name);
     let numbered = (2..).map(|n| format!("{name}-{n}"));
     std::iter::once(name.clone()).chain(numbered).find(|name| !taken(name)).unwrap_or(name)
 }

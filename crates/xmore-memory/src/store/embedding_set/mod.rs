@@ -8,24 +8,28 @@ use std::time::{Duration, Instant};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use super::checksum;
+use super::files::remove_dir_if_there;
+use super::layout::{EMBEDDING_SETS_DIR, IMAGES, Modality, Series, TEXTS};
 use super::lock::Lock;
 use super::manifest::{Checksums, EmbeddingSetInfo, Manifest, PartInfo};
 use super::npy::{NpyMatrix, NpyWriter};
 use super::open_part::{checksums, write_codes};
 use super::publish::{Publication, publish};
 use super::reader::Memory;
+use super::rounding::to_f16;
 use super::staging::{Checkpoint, Cursor, OpenRows, Staging};
 use super::texts::{KnownTexts, read_closed};
-use super::writer::to_f16;
-use super::{COLUMNS_DIR, IMAGES, Modality, Series, TEXTS, checksum};
-use crate::error::{MemoryError, Result};
+#[cfg(doc)]
+use crate::error::MemoryError;
+use crate::error::Result;
+#[cfg(doc)]
+use crate::search::VectorError;
+use crate::store::{StoreError, WriteError};
 
-/// Where the parts of a column are built.
-pub(super) const EMBEDDING_DIR: &str = ".xmore-embedding";
-
-/// Writes a column of embeddings, a row for each row of the memory, in order.
+/// Writes an embedding set, a row for each row of the memory, in order.
 ///
-/// It becomes visible with [`finish`](Self::finish). One that ends before is taken up by [`open`](Self::open). A column that
+/// It becomes visible with [`finish`](Self::finish). One that ends before is taken up by [`open`](Self::open). An embedding set that
 /// is there already gets the parts that it lacks, since the memory has grown or a repair took them out, and its parts with rows
 /// whose image could not be read can be written [again](Self::again).
 pub struct EmbeddingSetWriter {
@@ -34,7 +38,7 @@ pub struct EmbeddingSetWriter {
     /// Keeps other processes out.
     _lock: Lock,
     info: EmbeddingSetInfo,
-    /// Places of the parts to be written, in order: those of the column that are written again, then those that it lacks.
+    /// Places of the parts to be written, in order: those of the embedding set that are written again, then those that it lacks.
     places: Vec<usize>,
     /// Ids of the first rows of all parts, and the memory's length.
     first_ids: Vec<u64>,
@@ -43,7 +47,7 @@ pub struct EmbeddingSetWriter {
     state: Checkpoint,
     open: Option<EmbeddingSetPart>,
     closed_texts: Vec<NpyMatrix>,
-    /// Rows by caption, of those written in this run of the column; counted from its first.
+    /// Rows by caption, of those written in this run of the embedding set; counted from its first.
     known: KnownTexts,
     /// Rows written, those that were taken up included.
     done: u64,
@@ -81,14 +85,14 @@ impl EmbeddingSetPart {
 }
 
 impl EmbeddingSetWriter {
-    /// Writes these parts of the column again, by their places among the memory's parts: rows that have embeddings are
+    /// Writes these parts of the embedding set again, by their places among the memory's parts: rows that have embeddings are
     /// [kept](Self::keep_rows), the others pushed as new ones are. Called once, before anything is written, and only if the writer
     /// is [fresh](Self::is_fresh).
     ///
     /// # Errors
-    /// [`MemoryError::Damaged`] if a part is not what the manifest says.
+    /// [`StoreError::Damaged`] if a part is not what the manifest says.
     pub fn again(&mut self, places: &[usize]) -> Result<()> {
-        let folder = self.memory.dir().join(COLUMNS_DIR).join(&self.info.name);
+        let folder = self.memory.dir().join(EMBEDDING_SETS_DIR).join(&self.info.name);
         for &place in places.iter().filter(|&&place| self.info.has_part(place)) {
             let number = self.memory.manifest().parts[place].number;
             for series in [IMAGES, TEXTS] {
@@ -97,7 +101,7 @@ impl EmbeddingSetWriter {
                 // What is damaged must not be copied under a new checksum.
                 if expected.is_some_and(|expected| *expected != found) {
                     let expected = format!("content with SHA-256 {}", expected.cloned().unwrap_or_default());
-                    return Err(MemoryError::Damaged { path, expected, found });
+                    return Err(StoreError::Damaged { path, expected, found }.into());
                 }
             }
             self.state.again.push(place);
@@ -112,10 +116,10 @@ impl EmbeddingSetWriter {
         self.fresh
     }
 
-    /// Ids of the column's rows whose image could not be read, by the place of their part, for one part after another.
+    /// Ids of the embedding set's rows whose image could not be read, by the place of their part, for one part after another.
     ///
     /// # Errors
-    /// Those of reading the column.
+    /// Those of reading the embedding set.
     pub fn unreadable(&self) -> Result<Vec<(usize, Vec<u64>)>> {
         let mut unreadable = Vec::new();
         if self.info.images && self.info.unreadable > 0 {
@@ -147,10 +151,10 @@ impl EmbeddingSetWriter {
     pub fn keep_rows(&mut self) -> Result<()> {
         let (mut image, mut text) = (vec![0.0; self.state.model.dim], vec![0.0; self.state.model.dim]);
         while let Some(id) = self.next_row().filter(|&id| self.is_kept(id)) {
-            let Some(column) = self.memory.embedding_set(&self.info.model) else { break };
-            column.text_embedding(id, &mut text)?;
+            let Some(set) = self.memory.embedding_set(&self.info.model) else { break };
+            set.text_embedding(id, &mut text)?;
             if self.info.images {
-                column.image_embedding(id, &mut image)?;
+                set.image_embedding(id, &mut image)?;
             }
             let image = self.info.images.then_some(&image[..]);
             self.push(image, &text)?;
@@ -158,25 +162,25 @@ impl EmbeddingSetWriter {
         Ok(())
     }
 
-    /// The caption embedding of a row that the column has already.
+    /// The caption embedding of a row that the embedding set has already.
     ///
     /// # Errors
-    /// [`MemoryError::NoSuchPair`].
+    /// [`StoreError::NoSuchPair`].
     pub fn text_of_row(&self, id: u64) -> Result<Option<Vec<f32>>> {
         match self.memory.embedding_set(&self.info.model).filter(|_| self.has_row(id)) {
             None => Ok(None),
-            Some(column) => {
+            Some(set) => {
                 let mut text = vec![0.0; self.state.model.dim];
-                column.text_embedding(id, &mut text)?;
+                set.text_embedding(id, &mut text)?;
                 Ok(Some(text))
             }
         }
     }
 
-    /// Whether the column has an image embedding of a row, other than the mark of an image that could not be read.
+    /// Whether the embedding set has an image embedding of a row, other than the mark of an image that could not be read.
     fn has_image(&self, id: u64) -> bool {
-        let column = self.memory.embedding_set(&self.info.model);
-        let parts = column.map_or(&[][..], |column| column.parts());
+        let set = self.memory.embedding_set(&self.info.model);
+        let parts = set.map_or(&[][..], |set| set.parts());
         let part = parts.partition_point(|part| part.first_id() <= id).checked_sub(1).map(|i| &parts[i]);
         let Some((part, images)) = part.and_then(|part| Some((part, part.embeddings(Modality::Image)?)))
         else {
@@ -186,7 +190,7 @@ impl EmbeddingSetWriter {
         images.matrix.data().get(at).is_some_and(|value| !value.is_nan())
     }
 
-    /// Whether the column has the part that a row is in.
+    /// Whether the embedding set has the part that a row is in.
     fn has_row(&self, id: u64) -> bool {
         let place = self.first_ids.partition_point(|&first| first <= id).checked_sub(1);
         place.is_some_and(|place| self.info.has_part(place))
@@ -231,7 +235,7 @@ impl EmbeddingSetWriter {
         self
     }
 
-    /// The embedding of a caption that this run of the column has already, as it was stored.
+    /// The embedding of a caption that this run of the embedding set has already, as it was stored.
     ///
     /// # Errors
     /// [`MemoryError::Io`].
@@ -245,12 +249,12 @@ impl EmbeddingSetWriter {
         Ok(Some(out))
     }
 
-    /// Writes the embeddings of the next row. `image` is `None` in a column of captions, and where the image cannot be read
+    /// Writes the embeddings of the next row. `image` is `None` in an embedding set of captions, and where the image cannot be read
     /// again: the row then holds NaNs, which no search finds.
     ///
     /// # Errors
-    /// [`MemoryError::Length`] and [`MemoryError::NotFinite`] for embeddings that are refused,
-    /// [`MemoryError::NoSuchPair`] after the last row; [`MemoryError::Io`] and the like when writing fails.
+    /// [`VectorError::Length`] and [`VectorError::NotFinite`] for embeddings that are refused,
+    /// [`StoreError::NoSuchPair`] after the last row; [`MemoryError::Io`] and the like when writing fails.
     pub fn push(&mut self, image: Option<&[f32]>, text: &[f32]) -> Result<()> {
         self.check_usable()?;
         let PartInfo { number, rows, .. } = self.part_at_hand()?;
@@ -311,13 +315,13 @@ impl EmbeddingSetWriter {
         let len = id;
         let place = self.places.get(self.state.parts.len());
         let part = place.and_then(|&place| self.memory.manifest().parts.get(place));
-        part.cloned().ok_or_else(|| MemoryError::NoSuchPair { id, len, path: path.to_owned() })
+        part.cloned().ok_or_else(|| StoreError::NoSuchPair { id, len, path: path.to_owned() }.into())
     }
 
     /// Makes what is written durable, every few seconds. `truncated` is how many captions were cut so far.
     ///
     /// # Errors
-    /// [`MemoryError::Io`], [`MemoryError::WriterFailed`].
+    /// [`MemoryError::Io`], [`WriteError::WriterFailed`].
     pub fn checkpoint(&mut self) -> Result<()> {
         if self.last_checkpoint.elapsed() >= self.checkpoint_every { self.save() } else { Ok(()) }
     }
@@ -343,15 +347,15 @@ impl EmbeddingSetWriter {
         Ok(())
     }
 
-    /// Completes the column: every row must have been written.
+    /// Completes the embedding set: every row must have been written.
     ///
     /// # Errors
-    /// [`MemoryError::NoSuchPair`] for the first row that is missing, [`MemoryError::Io`] and the like.
+    /// [`StoreError::NoSuchPair`] for the first row that is missing, [`MemoryError::Io`] and the like.
     pub fn finish(mut self) -> Result<Manifest> {
         self.save()?;
         let dir = self.memory.dir().to_owned();
         if let Some(id) = self.next_row() {
-            return Err(MemoryError::NoSuchPair { id, len: id, path: dir });
+            return Err(StoreError::NoSuchPair { id, len: id, path: dir }.into());
         }
         let again = &self.state.again;
         let before: u64 = self
@@ -367,10 +371,10 @@ impl EmbeddingSetWriter {
             info.parts[place] = part.sha256.clone();
         }
         info.unreadable = info.unreadable.saturating_sub(before) + self.state.unreadable;
-        let into = Path::new(COLUMNS_DIR).join(&info.name);
-        match manifest.columns.iter_mut().find(|c| c.name == info.name) {
-            Some(column) => *column = info,
-            None => manifest.columns.push(info),
+        let into = Path::new(EMBEDDING_SETS_DIR).join(&info.name);
+        match manifest.embedding_sets.iter_mut().find(|c| c.name == info.name) {
+            Some(set) => *set = info,
+            None => manifest.embedding_sets.push(info),
         }
         publish(&dir, &self.staging, &Publication { into, ..Publication::default() }, &manifest)?;
         Ok(manifest)
@@ -381,12 +385,12 @@ impl EmbeddingSetWriter {
     /// # Errors
     /// [`MemoryError::Io`].
     pub fn discard(self) -> Result<()> {
-        super::remove_dir_if_there(&self.staging.root)
+        remove_dir_if_there(&self.staging.root)
     }
 
     fn check_usable(&self) -> Result<()> {
         if self.failed {
-            Err(MemoryError::WriterFailed { path: self.memory.dir().to_owned() })
+            Err(WriteError::WriterFailed { path: self.memory.dir().to_owned() }.into())
         } else {
             Ok(())
         }

@@ -10,7 +10,8 @@ use xmore_files::open_regular;
 
 use super::NpyWriter;
 use super::header::{MAX_DICT_BYTES, parse_header};
-use crate::error::{AtPath, MemoryError, Result};
+use crate::error::{AtPath, Result};
+use crate::store::StoreError;
 
 #[cfg(target_endian = "big")]
 compile_error!("embeddings are mapped as little-endian float16, which a big-endian machine cannot do");
@@ -28,8 +29,9 @@ pub(crate) struct NpyMatrix {
 impl NpyMatrix {
     /// Maps the file and checks that it is exactly a C-ordered float16 matrix `[rows, dim]`.
     pub fn open(path: &Path, rows: u64, dim: usize) -> Result<NpyMatrix> {
-        let damaged =
-            |expected: String, found: String| MemoryError::Damaged { path: path.to_owned(), expected, found };
+        let damaged = |expected: String, found: String| {
+            StoreError::Damaged { path: path.to_owned(), expected, found }.into()
+        };
         let file = open_regular(path).at("open", path)?;
         // SAFETY: the map is only ever read. A memory's files are not changed in place: the writer replaces whole
         // files by rename. That no other program truncates them is asked of the user, as for every mapped index.
@@ -86,7 +88,7 @@ impl NpyMatrix {
         // SAFETY: as in `open`; the copy is made while the memory is locked.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.at("map", from)?;
-        let damaged = |found: String| MemoryError::Damaged {
+        let damaged = |found: String| StoreError::Damaged {
             path: from.to_owned(),
             expected: format!("{rows} rows"),
             found,

@@ -8,7 +8,8 @@ use half::f16;
 
 use super::super::checksum::Running;
 use super::header::{WRITTEN_HEADER_BYTES, header};
-use crate::error::{AtPath, MemoryError, Result};
+use crate::error::{AtPath, Result};
+use crate::store::StoreError;
 
 /// A float16 matrix that is being written, under a temporary name until it is finished. It can be left at any row and
 /// taken up again.
@@ -39,7 +40,7 @@ impl NpyWriter {
     /// Takes up a matrix after `rows` rows with that checksum, whatever was written behind them, even if it was finished since.
     ///
     /// # Errors
-    /// [`MemoryError::Damaged`] if there are fewer rows, or others.
+    /// [`StoreError::Damaged`] if there are fewer rows, or others.
     pub fn resume(path: PathBuf, dim: usize, rows: u64, sha256: &str) -> Result<NpyWriter> {
         let temporary = path.with_extension("npy.tmp");
         if path.exists() {
@@ -49,17 +50,18 @@ impl NpyWriter {
         let found = file.metadata().at("read", &temporary)?.len();
         let kept = WRITTEN_HEADER_BYTES as u64 + rows * dim as u64 * 2;
         if found < kept {
-            return Err(MemoryError::Damaged {
+            return Err(StoreError::Damaged {
                 path: temporary,
                 expected: format!("{kept} bytes, as the checkpoint says"),
                 found: found.to_string(),
-            });
+            }
+            .into());
         }
         file.seek(SeekFrom::Start(WRITTEN_HEADER_BYTES as u64)).at("read", &temporary)?;
         let checksum = Running::of_next(&mut file, kept - WRITTEN_HEADER_BYTES as u64, &temporary)?;
         if checksum.value() != sha256 {
             let expected = format!("{rows} rows of SHA-256 {sha256}, as the checkpoint says");
-            return Err(MemoryError::Damaged { path: temporary, expected, found: checksum.value() });
+            return Err(StoreError::Damaged { path: temporary, expected, found: checksum.value() }.into());
         }
         file.set_len(kept).at("cut", &temporary)?;
         let mut writer = Self::over(file, path, temporary, dim)?;
@@ -136,6 +138,7 @@ impl NpyWriter {
 mod tests {
     use super::super::NpyMatrix;
     use super::*;
+    use crate::error::MemoryError;
 
     #[test]
     fn an_independent_reader_reads_what_is_written() {
@@ -195,7 +198,7 @@ mod tests {
             // More rows than there are, and other rows.
             for rows in [10, kept + 1] {
                 let resumed = NpyWriter::resume(path.clone(), 2, rows, &sha256);
-                assert!(matches!(resumed, Err(MemoryError::Damaged { .. })));
+                assert!(matches!(resumed, Err(MemoryError::Store(StoreError::Damaged { .. }))));
             }
             std::fs::remove_file(path.with_extension("npy.tmp")).unwrap();
         }

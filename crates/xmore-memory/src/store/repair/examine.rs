@@ -3,14 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::super::checksum;
+use super::super::layout::{
+    ALL_SERIES, EMBEDDING_SETS_DIR, IMAGES, LOOKUP, METADATA, Modality, Series, TEXTS, skipped_path,
+};
 use super::super::lookup::Lookup;
 use super::super::manifest::{Checksums, EmbeddingSetInfo, Manifest, PartInfo};
 use super::super::metadata::Metadata;
 use super::super::npy::NpyMatrix;
-use super::super::verify::{modality_of, strays};
-use super::super::{
-    ALL_SERIES, COLUMNS_DIR, IMAGES, LOOKUP, METADATA, Series, TEXTS, checksum, skipped_path,
-};
+use super::super::verify::strays;
 use crate::error::Result;
 use crate::search::codes::Codes;
 
@@ -19,8 +20,8 @@ use crate::search::codes::Codes;
 pub(super) struct Plan {
     /// For each part, in the manifest's order.
     pub parts: Vec<PartPlan>,
-    /// For each column.
-    pub columns: Vec<EmbeddingSetPlan>,
+    /// For each embedding set.
+    pub embedding_sets: Vec<EmbeddingSetPlan>,
     /// Numbers of the lists of skipped things that are damaged or missing.
     pub lists: Vec<usize>,
     /// Files that are named as those of the memory but are not in its manifest.
@@ -63,23 +64,23 @@ impl Plan {
     pub fn new(dir: &Path, manifest: &Manifest) -> Result<Plan> {
         let parts: Vec<PartPlan> =
             manifest.parts.iter().map(|part| PartPlan::new(dir, part, manifest.model.dim)).collect();
-        let columns = manifest
-            .columns
+        let embedding_sets = manifest
+            .embedding_sets
             .iter()
-            .map(|column| EmbeddingSetPlan::new(dir, manifest, column, &parts))
+            .map(|set| EmbeddingSetPlan::new(dir, manifest, set, &parts))
             .collect();
         let lists = manifest.sources.iter().enumerate().filter_map(|(number, source)| {
             let recorded = source.skipped_sha256.as_ref()?;
             (!is_recorded(&skipped_path(dir, number), Some(recorded))).then_some(number)
         });
-        Ok(Plan { parts, columns, lists: lists.collect(), strays: strays(dir, manifest)? })
+        Ok(Plan { parts, embedding_sets, lists: lists.collect(), strays: strays(dir, manifest)? })
     }
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         let is_whole = |reason: &String, rebuilt: &Vec<Series>| reason.is_empty() && rebuilt.is_empty();
         self.parts.iter().all(|part| is_whole(&part.reason, &part.rebuilt))
-            && self.column_parts().all(|part| is_whole(&part.reason, &part.rebuilt))
+            && self.embedding_set_parts().all(|part| is_whole(&part.reason, &part.rebuilt))
             && self.lists.is_empty()
             && self.strays.is_empty()
     }
@@ -87,13 +88,13 @@ impl Plan {
     /// Whether files are taken out.
     pub fn takes_out(&self) -> bool {
         self.parts.iter().any(|part| !part.reason.is_empty())
-            || self.column_parts().any(|part| !part.reason.is_empty())
+            || self.embedding_set_parts().any(|part| !part.reason.is_empty())
             || !self.lists.is_empty()
             || !self.strays.is_empty()
     }
 
-    fn column_parts(&self) -> impl Iterator<Item = &EmbeddingSetPartPlan> {
-        self.columns.iter().flat_map(|column| &column.parts)
+    fn embedding_set_parts(&self) -> impl Iterator<Item = &EmbeddingSetPartPlan> {
+        self.embedding_sets.iter().flat_map(|set| &set.parts)
     }
 
     /// Bytes that are written, about: the sizes of the files of which there will be another one.
@@ -113,12 +114,12 @@ impl Plan {
             let written = if cut { &ALL_SERIES[..] } else { &plan.rebuilt };
             bytes += written.iter().map(|&series| size(dir, series, part, manifest.model.dim)).sum::<u64>();
         }
-        for (column, plan) in manifest.columns.iter().zip(&self.columns) {
-            let folder = dir.join(COLUMNS_DIR).join(&column.name);
-            for ((part, own), plan) in manifest.parts.iter().zip(&self.parts).zip(&plan.parts) {
-                let written = if own.reason.is_empty() { &plan.rebuilt } else { column.series() };
+        for (set, plan) in manifest.embedding_sets.iter().zip(&self.embedding_sets) {
+            let folder = dir.join(EMBEDDING_SETS_DIR).join(&set.name);
+            for ((part, primary), plan) in manifest.parts.iter().zip(&self.parts).zip(&plan.parts) {
+                let written = if primary.reason.is_empty() { &plan.rebuilt } else { set.series() };
                 bytes +=
-                    written.iter().map(|&series| size(&folder, series, part, column.model.dim)).sum::<u64>();
+                    written.iter().map(|&series| size(&folder, series, part, set.model.dim)).sum::<u64>();
             }
         }
         bytes
@@ -155,31 +156,26 @@ impl PartPlan {
 }
 
 impl EmbeddingSetPlan {
-    fn new(
-        dir: &Path,
-        manifest: &Manifest,
-        column: &EmbeddingSetInfo,
-        parts: &[PartPlan],
-    ) -> EmbeddingSetPlan {
-        let (folder, dim) = (dir.join(COLUMNS_DIR).join(&column.name), column.model.dim);
+    fn new(dir: &Path, manifest: &Manifest, set: &EmbeddingSetInfo, parts: &[PartPlan]) -> EmbeddingSetPlan {
+        let (folder, dim) = (dir.join(EMBEDDING_SETS_DIR).join(&set.name), set.model.dim);
         let plan = |(place, (part, sha256)): (usize, (&PartInfo, &Checksums))| {
             let mut plan = EmbeddingSetPartPlan::default();
-            // Where the memory's own rows go, the column's go with them.
+            // A row that leaves the memory leaves its embedding sets too.
             let kept = parts[place].kept;
             if kept == 0 || sha256.is_empty() {
                 return plan;
             }
-            let own = column.series().iter().filter(|series| !series.is_derived());
-            let mut lost = own.filter_map(|&series| lost_rows(&folder, series, part, sha256, dim));
+            let given = set.series().iter().filter(|series| !series.is_derived());
+            let mut lost = given.filter_map(|&series| lost_rows(&folder, series, part, sha256, dim));
             if let Some((_, why)) = lost.find(|(rows, _)| *rows < kept) {
                 plan.reason = why;
             } else if parts[place].reason.is_empty() {
                 let is_bad = |s: &Series| s.is_derived() && !has_codes(&folder, *s, part, sha256, dim);
-                plan.rebuilt = column.series().iter().copied().filter(is_bad).collect();
+                plan.rebuilt = set.series().iter().copied().filter(is_bad).collect();
             }
             plan
         };
-        EmbeddingSetPlan { parts: manifest.parts.iter().zip(&column.parts).enumerate().map(plan).collect() }
+        EmbeddingSetPlan { parts: manifest.parts.iter().zip(&set.parts).enumerate().map(plan).collect() }
     }
 }
 
@@ -219,7 +215,7 @@ fn has_strings(dir: &Path, series: Series, part: &PartInfo) -> bool {
 fn has_codes(folder: &Path, series: Series, part: &PartInfo, sha256: &Checksums, dim: usize) -> bool {
     let path = series.path(folder, part.number);
     let recorded = sha256.get(series.name);
-    let opens = modality_of(series).is_some() && Codes::open(&path, part.rows as usize, dim).is_ok();
+    let opens = Modality::of_codes(series).is_some() && Codes::open(&path, part.rows as usize, dim).is_ok();
     opens && recorded.is_some() && is_recorded(&path, recorded)
 }
 

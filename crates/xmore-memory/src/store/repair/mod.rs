@@ -8,13 +8,14 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::embedding_set::EMBEDDING_DIR;
+use super::files::{remove_dir_if_there, sync_dir, write_whole};
+use super::layout::{BUILDING_DIR, EMBEDDING_DIR, MANIFEST_COPY, MANIFEST_FILE, SET_ASIDE_DIR};
 use super::lock::Lock;
 use super::manifest::Manifest;
-use super::publish::{SET_ASIDE_DIR, is_committed, roll_forward};
+use super::publish::{is_committed, roll_forward};
 use super::reader::Memory;
-use super::{BUILDING_DIR, MANIFEST_COPY, MANIFEST_FILE, remove_dir_if_there, sync_dir, write_whole};
 use crate::error::{AtPath, MemoryError, Result};
+use crate::store::{StoreError, WriteError};
 use examine::Plan;
 use stage::Stage;
 
@@ -28,7 +29,7 @@ pub struct RepairReport {
     /// Pairs that are no longer in the memory.
     pub dropped: u64,
     /// Embedding sets that lost parts.
-    pub columns_cut: usize,
+    pub embedding_sets_cut: usize,
     /// Whether the manifest of an earlier version was brought to this one.
     pub upgraded: bool,
     /// What was done, a line each.
@@ -58,7 +59,7 @@ impl RepairReport {
 /// before or as repaired, and the same call ends with the same bytes. An unfinished build is left as it is.
 ///
 /// # Errors
-/// [`MemoryError::Busy`]; [`MemoryError::Manifest`] if neither manifest is sound; [`MemoryError::NoRoom`] if there is no room for
+/// [`WriteError::Busy`]; [`StoreError::Manifest`] if neither manifest is sound; [`WriteError::NoSpace`] if the disk has no space for
 /// what is to be written: then the memory is as it was; [`MemoryError::Io`].
 pub fn repair(dir: &Path) -> Result<RepairReport> {
     if ![MANIFEST_FILE, MANIFEST_COPY, BUILDING_DIR].iter().any(|name| dir.join(name).exists()) {
@@ -105,9 +106,9 @@ fn repair_locked(dir: &Path) -> Result<RepairReport> {
         if is_committed(&root) {
             return Err(error);
         }
-        // The memory is untouched; the room that was taken may be what another program needs.
+        // The memory is untouched; another program may need the space that was taken.
         let _ = remove_dir_if_there(&root);
-        return Err(no_room(error, dir, needed));
+        return Err(no_space(error, dir, needed));
     }
     roll_forward(dir)?;
     for (folder, what) in [(BUILDING_DIR, "append"), (EMBEDDING_DIR, "further embedding set")] {
@@ -131,7 +132,7 @@ fn mend_manifest(dir: &Path, report: &mut RepairReport) -> Result<Manifest> {
         sync_dir(dir)?;
         report.notes.push(format!("made {} again from {}", to.display(), from.display()));
         report.rebuilt.push(to.to_owned());
-        Result::Ok(())
+        Ok::<(), MemoryError>(())
     };
     let read = if path.exists() {
         Manifest::read(&path)
@@ -147,9 +148,9 @@ fn mend_manifest(dir: &Path, report: &mut RepairReport) -> Result<Manifest> {
             Ok(manifest)
         }
         Err(
-            error @ (MemoryError::Manifest { .. }
-            | MemoryError::NotAMemory { .. }
-            | MemoryError::Incomplete { .. }),
+            error @ (MemoryError::Store(StoreError::Manifest { .. })
+            | MemoryError::Store(StoreError::NotAMemory { .. })
+            | MemoryError::Store(StoreError::Incomplete { .. })),
         ) => {
             let Ok(manifest) = Manifest::read(&copy) else { return Err(error) };
             restore(&copy, &path)?;
@@ -159,30 +160,14 @@ fn mend_manifest(dir: &Path, report: &mut RepairReport) -> Result<Manifest> {
     }
 }
 
-/// Names the room that a repair needs where that is what it lacks.
-fn no_room(error: MemoryError, dir: &Path, needed: u64) -> MemoryError {
+/// Says how many bytes a repair needs where the disk has no space for them.
+fn no_space(error: MemoryError, dir: &Path, needed: u64) -> MemoryError {
     let full =
         |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge);
     match error {
         MemoryError::Io { source, .. } if full(source.kind()) => {
-            MemoryError::NoRoom { path: dir.to_owned(), needed, source }
+            WriteError::NoSpace { path: dir.to_owned(), needed, source }.into()
         }
         other => other,
     }
-}
-
-/// Files below what repairs set aside: their number and bytes.
-pub(super) fn files_set_aside(dir: &Path) -> (u64, u64) {
-    fn walk(dir: &Path, files: &mut (u64, u64)) {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(data) if data.is_dir() => walk(&entry.path(), files),
-                Ok(data) => *files = (files.0 + 1, files.1 + data.len()),
-                Err(_) => {}
-            }
-        }
-    }
-    let mut files = (0, 0);
-    walk(&dir.join(SET_ASIDE_DIR), &mut files);
-    files
 }

@@ -4,18 +4,19 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::super::checksum;
+use super::super::files::sync_dir;
+use super::super::layout::{
+    ALL_SERIES, EMBEDDING_SETS_DIR, IMAGES, LOOKUP, METADATA, Modality, PRIMARY, REPAIRING_DIR,
+    SET_ASIDE_DIR, Series, TEXTS, skipped_path,
+};
 use super::super::lookup::{self, Lookup};
 use super::super::manifest::{Checksums, EmbeddingSetInfo, Manifest, PartInfo, SetAside};
 use super::super::metadata::Metadata;
 use super::super::npy::NpyMatrix;
-use super::super::publish::{Publication, REPAIRING_DIR, SET_ASIDE_DIR, SET_ASIDE_STAGED, commit};
+use super::super::publish::{Publication, SET_ASIDE_STAGED, commit};
 use super::super::staging::Staging;
 use super::super::texts::DistinctCount;
-use super::super::verify::modality_of;
-use super::super::{
-    ALL_SERIES, COLUMNS_DIR, IMAGES, LOOKUP, METADATA, PRIMARY, Series, TEXTS, checksum, skipped_path,
-    sync_dir,
-};
 use super::RepairReport;
 use super::examine::{EmbeddingSetPartPlan, EmbeddingSetPlan, PartPlan, Plan};
 use crate::error::{AtPath, Result};
@@ -59,8 +60,8 @@ impl<'a> Stage<'a> {
                 self.new.parts.push(info);
             }
         }
-        for (at, column) in plan.columns.iter().enumerate() {
-            self.column(at, column, plan, report)?;
+        for (at, set) in plan.embedding_sets.iter().enumerate() {
+            self.embedding_set(at, set, plan, report)?;
         }
         for &number in &plan.lists {
             let path = skipped_path(self.dir, number);
@@ -108,7 +109,7 @@ impl<'a> Stage<'a> {
             report.notes.push(format!("{what}: {}", plan.reason));
             self.new.set_aside.push(SetAside {
                 part: number,
-                column: None,
+                embedding_set: None,
                 rows,
                 reason: plan.reason.clone(),
             });
@@ -155,19 +156,19 @@ impl<'a> Stage<'a> {
     }
 
     /// A further embedding set as it will be.
-    fn column(
+    fn embedding_set(
         &mut self,
         at: usize,
         plan: &EmbeddingSetPlan,
         whole: &Plan,
         report: &mut RepairReport,
     ) -> Result<()> {
-        let mut column = self.old.columns[at].clone();
+        let mut set = self.old.embedding_sets[at].clone();
         let mut parts = Vec::new();
         for (place, part) in plan.parts.iter().enumerate() {
             let kept = whole.parts[place].kept;
-            let sha256 = self.column_part(&column, place, kept, part, report)?;
-            // A part that leaves the memory leaves no place in the column.
+            let sha256 = self.embedding_set_part(&set, place, kept, part, report)?;
+            // A part that leaves the memory leaves no place in the embedding set.
             if kept > 0 {
                 parts.push(sha256);
             }
@@ -175,31 +176,31 @@ impl<'a> Stage<'a> {
         while parts.last().is_some_and(Checksums::is_empty) {
             parts.pop();
         }
-        column.parts = parts;
+        set.parts = parts;
         let is_cut = plan.parts.iter().any(|part| !part.reason.is_empty());
-        report.columns_cut += usize::from(is_cut);
-        if column.images && (is_cut || whole.parts.iter().any(|part| !part.reason.is_empty())) {
-            column.unreadable = self.unreadable(&column)?;
+        report.embedding_sets_cut += usize::from(is_cut);
+        if set.images && (is_cut || whole.parts.iter().any(|part| !part.reason.is_empty())) {
+            set.unreadable = self.unreadable(&set)?;
         }
-        self.new.columns[at] = column;
+        self.new.embedding_sets[at] = set;
         Ok(())
     }
 
     /// Checksums of a further embedding set's part as it will be, with the first `kept` rows; none if it is taken out or was before.
-    fn column_part(
+    fn embedding_set_part(
         &mut self,
-        column: &EmbeddingSetInfo,
+        set: &EmbeddingSetInfo,
         place: usize,
         kept: u64,
         plan: &EmbeddingSetPartPlan,
         report: &mut RepairReport,
     ) -> Result<Checksums> {
-        let mut sha256 = column.parts[place].clone();
+        let mut sha256 = set.parts[place].clone();
         if sha256.is_empty() {
             return Ok(sha256);
         }
-        let within = Path::new(COLUMNS_DIR).join(&column.name);
-        let (folder, dim, series) = (self.dir.join(&within), column.model.dim, column.series());
+        let within = Path::new(EMBEDDING_SETS_DIR).join(&set.name);
+        let (folder, dim, series) = (self.dir.join(&within), set.model.dim, set.series());
         let mut info = self.old.parts[place].clone();
         let number = info.number;
         if kept == 0 || !plan.reason.is_empty() {
@@ -207,13 +208,12 @@ impl<'a> Stage<'a> {
                 self.take_out_file(&series.path(&folder, number))?;
             }
             if kept > 0 {
-                report.notes.push(format!(
-                    "set part {number} of column {} aside: {}; `xmore memory embed` with its model makes it again",
-                    column.name, plan.reason
-                ));
+                report
+                    .notes
+                    .push(format!("set part {number} of embedding set {} aside: {}", set.name, plan.reason));
                 self.new.set_aside.push(SetAside {
                     part: number,
-                    column: Some(column.name.clone()),
+                    embedding_set: Some(set.name.clone()),
                     rows: kept,
                     reason: plan.reason.clone(),
                 });
@@ -238,10 +238,10 @@ impl<'a> Stage<'a> {
     }
 
     /// Number of rows of a further embedding set, as it will be, whose image could not be read.
-    fn unreadable(&self, column: &EmbeddingSetInfo) -> Result<u64> {
-        let (within, dim) = (Path::new(COLUMNS_DIR).join(&column.name), column.model.dim);
+    fn unreadable(&self, set: &EmbeddingSetInfo) -> Result<u64> {
+        let (within, dim) = (Path::new(EMBEDDING_SETS_DIR).join(&set.name), set.model.dim);
         let mut rows = 0;
-        for (part, _) in self.new.parts.iter().zip(&column.parts).filter(|(_, sha256)| !sha256.is_empty()) {
+        for (part, _) in self.new.parts.iter().zip(&set.parts).filter(|(_, sha256)| !sha256.is_empty()) {
             let path = |folder: &Path| IMAGES.path(&folder.join(&within), part.number);
             let staged = path(self.root());
             let path = if staged.exists() { staged } else { path(self.dir) };
@@ -261,7 +261,7 @@ impl<'a> Stage<'a> {
         dim: usize,
     ) -> Result<()> {
         for &series in series {
-            let Some(modality) = modality_of(series) else { continue };
+            let Some(modality) = Modality::of_codes(series) else { continue };
             let matrix = NpyMatrix::open(&modality.series().path(from, info.number), info.rows, dim)?;
             codes::write(&self.staged(within, series, info.number)?, matrix.data(), dim)?;
         }

@@ -1,4 +1,4 @@
-//! Embedding sets of which a repair took a part out: what is left is not searched, and completed it has the bytes of an undisturbed column.
+//! Embedding sets of which a repair took a part out: what is left is not searched, and completed it has the bytes of an undisturbed embedding set.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ fn go_on(writer: &mut EmbeddingSetWriter, rows: u64, images: bool, away: u64) {
     }
 }
 
-/// Writes all rows that a column lacks.
+/// Writes all rows that an embedding set lacks.
 fn complete(dir: &Path, images: bool, away: u64) -> Manifest {
     let mut writer = open(dir, images);
     go_on(&mut writer, u64::MAX, images, away);
@@ -59,26 +59,26 @@ fn flip(dir: &Path, file: &str) {
     fs::write(path, bytes).unwrap();
 }
 
-/// The files of the column, and what the manifest says of it.
-fn column(dir: &Path) -> (BTreeMap<String, Vec<u8>>, EmbeddingSetInfo) {
+/// The files of the embedding set, and what the manifest says of it.
+fn files_and_info(dir: &Path) -> (BTreeMap<String, Vec<u8>>, EmbeddingSetInfo) {
     let mut files = bytes_of(dir);
     files.retain(|name, _| name.starts_with("columns/"));
-    (files, Memory::open(dir).unwrap().manifest().columns[0].clone())
+    (files, Memory::open(dir).unwrap().manifest().embedding_sets[0].clone())
 }
 
-/// Checks that the column has these rows, each with its own embeddings, and that the others are told to be lacking.
+/// Checks that the embedding set has these rows, each with its own embeddings, and that the others are told to be lacking.
 fn assert_has_rows(dir: &Path, images: bool, rows: &[u64]) {
     let memory = Memory::open(dir).unwrap();
-    let column = memory.embedding_set(&other()).unwrap();
-    assert_eq!(column.rows(), rows.len() as u64);
+    let set = memory.embedding_set(&other()).unwrap();
+    assert_eq!(set.rows(), rows.len() as u64);
     let mut row = [0.0; 2];
     for id in 0..memory.len() {
-        let found = column.text_embedding(id, &mut row);
+        let found = set.text_embedding(id, &mut row);
         if !rows.contains(&id) {
             let error = found.unwrap_err();
             let counts = (rows.len() as u64, memory.len());
             assert!(
-                matches!(error, MemoryError::NoColumn { have, len, .. } if (have, len) == counts),
+                matches!(error, MemoryError::Store(StoreError::NoEmbeddings { have, len, .. }) if (have, len) == counts),
                 "{error}"
             );
             continue;
@@ -86,14 +86,17 @@ fn assert_has_rows(dir: &Path, images: bool, rows: &[u64]) {
         found.unwrap();
         assert_eq!(row, [number(&memory, id) as f32, 1.0], "{id}");
         if images {
-            column.image_embedding(id, &mut row).unwrap();
+            set.image_embedding(id, &mut row).unwrap();
             assert!(row[0].is_nan() || row == [1.0, number(&memory, id) as f32], "{id}: {row:?}");
         }
     }
-    assert!(matches!(column.text_embedding(memory.len(), &mut row), Err(MemoryError::NoSuchPair { .. })));
+    assert!(matches!(
+        set.text_embedding(memory.len(), &mut row),
+        Err(MemoryError::Store(StoreError::NoSuchPair { .. }))
+    ));
     let is_whole = rows.len() as u64 == memory.len();
-    assert_eq!(column.search(Modality::Text, &[1.0, 0.0], 1).is_ok(), is_whole);
-    assert_eq!(column.require(Modality::Image).is_ok(), is_whole && images);
+    assert_eq!(set.search(Modality::Text, &[1.0, 0.0], 1).is_ok(), is_whole);
+    assert_eq!(set.require(Modality::Image).is_ok(), is_whole && images);
     let report = verify(dir, &mut |_, _| {}).unwrap();
     assert_eq!(report.findings, []);
 }
@@ -112,11 +115,11 @@ fn the_part_alone_is_taken_out_and_made_again_with_the_same_bytes() {
             let dir = dir.path();
             small(dir);
             complete(dir, images, 6);
-            let (files, info) = column(dir);
+            let (files, info) = files_and_info(dir);
             flip(dir, &format!("columns/other/{file}"));
             let report = repair(dir).unwrap();
-            assert_eq!((report.columns_cut, report.dropped, report.notes.len()), (1, 0, 1));
-            let (left, _) = column(dir);
+            assert_eq!((report.embedding_sets_cut, report.dropped, report.notes.len()), (1, 0, 1));
+            let (left, _) = files_and_info(dir);
             assert_eq!(left.len(), files.len() / 3 * 2, "{:?}", left.keys());
             assert!(left.iter().all(|(name, bytes)| files[name] == *bytes));
             let rows: Vec<u64> = (0..10).filter(|id| !part.contains(id)).collect();
@@ -129,18 +132,18 @@ fn the_part_alone_is_taken_out_and_made_again_with_the_same_bytes() {
             go_on(&mut writer, stop, images, 6);
             drop(writer);
             complete(dir, images, 6);
-            assert_eq!(column(dir), (files, info), "{file}, stopped after {stop} rows");
+            assert_eq!(files_and_info(dir), (files, info), "{file}, stopped after {stop} rows");
             assert_has_rows(dir, images, &(0..10).collect::<Vec<_>>());
         }
     }
 }
 
 #[test]
-fn a_column_with_a_gap_follows_its_memory_as_that_grows_and_loses_rows() {
+fn an_embedding_set_with_a_gap_follows_its_memory_as_that_grows_and_loses_rows() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     small(dir);
-    let unreadable = |dir: &Path| column(dir).1.unreadable;
+    let unreadable = |dir: &Path| files_and_info(dir).1.unreadable;
     complete(dir, true, 2);
     flip(dir, "columns/other/text_emb/text_emb_0001.npy");
     repair(dir).unwrap();
@@ -148,34 +151,34 @@ fn a_column_with_a_gap_follows_its_memory_as_that_grows_and_loses_rows() {
     assert_has_rows(dir, true, &[0, 1, 2, 3, 8, 9]);
     assert_eq!(unreadable(dir), 1);
 
-    // The memory loses the first of its four parts, with its pair without an image, and the column's places move up.
+    // The memory loses the first of its four parts, with its pair without an image, and the embedding set's places move up.
     flip(dir, "img_emb/img_emb_0000.npy");
     assert_eq!(repair(dir).unwrap().dropped, 4);
     assert_has_rows(dir, true, &[4, 5]);
     assert_eq!(unreadable(dir), 0);
 
-    // Of the part that is left to the column, one row is cut off.
+    // Of the part that is left to the embedding set, one row is cut off.
     let torn = dir.join("img_emb/img_emb_0002.npy");
     File::options().write(true).open(&torn).unwrap().set_len(fs::metadata(&torn).unwrap().len() - 1).unwrap();
     assert_eq!(repair(dir).unwrap().dropped, 1);
     assert_has_rows(dir, true, &[4]);
 
-    // The part is damaged in the column too: none is left.
+    // The part is damaged in the embedding set too: none is left.
     flip(dir, "columns/other/img_emb/img_emb_0002.npy");
-    assert_eq!(repair(dir).unwrap().columns_cut, 1);
-    assert_eq!(column(dir).1.parts, []);
+    assert_eq!(repair(dir).unwrap().embedding_sets_cut, 1);
+    assert_eq!(files_and_info(dir).1.parts, []);
     assert_has_rows(dir, true, &[]);
 
     let manifest = complete(dir, true, 21);
-    assert_eq!((manifest.columns[0].parts.len(), manifest.columns[0].unreadable), (3, 1));
+    assert_eq!((manifest.embedding_sets[0].parts.len(), manifest.embedding_sets[0].unreadable), (3, 1));
     assert_has_rows(dir, true, &(0..8).collect::<Vec<_>>());
     let mut writer = open(dir, true);
     writer.again(&[2]).unwrap();
     go_on(&mut writer, u64::MAX, true, NONE);
-    assert_eq!(writer.finish().unwrap().columns[0].unreadable, 0);
+    assert_eq!(writer.finish().unwrap().embedding_sets[0].unreadable, 0);
     assert!(matches!(
         EmbeddingSetWriter::open(dir, other(), true),
-        Err(MemoryError::EmbeddingSetExists { .. })
+        Err(MemoryError::Write(WriteError::EmbeddingSetExists { .. }))
     ));
 }
 
@@ -185,7 +188,7 @@ fn a_gap_new_rows_and_images_that_were_away_are_written_in_one_run() {
     small(whole.path());
     append(whole.path());
     complete(whole.path(), true, NONE);
-    let expected = column(whole.path());
+    let expected = files_and_info(whole.path());
 
     let before = || {
         let dir = tempfile::tempdir().unwrap();
@@ -212,7 +215,7 @@ fn a_gap_new_rows_and_images_that_were_away_are_written_in_one_run() {
         let mut writer = begin(dir.path());
         go_on(&mut writer, u64::MAX, true, NONE);
         writer.finish().unwrap();
-        assert_eq!(column(dir.path()), expected, "stopped after {stop} rows");
+        assert_eq!(files_and_info(dir.path()), expected, "stopped after {stop} rows");
     }
     // A crash while they are put in place is finished by the next writer; until then the gap stays.
     for moved in 0..=4 {
@@ -225,6 +228,6 @@ fn a_gap_new_rows_and_images_that_were_away_are_written_in_one_run() {
         assert!(stopped, "{moved}");
         assert_has_rows(dir.path(), true, &[4, 5, 6, 7, 8, 9]);
         assert!(finish_interrupted(dir.path()).unwrap());
-        assert_eq!(column(dir.path()), expected, "{moved}");
+        assert_eq!(files_and_info(dir.path()), expected, "{moved}");
     }
 }

@@ -8,7 +8,7 @@ fn verified(dir: &Path) -> VerifyReport {
 }
 
 /// `small` with a further embedding set.
-fn with_column(dir: &Path) {
+fn with_embedding_set(dir: &Path) {
     small(dir);
     let other = ModelIdentity { name: "other".into(), sha256: "1".repeat(64), dim: 2 };
     let mut writer = EmbeddingSetWriter::open(dir, other, true).unwrap();
@@ -26,7 +26,7 @@ fn cut(path: &Path, by: u64) {
 #[test]
 fn an_untouched_memory_has_no_findings_and_is_not_changed_by_a_repair() {
     let dir = tempfile::tempdir().unwrap();
-    with_column(dir.path());
+    with_embedding_set(dir.path());
     let report = verified(dir.path());
     assert!(report.findings.is_empty() && !report.unfinished, "{:?}", report.findings);
     // 3 parts with 6 and with 4 files, and a list of what was skipped; the rows of `small` are no unit vectors.
@@ -39,7 +39,7 @@ fn an_untouched_memory_has_no_findings_and_is_not_changed_by_a_repair() {
 #[test]
 fn every_flipped_bit_is_found() {
     let dir = tempfile::tempdir().unwrap();
-    with_column(dir.path());
+    with_embedding_set(dir.path());
     for name in files(dir.path()).iter().filter(|n| *n != MANIFEST_FILE) {
         let path = dir.path().join(name);
         let good = fs::read(&path).unwrap();
@@ -57,7 +57,7 @@ fn every_flipped_bit_is_found() {
 #[test]
 fn a_flipped_bit_anywhere_in_the_manifest_is_found() {
     let dir = tempfile::tempdir().unwrap();
-    with_column(dir.path());
+    with_embedding_set(dir.path());
     let path = dir.path().join(MANIFEST_FILE);
     let good = fs::read(&path).unwrap();
     // The unit test of `sealed` flips all bits of each byte.
@@ -86,7 +86,7 @@ fn a_flipped_bit_anywhere_in_the_manifest_is_found() {
     assert_eq!(fs::read(&copy).unwrap(), good);
     flip(&copy);
     flip(&path);
-    assert!(matches!(repair(dir.path()), Err(MemoryError::Manifest { .. })));
+    assert!(matches!(repair(dir.path()), Err(MemoryError::Store(StoreError::Manifest { .. }))));
     for manifest in [path, copy] {
         fs::write(manifest, &good).unwrap();
     }
@@ -96,7 +96,7 @@ fn a_flipped_bit_anywhere_in_the_manifest_is_found() {
 #[test]
 fn derived_files_are_made_again_with_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    with_column(dir.path());
+    with_embedding_set(dir.path());
     let before = bytes_of(dir.path());
     let derived = |name: &str| name.contains("codes") || name.starts_with("lookup");
     for (i, name) in files(dir.path()).iter().filter(|n| derived(n)).enumerate() {
@@ -120,7 +120,7 @@ fn a_torn_tail_is_cut_to_whole_rows() {
         ("img_emb/img_emb_0002.npy", 100, 8),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        with_column(dir.path());
+        with_embedding_set(dir.path());
         cut(&dir.path().join(file), by);
         assert!(Memory::open(dir.path()).is_err());
         let report = repair(dir.path()).unwrap();
@@ -147,7 +147,7 @@ fn a_torn_tail_is_cut_to_whole_rows() {
 #[test]
 fn a_part_with_changed_content_is_dropped_and_the_others_keep_their_files() {
     let dir = tempfile::tempdir().unwrap();
-    with_column(dir.path());
+    with_embedding_set(dir.path());
     let path = dir.path().join("img_emb/img_emb_0001.npy");
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -181,7 +181,7 @@ fn captions(dir: &Path) -> Vec<String> {
 #[test]
 fn a_repair_that_ends_while_it_puts_files_in_place_is_finished_by_the_next_writer() {
     let damaged = |dir: &Path| {
-        with_column(dir);
+        with_embedding_set(dir);
         flip(&dir.join("img_emb/img_emb_0000.npy"));
         cut(&dir.join("text_emb/text_emb_0002.npy"), 1);
         flip(&dir.join("columns/other/text_codes/text_codes_0001.bin"));
@@ -226,9 +226,9 @@ fn a_repair_that_ends_while_it_puts_files_in_place_is_finished_by_the_next_write
 #[test]
 fn a_repair_that_ends_before_it_is_written_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    with_column(dir.path());
+    with_embedding_set(dir.path());
     let before = bytes_of(dir.path());
-    let staging = dir.path().join(publish::REPAIRING_DIR);
+    let staging = dir.path().join(layout::REPAIRING_DIR);
     fs::create_dir_all(staging.join("img_emb")).unwrap();
     fs::write(staging.join("img_emb/img_emb_0000.npy"), "half of it").unwrap();
     assert!(!repair(dir.path()).unwrap().changed());
@@ -292,7 +292,7 @@ fn a_source_that_lost_pairs_is_not_done() {
 #[test]
 fn files_that_the_manifest_does_not_have_are_found_and_set_aside() {
     let dir = tempfile::tempdir().unwrap();
-    with_column(dir.path());
+    with_embedding_set(dir.path());
     let strays = ["img_emb/img_emb_0003.npy", "columns/gone/text_emb/text_emb_0000.npy"];
     for stray in strays {
         let path = dir.path().join(stray);
@@ -314,16 +314,16 @@ fn files_that_the_manifest_does_not_have_are_found_and_set_aside() {
 }
 
 #[test]
-fn a_damaged_column_does_not_become_official_where_its_part_is_cut() {
+fn a_damaged_embedding_set_does_not_become_official_where_its_part_is_cut() {
     let dir = tempfile::tempdir().unwrap();
-    with_column(dir.path());
+    with_embedding_set(dir.path());
     cut(&dir.path().join("img_emb/img_emb_0002.npy"), 1);
     let path = dir.path().join("columns/other/img_emb/img_emb_0002.npy");
     let mut bytes = fs::read(&path).unwrap();
     bytes[129] ^= 1;
     fs::write(&path, bytes).unwrap();
     let report = repair(dir.path()).unwrap();
-    assert_eq!((report.dropped, report.columns_cut), (1, 1), "{:?}", report.notes);
+    assert_eq!((report.dropped, report.embedding_sets_cut), (1, 1), "{:?}", report.notes);
     let memory = Memory::open(dir.path()).unwrap();
     assert_eq!((memory.len(), memory.embedding_sets()[1].rows()), (9, 8));
     assert_eq!(verified(dir.path()).findings, []);
@@ -345,7 +345,7 @@ fn a_damaged_journal_or_new_manifest_replaces_nothing() {
         bad[good.len() / 2] ^= 1;
         fs::write(&path, bad).unwrap();
         let error = finish_interrupted(dir.path()).unwrap_err();
-        assert!(matches!(error, MemoryError::Manifest { .. }), "{error}");
+        assert!(matches!(error, MemoryError::Store(StoreError::Manifest { .. })), "{error}");
         assert_is_small(&Memory::open(dir.path()).unwrap());
         fs::write(&path, good).unwrap();
         assert!(finish_interrupted(dir.path()).unwrap());
@@ -393,13 +393,16 @@ fn a_memory_of_version_1_gets_what_it_lacks() {
 #[test]
 fn what_is_no_memory_is_neither_verified_nor_repaired() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(verify(dir.path(), &mut |_, _| {}), Err(MemoryError::NotAMemory { .. })));
-    assert!(matches!(repair(dir.path()), Err(MemoryError::NotAMemory { .. })));
+    assert!(matches!(
+        verify(dir.path(), &mut |_, _| {}),
+        Err(MemoryError::Store(StoreError::NotAMemory { .. }))
+    ));
+    assert!(matches!(repair(dir.path()), Err(MemoryError::Store(StoreError::NotAMemory { .. }))));
     drop(MemoryWriter::create(dir.path(), model(3)).unwrap());
-    assert!(matches!(repair(dir.path()), Err(MemoryError::Incomplete { .. })));
+    assert!(matches!(repair(dir.path()), Err(MemoryError::Store(StoreError::Incomplete { .. }))));
     small(dir.path());
     for name in [MANIFEST_FILE, MANIFEST_COPY] {
         fs::write(dir.path().join(name), "{").unwrap();
     }
-    assert!(matches!(repair(dir.path()), Err(MemoryError::Manifest { .. })));
+    assert!(matches!(repair(dir.path()), Err(MemoryError::Store(StoreError::Manifest { .. }))));
 }

@@ -1,19 +1,21 @@
 //! Tests of the store as a whole: what is written is read, what is damaged or interrupted is refused.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use half::f16;
 use proptest::prelude::*;
 
-mod columns;
+mod embedding_sets;
 mod gaps;
 mod mending;
 mod resuming;
 
+use super::layout::{EMBEDDING_SETS_DIR, MANIFEST_COPY, skipped_path};
 use super::*;
 use crate::error::MemoryError;
 use crate::ingest::SkipKind;
+use crate::search::VectorError;
 
 pub(crate) fn model(dim: usize) -> ModelIdentity {
     ModelIdentity { name: "test".into(), sha256: "0".repeat(64), dim }
@@ -146,15 +148,15 @@ fn memories_of_earlier_versions_are_read_and_become_of_this_version_when_they_gr
 }
 
 #[test]
-fn a_memory_of_version_2_is_read_with_its_column() {
+fn a_memory_of_version_2_is_read_with_its_embedding_set() {
     // Written by the program as it was then; see fixtures/README.md.
     let memory = Memory::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/memory_v2")).unwrap();
     assert_eq!((memory.len(), memory.dim(), memory.manifest().images), (6, 4, 3));
     assert_eq!((memory.caption(4).unwrap(), memory.image_path(4).unwrap()), ("caption 4", "2.jpg"));
-    let column = &memory.embedding_sets()[1];
+    let set = &memory.embedding_sets()[1];
     let mut row = [0.0; 2];
-    column.text_embedding(5, &mut row).unwrap();
-    assert_eq!((column.rows(), row), (6, [0.0, 1.0]));
+    set.text_embedding(5, &mut row).unwrap();
+    assert_eq!((set.rows(), row), (6, [0.0, 1.0]));
 }
 
 #[test]
@@ -175,11 +177,20 @@ fn ids_and_buffers_are_checked() {
     small(dir.path());
     let memory = Memory::open(dir.path()).unwrap();
     for id in [10, u64::MAX] {
-        assert!(matches!(memory.image_path(id), Err(MemoryError::NoSuchPair { len: 10, .. })));
-        assert!(matches!(memory.image_embedding(id, &mut [0.0; 3]), Err(MemoryError::NoSuchPair { .. })));
+        assert!(matches!(
+            memory.image_path(id),
+            Err(MemoryError::Store(StoreError::NoSuchPair { len: 10, .. }))
+        ));
+        assert!(matches!(
+            memory.image_embedding(id, &mut [0.0; 3]),
+            Err(MemoryError::Store(StoreError::NoSuchPair { .. }))
+        ));
     }
     let error = memory.text_embedding(0, &mut [0.0; 2]).unwrap_err();
-    assert!(matches!(error, MemoryError::Length { expected: 3, found: 2, .. }), "{error}");
+    assert!(
+        matches!(error, MemoryError::Vector(VectorError::Length { expected: 3, found: 2, .. })),
+        "{error}"
+    );
 }
 
 #[test]
@@ -198,7 +209,10 @@ fn bad_rows_are_refused_and_leave_no_trace() {
 
     for dim in [0, MAX_DIM + 1] {
         let other = dir.path().join("other");
-        assert!(matches!(MemoryWriter::create(&other, model(dim)), Err(MemoryError::Dim { .. })));
+        assert!(matches!(
+            MemoryWriter::create(&other, model(dim)),
+            Err(MemoryError::Write(WriteError::Dim { .. }))
+        ));
         assert!(!other.exists());
     }
 }
@@ -210,7 +224,7 @@ fn an_interrupted_build_is_refused_by_open_and_replaced_by_create() {
     fill(&mut writer);
     drop(writer);
     let error = Memory::open(dir.path()).unwrap_err();
-    assert!(matches!(error, MemoryError::Incomplete { .. }), "{error}");
+    assert!(matches!(error, MemoryError::Store(StoreError::Incomplete { .. })), "{error}");
     small(dir.path());
     assert_eq!(files(dir.path()).len(), 21);
     assert_is_small(&Memory::open(dir.path()).unwrap());
@@ -221,8 +235,8 @@ fn a_complete_memory_is_replaced_only_on_demand_and_only_when_the_new_one_is_com
     let dir = tempfile::tempdir().unwrap();
     small(dir.path());
     let error = MemoryWriter::create(dir.path(), model(3)).err().unwrap();
-    assert!(matches!(error, MemoryError::AlreadyExists { .. }), "{error}");
-    assert!(error.to_string().contains("--overwrite"), "{error}");
+    assert!(matches!(error, MemoryError::Write(WriteError::AlreadyExists { .. })), "{error}");
+    assert!(error.to_string().contains("already holds"), "{error}");
 
     let mut writer = MemoryWriter::create_overwriting(dir.path(), model(1)).unwrap();
     writer.push("new.jpg", "new", &[1.0], &[1.0]).unwrap();
@@ -243,11 +257,11 @@ fn a_directory_of_something_else_is_never_touched() {
         [MemoryWriter::create(dir.path(), model(1)), MemoryWriter::create_overwriting(dir.path(), model(1))]
     {
         let error = result.err().unwrap();
-        assert!(matches!(error, MemoryError::NotEmpty { .. }), "{error}");
+        assert!(matches!(error, MemoryError::Write(WriteError::NotEmpty { .. })), "{error}");
         assert!(error.to_string().contains("thesis.tex"), "{error}");
     }
     assert_eq!(files(dir.path()), ["thesis.tex"]);
-    assert!(matches!(Memory::open(dir.path()), Err(MemoryError::NotAMemory { .. })));
+    assert!(matches!(Memory::open(dir.path()), Err(MemoryError::Store(StoreError::NotAMemory { .. }))));
     let message = Memory::open(dir.path().join("gone")).unwrap_err().to_string();
     assert!(message.contains("gone"), "{message}");
 }
@@ -256,7 +270,10 @@ fn a_directory_of_something_else_is_never_touched() {
 fn two_writers_do_not_share_a_directory() {
     let dir = tempfile::tempdir().unwrap();
     let mut first = MemoryWriter::create(dir.path(), model(3)).unwrap();
-    assert!(matches!(MemoryWriter::create(dir.path(), model(3)), Err(MemoryError::Busy { .. })));
+    assert!(matches!(
+        MemoryWriter::create(dir.path(), model(3)),
+        Err(MemoryError::Write(WriteError::Busy { .. }))
+    ));
     fill(&mut first);
     first.finish().unwrap();
     assert_is_small(&Memory::open(dir.path()).unwrap());

@@ -169,7 +169,7 @@ fn a_crash_while_parts_are_put_in_place_is_finished_by_the_next_writer() {
             assert!(stopped, "{moved}");
             // The next writer, whatever it wants, first finishes.
             let refused = MemoryWriter::open(dir.path(), model(3), Mode::Create).err().unwrap();
-            assert!(matches!(refused, MemoryError::AlreadyExists { .. }), "{refused}");
+            assert!(matches!(refused, MemoryError::Write(WriteError::AlreadyExists { .. })), "{refused}");
             assert_eq!(bytes_of(dir.path()), expected, "{mode:?} after {moved} moves");
         }
     }
@@ -206,7 +206,7 @@ fn what_another_build_left_is_not_taken_up() {
     writer.push("a.jpg", "a", &[0.0; 5], &[0.0; 5]).unwrap();
     writer.finish().unwrap();
     let error = MemoryWriter::open(dir.path(), model(3), Mode::Append).err().unwrap();
-    assert!(matches!(error, MemoryError::OtherModel { .. }), "{error}");
+    assert!(matches!(error, MemoryError::Write(WriteError::OtherModel { .. })), "{error}");
     let error = MemoryWriter::open(dir.path().join("gone"), model(3), Mode::Append).err().unwrap();
     assert!(error.to_string().contains("gone"), "{error}");
 }
@@ -245,7 +245,10 @@ fn what_changed_since_a_build_was_left_is_not_gone_on_from() {
         *bad.last_mut().unwrap() ^= 1;
         fs::write(&path, bad).unwrap();
         let error = MemoryWriter::open(dir.path(), model(3), Mode::Create).err().unwrap();
-        assert!(matches!(&error, MemoryError::DamagedBuild { file, .. } if *file == path), "{file}: {error}");
+        assert!(
+            matches!(&error, MemoryError::Write(WriteError::DamagedBuild { file, .. }) if *file == path),
+            "{file}: {error}"
+        );
         fs::write(&path, good).unwrap();
     }
     assert_eq!(open(dir.path(), Mode::Create).cursor(), &cursor(7));
@@ -306,7 +309,7 @@ fn a_memory_without_a_pair_is_never_put_in_place() {
     let mut writer = open(&memory, Mode::Create);
     writer.skip("0.jpg", SkipKind::UnreadableImage, "gone").unwrap();
     let refused = writer.finish().err().unwrap();
-    assert!(matches!(refused, MemoryError::NoPairs { .. }), "{refused}");
+    assert!(matches!(refused, MemoryError::Write(WriteError::NoPairs { .. })), "{refused}");
     assert!(!memory.join(MANIFEST_FILE).exists());
     open(&memory, Mode::Create).discard().unwrap();
     assert!(!memory.exists(), "nothing is left");
@@ -317,7 +320,7 @@ fn a_memory_without_a_pair_is_never_put_in_place() {
     finish(writer, 6);
     let before = bytes_of(&memory);
     let writer = open(&memory, Mode::Overwrite);
-    assert!(matches!(writer.finish(), Err(MemoryError::NoPairs { .. })));
+    assert!(matches!(writer.finish(), Err(MemoryError::Write(WriteError::NoPairs { .. }))));
     open(&memory, Mode::Overwrite).discard().unwrap();
     assert_eq!(bytes_of(&memory), before);
 }

@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 use half::f16;
 use xmore_files::image::Orientation;
 
+use super::super::files::remove_dir_if_there;
+use super::super::layout::{
+    ALL_SERIES, BUILDING_DIR, LOOKUP, MANIFEST_FILE, MAX_DIM, PART_ROWS, SKIPPED_DIR, TEXTS,
+};
 use super::super::lock::Lock;
 use super::super::manifest::ModelIdentity;
 use super::super::npy::NpyMatrix;
@@ -17,12 +21,10 @@ use super::super::repair::open_with_checksums;
 use super::super::skip_list::SkipList;
 use super::super::staging::{Checkpoint, Mode, Staging, foreign_entry, unfinished_is_damaged};
 use super::super::texts::{DistinctCount, KnownTexts};
-use super::super::{
-    ALL_SERIES, BUILDING_DIR, LOOKUP, MANIFEST_FILE, MAX_DIM, PART_ROWS, SKIPPED_DIR, TEXTS, checksum,
-    lookup, remove_dir_if_there,
-};
+use super::super::{checksum, lookup};
 use super::MemoryWriter;
 use crate::error::{AtPath, MemoryError, Result};
+use crate::store::{StoreError, WriteError};
 
 /// Work that a power cut may cost; a killed process loses no more than that either.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
@@ -31,8 +33,8 @@ impl MemoryWriter {
     /// Starts a memory in `dir`, which is created if need be. The remains of an interrupted build are replaced.
     ///
     /// # Errors
-    /// [`MemoryError::AlreadyExists`] over a complete memory, [`MemoryError::NotEmpty`] over anything else,
-    /// [`MemoryError::Busy`] if another process is building here, [`MemoryError::Dim`], [`MemoryError::Io`].
+    /// [`WriteError::AlreadyExists`] over a complete memory, [`WriteError::NotEmpty`] over anything else,
+    /// [`WriteError::Busy`] if another process is building here, [`WriteError::Dim`], [`MemoryError::Io`].
     pub fn create(dir: impl AsRef<Path>, model: ModelIdentity) -> Result<MemoryWriter> {
         let mut writer = Self::locked(dir.as_ref(), model, Mode::Create)?;
         writer.start_anew()?;
@@ -43,7 +45,7 @@ impl MemoryWriter {
     /// [`finish`](Self::finish). A directory that holds something else is refused all the same.
     ///
     /// # Errors
-    /// As [`create`](Self::create), without [`MemoryError::AlreadyExists`].
+    /// As [`create`](Self::create), without [`WriteError::AlreadyExists`].
     pub fn create_overwriting(dir: impl AsRef<Path>, model: ModelIdentity) -> Result<MemoryWriter> {
         let mut writer = Self::locked(dir.as_ref(), model, Mode::Overwrite)?;
         writer.start_anew()?;
@@ -54,9 +56,9 @@ impl MemoryWriter {
     /// says how far that came.
     ///
     /// # Errors
-    /// As [`create`](Self::create); [`MemoryError::OtherBuild`] if what was left is of another model or mode (with
+    /// As [`create`](Self::create); [`WriteError::OtherBuild`] if what was left is of another model or mode (with
     /// [`Mode::Overwrite`] it is discarded); with [`Mode::Append`] those of [`Memory::open`] and
-    /// [`MemoryError::OtherModel`] if the memory is of another model.
+    /// [`WriteError::OtherModel`] if the memory is of another model.
     pub fn open(dir: impl AsRef<Path>, model: ModelIdentity, mode: Mode) -> Result<MemoryWriter> {
         let mut writer = Self::locked(dir.as_ref(), model, mode)?;
         match writer.staging.checkpoint()? {
@@ -64,7 +66,7 @@ impl MemoryWriter {
                 let (ours, theirs) = (&writer.state, &left);
                 if (ours.mode, &ours.model) == (theirs.mode, &theirs.model) {
                     match writer.resume(left) {
-                        Err(MemoryError::Damaged { .. } | MemoryError::Io { .. })
+                        Err(MemoryError::Store(StoreError::Damaged { .. }) | MemoryError::Io { .. })
                             if mode == Mode::Overwrite =>
                         {
                             writer.start_anew()?
@@ -77,7 +79,7 @@ impl MemoryWriter {
                     writer.start_anew()?;
                 } else {
                     let root = writer.staging.root;
-                    return Err(MemoryError::OtherBuild { path: root, model: left.model.name });
+                    return Err(WriteError::OtherBuild { path: root, model: left.model.name }.into());
                 }
             }
             // None, or one of a memory that has been completed since.
@@ -88,7 +90,7 @@ impl MemoryWriter {
 
     fn locked(dir: &Path, model: ModelIdentity, mode: Mode) -> Result<MemoryWriter> {
         if !(1..=MAX_DIM).contains(&model.dim) {
-            return Err(MemoryError::Dim { model: model.name, found: model.dim, max: MAX_DIM });
+            return Err(WriteError::Dim { model: model.name, found: model.dim, max: MAX_DIM }.into());
         }
         let manifest_path = dir.join(MANIFEST_FILE);
         let staging = Staging { root: dir.join(BUILDING_DIR), series: &ALL_SERIES };
@@ -98,7 +100,7 @@ impl MemoryWriter {
                 && !staging.root.exists()
                 && let Some(found) = foreign_entry(dir)?
             {
-                return Err(MemoryError::NotEmpty { path: dir.to_owned(), found });
+                return Err(WriteError::NotEmpty { path: dir.to_owned(), found }.into());
             }
         } else if !dir.exists() {
             // Says what is wrong.
@@ -107,18 +109,19 @@ impl MemoryWriter {
         let lock = Lock::take(dir)?;
         roll_forward(dir)?;
         if mode == Mode::Create && manifest_path.exists() {
-            return Err(MemoryError::AlreadyExists { path: dir.to_owned() });
+            return Err(WriteError::AlreadyExists { path: dir.to_owned() }.into());
         }
         let (mut base, mut base_checksum) = (None, String::new());
         if mode == Mode::Append {
             let memory = open_with_checksums(dir)?;
             let theirs = &memory.manifest().model;
             if (&theirs.sha256, theirs.dim) != (&model.sha256, model.dim) {
-                return Err(MemoryError::OtherModel {
+                return Err(WriteError::OtherModel {
                     path: dir.to_owned(),
                     memory: theirs.name.clone(),
                     given: model.name,
-                });
+                }
+                .into());
             }
             base = Some(memory);
         }
@@ -224,16 +227,17 @@ impl MemoryWriter {
     /// keeps what it says.
     ///
     /// # Errors
-    /// [`MemoryError::OtherOrientation`] if what an interrupted process left has the other orientation (with [`Mode::Overwrite`] it is
+    /// [`WriteError::OtherOrientation`] if what an interrupted process left has the other orientation (with [`Mode::Overwrite`] it is
     /// discarded).
     pub fn with_orientation(mut self, orientation: Orientation) -> Result<MemoryWriter> {
         if self.state.orientation != orientation && self.state.cursor.consumed > 0 {
             if self.state.mode != Mode::Overwrite {
-                return Err(MemoryError::OtherOrientation {
+                return Err(WriteError::OtherOrientation {
                     path: self.staging.root.clone(),
                     theirs: self.state.orientation,
                     ours: orientation,
-                });
+                }
+                .into());
             }
             self.start_anew()?;
         }

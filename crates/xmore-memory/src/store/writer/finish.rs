@@ -2,25 +2,29 @@
 
 use std::fs;
 
+use super::super::files::{remove_dir_if_there, remove_file_if_there};
+use super::super::layout::{MANIFEST_FILE, SKIPPED_DIR, skipped_path};
 use super::super::lock::LOCK_FILE;
 use super::super::manifest::{Manifest, SourceInfo};
 use super::super::publish::{Publication, publish};
 use super::super::skip_list::{SkipCounts, SkipList};
 use super::super::staging::Mode;
-use super::super::{MANIFEST_FILE, SKIPPED_DIR, remove_dir_if_there, remove_file_if_there, skipped_path};
 use super::MemoryWriter;
-use crate::error::{AtPath, MemoryError, Result};
+#[cfg(doc)]
+use crate::error::MemoryError;
+use crate::error::{AtPath, Result};
+use crate::store::WriteError;
 
 impl MemoryWriter {
     /// Completes the memory: closes the last part, puts the parts in place, writes the manifest last.
     ///
     /// # Errors
-    /// [`MemoryError::NoPairs`] if there would be none; [`MemoryError::Io`], [`MemoryError::Parquet`], or
-    /// [`MemoryError::WriterFailed`] after a failed `push`.
+    /// [`WriteError::NoPairs`] if there would be none; [`MemoryError::Io`], [`MemoryError::Parquet`], or
+    /// [`WriteError::WriterFailed`] after a failed `push`.
     pub fn finish(mut self) -> Result<Manifest> {
         self.check_usable()?;
         if self.base_len() + self.pairs == 0 {
-            return Err(MemoryError::NoPairs { path: self.dir });
+            return Err(WriteError::NoPairs { path: self.dir }.into());
         }
         self.close_part()?;
         // The journals go with this checkpoint.

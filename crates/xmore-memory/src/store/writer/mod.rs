@@ -11,17 +11,25 @@ use std::time::{Duration, Instant};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use super::files::remove_dir_if_there;
+use super::layout::{IMAGES, LOOKUP, MAX_PARTS, SKIPPED_DIR, TEXTS};
 use super::lock::Lock;
+use super::lookup;
 use super::npy::NpyMatrix;
 use super::open_part::{OpenPart, remove_journal};
 use super::pairs::{KnownBy, KnownPairs, PairKeys};
 use super::reader::Memory;
+use super::rounding::to_f16;
 use super::skip_list::{SkipCounts, SkipList};
 use super::staging::{Checkpoint, Cursor, Staging};
 use super::texts::{DistinctCount, KnownTexts, read_closed};
-use super::{IMAGES, LOOKUP, MAX_PARTS, SKIPPED_DIR, TEXTS, lookup};
-use crate::error::{MemoryError, Result};
+#[cfg(doc)]
+use crate::error::MemoryError;
+use crate::error::Result;
 use crate::ingest::SkipKind;
+#[cfg(doc)]
+use crate::search::VectorError;
+use crate::store::WriteError;
 
 /// A part is closed early when its paths and captions, which are held until then, take this many bytes.
 const PART_TEXT_BYTES: usize = 64 << 20;
@@ -91,7 +99,7 @@ impl MemoryWriter {
         let sources = self.base.as_ref().map_or(0, |memory| memory.manifest().sources.len());
         self.from = from.to_vec();
         self.entry = entry.filter(|&entry| entry < sources);
-        super::remove_dir_if_there(&self.staging.root.join(SKIPPED_DIR))?;
+        remove_dir_if_there(&self.staging.root.join(SKIPPED_DIR))?;
         self.skips = SkipList::new(&self.staging.root, self.entry.unwrap_or(sources));
         Ok(())
     }
@@ -133,7 +141,7 @@ impl MemoryWriter {
     /// float16, to nearest even. Rows that are refused leave the memory as it was, so the caller may go on.
     ///
     /// # Errors
-    /// [`MemoryError::Length`] and [`MemoryError::NotFinite`] for embeddings that are refused;
+    /// [`VectorError::Length`] and [`VectorError::NotFinite`] for embeddings that are refused;
     /// [`MemoryError::Io`] and the like when writing fails, after which the writer only fails.
     pub fn push(&mut self, image_path: &str, caption: &str, image: &[f32], text: &[f32]) -> Result<()> {
         self.check_usable()?;
@@ -151,7 +159,7 @@ impl MemoryWriter {
             None => {
                 let number = self.state.first_part + self.state.parts.len();
                 if number >= MAX_PARTS {
-                    return Err(MemoryError::TooManyParts { path: self.dir.clone(), max: MAX_PARTS });
+                    return Err(WriteError::TooManyParts { path: self.dir.clone(), max: MAX_PARTS }.into());
                 }
                 self.open.insert(OpenPart::create(&self.staging.root, number, self.state.model.dim)?)
             }
@@ -226,7 +234,7 @@ impl MemoryWriter {
     /// Tells that all up to the cursor is dealt with; every few seconds that is made durable.
     ///
     /// # Errors
-    /// [`MemoryError::Io`], [`MemoryError::WriterFailed`].
+    /// [`MemoryError::Io`], [`WriteError::WriterFailed`].
     pub fn checkpoint(&mut self, cursor: Cursor) -> Result<()> {
         self.state.cursor = cursor;
         if self.last_checkpoint.elapsed() >= self.checkpoint_every { self.save() } else { Ok(()) }
@@ -258,18 +266,6 @@ impl MemoryWriter {
     }
 
     fn check_usable(&self) -> Result<()> {
-        if self.failed { Err(MemoryError::WriterFailed { path: self.dir.clone() }) } else { Ok(()) }
-    }
-}
-
-/// Checks an embedding and rounds it into `out`, `[dim]`.
-pub(super) fn to_f16(what: &'static str, row: &[f32], number: u64, out: &mut [f16]) -> Result<()> {
-    if row.len() != out.len() {
-        return Err(MemoryError::Length { what, expected: out.len(), found: row.len() });
-    }
-    out.convert_from_f32_slice(row);
-    match out.iter().position(|v| !v.is_finite()) {
-        None => Ok(()),
-        Some(position) => Err(MemoryError::NotFinite { what, row: number, position, value: row[position] }),
+        if self.failed { Err(WriteError::WriterFailed { path: self.dir.clone() }.into()) } else { Ok(()) }
     }
 }

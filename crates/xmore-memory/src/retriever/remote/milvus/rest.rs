@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::super::http::{Client, parse};
-use super::super::retry::{Retry, Trouble};
+use super::super::retry::{AttemptError, Retry};
 use super::super::{IndexKind, RemoteOptions};
 use super::MilvusAddress;
 use crate::error::{MemoryError, Result};
@@ -202,7 +202,7 @@ impl Api {
         self.management.call(&url, Some(&body), retry, |text| {
             let answer: Value = read_management(&text)?;
             let count = answer.pointer("/fields_data/0/Field/Scalars/Data/LongData/data/0");
-            count.and_then(Value::as_u64).ok_or_else(|| Trouble::Final(unexpected("count", &text)))
+            count.and_then(Value::as_u64).ok_or_else(|| AttemptError::Permanent(unexpected("count", &text)))
         })
     }
 
@@ -244,7 +244,7 @@ impl Api {
     fn v1<T: DeserializeOwned>(&self, path: &str, request: Value, retry: Retry) -> Result<T> {
         let body = self.of_collection(request, "collectionName")?;
         let url = format!("{}/{path}", self.url);
-        self.main.call(&url, Some(&body), retry, |text| read_v1(&text).map_err(Trouble::from))
+        self.main.call(&url, Some(&body), retry, |text| read_v1(&text).map_err(AttemptError::from))
     }
 
     fn manage(&self, path: &str, request: Value) -> Result<()> {
@@ -277,8 +277,8 @@ struct Refused {
     message: String,
 }
 
-impl From<Refused> for Trouble {
-    fn from(refused: Refused) -> Trouble {
+impl From<Refused> for AttemptError {
+    fn from(refused: Refused) -> AttemptError {
         let message = match refused.code {
             i64::MIN => refused.message,
             code => format!("the server refuses: {} (code {code})", refused.message.trim()),
@@ -286,11 +286,11 @@ impl From<Refused> for Trouble {
         match refused.code {
             // Not ready, unavailable, too many requests, rate limits; a collection that is not loaded yet; channels and
             // nodes that are away: a server that starts or is busy.
-            1 | 2 | 4 | 8 | 9 | 101 | 103 | 500..=503 | 901..=905 => Trouble::Passing(message, None),
+            1 | 2 | 4 | 8 | 9 | 101 | 103 | 500..=503 | 901..=905 => AttemptError::Transient(message, None),
             // No such collection, invalid parameters, what the RESTful layer refuses, what is no answer at all.
-            i64::MIN | NOT_FOUND | 1100..=1199 | 1800..=1899 => Trouble::Final(message),
+            i64::MIN | NOT_FOUND | 1100..=1199 | 1800..=1899 => AttemptError::Permanent(message),
             // Anything else happens while parts of a server start, and otherwise too.
-            _ => Trouble::Failed(message),
+            _ => AttemptError::Failed(message),
         }
     }
 }
@@ -316,10 +316,10 @@ fn read_v1<T: DeserializeOwned>(text: &[u8]) -> std::result::Result<T, Refused> 
 }
 
 /// A protocol buffer as JSON; its status is in `status`, or is all of it.
-fn read_management(text: &[u8]) -> std::result::Result<Value, Trouble> {
+fn read_management(text: &[u8]) -> std::result::Result<Value, AttemptError> {
     let answer: Value = parse(text)?;
     if !answer.is_object() {
-        return Err(Trouble::Final(unexpected("status", text)));
+        return Err(AttemptError::Permanent(unexpected("status", text)));
     }
     let status = answer.get("status").unwrap_or(&answer);
     let number = |key| status.get(key).and_then(Value::as_i64).filter(|code| *code != 0);

@@ -20,12 +20,13 @@ use tokio_postgres::{Client, Config, Error, NoTls};
 
 use super::super::RemoteOptions;
 use super::super::http::shown;
-use super::super::retry::{Retry, Trouble};
+use super::super::retry::{AttemptError, Retry};
 use super::PgvectorAddress;
 use crate::error::{MemoryError, Result};
+use crate::retriever::RemoteError;
 
 /// What one attempt gives.
-pub(super) type Attempt<T> = std::result::Result<T, Trouble>;
+pub(super) type Attempt<T> = std::result::Result<T, AttemptError>;
 
 /// A server, and its connections that are not in use.
 pub(super) struct Server {
@@ -61,7 +62,7 @@ impl Server {
         let location = address.to_string();
         let runtime =
             Builder::new_multi_thread().worker_threads(1).thread_name("xmore-postgres").enable_io().build();
-        let runtime = runtime.map_err(|e| MemoryError::Remote {
+        let runtime = runtime.map_err(|e| RemoteError::Refused {
             location: location.clone(),
             reason: format!("no thread for connections can be started: {e}"),
         })?;
@@ -89,13 +90,13 @@ impl Server {
 
     /// An error about what the server said.
     pub fn remote(&self, reason: impl Into<String>) -> MemoryError {
-        MemoryError::Remote { location: self.location.clone(), reason: reason.into() }
+        RemoteError::Refused { location: self.location.clone(), reason: reason.into() }.into()
     }
 
     /// Does some work with a connection, again where that may help.
     ///
     /// # Errors
-    /// [`MemoryError::Unreachable`] or [`MemoryError::Remote`].
+    /// [`RemoteError::Unreachable`] or [`RemoteError::Refused`].
     pub fn run<T, F>(&self, retry: Retry, work: impl Fn(Arc<Client>) -> F) -> Result<T>
     where
         T: Send + 'static,
@@ -110,7 +111,9 @@ impl Server {
         T: Send + 'static,
         F: Future<Output = Attempt<T>> + Send + 'static,
     {
-        let Some(runtime) = &self.runtime else { return Err(Trouble::Final("it was closed".into())) };
+        let Some(runtime) = &self.runtime else {
+            return Err(AttemptError::Permanent("it was closed".into()));
+        };
         // One that a restart of the server closed is of no use.
         let session = {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,19 +149,22 @@ impl Server {
         runtime: &Runtime,
         work: impl Future<Output = Attempt<T>> + Send + 'static,
     ) -> Attempt<T> {
-        let (tell, told) = mpsc::sync_channel(1);
+        let (sender, receiver) = mpsc::sync_channel(1);
         let task = runtime.spawn(async move {
             // The caller has left after the timeout.
-            let _ = tell.send(work.await);
+            let _ = sender.send(work.await);
         });
-        match told.recv_timeout(self.timeout) {
+        match receiver.recv_timeout(self.timeout) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {
                 task.abort();
-                Err(Trouble::Passing(format!("no answer within {} s", self.timeout.as_secs_f32()), None))
+                Err(AttemptError::Transient(
+                    format!("no answer within {} s", self.timeout.as_secs_f32()),
+                    None,
+                ))
             }
             Err(RecvTimeoutError::Disconnected) => {
-                Err(Trouble::Final("its answer could not be understood".into()))
+                Err(AttemptError::Permanent("its answer could not be understood".into()))
             }
         }
     }
@@ -182,7 +188,8 @@ async fn connect(
     timeout: Duration,
 ) -> Attempt<Session> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((host, port)).await.map_err(|e| Trouble::Passing(e.to_string(), None))?;
+    let stream =
+        TcpStream::connect((host, port)).await.map_err(|e| AttemptError::Transient(e.to_string(), None))?;
     // Without it requests are slower, not wrong.
     let _ = stream.set_nodelay(true);
     let left = Arc::new(AtomicU64::new(max_answer));
@@ -191,39 +198,39 @@ async fn connect(
         let answered = e.as_db_error().is_some();
         let wants_password =
             !answered && config.get_password().is_none() && e.to_string().contains("password");
-        match trouble(&e) {
-            _ if wants_password => Trouble::Final("it wants a password, and none was given".into()),
+        match attempt_error(&e) {
+            _ if wants_password => AttemptError::Permanent("it wants a password, and none was given".into()),
             _ if left.load(Ordering::Relaxed) == 0 => too_long(max_answer),
-            trouble => trouble,
+            error => error,
         }
     })?;
     let session = Session { client: Arc::new(client), left, task: tokio::spawn(connection) };
     // What is no longer waited for need not be worked on either.
     let milliseconds = timeout.as_millis().clamp(1, i32::MAX as u128);
     let settings = format!("SET statement_timeout = {milliseconds}");
-    session.client.batch_execute(&settings).await.map_err(|e| trouble(&e))?;
+    session.client.batch_execute(&settings).await.map_err(|e| attempt_error(&e))?;
     Ok(session)
 }
 
-fn too_long(max_answer: u64) -> Trouble {
-    Trouble::Final(format!("its answer is longer than {max_answer} bytes, the most that is read"))
+fn too_long(max_answer: u64) -> AttemptError {
+    AttemptError::Permanent(format!("its answer is longer than {max_answer} bytes, the most that is read"))
 }
 
 /// What an error of the client's means for another attempt.
-pub(super) fn trouble(error: &Error) -> Trouble {
+pub(super) fn attempt_error(error: &Error) -> AttemptError {
     if let Some(said) = error.as_db_error() {
         let code = said.code().code();
         let message = format!("the server refuses: {} (SQLSTATE {code})", shown(said.message().as_bytes()));
         return match code {
             // It stops, starts, recovers or ran out of time; another client wrote the same rows or was in the way.
             "57P01" | "57P02" | "57P03" | "57P05" | "57014" | "55P03" | "23505" => {
-                Trouble::Passing(message, None)
+                AttemptError::Transient(message, None)
             }
             _ if ["08", "40", "53"].iter().any(|class| code.starts_with(class)) => {
-                Trouble::Passing(message, None)
+                AttemptError::Transient(message, None)
             }
-            _ if ["58", "XX"].iter().any(|class| code.starts_with(class)) => Trouble::Failed(message),
-            _ => Trouble::Final(message),
+            _ if ["58", "XX"].iter().any(|class| code.starts_with(class)) => AttemptError::Failed(message),
+            _ => AttemptError::Permanent(message),
         };
     }
     let source = std::error::Error::source(error);
@@ -236,11 +243,11 @@ pub(super) fn trouble(error: &Error) -> Trouble {
     match kind {
         // What is no answer of a PostgreSQL server.
         Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::Other) => {
-            Trouble::Final(reason)
+            AttemptError::Permanent(reason)
         }
-        Some(_) => Trouble::Passing(reason, None),
-        None if error.is_closed() => Trouble::Passing("the connection was closed".into(), None),
-        None => Trouble::Final(reason),
+        Some(_) => AttemptError::Transient(reason, None),
+        None if error.is_closed() => AttemptError::Transient("the connection was closed".into(), None),
+        None => AttemptError::Permanent(reason),
     }
 }
 

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use super::super::test_server::{Reply, Seen, Server};
 use super::*;
 use crate::error::MemoryError;
+use crate::retriever::RemoteError;
+use crate::search::VectorError;
 use crate::store::{Memory, MemoryWriter};
 
 /// What the fake server keeps.
@@ -207,7 +209,7 @@ fn a_memory_is_uploaded_once_and_found() {
     let answers = found.nearest_images(&query, DIM, 2).unwrap();
     let local = Retriever::nearest_images(&memory, &query, DIM, 2).unwrap();
     assert_eq!(answers[0], local[0]);
-    assert_eq!(answers[1].neighbors[0], local[1].neighbors[0]);
+    assert_eq!(answers[1].pairs[0], local[1].pairs[0]);
     let metadata = found.metadata(&[699, 700, 0]).unwrap();
     assert_eq!(metadata[0].as_ref().unwrap().caption, "caption 699");
     assert_eq!((metadata[1].as_ref(), metadata[2].as_ref().unwrap().image_path.as_str()), (None, "0.jpg"));
@@ -244,7 +246,7 @@ fn an_upload_that_the_caller_stops_is_incomplete_and_says_so_when_searched() {
     let mut query = vec![0.0; DIM];
     query[0] = 1.0;
     let answer = milvus.nearest_images(&query, DIM, 3).unwrap().remove(0);
-    assert_eq!((answer.neighbors.len(), answer.missing), (3, 0));
+    assert_eq!((answer.pairs.len(), answer.missing), (3, 0));
     assert!(answer.note.unwrap().contains("of its memory's 2000 pairs"));
     assert!(milvus.upload(&memory, |_| true).unwrap().complete);
     assert_eq!(milvus.nearest_images(&query, DIM, 3).unwrap()[0].note, None);
@@ -290,7 +292,7 @@ fn a_server_that_stays_away_ends_the_upload_with_how_far_it_came() {
     let start = Instant::now();
     let error = milvus.upload(&memory, |_| true).unwrap_err();
     assert!(start.elapsed() < Duration::from_secs(10));
-    assert!(matches!(error, MemoryError::Unreachable { .. }), "{error}");
+    assert!(matches!(error, MemoryError::Remote(RemoteError::Unreachable { .. })), "{error}");
     let message = error.to_string();
     let sent = 2 * rows::rows_of_request(DIM);
     assert!(
@@ -330,11 +332,15 @@ fn another_model_and_another_memory_are_refused_and_change_nothing() {
     let stranger = ModelIdentity { sha256: "ffff".into(), ..model() };
     let error = Milvus::create(&location(&server), &stranger, 1, IndexKind::Flat, &options()).err().unwrap();
     assert!(
-        matches!(error, MemoryError::Remote { .. }) && error.to_string().contains("choose another"),
+        matches!(error, MemoryError::Remote(RemoteError::Refused { .. }))
+            && error.to_string().contains("choose another"),
         "{error}"
     );
     let error = milvus.nearest_images(&[0.0; 8], 8, 1).unwrap_err();
-    assert!(matches!(error, MemoryError::Length { expected: DIM, found: 8, .. }), "{error}");
+    assert!(
+        matches!(error, MemoryError::Vector(VectorError::Length { expected: DIM, found: 8, .. })),
+        "{error}"
+    );
     assert!(world.lock().unwrap().rows == before);
 }
 
@@ -397,7 +403,7 @@ fn refusals_of_milvus_are_passing_or_final() {
         });
         let milvus = create(&server, 0).unwrap();
         let error = milvus.nearest_images(&[0.5; DIM], DIM, 1).unwrap_err();
-        let unreachable = matches!(error, MemoryError::Unreachable { .. });
+        let unreachable = matches!(error, MemoryError::Remote(RemoteError::Unreachable { .. }));
         assert_eq!(unreachable, code < 1000, "{error}");
         assert!(error.to_string().contains(&format!("because (code {code})")), "{error}");
         assert_eq!(
@@ -414,7 +420,7 @@ fn nonsense_and_embeddings_too_long_are_refused() {
     for body in ["<html>", "[]", "{}", r#"{"code": 200}"#, r#"{"code": 200, "data": 7}"#] {
         let server = Server::start(move |_, _| Reply::json(body));
         let error = Milvus::open(&location(&server), &options()).err().unwrap();
-        assert!(matches!(error, MemoryError::Remote { .. }), "{body}: {error}");
+        assert!(matches!(error, MemoryError::Remote(RemoteError::Refused { .. })), "{body}: {error}");
     }
     let (server, _) = healthy();
     let long = ModelIdentity { dim: 24_600, ..model() };
@@ -443,8 +449,8 @@ fn found_rows_that_lack_something_are_counted() {
     let answer =
         milvus.nearest_images(&vector(1.0).iter().map(|v| *v as f32).collect::<Vec<_>>(), DIM, 9).unwrap();
     let answer = &answer[0];
-    assert_eq!(answer.neighbors.iter().map(|n| n.id).collect::<Vec<_>>(), [2, 1]);
-    assert!(answer.neighbors.iter().all(|n| n.text_embedding.is_none()));
+    assert_eq!(answer.pairs.iter().map(|n| n.id).collect::<Vec<_>>(), [2, 1]);
+    assert!(answer.pairs.iter().all(|n| n.text_embedding.is_none()));
     assert_eq!(answer.missing, 1);
     assert!(answer.note.as_ref().unwrap().contains("3 rows came, 1 unusable"));
 }

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::RemoteOptions;
-use crate::error::{MemoryError, Result};
+use crate::error::Result;
+use crate::retriever::RemoteError;
 
 /// Pauses before further attempts: doubled from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -25,13 +26,13 @@ pub(super) struct Retry {
 }
 
 /// Why an attempt gave nothing.
-pub(super) enum Trouble {
+pub(super) enum AttemptError {
     /// It may go better later: what went wrong, and after what pause the server asks for the next request.
-    Passing(String, Option<Duration>),
+    Transient(String, Option<Duration>),
     /// The server answers that it failed: it may be its state, it may be the request.
     Failed(String),
     /// It will not go better.
-    Final(String),
+    Permanent(String),
 }
 
 impl Retry {
@@ -48,30 +49,30 @@ impl Retry {
     /// Attempts something at a remote index, which the user knows as `location`, until it succeeds.
     ///
     /// # Errors
-    /// [`MemoryError::Unreachable`] if nothing came of it within these bounds, [`MemoryError::Remote`] if the server
+    /// [`RemoteError::Unreachable`] if nothing came of it within these bounds, [`RemoteError::Refused`] if the server
     /// answered that it will not.
     pub fn run<T>(
         self,
         location: &str,
-        mut attempt: impl FnMut() -> std::result::Result<T, Trouble>,
+        mut attempt: impl FnMut() -> std::result::Result<T, AttemptError>,
     ) -> Result<T> {
-        let remote = |reason| MemoryError::Remote { location: location.to_owned(), reason };
+        let remote = |reason| RemoteError::Refused { location: location.to_owned(), reason }.into();
         let start = Instant::now();
         let mut pause = FIRST_PAUSE;
         let (mut attempts, mut failures) = (0, 0);
         loop {
-            let trouble = match attempt() {
+            let error = match attempt() {
                 Ok(value) => return Ok(value),
-                Err(trouble) => trouble,
+                Err(error) => error,
             };
             attempts += 1;
-            let (reason, wait, answered) = match trouble {
-                Trouble::Final(reason) => return Err(remote(reason)),
-                Trouble::Failed(reason) => {
+            let (reason, wait, answered) = match error {
+                AttemptError::Permanent(reason) => return Err(remote(reason)),
+                AttemptError::Failed(reason) => {
                     failures += 1;
                     (reason, pause, true)
                 }
-                Trouble::Passing(reason, wanted) => {
+                AttemptError::Transient(reason, wanted) => {
                     (reason, wanted.map_or(pause, |wanted| wanted.clamp(pause, LONGEST_RETRY_AFTER)), false)
                 }
             };
@@ -79,7 +80,9 @@ impl Retry {
             if too_late || attempts >= self.attempts || failures >= self.failures {
                 return Err(match answered {
                     true => remote(reason),
-                    false => MemoryError::Unreachable { location: location.to_owned(), attempts, reason },
+                    false => {
+                        RemoteError::Unreachable { location: location.to_owned(), attempts, reason }.into()
+                    }
                 });
             }
             std::thread::sleep(wait);

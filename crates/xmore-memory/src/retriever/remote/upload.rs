@@ -12,10 +12,11 @@ use std::thread;
 
 use super::label::other_model;
 use crate::error::{MemoryError, Result};
+use crate::retriever::RemoteError;
 use crate::store::{Memory, ModelIdentity};
 
 /// A range of so few rows is sent again as a whole if some are missing: sending takes less time than counting on.
-const LEAF: u64 = 4096;
+const RESEND_ROWS: u64 = 4096;
 /// Pairs whose texts are compared with the memory's before more is sent.
 const SAMPLES: u64 = 64;
 /// More requests than this at a time were no faster.
@@ -112,7 +113,7 @@ pub(super) struct Sent {
     pub changed: u64,
 }
 
-/// A remote index that can be filled, as [`Location::create`](super::Location::create) gives it.
+/// A remote index that can be filled, as [`Location::create`](crate::retriever::Location::create) gives it.
 pub struct Upload(Box<dyn Target>);
 
 impl Upload {
@@ -126,8 +127,8 @@ impl Upload {
     /// May be called again after any interruption, and after the memory has grown.
     ///
     /// # Errors
-    /// [`MemoryError::Remote`] if the memory is of another model, the index holds other pairs, or pairs stay
-    /// missing; [`MemoryError::Unreachable`] if the server is away for longer than
+    /// [`RemoteError::Refused`] if the memory is of another model, the index holds other pairs, or pairs stay
+    /// missing; [`RemoteError::Unreachable`] if the server is away for longer than
     /// [`upload_retry_time`](super::RemoteOptions::upload_retry_time), with how far it came. Those of reading the memory.
     pub fn run(
         &self,
@@ -183,7 +184,7 @@ impl Filling<'_> {
                 confirmed = (done + sent).min(total);
                 progress(confirmed)
             });
-            if !go_on.map_err(|error| with_way_out(error, confirmed, total))? {
+            if !go_on.map_err(|error| with_progress(error, confirmed, total))? {
                 return Ok(report);
             }
             present = self.present(total)?;
@@ -251,7 +252,7 @@ impl Filling<'_> {
             if present >= length {
                 continue;
             }
-            if present == 0 || length <= LEAF {
+            if present == 0 || length <= RESEND_ROWS {
                 match missing.last_mut() {
                     Some(last) if last.end == range.start => last.end = range.end,
                     _ => missing.push(range),
@@ -281,15 +282,15 @@ impl Filling<'_> {
             (range.start..end).step_by(step as usize).map(move |from| from..end.min(from + step))
         }));
         let stop = AtomicBool::new(false);
-        let (tell, told) = mpsc::channel::<Result<Sent>>();
-        let work = |tell: mpsc::Sender<Result<Sent>>| {
+        let (sender, receiver) = mpsc::channel::<Result<Sent>>();
+        let work = |sender: mpsc::Sender<Result<Sent>>| {
             while !stop.load(Ordering::Relaxed) {
                 let next = requests.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
                 let Some(range) = next else { break };
                 let sent = self.target.send(memory, range);
                 stop.fetch_or(sent.is_err(), Ordering::Relaxed);
-                // Nobody listens any more where the caller's function panicked.
-                if tell.send(sent).is_err() {
+                // The receiver is gone if the caller's function panicked.
+                if sender.send(sent).is_err() {
                     break;
                 }
             }
@@ -297,18 +298,18 @@ impl Filling<'_> {
         let mut result = Ok(true);
         thread::scope(|scope| {
             for started in 0..SENDERS.min(self.target.parallel()).max(1) {
-                let to_tell = tell.clone();
-                if thread::Builder::new().spawn_scoped(scope, || work(to_tell)).is_err() {
+                let to_worker = sender.clone();
+                if thread::Builder::new().spawn_scoped(scope, || work(to_worker)).is_err() {
                     // With fewer threads it takes longer; without any, this one sends.
                     if started == 0 {
-                        work(tell.clone());
+                        work(sender.clone());
                     }
                     break;
                 }
             }
-            drop(tell);
+            drop(sender);
             let mut done = 0;
-            for sent in told {
+            for sent in receiver {
                 match sent {
                     Ok(batch) => {
                         report.sent += batch.rows;
@@ -329,18 +330,20 @@ impl Filling<'_> {
     }
 }
 
-/// Says how far an upload came whose server is gone.
-fn with_way_out(error: MemoryError, confirmed: u64, total: u64) -> MemoryError {
+/// Adds how far an upload came to the error that ended it.
+fn with_progress(error: MemoryError, confirmed: u64, total: u64) -> MemoryError {
     let add = |reason: String| {
         format!(
             "{reason}. {confirmed} of {total} pairs are there: the same upload again goes on where this one stopped"
         )
     };
     match error {
-        MemoryError::Unreachable { location, attempts, reason } => {
-            MemoryError::Unreachable { location, attempts, reason: add(reason) }
+        MemoryError::Remote(RemoteError::Unreachable { location, attempts, reason }) => {
+            RemoteError::Unreachable { location, attempts, reason: add(reason) }.into()
         }
-        MemoryError::Remote { location, reason } => MemoryError::Remote { location, reason: add(reason) },
+        MemoryError::Remote(RemoteError::Refused { location, reason }) => {
+            RemoteError::Refused { location, reason: add(reason) }.into()
+        }
         other => other,
     }
 }

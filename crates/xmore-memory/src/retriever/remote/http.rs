@@ -6,8 +6,9 @@ use ureq::Agent;
 use ureq::http::{Response, StatusCode, Uri, header};
 
 use super::RemoteOptions;
-use super::retry::{Retry, Trouble};
+use super::retry::{AttemptError, Retry};
 use crate::error::{MemoryError, Result};
+use crate::retriever::RemoteError;
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// Characters of a server's message that are shown.
@@ -48,26 +49,26 @@ impl Client {
 
     /// An error about what the remote index said.
     pub fn remote(&self, reason: impl Into<String>) -> MemoryError {
-        MemoryError::Remote { location: self.location.clone(), reason: reason.into() }
+        RemoteError::Refused { location: self.location.clone(), reason: reason.into() }.into()
     }
 
     /// Sends a request (a POST if there is a body) until `read` can make something of a good answer's body.
     ///
     /// # Errors
-    /// [`MemoryError::Unreachable`] if nothing came of it within `retry`, [`MemoryError::Remote`] if the server
+    /// [`RemoteError::Unreachable`] if nothing came of it within `retry`, [`RemoteError::Refused`] if the server
     /// answered that it will not.
     pub fn call<T>(
         &self,
         url: &str,
         body: Option<&[u8]>,
         retry: Retry,
-        read: impl Fn(Vec<u8>) -> std::result::Result<T, Trouble>,
+        read: impl Fn(Vec<u8>) -> std::result::Result<T, AttemptError>,
     ) -> Result<T> {
         retry.run(&self.location, || self.attempt(url, body).and_then(&read))
     }
 
     /// One request and its answer's body.
-    fn attempt(&self, url: &str, body: Option<&[u8]>) -> std::result::Result<Vec<u8>, Trouble> {
+    fn attempt(&self, url: &str, body: Option<&[u8]>) -> std::result::Result<Vec<u8>, AttemptError> {
         let result = match body {
             Some(body) => {
                 let mut post = self.agent.post(url).header(header::CONTENT_TYPE, "application/json");
@@ -84,11 +85,11 @@ impl Client {
                 get.call()
             }
         };
-        let mut response = result.map_err(|e| self.trouble(&e))?;
+        let mut response = result.map_err(|e| self.attempt_error(&e))?;
         let text = response.body_mut().with_config().limit(self.max_answer).read_to_vec();
         let status = response.status();
         if status.is_success() {
-            return text.map_err(|e| self.trouble(&e));
+            return text.map_err(|e| self.attempt_error(&e));
         }
         let said = text.map(|text| shown(&text)).unwrap_or_default();
         let reason = format!("HTTP {status}{}{said}", if said.is_empty() { "" } else { ": " });
@@ -96,37 +97,39 @@ impl Client {
             StatusCode::TOO_MANY_REQUESTS
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => Trouble::Passing(reason, retry_after(&response)),
-            status if status.is_server_error() => Trouble::Failed(reason),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Trouble::Final(match self.token {
+            | StatusCode::GATEWAY_TIMEOUT => AttemptError::Transient(reason, retry_after(&response)),
+            status if status.is_server_error() => AttemptError::Failed(reason),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => AttemptError::Permanent(match self.token {
                 Some(_) => format!("{reason}; the token in use does not give access"),
                 None => format!("{reason}; it wants a token, and none was given"),
             }),
             status if status.is_redirection() => {
                 let to = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
-                Trouble::Final(format!(
+                AttemptError::Permanent(format!(
                     "{reason}; it moved to {:?}: use that address",
                     to.unwrap_or_default()
                 ))
             }
             StatusCode::NOT_FOUND => {
-                Trouble::Final(format!("{reason} ({url}); is this the right server and port?"))
+                AttemptError::Permanent(format!("{reason} ({url}); is this the right server and port?"))
             }
-            _ => Trouble::Final(reason),
+            _ => AttemptError::Permanent(reason),
         })
     }
 
-    fn trouble(&self, error: &ureq::Error) -> Trouble {
+    fn attempt_error(&self, error: &ureq::Error) -> AttemptError {
         match error {
-            ureq::Error::BodyExceedsLimit(limit) => {
-                Trouble::Final(format!("its answer is longer than {limit} bytes, the most that is read"))
-            }
+            ureq::Error::BodyExceedsLimit(limit) => AttemptError::Permanent(format!(
+                "its answer is longer than {limit} bytes, the most that is read"
+            )),
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl => {
-                Trouble::Final(error.to_string())
+                AttemptError::Permanent(error.to_string())
             }
-            ureq::Error::HostNotFound => Trouble::Passing("the host's name cannot be resolved".into(), None),
-            ureq::Error::Io(e) => Trouble::Passing(e.to_string(), None),
-            other => Trouble::Passing(other.to_string(), None),
+            ureq::Error::HostNotFound => {
+                AttemptError::Transient("the host's name cannot be resolved".into(), None)
+            }
+            ureq::Error::Io(e) => AttemptError::Transient(e.to_string(), None),
+            other => AttemptError::Transient(other.to_string(), None),
         }
     }
 }
@@ -145,9 +148,10 @@ pub(super) fn shown(text: &[u8]) -> String {
 }
 
 /// Reads an answer as JSON of a kind.
-pub(super) fn parse<T: serde::de::DeserializeOwned>(text: &[u8]) -> std::result::Result<T, Trouble> {
-    serde_json::from_slice(text)
-        .map_err(|e| Trouble::Final(format!("its answer is not what was expected ({e}): {}", shown(text))))
+pub(super) fn parse<T: serde::de::DeserializeOwned>(text: &[u8]) -> std::result::Result<T, AttemptError> {
+    serde_json::from_slice(text).map_err(|e| {
+        AttemptError::Permanent(format!("its answer is not what was expected ({e}): {}", shown(text)))
+    })
 }
 
 fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
@@ -198,7 +202,10 @@ mod tests {
         let url = format!("http://127.0.0.1:{port}/");
         let client = Client::new(format!("milvus://127.0.0.1:{port}/x"), &url, &options);
         let error = client.call(&url, None, Retry::of_search(&options), Ok).unwrap_err();
-        assert!(matches!(error, MemoryError::Unreachable { attempts: 2, .. }), "{error}");
+        assert!(
+            matches!(error, MemoryError::Remote(RemoteError::Unreachable { attempts: 2, .. })),
+            "{error}"
+        );
         assert!(error.to_string().contains(&format!("milvus://127.0.0.1:{port}/x")), "{error}");
     }
 
@@ -209,7 +216,10 @@ mod tests {
             RemoteOptions { timeout: Duration::from_millis(200), attempts: 2, ..RemoteOptions::default() };
         let start = Instant::now();
         let error = call(&server, &options).unwrap_err();
-        assert!(matches!(error, MemoryError::Unreachable { attempts: 2, .. }), "{error}");
+        assert!(
+            matches!(error, MemoryError::Remote(RemoteError::Unreachable { attempts: 2, .. })),
+            "{error}"
+        );
         assert!(start.elapsed() < Duration::from_secs(5));
     }
 
@@ -218,7 +228,7 @@ mod tests {
         let server = Server::start(|_, _| Reply::json(&"1".repeat(100_000)));
         let options = RemoteOptions { max_answer: 1_000, ..RemoteOptions::default() };
         let error = call(&server, &options).unwrap_err();
-        assert!(matches!(error, MemoryError::Remote { .. }), "{error}");
+        assert!(matches!(error, MemoryError::Remote(RemoteError::Refused { .. })), "{error}");
         assert!(error.to_string().contains("1000 bytes"), "{error}");
         assert_eq!(server.seen().len(), 1);
     }
@@ -243,7 +253,7 @@ mod tests {
         ] {
             let server = Server::start(move |_, _| Reply::status(status).with_header(header));
             let error = call(&server, &RemoteOptions::default()).unwrap_err();
-            assert!(matches!(error, MemoryError::Remote { .. }), "{error}");
+            assert!(matches!(error, MemoryError::Remote(RemoteError::Refused { .. })), "{error}");
             assert!(error.to_string().contains(hint), "{error}");
             assert_eq!(server.seen().len(), times, "{status}");
         }

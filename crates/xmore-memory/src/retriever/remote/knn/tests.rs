@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::test_server::{Reply, Seen, Server};
 use super::*;
+use crate::retriever::RemoteError;
 
 /// A service with one index of `pairs` pairs of dimension 2, as clip-retrieval answers.
 fn service(pairs: usize, row: impl Fn(usize) -> Value + Send + Sync + 'static) -> Server {
@@ -63,8 +64,8 @@ fn the_nearest_pairs_come_with_their_captions() {
     let answers = knn.nearest_images(&[1.0, 0.0, 0.0, 1.0, 0.6, 0.8], 2, 128).unwrap();
     assert_eq!(answers.len(), 3);
     for answer in &answers {
-        assert_eq!((answer.neighbors.len(), answer.missing, &answer.note), (128, 0, &None));
-        let last = &answer.neighbors[127];
+        assert_eq!((answer.pairs.len(), answer.missing, &answer.note), (128, 0, &None));
+        let last = &answer.pairs[127];
         assert_eq!(
             (last.id, last.caption.as_str(), last.image_path.as_str()),
             (127, "caption 127", "https://x/127")
@@ -85,8 +86,8 @@ fn rows_without_captions_are_left_out_and_more_are_asked_for() {
         _ => json!({"caption": "<NaN>"}),
     });
     let answer = open(&server, None).unwrap().nearest_images(&[1.0, 0.0], 2, 128).unwrap().remove(0);
-    assert_eq!((answer.neighbors.len(), answer.missing), (128, 0));
-    assert_eq!((answer.neighbors[1].id, answer.neighbors[1].image_path.as_str()), (3, "3.jpg"));
+    assert_eq!((answer.pairs.len(), answer.missing), (128, 0));
+    assert_eq!((answer.pairs[1].id, answer.pairs[1].image_path.as_str()), (3, "3.jpg"));
     assert_eq!(asked(&server), [200, 1000]);
     assert_eq!(server.seen()[1].json()["indice_name"], Value::Null);
 }
@@ -95,7 +96,7 @@ fn rows_without_captions_are_left_out_and_more_are_asked_for() {
 fn fewer_pairs_than_wanted_are_reported() {
     let server = service(60, |i| if i < 20 { json!({"caption": "c"}) } else { json!({}) });
     let answer = open(&server, None).unwrap().nearest_images(&[1.0, 0.0], 2, 128).unwrap().remove(0);
-    assert_eq!((answer.neighbors.len(), answer.missing), (20, 108));
+    assert_eq!((answer.pairs.len(), answer.missing), (20, 108));
     let note = answer.note.unwrap();
     assert!(
         note.contains("20 pairs instead of 128") && note.contains("40 of them without a caption"),
@@ -108,8 +109,8 @@ fn fewer_pairs_than_wanted_are_reported() {
 fn many_neighbors_are_asked_for_at_once() {
     let server = service(5_000, |_| json!({"caption": "c"}));
     let knn = open(&server, None).unwrap();
-    assert_eq!(knn.nearest_images(&[1.0, 0.0], 2, 700).unwrap()[0].neighbors.len(), 700);
-    assert_eq!(knn.nearest_images(&[1.0, 0.0], 2, 0).unwrap(), [Answer::default()]);
+    assert_eq!(knn.nearest_images(&[1.0, 0.0], 2, 700).unwrap()[0].pairs.len(), 700);
+    assert_eq!(knn.nearest_images(&[1.0, 0.0], 2, 0).unwrap(), [Neighbors::default()]);
     assert_eq!(asked(&server), [700]);
 }
 
@@ -125,14 +126,14 @@ fn a_second_answer_that_is_refused_does_not_take_the_first_away() {
     let location = KnnAddress { url: server.url(), index: None };
     let options = RemoteOptions { max_answer: 50_000, ..RemoteOptions::default() };
     let answer = Knn::open(&location, &options).unwrap().nearest_images(&[1.0, 0.0], 2, 3).unwrap().remove(0);
-    assert_eq!((answer.neighbors.len(), answer.missing), (1, 2));
+    assert_eq!((answer.pairs.len(), answer.missing), (1, 2));
 }
 
 #[test]
 fn an_index_that_is_not_there_is_named_with_those_that_are() {
     let server = service(1, |_| json!({}));
     let error = open(&server, Some("laion400m")).err().unwrap();
-    assert!(matches!(error, MemoryError::Remote { .. }));
+    assert!(matches!(error, MemoryError::Remote(RemoteError::Refused { .. })));
     let message = error.to_string();
     assert!(message.contains("did you mean \"laion_400m\"?") && message.contains("\"mine\""), "{message}");
     let message = open(&server, Some("zzz")).err().unwrap().to_string();
@@ -143,7 +144,7 @@ fn an_index_that_is_not_there_is_named_with_those_that_are() {
 fn an_index_of_another_dimension_is_guessed() {
     let server = service(10, |_| json!({"caption": "c"}));
     let error = open(&server, None).unwrap().nearest_images(&[1.0, 0.0, 0.0], 3, 5).unwrap_err();
-    assert!(matches!(error, MemoryError::Remote { .. }));
+    assert!(matches!(error, MemoryError::Remote(RemoteError::Refused { .. })));
     let message = error.to_string();
     assert!(message.contains("embedding length is not 3") && message.contains("HTTP 500"), "{message}");
 }
@@ -155,14 +156,18 @@ fn what_is_no_knn_service_is_refused() {
     {
         let server = Server::start(move |_, _| Reply::json(body));
         let error = open(&server, None).err().unwrap();
-        assert!(matches!(&error, MemoryError::Remote { .. }) && error.to_string().contains(hint), "{error}");
+        assert!(
+            matches!(&error, MemoryError::Remote(RemoteError::Refused { .. }))
+                && error.to_string().contains(hint),
+            "{error}"
+        );
     }
     let garbage = Server::start(|seen, _| match seen.line.as_str() {
         "GET /indices-list" => Reply::json(r#"["a"]"#),
         _ => Reply::json(r#"[{"id": 1, "similarity": NaN, "caption": "c"}, {"id": 2}, "row"]"#),
     });
     let error = open(&garbage, None).unwrap().nearest_images(&[1.0, 0.0], 2, 5).unwrap_err();
-    assert!(matches!(error, MemoryError::Remote { .. }), "{error}");
+    assert!(matches!(error, MemoryError::Remote(RemoteError::Refused { .. })), "{error}");
 }
 
 #[test]
@@ -177,5 +182,5 @@ fn a_service_that_is_down_is_unreachable() {
     let location = KnnAddress { url: server.url(), index: None };
     let knn = Knn::open(&location, &RemoteOptions { attempts: 2, ..RemoteOptions::default() }).unwrap();
     let error = knn.nearest_images(&[1.0, 0.0], 2, 5).unwrap_err();
-    assert!(matches!(error, MemoryError::Unreachable { attempts: 2, .. }), "{error}");
+    assert!(matches!(error, MemoryError::Remote(RemoteError::Unreachable { attempts: 2, .. })), "{error}");
 }

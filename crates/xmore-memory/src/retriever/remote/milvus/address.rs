@@ -5,11 +5,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::super::address::{host_and_port, split_query};
-use super::super::location::{NewIndex, RemoteKind, RemotePlace, parse_as};
 use super::super::upload::Target;
+use super::super::{NewIndex, RemoteKind, RemotePlace, parse_as};
 use super::super::{RemoteOptions, Retriever};
 use super::Milvus;
 use crate::error::{MemoryError, Result};
+#[cfg(doc)]
+use crate::retriever::RemoteError;
 
 /// Port of the RESTful API where none is given.
 const PORT: u16 = 19530;
@@ -47,7 +49,7 @@ impl FromStr for MilvusAddress {
     /// Reads `milvus://HOST:PORT/COLLECTION`.
     ///
     /// # Errors
-    /// [`MemoryError::Location`].
+    /// [`RemoteError::Location`].
     fn from_str(text: &str) -> Result<Self> {
         parse_as(&KIND, text, |_, rest| parse(rest))
     }

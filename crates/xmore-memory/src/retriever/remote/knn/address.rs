@@ -5,10 +5,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::super::address::{host_and_port, percent_decode, percent_encode, split_query};
-use super::super::location::{RemoteKind, RemotePlace, parse_as};
+use super::super::{RemoteKind, RemotePlace, parse_as};
 use super::super::{RemoteOptions, Retriever};
 use super::Knn;
 use crate::error::{MemoryError, Result};
+#[cfg(doc)]
+use crate::retriever::RemoteError;
 
 /// clip-retrieval in the table of what pairs may be kept in.
 pub(in super::super) const KIND: RemoteKind = RemoteKind {
@@ -35,7 +37,7 @@ impl FromStr for KnnAddress {
     /// Reads `knn+http://HOST:PORT[/PATH][?index=NAME]`.
     ///
     /// # Errors
-    /// [`MemoryError::Location`].
+    /// [`RemoteError::Location`].
     fn from_str(text: &str) -> Result<Self> {
         parse_as(&KIND, text, parse)
     }

@@ -5,11 +5,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::super::address::{host_and_port, percent_decode, percent_encode};
-use super::super::location::{NewIndex, RemoteKind, RemotePlace, parse_as};
 use super::super::upload::Target;
+use super::super::{NewIndex, RemoteKind, RemotePlace, parse_as};
 use super::super::{RemoteOptions, Retriever};
 use super::Pgvector;
 use crate::error::{MemoryError, Result};
+#[cfg(doc)]
+use crate::retriever::RemoteError;
 
 /// PostgreSQL's port where none is given.
 const PORT: u16 = 5432;
@@ -71,7 +73,7 @@ impl FromStr for PgvectorAddress {
     /// Reads `postgres://USER:PASSWORD@HOST:PORT/DATABASE/TABLE`.
     ///
     /// # Errors
-    /// [`MemoryError::Location`].
+    /// [`RemoteError::Location`].
     fn from_str(text: &str) -> Result<Self> {
         parse_as(&KIND, text, |_, rest| parse(rest))
     }

@@ -21,8 +21,9 @@ use self::rows::Row;
 use super::http::{Client, parse};
 use super::json::null_for_non_numbers;
 use super::retry::Retry;
-use super::{Answer, Neighbor, RemoteOptions, Retriever, check_queries, for_each_query, sort};
+use super::{Neighbor, Neighbors, RemoteOptions, Retriever, check_queries, for_each_query, sort};
 use crate::error::{MemoryError, Result};
+use crate::retriever::RemoteError;
 use crate::store::ModelIdentity;
 
 /// Rows asked for first and, where fewer pairs came back than wanted, once more: the method's authors do the same.
@@ -55,7 +56,7 @@ impl Knn {
     /// Checks that the service is there and has the index; without a name, its first one is searched.
     ///
     /// # Errors
-    /// [`MemoryError::Unreachable`]; [`MemoryError::Remote`] for an unknown index or another kind of server.
+    /// [`RemoteError::Unreachable`]; [`RemoteError::Refused`] for an unknown index or another kind of server.
     pub fn open(address: &KnnAddress, options: &RemoteOptions) -> Result<Knn> {
         let KnnAddress { url, index } = address;
         let client = Client::new(address.to_string(), url, options);
@@ -70,8 +71,8 @@ impl Knn {
         Ok(Knn { client, url: url.clone(), index: index.clone(), options: options.clone() })
     }
 
-    fn ask(&self, query: &[f32], n: usize) -> Result<Answer> {
-        let mut answer = Answer::default();
+    fn ask(&self, query: &[f32], n: usize) -> Result<Neighbors> {
+        let mut answer = Neighbors::default();
         let mut asked = 0;
         for rows in ROWS {
             let rows = rows.max(n.saturating_mul(rows / ROWS[0])).min(MAX_ROWS);
@@ -81,7 +82,7 @@ impl Knn {
             let found = match self.rows(query, rows) {
                 Ok(found) => found,
                 // A refusal of more rows does not take away those that came.
-                Err(MemoryError::Remote { .. }) if asked > 0 => break,
+                Err(MemoryError::Remote(RemoteError::Refused { .. })) if asked > 0 => break,
                 Err(error) => return Err(error),
             };
             asked = rows;
@@ -108,13 +109,13 @@ impl Knn {
         let url = format!("{}/knn-service", self.url);
         let read = |text: Vec<u8>| parse(&null_for_non_numbers(&text));
         self.client.call(&url, Some(&body), Retry::of_search(&self.options), read).map_err(|error| match error {
-            MemoryError::Remote { location, reason } if reason.starts_with("HTTP 500") => {
+            MemoryError::Remote(RemoteError::Refused { location, reason }) if reason.starts_with("HTTP 500") => {
                 let dim = query.len();
                 let reason = format!(
                     "{reason}; the likely cause is an index of another model, whose embedding length is not {dim}: \
                      use the model that the index was made with"
                 );
-                MemoryError::Remote { location, reason }
+                RemoteError::Refused { location, reason }.into()
             }
             other => other,
         })
@@ -134,17 +135,17 @@ impl Retriever for Knn {
         None
     }
 
-    fn nearest_images(&self, queries: &[f32], dim: usize, n: usize) -> Result<Vec<Answer>> {
+    fn nearest_images(&self, queries: &[f32], dim: usize, n: usize) -> Result<Vec<Neighbors>> {
         check_queries(queries, dim, None)?;
         for_each_query(queries, dim, self.options.parallel, |query| match n {
-            0 => Ok(Answer::default()),
+            0 => Ok(Neighbors::default()),
             n => self.ask(query, n),
         })
     }
 }
 
 /// The `n` best of the rows that came when `asked` were wanted.
-fn from_rows(rows: Vec<Row>, n: usize, asked: usize) -> Answer {
+fn from_rows(rows: Vec<Row>, n: usize, asked: usize) -> Neighbors {
     let came = rows.len();
     let mut without_caption = 0;
     let mut seen = HashSet::new();
@@ -178,7 +179,7 @@ fn from_rows(rows: Vec<Row>, n: usize, asked: usize) -> Answer {
              service filters what it finds"
         )
     });
-    Answer { neighbors, missing: n - found, note }
+    Neighbors { pairs: neighbors, missing: n - found, note }
 }
 
 fn unknown_index(name: &str, known: &[String]) -> String {

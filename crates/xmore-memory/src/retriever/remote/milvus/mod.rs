@@ -22,8 +22,10 @@ pub use self::address::MilvusAddress;
 use self::rest::{Api, Description, ROWS_MAX, TEXT_MAX};
 use super::label::{Label, incomplete, other_model};
 use super::upload::{PairMetadata, Sent, Target, UploadProgress, UploadReport, upload};
-use super::{Answer, IndexKind, RemoteOptions, Retriever, check_queries, for_each_query, sort};
+use super::{IndexKind, Neighbors, RemoteOptions, Retriever, check_queries, for_each_query, sort};
 use crate::error::{MemoryError, Result};
+#[cfg(doc)]
+use crate::retriever::RemoteError;
 use crate::store::{Memory, ModelIdentity};
 
 /// Pause between looks at something that takes a moment.
@@ -46,7 +48,7 @@ impl Milvus {
     /// Opens a collection that [`create`](Self::create) made, for searching or for going on with an upload.
     ///
     /// # Errors
-    /// [`MemoryError::Unreachable`]; [`MemoryError::Remote`] if there is no such collection, it is something else,
+    /// [`RemoteError::Unreachable`]; [`RemoteError::Refused`] if there is no such collection, it is something else,
     /// or it cannot be loaded.
     pub fn open(address: &MilvusAddress, options: &RemoteOptions) -> Result<Milvus> {
         let api = Api::new(address, options);
@@ -79,7 +81,7 @@ impl Milvus {
     /// are to be uploaded, so that searches can tell when an upload was not finished.
     ///
     /// # Errors
-    /// As [`open`](Self::open); [`MemoryError::Remote`] too for a collection of another model, and for embeddings
+    /// As [`open`](Self::open); [`RemoteError::Refused`] too for a collection of another model, and for embeddings
     /// longer than the server can keep.
     pub fn create(
         address: &MilvusAddress,
@@ -119,7 +121,7 @@ impl Milvus {
     /// What the collection has of some pairs, `None` for ids that are not there.
     ///
     /// # Errors
-    /// [`MemoryError::Unreachable`] or [`MemoryError::Remote`].
+    /// [`RemoteError::Unreachable`] or [`RemoteError::Refused`].
     pub fn metadata(&self, ids: &[u64]) -> Result<Vec<Option<PairMetadata>>> {
         let mut known = HashMap::new();
         for ids in ids.chunks(METADATA_IDS) {
@@ -148,12 +150,12 @@ impl Milvus {
     /// Removes the collection and all that is in it.
     ///
     /// # Errors
-    /// [`MemoryError::Unreachable`] or [`MemoryError::Remote`].
+    /// [`RemoteError::Unreachable`] or [`RemoteError::Refused`].
     pub fn drop_collection(self) -> Result<()> {
         self.api.drop_collection()
     }
 
-    fn ask(&self, query: &[f32], n: usize) -> Result<Answer> {
+    fn ask(&self, query: &[f32], n: usize) -> Result<Neighbors> {
         let dim = query.len();
         let rows = self.api.nearest(query, n)?;
         let came = rows.len();
@@ -173,7 +175,7 @@ impl Milvus {
                 )
             })
         });
-        Ok(Answer { neighbors, missing, note })
+        Ok(Neighbors { pairs: neighbors, missing, note })
     }
 }
 
@@ -192,13 +194,13 @@ impl Retriever for Milvus {
         Some(&self.model)
     }
 
-    fn nearest_images(&self, queries: &[f32], dim: usize, n: usize) -> Result<Vec<Answer>> {
+    fn nearest_images(&self, queries: &[f32], dim: usize, n: usize) -> Result<Vec<Neighbors>> {
         check_queries(queries, dim, self.identity())?;
         if n > ROWS_MAX {
             return Err(self.api.remote(format!("{n} neighbors are more than its {ROWS_MAX} for one query")));
         }
         for_each_query(queries, dim, self.options.parallel, |query| match n {
-            0 => Ok(Answer::default()),
+            0 => Ok(Neighbors::default()),
             n => self.ask(query, n),
         })
     }

@@ -26,12 +26,14 @@ use tokio_postgres::{Client, Row};
 
 pub(super) use self::address::KIND;
 pub use self::address::PgvectorAddress;
-use self::connection::{Attempt, Server, trouble};
+use self::connection::{Attempt, Server, attempt_error};
 use super::label::{Label, incomplete, other_model};
-use super::retry::{Retry, Trouble};
+use super::retry::{AttemptError, Retry};
 use super::upload::{PairMetadata, Sent, Target};
-use super::{Answer, IndexKind, Neighbor, RemoteOptions, Retriever, check_queries, for_each_query, sort};
+use super::{IndexKind, Neighbor, Neighbors, RemoteOptions, Retriever, check_queries, for_each_query, sort};
 use crate::error::{MemoryError, Result};
+#[cfg(doc)]
+use crate::retriever::RemoteError;
 use crate::store::{Memory, ModelIdentity};
 
 /// Most values of a vector.
@@ -66,7 +68,7 @@ impl Pgvector {
     /// Opens a table that [`create`](Self::create) made, for searching or for going on with an upload.
     ///
     /// # Errors
-    /// [`MemoryError::Unreachable`]; [`MemoryError::Remote`] if there is no such table, or it is something else.
+    /// [`RemoteError::Unreachable`]; [`RemoteError::Refused`] if there is no such table, or it is something else.
     pub fn open(address: &PgvectorAddress, options: &RemoteOptions) -> Result<Pgvector> {
         let server = Server::new(address, options)?;
         let Some(comment) = describe(&server, address, Retry::of_search(options))? else {
@@ -82,7 +84,7 @@ impl Pgvector {
     /// are to be uploaded, so that searches can tell when an upload was not finished.
     ///
     /// # Errors
-    /// As [`open`](Self::open); [`MemoryError::Remote`] too for a table of another model, for embeddings longer than pgvector
+    /// As [`open`](Self::open); [`RemoteError::Refused`] too for a table of another model, for embeddings longer than pgvector
     /// takes, where the extension is missing and cannot be made, and for [`IndexKind::Auto`].
     pub fn create(
         address: &PgvectorAddress,
@@ -153,7 +155,7 @@ impl Pgvector {
     /// What the table has of some pairs, `None` for ids that are not there.
     ///
     /// # Errors
-    /// [`MemoryError::Unreachable`] or [`MemoryError::Remote`].
+    /// [`RemoteError::Unreachable`] or [`RemoteError::Refused`].
     pub fn metadata(&self, ids: &[u64]) -> Result<Vec<Option<PairMetadata>>> {
         let statement = format!(
             "SELECT id, left(caption, $2), left(image_path, $2) FROM {} WHERE id = ANY($1)",
@@ -188,7 +190,7 @@ impl Pgvector {
         })
     }
 
-    fn ask(&self, query: &[f32], n: usize, ids: Option<&Range<u64>>) -> Result<Answer> {
+    fn ask(&self, query: &[f32], n: usize, ids: Option<&Range<u64>>) -> Result<Neighbors> {
         let dim = query.len();
         let among = if ids.is_some() { "WHERE id >= $3 AND id < $4" } else { "" };
         let statement = format!(
@@ -215,7 +217,7 @@ impl Pgvector {
         let missing = expected.saturating_sub(found);
         let note =
             incomplete.or_else(|| (missing > 0).then(|| format!("{found} pairs instead of {expected}")));
-        Ok(Answer { neighbors, missing, note })
+        Ok(Neighbors { pairs: neighbors, missing, note })
     }
 
     fn count_rows(&self, ids: Option<&Range<u64>>, retry: Retry) -> Result<u64> {
@@ -241,7 +243,7 @@ impl Retriever for Pgvector {
         Some(&self.model)
     }
 
-    fn nearest_images(&self, queries: &[f32], dim: usize, n: usize) -> Result<Vec<Answer>> {
+    fn nearest_images(&self, queries: &[f32], dim: usize, n: usize) -> Result<Vec<Neighbors>> {
         self.nearest_images_in(queries, dim, n, None)
     }
 
@@ -255,7 +257,7 @@ impl Retriever for Pgvector {
         dim: usize,
         n: usize,
         rows: Option<Range<u64>>,
-    ) -> Result<Vec<Answer>> {
+    ) -> Result<Vec<Neighbors>> {
         check_queries(queries, dim, self.identity())?;
         if n > ROWS_MAX {
             return Err(self
@@ -263,7 +265,7 @@ impl Retriever for Pgvector {
                 .remote(format!("{n} neighbors are more than the {ROWS_MAX} that are read for one query")));
         }
         for_each_query(queries, dim, self.parallel, |query| match n {
-            0 => Ok(Answer::default()),
+            0 => Ok(Neighbors::default()),
             n => self.ask(query, n, rows.as_ref()),
         })
     }
@@ -345,7 +347,7 @@ impl Target for Pgvector {
             let statement = comment(&self.table, &label);
             self.server.run(self.upload, |client| {
                 let statement = statement.clone();
-                async move { client.batch_execute(&statement).await.map_err(|e| trouble(&e)) }
+                async move { client.batch_execute(&statement).await.map_err(|e| attempt_error(&e)) }
             })?;
             self.announced.store(present, Ordering::Relaxed);
         }
@@ -376,8 +378,8 @@ async fn make(client: Arc<Client>, table: String, dim: usize, label: String) -> 
     const EXTENSION: &str = "SELECT extversion FROM pg_extension WHERE extname = 'vector'";
     let known = select(&client, EXTENSION, Vec::new(), 1, |row| get::<String>(row, 0)).await?;
     if known.is_empty() {
-        client.batch_execute("CREATE EXTENSION IF NOT EXISTS vector").await.map_err(|e| match trouble(&e) {
-            Trouble::Final(reason) => Trouble::Final(format!(
+        client.batch_execute("CREATE EXTENSION IF NOT EXISTS vector").await.map_err(|e| match attempt_error(&e) {
+            AttemptError::Permanent(reason) => AttemptError::Permanent(format!(
                 "{reason}. The pgvector extension is not in this database: its owner makes it with CREATE EXTENSION vector"
             )),
             other => other,
@@ -394,7 +396,7 @@ async fn make(client: Arc<Client>, table: String, dim: usize, label: String) -> 
          caption_embedding vector({dim}) NOT NULL, caption text NOT NULL, image_path text NOT NULL); {storage} {}",
         comment(&table, &label)
     );
-    client.batch_execute(&statements).await.map_err(|e| trouble(&e))
+    client.batch_execute(&statements).await.map_err(|e| attempt_error(&e))
 }
 
 /// The statement that gives a table its comment.
@@ -410,12 +412,12 @@ async fn select<T>(
     read: impl Fn(&Row) -> Attempt<T>,
 ) -> Attempt<Vec<T>> {
     let values = values.iter().map(|(value, kind)| (value.as_ref() as &(dyn ToSql + Sync), kind.clone()));
-    let rows = client.query_typed_raw(statement, values).await.map_err(|e| trouble(&e))?;
+    let rows = client.query_typed_raw(statement, values).await.map_err(|e| attempt_error(&e))?;
     let mut rows = pin!(rows);
     let mut found = Vec::new();
-    while let Some(row) = rows.try_next().await.map_err(|e| trouble(&e))? {
+    while let Some(row) = rows.try_next().await.map_err(|e| attempt_error(&e))? {
         if found.len() == most {
-            return Err(Trouble::Final(format!(
+            return Err(AttemptError::Permanent(format!(
                 "it answers with more than {most} rows, the most that were asked for"
             )));
         }
@@ -425,10 +427,10 @@ async fn select<T>(
 }
 
 async fn copy_in(client: &Client, statement: &str, body: Bytes) -> Attempt<()> {
-    let sink = client.copy_in(statement).await.map_err(|e| trouble(&e))?;
+    let sink = client.copy_in(statement).await.map_err(|e| attempt_error(&e))?;
     let mut sink = pin!(sink);
-    sink.send(body).await.map_err(|e| trouble(&e))?;
-    sink.finish().await.map(|_| ()).map_err(|e| trouble(&e))
+    sink.send(body).await.map_err(|e| attempt_error(&e))?;
+    sink.finish().await.map(|_| ()).map_err(|e| attempt_error(&e))
 }
 
 /// Both ends of a range of ids. No id is greater than PostgreSQL's greatest.
@@ -438,14 +440,14 @@ fn bounds(ids: &Range<u64>) -> [Value; 2] {
 
 /// A value of a row.
 fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Attempt<T> {
-    row.try_get(column).map_err(|e| trouble(&e))
+    row.try_get(column).map_err(|e| attempt_error(&e))
 }
 
 /// The first value of a row, a number that is not negative.
 fn id(row: &Row) -> Attempt<u64> {
     let id: i64 = get(row, 0)?;
     u64::try_from(id)
-        .map_err(|_| Trouble::Final(format!("it answers with {id}, which is no id and no count")))
+        .map_err(|_| AttemptError::Permanent(format!("it answers with {id}, which is no id and no count")))
 }
 
 fn neighbor(row: &Row, dim: usize) -> Attempt<Neighbor> {
@@ -454,7 +456,7 @@ fn neighbor(row: &Row, dim: usize) -> Attempt<Neighbor> {
     let embedding: &[u8] = get(row, 4)?;
     let text_embedding = rows::read_vector(embedding, dim);
     if !similarity.is_finite() || text_embedding.is_none() {
-        return Err(Trouble::Final(format!(
+        return Err(AttemptError::Permanent(format!(
             "row {id} has similarity {similarity} and a caption embedding of {} bytes, of which one is not usable",
             embedding.len()
         )));

@@ -1,4 +1,4 @@
-//! Further columns: by another model, of all rows, resumable, and behind when the memory has grown.
+//! Further embedding sets: by another model, of all rows, resumable, and behind when the memory has grown.
 
 use super::resuming::bytes_of;
 use super::*;
@@ -42,13 +42,16 @@ fn append(dir: &Path, rows: u64) {
 }
 
 #[test]
-fn a_column_taken_up_at_any_row_has_the_same_bytes() {
+fn an_embedding_set_taken_up_at_any_row_has_the_same_bytes() {
     let undisturbed = tempfile::tempdir().unwrap();
     small(undisturbed.path());
     let mut writer = open(undisturbed.path(), true);
     go_on(&mut writer, 10);
     let manifest = writer.finish().unwrap();
-    assert_eq!((manifest.columns[0].name.as_str(), manifest.columns[0].unreadable), ("ViT-L-14-other", 1));
+    assert_eq!(
+        (manifest.embedding_sets[0].name.as_str(), manifest.embedding_sets[0].unreadable),
+        ("ViT-L-14-other", 1)
+    );
     let expected = bytes_of(undisturbed.path());
     for stop in 0..=10 {
         let dir = tempfile::tempdir().unwrap();
@@ -65,20 +68,20 @@ fn a_column_taken_up_at_any_row_has_the_same_bytes() {
 
     let memory = Memory::open(undisturbed.path()).unwrap();
     assert_is_small(&memory);
-    let column = memory.embedding_set(&other()).unwrap();
-    assert_eq!((memory.embedding_sets().len(), column.dim(), column.rows()), (2, 2, 10));
+    let set = memory.embedding_set(&other()).unwrap();
+    assert_eq!((memory.embedding_sets().len(), set.dim(), set.rows()), (2, 2, 10));
     let mut row = [0.0; 2];
-    column.text_embedding(9, &mut row).unwrap();
+    set.text_embedding(9, &mut row).unwrap();
     assert_eq!(row, [9.0, 1.0]);
-    column.image_embedding(6, &mut row).unwrap();
+    set.image_embedding(6, &mut row).unwrap();
     assert!(row[0].is_nan());
-    let hits = column.search(Modality::Image, &[0.0, 1.0], 20).unwrap().remove(0);
+    let hits = set.search(Modality::Image, &[0.0, 1.0], 20).unwrap().remove(0);
     assert_eq!(hits.iter().map(|h| h.id).collect::<Vec<_>>(), [9, 8, 7, 5, 4, 3, 2, 1, 0], "6 is not found");
     assert!(verify(undisturbed.path(), &mut |_, _| {}).unwrap().findings.is_empty());
 }
 
 #[test]
-fn a_column_that_is_behind_says_so_and_is_continued() {
+fn an_embedding_set_that_is_behind_says_so_and_is_continued() {
     let dir = tempfile::tempdir().unwrap();
     small(dir.path());
     let mut writer = open(dir.path(), false);
@@ -86,43 +89,46 @@ fn a_column_that_is_behind_says_so_and_is_continued() {
     writer.finish().unwrap();
     append(dir.path(), 3);
     let memory = Memory::open(dir.path()).unwrap();
-    let column = memory.embedding_set(&other()).unwrap();
-    let message = column.search(Modality::Text, &[1.0, 0.0], 1).unwrap_err().to_string();
+    let set = memory.embedding_set(&other()).unwrap();
+    let message = set.search(Modality::Text, &[1.0, 0.0], 1).unwrap_err().to_string();
     assert!(message.contains("for 3 of its 13 rows") && message.contains("memory embed"), "{message}");
-    let message = column.require(Modality::Image).unwrap_err().to_string();
+    let message = set.require(Modality::Image).unwrap_err().to_string();
     assert!(message.contains("no image embeddings by model ViT-L/14 other"), "{message}");
-    assert!(column.text_embedding(10, &mut [0.0; 2]).is_err());
+    assert!(set.text_embedding(10, &mut [0.0; 2]).is_err());
 
     let mut writer = open(dir.path(), false);
     assert_eq!(writer.next_row(), Some(10));
     go_on(&mut writer, 13);
     let manifest = writer.finish().unwrap();
-    assert_eq!((manifest.columns.len(), manifest.columns[0].parts.len()), (1, 4));
+    assert_eq!((manifest.embedding_sets.len(), manifest.embedding_sets[0].parts.len()), (1, 4));
     let memory = Memory::open(dir.path()).unwrap();
     memory.embedding_set(&other()).unwrap().require(Modality::Text).unwrap();
 }
 
 #[test]
-fn a_column_that_is_there_or_is_not_whole_is_refused() {
+fn an_embedding_set_that_is_there_or_is_not_whole_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     small(dir.path());
-    let own = EmbeddingSetWriter::open(dir.path(), model(3), true).err().unwrap();
-    assert!(matches!(own, MemoryError::EmbeddingSetExists { .. }), "{own}");
+    let primary = EmbeddingSetWriter::open(dir.path(), model(3), true).err().unwrap();
+    assert!(matches!(primary, MemoryError::Write(WriteError::EmbeddingSetExists { .. })), "{primary}");
     let mut writer = open(dir.path(), true);
-    assert!(matches!(EmbeddingSetWriter::open(dir.path(), other(), true), Err(MemoryError::Busy { .. })));
+    assert!(matches!(
+        EmbeddingSetWriter::open(dir.path(), other(), true),
+        Err(MemoryError::Write(WriteError::Busy { .. }))
+    ));
     assert!(writer.push(None, &[f32::NAN, 0.0]).is_err());
     go_on_without(&mut writer, 9, 99);
-    assert!(matches!(writer.finish(), Err(MemoryError::NoSuchPair { id: 9, .. })));
+    assert!(matches!(writer.finish(), Err(MemoryError::Store(StoreError::NoSuchPair { id: 9, .. }))));
     let mut writer = open(dir.path(), true);
     go_on_without(&mut writer, 10, 99);
-    assert!(matches!(writer.push(None, &[0.0; 2]), Err(MemoryError::NoSuchPair { .. })));
+    assert!(matches!(writer.push(None, &[0.0; 2]), Err(MemoryError::Store(StoreError::NoSuchPair { .. }))));
     writer.finish().unwrap();
     let again = EmbeddingSetWriter::open(dir.path(), other(), true).err().unwrap();
-    assert!(matches!(again, MemoryError::EmbeddingSetExists { .. }), "{again}");
+    assert!(matches!(again, MemoryError::Write(WriteError::EmbeddingSetExists { .. })), "{again}");
 }
 
 #[test]
-fn overwriting_a_memory_removes_its_columns() {
+fn overwriting_a_memory_removes_its_embedding_sets() {
     let dir = tempfile::tempdir().unwrap();
     small(dir.path());
     let mut writer = open(dir.path(), true);
@@ -131,13 +137,13 @@ fn overwriting_a_memory_removes_its_columns() {
     let mut writer = MemoryWriter::create_overwriting(dir.path(), model(3)).unwrap();
     writer.push("new.jpg", "new", &[0.0; 3], &[0.0; 3]).unwrap();
     writer.finish().unwrap();
-    assert!(!dir.path().join(COLUMNS_DIR).exists());
+    assert!(!dir.path().join(EMBEDDING_SETS_DIR).exists());
     assert_eq!(Memory::open(dir.path()).unwrap().embedding_sets().len(), 1);
 }
 
 #[test]
 fn what_a_killed_writer_of_one_kind_completed_is_put_in_place_by_the_other_kind() {
-    // An append was killed while its parts were put in place; a column comes next.
+    // An append was killed while its parts were put in place; an embedding set comes next.
     for moved in 0..=6 {
         let dir = tempfile::tempdir().unwrap();
         small(dir.path());
@@ -157,7 +163,7 @@ fn what_a_killed_writer_of_one_kind_completed_is_put_in_place_by_the_other_kind(
         assert_eq!((memory.len(), memory.embedding_set(&other()).unwrap().rows()), (13, 11));
         assert!(verify(dir.path(), &mut |_, _| {}).unwrap().findings.is_empty());
     }
-    // A column was; an append, or a column of captions, comes next.
+    // An embedding set was; an append, or an embedding set of captions, comes next.
     for moved in 0..=4 {
         for captions_next in [false, true] {
             let dir = tempfile::tempdir().unwrap();
@@ -170,7 +176,10 @@ fn what_a_killed_writer_of_one_kind_completed_is_put_in_place_by_the_other_kind(
             assert!(stopped, "{moved}");
             if captions_next {
                 let refused = EmbeddingSetWriter::open(dir.path(), other(), false).err().unwrap();
-                assert!(matches!(refused, MemoryError::EmbeddingSetExists { .. }), "{refused}");
+                assert!(
+                    matches!(refused, MemoryError::Write(WriteError::EmbeddingSetExists { .. })),
+                    "{refused}"
+                );
             } else {
                 append(dir.path(), 2);
             }
@@ -186,7 +195,7 @@ fn what_a_killed_writer_of_one_kind_completed_is_put_in_place_by_the_other_kind(
 
 #[test]
 fn rows_without_their_image_are_written_again_when_it_can_be_read() {
-    // Undisturbed, a column whose images could all be read at once.
+    // Undisturbed, an embedding set whose images could all be read at once.
     let whole = tempfile::tempdir().unwrap();
     small(whole.path());
     let mut writer = open(whole.path(), true);
@@ -199,7 +208,7 @@ fn rows_without_their_image_are_written_again_when_it_can_be_read() {
         small(dir.path());
         let mut writer = open(dir.path(), true);
         go_on(&mut writer, 10);
-        assert_eq!(writer.finish().unwrap().columns[0].unreadable, 1);
+        assert_eq!(writer.finish().unwrap().embedding_sets[0].unreadable, 1);
         dir
     };
     for stop in 4..=8 {
@@ -219,12 +228,12 @@ fn rows_without_their_image_are_written_again_when_it_can_be_read() {
         }
         go_on_without(&mut writer, 10, 99);
         let manifest = writer.finish().unwrap();
-        assert_eq!(manifest.columns[0].unreadable, 0);
+        assert_eq!(manifest.embedding_sets[0].unreadable, 0);
         assert!(verify(dir.path(), &mut |_, _| {}).unwrap().findings.is_empty());
         assert_eq!(bytes_of(dir.path()), expected, "stopped at {stop}");
         assert!(matches!(
             EmbeddingSetWriter::open(dir.path(), other(), true),
-            Err(MemoryError::EmbeddingSetExists { .. })
+            Err(MemoryError::Write(WriteError::EmbeddingSetExists { .. }))
         ));
     }
     // A crash while they are put in place is finished by the next writer.

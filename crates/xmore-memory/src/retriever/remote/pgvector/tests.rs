@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::retriever::RemoteError;
 
 /// A server that reads a little of each connection, then says `reply` and repeats `more` for ever, and stays.
 fn server(reply: &'static [u8], more: &'static [u8]) -> PgvectorAddress {
@@ -58,7 +59,11 @@ fn servers_that_make_no_sense_are_errors_in_time() {
         let start = Instant::now();
         let error = Pgvector::open(&server(reply, more), &options()).err().unwrap();
         assert!(
-            matches!(error, MemoryError::Remote { .. } | MemoryError::Unreachable { .. }),
+            matches!(
+                error,
+                MemoryError::Remote(RemoteError::Refused { .. })
+                    | MemoryError::Remote(RemoteError::Unreachable { .. })
+            ),
             "{reply:?}: {error}"
         );
         assert!(!error.to_string().contains("secret"), "{error}");
@@ -85,7 +90,7 @@ fn what_cannot_be_made_is_refused_before_anything_is_sent() {
     assert!(create(16_001, IndexKind::Flat).to_string().contains("16000"));
     assert!(create(4, IndexKind::Auto).to_string().contains("vector_ip_ops"));
     let error = Pgvector::open(&address, &options()).err().unwrap();
-    assert!(matches!(error, MemoryError::Unreachable { attempts: 2, .. }), "{error}");
+    assert!(matches!(error, MemoryError::Remote(RemoteError::Unreachable { attempts: 2, .. })), "{error}");
 }
 
 #[test]
