@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use xmore_clip::{Embeddings, Pixels};
+use xmore_memory::RowSet;
 use xmore_memory::store::Modality;
-use xmore_memory::{MemoryError, RowSet};
 
 use crate::answer::{Answer, AnswerOptions};
 use crate::captions::CaptionStore;

@@ -34,7 +34,7 @@ impl Opened {
     pub fn open(location: &str, options: &RemoteOptions, if_unreachable: IfUnreachable) -> Result<Self> {
         match OpenPairs::open(location, options) {
             Ok(pairs) => Ok(Self { pairs: Some(Arc::new(pairs)), unreachable: None }),
-            Err(error @ MemoryError::Unreachable { .. }) if if_unreachable == IfUnreachable::ZeroShot => {
+            Err(error) if error.is_unreachable() && if_unreachable == IfUnreachable::ZeroShot => {
                 Ok(Self { pairs: None, unreachable: Some(error) })
             }
             Err(error) => Err(error.into()),

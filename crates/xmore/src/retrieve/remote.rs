@@ -80,7 +80,7 @@ impl PairIndex for RemotePairs {
             return Err(RetrievalError::RemoteRanking { location: self.location_owned() }.into());
         }
         let answers = self.0.nearest_images_in(queries, model.dim(), n, filter.rows.clone())?;
-        Ok(answers.into_iter().map(|answer| FoundPairs::remote(answer.neighbors, answer.note)).collect())
+        Ok(answers.into_iter().map(|answer| FoundPairs::remote(answer.pairs, answer.note)).collect())
     }
 
     fn caption_rows(

@@ -91,7 +91,7 @@ fn an_embedding_set_that_is_behind_says_so_and_is_continued() {
     let memory = Memory::open(dir.path()).unwrap();
     let set = memory.embedding_set(&other()).unwrap();
     let message = set.search(Modality::Text, &[1.0, 0.0], 1).unwrap_err().to_string();
-    assert!(message.contains("for 3 of its 13 rows") && message.contains("memory embed"), "{message}");
+    assert!(message.contains("for 3 of its 13 rows"), "{message}");
     let message = set.require(Modality::Image).unwrap_err().to_string();
     assert!(message.contains("no image embeddings by model ViT-L/14 other"), "{message}");
     assert!(set.text_embedding(10, &mut [0.0; 2]).is_err());
