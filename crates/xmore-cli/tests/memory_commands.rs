@@ -232,7 +232,7 @@ fn a_damaged_part_of_an_embedding_set_is_taken_out_alone_and_embedding_makes_it_
     world.run(&["memory", "verify", "@m"]).fails(1);
 
     let notes = world.run(&["memory", "repair", "@m"]).ok();
-    assert!(notes.contains("set part 1 of column") && notes.contains("text_emb_0001.npy"), "{notes}");
+    assert!(notes.contains("set part 1 of embedding set") && notes.contains("text_emb_0001.npy"), "{notes}");
     assert_eq!(notes.lines().count(), 1, "{notes}");
     let left = bytes_of(&world.path("m/columns"));
     let is_of_the_part = |name: &Path| name.to_string_lossy().contains("_0001.");

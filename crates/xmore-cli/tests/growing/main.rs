@@ -213,6 +213,21 @@ fn an_embedding_set_gets_the_images_that_were_missing() {
     expect(&world.run(&["memory", "append", "@m", "@more"]).run(), 0, &["added 5"]);
     expect(&embed(), 0, &["embeddings of 5 pairs by"]);
     world.verify("@m");
+    // A missing image is there again while a new one is missing.
+    world.photos("third", 6..8);
+    expect(&world.run(&["memory", "append", "@m", "@third"]).run(), 0, &["added 2"]);
+    world.rename("third/6.png", "6.png");
+    expect(&embed(), 0, &["1 pair not searched by this model"]);
+    world.photos("fourth", 8..10);
+    expect(&world.run(&["memory", "append", "@m", "@fourth"]).run(), 0, &["added 2"]);
+    world.rename("6.png", "third/6.png");
+    world.rename("fourth/8.png", "8.png");
+    expect(
+        &embed(),
+        0,
+        &["1 pair of these could not be read before; 1 still cannot be read", "fourth/8.png"],
+    );
+    world.verify("@m");
 }
 
 #[test]
