@@ -52,7 +52,8 @@ impl CliError {
                 ServerError::OpenToOthers { .. } | ServerError::WeakKey | ServerError::Origin { .. },
             )
             | Self::Xmore(
-                XmoreError::MethodNeedsMemory { .. } | XmoreError::Memory(MemoryError::Remote(RemoteError::Location { .. })),
+                XmoreError::MethodNeedsMemory { .. }
+                | XmoreError::Memory(MemoryError::Remote(RemoteError::Location { .. })),
             )
             | Self::Memory(MemoryError::Remote(RemoteError::Location { .. })) => USAGE,
             _ => FAILED,
