@@ -28,7 +28,7 @@ const FILES: [&str; 8] = [
 /// A whole memory of forty rows of eight values.
 static WHOLE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let model = ModelIdentity { name: "fuzz".into(), sha256: "00".into(), dim: 8 };
+    let model = ModelIdentity::new("fuzz", "00", 8);
     let mut writer = MemoryWriter::create(dir.path(), model).expect("an empty folder");
     for i in 0..40 {
         let row: Vec<f32> = (0..8).map(|j| if j == i % 8 { 1.0 } else { 0.0 }).collect();

@@ -161,7 +161,7 @@ impl EmbeddingCache {
     /// Those of the text tower, and [`EvalError::Io`] if the cache cannot be written.
     pub fn labels(&self, model: &dyn Encoder, labels: &Labels, templates: &[Template]) -> Result<Embeddings> {
         let mut hash = Sha256::new();
-        hash.update(&model.identity().sha256);
+        hash.update(&model.identity().fingerprint);
         for label in 0..labels.names().len() {
             for prompt in labels.prompts(label, templates) {
                 add(&mut hash, prompt.as_bytes());
@@ -249,7 +249,7 @@ fn file_name(chunk: usize) -> String {
 /// Identifies a list of images: by names, sizes and times of change.
 fn images_key(model: &dyn Encoder, root: &Path, images: &[ImageRef]) -> String {
     let mut hash = Sha256::new();
-    hash.update(&model.identity().sha256);
+    hash.update(&model.identity().fingerprint);
     // Nothing for what was kept before there was a choice.
     if model.orientation() == Orientation::Exif {
         hash.update(b"exif");
@@ -341,7 +341,7 @@ mod tests {
     struct Directions(ModelIdentity);
 
     fn model() -> Directions {
-        Directions(ModelIdentity { name: "directions".into(), sha256: "first version".into(), dim: 3 })
+        Directions(ModelIdentity::new("directions", "first version", 3))
     }
 
     fn unit_rows(rows: impl Iterator<Item = [f32; 3]>) -> Embeddings {

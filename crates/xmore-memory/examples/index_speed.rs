@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::temp_dir().join(format!("xmore-index-speed-{}", std::process::id()));
 
     let mut seed = 0x9e37_79b9_7f4a_7c15;
-    let model = ModelIdentity { name: "random".into(), sha256: "00".into(), dim };
+    let model = ModelIdentity::new("random", "00", dim);
     let mut writer = MemoryWriter::create(&dir, model.clone())?;
     for i in 0..pairs {
         let (image, text) = (unit(dim, &mut seed), unit(dim, &mut seed));

@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn make(dir: &str) -> Result<(), MemoryError> {
     let mut seed = 1;
-    let model = ModelIdentity { name: "random".into(), sha256: String::new(), dim: DIM };
+    let model = ModelIdentity::new("random", String::new(), DIM);
     let mut writer = MemoryWriter::create(dir, model)?;
     for i in 0..PAIRS {
         let (image, text) = (unit(&mut seed), unit(&mut seed));

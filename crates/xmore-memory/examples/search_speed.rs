@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::temp_dir().join(format!("xmore-search-speed-{}", std::process::id()));
 
     let mut seed = 0x9e37_79b9_7f4a_7c15;
-    let model = ModelIdentity { name: "random".into(), sha256: String::new(), dim };
+    let model = ModelIdentity::new("random", String::new(), dim);
     let mut writer = MemoryWriter::create(&dir, model)?;
     let start = Instant::now();
     for i in 0..pairs {

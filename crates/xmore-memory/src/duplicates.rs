@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn groups_are_found_whatever_their_size() {
         let dir = tempfile::tempdir().unwrap();
-        let model = ModelIdentity { name: "m".into(), sha256: String::new(), dim: 2 };
+        let model = ModelIdentity::new("m", String::new(), 2);
         let mut writer = MemoryWriter::create(dir.path(), model).unwrap();
         let mut push = |path: &str, caption: &str, angle: f32| {
             let row = [angle.cos(), angle.sin()];

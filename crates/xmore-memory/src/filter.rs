@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn rows_are_those_whose_caption_matches() {
         let dir = tempfile::tempdir().unwrap();
-        let model = ModelIdentity { name: "m".into(), sha256: String::new(), dim: 1 };
+        let model = ModelIdentity::new("m", String::new(), 1);
         let mut writer = MemoryWriter::create(dir.path(), model).unwrap();
         for i in 0..5000 {
             writer.push("a.jpg", &format!("Dog number {i}"), &[1.0], &[1.0]).unwrap();

@@ -34,7 +34,7 @@
 //! let ingested = source.read()?;
 //! assert_eq!(ingested.pairs.len(), 2);
 //!
-//! let model = ModelIdentity { name: "ViT-B-32,openai".into(), sha256: "…".into(), dim: 2 };
+//! let model = ModelIdentity::new("ViT-B-32,openai", "…", 2);
 //! let mut writer = MemoryWriter::create(folder.join("memory"), model)?;
 //! for pair in &ingested.pairs {
 //!     let path = pair.image.to_string();

@@ -28,7 +28,7 @@ fn a_memory_survives_a_server_that_is_killed_and_is_found_as_it_is_locally() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let model = ModelIdentity { name: "random".into(), sha256: "00".repeat(32), dim: DIM };
+    let model = ModelIdentity::new("random", "00".repeat(32), DIM);
     let memory = memory(dir.path(), &model);
     let queries: Vec<f32> = {
         let mut seed = 7;
@@ -74,7 +74,7 @@ fn a_memory_survives_a_server_that_is_killed_and_is_found_as_it_is_locally() {
     let again = Milvus::create(&location, &model, PAIRS, IndexKind::Flat, &options).unwrap();
     let nothing = UploadReport { total: PAIRS, present: PAIRS, complete: true, ..UploadReport::default() };
     assert_eq!(again.upload(&memory, |_| true).unwrap(), nothing);
-    let other = ModelIdentity { sha256: "11".repeat(32), ..model.clone() };
+    let other = ModelIdentity { fingerprint: "11".repeat(32), ..model.clone() };
     let error = Milvus::create(&location, &other, PAIRS, IndexKind::Flat, &options).err().unwrap();
     assert!(matches!(error, MemoryError::Remote(RemoteError::Refused { .. })), "{error}");
 

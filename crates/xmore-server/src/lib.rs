@@ -47,7 +47,7 @@ use xmore::OpenPairs;
 
 pub use api_error::{ApiError, ErrorBody, ErrorCode};
 pub use error::ServerError;
-pub use options::{Limits, PairsSource, ServeOptions};
+pub use options::{ApiKey, Limits, PairsSource, ServeOptions};
 pub use served_models::ServedModels;
 
 use app::{App, Shared};

@@ -18,6 +18,7 @@ use crate::app::{App, Shared};
 use crate::batcher::shutting_down;
 use crate::body::UnreadBody;
 use crate::caller::Caller;
+use crate::options::ApiKey;
 
 /// Bytes of a plain-text rejection that become an error's message.
 const MAX_REJECTION: usize = 4096;
@@ -128,7 +129,7 @@ fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// The number of the key that a request has, where one is asked for.
-fn check_key(keys: &[String], headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
+fn check_key(keys: &[ApiKey], headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
     if keys.is_empty() {
         return Ok(None);
     }
@@ -141,7 +142,7 @@ fn check_key(keys: &[String], headers: &HeaderMap) -> Result<Option<usize>, ApiE
     // All are compared, in constant time.
     let mut known = u64::MAX;
     for (number, key) in (0..).zip(keys) {
-        known.conditional_assign(&number, key.as_bytes().ct_eq(&given));
+        known.conditional_assign(&number, key.as_str().as_bytes().ct_eq(&given));
     }
     match usize::try_from(known) {
         Ok(number) if number < keys.len() => Ok(Some(number)),
@@ -210,7 +211,7 @@ mod tests {
 
     #[test]
     fn keys_are_read_from_three_headers() {
-        let keys = ["one".to_owned(), "two:2".to_owned()];
+        let keys = [ApiKey::from("one"), ApiKey::from("two:2")];
         for (number, good) in [
             (0, headers(&[("authorization", "Bearer one")])),
             (1, headers(&[("authorization", "bearer  two:2")])),

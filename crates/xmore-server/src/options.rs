@@ -27,6 +27,29 @@ pub struct PairsSource {
     pub if_unreachable: IfUnreachable,
 }
 
+/// A key that callers send; its `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// The key itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<String>> From<T> for ApiKey {
+    fn from(key: T) -> Self {
+        Self(key.into())
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}
+
 /// Where and for whom.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -34,7 +57,7 @@ pub struct ServeOptions {
     /// Where to listen; port 0 takes a free one.
     pub addr: SocketAddr,
     /// Keys of which one must come with each request; none: no key is asked for.
-    pub api_keys: Vec<String>,
+    pub api_keys: Vec<ApiKey>,
     /// Serve other machines without a key.
     pub allow_remote: bool,
     /// Origins whose pages may ask (CORS); `*` is any.
@@ -153,7 +176,7 @@ impl ServeOptions {
     /// [`ServerError::OpenToOthers`] for an address that other machines reach, without a key; [`ServerError::WeakKey`] for a key that
     /// is empty.
     pub fn check(&self) -> Result<(), ServerError> {
-        if self.api_keys.iter().any(|key| key.trim().is_empty()) {
+        if self.api_keys.iter().any(|key| key.as_str().trim().is_empty()) {
             return Err(ServerError::WeakKey);
         }
         if !self.is_local() && self.api_keys.is_empty() && !self.allow_remote {
@@ -183,6 +206,8 @@ mod tests {
         };
         let shown = format!("{source:?}");
         assert!(shown.contains("postgres://") && !shown.contains("secret"), "{shown}");
+        let options = ServeOptions { api_keys: vec!["secret".into()], ..ServeOptions::default() };
+        assert!(!format!("{options:?}").contains("secret"));
     }
 
     #[test]

@@ -47,8 +47,8 @@ impl ServedModels {
     }
 
     /// Name of the encoder that classifies.
-    pub(crate) fn name(&self) -> &str {
-        &self.classify.identity().name
+    pub(crate) fn name(&self) -> String {
+        self.classify.identity().to_string()
     }
 
     /// What query images go through, with these pairs.

@@ -24,7 +24,7 @@ struct Colors(ModelIdentity);
 
 impl Colors {
     fn new() -> Self {
-        Self(ModelIdentity { name: "colors".into(), sha256: "colors, first version".into(), dim: 3 })
+        Self(ModelIdentity::new("colors", "colors, first version", 3))
     }
 }
 

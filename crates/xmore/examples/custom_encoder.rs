@@ -58,7 +58,7 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
         RgbImage::from_pixel(8, 8, Rgb(color)).save(photos.join(format!("{name}.png")))?;
         fs::write(photos.join(format!("{name}.txt")), format!("something {name}"))?;
     }
-    let identity = ModelIdentity { name: "colors".into(), sha256: "colors, first version".into(), dim: 3 };
+    let identity = ModelIdentity::new("colors", "colors, first version", 3);
     let encoder = Arc::new(Colors(identity));
     build_memory(&*encoder, &[photos], &memory, &BuildOptions::default(), &mut |_| true)?;
 

@@ -66,7 +66,7 @@ impl CaptionStore {
     /// # Errors
     /// Those of the text tower. A file that cannot be read or written costs time, not the answer.
     pub(crate) fn embeddings<'a>(&self, model: &dyn Encoder, captions: &[&'a str]) -> Result<Encoded<'a>> {
-        let fingerprint = model.identity().sha256.clone();
+        let fingerprint = model.identity().fingerprint.clone();
         let path = self.dir.as_ref().map(|dir| dir.join(format!("{fingerprint}.bin")));
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         let known = models.entry(fingerprint.clone()).or_insert_with(|| {

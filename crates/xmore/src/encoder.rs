@@ -111,8 +111,7 @@ pub trait Encoder: Send + Sync {
 impl dyn Encoder + '_ {
     /// Whether an identity is this model's: fingerprint and length, whatever its name.
     pub fn is(&self, identity: &ModelIdentity) -> bool {
-        let ours = self.identity();
-        (&ours.sha256, ours.dim) == (&identity.sha256, identity.dim)
+        self.identity().is_same(identity)
     }
 
     /// The memory's embeddings by this very model.
@@ -146,10 +145,7 @@ impl dyn Encoder + '_ {
     }
 
     fn mismatch(&self, location: String, theirs: &[&ModelIdentity], remote: bool) -> XmoreError {
-        let describe = |model: &ModelIdentity| {
-            let hash: String = model.sha256.chars().take(12).collect();
-            format!("{} ({hash})", model.name)
-        };
+        let describe = |model: &ModelIdentity| format!("{model} ({})", model.short_fingerprint());
         RetrievalError::ModelMismatch {
             location,
             remote,

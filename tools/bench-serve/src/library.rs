@@ -23,12 +23,9 @@ pub const TOP: usize = 5;
 
 /// The model that a memory was built with.
 pub fn model_of(memory: &Memory) -> Result<NamedModel> {
-    let recorded = memory.manifest().model.name.as_str();
-    let (name, precision) = match recorded.strip_suffix(" int8") {
-        Some(name) => (name, Precision::Int8),
-        None => (recorded, Precision::F32),
-    };
-    Ok(NamedModel::open_or_fetch(&ModelName::parse(name, None)?, precision, &|_| {})?)
+    let recorded = &memory.manifest().model;
+    let precision = recorded.precision.as_deref().and_then(Precision::named).unwrap_or_default();
+    Ok(NamedModel::open_or_fetch(&ModelName::parse(&recorded.name, None)?, precision, &|_| {})?)
 }
 
 /// Labels, model and memory, ready to answer.

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
 use xmore::{Encoder, NamedModel, OpenPairs};
 use xmore_memory::retriever::Location;
-use xmore_server::{Limits, PairsSource, ServeOptions, ServedModels};
+use xmore_server::{ApiKey, Limits, PairsSource, ServeOptions, ServedModels};
 
 use crate::error::{CliError, Result};
 use crate::flags::model::QueryModelChoice;
@@ -52,7 +52,7 @@ pub(crate) struct ServeArgs {
         hide_env_values = true,
         help_heading = "Access"
     )]
-    api_key: Vec<String>,
+    api_key: Vec<ApiKey>,
     /// Serve other machines without a key
     #[arg(long, env = "XMORE_ALLOW_REMOTE", help_heading = "Access")]
     allow_remote: bool,
@@ -210,7 +210,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     options.check()?;
     log(args);
     let (models, pairs) = served(args)?;
-    let what = match (&models.pairs, &models.classify.identity().name) {
+    let what = match (&models.pairs, models.classify.identity()) {
         (Some(pairs), model) => format!("model {model}, memory {}", Location::shown(&pairs.location)),
         (None, model) => format!("model {model}, no memory: zero-shot only"),
     };

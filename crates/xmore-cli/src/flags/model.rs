@@ -76,11 +76,8 @@ impl ModelChoice {
         let Some(recorded) = memory.filter(|_| self.model.is_none() && self.pretrained.is_none()) else {
             return self.open();
         };
-        let (name, precision) = match recorded.name.strip_suffix(" int8") {
-            Some(name) => (name, Precision::Int8),
-            None => (recorded.name.as_str(), self.precision()),
-        };
-        self.fetched(&ModelName::parse(name, None)?, precision)
+        let recorded_precision = recorded.precision.as_deref().and_then(Precision::named);
+        self.fetched(&ModelName::parse(&recorded.name, None)?, recorded_precision.unwrap_or(self.precision()))
     }
 
     fn precision(&self) -> Precision {

@@ -30,6 +30,19 @@ impl Precision {
         }
     }
 
+    /// The name in a model's identity.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::Int8 => "int8",
+        }
+    }
+
+    /// The format of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::F32, Self::Int8].into_iter().find(|precision| precision.name() == name)
+    }
+
     /// What is added to a model's fingerprint: numbers in another format are those of another model.
     pub(crate) fn fingerprint_suffix(self) -> &'static str {
         match self {

@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn a_memory_answers_with_captions_paths_and_caption_embeddings() {
         let dir = tempfile::tempdir().unwrap();
-        let model = ModelIdentity { name: "m".into(), sha256: "00".into(), dim: 2 };
+        let model = ModelIdentity::new("m", "00", 2);
         let mut writer = MemoryWriter::create(dir.path(), model.clone()).unwrap();
         writer.push("a.jpg", "an a", &[1.0, 0.0], &[0.0, 1.0]).unwrap();
         writer.push("b.jpg", "a b", &[0.0, 1.0], &[1.0, 0.0]).unwrap();

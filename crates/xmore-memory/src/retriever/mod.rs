@@ -174,8 +174,7 @@ fn check_queries(queries: &[f32], dim: usize, expected: Option<&ModelIdentity>) 
         return Err(VectorError::Length { what: "query", expected: model.dim, found: dim }.into());
     }
     if dim == 0 || !queries.len().is_multiple_of(dim) {
-        let model =
-            expected.map_or_else(|| "the remote index's model".to_owned(), |model| model.name.clone());
+        let model = expected.map_or_else(|| "the remote index's model".to_owned(), ToString::to_string);
         return Err(VectorError::QueryLength { dim, found: queries.len(), model }.into());
     }
     match queries.iter().position(|v| !v.is_finite()) {
@@ -201,7 +200,7 @@ mod tests {
 
     #[test]
     fn queries_are_checked_before_anything_is_sent() {
-        let model = ModelIdentity { name: "m".into(), sha256: String::new(), dim: 4 };
+        let model = ModelIdentity::new("m", String::new(), 4);
         check_queries(&[0.0; 8], 4, Some(&model)).unwrap();
         // Eight values are two queries of four, but not of a model of two.
         assert!(matches!(

@@ -9,7 +9,7 @@ use crate::store::{MemoryWriter, ModelIdentity};
 /// A memory with the given image rows, in parts of `part_rows`; the text rows are the negated image rows.
 fn memory(dim: usize, rows: &[f32], part_rows: u64) -> (tempfile::TempDir, Memory) {
     let dir = tempfile::tempdir().unwrap();
-    let model = ModelIdentity { name: "test".into(), sha256: "0".repeat(64), dim };
+    let model = ModelIdentity::new("test", "0".repeat(64), dim);
     let mut writer = MemoryWriter::create(dir.path(), model).unwrap().with_part_rows(part_rows);
     for image in rows.chunks_exact(dim) {
         let text: Vec<f32> = image.iter().map(|x| -x).collect();

@@ -10,6 +10,7 @@ use xmore_files::open_regular;
 
 use super::checksum;
 use super::files::write_whole;
+use super::identity::ModelIdentity;
 use super::layout::{
     ALL_SERIES, EMBEDDING_SET_SERIES, MAX_DIM, MAX_PARTS, Series, TEXT_SERIES, skipped_path,
 };
@@ -18,25 +19,15 @@ use super::skip_list::{SkipCounts, failures};
 use crate::error::{AtPath, Result};
 use crate::store::StoreError;
 
-/// Version 1 had no checksums, sources and embedding sets; version 2 no checksum of the manifest itself and no part numbers.
-const FORMAT_VERSION: u64 = 3;
+/// Version 1 had no checksums, sources and embedding sets; version 2 no checksum of the manifest itself and no part numbers; version 3
+/// another name of the fingerprint, see [`ModelIdentity`].
+const FORMAT_VERSION: u64 = 4;
 
 /// The first version whose manifests are sealed and list a checksum of every file.
 const SEALED_VERSION: u64 = 3;
 
 /// A manifest of 10,000 parts with their checksums is some 10 MB; anything much larger than this is not one.
 pub(super) const MAX_BYTES: u64 = 64 << 20;
-
-/// The model whose embeddings a memory holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelIdentity {
-    /// Name, such as `ViT-B-16,openai`.
-    pub name: String,
-    /// SHA-256 of its checkpoint, in hexadecimal.
-    pub sha256: String,
-    /// Embedding length.
-    pub dim: usize,
-}
 
 /// SHA-256 of the files of a part, in hexadecimal, by the name of their series (`img_emb`, `metadata`, …).
 pub type Checksums = BTreeMap<String, String>;
@@ -383,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_manifest_of_this_version_has_a_checksum_of_every_file_and_of_itself() {
-        let model = ModelIdentity { name: "m".into(), sha256: "00".into(), dim: 4 };
+        let model = ModelIdentity::new("m", "00", 4);
         let checksums: Checksums = ALL_SERIES.iter().map(|s| (s.name.to_owned(), "0".repeat(64))).collect();
         let mut manifest = Manifest::empty(model);
         manifest.parts = vec![PartInfo { number: 2, rows: 0, sha256: checksums }];
@@ -394,7 +385,7 @@ mod tests {
         let message = read(&plain).unwrap_err().to_string();
         assert!(message.contains("does not end in its checksum"), "{message}");
         // One of version 2 that was never sealed, with a name that a flipped bit changed.
-        let older = plain.replace("\"format_version\": 3", "\"format_version\": 2");
+        let older = plain.replace("\"format_version\": 4", "\"format_version\": 2");
         assert_eq!(read(&older).unwrap().parts[0].number, 0);
         let message = read(&older.replace("text_codes", "text_codeS")).unwrap_err().to_string();
         assert!(message.contains("no checksum of text_codes_0000.bin"), "{message}");
@@ -412,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_later_version_is_named_as_such() {
-        let message = read(r#"{"format_version": 4, "other": 1}"#).unwrap_err().to_string();
-        assert!(message.contains("version 4") && message.contains("update xmore"), "{message}");
+        let message = read(r#"{"format_version": 5, "other": 1}"#).unwrap_err().to_string();
+        assert!(message.contains("version 5") && message.contains("update xmore"), "{message}");
     }
 }

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
+use super::identity::ModelIdentity;
 use super::layout::{BUILDING_DIR, EMBEDDING_SETS_DIR, IMAGES, LOOKUP, MANIFEST_FILE, METADATA, Modality};
 use super::lookup::Lookup;
-use super::manifest::{EmbeddingSetInfo, Manifest, ModelIdentity};
+use super::manifest::{EmbeddingSetInfo, Manifest};
 use super::metadata::Metadata;
 use super::npy::NpyMatrix;
 use crate::error::{AtPath, MemoryError, Result};
@@ -150,7 +151,7 @@ impl Memory {
 
     /// The embedding set by a model, known by its fingerprint.
     pub fn embedding_set(&self, model: &ModelIdentity) -> Option<&EmbeddingSet> {
-        self.embedding_sets.iter().find(|c| (&c.model.sha256, c.model.dim) == (&model.sha256, model.dim))
+        self.embedding_sets.iter().find(|set| set.model.is_same(model))
     }
 
     /// Files of search codes that searches have found damaged. Their answers came from the embeddings instead, more slowly.
@@ -309,7 +310,7 @@ impl EmbeddingSet {
             Modality::Image => "image embeddings",
             Modality::Text => "text embeddings",
         };
-        let (path, model) = (self.memory.clone(), self.model.name.clone());
+        let (path, model) = (self.memory.clone(), self.model.to_string());
         StoreError::NoEmbeddings { path, what, model, have: self.rows_with(modality), len: self.len }.into()
     }
 

@@ -12,8 +12,9 @@ use xmore_files::image::Orientation;
 use xmore_files::read_bounded;
 
 use super::files::{remove_dir_if_there, remove_file_if_there, sync_dir, write_whole};
+use super::identity::ModelIdentity;
 use super::layout::Series;
-use super::manifest::{Checksums, ModelIdentity, PartInfo};
+use super::manifest::{Checksums, PartInfo};
 use super::{checksum, sealed};
 use crate::error::{AtPath, MemoryError, Result};
 use crate::store::{StoreError, WriteError};

@@ -116,8 +116,8 @@ pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiErr
     let (models, limits) = (&app.batcher.models, &app.options.limits);
     let snapshot = app.batcher.snapshot();
     let model = |encoder: &Arc<dyn Encoder>| ModelInfo {
-        name: encoder.identity().name.clone(),
-        fingerprint: encoder.identity().sha256.clone(),
+        name: encoder.identity().to_string(),
+        fingerprint: encoder.identity().fingerprint.clone(),
         dim: encoder.dim(),
         image_size: encoder.image_size(),
         logit_scale: encoder.logit_scale(),

@@ -147,7 +147,7 @@ pub(crate) async fn retrieve(
     let found = |done: Done| Ok(FoundPairs { pairs: look_up(&snapshot, &hits(done)?)? });
     let (results, timings_ms) = answer(&app, queries, &task, call.deadline, found).await?;
     Ok(Json(RetrieveResponse {
-        model: snapshot.pipeline.encoders()[index].identity().name.clone(),
+        model: snapshot.pipeline.encoders()[index].identity().to_string(),
         generation: snapshot.generation,
         results,
         timings_ms,

@@ -129,7 +129,7 @@ pub fn add_embedding_set(
 }
 
 fn is_of(info: &EmbeddingSetInfo, model: &ModelIdentity) -> bool {
-    (&info.model.sha256, info.model.dim) == (&model.sha256, model.dim)
+    info.model.is_same(model)
 }
 
 /// The embedding set of a model, if the memory has one.

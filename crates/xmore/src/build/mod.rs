@@ -258,7 +258,7 @@ fn check_claim(model: &dyn Encoder, folder: &EmbeddingsFolder) -> Result<()> {
     if folder.dim() != model.dim() {
         return Err(XmoreError::NotThisModel {
             path: folder.path().to_owned(),
-            model: model.identity().name.clone(),
+            model: model.identity().to_string(),
             reason: format!("they have {} values each, the model's have {}", folder.dim(), model.dim()),
         });
     }
@@ -273,7 +273,7 @@ fn check_claim(model: &dyn Encoder, folder: &EmbeddingsFolder) -> Result<()> {
     }
     Err(XmoreError::NotThisModel {
         path: folder.path().to_owned(),
-        model: model.identity().name.clone(),
+        model: model.identity().to_string(),
         reason: format!(
             "its first {} captions, encoded by the model, have a mean cosine of {mean:.3} to their embeddings there, expected above \
              {CLAIM_COSINE}",

@@ -42,8 +42,7 @@ impl NamedModel {
 
     fn load(name: &ModelName, path: &Path, precision: Precision) -> Result<Self> {
         let model = xmore_hub::load(name, path, precision)?;
-        let suffix = if precision == Precision::Int8 { " int8" } else { "" };
-        Ok(Self::new(format!("{name}{suffix}"), model))
+        Ok(Self::new(name.to_string(), model).with_precision(precision))
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use image::RgbImage;
-use xmore_clip::{Embeddings, Loaded, Model, Pixels, ResizeMode, TextEmbeddings, Tokens};
+use xmore_clip::{Embeddings, Loaded, Model, Pixels, Precision, ResizeMode, TextEmbeddings, Tokens};
 use xmore_files::image::Orientation;
 use xmore_memory::store::ModelIdentity;
 
@@ -19,6 +19,8 @@ use crate::error::Result;
 /// A model that knows the name it was asked for by.
 pub struct NamedModel {
     identity: ModelIdentity,
+    /// The identity in words.
+    shown: String,
     model: Model,
     /// Whether every byte of its files was found to be what was recorded, in this process.
     #[cfg(feature = "hub")]
@@ -28,9 +30,9 @@ pub struct NamedModel {
 impl NamedModel {
     /// A model that is open already, by a name for reports and for what is built with it.
     pub fn new(name: impl Into<String>, model: Model) -> Self {
-        let identity =
-            ModelIdentity { name: name.into(), sha256: model.fingerprint().to_owned(), dim: model.dim() };
+        let identity = ModelIdentity::new(name, model.fingerprint(), model.dim());
         Self {
+            shown: identity.to_string(),
             identity,
             model,
             #[cfg(feature = "hub")]
@@ -38,9 +40,17 @@ impl NamedModel {
         }
     }
 
-    /// The canonical name, such as `ViT-B-16,openai` where `ViT-B/16` was asked for.
+    /// The same, known to have been opened in this number format.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.identity.precision = (precision != Precision::F32).then(|| precision.name().to_owned());
+        self.shown = self.identity.to_string();
+        self
+    }
+
+    /// The canonical name, such as `ViT-B-16,openai` where `ViT-B/16` was asked for, and the precision behind it if it is not float32.
     pub fn name(&self) -> &str {
-        &self.identity.name
+        &self.shown
     }
 
     /// The model, decoding images this way up.

@@ -74,8 +74,8 @@ fn describe(memory: &Memory) -> String {
         manifest.images,
         manifest.skipped,
         manifest.truncated,
-        manifest.model.name,
-        manifest.model.sha256,
+        manifest.model,
+        manifest.model.fingerprint,
         manifest.model.dim,
         manifest.parts.len(),
         manifest.sources.len()
@@ -99,7 +99,7 @@ fn describe(memory: &Memory) -> String {
             notes.push(format!("{} pairs without their image", info.unreadable));
         }
         let notes = if notes.is_empty() { String::new() } else { format!(", {}", notes.join(", ")) };
-        text += &format!("\ncolumn       {}, {} values each{notes}", info.model.name, info.model.dim);
+        text += &format!("\ncolumn       {}, {} values each{notes}", info.model, info.model.dim);
     }
     for line in super::check::set_aside(&manifest.set_aside, (0, 0)) {
         text += &format!("\n{line}");

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::store::ModelIdentity;
 
 /// Version of the form in which pairs are kept.
-pub(super) const FORM: u64 = 1;
+pub(super) const FORM: u64 = 2;
+/// The first version, whose models are written as in memories before format version 4.
+const FIRST_FORM: u64 = 1;
 
 /// The label, kept as JSON in the description of a collection or the comment of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +31,11 @@ impl Label {
         let label: Self = serde_json::from_str(text)
             .map_err(|_| "was not made by xmore: its description names no model".to_owned())?;
         match label.xmore_memory {
-            FORM if label.model.dim > 0 => Ok(label),
-            FORM => Err("has a damaged description".into()),
-            form => Err(format!("has form {form}, and this version of xmore reads {FORM}: update xmore")),
+            FIRST_FORM..=FORM if label.model.dim > 0 => Ok(label),
+            FIRST_FORM..=FORM => Err("has a damaged description".into()),
+            form => Err(format!(
+                "has form {form}, and this version of xmore reads {FIRST_FORM} to {FORM}: update xmore"
+            )),
         }
     }
 }
@@ -39,13 +43,11 @@ impl Label {
 /// Why pairs of `ours` do not belong where those of `theirs` are; `None` if they do. `name` is how the user knows it, such as
 /// `collection "pairs"`.
 pub(super) fn other_model(name: &str, theirs: &ModelIdentity, ours: &ModelIdentity) -> Option<String> {
-    if theirs.sha256 == ours.sha256 && theirs.dim == ours.dim {
+    if theirs.is_same(ours) {
         return None;
     }
-    let describe = |model: &ModelIdentity| {
-        let hash: String = model.sha256.chars().take(12).collect();
-        format!("{} ({hash}, {} values)", model.name, model.dim)
-    };
+    let describe =
+        |model: &ModelIdentity| format!("{model} ({}, {} values)", model.short_fingerprint(), model.dim);
     let kind = name.split(' ').next().unwrap_or_default();
     Some(format!(
         "{name} holds embeddings of model {}, the memory those of {}; choose another {kind}",

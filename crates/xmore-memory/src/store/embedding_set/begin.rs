@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use half::f16;
 
 use super::super::checksum;
+use super::super::identity::ModelIdentity;
 use super::super::layout::{EMBEDDING_DIR, IMAGES, MANIFEST_FILE, TEXTS};
 use super::super::lock::Lock;
-use super::super::manifest::{EmbeddingSetInfo, Manifest, ModelIdentity, folder_name};
+use super::super::manifest::{EmbeddingSetInfo, Manifest, folder_name};
 use super::super::npy::NpyMatrix;
 use super::super::publish::roll_forward;
 use super::super::reader::Memory;
@@ -36,16 +37,17 @@ impl EmbeddingSetWriter {
         roll_forward(dir)?;
         let memory = open_with_checksums(dir)?;
         let manifest = memory.manifest();
-        let same = |other: &ModelIdentity| (&other.sha256, other.dim) == (&model.sha256, model.dim);
-        let there = manifest.embedding_sets.iter().find(|c| same(&c.model));
+        let there = manifest.embedding_sets.iter().find(|set| set.model.is_same(&model));
         let part_count = manifest.parts.len();
-        if same(&manifest.model)
+        if manifest.model.is_same(&model)
             || there.is_some_and(|set| set.is_complete(part_count) || set.images != images)
         {
-            return Err(WriteError::EmbeddingSetExists { path: dir.to_owned(), model: model.name }.into());
+            return Err(
+                WriteError::EmbeddingSetExists { path: dir.to_owned(), model: model.to_string() }.into()
+            );
         }
         let info = there.cloned().unwrap_or_else(|| EmbeddingSetInfo {
-            name: free_name(manifest, &model.name),
+            name: free_name(manifest, &model.to_string()),
             model: model.clone(),
             images,
             parts: Vec::new(),

@@ -4,7 +4,7 @@ use super::resuming::bytes_of;
 use super::*;
 
 fn other() -> ModelIdentity {
-    ModelIdentity { name: "ViT-L/14 other".into(), sha256: "1".repeat(64), dim: 2 }
+    ModelIdentity::new("ViT-L/14 other", "1".repeat(64), 2)
 }
 
 /// Writes rows up to `end`; the image of pair 6 cannot be read.

@@ -9,7 +9,7 @@ use super::*;
 const NONE: u64 = 99;
 
 fn other() -> ModelIdentity {
-    ModelIdentity { name: "other".into(), sha256: "1".repeat(64), dim: 2 }
+    ModelIdentity::new("other", "1".repeat(64), 2)
 }
 
 fn open(dir: &Path, images: bool) -> EmbeddingSetWriter {

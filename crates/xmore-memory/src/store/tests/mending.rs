@@ -10,7 +10,7 @@ fn verified(dir: &Path) -> VerifyReport {
 /// `small` with a further embedding set.
 fn with_embedding_set(dir: &Path) {
     small(dir);
-    let other = ModelIdentity { name: "other".into(), sha256: "1".repeat(64), dim: 2 };
+    let other = ModelIdentity::new("other", "1".repeat(64), 2);
     let mut writer = EmbeddingSetWriter::open(dir, other, true).unwrap();
     for id in 0..10 {
         writer.push(Some(&[id as f32, 0.0]), &[0.0, id as f32]).unwrap();
@@ -387,7 +387,7 @@ fn a_memory_of_version_1_gets_what_it_lacks() {
     assert_eq!(repair(dir.path()).unwrap().rebuilt.len(), 3);
     let report = verified(dir.path());
     assert_eq!((report.findings.len(), report.unchecked, report.files), (0, 0, 6));
-    assert_eq!(Memory::open(dir.path()).unwrap().manifest().format_version, 3);
+    assert_eq!(Memory::open(dir.path()).unwrap().manifest().format_version, 4);
 }
 
 #[test]

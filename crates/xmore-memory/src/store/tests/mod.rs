@@ -18,7 +18,7 @@ use crate::ingest::SkipKind;
 use crate::search::VectorError;
 
 pub(crate) fn model(dim: usize) -> ModelIdentity {
-    ModelIdentity { name: "test".into(), sha256: "0".repeat(64), dim }
+    ModelIdentity::new("test", "0".repeat(64), dim)
 }
 
 /// Five images with two captions each, parts of four rows.
@@ -127,7 +127,7 @@ fn copy_fixture(name: &str, to: &Path) {
 
 #[test]
 fn memories_of_earlier_versions_are_read_and_become_of_this_version_when_they_grow() {
-    for (name, unchecked, rows) in [("memory_v1", 3, 6), ("memory_v2", 1, 6)] {
+    for (name, unchecked, rows) in [("memory_v1", 3, 6), ("memory_v2", 1, 6), ("memory_v3", 0, 6)] {
         let dir = tempfile::tempdir().unwrap();
         copy_fixture(name, dir.path());
         let report = verify(dir.path(), &mut |_, _| {}).unwrap();
@@ -142,7 +142,7 @@ fn memories_of_earlier_versions_are_read_and_become_of_this_version_when_they_gr
         let report = verify(dir.path(), &mut |_, _| {}).unwrap();
         assert_eq!((report.findings, report.unchecked), (vec![], 0), "{name}");
         let memory = Memory::open(dir.path()).unwrap();
-        assert_eq!((memory.len(), memory.manifest().format_version), (rows + 1, 3));
+        assert_eq!((memory.len(), memory.manifest().format_version), (rows + 1, 4));
         assert_eq!((memory.caption(5).unwrap(), memory.caption(rows).unwrap()), (&*captions, "a new one"));
     }
 }
@@ -157,6 +157,15 @@ fn a_memory_of_version_2_is_read_with_its_embedding_set() {
     let mut row = [0.0; 2];
     set.text_embedding(5, &mut row).unwrap();
     assert_eq!((set.rows(), row), (6, [0.0, 1.0]));
+}
+
+#[test]
+fn a_memory_of_version_3_is_read_with_its_model() {
+    // Written by the program as it was then; see fixtures/README.md.
+    let memory = Memory::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/memory_v3")).unwrap();
+    let model = ModelIdentity::new("tiny", "0123456789abcdef".repeat(4), 4).with_precision("int8");
+    assert_eq!((memory.len(), &memory.manifest().model), (6, &model));
+    assert!(memory.embedding_set(&ModelIdentity::new("", "fedcba9876543210".repeat(4), 2)).is_some());
 }
 
 #[test]

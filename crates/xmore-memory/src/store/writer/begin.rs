@@ -8,11 +8,11 @@ use half::f16;
 use xmore_files::image::Orientation;
 
 use super::super::files::remove_dir_if_there;
+use super::super::identity::ModelIdentity;
 use super::super::layout::{
     ALL_SERIES, BUILDING_DIR, LOOKUP, MANIFEST_FILE, MAX_DIM, PART_ROWS, SKIPPED_DIR, TEXTS,
 };
 use super::super::lock::Lock;
-use super::super::manifest::ModelIdentity;
 use super::super::npy::NpyMatrix;
 use super::super::open_part::OpenPart;
 use super::super::publish::roll_forward;
@@ -79,7 +79,7 @@ impl MemoryWriter {
                     writer.start_anew()?;
                 } else {
                     let root = writer.staging.root;
-                    return Err(WriteError::OtherBuild { path: root, model: left.model.name }.into());
+                    return Err(WriteError::OtherBuild { path: root, model: left.model.to_string() }.into());
                 }
             }
             // None, or one of a memory that has been completed since.
@@ -90,7 +90,7 @@ impl MemoryWriter {
 
     fn locked(dir: &Path, model: ModelIdentity, mode: Mode) -> Result<MemoryWriter> {
         if !(1..=MAX_DIM).contains(&model.dim) {
-            return Err(WriteError::Dim { model: model.name, found: model.dim, max: MAX_DIM }.into());
+            return Err(WriteError::Dim { model: model.to_string(), found: model.dim, max: MAX_DIM }.into());
         }
         let manifest_path = dir.join(MANIFEST_FILE);
         let staging = Staging { root: dir.join(BUILDING_DIR), series: &ALL_SERIES };
@@ -115,11 +115,11 @@ impl MemoryWriter {
         if mode == Mode::Append {
             let memory = open_with_checksums(dir)?;
             let theirs = &memory.manifest().model;
-            if (&theirs.sha256, theirs.dim) != (&model.sha256, model.dim) {
+            if !theirs.is_same(&model) {
                 return Err(WriteError::OtherModel {
                     path: dir.to_owned(),
-                    memory: theirs.name.clone(),
-                    given: model.name,
+                    memory: theirs.to_string(),
+                    given: model.to_string(),
                 }
                 .into());
             }

@@ -223,7 +223,7 @@ fn measured(findings: &Findings) -> Markup {
                     "Retrieval: the " (findings.neighbors) " pairs with the most similar pictures, duplicate captions dropped, "
                     "the " (findings.k) " captions closest to the picture kept (K = " (findings.k) ")."
                 }
-                li { "Model: " code { (findings.model.name) } " (fingerprint " code { (findings.model.sha256.chars().take(12).collect::<String>()) } "…)." }
+                li { "Model: " code { (findings.model.name) } " (fingerprint " code { (findings.model.fingerprint.chars().take(12).collect::<String>()) } "…)." }
                 li { "The splits share photos, so the standard deviation tells how much a split matters, not how other photos would fare." }
             }
             @if !set.skipped.is_empty() {

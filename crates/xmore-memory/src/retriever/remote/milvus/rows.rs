@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn long_texts_are_cut_between_characters_and_counted() {
         let dir = tempfile::tempdir().unwrap();
-        let model = ModelIdentity { name: "m".into(), sha256: "00".into(), dim: 2 };
+        let model = ModelIdentity::new("m", "00", 2);
         let mut writer = MemoryWriter::create(dir.path(), model).unwrap();
         let long = "é".repeat(40_000);
         writer.push("a \"b\".jpg", "a\u{0}\n\"c\"", &[0.6, 0.8], &[1.0, 0.0]).unwrap();
@@ -172,7 +172,7 @@ mod tests {
     fn requests_have_rows_of_a_few_megabytes() {
         assert_eq!((rows_of_request(1), rows_of_request(65_536)), (1000, 4));
         let dir = tempfile::tempdir().unwrap();
-        let model = ModelIdentity { name: "m".into(), sha256: "00".into(), dim: 512 };
+        let model = ModelIdentity::new("m", "00", 512);
         let mut writer = MemoryWriter::create(dir.path(), model).unwrap();
         let rows = rows_of_request(512);
         for i in 0..rows {

@@ -151,7 +151,7 @@ fn options() -> RemoteOptions {
 const DIM: usize = 1024;
 
 fn model() -> ModelIdentity {
-    ModelIdentity { name: "ViT-B-16,openai".into(), sha256: "0123456789abcdef".into(), dim: DIM }
+    ModelIdentity::new("ViT-B-16,openai", "0123456789abcdef", DIM)
 }
 
 /// A memory of unit vectors along the axes; pair i's caption is "`word` i".
@@ -329,7 +329,7 @@ fn another_model_and_another_memory_are_refused_and_change_nothing() {
     let message = milvus.upload(&memory(smaller.path(), 200, "caption"), |_| true).unwrap_err().to_string();
     assert!(message.contains("100 pairs beyond the memory's 200"), "{message}");
 
-    let stranger = ModelIdentity { sha256: "ffff".into(), ..model() };
+    let stranger = ModelIdentity { fingerprint: "ffff".into(), ..model() };
     let error = Milvus::create(&location(&server), &stranger, 1, IndexKind::Flat, &options()).err().unwrap();
     assert!(
         matches!(error, MemoryError::Remote(RemoteError::Refused { .. }))

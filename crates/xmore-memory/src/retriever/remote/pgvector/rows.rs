@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn rows_that_are_there_are_left_out_and_texts_are_made_fit() {
         let dir = tempfile::tempdir().unwrap();
-        let model = ModelIdentity { name: "m".into(), sha256: "00".into(), dim: 2 };
+        let model = ModelIdentity::new("m", "00", 2);
         let mut writer = MemoryWriter::create(dir.path(), model).unwrap();
         writer.push("a.jpg", "a\0c", &[0.6, 0.8], &[1.0, 0.0]).unwrap();
         writer.push("b.jpg", &"é".repeat(40_000), &[0.1, 0.2], &[0.0, 1.0]).unwrap();

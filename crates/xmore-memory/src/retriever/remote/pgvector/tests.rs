@@ -85,7 +85,7 @@ fn an_answer_that_does_not_end_is_cut_off() {
 fn what_cannot_be_made_is_refused_before_anything_is_sent() {
     // No server listens there.
     let address: PgvectorAddress = "postgres://127.0.0.1:1/d/t".parse().unwrap();
-    let model = |dim| ModelIdentity { name: "m".into(), sha256: "00".into(), dim };
+    let model = |dim| ModelIdentity::new("m", "00", dim);
     let create = |dim, index| Pgvector::create(&address, &model(dim), 1, index, &options()).err().unwrap();
     assert!(create(16_001, IndexKind::Flat).to_string().contains("16000"));
     assert!(create(4, IndexKind::Auto).to_string().contains("vector_ip_ops"));
