@@ -1,7 +1,7 @@
 //! Where pairs are, as users write it: a folder, or the URL of a remote index.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 #[cfg(feature = "remote")]
@@ -52,9 +52,18 @@ fn any_form() -> &'static str {
 }
 
 impl Location {
+    /// The folder, if the pairs are on this machine.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Location::Local(path) => Some(path),
+            #[cfg(feature = "remote")]
+            Location::Remote(_) => None,
+        }
+    }
+
     /// Whether this is a remote index that is reached over a network.
     pub fn is_remote(&self) -> bool {
-        !matches!(self, Location::Local(_))
+        self.folder().is_none()
     }
 
     /// A location as it may be shown or kept in a log: without a password.

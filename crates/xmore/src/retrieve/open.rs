@@ -35,9 +35,10 @@ impl OpenPairs {
     /// # Errors
     /// Those of [`Memory::open`], of [`Location`]'s parsing, and of [`xmore_memory::retriever::open`].
     pub fn open(location: &str, options: &RemoteOptions) -> Result<Self, MemoryError> {
-        match location.parse()? {
-            Location::Local(path) => Ok(Memory::open(path)?.into()),
-            remote => Ok(remote.open(options)?.into()),
+        let location: Location = location.parse()?;
+        match location.folder() {
+            Some(folder) => Ok(Memory::open(folder)?.into()),
+            None => Ok(location.open(options)?.into()),
         }
     }
 
