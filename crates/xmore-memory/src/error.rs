@@ -3,10 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::ingest::SourceError;
-use crate::retriever::RemoteError;
-use crate::search::VectorError;
-use crate::store::{StoreError, WriteError};
+use crate::ingest::error::SourceError;
+use crate::retriever::error::RemoteError;
+use crate::search::error::VectorError;
+use crate::store::error::{StoreError, WriteError};
 
 /// Everything that can go wrong in ingesting, storing, opening or searching a memory.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-// The HTTP API: one error type, the key where one is wanted, patience where the server asks for it.
+// The HTTP API: one error type, the key where one is wanted, and waiting where the server asks for it.
 
 const RETRIES = 4;
 const LONGEST_WAIT = 30;

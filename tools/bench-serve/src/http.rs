@@ -14,9 +14,9 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
 /// Longest wait for a connection; on loopback it is there at once or refused.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the next bytes of an answer.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often, a millisecond apart, a closed connection is looked at for its reset.
 const RESET_LOOKS: usize = 200;
 /// Most bytes of a head and of a body; more is no answer of this server.
@@ -95,10 +95,10 @@ impl Client {
     /// Connects, so that the next request does not have to.
     pub fn connect(&mut self) -> io::Result<()> {
         if self.stream.is_none() {
-            let stream = TcpStream::connect_timeout(&self.address, CONNECT_PATIENCE)?;
+            let stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT)?;
             stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
-            stream.set_write_timeout(Some(ANSWER_PATIENCE))?;
+            stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+            stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
             self.stream = Some(stream);
         }
         Ok(())

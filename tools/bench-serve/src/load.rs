@@ -161,12 +161,12 @@ pub struct Ended<T> {
 }
 
 /// Sends as a closed loop with some connections that are kept and some threads that always connect anew. After `first` the moment comes:
-/// `end` is called, and each thread goes on until its connection is refused, at most for `patience`.
+/// `end` is called, and each thread goes on until its connection is refused, at most for `time_limit`.
 pub fn until_refused<T>(
     workload: &Workload,
     address: SocketAddr,
     [kept, fresh]: [usize; 2],
-    [first, patience]: [Duration; 2],
+    [first, time_limit]: [Duration; 2],
     end: impl FnOnce() -> Result<T>,
 ) -> Result<Ended<T>> {
     let next = AtomicUsize::new(0);
@@ -199,7 +199,9 @@ pub fn until_refused<T>(
         ending.store(true, Ordering::SeqCst);
         let moment = Instant::now();
         let end = end();
-        while end.is_ok() && moment.elapsed() < patience && threads.iter().any(|thread| !thread.is_finished())
+        while end.is_ok()
+            && moment.elapsed() < time_limit
+            && threads.iter().any(|thread| !thread.is_finished())
         {
             sleep(Duration::from_millis(5));
         }
@@ -289,8 +291,8 @@ mod tests {
     #[test]
     fn a_server_that_ends_well_loses_nothing() {
         let server = StandIn::start(|_| Behaviour::AnswerAfter(Duration::from_millis(5), 200, RIGHT.into()));
-        let patience = [Duration::from_millis(200), Duration::from_secs(20)];
-        let ended = until_refused(&workload(), server.address(), [6, 2], patience, || {
+        let time_limit = [Duration::from_millis(200), Duration::from_secs(20)];
+        let ended = until_refused(&workload(), server.address(), [6, 2], time_limit, || {
             server.stop();
             Ok("stopped")
         });
@@ -311,8 +313,8 @@ mod tests {
             true => Behaviour::CloseUnanswered,
             false => Behaviour::AnswerAfter(Duration::from_millis(5), 200, RIGHT.into()),
         });
-        let patience = [Duration::from_millis(100), Duration::from_millis(300)];
-        let ended = until_refused(&workload(), server.address(), [3, 1], patience, || {
+        let time_limit = [Duration::from_millis(100), Duration::from_millis(300)];
+        let ended = until_refused(&workload(), server.address(), [3, 1], time_limit, || {
             ending.store(true, Ordering::SeqCst);
             Ok(())
         });

@@ -118,13 +118,13 @@ impl Server {
     }
 
     /// Waits for the end of a process that was started here; `None` if it does not end in time.
-    pub fn wait(&mut self, patience: Duration) -> Result<Option<ExitStatus>> {
+    pub fn wait(&mut self, time_limit: Duration) -> Result<Option<ExitStatus>> {
         let (child, _) =
             self.child.as_mut().ok_or("only the end of a process that was started here is seen")?;
         let since = Instant::now();
         loop {
             let ended = child.try_wait()?;
-            if ended.is_some() || since.elapsed() > patience {
+            if ended.is_some() || since.elapsed() > time_limit {
                 return Ok(ended);
             }
             sleep(POLL);

@@ -5,9 +5,9 @@ use std::path::Path;
 use xmore_files::table::TableKind;
 use xmore_files::{WalkOptions, walk_images};
 
+use super::column_names::ColumnNames;
 use super::image_folder::Metadata;
 use super::sidecar::Sidecars;
-use super::source::ColumnNames;
 use super::{ImageRef, Ingested, Note, NoteKind, Pair, Skip, SkipReason, extension};
 use crate::error::{AtPath, Result};
 

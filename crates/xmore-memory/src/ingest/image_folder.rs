@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use xmore_files::table::TableKind;
 
+use super::column_names::ColumnNames;
 use super::parquet::{self, Image, Listing};
 use super::sidecar::Sidecars;
-use super::source::ColumnNames;
 use super::{Note, Skip, table};
 
 /// Name of the tables, without the extension.

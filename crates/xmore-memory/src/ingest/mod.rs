@@ -18,8 +18,9 @@
 
 mod caption;
 mod coco;
+mod column_names;
 mod embeddings;
-mod error;
+pub(crate) mod error;
 mod expand;
 mod folder;
 mod group;
@@ -47,6 +48,7 @@ use xmore_files::{LeftOut, path_to_text};
 
 use crate::error::MemoryError;
 
+pub use column_names::ColumnNames;
 pub use embeddings::{Batches, EmbeddingsBatch, EmbeddingsFolder, EmbeddingsPart, SkippedRows};
 pub use error::SourceError;
 pub use expand::expand;
@@ -55,7 +57,7 @@ pub use image_ref::{ImageRef, Span};
 pub use note::{Note, NoteKind};
 pub use parquet::catches_panics;
 pub use skip_kind::SkipKind;
-pub use source::{ColumnNames, InputFormat, Source, SourceOptions};
+pub use source::{InputFormat, Source, SourceOptions};
 pub use tar_members::{Member as TarMember, walk as walk_tar};
 
 /// One distinct image with all its captions.

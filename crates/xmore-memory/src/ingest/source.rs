@@ -9,6 +9,7 @@ use xmore_files::table::TableKind;
 use xmore_files::text::TextReader;
 use xmore_files::{LeftOut, MAX_DEPTH, Reason, WalkOptions, has_images, open_regular, walk_extension};
 
+use super::column_names::ColumnNames;
 use super::embeddings::EmbeddingsFolder;
 use super::{Ingested, coco, extension, folder, parquet, table, tar_members, webdataset};
 use crate::error::{AtPath, MemoryError, Result};
@@ -77,15 +78,6 @@ pub struct SourceOptions {
     pub walk: WalkOptions,
     /// Columns that are not to be found by their usual names.
     pub columns: ColumnNames,
-}
-
-/// Names of the columns of tables and parquet files, or their numbers from 1; `None` for those that have one of the usual names.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ColumnNames {
-    /// The column of images.
-    pub image: Option<String>,
-    /// The column of captions.
-    pub caption: Option<String>,
 }
 
 /// A source of pairs, by kind.

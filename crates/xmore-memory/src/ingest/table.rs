@@ -8,10 +8,10 @@ use xmore_files::table::{Field, MissingColumn, Role, Table, TableKind, converted
 use xmore_files::text::Conversion;
 
 use super::caption::MAX_CAPTION_BYTES;
+use super::column_names::ColumnNames;
 use super::group::Grouping;
 use super::note::{self, Conversions};
 use super::skips::Skips;
-use super::source::ColumnNames;
 use super::{Ingested, Note, Skip, SkipReason};
 use crate::error::{AtPath, MemoryError, Result};
 use crate::ingest::SourceError;

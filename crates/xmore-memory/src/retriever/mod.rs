@@ -7,7 +7,7 @@
 //! | PostgreSQL with pgvector | `postgres://user@host:5432/database/table` | `Pgvector`, filled by an [`Upload`] |
 //! | clip-retrieval's `/knn-service` | `knn+http://host:1234?index=NAME` | [`Knn`] |
 
-mod error;
+pub(crate) mod error;
 mod local;
 mod location;
 #[cfg(feature = "remote")]

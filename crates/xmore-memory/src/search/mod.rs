@@ -10,7 +10,7 @@ mod coded;
 pub mod codes;
 mod digits;
 mod dot;
-mod error;
+pub(crate) mod error;
 mod exact;
 mod rescore;
 mod rowset;

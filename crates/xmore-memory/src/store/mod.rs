@@ -21,7 +21,7 @@
 
 mod checksum;
 mod embedding_set;
-mod error;
+pub(crate) mod error;
 mod files;
 mod identity;
 mod layout;

@@ -48,7 +48,7 @@ export async function errors({ browser, base, image, shot }) {
         page.locator("#waiting").filter({ hasText: "too many requests" }).waitFor(),
         answered(page, () => page.selectOption("#method", status === 429 ? "zero-shot" : "captions")),
       ]);
-      expect(Date.now() - start >= 1900, `expected 2 s of patience, found ${Date.now() - start} ms`);
+      expect(Date.now() - start >= 1900, `expected 2 s of waiting, found ${Date.now() - start} ms`);
       expect(await page.locator("#waiting").isHidden(), "expected the notice to go");
       await page.unroute(classify);
     });

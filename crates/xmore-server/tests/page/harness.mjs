@@ -3,7 +3,7 @@
 import { chromium } from "playwright-core";
 
 /** Longest wait for anything; a tiny model answers in milliseconds, a shared machine takes its time. */
-export const PATIENCE = 30_000;
+export const TIME_LIMIT = 30_000;
 
 export function fail(message) {
   throw new Error(message);
@@ -54,7 +54,7 @@ export async function launch() {
  */
 export async function open(browser, url, { tolerate = [], ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
-  context.setDefaultTimeout(PATIENCE);
+  context.setDefaultTimeout(TIME_LIMIT);
   const page = await context.newPage();
   const watch = { problems: [], asked: [] };
   const { origin } = new URL(url);
@@ -89,7 +89,7 @@ export async function answered(page, act) {
       return !answer.hidden && Number(answer.dataset.answers) > before && document.getElementById("results").ariaBusy === "false";
     },
     before,
-    { timeout: PATIENCE },
+    { timeout: TIME_LIMIT },
   );
 }
 

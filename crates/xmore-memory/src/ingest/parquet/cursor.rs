@@ -8,7 +8,8 @@ use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 
-use super::file::{Leaf, ParquetFile, damaged};
+use super::damage::damaged;
+use super::file::{Leaf, ParquetFile};
 use super::guarded::guarded;
 use super::pages::Used;
 use crate::error::{InParquet, MemoryError, Result};

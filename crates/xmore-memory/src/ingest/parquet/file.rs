@@ -8,11 +8,12 @@ use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::ByteArrayType;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
+use super::damage::damaged;
 use super::footer::read_footer;
 use super::guarded::guarded;
 use super::pages::{Pages, Stored, Used};
 use super::unpack::unread;
-use crate::error::{AtPath, InParquet, MemoryError, Result};
+use crate::error::{AtPath, InParquet, Result};
 use crate::ingest::SourceError;
 
 /// An open parquet file: its footer is read, its data are not.
@@ -183,8 +184,4 @@ impl ParquetFile {
         let pages = Pages::new(&self.stored, chunk, rows, Arc::clone(used)).in_parquet(&self.path)?;
         Ok(ColumnReaderImpl::new(chunk.column_descr_ptr(), Box::new(pages)))
     }
-}
-
-pub(super) fn damaged(path: &Path, expected: String, found: String) -> MemoryError {
-    SourceError::Damaged { path: path.to_owned(), expected, found }.into()
 }

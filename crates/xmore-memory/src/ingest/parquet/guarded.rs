@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use super::file::damaged;
+use super::damage::damaged;
 use crate::error::Result;
 
 thread_local! {

@@ -1,6 +1,7 @@
 //! Pairs from parquet files: captions beside image paths, or beside the images' bytes, which are not read here.
 
 mod cursor;
+mod damage;
 mod file;
 mod footer;
 mod grammar;
@@ -24,10 +25,10 @@ pub(super) use file::{Leaf, ParquetFile};
 pub use guarded::catches_panics;
 
 use super::caption::MAX_CAPTION_BYTES;
+use super::column_names::ColumnNames;
 use super::group::Grouping;
 use super::note::{self, Conversions};
 use super::skips::Skips;
-use super::source::ColumnNames;
 use super::table::{missing_column, no_images_hint};
 use super::{ImageRef, Ingested, Note, Pair, Skip, SkipReason};
 use crate::error::{MemoryError, Result};
