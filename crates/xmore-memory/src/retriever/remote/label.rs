@@ -65,3 +65,19 @@ pub(super) fn incomplete(kind: &str, pairs: u64, announced: u64) -> Option<Strin
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_both_forms_are_read() {
+        let int8 = ModelIdentity::new("lite", "00-int8", 4).with_precision("int8");
+        let older = r#"{"xmore_memory": 1, "model": {"name": "lite int8", "sha256": "00-int8", "dim": 4}, "pairs": 7}"#;
+        let read = Label::read(older).unwrap();
+        assert_eq!((&read.model, read.pairs), (&int8, 7));
+        let written = Label::new(&int8, 7).to_json().unwrap();
+        assert_eq!(Label::read(&written).unwrap(), Label::new(&int8, 7));
+        assert!(written.contains("\"fingerprint\""), "{written}");
+    }
+}

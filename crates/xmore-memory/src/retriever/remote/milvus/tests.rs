@@ -349,7 +349,7 @@ fn a_collection_of_someone_else_is_never_touched() {
     for (description, hint) in [
         ("photos of my cats", "not made by xmore"),
         (
-            r#"{"xmore_memory": 2, "model": {"name": "m", "sha256": "0", "dim": 4}, "pairs": 1}"#,
+            r#"{"xmore_memory": 3, "model": {"name": "m", "sha256": "0", "dim": 4}, "pairs": 1}"#,
             "update xmore",
         ),
         (r#"{"xmore_memory": 1, "model": {"name": "m", "sha256": "0", "dim": 0}, "pairs": 1}"#, "damaged"),
