@@ -162,7 +162,11 @@ fn one_model_searches_another_ranks_and_a_third_classifies() {
     let again = world.run(&["memory", "embed", "@m", "--model", &world.second]).run();
     assert!(again.code == 0 && again.stderr.contains("nothing to do"), "{}", again.stderr);
 
-    assert_eq!(json(&classify(&[]).ok()), plain, "another column changes nothing without being asked for");
+    assert_eq!(
+        json(&classify(&[]).ok()),
+        plain,
+        "another embedding set changes nothing without being asked for"
+    );
     let searched = json(&classify(&["--search-model", &world.second]).ok());
     let reranked = json(&classify(&["--rerank-model", &world.second]).ok());
     let other = json(&classify(&["--model", &world.second]).ok());

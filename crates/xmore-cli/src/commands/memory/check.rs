@@ -98,7 +98,7 @@ pub(super) fn set_aside(taken: &[SetAside], (files, bytes): (u64, u64)) -> Vec<S
         .map(|taken| {
             let what = match &taken.embedding_set {
                 None => format!("{} pairs", taken.rows),
-                Some(column) => format!("{} embeddings of column {column}", taken.rows),
+                Some(set) => format!("{} embeddings of the set {set}", taken.rows),
             };
             format!("set aside by a repair: {what} of part {}, since {}", taken.part, taken.reason)
         })

@@ -99,7 +99,7 @@ fn describe(memory: &Memory) -> String {
             notes.push(format!("{} pairs without their image", info.unreadable));
         }
         let notes = if notes.is_empty() { String::new() } else { format!(", {}", notes.join(", ")) };
-        text += &format!("\ncolumn       {}, {} values each{notes}", info.model, info.model.dim);
+        text += &format!("\nfurther set  {}, {} values each{notes}", info.model, info.model.dim);
     }
     for line in super::check::set_aside(&manifest.set_aside, (0, 0)) {
         text += &format!("\n{line}");
