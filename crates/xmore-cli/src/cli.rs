@@ -31,7 +31,7 @@ pub(crate) struct Cli {
     pub(crate) threads: Option<NonZeroUsize>,
     /// Memory that all images being decoded may take together, such as 512MiB or 4GiB
     ///
-    /// An image for which there is no room waits for others, one that needs more is refused. The default is half of the machine's memory,
+    /// An image that does not fit beside those being decoded waits, one that needs more is refused. The default is half of the machine's memory,
     /// but between 256MiB and 2GiB.
     #[arg(long, global = true, value_name = "SIZE", value_parser = size, env = "XMORE_DECODE_MEMORY")]
     pub(crate) decode_memory: Option<u64>,

@@ -8,7 +8,6 @@ use xmore_clip::ClipError;
 use xmore_eval::EvalError;
 use xmore_files::image::ImageError;
 use xmore_hub::fetch::{FetchError, ManualDownload};
-
 use xmore_hub::{HubError, ModelError};
 use xmore_memory::ingest::SkipKind;
 use xmore_memory::store::SkipCounts;

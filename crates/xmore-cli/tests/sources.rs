@@ -12,7 +12,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use serde_json::{Value, json};
 use support::files::{bytes_of, copy_folder, picture, second_model};
-use support::{Run, fixture, tiny_model, xmore};
+use support::{Run, captions_by_id, fixture, tiny_model, xmore};
 
 /// Pictures 0 to 5, and folders for sources and memories.
 struct World {
@@ -83,15 +83,7 @@ impl World {
     fn all_captions(&self, memory: &str) -> Vec<String> {
         let args =
             ["memory", "search", &self.text(memory), "--text", "x", "-n99", "--format=json", &self.tiny];
-        let found = json(&xmore(&args).ok());
-        let mut rows: Vec<(u64, String)> = found
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|row| (row["id"].as_u64().unwrap(), row["caption"].as_str().unwrap().to_owned()))
-            .collect();
-        rows.sort_unstable();
-        rows.into_iter().map(|(_, caption)| caption).collect()
+        captions_by_id(&xmore(&args).ok())
     }
 }
 

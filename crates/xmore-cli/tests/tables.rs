@@ -5,9 +5,8 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 
-use serde_json::Value;
 use support::files::picture;
-use support::{Run, tiny_model, xmore};
+use support::{Run, captions_by_id, tiny_model, xmore};
 
 /// Two pictures, and tables beside them.
 struct World(tempfile::TempDir);
@@ -54,15 +53,7 @@ impl World {
     fn kept(&self) -> Vec<String> {
         let memory = self.path("m").display().to_string();
         let args = ["memory", "search", &memory, "--text", "x", "-n9", "--format=json", &tiny_model()];
-        let found: Value = serde_json::from_str(&xmore(&args).ok()).unwrap();
-        let mut rows: Vec<(u64, String)> = found
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|row| (row["id"].as_u64().unwrap(), row["caption"].as_str().unwrap().to_owned()))
-            .collect();
-        rows.sort_unstable();
-        rows.into_iter().map(|(_, caption)| caption).collect()
+        captions_by_id(&xmore(&args).ok())
     }
 
     fn eval(&self, source: &str, more: &[&str]) -> Run {

@@ -8,7 +8,7 @@ use tempfile::{Builder, NamedTempFile};
 
 /// Writes a temporary file beside `path` and renames it. For files that a user names, see [`write_output`](crate::write_output).
 ///
-/// Whoever needs the file to outlast a crash of the machine syncs it in `write`.
+/// A caller whose file must survive a crash of the machine syncs it in `write`.
 ///
 /// # Errors
 /// Those of `write` and of the system; the old file is then as it was.

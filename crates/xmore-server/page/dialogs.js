@@ -36,7 +36,7 @@ export function askForKey(first) {
   $("key").value = "";
   $("key").setAttribute("aria-invalid", String(!first));
   $("key-reason").textContent = first
-    ? "Whoever started it with --api-key knows the key."
+    ? "The person who started it with --api-key knows the key."
     : "That key was not accepted. Check it for missing characters and try again.";
   return ask("key", $("key"), async () => true);
 }

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use xmore::{CaptionStore, Method, OpenPairs, Pipeline, Retrieval, RetrievalOptions, XmoreError};
+use xmore_memory::Memory;
 use xmore_memory::ingest::ImageReader;
 use xmore_memory::store::{EmbeddingSet, Modality};
-use xmore_memory::{Memory, RowSet};
 
 use crate::api_error::ApiError;
 use crate::error::ServerError;
@@ -53,7 +53,7 @@ impl Snapshot {
 
     /// Whether xmore-kernel is possible.
     pub(crate) fn allows_kernel(&self) -> bool {
-        self.pipeline.pairs().is_some() && self.pipeline.allows(Method::Kernel)
+        self.pipeline.allows(Method::Kernel)
     }
 
     /// Logs, once, that searches found search codes damaged.
@@ -97,17 +97,9 @@ impl Snapshot {
         self.pairs().and_then(OpenPairs::memory).ok_or_else(|| ApiError::needs_memory(what))
     }
 
-    /// Rows of the memory that may be looked at.
-    pub(crate) fn rows(&self) -> (Option<std::ops::Range<u64>>, Option<&RowSet>) {
-        self.pipeline.filter()
-    }
-
     /// Whether a pair may be looked at.
     pub(crate) fn shows(&self, memory: &Memory, id: u64) -> bool {
-        let (rows, allowed) = self.rows();
-        id < memory.len()
-            && rows.is_none_or(|rows| rows.contains(&id))
-            && allowed.is_none_or(|allowed| allowed.contains(id))
+        id < memory.len() && self.pipeline.looks_at(id)
     }
 
     /// The embeddings of a pair's image by each [encoder](Pipeline::encoders).
@@ -118,10 +110,10 @@ impl Snapshot {
         }
         let mut all = Vec::new();
         for encoder in self.pipeline.encoders() {
-            let column = encoder.embedding_set(memory)?;
-            column.require(Modality::Image)?;
-            let mut row = vec![0.0; column.dim()];
-            column.image_embedding(id, &mut row)?;
+            let set = encoder.embedding_set(memory)?;
+            set.require(Modality::Image)?;
+            let mut row = vec![0.0; set.dim()];
+            set.image_embedding(id, &mut row)?;
             all.push(row);
         }
         Ok(all)

@@ -127,7 +127,7 @@ struct LimitArgs {
     /// MiB of label embeddings that are kept
     #[arg(long, value_name = "MIB", default_value_t = LimitArgs::default().label_cache, env = "XMORE_LABEL_CACHE")]
     label_cache: usize,
-    /// Connections at the same time; where more come, those make room that have no request
+    /// Connections at the same time; where more come, those without a request are closed first
     #[arg(long, value_name = "N", default_value_t = LimitArgs::default().max_connections, env = "XMORE_MAX_CONNECTIONS")]
     max_connections: NonZeroUsize,
     /// Connections from one address; behind a reverse proxy, all come from the proxy's

@@ -14,7 +14,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use serde_json::Value;
 use support::files::{assert_same_files, bytes_of, copy_folder, picture, second_model};
-use support::{Run, Xmore, tiny_model, xmore_in};
+use support::{Run, Xmore, captions_by_id, tiny_model, xmore_in};
 
 /// A folder for sources and memories.
 struct World {
@@ -66,14 +66,7 @@ impl World {
     /// Captions of all pairs by the order of their ids.
     fn captions(&self, memory: &str) -> Vec<String> {
         let args = ["memory", "search", memory, "--text", "x", "-n999", "--format=json", &self.tiny];
-        let mut rows: Vec<(u64, String)> = json(&self.run(&args).ok())
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|row| (row["id"].as_u64().unwrap(), row["caption"].as_str().unwrap().to_owned()))
-            .collect();
-        rows.sort_unstable();
-        rows.into_iter().map(|(_, caption)| caption).collect()
+        captions_by_id(&self.run(&args).ok())
     }
 
     fn verify(&self, memory: &str) {

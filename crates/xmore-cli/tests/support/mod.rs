@@ -198,6 +198,20 @@ impl Xmore {
     }
 }
 
+/// The captions of what `memory search --format json` printed, in the order of the pairs' ids.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub fn captions_by_id(printed: &str) -> Vec<String> {
+    let found: serde_json::Value = serde_json::from_str(printed).unwrap_or_else(|e| panic!("{e}: {printed}"));
+    let mut rows: Vec<(u64, String)> = found
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["id"].as_u64().unwrap(), row["caption"].as_str().unwrap().to_owned()))
+        .collect();
+    rows.sort_unstable();
+    rows.into_iter().map(|(_, caption)| caption).collect()
+}
+
 /// A file or folder of the committed fixtures of xmore-clip.
 #[allow(dead_code, reason = "each test file uses its part")]
 pub fn fixture(name: &str) -> PathBuf {

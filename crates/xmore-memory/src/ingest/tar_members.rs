@@ -1,4 +1,4 @@
-//! Members of a tar: walked by their headers, with seeks over what nobody reads.
+//! Members of a tar: walked by their headers, with seeks over what is not read.
 
 use std::cell::Cell;
 use std::fs::File;

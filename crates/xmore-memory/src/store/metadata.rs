@@ -107,7 +107,7 @@ impl Metadata {
         Ok(())
     }
 
-    /// Reads the two columns of a parquet file of `rows` rows, whoever wrote it: dictionary or plain encoding,
+    /// Reads the two columns of a parquet file of `rows` rows, written by any program: dictionary or plain encoding,
     /// required or optional (a null is read as an empty string), among any other columns.
     pub fn read(path: &Path, rows: u64) -> Result<Metadata> {
         // The parquet crate panics on some damaged pages (version 60: "Decoder for dict should have been set"). Nothing

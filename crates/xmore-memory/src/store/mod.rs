@@ -17,7 +17,7 @@
 //!
 //! While a memory is built or grows, new parts are in `.xmore-building/` with a checkpoint that says how far they are
 //! good (`staging`): a build that was killed continues from there and ends with the bytes of an undisturbed one. Parts
-//! are put in place by renames that are finished by whoever comes next (`publish`); the manifest goes last.
+//! are put in place by renames that are finished by the next writer (`publish`); the manifest goes last.
 
 mod checksum;
 mod embedding_set;

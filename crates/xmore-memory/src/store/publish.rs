@@ -1,4 +1,4 @@
-//! Putting finished parts in place, so that a reader sees all of them or none, and whoever comes after a crash finishes it.
+//! Putting finished parts in place, so that a reader sees all of them or none, and the next writer after a crash finishes it.
 //!
 //! A staging folder is committed when its checkpoint has become `publish.json` beside the new manifest. From then on the steps
 //! below are repeated until they are done: each can be done twice.

@@ -8,7 +8,6 @@ use rayon::prelude::*;
 use xmore::{Embeddings, Encoder, Pixels, RetrievalOptions, XmoreError};
 use xmore_clip::ClipError;
 use xmore_files::image::ImageError;
-use xmore_memory::SearchOptions;
 
 use super::job::{Done, Input, Job, Output, Task};
 use super::large::LARGE;
@@ -246,11 +245,10 @@ impl BatchRun<'_> {
             let most = group.iter().filter_map(|&i| count(i)).max().unwrap_or_default();
             let begin = Instant::now();
             let found = (|| {
-                let (column, index) = snapshot.embedding_set(modality)?;
+                let (set, index) = snapshot.embedding_set(modality)?;
                 let rows = self.rows(running, &group, index);
-                let (range, allowed) = snapshot.rows();
-                let options = SearchOptions { n: most, rows: range, allowed };
-                Ok::<_, ApiError>(column.search_with(modality, rows.as_slice(), &options)?.hits)
+                let options = snapshot.pipeline.search_options(most);
+                Ok::<_, ApiError>(set.search_with(modality, rows.as_slice(), &options)?.hits)
             })();
             times.search += begin.elapsed();
             snapshot.log_damaged_codes();

@@ -99,7 +99,7 @@ pub(super) fn refuse_at_once(stream: TcpStream) {
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
-    // Received bytes that nobody reads would make the system reset the connection.
+    // Received bytes that are not read would make the system reset the connection.
     let _ = SockRef::from(&stream).recv(&mut [MaybeUninit::uninit(); 4096]);
     let _ = stream.write_all((head + &body).as_bytes());
 }

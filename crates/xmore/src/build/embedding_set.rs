@@ -90,7 +90,7 @@ pub fn add_embedding_set(
         writer.discard()?;
         return Ok(nothing_to_do(manifest, there.as_ref(), skipped));
     }
-    let mut run = EmbeddingSet {
+    let mut run = Run {
         groups: Vec::new(),
         writer,
         texts: Vec::new(),
@@ -114,7 +114,7 @@ pub fn add_embedding_set(
     }
     run.writer.keep_rows()?;
     let manifest = run.writer.finish()?;
-    let ours = manifest.embedding_sets.iter().find(|info| is_of(info, model.identity()));
+    let ours = manifest.embedding_sets.iter().find(|info| info.model.is_same(model.identity()));
     let unreadable = ours.map_or(0, |info| info.unreadable);
     Ok(EmbeddingSetReport {
         embedded: run.embedded,
@@ -128,13 +128,9 @@ pub fn add_embedding_set(
     })
 }
 
-fn is_of(info: &EmbeddingSetInfo, model: &ModelIdentity) -> bool {
-    info.model.is_same(model)
-}
-
 /// The embedding set of a model, if the memory has one.
 fn existing_set(memory: &Memory, model: &ModelIdentity) -> Option<EmbeddingSetInfo> {
-    memory.manifest().embedding_sets.iter().find(|info| is_of(info, model)).cloned()
+    memory.manifest().embedding_sets.iter().find(|info| info.model.is_same(model)).cloned()
 }
 
 /// What a repeated command finds.
@@ -242,7 +238,7 @@ fn groups(writer: &EmbeddingSetWriter) -> Result<Vec<Group>> {
     Ok(groups)
 }
 
-struct EmbeddingSet<'a> {
+struct Run<'a> {
     writer: EmbeddingSetWriter,
     groups: Vec<Group>,
     /// Captions of the batch at hand that are not encoded yet.
@@ -255,7 +251,7 @@ struct EmbeddingSet<'a> {
     stopped: bool,
 }
 
-impl EmbeddingSet<'_> {
+impl Run<'_> {
     /// Captions of rows that are not encoded yet, once each.
     fn unknown(&mut self, ids: impl Iterator<Item = u64>) -> Result<Vec<String>> {
         let (mut unknown, mut seen) = (Vec::new(), HashSet::new());
@@ -319,7 +315,7 @@ impl EmbeddingSet<'_> {
     }
 }
 
-impl Sink for EmbeddingSet<'_> {
+impl Sink for Run<'_> {
     fn texts(&mut self, batch: &Batch) -> Result<Vec<String>> {
         let images = batch.kept.len() + batch.failed.len();
         let groups = &self.groups[batch.end - images..batch.end];

@@ -85,7 +85,7 @@ pub(crate) fn mean_caption(
     let mut sum = vec![0.0; column.dim()];
     let mut row = vec![0.0; column.dim()];
     let mut count = 0u64;
-    for id in (0..memory.len()).step_by(step).filter(|&id| retrieval.may_look_at(id)) {
+    for id in (0..memory.len()).step_by(step).filter(|&id| retrieval.filter().contains(id)) {
         column.text_embedding(id, &mut row)?;
         sum.iter_mut().zip(&row).for_each(|(sum, &v)| *sum += f64::from(v));
         count += 1;
@@ -116,7 +116,7 @@ pub(crate) fn references<'a>(
 ) -> Result<References<'a>> {
     let mut first = Vec::new();
     let mut last = None;
-    for id in (0..memory.len()).filter(|&id| retrieval.may_look_at(id)) {
+    for id in (0..memory.len()).filter(|&id| retrieval.filter().contains(id)) {
         let path = memory.image_path(id)?;
         // An image's rows follow one another.
         if last != Some(path) {
@@ -147,7 +147,7 @@ pub(crate) fn references<'a>(
         .flat_map(|(row, _)| row)
         .copied()
         .collect();
-    let options = xmore_memory::SearchOptions { n: near + OWN_PAIRS, ..retrieval.search_options(0) };
+    let options = retrieval.filter().options(near + OWN_PAIRS);
     let found = column.search_with(Modality::Image, &kept, &options)?.hits;
     let ids = ids.into_iter().zip(readable).filter(|(_, readable)| *readable).map(|(id, _)| id);
     let mut neighborhoods = Vec::with_capacity(found.len());

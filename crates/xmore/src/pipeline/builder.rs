@@ -10,7 +10,7 @@ use crate::captions::CaptionStore;
 use crate::encoder::Encoder;
 use crate::error::Result;
 use crate::labels::Template;
-use crate::retrieve::{OpenPairs, Retrieval, RetrievalOptions};
+use crate::retrieve::{OpenPairs, Retrieval, RetrievalModels, RetrievalOptions};
 
 /// Sets up a [`Pipeline`].
 pub struct PipelineBuilder {
@@ -115,25 +115,30 @@ impl PipelineBuilder {
         // A filter has nothing to do where there are no pairs.
         let filter = self.caption_filter.as_ref().zip(self.pairs.as_ref());
         let allowed = filter.map(|(pattern, pairs)| pairs.rows_with_caption(pattern)).transpose()?;
-        let mut parts = Parts {
+        let captions = self.captions.unwrap_or_default();
+        let or_classify =
+            |encoder: &Option<Arc<dyn Encoder>>| encoder.as_ref().unwrap_or(&self.classify).clone();
+        let models = RetrievalModels {
+            search: or_classify(&self.search),
+            rerank: or_classify(&self.rerank),
+            classify: self.classify.clone(),
+        };
+        let retrieval = match self.pairs {
+            Some(pairs) => Some(
+                Retrieval::new(pairs, models, self.options)?
+                    .with_filter(self.rows, allowed.map(Arc::new))?
+                    .with_caption_store(captions.clone()),
+            ),
+            None => None,
+        };
+        Ok(Pipeline(Arc::new(Parts {
             classify: self.classify,
             search: self.search,
             rerank: self.rerank,
-            pairs: self.pairs,
-            rows: self.rows,
-            allowed: allowed.map(Arc::new),
-            captions: self.captions.unwrap_or_default(),
-            retrieval: None,
-            options: self.options,
+            retrieval,
+            captions,
             templates: self.templates,
             if_unreachable: self.if_unreachable,
-        };
-        if let Some(pairs) = &parts.pairs {
-            let retrieval = Retrieval::new(pairs.clone(), parts.models(), parts.options)?
-                .with_filter(parts.rows.clone(), parts.allowed.clone())?
-                .with_caption_store(parts.captions.clone());
-            parts.retrieval = Some(retrieval);
-        }
-        Ok(Pipeline(Arc::new(parts)))
+        })))
     }
 }

@@ -5,13 +5,12 @@ mod encoded;
 mod images;
 mod opened;
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 use xmore_clip::{Embeddings, Pixels};
-use xmore_memory::RowSet;
+use xmore_memory::SearchOptions;
 use xmore_memory::store::Modality;
 
 use crate::answer::{Answer, AnswerOptions};
@@ -23,7 +22,7 @@ use crate::error::{Result, XmoreError};
 use crate::evidence::Evidence;
 use crate::labels::{Labels, Template};
 use crate::methods::Method;
-use crate::retrieve::{OpenPairs, Queries, Retrieval, RetrievalModels, RetrievalOptions};
+use crate::retrieve::{OpenPairs, Queries, Retrieval};
 pub use builder::PipelineBuilder;
 pub use encoded::EncodedQueries;
 use images::Prepared;
@@ -53,24 +52,11 @@ struct Parts {
     classify: Arc<dyn Encoder>,
     search: Option<Arc<dyn Encoder>>,
     rerank: Option<Arc<dyn Encoder>>,
-    pairs: Option<Arc<OpenPairs>>,
-    rows: Option<Range<u64>>,
-    allowed: Option<Arc<RowSet>>,
-    captions: Arc<CaptionStore>,
+    /// If there are pairs.
     retrieval: Option<Retrieval>,
-    options: RetrievalOptions,
+    captions: Arc<CaptionStore>,
     templates: Vec<Template>,
     if_unreachable: IfUnreachable,
-}
-
-impl Parts {
-    fn models(&self) -> RetrievalModels {
-        RetrievalModels {
-            search: self.search.clone().unwrap_or_else(|| self.classify.clone()),
-            rerank: self.rerank.clone().unwrap_or_else(|| self.classify.clone()),
-            classify: self.classify.clone(),
-        }
-    }
 }
 
 impl Pipeline {
@@ -105,12 +91,17 @@ impl Pipeline {
 
     /// The pairs, if there are any.
     pub fn pairs(&self) -> Option<&Arc<OpenPairs>> {
-        self.0.pairs.as_ref()
+        self.0.retrieval.as_ref().map(Retrieval::pairs)
     }
 
-    /// Ids of the pairs that are looked at: a range, and those that the caption filter allows.
-    pub fn filter(&self) -> (Option<Range<u64>>, Option<&RowSet>) {
-        (self.0.rows.clone(), self.0.allowed.as_deref())
+    /// How a memory's rows are searched for the `n` best: those that the filters leave.
+    pub fn search_options(&self, n: usize) -> SearchOptions<'_> {
+        self.0.retrieval.as_ref().map_or(SearchOptions::new(n), |retrieval| retrieval.filter().options(n))
+    }
+
+    /// Whether the filters leave the pair of an id.
+    pub fn looks_at(&self, id: u64) -> bool {
+        self.0.retrieval.as_ref().is_some_and(|retrieval| retrieval.filter().contains(id))
     }
 
     /// The store of a remote index's captions.

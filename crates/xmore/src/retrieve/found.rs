@@ -79,20 +79,28 @@ pub(crate) enum CaptionRows<'a> {
 }
 
 impl CaptionRows<'_> {
-    /// The row of the pair at `index` among those found, whose id is `id`, into `out`, `[dim]`.
-    fn read(&self, index: usize, id: u64, out: &mut [f32]) -> Result<()> {
+    /// The row of the pair at `place` among those found, whose id is `id`, into `out`, `[dim]`.
+    fn read(&self, place: usize, id: u64, out: &mut [f32]) -> Result<()> {
         match self {
             Self::Stored(set) => set.text_embedding(id, out)?,
-            Self::Held(rows) => out.copy_from_slice(&rows[index]),
+            Self::Held(rows) => out.copy_from_slice(&rows[place]),
         }
         Ok(())
     }
 
-    /// The row of the pair at `index` among those found, `[dim]`.
-    pub(super) fn row(&self, found: &FoundPairs<'_>, index: usize, dim: usize) -> Result<Vec<f32>> {
+    /// The row of the pair at `place` among those found, `[dim]`.
+    pub(super) fn row(&self, found: &FoundPairs<'_>, place: usize, dim: usize) -> Result<Vec<f32>> {
         let mut row = vec![0.0; dim];
-        self.read(index, found.id(index), &mut row)?;
+        self.read(place, found.id(place), &mut row)?;
         Ok(row)
+    }
+
+    /// The rows at these places.
+    fn select(&self, places: &[usize]) -> Self {
+        match self {
+            Self::Stored(set) => Self::Stored(set),
+            Self::Held(rows) => Self::Held(places.iter().map(|&place| rows[place].clone()).collect()),
+        }
     }
 }
 
@@ -100,8 +108,7 @@ impl CaptionRows<'_> {
 pub(crate) struct Neighborhood<'a> {
     /// Cosine of the point and each pair's image.
     pub similarities: Vec<f32>,
-    /// Place among those found, and id.
-    pairs: Vec<(usize, u64)>,
+    ids: Vec<u64>,
     texts: CaptionRows<'a>,
 }
 
@@ -109,25 +116,27 @@ impl<'a> Neighborhood<'a> {
     /// The first `limit` of those found that are wanted by their similarity.
     pub(super) fn new(
         found: &FoundPairs<'_>,
-        texts: CaptionRows<'a>,
+        texts: &CaptionRows<'a>,
         limit: usize,
         wanted: impl Fn(f32) -> bool,
     ) -> Self {
-        let places = (0..found.len()).filter(|&i| wanted(found.similarities[i])).take(limit);
-        let (similarities, pairs) = places.map(|i| (found.similarities[i], (i, found.id(i)))).unzip();
-        Self { similarities, pairs, texts }
+        let places: Vec<usize> =
+            (0..found.len()).filter(|&place| wanted(found.similarities[place])).take(limit).collect();
+        Self {
+            similarities: places.iter().map(|&place| found.similarities[place]).collect(),
+            ids: places.iter().map(|&place| found.id(place)).collect(),
+            texts: texts.select(&places),
+        }
     }
 
     /// Rows of a memory's embeddings.
     pub(crate) fn of_set(set: &'a EmbeddingSet, hits: Vec<Hit>) -> Self {
-        let (similarities, pairs) =
-            hits.iter().enumerate().map(|(i, hit)| (hit.similarity, (i, hit.id))).unzip();
-        Self { similarities, pairs, texts: CaptionRows::Stored(set) }
+        let (similarities, ids) = hits.into_iter().map(|hit| (hit.similarity, hit.id)).unzip();
+        Self { similarities, ids, texts: CaptionRows::Stored(set) }
     }
 
     /// The embedding of a pair's caption, into `out`, `[dim]`.
     pub(crate) fn text(&self, pair: usize, out: &mut [f32]) -> Result<()> {
-        let (index, id) = self.pairs[pair];
-        self.texts.read(index, id, out)
+        self.texts.read(pair, self.ids[pair], out)
     }
 }

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
+use xmore_memory::Memory;
 use xmore_memory::store::{EmbeddingSet, Modality, ModelIdentity};
-use xmore_memory::{Memory, SearchOptions};
 
 use super::RetrievalModels;
 use super::found::{CaptionRows, FoundPairs};
-use super::pairs::{PairFilter, PairIndex};
+use super::pairs::{PairFilter, PairIndex, PairSearch};
 use crate::captions::CaptionStore;
 use crate::encoder::Encoder;
 use crate::error::Result;
@@ -51,16 +51,10 @@ impl PairIndex for Memory {
         near
     }
 
-    fn search(
-        &self,
-        modality: Modality,
-        model: &dyn Encoder,
-        queries: &[f32],
-        n: usize,
-        filter: &PairFilter,
-    ) -> Result<Vec<FoundPairs<'_>>> {
-        let options = SearchOptions { n, rows: filter.rows.clone(), allowed: filter.allowed.as_deref() };
-        let found = model.embedding_set(self)?.search_with(modality, queries, &options)?.hits;
+    fn search(&self, search: &PairSearch<'_>) -> Result<Vec<FoundPairs<'_>>> {
+        let options = search.filter.options(search.n);
+        let set = search.model.embedding_set(self)?;
+        let found = set.search_with(search.modality, search.queries, &options)?.hits;
         Ok(found.into_iter().map(|hits| FoundPairs::in_memory(self, hits)).collect())
     }
 

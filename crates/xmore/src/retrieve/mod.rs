@@ -20,9 +20,10 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use xmore_memory::store::{EmbeddingSet, Modality};
-use xmore_memory::{Memory, RowSet, SearchOptions};
+use xmore_memory::{Memory, RowSet};
 
 use crate::captions::CaptionStore;
+use crate::encoder::Encoder;
 use crate::error::Result;
 use crate::math::dot;
 use candidates::Candidates;
@@ -30,7 +31,8 @@ use found::CaptionRows;
 pub(crate) use found::{FoundPairs, Neighborhood};
 pub use open::OpenPairs;
 pub use options::{Ranking, RetrievalOptions};
-use pairs::PairFilter;
+pub(crate) use pairs::PairFilter;
+use pairs::PairSearch;
 pub use queries::{Queries, RetrievalModels};
 
 /// A caption that was kept for a query image.
@@ -139,24 +141,26 @@ impl Retrieval {
         // Where one model does both, one search serves the captions and the neighborhoods.
         let shared = !direct && near > 0 && index.one_search(models);
         let found = if direct {
-            let rows = queries.rerank().as_slice();
-            index.search(Modality::Text, &*models.rerank, rows, options.neighbors, &self.filter)?
+            self.search(Modality::Text, &models.rerank, queries.rerank().as_slice(), options.neighbors)?
         } else {
             let n = if shared { near.max(options.neighbors) } else { options.neighbors };
-            index.search(Modality::Image, &*models.search, queries.search().as_slice(), n, &self.filter)?
+            self.search(Modality::Image, &models.search, queries.search().as_slice(), n)?
         };
-        let around = if shared || near == 0 {
+        let classify = index.caption_rows(&*models.classify, &found, &self.captions)?;
+        let other_rerank = if models.rerank.is(models.classify.identity()) {
             None
         } else {
-            let rows = queries.classify.as_slice();
-            Some(index.search(Modality::Image, &*models.classify, rows, near, &self.filter)?)
+            Some(index.caption_rows(&*models.rerank, &found, &self.captions)?)
         };
-        let rerank = index.caption_rows(&*models.rerank, &found, &self.captions)?;
-        let classify = index.caption_rows(&*models.classify, &found, &self.captions)?;
-        let around_rows = match &around {
-            Some(around) => index.caption_rows(&*models.classify, around, &self.captions)?,
-            None => classify.clone(),
+        let rerank = other_rerank.as_ref().unwrap_or(&classify);
+        let other_around = if shared || near == 0 {
+            None
+        } else {
+            let around = self.search(Modality::Image, &models.classify, queries.classify.as_slice(), near)?;
+            let rows = index.caption_rows(&*models.classify, &around, &self.captions)?;
+            Some((around, rows))
         };
+        let (around, around_rows) = other_around.as_ref().map_or((&found, &classify), |(a, rows)| (a, rows));
         // A search of captions does not tell how similar their images are.
         let images = if direct { Some(index.images(&*models.search)?) } else { None };
         let queries: Vec<(&[f32], &[f32])> = queries.rerank().rows().zip(queries.search().rows()).collect();
@@ -173,12 +177,21 @@ impl Retrieval {
                     None => Ok(found[i].similarities[index]),
                 };
                 let retrieved = self.keep(query, &found[i], &rerank[i], &classify[i], image_similarity)?;
-                let around = around.as_ref().map_or(&found[i], |around| &around[i]);
                 let neighborhood =
-                    Neighborhood::new(around, around_rows[i].clone(), near, |s| !options.is_query(s));
+                    Neighborhood::new(&around[i], &around_rows[i], near, |s| !options.is_query(s));
                 Ok((retrieved, neighborhood))
             })
             .collect()
+    }
+
+    fn search(
+        &self,
+        modality: Modality,
+        model: &Arc<dyn Encoder>,
+        queries: &[f32],
+        n: usize,
+    ) -> Result<Vec<FoundPairs<'_>>> {
+        self.pairs.index().search(&PairSearch { modality, model: &**model, queries, n, filter: &self.filter })
     }
 
     /// The second stage: the K captions kept of the pairs that a query found.
@@ -219,13 +232,13 @@ impl Retrieval {
     /// # Errors
     /// As [`Retrieval::retrieve`]; that a memory has no images by the classifying model.
     pub(crate) fn neighborhoods(&self, points: &[f32], near: usize) -> Result<Vec<Neighborhood<'_>>> {
-        let (index, model) = (self.pairs.index(), &*self.models.classify);
+        let (index, model) = (self.pairs.index(), &self.models.classify);
         let near = index.neighborhood_size(near, self.options.neighbors);
-        let found = index.search(Modality::Image, model, points, near, &self.filter)?;
-        let rows = index.caption_rows(model, &found, &self.captions)?;
+        let found = self.search(Modality::Image, model, points, near)?;
+        let rows = index.caption_rows(&**model, &found, &self.captions)?;
         Ok(found
             .iter()
-            .zip(rows)
+            .zip(&rows)
             .map(|(found, rows)| Neighborhood::new(found, rows, near, |_| true))
             .collect())
     }
@@ -245,13 +258,13 @@ impl Retrieval {
         self.pairs.index().check_kernel(&self.models)
     }
 
-    /// How a memory's rows are searched under the filter.
-    pub(crate) fn search_options(&self, n: usize) -> SearchOptions<'_> {
-        SearchOptions { n, rows: self.filter.rows.clone(), allowed: self.filter.allowed.as_deref() }
+    /// Which pairs may be looked at.
+    pub(crate) fn filter(&self) -> &PairFilter {
+        &self.filter
     }
 
-    /// Whether a pair of the memory may be looked at.
-    pub(crate) fn may_look_at(&self, id: u64) -> bool {
-        self.filter.contains(id)
+    /// The pairs.
+    pub(crate) fn pairs(&self) -> &Arc<OpenPairs> {
+        &self.pairs
     }
 }

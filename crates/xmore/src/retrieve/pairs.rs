@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use xmore_memory::store::{EmbeddingSet, Modality, ModelIdentity};
-use xmore_memory::{Memory, Retriever, RowSet};
+use xmore_memory::{Memory, Retriever, RowSet, SearchOptions};
 
 use super::RetrievalModels;
 use super::found::{CaptionRows, FoundPairs};
@@ -23,11 +23,28 @@ pub(crate) struct PairFilter {
 }
 
 impl PairFilter {
+    /// How a memory's rows are searched under the filter.
+    pub(crate) fn options(&self, n: usize) -> SearchOptions<'_> {
+        SearchOptions { n, rows: self.rows.clone(), allowed: self.allowed.as_deref() }
+    }
+
     /// Whether a pair may be looked at.
     pub(crate) fn contains(&self, id: u64) -> bool {
         self.rows.as_ref().is_none_or(|rows| rows.contains(&id))
             && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(id))
     }
+}
+
+/// A search of pairs by their images or captions.
+pub(super) struct PairSearch<'a> {
+    pub modality: Modality,
+    /// The model that embedded the queries, and by which pairs are compared with them.
+    pub model: &'a dyn Encoder,
+    /// `[queries, dim]`, unit rows.
+    pub queries: &'a [f32],
+    /// Pairs of each query.
+    pub n: usize,
+    pub filter: &'a PairFilter,
 }
 
 /// What retrieval asks of pairs. To keep pairs in another way, implement it and add a line to [`OpenPairs::open`](super::OpenPairs::open); a further remote index
@@ -67,15 +84,8 @@ pub(super) trait PairIndex: Send + Sync {
     /// How many pairs around a point are asked for where `near` would be best and `neighbors` are looked at otherwise.
     fn neighborhood_size(&self, near: usize, neighbors: usize) -> usize;
 
-    /// The `n` pairs whose images, or captions, are most similar to each of `queries`, `[queries, dim]` by `model`.
-    fn search(
-        &self,
-        modality: Modality,
-        model: &dyn Encoder,
-        queries: &[f32],
-        n: usize,
-        filter: &PairFilter,
-    ) -> Result<Vec<FoundPairs<'_>>>;
+    /// What a search finds, for each of its queries.
+    fn search(&self, search: &PairSearch<'_>) -> Result<Vec<FoundPairs<'_>>>;
 
     /// The embeddings of the captions of what was found by a model, in the order of `found`.
     fn caption_rows(

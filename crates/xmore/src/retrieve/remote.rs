@@ -10,7 +10,7 @@ use xmore_memory::store::{EmbeddingSet, Modality, ModelIdentity};
 use super::RetrievalModels;
 use super::error::RetrievalError;
 use super::found::{CaptionRows, FoundPairs};
-use super::pairs::{PairFilter, PairIndex};
+use super::pairs::{PairFilter, PairIndex, PairSearch};
 use crate::captions::CaptionStore;
 use crate::encoder::Encoder;
 use crate::error::Result;
@@ -68,18 +68,12 @@ impl PairIndex for RemotePairs {
         neighbors
     }
 
-    fn search(
-        &self,
-        modality: Modality,
-        model: &dyn Encoder,
-        queries: &[f32],
-        n: usize,
-        filter: &PairFilter,
-    ) -> Result<Vec<FoundPairs<'_>>> {
-        if modality == Modality::Text {
+    fn search(&self, search: &PairSearch<'_>) -> Result<Vec<FoundPairs<'_>>> {
+        if search.modality == Modality::Text {
             return Err(RetrievalError::RemoteRanking { location: self.location_owned() }.into());
         }
-        let answers = self.0.nearest_images_in(queries, model.dim(), n, filter.rows.clone())?;
+        let (dim, rows) = (search.model.dim(), search.filter.rows.clone());
+        let answers = self.0.nearest_images_in(search.queries, dim, search.n, rows)?;
         Ok(answers.into_iter().map(|answer| FoundPairs::remote(answer.pairs, answer.note)).collect())
     }
 

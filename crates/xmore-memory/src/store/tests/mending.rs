@@ -215,7 +215,7 @@ fn a_repair_that_ends_while_it_puts_files_in_place_is_finished_by_the_next_write
         }
         steps += 1;
         assert!(verified(dir.path()).pending);
-        // Whoever comes next finishes it, here one that has nothing else to do.
+        // The next writer finishes it, here one that has nothing else to do.
         assert!(finish_interrupted(dir.path()).unwrap());
         assert_eq!(bytes_of(dir.path()), expected, "after {steps} steps");
         assert!(!repair(dir.path()).unwrap().changed());

@@ -329,8 +329,8 @@ fn another_model_and_another_memory_are_refused_and_change_nothing() {
     let message = milvus.upload(&memory(smaller.path(), 200, "caption"), |_| true).unwrap_err().to_string();
     assert!(message.contains("100 pairs beyond the memory's 200"), "{message}");
 
-    let stranger = ModelIdentity { fingerprint: "ffff".into(), ..model() };
-    let error = Milvus::create(&location(&server), &stranger, 1, IndexKind::Flat, &options()).err().unwrap();
+    let other = ModelIdentity { fingerprint: "ffff".into(), ..model() };
+    let error = Milvus::create(&location(&server), &other, 1, IndexKind::Flat, &options()).err().unwrap();
     assert!(
         matches!(error, MemoryError::Remote(RemoteError::Refused { .. }))
             && error.to_string().contains("choose another"),
