@@ -28,7 +28,8 @@ pub(crate) fn tell_other_orientation(model: &NamedModel, pairs: Option<&OpenPair
 pub(crate) fn tell_partly_seen(images: PartlySeen, model: &NamedModel) {
     let PartlySeen { first_of_several, far_from_square } = images;
     if first_of_several > 0 {
-        tell!("{first_of_several} images have several frames or pages: the first of each was taken");
+        let images = if first_of_several == 1 { "image has" } else { "images have" };
+        tell!("{first_of_several} {images} several frames or pages: the first of each was taken");
     }
     if far_from_square > 0 {
         let seen = match model.preprocess().resize_mode() {

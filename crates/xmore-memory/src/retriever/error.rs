@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub enum RemoteError {
     /// Where pairs are was given in a form that cannot be understood.
-    #[error("{text:?} is no place of pairs: expected {expected}")]
+    #[error("{text:?} is not a location of pairs: expected {expected}")]
     Location {
         /// What was given, without a password.
         text: String,
