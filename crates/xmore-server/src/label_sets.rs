@@ -159,8 +159,10 @@ fn written(labels: &Labels) -> (String, &'static str) {
     if again.is_ok_and(|again| again == *labels) {
         return (lines, "txt");
     }
-    let both = labels.names().iter().zip(labels.own_prompts());
-    let values: Vec<_> = both.map(|(label, prompts)| json!({"label": label, "prompts": prompts})).collect();
+    let own = labels.own_prompts().iter().zip(labels.synonyms());
+    let values: Vec<_> = (labels.names().iter().zip(own))
+        .map(|(label, (prompts, synonyms))| json!({"label": label, "prompts": prompts, "synonyms": synonyms}))
+        .collect();
     (json!(values).to_string(), "json")
 }
 
@@ -262,8 +264,10 @@ mod tests {
         let sets = LabelSets::open(Some(folder.path()), true, 3).unwrap();
         assert_eq!(sets.read("numbered").unwrap().names(), ["cat", "dog"]);
         let own = LabelList::parse(r#"{"cat": ["a cat.", "a {}"], "dog": []}"#).unwrap();
+        let synonyms = LabelList::parse(r#"[{"label": "cat", "synonyms": ["kitty"]}, "dog"]"#).unwrap();
         for (labels, file) in [
             (own, "x.json"),
+            (synonyms, "x.json"),
             (list(&["# 1", "[b", "c"]), "x.json"),
             (list(&["#a", "b, c"]), "x.txt"),
             (list(&["0 a", "1 b"]), "x.json"),

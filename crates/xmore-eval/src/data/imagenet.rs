@@ -99,6 +99,7 @@ fn names(dir: &Path, given: Option<&Path>) -> Result<BTreeMap<String, Label>> {
     for label in on_board.values_mut() {
         if let Some(given) = by_name.get(&plain(&label.name)) {
             label.prompts.clone_from(&given.prompts);
+            label.synonyms.clone_from(&given.synonyms);
             found += 1;
         }
     }

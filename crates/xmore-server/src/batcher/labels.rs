@@ -29,7 +29,7 @@ const PER_SET: usize = 1024;
 /// What a classifier is made from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LabelSpec {
-    /// Different labels, two at least, and their own prompts.
+    /// Different labels, two at least, with their own prompts and further names.
     pub(crate) labels: Arc<Labels>,
     /// Prompts.
     pub(crate) templates: Arc<[String]>,
@@ -78,11 +78,11 @@ impl Key {
         Self { spec, generation }
     }
 
-    /// Bytes of the labels and prompts themselves.
+    /// Bytes of the labels, prompts and further names themselves.
     fn text_bytes(&self) -> usize {
         let labels = &self.spec.labels;
-        let texts =
-            labels.names().iter().chain(labels.own_prompts().iter().flatten()).chain(&*self.spec.templates);
+        let own = labels.own_prompts().iter().chain(labels.synonyms()).flatten();
+        let texts = labels.names().iter().chain(own).chain(&*self.spec.templates);
         PER_SET + texts.map(|text| text.len() + PER_TEXT).sum::<usize>()
     }
 }

@@ -28,12 +28,16 @@ pub(crate) enum LabelsSchema {
 pub(crate) enum LabelSchema {
     /// Alone: the templates are used.
     Name(String),
-    /// With prompts of its own.
-    WithPrompts {
+    /// With prompts or further names of its own.
+    WithTexts {
         /// The label.
         label: String,
         /// Used as they are, instead of the templates; several are averaged.
+        #[schema(required = false)]
         prompts: Vec<String>,
+        /// Further names: captions that have one of them name the label. Prompts do not depend on them.
+        #[schema(required = false)]
+        synonyms: Vec<String>,
     },
 }
 
@@ -60,9 +64,9 @@ pub(super) fn of_file(bytes: &[u8], name: &str) -> Result<Vec<Value>, ApiError> 
 }
 
 fn values(labels: Vec<Label>) -> Vec<Value> {
-    let value = |label: Label| match label.prompts.is_empty() {
+    let value = |label: Label| match label.prompts.is_empty() && label.synonyms.is_empty() {
         true => Value::from(label.name),
-        false => json!({"label": label.name, "prompts": label.prompts}),
+        false => json!({"label": label.name, "prompts": label.prompts, "synonyms": label.synonyms}),
     };
     labels.into_iter().map(value).collect()
 }

@@ -34,7 +34,7 @@ pub(crate) struct ClassifyBody {
     /// Several images.
     #[serde(default, deserialize_with = "crate::input::list")]
     images: Option<Vec<ImageInput>>,
-    /// At least two different labels, some or all with prompts of their own.
+    /// At least two different labels, some or all with prompts or synonyms of their own.
     #[serde(default)]
     #[schema(value_type = Option<LabelsSchema>)]
     pub(crate) labels: Option<LabelList>,
@@ -284,7 +284,7 @@ fn check_count(labels: usize, limits: &Limits) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// There are not too many prompts, none is longer than is read, nor are all together longer than a request.
+/// There are not too many prompts, no text is longer than is read, nor are all prompts together longer than a request.
 fn check_prompts(all: &Labels, templates: &[Template], limits: &Limits) -> Result<(), ApiError> {
     let (each, most) = (templates.len(), limits.prompts);
     let own: usize = all.own_prompts().iter().map(Vec::len).sum();
@@ -302,7 +302,7 @@ fn check_prompts(all: &Labels, templates: &[Template], limits: &Limits) -> Resul
         );
         return Err(ApiError::new(ErrorCode::TooMany, message));
     }
-    for name in all.names() {
+    for name in all.names().iter().chain(all.synonyms().iter().flatten()) {
         check_text(name, limits)?;
     }
     let mut bytes = 0usize;

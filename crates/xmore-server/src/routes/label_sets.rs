@@ -35,13 +35,20 @@ pub(crate) struct LabelSet {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(required = false)]
     prompts: BTreeMap<String, Vec<String>>,
+    /// The labels' further names, for those that have some.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(required = false)]
+    synonyms: BTreeMap<String, Vec<String>>,
 }
 
 impl LabelSet {
     fn new(name: String, labels: &Labels) -> Self {
-        let both = labels.names().iter().cloned().zip(labels.own_prompts().iter().cloned());
-        let prompts = both.filter(|(_, prompts)| !prompts.is_empty()).collect();
-        Self { name, labels: labels.names().to_vec(), prompts }
+        let by_label = |texts: &[Vec<String>]| {
+            let all = labels.names().iter().cloned().zip(texts.iter().cloned());
+            all.filter(|(_, texts)| !texts.is_empty()).collect()
+        };
+        let (prompts, synonyms) = (by_label(labels.own_prompts()), by_label(labels.synonyms()));
+        Self { name, labels: labels.names().to_vec(), prompts, synonyms }
     }
 }
 
@@ -49,7 +56,7 @@ impl LabelSet {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LabelSetBody {
-    /// At least two different labels, some or all with prompts of their own.
+    /// At least two different labels, some or all with prompts or synonyms of their own.
     #[schema(value_type = LabelsSchema)]
     labels: LabelList,
 }

@@ -165,8 +165,8 @@ mod tests {
     fn own_prompts_are_compared_instead_of_labels() {
         let model = model();
         let label = |name: &str, prompts: &[&str]| Label {
-            name: name.to_owned(),
             prompts: prompts.iter().map(|&prompt| prompt.to_owned()).collect(),
+            ..Label::new(name)
         };
         let labels = Labels::with_prompts([
             label("a", &["x", "y"]),
@@ -189,7 +189,7 @@ mod tests {
         let found = said(&model, Labels::new(names).unwrap(), &[Template::default()]);
         assert_eq!(found.len(), MAX_GROUPS + 1);
         assert!(found[MAX_GROUPS].contains("30 more groups"), "{found:?}");
-        let same = (0..10).map(|i| Label { name: i.to_string(), prompts: vec!["x".to_owned()] });
+        let same = (0..10).map(|i| Label { prompts: vec!["x".to_owned()], ..Label::new(i.to_string()) });
         let found = said(&model, Labels::with_prompts(same).unwrap(), &[]);
         assert!(found[0].contains("\"7\" and 2 more apart"), "{found:?}");
     }

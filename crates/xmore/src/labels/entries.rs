@@ -10,7 +10,7 @@ pub(super) const MAX_LABELS: usize = 200_000;
 /// One label of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelEntry {
-    /// The label and its prompts.
+    /// The label, its prompts and its further names.
     pub label: Label,
     /// What the file calls it besides, such as a WordNet id.
     pub id: Option<String>,

@@ -18,9 +18,9 @@ pub const MAX_LABEL_BYTES: u64 = 16 << 20;
 /// | content | labels |
 /// |---|---|
 /// | lines | one label each; blank lines and comments (`# …`, `// …`) are left out, quotes around a whole line, bullets and line numbers too |
-/// | csv, tsv, with `,` `;` `\|` or tabs | the column named `label`, `class`, `name` or the like; with a column `prompt`, each label's own prompts |
-/// | JSON list | strings, `[id, name]`, or objects with `label` or `name` |
-/// | JSON object | a prompt or a list of prompts for each label; or names by number, numbers by name, or `id2label` among other things |
+/// | csv, tsv, with `,` `;` `\|` or tabs | the column named `label`, `class`, `name` or the like; with a column `prompt`, each label's own prompts; with a column `synonyms`, its further names, between `\|` or `;` |
+/// | JSON list | strings, `[id, name]`, or objects with `label` or `name`, and perhaps `prompts` and `synonyms` |
+/// | JSON object | a prompt, a list of prompts, or an object with `prompts` and `synonyms` for each label; or names by number, numbers by name, or `id2label` among other things |
 /// | JSON lines | a string, list or object each |
 ///
 /// Text is UTF-8 or UTF-16, with or without a byte order mark, else Windows-1252; lines end in any way.

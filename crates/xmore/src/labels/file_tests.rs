@@ -192,6 +192,30 @@ fn prompts_of_their_own() {
 }
 
 #[test]
+fn synonyms_of_labels() {
+    let cat =
+        ("cat".to_owned(), vec!["a cat.".to_owned()], vec!["kitty".to_owned(), "feline, wild".to_owned()]);
+    let dog = ("dog".to_owned(), vec![], vec![]);
+    for text in [
+        r#"[{"label": "cat", "prompts": ["a cat."], "synonyms": ["kitty", "feline, wild"]}, "dog"]"#,
+        r#"{"cat": {"prompts": "a cat.", "synonyms": ["kitty", "feline, wild"]}, "dog": []}"#,
+        "label,prompt,synonyms\ncat,a cat.,\"kitty | feline, wild\"\ndog\n",
+        "label,prompt,synonym\ncat,,kitty\ndog\ncat,a cat.,\"feline, wild\"\n",
+        "label|prompt|synonyms\ncat|a cat.|kitty;feline, wild\ndog||\n",
+    ] {
+        let labels = file(text).into_labels().into_iter();
+        let found: Vec<_> = labels.map(|label| (label.name, label.prompts, label.synonyms)).collect();
+        assert_eq!(found, [cat.clone(), dog.clone()], "{text}");
+    }
+    let only = file(r#"{"cat": {"synonyms": ["kitty"]}, "dog": []}"#).into_labels();
+    assert_eq!((&only[0].prompts[..], &only[0].synonyms[..]), (&[][..], &["kitty".to_owned()][..]));
+    let ordered = file("index,label,synonyms\n1,dog,hound|\n0,cat,\n");
+    assert_eq!(ordered.entries[1].label.synonyms, ["hound"]);
+    assert!(ordered.notes.iter().any(|note| note.contains("synonyms are those of the column \"synonyms\"")));
+    assert!(refused(r#"{"cat": {"synonyms": 1}, "dog": []}"#, "l.json").contains("label \"cat\""));
+}
+
+#[test]
 fn mistakes_are_refused_with_their_place() {
     for (text, expected) in [
         ("[\n  \"a\",\n  \"b\",\n]", "trailing comma at line 4 column 1"),

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::Label;
-use super::columns::{NAME_COLUMNS, PROMPT_COLUMNS, plain_name};
+use super::columns::{NAME_COLUMNS, PROMPT_COLUMNS, SYNONYM_COLUMNS, plain_name};
 use super::entries::{Found, LabelEntry, in_order, is_wordnet_id};
 use super::error::LabelError;
 use crate::error::{Result, XmoreError};
@@ -226,7 +226,7 @@ fn of_item(item: &Value) -> Option<LabelEntry> {
             }
             [Value::Whole(_), Value::Text(name)] => Some(LabelEntry::new(name)),
             [Value::Text(name), Value::List(_)] => Some(LabelEntry {
-                label: Label { name: name.clone(), prompts: parts[1].texts()? },
+                label: Label { prompts: parts[1].texts()?, ..Label::new(name) },
                 ..LabelEntry::default()
             }),
             _ => None,
@@ -240,7 +240,7 @@ fn of_item(item: &Value) -> Option<LabelEntry> {
     }
 }
 
-/// A label with its name, and perhaps prompts and an id, under the usual keys.
+/// A label with its name, and perhaps prompts, synonyms and an id, under the usual keys.
 fn described(fields: &[(String, Value)]) -> Option<LabelEntry> {
     let find = |names: &[&str]| {
         names
@@ -249,12 +249,10 @@ fn described(fields: &[(String, Value)]) -> Option<LabelEntry> {
             .map(|(_, value)| value)
     };
     let name = find(&NAME_COLUMNS)?.text()?.to_owned();
-    let prompts = match find(&PROMPT_COLUMNS) {
-        Some(prompts) => prompts.texts()?,
-        None => Vec::new(),
-    };
+    let texts = |names| find(names).map_or_else(|| Some(Vec::new()), Value::texts);
+    let (prompts, synonyms) = (texts(&PROMPT_COLUMNS)?, texts(&SYNONYM_COLUMNS)?);
     let id = find(&["wnid", "synset", "id"]).and_then(Value::text).map(str::to_owned);
-    Some(LabelEntry { label: Label { name, prompts }, id, line: None })
+    Some(LabelEntry { label: Label { name, prompts, synonyms }, id, line: None })
 }
 
 fn of_object(fields: &[(String, Value)], origin: &str) -> Result<Vec<LabelEntry>> {
@@ -281,21 +279,27 @@ fn of_object(fields: &[(String, Value)], origin: &str) -> Result<Vec<LabelEntry>
         return Ok(entries);
     }
     let entry = |(key, value): &(String, Value)| {
-        let prompts = match value.object() {
-            Some(fields) => fields
-                .iter()
-                .find(|(key, _)| PROMPT_COLUMNS.contains(&key.as_str()))
-                .and_then(|(_, v)| v.texts()),
-            None => value.texts(),
+        let own = match value.object() {
+            Some(fields) => own_texts(fields),
+            None => value.texts().map(|prompts| (prompts, Vec::new())),
         };
-        let prompts = prompts.ok_or_else(|| {
+        let (prompts, synonyms) = own.ok_or_else(|| {
             let expected = format!("a prompt or a list of prompts for label {key:?}");
             error(origin, None, &expected, value)
         })?;
         let id = Some(key.clone()).filter(|key| is_wordnet_id(key));
-        Ok(LabelEntry { label: Label { name: key.clone(), prompts }, id, line: None })
+        Ok(LabelEntry { label: Label { name: key.clone(), prompts, synonyms }, id, line: None })
     };
     fields.iter().map(entry).collect()
+}
+
+/// The prompts and synonyms of a label that stand in an object of its own; `None` without either.
+fn own_texts(fields: &[(String, Value)]) -> Option<(Vec<String>, Vec<String>)> {
+    let find = |names: &[&str]| fields.iter().find(|(key, _)| names.contains(&key.as_str()));
+    let (prompts, synonyms) = (find(&PROMPT_COLUMNS), find(&SYNONYM_COLUMNS));
+    prompts.or(synonyms)?;
+    let texts = |field: Option<&(String, Value)>| field.map_or_else(|| Some(Vec::new()), |(_, v)| v.texts());
+    Some((texts(prompts)?, texts(synonyms)?))
 }
 
 /// What stands behind a number: a name, an id and a name, or a description.

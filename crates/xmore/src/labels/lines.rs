@@ -171,5 +171,5 @@ fn with_prompts(line: &str) -> Option<Label> {
     let name = fields.next()?.to_owned();
     let prompts: Vec<String> = fields.map(str::to_owned).collect();
     let has_label = |prompt: &String| fill(prompt, &name).to_lowercase().contains(&name.to_lowercase());
-    prompts.iter().all(has_label).then_some(Label { name, prompts })
+    prompts.iter().all(has_label).then(|| Label { prompts, ..Label::new(&name) })
 }

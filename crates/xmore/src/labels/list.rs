@@ -16,7 +16,7 @@ const ORIGIN: &str = "the list of labels";
 
 /// Labels as they were given, not yet checked: [`Labels::with_prompts`](super::Labels::with_prompts) does that.
 ///
-/// In JSON a list of strings or of objects with `label` and `prompts`; or an object with a prompt, or a list of them, for each label; or
+/// In JSON a list of strings or of objects with `label`, `prompts` and `synonyms`; or an object with a prompt, or a list of them, for each label; or
 /// what else [`LabelFile`](super::LabelFile) reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelList(pub Vec<Label>);
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(names(r#"["a, b", "c"]"#), ["a, b", "c"]);
         assert_eq!(names("[unknown],cat"), ["[unknown]", "cat"]);
         let own = LabelList::parse(r#"{"b": ["x", "y"], "a": "z"}"#).unwrap().0;
-        assert_eq!(own[0], Label { name: "b".to_owned(), prompts: vec!["x".to_owned(), "y".to_owned()] });
+        assert_eq!(own[0], Label { prompts: vec!["x".to_owned(), "y".to_owned()], ..Label::new("b") });
         assert_eq!(own[1].prompts, ["z"]);
         let error = LabelList::parse("\"cat,dog").unwrap_err().to_string();
         assert!(error.contains("closing quote"), "{error}");
@@ -96,6 +96,9 @@ mod tests {
             read(r#"["cat", {"label": "dog", "prompts": ["a dog."]}]"#).unwrap().0[1].prompts,
             ["a dog."]
         );
+        let synonyms = r#"["cat", {"label": "dog", "synonyms": ["hound", "canine"]}]"#;
+        assert_eq!(read(synonyms).unwrap().0[1].synonyms, ["hound", "canine"]);
+        assert!(read(r#"["cat", {"label": "dog", "synonyms": [1]}]"#).is_err());
         assert!(read("[1, 2]").unwrap_err().to_string().contains("expected a label, found 1"));
         assert!(read("\"cat,dog\"").is_err());
         let many = format!("[{}0]", "0,".repeat(300_000));

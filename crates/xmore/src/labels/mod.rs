@@ -34,7 +34,7 @@ pub use template::{DEFAULT_TEMPLATE, Template};
 /// Prompts that are encoded together: bounds memory.
 const BATCH: usize = 1024;
 
-/// A label, and prompts of its own where it has any.
+/// A label, with prompts and further names of its own where it has any.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Label {
     /// The label.
@@ -42,12 +42,14 @@ pub struct Label {
     /// Prompts that are used for this label instead of the templates, as they are; where one has `{}` or `{c}`, the label goes there.
     /// Empty: the templates are used.
     pub prompts: Vec<String>,
+    /// Further names. Captions of a memory that have one of them name the label; prompts and embeddings do not depend on them.
+    pub synonyms: Vec<String>,
 }
 
 impl Label {
     /// A label for which the templates are used.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), prompts: Vec::new() }
+        Self { name: name.into(), ..Self::default() }
     }
 }
 
@@ -57,6 +59,8 @@ pub struct Labels {
     names: Vec<String>,
     /// For each label its own prompts.
     prompts: Vec<Vec<String>>,
+    /// For each label its further names.
+    synonyms: Vec<Vec<String>>,
 }
 
 impl Labels {
@@ -68,7 +72,7 @@ impl Labels {
         Self::with_prompts(names.into_iter().map(Label::new))
     }
 
-    /// Labels of which some have prompts of their own.
+    /// Labels of which some have prompts or further names of their own.
     ///
     /// # Errors
     /// As [`Labels::new`].
@@ -91,23 +95,23 @@ impl Labels {
         Self::repeatable_with_prompts(names.into_iter().map(Label::new))
     }
 
-    /// The same with prompts.
+    /// The same with prompts and further names.
     ///
     /// # Errors
     /// As [`Labels::repeatable`].
     pub fn repeatable_with_prompts(labels: impl IntoIterator<Item = Label>) -> Result<Self> {
-        let (mut names, mut prompts) = (Vec::new(), Vec::new());
+        let (mut names, mut prompts, mut synonyms) = (Vec::new(), Vec::new(), Vec::new());
         for label in labels {
             names.push(normalized(&label.name));
-            let own = label.prompts.iter().map(|prompt| normalized(prompt));
-            prompts.push(own.filter(|prompt| !prompt.is_empty()).collect());
+            prompts.push(all_normalized(&label.prompts));
+            synonyms.push(all_normalized(&label.synonyms));
         }
         if names.len() < 2 {
             return Err(LabelError::TooFew { found: names.len() }.into());
         }
         match names.iter().position(String::is_empty) {
             Some(place) => Err(LabelError::Empty { place }.into()),
-            None => Ok(Self { names, prompts }),
+            None => Ok(Self { names, prompts, synonyms }),
         }
     }
 
@@ -137,6 +141,11 @@ impl Labels {
     /// For each label its own prompts; empty where the templates are used.
     pub fn own_prompts(&self) -> &[Vec<String>] {
         &self.prompts
+    }
+
+    /// For each label its further names.
+    pub fn synonyms(&self) -> &[Vec<String>] {
+        &self.synonyms
     }
 
     /// How many labels have prompts of their own: for these, templates do not matter.
@@ -216,6 +225,11 @@ pub fn normalized(text: &str) -> String {
     text.trim_matches(invisible).nfc().collect()
 }
 
+/// Texts as they are compared and shown, without empty ones.
+fn all_normalized(texts: &[String]) -> Vec<String> {
+    texts.iter().map(|text| normalized(text)).filter(|text| !text.is_empty()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,7 +254,7 @@ mod tests {
     fn a_label_has_its_own_prompts_or_the_templates() {
         let own = vec!["a photo of a church.".to_owned(), " a {} with a {c} ".to_owned(), String::new()];
         let labels =
-            Labels::with_prompts([Label { name: "church".to_owned(), prompts: own }, Label::new("tench")])
+            Labels::with_prompts([Label { prompts: own, ..Label::new("church") }, Label::new("tench")])
                 .unwrap();
         let templates = [Template::default(), Template::new("{}!").unwrap()];
         let prompts = |label, templates| labels.prompts(label, templates).collect::<Vec<_>>();
@@ -251,12 +265,23 @@ mod tests {
     }
 
     #[test]
+    fn synonyms_make_a_difference_to_labels_but_not_to_prompts() {
+        let synonyms = vec![" cafe\u{301} ".to_owned(), " ".to_owned(), "bar".to_owned()];
+        let with = Labels::with_prompts([Label { synonyms, ..Label::new("inn") }, Label::new("tench")]);
+        let (with, without) = (with.unwrap(), Labels::new(["inn", "tench"]).unwrap());
+        assert_eq!(with.synonyms(), [vec!["caf\u{e9}".to_owned(), "bar".to_owned()], vec![]]);
+        assert_ne!(with, without);
+        let prompts = |labels: &Labels| labels.prompts(0, &[Template::default()]).collect::<Vec<_>>();
+        assert_eq!(prompts(&with), prompts(&without));
+    }
+
+    #[test]
     fn means_are_those_of_each_label_alone() {
         let tiny = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../xmore-clip/tests/fixtures/tiny");
         let model = crate::NamedModel::open(&format!("local-dir:{}", tiny.display())).unwrap();
         let label = |name: &str, count: usize| Label {
-            name: name.to_owned(),
             prompts: (0..count).map(|i| format!("{name} {i}")).collect(),
+            ..Label::new(name)
         };
         // More prompts than a batch, ending within a label.
         let labels = Labels::with_prompts([label("a", 700), label("b", 1), label("c", 700)]).unwrap();

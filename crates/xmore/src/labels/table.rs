@@ -3,7 +3,7 @@
 use csv::{ReaderBuilder, StringRecord, Trim};
 
 use super::Label;
-use super::columns::{NAME_COLUMNS, PROMPT_COLUMNS, plain_name};
+use super::columns::{NAME_COLUMNS, PROMPT_COLUMNS, SYNONYM_COLUMNS, plain_name};
 use super::entries::{Found, LabelEntry, check_count, counted, in_order};
 use super::error::LabelError;
 use super::lines::{is_comment, lines};
@@ -13,6 +13,8 @@ use crate::error::{Result, XmoreError};
 /// Headers of a single column that are hardly ever labels themselves.
 const SURE_HEADERS: [&str; 6] = ["classname", "labelname", "label", "labels", "classnames", "labelnames"];
 const SEPARATORS: [char; 4] = [',', ';', '\t', '|'];
+/// What stands between the synonyms of a field.
+const BETWEEN_SYNONYMS: [char; 2] = ['|', ';'];
 
 /// Reads a table; `None` if the text has no header of one. `column` names the column; `is_table` says that the text is meant to be one.
 pub(super) fn read(text: &str, origin: &str, column: Option<&str>, is_table: bool) -> Result<Option<Found>> {
@@ -60,16 +62,25 @@ pub(super) fn read(text: &str, origin: &str, column: Option<&str>, is_table: boo
         None => likeliest(&header, &rows),
     };
     let Some(column) = column else { return Ok(None) };
-    let prompts = PROMPT_COLUMNS.iter().find_map(|name| header.iter().position(|h| plain_name(h) == *name));
-    let prompts = prompts.filter(|prompts| *prompts != column);
+    let find = |names: &[&str]| {
+        let found = names.iter().find_map(|name| header.iter().position(|h| plain_name(h) == *name));
+        found.filter(|found| *found != column)
+    };
+    let (prompts, synonyms) = (find(&PROMPT_COLUMNS), find(&SYNONYM_COLUMNS));
     let (mut entries, mut unnamed): (Vec<LabelEntry>, Vec<u64>) = Default::default();
     for row in &rows {
         let line = row.position().map(|position| before + position.line());
         match row.get(column).filter(|name| !name.is_empty()) {
             Some(name) => {
-                let own = prompts.and_then(|prompts| row.get(prompts)).filter(|prompt| !prompt.is_empty());
-                let label =
-                    Label { name: name.to_owned(), prompts: own.map(str::to_owned).into_iter().collect() };
+                let field = |column: Option<usize>| column.and_then(|column| row.get(column)).unwrap_or("");
+                let texts = |all: &mut dyn Iterator<Item = &str>| -> Vec<String> {
+                    all.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect()
+                };
+                let label = Label {
+                    name: name.to_owned(),
+                    prompts: texts(&mut std::iter::once(field(prompts))),
+                    synonyms: texts(&mut field(synonyms).split(BETWEEN_SYNONYMS)),
+                };
                 entries.push(LabelEntry { label, id: None, line });
             }
             None => unnamed.extend(line),
@@ -78,9 +89,14 @@ pub(super) fn read(text: &str, origin: &str, column: Option<&str>, is_table: boo
     let mut notes = vec![format!("labels are those of the column {:?}", header[column])];
     if let Some(prompts) = prompts {
         notes.push(format!("the labels' own prompts are those of the column {:?}", header[prompts]));
-        entries = grouped(entries);
     } else if let Some(numbers) = numbers(&rows, column, entries.len()) {
         entries = in_order(numbers.into_iter().zip(entries).collect());
+    }
+    if let Some(synonyms) = synonyms {
+        notes.push(format!("the labels' synonyms are those of the column {:?}", header[synonyms]));
+    }
+    if prompts.or(synonyms).is_some() {
+        entries = grouped(entries);
     }
     notes.extend((comments > 0).then(|| format!("{} left out", counted(comments, "comment"))));
     if let Some(line) = unnamed.first() {
@@ -148,14 +164,17 @@ fn numbers(rows: &[StringRecord], names: usize, count: usize) -> Option<Vec<u64>
     (0..columns).filter(|column| *column != names).find_map(of)
 }
 
-/// Rows of the same label as one label with all prompts.
+/// Rows of the same label as one label with all prompts and synonyms.
 fn grouped(entries: Vec<LabelEntry>) -> Vec<LabelEntry> {
     let mut places = std::collections::HashMap::new();
     let mut labels: Vec<LabelEntry> = Vec::new();
     for entry in entries {
         let place = *places.entry(entry.label.name.clone()).or_insert(labels.len());
         match labels.get_mut(place) {
-            Some(known) => known.label.prompts.extend(entry.label.prompts),
+            Some(known) => {
+                known.label.prompts.extend(entry.label.prompts);
+                known.label.synonyms.extend(entry.label.synonyms);
+            }
             None => labels.push(entry),
         }
     }
