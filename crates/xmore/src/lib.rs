@@ -22,6 +22,8 @@ mod evidence;
 mod kernel;
 mod labels;
 mod math;
+#[cfg_attr(not(test), expect(dead_code, reason = "the kernel does not ask for them yet"))]
+mod mentions;
 mod methods;
 mod model;
 mod partly_seen;
