@@ -18,9 +18,9 @@ pub(crate) struct LabelArgs {
     /// File of labels: lines, a csv or tsv column, or JSON; an object gives labels prompts of their own
     ///
     /// Lines: blank ones and those that begin with `# ` or `// ` are left out. A table: the column named label, class, name or the like.
-    /// With a column `synonyms` (between | or ;), a label's further names, by which captions of a memory may call it.
-    /// JSON: a list, also of {"label": "church", "prompts": […], "synonyms": ["chapel"]}, or {"church": ["a photo of a church.", "a chapel with a steeple"]}, whose prompts are used as they are, averaged, and
-    /// instead of --template. UTF-8, UTF-16, else Windows-1252.
+    /// JSON: a list, or {"church": ["a photo of a church.", "a chapel with a steeple"]}, whose prompts are used as they are, averaged, and
+    /// instead of --template. Synonyms, by which a memory's captions may call a label, stand in a table's column `synonyms`, with | or ;
+    /// between them, or in JSON: [{"label": "church", "synonyms": ["chapel"]}]. UTF-8, UTF-16, else Windows-1252.
     #[arg(long, value_name = "FILE")]
     labels_file: Option<PathBuf>,
 }
