@@ -50,8 +50,8 @@ pub(crate) struct EvalArgs {
     pub(super) label_column: Option<String>,
     /// File of class names: any form that --labels-file of classify takes, or a WordNet id and a name in each line
     ///
-    /// Numbered classes take them in their order. Classes that have names take prompts and synonyms from the file by name; names too, where there are as
-    /// many. Prompts of a class's own are used by every method but coop, also by templates and dataset-prompts.
+    /// Numbered classes take them in their order. Classes that have names take prompts and synonyms from the file by name; names too, where
+    /// there are as many. Prompts of a class's own are used by every method but coop, also by templates and dataset-prompts.
     #[arg(long, aliases = ["class_names", "classnames"], value_name = "FILE", help_heading = "Data")]
     pub(super) class_names: Option<PathBuf>,
     #[command(flatten)]
