@@ -18,9 +18,16 @@ FLOWERS5 = ["daisy", "dandelion", "rose", "sunflower", "tulip"]
 ACTIONS = ["dog running", "person riding a bicycle", "child playing", "person climbing a rock", "people at the beach", "person skiing in snow",
            "football game", "person swimming", "group of people on a street", "person skateboarding"]
 
+# Article types whose name is one plain word.
+PLAIN = ["Backpacks", "Belts", "Caps", "Dresses", "Earrings", "Flats", "Handbags", "Heels", "Jackets", "Jeans", "Kurtas", "Sandals", "Sarees", "Shirts", "Socks",
+         "Sunglasses", "Ties", "Trousers", "Wallets", "Watches"]
+# Last words of ImageNet names that stand in Flickr8k's captions while the names themselves do not: a memory half knows such labels.
+LAST_WORDS = """ball bear beach bird boat bridge cap car cart cat chair coat dog fence fish fox gate glass hat horse house jacket jersey lion machine mask monkey pole rack rope
+shirt shop shore skirt snake spider stick suit table telephone tower train trailer trunk truck vest wagon wall wheel wolf""".split()
+
 
 def imagenet():
-    lines = (REPOSITORY / "crates/xmore/src/eval/registry/imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
+    lines = (REPOSITORY / "crates/xmore-eval/src/registry/imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
     names = [line.split(" ", 2)[2] for line in lines if not line.startswith("#")]
     return [SPELLING.get(name, name) for name in names]
 
@@ -31,7 +38,8 @@ def clip_benchmark():
     return json.loads((Path(folder) / "datasets/en_classnames.json").read_text(encoding="utf-8"))
 
 
-def label_sets():
+def label_sets(own):
+    """Further lists; `own` are the labels of each set itself."""
     benchmark, sets = clip_benchmark(), {"in1000": imagenet()}
     others = [name for name in sets["in1000"] if name not in IMAGENETTE]
     for count, first, seeds in ((200, 0, 4), (50, 10, 2)):
@@ -42,8 +50,13 @@ def label_sets():
             sets[f"in{count}_{i}"] = names
     for i in range(3):
         sets[f"in100_{i}"] = IMAGENETTE + random.Random(200 + i).sample(others, 90)
+    last_known = [name for name in others if len(name.split()) > 1 and name.split()[-1].lower() in LAST_WORDS]
+    for count in (30, 50):
+        sets[f"heads{count}"] = IMAGENETTE + random.Random(count).sample(last_known, count - 10)
     sets["cifar110"] = CIFAR10 + CIFAR100.replace("\n", " ").split(", ")
     sets["flowers5+"] = FLOWERS5 + [n for n in benchmark["flowers"] if not any(f in n.lower() for f in FLOWERS5)]
     for name in ("flowers", "pets", "caltech101", "eurosat", "gtsrb", "country211", "fer2013"):
         sets[name] = benchmark[name]
+    sets["fashion20"] = [name for name in own["fashion-queries"] if name in PLAIN]
+    sets["tiny50"] = own["tiny200"][::4]
     return {**sets, "dog or person": ["dog", "person"], "actions": ACTIONS}

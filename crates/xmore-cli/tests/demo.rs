@@ -114,7 +114,7 @@ fn a_single_split_has_a_table_and_no_deviation() {
     let output = demo(pairs.path(), &out.path().join("report.html"), &["--splits", "1"]);
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(stdout.contains("zero-shot") && stdout.contains("xmore changed"), "{stdout}");
+    assert!(stdout.contains("zero-shot") && stdout.contains("xmore-kernel changed"), "{stdout}");
     assert!(!stdout.contains('±'), "{stdout}");
     assert!(stdout.trim_end().ends_with("report.html"), "{stdout}");
 }

@@ -77,7 +77,7 @@ pub fn evaluate(
         let retrieval = retrieval.with_options(variant.of(retrieval.options()))?;
         let mut pass = Pass::new(data, prompts, options, &of_captions, vec![options.k]);
         let mut other = classifier.with_retrieval(Some(retrieval));
-        if classifier.label_coverage().is_some() {
+        if classifier.is_kernel_prepared() {
             other = other.prepare_kernel()?;
         }
         pass.run(&other, &mut |done| progress((i + 1) * images + done, total))?;

@@ -27,7 +27,7 @@ export function summary(result) {
     const words = captions.label === image.label ? ["agree"] : ["say ", ...say(captions, "captions")];
     return [...alone, "; the captions, which are not asked here, ", ...words, "."];
   }
-  if (result.method === KERNEL && result.memory_gate === 0) {
+  if (result.method === KERNEL && result.memory_gate === 0 && result.prototype_weight === 0) {
     return ["The memory does not know these labels well enough, so the image alone decides: ", ...say(final, "final"), "."];
   }
   const agrees = captions.label === image.label;
@@ -49,15 +49,33 @@ function extent(share) {
   return share < 0.995 ? "almost fully" : "fully";
 }
 
+/** What opened the gate, by `opened_by`. */
+const OPENED = {
+  "label-round-trip": "images like the labels have captions that fit the labels",
+  names: "captions name the labels, and their images fit the labels",
+  "caption-round-trip": "captions like the labels have images among captions that fit the labels",
+};
+
+function opened(result) {
+  const why = OPENED[result.memory?.opened_by];
+  const share = `${extent(result.memory_gate)} (${percent(result.memory_gate)})`;
+  return `What the memory says of such images was taken into account ${share}${why ? `: ${why}` : ""}.`;
+}
+
+function closed(result) {
+  const alone = result.prototype_weight > 0 ? "" : " The image alone answers.";
+  return `What captions say of such images was not taken into account (0\u202f%): too little shows that the memory knows these labels.${alone}`;
+}
+
 /** How much each modality counted: words, and a share for the picture beside them (null where there is none). */
 export function trust(result) {
   const gate = result.memory_gate;
   if (result.method === KERNEL && gate !== null) {
-    const words =
-      gate === 0
-        ? "The memory was not taken into account (0\u202f%): it does not know these labels, or nothing like this image. The image alone answers."
-        : `What the memory says of such images was taken into account ${extent(gate)} (${percent(gate)}).`;
-    return { words, share: gate, left: "memory ignored", right: "memory fully used", of: "memory" };
+    const words = [gate === 0 ? closed(result) : opened(result)];
+    if (result.prototype_weight > 0) words.push(`Its images whose captions name the labels count ${percent(result.prototype_weight)}.`);
+    const named = result.memory?.named;
+    if (named !== undefined && named !== null) words.push(`Captions name ${named} of ${result.memory.labels} labels.`);
+    return { words: words.join(" "), share: gate, left: "memory ignored", right: "memory fully used", of: "memory" };
   }
   if (!usesCaptions(result.method) || result.image_weight === null) return { words: "The image alone is trusted.", share: null };
   if (result.method === "captions") return { words: "This method trusts the captions only.", share: null };

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::evidence::Evidence;
+use crate::kernel::{GatedPrediction, LabelSupport, SupportKind};
 use crate::labels::Labels;
 use crate::methods::Method;
 use crate::probabilities::image_weight;
@@ -29,8 +30,10 @@ pub struct Answer {
     pub caption_confidence: Option<f64>,
     /// What `xmore` weighs the image with, in [0, 1]; the captions have the rest. Null without captions.
     pub image_weight: Option<f64>,
-    /// `xmore-kernel`: how far the memory is taken into account, in [0, 1]; 0 is zero-shot's answer.
+    /// `xmore-kernel`: how far the captions around such images are taken into account, in [0, 1].
     pub memory_gate: Option<f64>,
+    /// `xmore-kernel`: the weight of the images whose captions name the labels, in [0, 1]. With the gate 0 as well the answer is zero-shot's.
+    pub prototype_weight: Option<f64>,
     /// What a remote index has to say, such as why it gave fewer pairs than asked for.
     pub note: Option<String>,
     /// Why, if asked for.
@@ -90,6 +93,25 @@ pub struct Explanation {
     pub caption_distribution: Option<Distribution>,
     /// The captions, best first.
     pub captions: Vec<AnsweredCaption>,
+    /// `xmore-kernel`: why the memory is taken into account or not.
+    pub memory: Option<MemoryUse>,
+}
+
+/// Why `xmore-kernel` takes a memory into account or not.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MemoryUse {
+    /// What opened the gate for this image; null while it is closed.
+    pub opened_by: Option<SupportKind>,
+    /// What the memory shows of the labels.
+    #[serde(flatten)]
+    pub labels: LabelSupport,
+}
+
+impl MemoryUse {
+    fn of(gated: &GatedPrediction) -> Self {
+        Self { opened_by: gated.opened_by, labels: (*gated.support).clone() }
+    }
 }
 
 /// A caption that was kept, with the label that it votes for.
@@ -139,6 +161,7 @@ impl Answer {
                     vote: names[vote].clone(),
                 })
                 .collect(),
+            memory: evidence.gated.as_ref().map(MemoryUse::of),
         });
         let prediction = |(label, score): (usize, f64)| Prediction {
             label: names[label].clone(),
@@ -155,6 +178,7 @@ impl Answer {
             caption_confidence: evidence.captions.as_ref().map(|captions| captions.confidence),
             image_weight: evidence.captions.as_ref().map(|captions| image_weight(image, captions)),
             memory_gate: evidence.gated.as_ref().map(|gated| gated.gate),
+            prototype_weight: evidence.gated.as_ref().map(|gated| gated.prototype_weight),
             note: evidence.note.clone(),
             explanation,
         })

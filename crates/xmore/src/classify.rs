@@ -9,7 +9,7 @@ use xmore_clip::Embeddings;
 use crate::encoder::Encoder;
 use crate::error::Result;
 use crate::evidence::Evidence;
-use crate::kernel::{KernelState, NEAR};
+use crate::kernel::{KernelState, LabelSupport, NEAR};
 use crate::labels::{LabelWarning, Labels, Template};
 use crate::math::{dot, softmax};
 use crate::methods::Method;
@@ -28,6 +28,7 @@ pub struct Classifier {
     logit_scale: f64,
     retrieval: Option<Retrieval>,
     kernel: Option<Arc<KernelState>>,
+    with_open_gate: bool,
 }
 
 /// How long the stages of [`Classifier::evidence_timed`] took.
@@ -88,6 +89,7 @@ impl Classifier {
             logit_scale,
             retrieval,
             kernel: None,
+            with_open_gate: false,
         }
     }
 
@@ -109,7 +111,15 @@ impl Classifier {
         Self { retrieval: None, ..self.clone() }
     }
 
-    /// Looks at what the pairs know of the labels, which [`Method::Kernel`] needs. Does nothing without pairs.
+    /// Has the kernel, once it is prepared, say beside each answer what it would have been with the gate wholly open
+    /// ([`GatedPrediction::open`](crate::GatedPrediction::open)).
+    #[must_use]
+    pub fn with_open_gate(self) -> Self {
+        Self { with_open_gate: true, kernel: None, ..self }
+    }
+
+    /// Looks at what the pairs know of the labels, which [`Method::Kernel`] needs: reads all captions of a memory once. Does nothing without
+    /// pairs.
     ///
     /// # Errors
     /// Those of reading the memory or asking the remote index; that the memory has no images by the classifying model, or that the remote index is
@@ -117,16 +127,21 @@ impl Classifier {
     pub fn prepare_kernel(mut self) -> Result<Self> {
         if let Some(retrieval) = &self.retrieval {
             retrieval.check_kernel()?;
-            let kernel = KernelState::new(retrieval, &self.label_embeddings, self.logit_scale)?;
+            let (labels, texts, open) = (&self.labels, &self.label_embeddings, self.with_open_gate);
+            let kernel = KernelState::new(retrieval, labels, texts, self.logit_scale, open)?;
             self.kernel = Some(Arc::new(kernel));
         }
         Ok(self)
     }
 
-    /// How much the pairs know of the labels, in [0, 1], if the kernel is prepared: how often a label that is sent to the memory's
-    /// images comes back by their captions. At a third and below [`Method::Kernel`] answers zero-shot.
-    pub fn label_coverage(&self) -> Option<f64> {
-        self.kernel.as_ref().map(|kernel| kernel.label_coverage())
+    /// Whether [`Classifier::prepare_kernel`] has prepared it for the pairs.
+    pub fn is_kernel_prepared(&self) -> bool {
+        self.kernel.is_some()
+    }
+
+    /// What the pairs show of the labels, if the kernel is prepared: why the gate of [`Method::Kernel`] opens or stays closed.
+    pub fn label_support(&self) -> Option<&LabelSupport> {
+        self.kernel.as_ref().map(|kernel| kernel.support())
     }
 
     /// The labels.
@@ -183,7 +198,7 @@ impl Classifier {
     ) -> Result<(Vec<Vec<Evidence>>, StageTimes)> {
         let begin = Instant::now();
         // While the gate is closed for all, no kernel mean is needed.
-        let near = self.kernel.as_ref().map_or(0, |c| if c.is_closed() { 0 } else { NEAR });
+        let near = self.kernel.as_ref().map_or(0, |kernel| if kernel.needs_neighbors() { NEAR } else { 0 });
         let retrieved: Vec<_> = match &self.retrieval {
             Some(retrieval) => {
                 let all = retrieval.retrieve_with(queries, near)?;

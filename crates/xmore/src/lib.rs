@@ -22,7 +22,6 @@ mod evidence;
 mod kernel;
 mod labels;
 mod math;
-#[cfg_attr(not(test), expect(dead_code, reason = "the kernel does not ask for them yet"))]
 mod mentions;
 mod methods;
 mod model;
@@ -31,7 +30,9 @@ mod pipeline;
 mod probabilities;
 mod retrieve;
 
-pub use answer::{Answer, AnswerOptions, AnsweredCaption, Distribution, Explanation, Prediction, best};
+pub use answer::{
+    Answer, AnswerOptions, AnsweredCaption, Distribution, Explanation, MemoryUse, Prediction, best,
+};
 pub use build::{
     BuildOptions, BuildOutcome, BuildProgress, BuildReport, EmbeddingSetProgress, EmbeddingSetReport,
     SkipLimit, SkipSummary, Skipped, add_embedding_set, build_memory,
@@ -42,14 +43,14 @@ pub use encode::{EncodedBatch, EncodedImages, encode_each, encode_files, encode_
 pub use encoder::Encoder;
 pub use error::{Result, XmoreError};
 pub use evidence::Evidence;
-pub use kernel::GatedPrediction;
+pub use kernel::{GatedPrediction, LabelSupport, Support, SupportKind};
 pub use labels::error::LabelError;
 pub use labels::{
     DEFAULT_TEMPLATE, Label, LabelEntry, LabelFile, LabelList, LabelWarning, Labels, MAX_LABEL_BYTES,
     Template, is_wordnet_id, normalized,
 };
 pub use math::{confidence, dot, entropy, softmax};
-pub use methods::Method;
+pub use methods::{Method, Modalities};
 pub use model::NamedModel;
 pub use partly_seen::PartlySeen;
 pub use pipeline::{EncodedQueries, IfUnreachable, Opened, Pipeline, PipelineBuilder, QueryImage};

@@ -25,6 +25,22 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums[0]
 }
 
+/// Inner product of two vectors of one length in f64, in eight interleaved sums.
+pub fn dot_wide(a: &[f64], b: &[f64]) -> f64 {
+    const LANES: usize = 8;
+    assert_eq!(a.len(), b.len(), "vectors of one length");
+    let mut sums = [0f64; LANES];
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f64>() + rest
+}
+
 /// softmax, with the largest logit subtracted first.
 pub fn softmax(logits: &[f64]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -70,6 +86,17 @@ mod tests {
             let (sum, abs) = products.fold((0.0, 0.0), |(s, t), p| (s + p, t + p.abs()));
             let n = a.len() as f64 * (-24f64).exp2();
             prop_assert!((f64::from(dot(&a, &b)) - sum).abs() <= n / (1.0 - n) * abs);
+        }
+
+        /// The same bound with u = 2⁻⁵³.
+        #[test]
+        fn dot_wide_is_within_the_rounding_bound(v in proptest::collection::vec((-1000i32..1000, -1000i32..1000), 0..200)) {
+            let (a, b): (Vec<f64>, Vec<f64>) = v.iter().map(|&(a, b)| (f64::from(a) / 7.0, f64::from(b) / 7.0)).unzip();
+            let exact: i64 = v.iter().map(|&(a, b)| i64::from(a) * i64::from(b)).sum();
+            let abs: i64 = v.iter().map(|&(a, b)| (i64::from(a) * i64::from(b)).abs()).sum();
+            // Three roundings more: those of a, b and the exact sum's quotient.
+            let n = (v.len() as f64 + 4.0) * (-53f64).exp2();
+            prop_assert!((dot_wide(&a, &b) - exact as f64 / 49.0).abs() <= n / (1.0 - n) * abs as f64 / 49.0);
         }
 
         #[test]

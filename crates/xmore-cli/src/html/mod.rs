@@ -6,6 +6,8 @@ pub(crate) mod thumbnails;
 use std::io::{self, Write};
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use xmore::Modalities;
+use xmore_eval::EvalMethod;
 use xmore_files::escape_lines;
 
 const STYLE: &str = include_str!("style.css");
@@ -32,11 +34,11 @@ pub(crate) fn write_page(file: &mut dyn Write, page: &Markup) -> io::Result<()> 
     file.write_all(escape_lines(&page.0).as_bytes())
 }
 
-/// CSS class of a method: which modality it uses.
+/// CSS class of a method: which modalities its answer is made of, as the methods' table has it.
 pub(crate) fn class(method: &str) -> &'static str {
-    match method {
-        "captions" => "captions",
-        "equal" | "xmore" | "xmore-stream" => "both",
-        _ => "picture",
+    match method.parse::<EvalMethod>().map_or(Modalities::Image, EvalMethod::modalities) {
+        Modalities::Image => "picture",
+        Modalities::Captions => "captions",
+        Modalities::Both => "both",
     }
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::EvalError;
-use xmore::Method;
+use xmore::{Method, Modalities};
 
 pub(crate) use stream::{StreamProbabilities, xmore_stream};
 pub use tda::TdaConfig;
@@ -50,13 +50,18 @@ impl EvalMethod {
         }
     }
 
-    /// Whether it uses retrieved captions.
-    pub fn needs_memory(self) -> bool {
+    /// What its answer is made of.
+    pub fn modalities(self) -> Modalities {
         match self {
-            Self::Each(method) => method.needs_memory(),
-            Self::XmoreStream => true,
-            _ => false,
+            Self::Each(method) => method.modalities(),
+            Self::XmoreStream => Modalities::Both,
+            Self::DatasetPrompts | Self::Coop | Self::Tda => Modalities::Image,
         }
+    }
+
+    /// Whether it uses pairs.
+    pub fn needs_memory(self) -> bool {
+        self.modalities() != Modalities::Image
     }
 
     /// Whether its answers depend on the order of the images.

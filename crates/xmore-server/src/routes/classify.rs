@@ -177,7 +177,7 @@ pub(crate) async fn classify(
     let prepared = app.batcher.prepare(spec, call.caller, deadline).await?;
     // A remote index does not answer, and zero-shot answers are allowed.
     let method = match method {
-        Method::Kernel if prepared.classifier.label_coverage().is_none() => Method::ZeroShot,
+        Method::Kernel if !prepared.classifier.is_kernel_prepared() => Method::ZeroShot,
         method => method,
     };
     let task = Task::Classify {

@@ -5,10 +5,8 @@
 //! count the same. It is not scaled to length 1: the length says how much the captions agree. docs/method.md has what it was
 //! chosen over.
 
-use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 use xmore_memory::Memory;
-use xmore_memory::store::{EmbeddingSet, Modality};
+use xmore_memory::store::EmbeddingSet;
 
 use crate::error::Result;
 use crate::math::dot;
@@ -18,8 +16,6 @@ use crate::retrieve::{Neighborhood, Retrieval};
 const MEAN_ROWS: u64 = 100_000;
 /// Rows that are summed in f32.
 const PART: usize = 16;
-/// More pairs than wanted that are looked at for a reference image, whose own pairs are then left out.
-const OWN_PAIRS: usize = 64;
 
 /// Weights of the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -92,74 +88,4 @@ pub(crate) fn mean_caption(
     }
     sum.iter_mut().for_each(|sum| *sum /= count.max(1) as f64);
     Ok(sum)
-}
-
-/// Images of the memory itself that stand for query images: nobody's labels, nobody's test.
-pub(crate) struct References<'a> {
-    /// Their embeddings, `[references, dim]`.
-    pub images: Vec<f32>,
-    /// The pairs around each, those of the same image left out.
-    pub neighborhoods: Vec<Neighborhood<'a>>,
-}
-
-/// At most `count` of the memory's images, the same ones on every machine: those of the smallest SHA-256 of the decimal number of their
-/// first row; each with the `near` pairs around it.
-///
-/// # Errors
-/// Those of reading the memory.
-pub(crate) fn references<'a>(
-    retrieval: &'a Retrieval,
-    memory: &'a Memory,
-    column: &'a EmbeddingSet,
-    count: usize,
-    near: usize,
-) -> Result<References<'a>> {
-    let mut first = Vec::new();
-    let mut last = None;
-    for id in (0..memory.len()).filter(|&id| retrieval.filter().contains(id)) {
-        let path = memory.image_path(id)?;
-        // An image's rows follow one another.
-        if last != Some(path) {
-            first.push(id);
-            last = Some(path);
-        }
-    }
-    let mut hashed: Vec<_> =
-        first.into_par_iter().map(|id| (Sha256::digest(id.to_string().as_bytes()), id)).collect();
-    if hashed.len() > count {
-        hashed.select_nth_unstable(count);
-        hashed.truncate(count);
-    }
-    hashed.sort_unstable();
-    let ids: Vec<u64> = hashed.into_iter().map(|(_, id)| id).collect();
-
-    let dim = column.dim();
-    let mut images = vec![0.0; ids.len() * dim];
-    for (&id, row) in ids.iter().zip(images.chunks_exact_mut(dim)) {
-        column.image_embedding(id, row)?;
-    }
-    // A column may lack an image that could not be read again.
-    let readable: Vec<bool> = images.chunks_exact(dim).map(|row| row.iter().all(|v| v.is_finite())).collect();
-    let kept: Vec<f32> = images
-        .chunks_exact(dim)
-        .zip(&readable)
-        .filter(|(_, readable)| **readable)
-        .flat_map(|(row, _)| row)
-        .copied()
-        .collect();
-    let options = retrieval.filter().options(near + OWN_PAIRS);
-    let found = column.search_with(Modality::Image, &kept, &options)?.hits;
-    let ids = ids.into_iter().zip(readable).filter(|(_, readable)| *readable).map(|(id, _)| id);
-    let mut neighborhoods = Vec::with_capacity(found.len());
-    for (id, mut hits) in ids.zip(found) {
-        let own = memory.image_path(id)?;
-        let mut others = Vec::with_capacity(near);
-        for hit in hits.drain(..) {
-            if others.len() < near && memory.image_path(hit.id)? != own {
-                others.push(hit);
-            }
-        }
-        neighborhoods.push(Neighborhood::of_set(column, others));
-    }
-    Ok(References { images: kept, neighborhoods })
 }

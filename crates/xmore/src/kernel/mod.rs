@@ -1,62 +1,91 @@
-//! `xmore-kernel`: the image's logits and two readings of the captions of such images in the memory, added where the memory has shown
-//! that it knows the labels.
+//! `xmore-kernel`: the image's logits, and three readings of what a memory has of such images, added as far as the memory has shown that
+//! it knows the labels.
 //!
 //! With m(x) of [`kernel_mean`], labels t_c, and s = exp(logit_scale):
 //!
-//! - **Label coverage** ρ_c: a label goes to the memory's images as if it were one, their captions come back and are classified; ρ_c is the
-//!   probability of the same label. It needs no labeled image, knows how finely the labels divide the world, and is near 1 / C
-//!   for captions that have nothing to do with their images.
-//! - **Readings**: e_c = s λ_e m(v)·t_c against the labels' texts, and u_c = s λ_u m(v)·m̂(t_c) against the kernel mean of an image
-//!   that looks like the label, which cancels what the memory says of everything. λ bring either to the spread of the image logits z on
-//!   [`references`]: neither the modality gap nor the sharpness of text–text cosines matters.
-//! - **Gate** g: how far ρ, on average and for the labels that this image may have, lies between [`CLOSED`] and [`OPEN`], which
-//!   are higher for fewer than five labels ([`thresholds`]).
-//! - **Answer**: softmax of (z + g(B e + A u)) / T; T pools the three as experts of one opinion and cools the answer where the image is
-//!   further from the memory than is usual.
+//! - **Support** ([`gate`]): three measures of whether the memory knows a label. A label goes to the memory's images as if it were one, and
+//!   the captions that come back are classified (ρ_c, the *label round trip*); captions name the label and their images look like it (h_c,
+//!   *names*); captions near the label have images, around which other captions are classified (r_c, the *caption round trip*). None
+//!   needs a labeled image; all are near 0 or 1 / C for captions that have nothing to do with their images. ρ and r count less for
+//!   labels of several words of which captions have the last only: "water ouzel" is not known because "water" is. All three are
+//!   multiplied by how far captions fit their own images better than other images' captions do ([`trust`]).
+//! - **Gate** g: how far the largest of the three, on average and for the labels that this image may have, lies between what
+//!   closes and what opens it.
+//! - **Readings**: e_c = s λ_e m(v)·t_c against the labels' texts; u_c = s λ_u m(v)·m̂(t_c) against the kernel mean of an image that
+//!   looks like the label, which cancels what the memory says of everything; l_c = λ_l (v − μ)·w_c against [`prototypes`] of the images that
+//!   name the label. λ bring each to the spread of the image logits z on images of the memory: neither the modality gap nor the
+//!   sharpness of text–text cosines matters.
+//! - **Answer**: softmax of (z + g(B e + A u) + w l̃) / T with w = (Σ_c q_c h_c)², q = softmax z, l̃_c = h_c (l_c − Σ h l / Σ h). T pools the readings
+//!   as experts of one opinion and cools the answer where the image is further from the memory than is usual.
 //!
 //! Constants and their reasons are in docs/method.md. Nothing depends on other query images. Of a remote index only neighbors
-//! are known: λ then bring the spread on this very image to that of z, and nothing is said of usual distances.
+//! are known: it has the label round trip and the first two readings, λ then bring the spread on this very image to that of z, and nothing
+//! is said of usual distances.
 
+mod answer;
+mod gate;
 mod mean;
+mod names;
+mod prototypes;
+mod references;
+mod trust;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use xmore_clip::Embeddings;
 
 use crate::error::Result;
-use crate::math::softmax;
-use crate::probabilities::Probabilities;
+use crate::labels::Labels;
+use crate::math::{dot_wide, softmax};
 use crate::retrieve::{Neighborhood, Retrieval};
-use mean::{KernelWeights, kernel_mean, mean_caption, references};
+pub use answer::GatedPrediction;
+use answer::ScaledPrototypes;
+use gate::Measure;
+pub use gate::{LabelSupport, Support, SupportKind};
+use mean::{KernelWeights, kernel_mean, mean_caption};
+use names::Named;
+use prototypes::Prototypes;
+use references::{Images, Pairs};
+use trust::pairing_trust;
 
 /// Pairs of which a kernel mean is made.
 pub(crate) const NEAR: usize = 1024;
-/// Reference images.
+/// Images of the memory that stand for query images.
 const REFERENCES: usize = 256;
-/// Weight A of the reading against means labels, where the image has 1.
-const AGAINST_MEANS: f64 = 0.3;
-/// Weight B of the reading against the labels' texts.
-const AGAINST_TEXTS: f64 = 0.3;
-/// A label whose captions come back to it this often or less closes the gate: two times out of three it says something else.
-const CLOSED: f64 = 1.0 / 3.0;
-/// One whose captions come back half of the time opens it.
-const OPEN: f64 = 0.5;
+/// Images of the memory that a label's images are compared with.
+const OTHERS: usize = 512;
+/// Images of the memory whose covariance is taken.
+const SAMPLE: usize = 4096;
+/// Images of captions like the label, for the caption round trip.
+const CAPTION_IMAGES: usize = 3;
+/// Pairs around each of them.
+const CAPTION_NEAR: usize = 128;
 /// Share μ of captions in the kernel.
 const CAPTIONS: f64 = 0.5;
-/// Least similarity of the nearest pair that distances are compared with.
-const MIN_NEAR: f64 = 1e-3;
 
 /// What is known of a memory under some labels; made once.
 pub(crate) struct KernelState {
     scale: f64,
     /// t_c.
     labels: Vec<Vec<f64>>,
-    /// ρ_c.
-    label_coverage: Vec<f64>,
-    /// Mean of ρ_c.
-    mean_label_coverage: f64,
+    /// None if the memory says the same of everything.
+    measures: Vec<Measure>,
+    /// What is told of the measures.
+    support: Arc<LabelSupport>,
     /// ē.
     mean: Vec<f64>,
-    /// m̂(t_c); empty while the gate is closed for all images.
+    /// `None` while the gate is closed for all images.
+    readings: Option<Readings>,
+    prototypes: Option<ScaledPrototypes>,
+    /// Whether every answer has that of an open gate beside it.
+    with_open: bool,
+}
+
+/// What kernel means of query images are compared with.
+struct Readings {
+    /// m̂(t_c).
     means: Vec<Vec<f64>>,
     /// Of a memory on this machine.
     usual: Option<Usual>,
@@ -72,88 +101,157 @@ struct Usual {
     near: f64,
 }
 
-/// The answer to one image.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GatedPrediction {
-    /// The distribution and its confidence.
-    pub probabilities: Probabilities,
-    /// How far the gate is open, in [0, 1]: 0 is zero-shot.
-    pub gate: f64,
-}
-
 impl KernelState {
-    /// Looks at what the memory or remote index knows of the labels, unit rows `[C, dim]`; `scale` is exp(logit_scale).
+    /// Looks at what the memory or remote index knows of the labels; `texts` are their unit rows `[C, dim]`, `scale` is exp(logit_scale).
+    /// `with_open`: answers have that of an open gate beside them.
     ///
     /// # Errors
     /// Those of reading the memory or asking the remote index.
-    pub(crate) fn new(retrieval: &Retrieval, labels: &Embeddings, scale: f64) -> Result<Self> {
+    pub(crate) fn new(
+        retrieval: &Retrieval,
+        labels: &Labels,
+        texts: &Embeddings,
+        scale: f64,
+        with_open: bool,
+    ) -> Result<Self> {
+        let rows: Vec<&[f32]> = texts.rows().collect();
+        let wide = rows.iter().map(|row| row.iter().map(|&v| f64::from(v)).collect()).collect();
+        let around = retrieval.neighborhoods(texts.as_slice(), NEAR)?;
         let local = retrieval.local()?;
-        let around = retrieval.neighborhoods(labels.as_slice(), NEAR)?;
         let mean = match local {
-            Some((memory, column)) => mean_caption(retrieval, memory, column)?,
-            None => mean_of(&around, labels.dim())?,
+            Some((memory, set)) => mean_caption(retrieval, memory, set)?,
+            None => mean_of(&around, texts.dim())?,
         };
-        let kernel_means = |sharpness: f64, captions: f64| -> Result<Vec<Vec<f64>>> {
-            let rows: Vec<&[f32]> = labels.rows().collect();
-            let kernel = KernelWeights { sharpness, captions };
-            rows.into_par_iter()
-                .zip(&around)
-                .map(|(label, around)| kernel_mean(label, around, &mean, kernel))
-                .collect()
-        };
-        let texts: Vec<Vec<f64>> =
-            labels.rows().map(|row| row.iter().map(|&v| f64::from(v)).collect()).collect();
-        let label_coverage: Vec<f64> = kernel_means(2.0 * scale, 0.0)?
-            .par_iter()
-            .enumerate()
-            .map(|(c, means)| softmax(&logits(means, &texts, scale))[c])
-            .collect();
-        let mean_label_coverage = label_coverage.iter().sum::<f64>() / label_coverage.len() as f64;
         let mut state = Self {
             scale,
-            labels: texts,
-            label_coverage,
-            mean_label_coverage,
-            mean: mean.clone(),
-            means: Vec::new(),
-            usual: None,
+            labels: wide,
+            measures: Vec::new(),
+            support: Arc::new(LabelSupport {
+                labels: rows.len(),
+                named: None,
+                pairing: None,
+                kinds: Vec::new(),
+            }),
+            mean,
+            readings: None,
+            prototypes: None,
+            with_open,
         };
-        if state.is_closed() {
-            return Ok(state);
-        }
-        state.means = kernel_means(scale, CAPTIONS)?.into_iter().map(unit).collect();
-        if let Some((memory, column)) = local {
-            let references = references(retrieval, memory, column, REFERENCES, NEAR)?;
-            state.usual = state.usual_on(&references.images, &references.neighborhoods)?;
-            if state.usual.is_none() {
+        let round_trip = state.label_round_trip(&rows, &around)?;
+        let Some((memory, set)) = local else {
+            state.measures.push(Measure::new(SupportKind::LabelRoundTrip, round_trip));
+            if state.needs_neighbors() {
+                state.readings = Some(Readings { means: state.label_means(&rows, &around)?, usual: None });
+            }
+            return Ok(state.with_support(None, None));
+        };
+        let pairs = Pairs { memory, set, filter: retrieval.filter() };
+        let sample = pairs.sample(SAMPLE)?;
+        let pairing = pairing_trust(pairs, &sample, OTHERS)?;
+        let mut named = Named::find(pairs, labels, &rows, &sample, OTHERS)?;
+        named.support.iter_mut().for_each(|support| *support *= pairing);
+        let captions = state.caption_round_trip(pairs, texts)?;
+        // "Water ouzel" is not known because "water" is.
+        let known = |support: Vec<f64>| -> Vec<f64> {
+            support
+                .iter()
+                .zip(&named.head_only)
+                .map(|(support, head)| pairing * support * (1.0 - head))
+                .collect()
+        };
+        state.measures = vec![
+            Measure::new(SupportKind::LabelRoundTrip, known(round_trip)),
+            Measure::new(SupportKind::Names, named.support.clone()),
+            Measure::new(SupportKind::CaptionRoundTrip, known(captions)),
+        ];
+        let supported = named.support.iter().filter(|&&support| support > 0.0).count();
+        state.prototypes = state.scaled_prototypes(named, &sample);
+        if state.needs_neighbors() {
+            let means = state.label_means(&rows, &around)?;
+            match state.usual(pairs, &sample, &means)? {
+                Some(usual) => state.readings = Some(Readings { means, usual: Some(usual) }),
                 // A memory without spread says the same of everything.
-                state.mean_label_coverage = 0.0;
+                None => state.measures.clear(),
             }
         }
-        Ok(state)
+        Ok(state.with_support(Some(supported), Some(pairing)))
     }
 
-    /// Whether every image is answered zero-shot.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.mean_label_coverage <= thresholds(self.labels.len())[0]
+    /// Whether the pairs around query images are looked at.
+    pub(crate) fn needs_neighbors(&self) -> bool {
+        self.with_open || !self.measures.iter().all(Measure::is_closed)
     }
 
-    /// The mean label coverage, in [0, 1]: how much the memory knows of the labels.
-    pub(crate) fn label_coverage(&self) -> f64 {
-        self.mean_label_coverage
+    /// Why the gate opens or stays closed.
+    pub(crate) fn support(&self) -> &LabelSupport {
+        &self.support
     }
 
-    fn usual_on(&self, images: &[f32], neighborhoods: &[Neighborhood<'_>]) -> Result<Option<Usual>> {
-        let dim = self.mean.len();
+    /// The same state with what is told of its measures.
+    fn with_support(mut self, named: Option<usize>, pairing: Option<f64>) -> Self {
+        let kinds = self.measures.iter().map(|measure| measure.support).collect();
+        self.support = Arc::new(LabelSupport { labels: self.labels.len(), named, pairing, kinds });
+        self
+    }
+
+    /// ρ_c: a label as if it were an image, the captions around it, classified: the probability of the same label.
+    fn label_round_trip(&self, labels: &[&[f32]], around: &[Neighborhood<'_>]) -> Result<Vec<f64>> {
+        let kernel = KernelWeights { sharpness: 2.0 * self.scale, captions: 0.0 };
+        let trip = labels.par_iter().zip(around).enumerate().map(|(c, (label, around))| {
+            let m = kernel_mean(label, around, &self.mean, kernel)?;
+            Ok(softmax(&logits(&m, &self.labels, self.scale))[c])
+        });
+        trip.collect()
+    }
+
+    /// r_c: the images of the captions most like a label, the other captions around them, classified: the mean probability of the label.
+    fn caption_round_trip(&self, pairs: Pairs<'_>, labels: &Embeddings) -> Result<Vec<f64>> {
+        let images_of = pairs.images_by_captions(labels.as_slice(), CAPTION_IMAGES)?;
+        // Labels share images.
+        let distinct: BTreeSet<u64> = images_of.iter().flatten().copied().collect();
+        let images = pairs.images(distinct)?;
+        let around = pairs.around_own(&images.rows, &images.embeddings, CAPTION_NEAR)?;
+        let means: Vec<Vec<f64>> = images
+            .each()
+            .zip(&around)
+            .collect::<Vec<_>>()
+            .into_par_iter()
+            .map(|(image, around)| self.kernel_mean(image, around))
+            .collect::<Result<_>>()?;
+        let trip = images_of.par_iter().enumerate().map(|(c, rows)| {
+            let found: Vec<f64> = rows
+                .iter()
+                .filter_map(|row| images.rows.binary_search(row).ok())
+                .map(|place| softmax(&logits(&means[place], &self.labels, self.scale))[c])
+                .collect();
+            found.iter().sum::<f64>() / found.len().max(1) as f64
+        });
+        Ok(trip.collect())
+    }
+
+    /// m̂(t_c).
+    fn label_means(&self, labels: &[&[f32]], around: &[Neighborhood<'_>]) -> Result<Vec<Vec<f64>>> {
+        labels
+            .par_iter()
+            .zip(around)
+            .map(|(label, around)| Ok(unit(self.kernel_mean(label, around)?)))
+            .collect()
+    }
+
+    /// What is usual on the first images of the sample; `None` without spread.
+    fn usual(&self, pairs: Pairs<'_>, sample: &Images, means: &[Vec<f64>]) -> Result<Option<Usual>> {
+        let images = sample.first(REFERENCES);
+        let rows = &sample.rows[..sample.rows.len().min(REFERENCES)];
+        let around = pairs.around_own(rows, images, NEAR)?;
         let each: Vec<([f64; 3], f64)> = images
-            .par_chunks_exact(dim)
-            .zip(neighborhoods)
+            .par_chunks_exact(self.mean.len())
+            .zip(&around)
             .map(|(image, around)| {
                 let m = self.kernel_mean(image, around)?;
                 let wide: Vec<f64> = image.iter().map(|&v| f64::from(v)).collect();
                 let of = |x: &[f64], to: &[Vec<f64>]| deviation(&logits(x, to, 1.0));
                 let near = around.similarities.first().map_or(0.0, |&s| f64::from(s));
-                Ok(([of(&wide, &self.labels), of(&m, &self.labels), of(&m, &self.means)], near))
+                Ok(([of(&wide, &self.labels), of(&m, &self.labels), of(&m, means)], near))
             })
             .collect::<Result<_>>()?;
         let spread = |i: usize| each.iter().map(|(d, _)| d[i]).sum::<f64>().sqrt();
@@ -165,50 +263,28 @@ impl KernelState {
         Ok(Some(Usual { texts: image / texts, means: image / means, near }))
     }
 
-    fn kernel_mean(&self, image: &[f32], around: &Neighborhood<'_>) -> Result<Vec<f64>> {
-        kernel_mean(image, around, &self.mean, KernelWeights { sharpness: self.scale, captions: CAPTIONS })
+    /// Prototypes of at least two labels, and λ_l by the first images of the sample; `None` without them or without spread.
+    fn scaled_prototypes(&self, named: Named, sample: &Images) -> Option<ScaledPrototypes> {
+        let Named { images, support, .. } = named;
+        let supported: Vec<bool> = support.iter().map(|&h| h > 0.0).collect();
+        if supported.iter().filter(|&&supported| supported).count() < 2 {
+            return None;
+        }
+        let prototypes = Prototypes::new(images, &supported, sample, self.mean.len())?;
+        let of_supported = |values: Vec<f64>| -> Vec<f64> {
+            values.into_iter().zip(&supported).filter(|(_, supported)| **supported).map(|(v, _)| v).collect()
+        };
+        let deviations = sample.first(REFERENCES).par_chunks_exact(self.mean.len()).map(|image| {
+            let wide: Vec<f64> = image.iter().map(|&v| f64::from(v)).collect();
+            let z = of_supported(logits(&wide, &self.labels, self.scale));
+            [deviation(&z), deviation(&of_supported(prototypes.read(image, &[])))]
+        });
+        let [z, l] = deviations.reduce(|| [0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
+        (l > 0.0).then(|| ScaledPrototypes { prototypes, factor: (z / l).sqrt(), support })
     }
 
-    /// The answer to a query image, a unit vector, by the pairs around it. `image` is zero-shot's.
-    ///
-    /// # Errors
-    /// Those of reading the memory.
-    pub(crate) fn answer(
-        &self,
-        query: &[f32],
-        image: &Probabilities,
-        around: &Neighborhood<'_>,
-    ) -> Result<GatedPrediction> {
-        let expected: f64 = image.values.iter().zip(&self.label_coverage).map(|(p, r)| p * r).sum();
-        let [closed, open] = thresholds(self.labels.len());
-        let gate = ((expected.min(self.mean_label_coverage) - closed) / (open - closed)).clamp(0.0, 1.0);
-        if gate == 0.0 || around.similarities.is_empty() {
-            return Ok(GatedPrediction { probabilities: image.clone(), gate: 0.0 });
-        }
-        let wide: Vec<f64> = query.iter().map(|&v| f64::from(v)).collect();
-        let z = logits(&wide, &self.labels, self.scale);
-        let m = self.kernel_mean(query, around)?;
-        let readings = [logits(&m, &self.labels, self.scale), logits(&m, &self.means, self.scale)];
-        let spread = |x: &[f64]| deviation(x).sqrt();
-        let lambdas = match &self.usual {
-            Some(usual) => [usual.texts, usual.means],
-            None => readings.each_ref().map(|r| if spread(r) > 0.0 { spread(&z) / spread(r) } else { 0.0 }),
-        };
-        let further = self
-            .usual
-            .as_ref()
-            .map_or(1.0, |usual| (usual.near / f64::from(around.similarities[0]).max(MIN_NEAR)).max(1.0));
-        let temperature = (1.0 + gate * (AGAINST_MEANS + AGAINST_TEXTS)) * (1.0 + gate * (further - 1.0));
-        let pooled: Vec<f64> = z
-            .iter()
-            .zip(&readings[0])
-            .zip(&readings[1])
-            .map(|((z, e), u)| {
-                let memory = AGAINST_TEXTS * lambdas[0] * e + AGAINST_MEANS * lambdas[1] * u;
-                (z + gate * memory) / temperature
-            })
-            .collect();
-        Ok(GatedPrediction { probabilities: Probabilities::new(softmax(&pooled)), gate })
+    fn kernel_mean(&self, image: &[f32], around: &Neighborhood<'_>) -> Result<Vec<f64>> {
+        kernel_mean(image, around, &self.mean, KernelWeights { sharpness: self.scale, captions: CAPTIONS })
     }
 }
 
@@ -230,17 +306,9 @@ fn mean_of(around: &[Neighborhood<'_>], dim: usize) -> Result<Vec<f64>> {
     Ok(sum)
 }
 
-/// The label coverages that close and open the gate under `count` labels. Of fewer than five, chance alone comes back more than a fifth of the
-/// time; then a sixth and a third of the way from chance to certainty are asked for.
-fn thresholds(count: usize) -> [f64; 2] {
-    let chance = 1.0 / count as f64;
-    let beyond = |share: f64| chance + share * (1.0 - chance);
-    [CLOSED.max(beyond(1.0 / 6.0)), OPEN.max(beyond(1.0 / 3.0))]
-}
-
 /// scale · x·t_c for each row.
 fn logits(x: &[f64], rows: &[Vec<f64>], scale: f64) -> Vec<f64> {
-    rows.iter().map(|row| scale * x.iter().zip(row).map(|(a, b)| a * b).sum::<f64>()).collect()
+    rows.iter().map(|row| scale * dot_wide(x, row)).collect()
 }
 
 /// Mean square around the mean.

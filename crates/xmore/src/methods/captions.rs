@@ -1,12 +1,12 @@
 //! `captions`: the retrieved captions alone: each is classified, and their answers are averaged.
 
-use super::MethodInfo;
+use super::{MethodInfo, Modalities};
 use crate::evidence::Evidence;
 
 pub(super) const INFO: MethodInfo = MethodInfo {
     name: "captions",
     summary: "the retrieved captions alone: each is classified, and their answers are averaged",
-    needs_memory: true,
+    modalities: Modalities::Captions,
     scores,
 };
 

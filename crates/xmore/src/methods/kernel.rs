@@ -1,12 +1,12 @@
 //! `xmore-kernel`: what the memory says of such images is added to the image's logits, as far as the memory knows the labels.
 
-use super::MethodInfo;
+use super::{MethodInfo, Modalities};
 use crate::evidence::Evidence;
 
 pub(super) const INFO: MethodInfo = MethodInfo {
     name: "xmore-kernel",
     summary: "the image, and what the memory says of images like it, as far as it knows the labels",
-    needs_memory: true,
+    modalities: Modalities::Both,
     scores,
 };
 

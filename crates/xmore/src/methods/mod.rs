@@ -32,11 +32,22 @@ pub enum Method {
     Kernel,
 }
 
+/// What a method's answer is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Modalities {
+    /// The query image alone.
+    Image,
+    /// Captions alone.
+    Captions,
+    /// Both.
+    Both,
+}
+
 /// What is known of a method.
 pub(crate) struct MethodInfo {
     name: &'static str,
     summary: &'static str,
-    needs_memory: bool,
+    modalities: Modalities,
     /// The distribution over the labels; `None` if the evidence was gathered without what the method needs.
     scores: fn(&Evidence) -> Option<Vec<f64>>,
 }
@@ -67,9 +78,14 @@ impl Method {
         self.info().summary
     }
 
-    /// Whether it uses retrieved captions.
+    /// What its answer is made of.
+    pub const fn modalities(self) -> Modalities {
+        self.info().modalities
+    }
+
+    /// Whether it uses pairs.
     pub const fn needs_memory(self) -> bool {
-        self.info().needs_memory
+        !matches!(self.info().modalities, Modalities::Image)
     }
 
     /// Its distribution over the labels, by the evidence on an image.

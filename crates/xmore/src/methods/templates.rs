@@ -1,12 +1,12 @@
 //! `templates`: the image alone, each label averaged over many prompts.
 
-use super::MethodInfo;
+use super::{MethodInfo, Modalities};
 use crate::evidence::Evidence;
 
 pub(super) const INFO: MethodInfo = MethodInfo {
     name: "templates",
     summary: "the image alone, each label averaged over many prompts",
-    needs_memory: false,
+    modalities: Modalities::Image,
     scores,
 };
 

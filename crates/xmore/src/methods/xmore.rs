@@ -1,13 +1,13 @@
 //! `xmore`: image and captions, each weighed by its confidence, as published (X-MoRe).
 
-use super::MethodInfo;
+use super::{MethodInfo, Modalities};
 use crate::evidence::Evidence;
 use crate::probabilities::{image_weight, mix};
 
 pub(super) const INFO: MethodInfo = MethodInfo {
     name: "xmore",
     summary: "image and captions, each weighed by its confidence, as published (X-MoRe)",
-    needs_memory: true,
+    modalities: Modalities::Both,
     scores,
 };
 

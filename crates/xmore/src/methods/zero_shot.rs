@@ -1,12 +1,12 @@
 //! `zero-shot`: the image alone, each label in one prompt.
 
-use super::MethodInfo;
+use super::{MethodInfo, Modalities};
 use crate::evidence::Evidence;
 
 pub(super) const INFO: MethodInfo = MethodInfo {
     name: "zero-shot",
     summary: "the image alone, each label in one prompt",
-    needs_memory: false,
+    modalities: Modalities::Image,
     scores,
 };
 

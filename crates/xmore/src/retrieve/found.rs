@@ -110,6 +110,8 @@ pub(crate) struct Neighborhood<'a> {
     pub similarities: Vec<f32>,
     ids: Vec<u64>,
     texts: CaptionRows<'a>,
+    /// Images of a memory that are left out as copies of the query image: their first row that may be looked at, and their embedding.
+    left_out: Vec<(u64, Vec<f32>)>,
 }
 
 impl<'a> Neighborhood<'a> {
@@ -126,13 +128,24 @@ impl<'a> Neighborhood<'a> {
             similarities: places.iter().map(|&place| found.similarities[place]).collect(),
             ids: places.iter().map(|&place| found.id(place)).collect(),
             texts: texts.select(&places),
+            left_out: Vec::new(),
         }
+    }
+
+    /// The same with images that are left out as copies of the query image.
+    pub(super) fn without_images(self, left_out: Vec<(u64, Vec<f32>)>) -> Self {
+        Self { left_out, ..self }
+    }
+
+    /// Images of a memory that are left out as copies of the query image: their first row that may be looked at, and their embedding.
+    pub(crate) fn left_out(&self) -> &[(u64, Vec<f32>)] {
+        &self.left_out
     }
 
     /// Rows of a memory's embeddings.
     pub(crate) fn of_set(set: &'a EmbeddingSet, hits: Vec<Hit>) -> Self {
         let (similarities, ids) = hits.into_iter().map(|hit| (hit.similarity, hit.id)).unzip();
-        Self { similarities, ids, texts: CaptionRows::Stored(set) }
+        Self { similarities, ids, texts: CaptionRows::Stored(set), left_out: Vec::new() }
     }
 
     /// The embedding of a pair's caption, into `out`, `[dim]`.

@@ -179,7 +179,7 @@ impl Retrieval {
                 let retrieved = self.keep(query, &found[i], &rerank[i], &classify[i], image_similarity)?;
                 let neighborhood =
                     Neighborhood::new(&around[i], &around_rows[i], near, |s| !options.is_query(s));
-                Ok((retrieved, neighborhood))
+                Ok((retrieved, neighborhood.without_images(self.copies(&around[i])?)))
             })
             .collect()
     }
@@ -192,6 +192,30 @@ impl Retrieval {
         n: usize,
     ) -> Result<Vec<FoundPairs<'_>>> {
         self.pairs.index().search(&PairSearch { modality, model: &**model, queries, n, filter: &self.filter })
+    }
+
+    /// The images of a memory that are the query image itself, as the options say: each by its first row that may be looked at, with its
+    /// embedding by the model that classifies.
+    fn copies(&self, found: &FoundPairs<'_>) -> Result<Vec<(u64, Vec<f32>)>> {
+        let mut copies: Vec<(u64, Vec<f32>)> = Vec::new();
+        let Some((memory, set)) = self.local()? else { return Ok(copies) };
+        for index in (0..found.len()).filter(|&index| self.options.is_query(found.similarities[index])) {
+            let (mut first, path) = (found.id(index), found.image_path(index)?);
+            // An image's rows follow one another.
+            let mut before = first;
+            while before > 0 && memory.image_path(before - 1)? == path {
+                before -= 1;
+                if self.filter.contains(before) {
+                    first = before;
+                }
+            }
+            if copies.iter().all(|(row, _)| *row != first) {
+                let mut embedding = vec![0.0; set.dim()];
+                set.image_embedding(first, &mut embedding)?;
+                copies.push((first, embedding));
+            }
+        }
+        Ok(copies)
     }
 
     /// The second stage: the K captions kept of the pairs that a query found.

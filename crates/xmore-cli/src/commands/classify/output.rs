@@ -5,7 +5,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
-use xmore::{Answer, AnswerOptions, Classifier, Evidence, Labels, Method, Prediction, best, image_weight};
+use xmore::{
+    Answer, AnswerOptions, Classifier, Evidence, GatedPrediction, Labels, Method, Prediction, best,
+    image_weight,
+};
 use xmore_files::{escape_for_terminal, escape_json, escape_lines, escape_path, path_to_text};
 
 use crate::error::Result;
@@ -168,10 +171,7 @@ fn explanation(evidence: &Evidence, method: Method, labels: &Labels) -> String {
             &format!("  weight   image {:.0} %, captions {:.0} %\n", weight * 100.0, (1.0 - weight) * 100.0);
     }
     if let Some(gated) = evidence.gated.as_ref().filter(|_| method == Method::Kernel) {
-        text += &match gated.gate {
-            0.0 => "  memory   not used: its captions do not cover these labels well enough\n".to_owned(),
-            gate => format!("  memory   used with a weight of {:.0} %\n", gate * 100.0),
-        };
+        text += &memory_use(gated);
     }
     let mut table = table(&["similarity", "votes for", "caption"], &["similarity"]);
     for (caption, &vote) in evidence.retrieved.iter().zip(&evidence.votes) {
@@ -180,4 +180,22 @@ fn explanation(evidence: &Evidence, method: Method, labels: &Labels) -> String {
     }
     let table = trimmed(&table).lines().map(|row| format!("  {row}\n")).collect::<String>();
     text + "\n" + &escape_lines(&table)
+}
+
+/// Why the memory is taken into account or not.
+fn memory_use(gated: &GatedPrediction) -> String {
+    let mut text = match gated.opened_by {
+        Some(kind) => {
+            format!("  memory   used with a weight of {:.0} %: {}\n", gated.gate * 100.0, kind.summary())
+        }
+        None => {
+            "  memory   its captions are not used: too little shows that it knows the labels of this image\n"
+                .to_owned()
+        }
+    };
+    if gated.prototype_weight > 0.0 {
+        let weight = gated.prototype_weight * 100.0;
+        text += &format!("  images   of captions that name the labels used with a weight of {weight:.0} %\n");
+    }
+    text + &format!("  labels   {}\n", gated.support)
 }

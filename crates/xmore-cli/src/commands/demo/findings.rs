@@ -1,12 +1,15 @@
 //! What the demo found: accuracies over the splits, and the answers that captions changed.
 
 use serde::{Serialize, Serializer};
-use xmore::{Evidence, Method, argmax, image_weight};
+use xmore::{Evidence, Method, argmax};
 use xmore_memory::store::ModelIdentity;
 
 use super::pairs::PairSet;
 use super::splits::Spread;
 use crate::error::Result;
+
+/// The method that the demo is about: the default of a classification with a memory.
+pub(super) const SHOWN: Method = Method::Kernel;
 
 /// Accuracy of each method on one split.
 pub(super) type Accuracies = Vec<(Method, f64)>;
@@ -101,7 +104,7 @@ pub(super) enum Turn {
     StillWrong,
 }
 
-/// An answer of zero-shot that X-MoRe changed.
+/// An answer of zero-shot that [`SHOWN`] changed.
 #[derive(Clone, Debug)]
 pub(super) struct Change<'a> {
     pub turn: Turn,
@@ -111,13 +114,13 @@ pub(super) struct Change<'a> {
     pub truth: usize,
     /// zero-shot's answer.
     pub before: usize,
-    /// X-MoRe's answer.
+    /// The method's answer.
     pub after: usize,
     pub evidence: &'a Evidence,
-    /// X-MoRe's distribution.
+    /// The method's distribution.
     pub scores: Vec<f64>,
-    /// Share of the picture in it.
-    pub image_weight: f64,
+    /// How far the memory was taken into account, in [0, 1].
+    pub gate: f64,
     /// Whether the memory held the query's very caption.
     pub own_caption: bool,
 }
@@ -153,6 +156,13 @@ impl Findings {
     pub fn strict_figures(&self) -> Option<Figures> {
         let splits: Option<Vec<_>> = self.runs.iter().map(|run| run.strict.as_ref()).collect();
         splits.map(|splits| Figures::of(&splits))
+    }
+
+    /// The least and the largest gain of a method over zero-shot on a split.
+    pub fn gains(&self, method: Method) -> [f64; 2] {
+        let gain = |run: &SplitRun| of(&run.accuracies, method) - of(&run.accuracies, Method::ZeroShot);
+        let gains = || self.runs.iter().map(gain);
+        [gains().fold(f64::INFINITY, f64::min), gains().fold(f64::NEG_INFINITY, f64::max)]
     }
 
     /// Figures for each number of captions.
@@ -194,8 +204,7 @@ impl Findings {
             for ((&pair, evidence), &own_caption) in
                 run.queries.iter().zip(&run.evidence).zip(&run.own_caption)
             {
-                let Some(captions) = &evidence.captions else { continue };
-                let scores = evidence.scores(Method::Xmore)?;
+                let scores = evidence.scores(SHOWN)?;
                 let (before, after) = (evidence.image.argmax(), argmax(&scores));
                 let truth = self.set.pairs[pair].label;
                 if before == after {
@@ -206,7 +215,7 @@ impl Findings {
                     (true, false) => Turn::Worse,
                     _ => Turn::StillWrong,
                 };
-                let image_weight = image_weight(&evidence.image, captions);
+                let gate = evidence.gated.as_ref().map_or(0.0, |gated| gated.gate);
                 changes.push(Change {
                     turn,
                     run,
@@ -216,7 +225,7 @@ impl Findings {
                     after,
                     evidence,
                     scores,
-                    image_weight,
+                    gate,
                     own_caption,
                 });
             }
@@ -295,7 +304,7 @@ mod tests {
             after: 1,
             evidence,
             scores,
-            image_weight: 0.5,
+            gate: 0.5,
             own_caption,
         }
     }

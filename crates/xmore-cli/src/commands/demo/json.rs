@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 use xmore_files::path_to_text;
 
-use super::findings::{Figures, Findings, Tally, tally};
+use super::findings::{Figures, Findings, SHOWN, Tally, tally};
 use crate::error::Result;
 
 /// All figures of the findings.
@@ -27,6 +27,8 @@ pub(super) struct Json<'a> {
     methods_without_own_captions: Option<Figures>,
     /// Queries whose very caption is in memory.
     queries_with_own_caption: usize,
+    /// The method whose answers are compared with zero-shot's in `changed`.
+    changed_by: &'static str,
     changed: Tally,
     k_sweep: Vec<BySize>,
     neighbor_sweep: Vec<BySize>,
@@ -60,6 +62,7 @@ impl<'a> Json<'a> {
             methods: findings.figures(),
             methods_without_own_captions: findings.strict_figures(),
             queries_with_own_caption: findings.own_captions(),
+            changed_by: SHOWN.name(),
             changed: tally(&findings.changes()?),
             k_sweep: findings.sweep().into_iter().map(of_k).collect(),
             neighbor_sweep: findings.neighbor_sweep().into_iter().map(of_neighbors).collect(),

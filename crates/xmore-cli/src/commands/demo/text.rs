@@ -7,7 +7,7 @@ use comfy_table::Table;
 use xmore::{Method, best};
 
 use super::experiment::paper_neighbors;
-use super::findings::{Change, Findings, Tally, Turn, examples, tally};
+use super::findings::{Change, Findings, SHOWN, Tally, Turn, examples, tally};
 use crate::error::Result;
 use crate::messages::counted;
 use crate::output::table::{add_row, framed};
@@ -38,7 +38,12 @@ fn write_table(out: &mut String, findings: &Findings, changes: &[Change], report
     )?;
     writeln!(out, "{}", methods(findings))?;
     if splits > 1 {
-        writeln!(out, "± is the sample standard deviation over the splits.")?;
+        let [least, most] = findings.gains(SHOWN).map(|gain| points(gain, None));
+        writeln!(
+            out,
+            "± is the sample standard deviation over the splits. The gain of {SHOWN}, the default, is {least} on the worst split"
+        )?;
+        writeln!(out, "and {most} on the best; `--splits 40` says more.")?;
     }
     let own = findings.own_captions();
     writeln!(
@@ -60,7 +65,7 @@ fn write_table(out: &mut String, findings: &Findings, changes: &[Change], report
     let Tally { better, worse, still_wrong } = tally(changes);
     writeln!(
         out,
-        "xmore changed {} of {} answers: {better} for the better, {worse} for the worse, {still_wrong} from one wrong label to another.",
+        "{SHOWN} changed {} of {} answers: {better} for the better, {worse} for the worse, {still_wrong} from one wrong label to another.",
         changes.len(),
         findings.queries()
     )?;
@@ -113,14 +118,8 @@ fn explain(out: &mut String, number: usize, findings: &Findings, change: &Change
             captions.confidence
         )?;
     }
-    let weight = change.image_weight;
-    writeln!(
-        out,
-        "  together        {}   weights: picture {:.0} %, captions {:.0} %",
-        top(findings, &change.scores),
-        100.0 * weight,
-        100.0 * (1.0 - weight)
-    )?;
+    let (together, gate) = (top(findings, &change.scores), 100.0 * change.gate);
+    writeln!(out, "  {SHOWN:<14}  {together}   memory used with a weight of {gate:.0} %")?;
     let evidence = change.evidence;
     writeln!(out, "  captions (cosine with the picture, label voted for):")?;
     let shown = || evidence.retrieved.iter().zip(&evidence.votes).take(TOP_CAPTIONS);

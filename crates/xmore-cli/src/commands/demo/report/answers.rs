@@ -1,9 +1,9 @@
 //! The report's changed answers: three explained in full, and a gallery of all of them.
 
 use maud::{Markup, html};
-use xmore::best;
+use xmore::{SupportKind, best};
 
-use super::super::findings::{Change, Findings, Turn};
+use super::super::findings::{Change, Findings, SHOWN, Turn};
 use super::pictures::Pictures;
 use crate::error::Result;
 
@@ -14,7 +14,7 @@ const TOP: usize = 4;
 pub(super) fn explained(findings: &Findings, pictures: &Pictures, change: &Change) -> Result<Markup> {
     let (set, evidence) = (&findings.set, change.evidence);
     let label = |index: usize| set.label(index);
-    let share = 100.0 * change.image_weight;
+    let share = 100.0 * change.gate;
     let confidence = evidence.captions.as_ref().map_or(0.0, |captions| captions.confidence);
     Ok(html! {
         article.example {
@@ -33,14 +33,14 @@ pub(super) fn explained(findings: &Findings, pictures: &Pictures, change: &Chang
                     }
                 }
             }
-            h4 { "Confidence of each modality" }
-            div.balance {
-                span.picture style=(format!("width:{share:.1}%")) {}
-                span.captions style=(format!("width:{:.1}%", 100.0 - share)) {}
-            }
+            h4 { "How far the memory is taken into account" }
+            span.track aria-hidden="true" { span.fill.both style=(format!("width:{share:.1}%")) {} }
             p.weights {
-                span { "picture: confidence " (format!("{:.2}", evidence.image.confidence)) ", weight " (format!("{share:.0} %")) }
-                span { "captions: confidence " (format!("{confidence:.2}")) ", weight " (format!("{:.0} %", 100.0 - share)) }
+                span { (format!("{share:.0} %")) @if let Some(kind) = opened_by(change) { ": " (kind.summary()) } }
+                span {
+                    "confidence of the picture " (format!("{:.2}", evidence.image.confidence))
+                    ", of the captions " (format!("{confidence:.2}"))
+                }
             }
             h4 { "Labels by each modality" }
             (distributions(findings, change))
@@ -61,6 +61,10 @@ pub(super) fn explained(findings: &Findings, pictures: &Pictures, change: &Chang
             }
         }
     })
+}
+
+fn opened_by(change: &Change) -> Option<SupportKind> {
+    change.evidence.gated.as_ref().and_then(|gated| gated.opened_by)
 }
 
 fn verdict(turn: Turn) -> Markup {
@@ -86,7 +90,7 @@ fn distributions(findings: &Findings, change: &Change) -> Markup {
     let columns = [
         ("picture", "picture alone", image),
         ("captions", "captions alone", captions),
-        ("both", "together", &change.scores),
+        ("both", SHOWN.name(), &change.scores),
     ];
     html! {
         div.scroll { table.distributions {

@@ -3,7 +3,7 @@
 use maud::Markup;
 use xmore::Method;
 
-use super::super::findings::Figures;
+use super::super::findings::{Figures, SHOWN};
 use crate::html::charts::{self, Bar, Series};
 use crate::html::class;
 
@@ -18,9 +18,9 @@ pub(super) fn bars(figures: &Figures) -> Markup {
     charts::bars(&figures.0.iter().map(bar).collect::<Vec<_>>())
 }
 
-/// Accuracy of three methods over the number of captions.
+/// Accuracy over the number of captions, which matters to two of the methods.
 pub(super) fn lines(sweep: &[(usize, Figures)]) -> Markup {
-    let series = [Method::ZeroShot, Method::Captions, Method::Xmore].map(|method| Series {
+    let series = [Method::ZeroShot, Method::Captions, Method::Xmore, SHOWN].map(|method| Series {
         name: method.name(),
         class: class(method.name()),
         values: sweep.iter().map(|(_, figures)| figures.get(method).acc1_mean).collect(),

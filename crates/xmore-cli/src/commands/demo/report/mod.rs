@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use xmore::{DEFAULT_TEMPLATE, Method};
 
 use super::experiment::paper_neighbors;
-use super::findings::{Change, Figures, Findings, Turn, examples, tally};
+use super::findings::{Change, Figures, Findings, SHOWN, Turn, examples, tally};
 use super::text::{percent, points};
 use crate::error::Result;
 use crate::html::document;
@@ -43,22 +43,26 @@ pub(super) fn page(findings: &Findings) -> Result<Markup> {
 
 fn introduction(findings: &Findings, figures: &Figures, changes: &[Change]) -> Markup {
     let zero_shot = figures.get(Method::ZeroShot);
-    let xmore = figures.get(Method::Xmore);
+    let shown = figures.get(SHOWN);
+    let [least, most] = findings.gains(SHOWN).map(|gain| points(gain, None));
     let tally = tally(changes);
     html! {
         header.top {
             h1 { "Do captions help to name a picture?" }
             p.lead {
-                "Photos are classified with labels in plain words: first from the picture alone (zero-shot), then with captions of similar "
-                "pictures, weighted by the confidence of each modality ("
-                a href="https://arxiv.org/abs/2308.15273" { "X-MoRe" } "). "
+                "Photos are classified with labels in plain words: first from the picture alone (zero-shot), then with what captions of similar "
+                "pictures say, as far as the memory knows the labels (" (SHOWN.name()) ", the default; the paper’s method is "
+                a href="https://arxiv.org/abs/2308.15273" { "X-MoRe" } ", " code { (Method::Xmore.name()) } "). "
                 "The captions come from a memory of " (findings.runs[0].memory.len()) " pairs of pictures and captions; the "
                 (findings.runs[0].queries.len()) " photos that are classified are not in it."
             }
             dl.cards {
                 div { dt { "picture alone" } dd { (percent(zero_shot.acc1_mean, None)) } }
-                div { dt { "with captions (xmore)" } dd { (percent(xmore.acc1_mean, None)) } }
-                div { dt { "gain, in points" } dd { (points(xmore.gain_mean, xmore.gain_std)) } }
+                div { dt { "with captions (" (SHOWN.name()) ")" } dd { (percent(shown.acc1_mean, None)) } }
+                div { dt { "gain, in points" } dd { (points(shown.gain_mean, shown.gain_std)) } }
+                @if findings.runs.len() > 1 {
+                    div { dt { "gain on the worst / the best split" } dd { (least) " / " (most) } }
+                }
                 div { dt { "answers changed to right / to wrong" } dd { (tally.better) " / " (tally.worse) } }
             }
         }
@@ -129,7 +133,7 @@ fn sweep(findings: &Findings) -> Markup {
 }
 
 fn sweep_table(caption: &str, what: &str, sweep: &[(usize, Figures)]) -> Markup {
-    let shown = [Method::Captions, Method::Equal, Method::Xmore];
+    let shown = [Method::Captions, Method::Equal, Method::Xmore, SHOWN];
     html! {
         div.scroll { table.figures {
             caption { (caption) }
@@ -172,7 +176,7 @@ fn all_changes(findings: &Findings, pictures: &Pictures, changes: &[Change]) -> 
         section {
             h2 { "All changed answers" }
             p {
-                "Of " (findings.queries()) " answers over all splits, xmore changed " (changes.len()) ". The struck-out label is that of the "
+                "Of " (findings.queries()) " answers over all splits, " (SHOWN.name()) " changed " (changes.len()) ". The struck-out label is that of the "
                 "picture alone."
             }
             @for (turn, title, count) in groups {

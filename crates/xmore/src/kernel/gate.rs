@@ -1,0 +1,192 @@
+//! The gate: how far a memory is taken into account, by what shows that it knows the labels.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// What can show that a memory knows the labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum SupportKind {
+    /// A label is sent to the memory's images, and the captions that come back are classified as it.
+    LabelRoundTrip,
+    /// Captions name the label, and their images look like it to the model.
+    Names,
+    /// A label's nearest captions have images, and the other captions around these images are classified as the label.
+    CaptionRoundTrip,
+}
+
+impl SupportKind {
+    /// Its name in words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LabelRoundTrip => "label round trip",
+            Self::Names => "names",
+            Self::CaptionRoundTrip => "caption round trip",
+        }
+    }
+
+    /// What it means, in a few words.
+    pub const fn summary(self) -> &'static str {
+        match self {
+            Self::LabelRoundTrip => "captions of images like the labels speak of the labels",
+            Self::Names => "captions name the labels, and their images look like them",
+            Self::CaptionRoundTrip => {
+                "captions around the images of captions like the labels speak of the labels"
+            }
+        }
+    }
+
+    /// The support that closes and opens the gate under many labels.
+    const fn thresholds(self) -> [f64; 2] {
+        match self {
+            // Two times out of three the captions say something else; they come back half of the time.
+            Self::LabelRoundTrip | Self::Names => [1.0 / 3.0, 0.5],
+            Self::CaptionRoundTrip => [0.2, 0.4],
+        }
+    }
+
+    /// Whether captions that have nothing to do with their images give a support of one in the number of labels.
+    const fn has_chance(self) -> bool {
+        match self {
+            Self::LabelRoundTrip | Self::CaptionRoundTrip => true,
+            Self::Names => false,
+        }
+    }
+}
+
+/// How much a memory supports the labels by one kind of evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Support {
+    /// The kind.
+    pub kind: SupportKind,
+    /// The mean over the labels, in [0, 1].
+    pub mean: f64,
+    /// At this mean and below the gate stays closed.
+    pub closed: f64,
+    /// At this mean and above the gate is open for images whose likely labels are supported as well.
+    pub open: f64,
+}
+
+/// What a memory shows of the labels: why the gate of [`Method::Kernel`](crate::Method::Kernel) opens or stays closed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LabelSupport {
+    /// How many labels there are.
+    pub labels: usize,
+    /// How many of them are supported by captions that name them; null for remote indexes, whose captions cannot be read through.
+    pub named: Option<usize>,
+    /// How far captions fit their own images better than other images' captions do, in [0, 1]; every support is multiplied by it. Null for
+    /// remote indexes.
+    pub pairing: Option<f64>,
+    /// By each kind of evidence.
+    #[serde(rename = "support")]
+    pub kinds: Vec<Support>,
+}
+
+impl LabelSupport {
+    /// Whether the gate stays closed for all images.
+    pub fn is_closed(&self) -> bool {
+        self.kinds.iter().all(|support| support.mean <= support.closed)
+    }
+
+    /// The kind that comes furthest from what closes the gate towards what opens it.
+    pub fn strongest(&self) -> Option<&Support> {
+        let way = |s: &Support| (s.mean - s.closed) / (s.open - s.closed);
+        self.kinds.iter().max_by(|a, b| way(a).total_cmp(&way(b)))
+    }
+}
+
+/// One line: how many labels are named, and each kind's mean beside what it takes.
+impl fmt::Display for LabelSupport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(named) = self.named {
+            write!(f, "captions name {named} of {} labels; ", self.labels)?;
+        }
+        if let Some(pairing) = self.pairing.filter(|&pairing| pairing < 1.0) {
+            write!(f, "captions fit their images {:.0} %; ", pairing * 100.0)?;
+        }
+        if self.kinds.is_empty() {
+            return f.write_str("the memory says the same of every image");
+        }
+        f.write_str("support")?;
+        for (i, Support { kind, mean, closed, .. }) in self.kinds.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            write!(f, "{comma} {mean:.2} by {} (more than {closed:.2} opens)", kind.name())?;
+        }
+        Ok(())
+    }
+}
+
+/// The support of every label by one kind of evidence.
+#[derive(Clone, Debug)]
+pub(super) struct Measure {
+    /// The mean, and what it is compared with.
+    pub support: Support,
+    /// Of each label, in [0, 1].
+    pub of_labels: Vec<f64>,
+}
+
+impl Measure {
+    pub fn new(kind: SupportKind, of_labels: Vec<f64>) -> Self {
+        let count = of_labels.len() as f64;
+        let mean = of_labels.iter().sum::<f64>() / count;
+        let [closed, open] = thresholds(kind, of_labels.len());
+        Self { support: Support { kind, mean, closed, open }, of_labels }
+    }
+
+    /// Σ_c q_c · support_c: what is expected for an image of zero-shot distribution q.
+    pub fn expected(&self, zero_shot: &[f64]) -> f64 {
+        zero_shot.iter().zip(&self.of_labels).map(|(q, support)| q * support).sum()
+    }
+
+    /// How far it opens the gate for an image, in [0, 1].
+    pub fn gate(&self, zero_shot: &[f64]) -> f64 {
+        let Support { mean, closed, open, .. } = self.support;
+        ((self.expected(zero_shot).min(mean) - closed) / (open - closed)).clamp(0.0, 1.0)
+    }
+
+    /// Whether it keeps the gate closed for all images.
+    pub fn is_closed(&self) -> bool {
+        self.support.mean <= self.support.closed
+    }
+}
+
+/// The supports that close and open the gate under `count` labels. Of few labels, chance alone comes back often; then a sixth and a
+/// third of the way from chance to certainty are asked for.
+fn thresholds(kind: SupportKind, count: usize) -> [f64; 2] {
+    let [closed, open] = kind.thresholds();
+    if !kind.has_chance() {
+        return [closed, open];
+    }
+    let chance = 1.0 / count as f64;
+    let beyond = |share: f64| chance + share * (1.0 - chance);
+    [closed.max(beyond(1.0 / 6.0)), open.max(beyond(1.0 / 3.0))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_labels_have_to_do_better_than_chance() {
+        let at = |kind, count| thresholds(kind, count).map(|t| (t * 1000.0).round() / 1000.0);
+        assert_eq!(at(SupportKind::LabelRoundTrip, 2), [0.583, 0.667]);
+        assert_eq!(at(SupportKind::LabelRoundTrip, 5), [0.333, 0.5]);
+        assert_eq!(at(SupportKind::CaptionRoundTrip, 2), [0.583, 0.667]);
+        assert_eq!(at(SupportKind::CaptionRoundTrip, 10), [0.25, 0.4]);
+        assert_eq!(at(SupportKind::CaptionRoundTrip, 30), [0.2, 0.4]);
+        assert_eq!(at(SupportKind::Names, 2), [0.333, 0.5]);
+    }
+
+    #[test]
+    fn an_image_of_unsupported_labels_keeps_the_gate_closed() {
+        let measure = Measure::new(SupportKind::Names, vec![1.0, 1.0, 0.0, 0.0]);
+        assert_eq!(measure.gate(&[0.5, 0.5, 0.0, 0.0]), 1.0);
+        assert_eq!(measure.gate(&[0.0, 0.0, 0.5, 0.5]), 0.0);
+        assert!(!measure.is_closed());
+        assert!(Measure::new(SupportKind::Names, vec![0.3; 4]).is_closed());
+    }
+}
