@@ -178,7 +178,7 @@ impl<'a> Pass<'a> {
         for (m, method) in asked {
             let under = |labels: &Option<Embeddings>| match labels {
                 Some(labels) => Ok(classifier.probabilities(query(), labels).values),
-                None => Err(EvalError::PromptsNotSetUp { method: method.name() }),
+                None => Err(EvalError::PromptsNotSetUp { method: method.name(), dataset: None }),
             };
             let scores = match method {
                 EvalMethod::Each(method) => evidence.scores(*method)?,
