@@ -68,8 +68,8 @@ fn flags_without_effect_on_what_is_classified() {
         ("--search-model", "lite"),
         ("--rerank-model", "lite"),
     ] {
-        world.refuses(&format!("{classify} {flag} {value}"), &flag.replace("-k", "--k"));
-        world.refuses(&format!("serve --addr 127.0.0.1:0 {flag} {value}"), &flag.replace("-k", "--k"));
+        world.refuses(&format!("{classify} {flag} {value}"), flag);
+        world.refuses(&format!("serve --addr 127.0.0.1:0 {flag} {value}"), flag);
     }
     world.refuses(&format!("{classify} --exclude *.png"), "--exclude");
     world.refuses(&format!("{classify} --include-hidden"), "--include-hidden");

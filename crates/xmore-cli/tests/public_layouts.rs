@@ -3,7 +3,6 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::{Value, json};
 use support::files::picture;
@@ -73,7 +72,10 @@ const SPLITS: [Split; 9] = [
         "sun397",
         "split_zhou_SUN397.json",
         "SUN397",
-        [("a/abbey/sun_aaalbzqrimafwbiv.jpg", "abbey"), ("y/youth_hostel/sun_aqwzzbkvhdjyzekf.jpg", "youth_hostel")],
+        [
+            ("a/abbey/sun_aaalbzqrimafwbiv.jpg", "abbey"),
+            ("y/youth_hostel/sun_aqwzzbkvhdjyzekf.jpg", "youth_hostel"),
+        ],
     ),
     (
         "eurosat",
@@ -89,13 +91,7 @@ type Folders = (&'static str, &'static str, &'static str, [&'static str; 2], usi
 
 const IMAGENETS: [Folders; 5] = [
     ("imagenet", "imagenet", "imagenet/images/val", ["n01440764", "n15075141"], 1000),
-    (
-        "ImageNetA",
-        "imagenet-adversarial",
-        "imagenet-adversarial/imagenet-a",
-        ["n01498041", "n12267677"],
-        200,
-    ),
+    ("ImageNetA", "imagenet-adversarial", "imagenet-adversarial/imagenet-a", ["n01498041", "n12267677"], 200),
     (
         "ImageNetV2",
         "imagenetv2/imagenetv2-matched-frequency-format-val",
@@ -103,7 +99,13 @@ const IMAGENETS: [Folders; 5] = [
         ["0", "999"],
         1000,
     ),
-    ("imagenet_r", "imagenet-rendition/imagenet-r", "imagenet-rendition/imagenet-r", ["n01443537", "n12267677"], 200),
+    (
+        "imagenet_r",
+        "imagenet-rendition/imagenet-r",
+        "imagenet-rendition/imagenet-r",
+        ["n01443537", "n12267677"],
+        200,
+    ),
     ("ImageNetSketch", "imagenet-sketch", "imagenet-sketch/images", ["n01440764", "n15075141"], 1000),
 ];
 
@@ -212,7 +214,8 @@ fn the_layout_of_the_authors_scripts_is_found() {
         fs::rename(from(a), to(b)).unwrap();
     }
     let (entries, _) = root.eval(&["--data-root", "@tpt", "--dataset", "flower102,caltech101,I,A"]);
-    let classes: Vec<u64> = entries.iter().step_by(2).map(|entry| entry["classes"].as_u64().unwrap()).collect();
+    let classes: Vec<u64> =
+        entries.iter().step_by(2).map(|entry| entry["classes"].as_u64().unwrap()).collect();
     assert_eq!(classes, [2, 2, 1000, 200]);
 }
 
@@ -257,11 +260,11 @@ fn what_a_layout_was_taken_for_is_told_before_work() {
 #[test]
 fn the_folder_with_most_of_the_images_is_taken() {
     let root = Root::new();
-    let rows: Vec<Value> = (0..40).map(|i| json!([format!("{i}.jpg"), i % 2, ["cat", "dog"][i % 2]])).collect();
+    let rows: Vec<Value> =
+        (0..40).map(|i| json!([format!("{i}.jpg"), i % 2, if i % 2 == 0 { "cat" } else { "dog" }])).collect();
     root.write("pets/split_zhou_OxfordPets.json", &json!({ "test": rows }).to_string());
     (0..6).for_each(|i| root.image(&format!("pets/a_sample/{i}.jpg")));
     (8..40).for_each(|i| root.image(&format!("pets/images/{i}.jpg")));
     let (entries, _) = root.eval(&["@pets", "--max-skipped", "8"]);
     assert_eq!((&entries[0]["images"], &entries[0]["unreadable"]), (&40.into(), &8.into()));
-    assert!(Path::new(&root.0.path().join("pets")).is_dir());
 }

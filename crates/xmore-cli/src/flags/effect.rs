@@ -29,7 +29,8 @@ impl Given {
         }
         let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
         let flags = command.get_arguments().filter(|arg| is_given(arg.get_id().as_str())).filter_map(|arg| {
-            let long = arg.get_long().map(|long| format!("--{long}"));
+            // `-k` is usual, `--k` is not.
+            let long = arg.get_long().filter(|long| long.len() > 1).map(|long| format!("--{long}"));
             let spelled = long.or_else(|| arg.get_short().map(|short| format!("-{short}")))?;
             Some((arg.get_id().to_string(), spelled))
         });
