@@ -264,6 +264,7 @@ fn served(args: &ServeArgs) -> Result<(ServedModels, Option<Arc<OpenPairs>>)> {
         pairs: source,
         retrieval: flags.options(),
         templates: flags.templates()?,
+        caption_template: flags.caption_template.clone(),
     };
     Ok((models, pairs))
 }

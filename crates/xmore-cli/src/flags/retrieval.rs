@@ -36,6 +36,12 @@ pub(crate) struct RetrievalArgs {
     /// Prompt with `{}` where the label goes; several are averaged
     #[arg(long = "template", value_name = "TEXT", default_value = DEFAULT_TEMPLATE, env = "XMORE_TEMPLATE")]
     pub(crate) templates: Vec<String>,
+    /// Text with `{}` that retrieved captions are classified inside of, such as the `a_photo_of_a {}` of the paper's authors
+    ///
+    /// Captions are encoded here then, each once. xmore-kernel, search and ranking use the captions themselves. The default is `{}`, the bare
+    /// caption, but in the suites of `eval` the authors' text.
+    #[arg(long, value_name = "TEXT", value_parser = template, env = "XMORE_CAPTION_TEMPLATE", help_heading = "Retrieval")]
+    pub(crate) caption_template: Option<Template>,
     /// Model that searches the memory's images, if another than --model (added by `xmore memory embed`)
     #[arg(long, value_name = "NAME", env = "XMORE_SEARCH_MODEL", help_heading = "Retrieval")]
     pub(crate) search_model: Option<String>,
@@ -102,6 +108,7 @@ impl RetrievalArgs {
                 "rerank_model",
                 "drop_query_duplicates",
                 "deduplicate",
+                "caption_template",
                 "caption_filter",
                 "rows",
                 "memory_token",
@@ -143,6 +150,10 @@ impl RetrievalArgs {
             ranking: Ranking::TwoStages,
         }
     }
+}
+
+fn template(text: &str) -> Result<Template, XmoreError> {
+    Template::new(text)
 }
 
 /// One number of captions, or several.

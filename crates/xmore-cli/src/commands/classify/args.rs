@@ -73,26 +73,36 @@ impl ClassifyArgs {
                 "search_model",
                 "rerank_model",
                 "deduplicate",
+                "caption_template",
                 "drop_query_duplicates",
                 "caption_filter",
                 "rows",
             ],
-            when: |args| !args.explain && args.method.is_some_and(|method| !method.needs_memory()),
-            because: "on a method that uses no captions, without --explain",
+            when: |args| !args.shows_evidence() && args.method.is_some_and(|method| !method.needs_memory()),
+            because: "on a method that uses no captions, without --explain or --format json",
         },
         NoEffect {
-            flags: &["k", "neighbors", "search_model", "rerank_model", "deduplicate"],
-            when: |args| !args.explain && args.method == Some(Method::Kernel) && args.retrieval.is_local(),
-            because: "on xmore-kernel, which reads all captions near a photo, without --explain",
+            flags: &["k", "neighbors", "search_model", "rerank_model", "deduplicate", "caption_template"],
+            when: |args| {
+                !args.shows_evidence() && args.method == Some(Method::Kernel) && args.retrieval.is_local()
+            },
+            because: "on xmore-kernel, which reads all captions near a photo, without --explain or --format json",
         },
         NoEffect {
             flags: &["templates"],
             when: |args| {
-                !args.explain && args.method == Some(Method::Templates) && args.retrieval.templates.len() == 1
+                !args.shows_evidence()
+                    && args.method == Some(Method::Templates)
+                    && args.retrieval.templates.len() == 1
             },
-            because: "on the method templates, which has 80 prompts of its own; several are averaged instead of these",
+            because: "on the method templates, which has 80 prompts of its own, unless several are given",
         },
     ];
+
+    /// Whether the captions are shown, whatever the method makes of them.
+    pub(super) fn shows_evidence(&self) -> bool {
+        self.explain || matches!(self.format, Format::Json | Format::Jsonl)
+    }
 
     /// That no flag is given that would have no effect.
     pub(crate) fn check(&self, given: &Given) -> Result<()> {

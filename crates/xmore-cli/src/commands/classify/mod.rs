@@ -36,7 +36,7 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     }
     let setup = Setup::open(&args.retrieval, &args.model)?;
     let method = method(args, &setup);
-    if let (Method::Kernel, None, false) = (method, args.method, args.explain)
+    if let (Method::Kernel, None, false) = (method, args.method, args.shows_evidence())
         && args.retrieval.is_local()
         && args.retrieval.k != Ks::default()
     {

@@ -177,6 +177,13 @@ impl EvalArgs {
             },
             because: "on methods that have prompts of their own",
         },
+        NoEffect {
+            flags: &["caption_template"],
+            when: |args| {
+                !args.measures(|method| method.needs_memory() && method != EvalMethod::Each(Method::Kernel))
+            },
+            because: "without a method that classifies captions one by one",
+        },
         NoEffect { flags: &["cache_dir"], when: |args| args.no_cache, because: "with --no-cache" },
         NoEffect {
             flags: &["skip_existing"],

@@ -53,9 +53,6 @@ impl<'a> Session<'a> {
                 return Err(XmoreError::MethodNeedsMemory { method: method.name() }.into());
             }
         }
-        if args.retrieval.k.0.contains(&0) {
-            return Err(XmoreError::from(RetrievalError::NoCaptionsAsked).into());
-        }
         let cache = match (&args.cache_dir, args.no_cache) {
             (_, true) => EmbeddingCache::none(),
             (Some(dir), false) => EmbeddingCache::at(dir),
@@ -107,6 +104,9 @@ impl<'a> Session<'a> {
         });
         // Only where they are given: results from before these flags were there stay comparable.
         let mut settings = settings;
+        if let Some(template) = method.caption_template.as_ref().filter(|template| !template.is_bare()) {
+            settings["caption_template"] = template.to_string().into();
+        }
         if args.dataset_format != DatasetFormat::Auto {
             settings["dataset_format"] = args.dataset_format.to_string().into();
         }

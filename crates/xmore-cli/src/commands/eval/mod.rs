@@ -14,6 +14,7 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
+use xmore::{RetrievalError, Template, XmoreError};
 use xmore_eval::EvalReport;
 use xmore_eval::registry::Suite;
 use xmore_files::Output;
@@ -33,8 +34,14 @@ use outputs::{Existing, Outputs};
 use results::{Outcome, Results};
 use targets::Target;
 
+/// What the authors' `caption_ensemble` puts before each caption.
+const AUTHORS_CAPTIONS: &str = "a_photo_of_a {}";
+
 pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     let args = &adjusted(args)?;
+    if args.retrieval.k.0.contains(&0) {
+        return Err(XmoreError::from(RetrievalError::NoCaptionsAsked).into());
+    }
     let (targets, missing) = targets::find(args)?;
     for missing in &missing {
         tell!("{missing}");
@@ -169,6 +176,14 @@ fn adjusted(args: &EvalArgs) -> Result<EvalArgs> {
         }
         if suite == Suite::K && args.retrieval.k == Ks::default() {
             args.retrieval.k = Ks(Suite::KS.to_vec());
+        }
+        if args.retrieval.memory.is_some() && args.retrieval.caption_template.is_none() {
+            let theirs = Template::new(AUTHORS_CAPTIONS)?;
+            tell!(
+                "captions are classified inside `{theirs}`, as in the scripts of the paper's authors; the caption files behind the published \
+                 figures may never have been published (--caption-template '{{}}' takes captions as they are)"
+            );
+            args.retrieval.caption_template = Some(theirs);
         }
         if suite == Suite::K && args.retrieval.memory.is_none() {
             return Err(CliError::Usage("--suite paper-k needs --memory: it counts captions".to_owned()));
