@@ -36,7 +36,7 @@ pub(crate) fn write_page(file: &mut dyn Write, page: &Markup) -> io::Result<()> 
 pub(crate) fn class(method: &str) -> &'static str {
     match method {
         "captions" => "captions",
-        "equal" | "xmore" | "xmore-stream" => "both",
+        "equal" | "xmore" | "xmore-stream" | "coop-xmore" | "coop-xmore-stream" => "both",
         _ => "picture",
     }
 }

@@ -56,7 +56,7 @@ pub(crate) struct EvalArgs {
     /// File of class names: any form that --labels-file of classify takes, or a WordNet id and a name in each line
     ///
     /// Numbered classes take them in their order. Classes that have names take prompts and synonyms from the file by name; names too, where there are as
-    /// many. Prompts of a class's own are used by every method but coop, also by templates and dataset-prompts.
+    /// many. Prompts of a class's own are used by every method but those with CoOp's prompts, also by templates and dataset-prompts.
     #[arg(long, aliases = ["class_names", "classnames"], value_name = "FILE", help_heading = "Data")]
     pub(super) class_names: Option<PathBuf>,
     #[command(flatten)]
@@ -68,8 +68,8 @@ pub(crate) struct EvalArgs {
     /// Methods, separated by commas, or `all` [default: those that classify has]
     ///
     /// zero-shot, templates (80 prompts), dataset-prompts (the dataset's own), coop (--coop), tda, captions, equal, xmore, xmore-kernel,
-    /// xmore-stream.
-    /// tda and xmore-stream depend on the order of the images.
+    /// xmore-stream, coop-xmore and coop-xmore-stream (X-MoRe with CoOp's prompts for image and captions, --coop).
+    /// tda, xmore-stream and coop-xmore-stream depend on the order of the images.
     #[arg(long, value_delimiter = ',', value_parser = methods, value_name = "LIST")]
     pub(super) methods: Vec<Wanted>,
     /// Other retrievals to measure beside, separated by commas: unsorted, image-to-text
@@ -78,7 +78,7 @@ pub(crate) struct EvalArgs {
     /// File with a prompt a line, for dataset-prompts
     #[arg(long, value_name = "FILE")]
     pub(super) prompts: Option<PathBuf>,
-    /// Checkpoint of CoOp (model.pth.tar-50) with context vectors, for coop
+    /// Checkpoint of CoOp (model.pth.tar-50) with context vectors, for coop, coop-xmore and coop-xmore-stream
     #[arg(long, value_name = "FILE")]
     pub(super) coop: Option<PathBuf>,
     /// Orders of the images that stream methods are measured over
@@ -147,8 +147,8 @@ impl EvalArgs {
         },
         NoEffect {
             flags: &["coop"],
-            when: |args| !args.measures(|method| method == EvalMethod::Coop),
-            because: "without the method coop",
+            when: |args| !args.measures(EvalMethod::needs_coop),
+            because: "without a method that needs it: coop, coop-xmore or coop-xmore-stream",
         },
         NoEffect {
             flags: &["seeds"],
@@ -170,9 +170,9 @@ impl EvalArgs {
             when: |args| {
                 let one = args.retrieval.templates.len() == 1;
                 !args.measures(|method| match method {
-                    EvalMethod::DatasetPrompts | EvalMethod::Coop => false,
+                    EvalMethod::DatasetPrompts => false,
                     EvalMethod::Each(Method::Templates) => !one,
-                    _ => true,
+                    method => !method.needs_coop(),
                 })
             },
             because: "on methods that have prompts of their own",

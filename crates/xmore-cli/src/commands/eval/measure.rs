@@ -214,7 +214,8 @@ impl<'a> Session<'a> {
         };
         let measured = match evaluate(&data, &classifier, &prompts, &options, &mut tell) {
             Err(EvalError::Xmore(error)) if is_tolerated(&self.setup.pipeline, &error) => {
-                evaluate(&data, &classifier.with_retrieval(None), &prompts, &options, &mut tell)
+                let (classifier, prompts) = (classifier.with_retrieval(None), prompts.with_retrieval(None));
+                evaluate(&data, &classifier, &prompts, &options, &mut tell)
             }
             other => other,
         };
@@ -236,7 +237,7 @@ impl<'a> Session<'a> {
     fn methods(&self, dataset: &Dataset) -> Result<Vec<EvalMethod>> {
         let possible = |method: &EvalMethod| match method {
             EvalMethod::DatasetPrompts => !self.dataset_prompts(dataset).is_empty(),
-            EvalMethod::Coop => self.coop.is_some(),
+            method if method.needs_coop() && self.coop.is_none() => false,
             EvalMethod::Each(Method::Kernel) => self.setup.pipeline.allows(Method::Kernel),
             method => !method.needs_memory() || self.args.retrieval.memory.is_some(),
         };
@@ -254,7 +255,7 @@ impl<'a> Session<'a> {
             }
         }
         let without_prompts = |method: &&EvalMethod| {
-            matches!(method, EvalMethod::DatasetPrompts | EvalMethod::Coop) && !possible(method)
+            (method.needs_coop() || **method == EvalMethod::DatasetPrompts) && !possible(method)
         };
         if let Some(method) = methods.iter().find(without_prompts) {
             let (method, dataset) = (method.name(), Some(dataset.name.clone()));
@@ -277,6 +278,7 @@ impl<'a> Session<'a> {
 
     fn classifier(&self, dataset: &Dataset, methods: &[EvalMethod]) -> Result<(Classifier, OtherPrompts)> {
         let (model, names) = (&*self.setup.model, &dataset.labels);
+        let retrieval = self.setup.pipeline.retrieval().cloned();
         let templates = self.args.retrieval.templates()?;
         let with_templates_method = methods.contains(&EvalMethod::Each(Method::Templates));
         labels::tell_own_prompts(names, &templates, with_templates_method);
@@ -295,11 +297,13 @@ impl<'a> Session<'a> {
                 false => None,
             },
             coop: match &self.coop {
-                Some(coop) if methods.contains(&EvalMethod::Coop) => Some(coop.embed(model, names)?),
+                Some(coop) if methods.iter().any(|method| method.needs_coop()) => {
+                    let prompts = coop.embed(model, names)?;
+                    Some(Classifier::from_embeddings(model, names.clone(), prompts, None, retrieval.clone()))
+                }
                 _ => None,
             },
         };
-        let retrieval = self.setup.pipeline.retrieval().cloned();
         let mut classifier = Classifier::from_embeddings(model, names.clone(), own, templates, retrieval);
         if methods.contains(&EvalMethod::Each(Method::Kernel)) {
             classifier = prepare_kernel(&self.setup.pipeline, classifier)?;

@@ -185,6 +185,13 @@ fn adjusted(args: &EvalArgs) -> Result<EvalArgs> {
             );
             args.retrieval.caption_template = Some(theirs);
         }
+        let other_models = args.retrieval.search_model.is_some() || args.retrieval.rerank_model.is_some();
+        if args.retrieval.memory.is_some() && !other_models {
+            tell!(
+                "one model searches, ranks and classifies; the paper's authors search with ViT-B-32,openai (--search-model) and rank with \
+                 ViT-L-14,openai (--rerank-model)"
+            );
+        }
         if suite == Suite::K && args.retrieval.memory.is_none() {
             return Err(CliError::Usage("--suite paper-k needs --memory: it counts captions".to_owned()));
         }
