@@ -13,6 +13,7 @@ use crate::commands::model::ModelArgs;
 use crate::commands::serve::ServeArgs;
 use crate::commands::{classify, demo, embed, eval, memory, model, serve};
 use crate::error::Result;
+use crate::flags::effect::Given;
 use crate::flags::values::size;
 use crate::threads;
 
@@ -68,6 +69,20 @@ impl Command {
             Self::Memory(args) => memory::run(args),
             Self::Serve(args) => serve::run(args),
             Self::Model(args) => model::run(args),
+        }
+    }
+
+    /// That no flag is given that would have no effect.
+    pub(crate) fn check(&self, given: &Given) -> Result<()> {
+        match self {
+            // Every flag of these has an effect whatever the others are, or says itself that it has none.
+            Self::Demo(_) => Ok(()),
+            Self::Classify(args) => args.check(given),
+            Self::Embed(args) => args.check(given),
+            Self::Eval(args) => args.check(given),
+            Self::Memory(args) => args.check(given),
+            Self::Serve(args) => args.check(given),
+            Self::Model(args) => args.check(given),
         }
     }
 

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 
 use xmore::{LabelError, RetrievalError, XmoreError};
 use xmore_clip::ClipError;
-use xmore_eval::EvalError;
+use xmore_eval::{DatasetOption, EvalError};
 use xmore_files::image::ImageError;
 use xmore_hub::fetch::{FetchError, ManualDownload};
 use xmore_hub::{HubError, ModelError};
@@ -42,11 +42,17 @@ impl CliError {
         self.exit_status()
     }
 
+    /// Whether flags are wrong, rather than what they name.
+    pub(crate) fn is_usage(&self) -> bool {
+        self.exit_status() == USAGE
+    }
+
     fn exit_status(&self) -> u8 {
         match self {
             Self::Interrupted(_) => interrupt::exit_status(),
             Self::NotEnough(_) => NOT_ENOUGH,
             Self::Usage(_)
+            | Self::Eval(EvalError::UnusedOption { .. })
             | Self::Server(
                 ServerError::OpenToOthers { .. } | ServerError::WeakKey | ServerError::Origin { .. },
             )
@@ -269,8 +275,24 @@ fn of_eval(error: &EvalError) -> Option<String> {
         }
         EvalError::NoSplit { .. } => Some("choose one with --split".to_owned()),
         EvalError::ImagesElsewhere { .. } => Some("name the folder with --image-root".to_owned()),
-        EvalError::PromptsNotSetUp { .. } => Some("CoOp's checkpoint is named with --coop FILE".to_owned()),
+        EvalError::UnusedOption { option, .. } => Some(format!("leave out {}", dataset_flag(*option))),
+        EvalError::PromptsNotSetUp { .. } => Some(
+            "--prompts FILE names prompts for dataset-prompts, --coop FILE a checkpoint of CoOp's".to_owned(),
+        ),
         _ => None,
+    }
+}
+
+fn dataset_flag(option: DatasetOption) -> &'static str {
+    match option {
+        DatasetOption::Format => "--dataset-format",
+        DatasetOption::Split => "--split",
+        DatasetOption::ImageRoot => "--image-root",
+        DatasetOption::ClassNames => "--class-names",
+        DatasetOption::ImageColumn => "--image-column",
+        DatasetOption::LabelColumn => "--label-column",
+        DatasetOption::IncludeHidden => "--include-hidden",
+        DatasetOption::Exclude => "--exclude",
     }
 }
 

@@ -21,13 +21,19 @@ mod threads;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::cli::Cli;
+use crate::flags::effect::Given;
 use crate::messages::tell;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut command = Cli::command();
+    let matches = command.get_matches_mut();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Err(error) = cli.command.check(&Given::of(&matches, &command)) {
+        return ExitCode::from(error.report());
+    }
     threads::exit_where_memory_is_refused();
     if !cli.command.handles_signals() {
         interrupt::install();

@@ -37,7 +37,8 @@ impl Setup {
             .pairs(pairs)
             .retrieval(args.options())
             .templates(args.templates()?)
-            // Without a cache folder, captions of a remote index are kept for this run only.
+            .caption_template(args.caption_template.clone())
+            // Without a cache folder, captions that are encoded here are kept for this run only.
             .caption_store(Arc::new(CaptionStore::on_disk().unwrap_or_default()))
             .if_unreachable(if_unreachable)
             .build()?;

@@ -57,7 +57,8 @@ impl World {
     fn eval(&self, args: &[&str]) -> support::Run {
         let cache = self.text("cache");
         let model = tiny_model();
-        let args = [&["eval", &model, "--cache-dir", &cache, "--bootstrap=200"], args].concat();
+        let kept = if args.contains(&"--no-cache") { &[][..] } else { &["--cache-dir", &cache][..] };
+        let args = [&["eval", &model, "--bootstrap=200"], kept, args].concat();
         xmore(&args).home(self.0.path()).run()
     }
 
@@ -184,7 +185,7 @@ fn what_cannot_be_a_dataset_is_refused_with_what_to_do() {
     assert!(world.fails(&[&world.text("few")], 1).contains("no name for class n99999999"));
     let folder = world.text("folder");
     assert!(world.fails(&[&folder, "--methods=xmore"], 2).contains("--memory"));
-    assert!(world.fails(&[&folder, "-k0,2"], 1).contains("k is 0"));
+    assert!(world.fails(&[&folder, "-k0,2", "--memory", &folder], 1).contains("k is 0"));
     assert!(world.fails(&[&folder, "--methods=dataset-prompts"], 1).contains("no prompts"));
     assert!(world.fails(&[&folder, "--methods=zero"], 2).contains("xmore-stream"));
     assert!(world.fails(&[&folder, "--variants=unnormalized", "--memory=x"], 2).contains("unit vectors"));
@@ -248,8 +249,18 @@ fn results_follow_clip_benchmarks_schema_and_are_not_measured_twice() {
         "--abstain-below=0.5",
     ];
     let entries = world.json(&base);
-    let file = fs::read_dir(&out).unwrap().next().unwrap().unwrap().path();
-    assert_eq!(serde_json::from_str::<Vec<Value>>(&fs::read_to_string(&file).unwrap()).unwrap(), entries);
+    // A file for each method, which is an object.
+    let read = |file: &Path| serde_json::from_str::<Value>(&fs::read_to_string(file).unwrap()).unwrap();
+    let files: Vec<PathBuf> = fs::read_dir(&out).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_eq!(files.len(), entries.len());
+    for file in &files {
+        let mut object = read(file);
+        assert!(file.to_str().unwrap().ends_with(&format!("_{}.json", object["method"].as_str().unwrap())));
+        let methods = object.as_object_mut().unwrap().remove("methods").unwrap();
+        assert_eq!(methods.as_array().unwrap().len(), entries.len());
+        assert_eq!(&object, method(&entries, object["method"].as_str().unwrap()));
+    }
+    let file = files[0].clone();
     for entry in &entries {
         assert_eq!((&entry["task"], &entry["language"]), (&"zeroshot_classification".into(), &"en".into()));
         let metrics = entry["metrics"].as_object().unwrap();
@@ -278,11 +289,84 @@ fn results_follow_clip_benchmarks_schema_and_are_not_measured_twice() {
     let again = world.eval(&[&base[..], &["--skip-existing", "--format=json"]].concat());
     assert!(again.stderr.contains("taken from"), "{}", again.stderr);
     assert_eq!(serde_json::from_str::<Vec<Value>>(&again.stdout).unwrap(), entries);
+    // As one list for each dataset, they are taken from before, too.
+    fs::remove_dir_all(&out).unwrap();
+    let model = entries[0]["model"].as_str().unwrap().replace(['/', ':'], "-");
+    world.write(&format!("out/folder_{model}.json"), serde_json::to_string(&entries).unwrap());
+    let former = world.eval(&[&base[..], &["--skip-existing", "--format=json"]].concat());
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&former.stdout).unwrap(), entries, "{}", former.stderr);
     let other = world.eval(&[&base[..], &["--skip-existing", "--seed=9"]].concat());
     assert!(other.code == 1 && other.stderr.contains("other settings"), "{}", other.stderr);
     fs::write(&file, "{}").unwrap();
     assert!(world.fails(&[&base[..], &["--skip-existing"]].concat(), 1).contains("found something else"));
     assert_eq!(fs::read_to_string(&file).unwrap(), "{}");
+}
+
+/// `clip_benchmark build` reads files of one object.
+#[test]
+fn one_result_is_an_object_and_several_are_a_list_or_lines() {
+    let world = World::new();
+    let (folder, table) = (world.text("folder"), world.text("set.csv"));
+    let rows = PICTURES.iter().enumerate().map(|(i, name)| format!("pairs/{name},{}\n", class(i)));
+    world.write("set.csv", format!("image_path,label\n{}", rows.collect::<String>()));
+    PICTURES.iter().for_each(|name| world.copy(name, &format!("pairs/{name}")));
+    let run = |args: &[&str]| {
+        let run = world.eval(args);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.stderr
+    };
+    let json =
+        |name: &str| serde_json::from_str::<Value>(&fs::read_to_string(world.path(name)).unwrap()).unwrap();
+    let one = world.text("one.json");
+    run(&[&folder, "--methods=zero-shot", "--output", &one]);
+    let object = json("one.json");
+    assert_eq!((&object["method"], &object["dataset"]), (&"zero-shot".into(), &"folder".into()));
+    assert!(
+        object["metrics"]["acc1"].is_f64()
+            && object["pretrained"].is_string()
+            && object.get("methods").is_none()
+    );
+    assert!(
+        run(&[&folder, "--methods=zero-shot", "--output", &one, "--skip-existing"]).contains("taken from")
+    );
+
+    let told = run(&[&folder, "--methods=zero-shot,templates", "--output", &one]);
+    assert!(told.contains("a list of 2 results"), "{told}");
+    assert_eq!(json("one.json").as_array().unwrap().len(), 2);
+    assert!(world.fails(&[&folder, &table, "--output", &one], 2).contains(".jsonl"));
+
+    let lines = world.text("all.jsonl");
+    let count = || fs::read_to_string(&lines).unwrap().lines().map(serde_json::from_str::<Value>).count();
+    run(&[&folder, &table, "--methods=zero-shot,templates", "--output", &lines]);
+    assert_eq!(count(), 4);
+    // What is there is taken, and other datasets' lines stay.
+    let told = run(&[&folder, "--methods=zero-shot,templates", "--output", &lines, "--skip-existing"]);
+    assert!(told.contains("taken from") && count() == 4, "{told}");
+    run(&[&folder, "--methods=zero-shot", "--output", &lines, "--skip-existing"]);
+    assert_eq!(count(), 3);
+    run(&[&folder, "--methods=zero-shot", "--output", &lines]);
+    assert_eq!(count(), 1);
+
+    run(&[&folder, "--methods=zero-shot,templates", "--output", &world.text("{dataset}-{method}.json")]);
+    assert_eq!((&json("folder-templates.json")["method"]), "templates");
+    // Two datasets of one name would be written to the same files.
+    world.copy("one.png", "other/folder/a/1.png");
+    world.copy("one.png", "other/folder/b/1.png");
+    let both = [&folder[..], &world.text("other/folder"), "--output", &world.text("out")];
+    assert!(world.fails(&both, 2).contains("one file"));
+}
+
+/// What cannot be written is told before anything is encoded.
+#[test]
+fn an_output_that_cannot_be_written_is_found_first() {
+    let world = World::new();
+    let folder = world.text("folder");
+    world.write("file", "");
+    for flag in ["--output", "--html", "--per-image"] {
+        let error = world.fails(&[&folder, "--methods=zero-shot", flag, &world.text("file/x.json")], 1);
+        assert!(error.contains("cannot write"), "{flag}: {error}");
+    }
+    assert!(!world.path("cache").exists());
 }
 
 #[test]

@@ -112,7 +112,9 @@ fn a_memory_says_which_way_up_it_was_built_and_is_followed() {
     let stored = ["--orientation", "stored"];
     assert!(!said("--image", "@b/b.png", &[]).contains("orientation"));
     assert!(said("--image", "@b/b.png", &stored).contains("with `exif`"));
-    assert!(!said("--text", "b", &stored).contains("orientation"));
+    let args = [&["memory", "search", "@upright", "--text", "b"], &stored[..]].concat();
+    let refused = world.run(&args);
+    assert!(refused.code == 2 && refused.stderr.contains("--orientation has no effect on a text"));
     let mixed = similarities("@upright", &[]);
     assert!(mixed.len() == 2 && mixed[0] != mixed[1], "{mixed:?}");
 }

@@ -245,8 +245,11 @@ fn an_unreachable_remote_index_is_an_error_unless_zero_shot_is_allowed() {
         assert_eq!(answer["captions"], json!([]));
     }
     // Other errors are not tolerated.
+    let run = world.classify("milvus://127.0.0.1", &["--if-unreachable=zero-shot"]);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    // A memory here is not reached over a network.
     let run = world.classify(&world.text("nowhere"), &["--if-unreachable=zero-shot"]);
-    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(run.code == 2 && run.stderr.contains("no effect"), "{}", run.stderr);
 }
 
 #[test]

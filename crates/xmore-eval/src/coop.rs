@@ -40,6 +40,15 @@ impl CoopContext {
         }
     }
 
+    /// That a model takes such vectors, before there is more to do.
+    ///
+    /// # Errors
+    /// As [`CoopContext::embed`].
+    pub fn check(&self, model: &Model) -> Result<()> {
+        model.encode_texts_with_context(&self.vectors, self.width, &["."])?;
+        Ok(())
+    }
+
     /// Unit label embeddings `[C, dim]` of the prompts "context label.", as CoOp makes them with the class at the end.
     ///
     /// # Errors

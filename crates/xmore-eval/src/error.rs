@@ -7,6 +7,8 @@ use xmore::XmoreError;
 use xmore_clip::ClipError;
 use xmore_memory::MemoryError;
 
+use crate::data::DatasetOption;
+
 /// Result of this crate's fallible functions.
 pub type Result<T, E = EvalError> = std::result::Result<T, E>;
 
@@ -63,6 +65,16 @@ pub enum EvalError {
         /// What was expected and what was found.
         message: String,
     },
+    /// A choice that has no effect on this dataset.
+    #[error("{}: {option} was chosen, which has no effect: {reason}", path.display())]
+    UnusedOption {
+        /// The dataset.
+        path: PathBuf,
+        /// What was chosen.
+        option: DatasetOption,
+        /// Why it has none.
+        reason: String,
+    },
     /// A dataset without a list of its classes' names.
     #[error("{}: expected {expected} beside the tars or above, found none", path.display())]
     NoClassNames {
@@ -105,11 +117,14 @@ pub enum EvalError {
     },
     /// A method under prompts of its own, without them.
     #[error(
-        "method {method} has no prompts here: dataset-prompts needs a dataset that brings its own, coop a checkpoint of learned ones"
+        "method {method} has no prompts{}: dataset-prompts needs a dataset that brings its own, coop a checkpoint of learned ones",
+        dataset.as_ref().map_or_else(String::new, |name| format!(" on {name}"))
     )]
     PromptsNotSetUp {
         /// The method.
         method: &'static str,
+        /// The dataset, where it is known.
+        dataset: Option<String>,
     },
     /// A checkpoint of CoOp's of another kind.
     #[error(
@@ -136,6 +151,10 @@ pub enum EvalError {
 impl EvalError {
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source }
+    }
+
+    pub(crate) fn unused(path: &Path, option: DatasetOption, reason: impl Into<String>) -> Self {
+        Self::UnusedOption { path: path.to_owned(), option, reason: reason.into() }
     }
 
     pub(crate) fn dataset(path: &Path, message: impl Into<String>) -> Self {

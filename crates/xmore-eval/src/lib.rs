@@ -23,7 +23,7 @@ mod run;
 
 pub use cache::{CachedImages, EmbeddingCache};
 pub use coop::CoopContext;
-pub use data::{Dataset, DatasetFormat, DatasetOptions, LabelColumns};
+pub use data::{Dataset, DatasetFormat, DatasetOption, DatasetOptions, LabelColumns};
 pub use error::{EvalError, Result};
 pub use methods::{EvalMethod, TdaConfig};
 pub use metrics::{

@@ -16,7 +16,7 @@ use super::report::{
 use crate::error::{EvalError, Result};
 use xmore::Method;
 use xmore::Queries;
-use xmore::{Classifier, Evidence};
+use xmore::{Classifier, Evidence, Retrieval};
 
 /// Images whose evidence is held at a time: with a thousand labels and 64 captions each it is half a megabyte.
 const IMAGES_AT_A_TIME: usize = 128;
@@ -25,13 +25,22 @@ const CAPTIONS_SHOWN: usize = 5;
 /// Methods that all others are compared with.
 const REFERENCES: [&str; 2] = ["zero-shot", "xmore"];
 
-/// Labels under other prompts than the classifier's, unit rows `[C, dim]`.
-#[derive(Clone, Debug, Default)]
+/// Labels under other prompts than the classifier's.
+#[derive(Clone, Default)]
 pub struct OtherPrompts {
-    /// For [`EvalMethod::DatasetPrompts`].
+    /// For [`EvalMethod::DatasetPrompts`]: unit rows `[C, dim]`.
     pub dataset: Option<Embeddings>,
-    /// For [`EvalMethod::Coop`].
-    pub coop: Option<Embeddings>,
+    /// For the methods that need CoOp's prompts: a classifier under these.
+    pub coop: Option<Classifier>,
+}
+
+impl OtherPrompts {
+    /// The same with other pairs or options, or with none.
+    #[must_use]
+    pub fn with_retrieval(&self, retrieval: Option<&Retrieval>) -> Self {
+        let coop = self.coop.as_ref().map(|coop| coop.with_retrieval(retrieval.cloned()));
+        Self { coop, ..self.clone() }
+    }
 }
 
 /// The embedded images of a dataset.
@@ -75,7 +84,8 @@ pub fn evaluate(
     for (i, variant) in variants.into_iter().enumerate() {
         let Some(retrieval) = classifier.retrieval() else { continue };
         let retrieval = retrieval.with_options(variant.of(retrieval.options()))?;
-        let mut pass = Pass::new(data, prompts, options, &of_captions, vec![options.k]);
+        let prompts = prompts.with_retrieval(Some(&retrieval));
+        let mut pass = Pass::new(data, &prompts, options, &of_captions, vec![options.k]);
         let mut other = classifier.with_retrieval(Some(retrieval));
         if classifier.is_kernel_prepared() {
             other = other.prepare_kernel()?;
@@ -135,20 +145,30 @@ impl<'a> Pass<'a> {
 
     fn run(&mut self, classifier: &Classifier, progress: &mut dyn FnMut(usize)) -> Result<()> {
         let streams = self.methods.contains(&EvalMethod::XmoreStream);
-        let mut probabilities: Vec<StreamProbabilities> =
-            self.ks.iter().map(|_| StreamProbabilities::default()).collect();
+        let coop_streams = self.methods.contains(&EvalMethod::CoopXmoreStream);
+        let none = || self.ks.iter().map(|_| StreamProbabilities::default()).collect::<Vec<_>>();
+        let (mut probabilities, mut coop_probabilities) = (none(), none());
+        // Captions are retrieved anew for CoOp's prompts, which few runs have.
+        let coop = self.prompts.coop.as_ref();
+        let coop = coop.filter(|_| self.methods.iter().any(|m| m.needs_coop() && m.needs_memory()));
         let labels: Vec<LabelWords> =
             self.data.dataset.labels.names().iter().map(|name| LabelWords::new(name)).collect();
         let images = self.data.kept.len();
         let main = self.ks.len() - 1;
         for start in (0..images).step_by(IMAGES_AT_A_TIME) {
             let range = start..(start + IMAGES_AT_A_TIME).min(images);
-            let evidence = classifier.evidence_at(&self.data.queries.slice(range.clone()), &self.ks)?;
-            for (row, evidence) in range.clone().zip(evidence) {
+            let queries = self.data.queries.slice(range.clone());
+            let evidence = classifier.evidence_at(&queries, &self.ks)?;
+            let under_coop = coop.map(|coop| coop.evidence_at(&queries, &self.ks)).transpose()?;
+            for (place, (row, evidence)) in range.clone().zip(evidence).enumerate() {
                 for (i, evidence) in evidence.iter().enumerate() {
-                    self.answer_alone(i, row, evidence, classifier)?;
+                    let under_coop = under_coop.as_ref().map(|all| &all[place][i]);
+                    self.answer_alone(i, row, (evidence, under_coop), classifier)?;
                     if streams {
                         probabilities[i].push(evidence);
+                    }
+                    if let (true, Some(evidence)) = (coop_streams, under_coop) {
+                        coop_probabilities[i].push(evidence);
                     }
                 }
                 let label = &labels[self.truth[row]];
@@ -159,16 +179,19 @@ impl<'a> Pass<'a> {
             }
             progress(range.end);
         }
-        self.answer_streams(&probabilities, classifier);
+        if coop_streams && coop.is_none() {
+            return Err(not_set_up(EvalMethod::CoopXmoreStream));
+        }
+        self.answer_streams([&probabilities, &coop_probabilities], classifier);
         Ok(())
     }
 
-    /// Each image by itself.
+    /// Each image by itself, by the evidence under the classifier's prompts and under CoOp's.
     fn answer_alone(
         &mut self,
         k: usize,
         row: usize,
-        evidence: &Evidence,
+        (evidence, under_coop): (&Evidence, Option<&Evidence>),
         classifier: &Classifier,
     ) -> Result<()> {
         let query = || self.data.queries.classify.row(row);
@@ -176,15 +199,18 @@ impl<'a> Pass<'a> {
         // The number of captions means nothing to a method that uses none.
         let asked = self.methods.iter().enumerate().filter(|(_, method)| main || method.needs_memory());
         for (m, method) in asked {
-            let under = |labels: &Option<Embeddings>| match labels {
+            let under = |labels: Option<&Embeddings>| match labels {
                 Some(labels) => Ok(classifier.probabilities(query(), labels).values),
-                None => Err(EvalError::PromptsNotSetUp { method: method.name() }),
+                None => Err(not_set_up(*method)),
             };
             let scores = match method {
                 EvalMethod::Each(method) => evidence.scores(*method)?,
-                EvalMethod::DatasetPrompts => under(&self.prompts.dataset)?,
-                EvalMethod::Coop => under(&self.prompts.coop)?,
-                EvalMethod::XmoreStream | EvalMethod::Tda => continue,
+                EvalMethod::DatasetPrompts => under(self.prompts.dataset.as_ref())?,
+                EvalMethod::Coop => under(self.prompts.coop.as_ref().map(Classifier::label_embeddings))?,
+                EvalMethod::CoopXmore => {
+                    under_coop.ok_or_else(|| not_set_up(*method))?.scores(Method::Xmore)?
+                }
+                EvalMethod::XmoreStream | EvalMethod::CoopXmoreStream | EvalMethod::Tda => continue,
             };
             let orders = &mut self.answers[k][m];
             orders.resize(1, Vec::new());
@@ -193,15 +219,20 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// All images, one after another, in each order.
-    fn answer_streams(&mut self, probabilities: &[StreamProbabilities], classifier: &Classifier) {
+    /// All images, one after another, in each order; the probabilities under the classifier's prompts and under CoOp's.
+    fn answer_streams(
+        &mut self,
+        [probabilities, under_coop]: [&[StreamProbabilities]; 2],
+        classifier: &Classifier,
+    ) {
         let seeds: Vec<u64> =
             (0..self.options.orders.max(1)).map(|i| self.options.seed.wrapping_add(i)).collect();
         let order = |seed: &u64| Random::new(*seed).order(self.data.kept.len());
         for (m, method) in self.methods.iter().enumerate() {
             match method {
-                EvalMethod::XmoreStream => {
-                    for (k, probabilities) in probabilities.iter().enumerate() {
+                EvalMethod::XmoreStream | EvalMethod::CoopXmoreStream => {
+                    let of_method = if method.needs_coop() { under_coop } else { probabilities };
+                    for (k, probabilities) in of_method.iter().enumerate() {
                         let answers = in_parallel(&seeds, |seed| {
                             xmore_stream(probabilities, &order(seed), &self.truth)
                         });
@@ -310,6 +341,10 @@ impl<'a> Pass<'a> {
         }
         all
     }
+}
+
+fn not_set_up(method: EvalMethod) -> EvalError {
+    EvalError::PromptsNotSetUp { method: method.name(), dataset: None }
 }
 
 fn in_parallel<T: Send>(seeds: &[u64], run: impl Fn(&u64) -> T + Sync + Send) -> Vec<T> {

@@ -20,6 +20,8 @@ pub struct ServedModels {
     pub retrieval: RetrievalOptions,
     /// Prompts unless a request says otherwise.
     pub templates: Vec<Template>,
+    /// A text that retrieved captions are classified inside of.
+    pub caption_template: Option<Template>,
 }
 
 impl ServedModels {
@@ -32,6 +34,7 @@ impl ServedModels {
             pairs: None,
             retrieval: RetrievalOptions::default(),
             templates: vec![Template::default()],
+            caption_template: None,
         }
     }
 
@@ -67,6 +70,7 @@ impl ServedModels {
             .retrieval(self.retrieval)
             .templates(self.templates.clone())
             .caption_store(captions)
+            .caption_template(self.caption_template.clone())
             .if_unreachable(source.map(|source| source.if_unreachable).unwrap_or_default())
             .build()
     }

@@ -1,4 +1,5 @@
-//! Embeddings of captions that a remote index gives without them: encoded once, kept for the next query and the next run.
+//! Embeddings of captions that have none: those that a remote index gives without, and those inside a template. Encoded once, kept for
+//! the next query and the next run.
 //!
 //! A file for each model, `captions/FINGERPRINT.bin` in xmore's cache folder: a header, then records of one size: the first 16
 //! bytes of the caption's SHA-256, the unit embedding as float16, and 8 bytes of the SHA-256 of the fingerprint and these two. Records are

@@ -13,6 +13,7 @@ use xmore_memory::retriever::Location;
 use xmore_server::{ApiKey, Limits, PairsSource, ServeOptions, ServedModels};
 
 use crate::error::{CliError, Result};
+use crate::flags::effect::Given;
 use crate::flags::model::QueryModelChoice;
 use crate::flags::retrieval::RetrievalArgs;
 use crate::flags::values::{nonzero, nonzero_u64};
@@ -91,6 +92,13 @@ pub(crate) struct ServeArgs {
     /// Form of what is told
     #[arg(long, value_enum, default_value_t, env = "XMORE_LOG_FORMAT")]
     log_format: LogFormat,
+}
+
+impl ServeArgs {
+    /// That no flag is given that would have no effect.
+    pub(crate) fn check(&self, given: &Given) -> Result<()> {
+        self.retrieval.check(given)
+    }
 }
 
 /// How much is taken.
@@ -256,6 +264,7 @@ fn served(args: &ServeArgs) -> Result<(ServedModels, Option<Arc<OpenPairs>>)> {
         pairs: source,
         retrieval: flags.options(),
         templates: flags.templates()?,
+        caption_template: flags.caption_template.clone(),
     };
     Ok((models, pairs))
 }

@@ -18,6 +18,9 @@ pub(crate) struct FolderArgs {
 }
 
 impl FolderArgs {
+    /// The flags, for tables of what has no effect.
+    pub(crate) const FLAGS: &[&str] = &["include_hidden", "exclude"];
+
     /// The options of the walk.
     pub(crate) fn options(&self) -> WalkOptions {
         WalkOptions { include_hidden: self.include_hidden, exclude: self.exclude.clone() }

@@ -1,6 +1,7 @@
 //! Groups of flags that several commands share, a file each. They import no command.
 
 pub(crate) mod checkpoints;
+pub(crate) mod effect;
 pub(crate) mod filter;
 pub(crate) mod folders;
 pub(crate) mod labels;

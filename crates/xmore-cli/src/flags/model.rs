@@ -24,9 +24,9 @@ pub(crate) struct ModelChoice {
     /// Weights of an architecture named by --model: a tag such as `openai`, or a checkpoint file
     #[arg(long, env = "XMORE_PRETRAINED", value_name = "TAG")]
     pub(crate) pretrained: Option<String>,
-    /// Numbers that a transformer's weights are kept in; a memory belongs to one of them
-    #[arg(long, value_enum, default_value_t, env = "XMORE_PRECISION")]
-    pub(crate) precision: PrecisionArg,
+    /// Numbers that a transformer's weights are kept in; a memory belongs to one of them [default: that of the memory's model, else f32]
+    #[arg(long, value_enum, env = "XMORE_PRECISION")]
+    pub(crate) precision: Option<PrecisionArg>,
     /// Which way up images are: as their Exif data says (exif), or as their pixels are stored (stored)
     ///
     /// `stored` is what open_clip does, and so what published figures are of. The default is exif; what is added to a memory is decoded as
@@ -36,10 +36,9 @@ pub(crate) struct ModelChoice {
 }
 
 /// What a transformer computes with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PrecisionArg {
     /// 32-bit floats: the published model's numbers
-    #[default]
     F32,
     /// 8-bit integers: faster, a quarter of the memory, and slightly other numbers
     Int8,
@@ -77,13 +76,17 @@ impl ModelChoice {
             return self.open();
         };
         let recorded_precision = recorded.precision.as_deref().and_then(Precision::named);
-        self.fetched(&ModelName::parse(&recorded.name, None)?, recorded_precision.unwrap_or(self.precision()))
+        let precision = match self.precision {
+            Some(_) => self.precision(),
+            None => recorded_precision.unwrap_or_default(),
+        };
+        self.fetched(&ModelName::parse(&recorded.name, None)?, precision)
     }
 
     fn precision(&self) -> Precision {
         match self.precision {
-            PrecisionArg::F32 => Precision::F32,
-            PrecisionArg::Int8 => Precision::Int8,
+            None | Some(PrecisionArg::F32) => Precision::F32,
+            Some(PrecisionArg::Int8) => Precision::Int8,
         }
     }
 }

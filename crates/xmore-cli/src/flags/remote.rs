@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use xmore::IfUnreachable;
-use xmore_memory::retriever::RemoteOptions;
+use xmore_memory::retriever::{Location, RemoteOptions};
 
 /// How requests to a remote index are made.
 #[derive(Clone, Args)]
@@ -38,6 +38,9 @@ impl fmt::Debug for RemoteArgs {
 }
 
 impl RemoteArgs {
+    /// The flags, for tables of what has no effect.
+    pub(crate) const FLAGS: &[&str] = &["memory_token", "memory_timeout"];
+
     /// The options of every request.
     pub(crate) fn options(&self) -> RemoteOptions {
         let mut options = RemoteOptions::default();
@@ -45,6 +48,11 @@ impl RemoteArgs {
         options.timeout = Duration::from_secs(self.memory_timeout.max(1));
         options
     }
+}
+
+/// Whether the pairs of a location need no requests.
+pub(crate) fn is_on_this_machine(location: &str) -> bool {
+    location.parse::<Location>().is_ok_and(|location| !location.is_remote())
 }
 
 /// What to do without a remote index.

@@ -7,9 +7,11 @@ use clap::Args;
 use xmore::{DEFAULT_TEMPLATE, Ranking, RetrievalOptions, Template, XmoreError};
 use xmore_memory::retriever::Location;
 
+use super::effect::{Given, NoEffect};
 use super::filter::FilterArgs;
-use super::remote::{IfUnreachableArg, RemoteArgs};
+use super::remote::{IfUnreachableArg, RemoteArgs, is_on_this_machine};
 use super::values::cosine;
+use crate::error::CliError;
 
 /// Above this cosine two images are taken for copies of one another.
 pub(crate) const SAME_IMAGE: f32 = 0.98;
@@ -34,6 +36,12 @@ pub(crate) struct RetrievalArgs {
     /// Prompt with `{}` where the label goes; several are averaged
     #[arg(long = "template", value_name = "TEXT", default_value = DEFAULT_TEMPLATE, env = "XMORE_TEMPLATE")]
     pub(crate) templates: Vec<String>,
+    /// Text with `{}` that retrieved captions are classified inside of, such as the `a_photo_of_a {}` of the paper's authors
+    ///
+    /// Captions are encoded here then, each once. xmore-kernel, search and ranking use the captions themselves. The default is `{}`, the bare
+    /// caption, but in the suites of `eval` the authors' text.
+    #[arg(long, value_name = "TEXT", value_parser = template, env = "XMORE_CAPTION_TEMPLATE", help_heading = "Retrieval")]
+    pub(crate) caption_template: Option<Template>,
     /// Model that searches the memory's images, if another than --model (added by `xmore memory embed`)
     #[arg(long, value_name = "NAME", env = "XMORE_SEARCH_MODEL", help_heading = "Retrieval")]
     pub(crate) search_model: Option<String>,
@@ -91,6 +99,42 @@ fn deduplicate_help() -> String {
 }
 
 impl RetrievalArgs {
+    const NO_EFFECT: &[NoEffect<Self>] = &[
+        NoEffect {
+            flags: &[
+                "k",
+                "neighbors",
+                "search_model",
+                "rerank_model",
+                "drop_query_duplicates",
+                "deduplicate",
+                "caption_template",
+                "caption_filter",
+                "rows",
+                "memory_token",
+                "memory_timeout",
+                "if_unreachable",
+            ],
+            when: |args| args.memory.is_none(),
+            because: "without --memory",
+        },
+        NoEffect {
+            flags: &["memory_token", "memory_timeout", "if_unreachable"],
+            when: |args| args.is_local(),
+            because: "on a memory of this machine: it is for remote indexes",
+        },
+    ];
+
+    /// That none of these flags is given without an effect.
+    pub(crate) fn check(&self, given: &Given) -> Result<(), CliError> {
+        given.check(Self::NO_EFFECT, self)
+    }
+
+    /// Whether the pairs are on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        self.memory.as_deref().is_some_and(is_on_this_machine)
+    }
+
     /// The prompts.
     pub(crate) fn templates(&self) -> Result<Vec<Template>, XmoreError> {
         self.templates.iter().map(Template::new).collect()
@@ -106,6 +150,10 @@ impl RetrievalArgs {
             ranking: Ranking::TwoStages,
         }
     }
+}
+
+fn template(text: &str) -> Result<Template, XmoreError> {
+    Template::new(text)
 }
 
 /// One number of captions, or several.

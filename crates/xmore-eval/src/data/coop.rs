@@ -9,12 +9,13 @@ use xmore_memory::ingest::ImageRef;
 
 use super::{Dataset, DatasetOptions, choose_split, entries, file_name, name_of, read_list};
 use crate::error::{EvalError, Result};
+use crate::registry::KnownDataset;
 use xmore::Labels;
 
 /// Classes beyond this are a damaged file: ImageNet-21k has 21,843.
 const MAX_CLASSES: usize = 100_000;
-/// Images that are looked for before a folder is taken for the wrong one.
-const PROBED: usize = 5;
+/// Images, spread over the list, by which the folder is chosen that most of them are in.
+const PROBED: usize = 256;
 
 #[derive(Deserialize)]
 struct Item(String, usize, String);
@@ -38,7 +39,7 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
     let truth = items.iter().map(|item| index[&item.1]).collect();
     let images = items.into_iter().map(|item| ImageRef::File(root.join(item.0))).collect();
     let name = file.parent().map_or_else(|| name_of(&file), name_of);
-    Ok(Dataset {
+    let dataset = Dataset {
         name,
         root,
         labels: Labels::repeatable(names.into_values())?,
@@ -49,7 +50,13 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
         notes: Vec::new(),
         left_out: LeftOut::default(),
         empty_classes: Vec::new(),
-    })
+    };
+    let split = file_name(&file);
+    match KnownDataset::of_split_file(&split) {
+        Some(known) => dataset.taken_for(known, "the name of its split file"),
+        None => Ok(dataset
+            .noted(format!("{split} is the split file of no dataset that is known: no prompt of its own"))),
+    }
 }
 
 fn split_file(dir: &Path) -> Result<PathBuf> {
@@ -101,8 +108,13 @@ fn image_root(file: &Path, items: &[Item]) -> Result<PathBuf> {
     let dir = file.parent().unwrap_or(Path::new(""));
     let mut candidates = vec![dir.to_owned()];
     candidates.extend(entries(dir)?.into_iter().filter(|path| path.is_dir()));
-    let holds = |root: &&PathBuf| items.iter().take(PROBED).any(|item| root.join(&item.0).is_file());
-    candidates.iter().find(holds).cloned().ok_or_else(|| EvalError::ImagesElsewhere {
+    let holds = |root: &Path, item: &Item| root.join(&item.0).is_file();
+    let sample = || items.iter().step_by(items.len().div_ceil(PROBED).max(1));
+    // Of equals the first: the folder of the split itself.
+    let best = candidates.iter().rev().max_by_key(|root| sample().filter(|item| holds(root, item)).count());
+    let best = best.filter(|root| sample().any(|item| holds(root, item)));
+    let any = || candidates.iter().find(|root| items.iter().any(|item| holds(root, item)));
+    best.or_else(any).cloned().ok_or_else(|| EvalError::ImagesElsewhere {
         path: file.to_owned(),
         folders: candidates.len(),
         image: items.first().map_or_else(String::new, |item| item.0.clone()),

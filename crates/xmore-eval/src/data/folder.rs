@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use xmore_files::{LeftOut, Reason, WalkOptions, walk_images};
 use xmore_memory::ingest::ImageRef;
 
-use super::{Dataset, DatasetOptions, choose_split, file_name, name_of, sub_folders};
+use super::{Dataset, DatasetOptions, check_is_split, choose_split, file_name, name_of, sub_folders};
 use crate::error::{EvalError, Result};
 use xmore::Labels;
 
@@ -80,11 +80,12 @@ pub(super) fn class_folders(dir: &Path, options: &WalkOptions) -> Result<ClassFo
     Ok(ClassFolders { classes, empty, left_out })
 }
 
-/// The folder of the split, where the sub-folders are splits; else the folder itself.
+/// The folder of the split, where the sub-folders are splits; else the folder itself, which has the split's name if one is wanted.
 pub(super) fn descend(path: &Path, split: Option<&str>, options: &WalkOptions) -> Result<PathBuf> {
     let folders: Vec<String> = sub_folders(path, options)?.iter().map(|path| file_name(path)).collect();
     let is_split = |name: &String| SPLITS.contains(&name.to_lowercase().as_str());
     if folders.is_empty() || !folders.iter().all(is_split) {
+        check_is_split(path, split)?;
         return Ok(path.to_owned());
     }
     let folders: Vec<&str> = folders.iter().map(String::as_str).collect();

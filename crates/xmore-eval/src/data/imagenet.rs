@@ -15,10 +15,13 @@ use xmore::{Label, LabelFile, Labels, is_wordnet_id};
 /// CoOp's names file: a WordNet id and a name in each line.
 const NAMES: &str = "classnames.txt";
 
-/// Whether a folder's sub-folders are named by WordNet ids.
+/// Whether a folder's sub-folders are named by WordNet ids, or by the numbers of all classes.
 pub(super) fn looks_like(dir: &Path, options: &WalkOptions) -> Result<bool> {
-    let folders = sub_folders(dir, options)?;
-    Ok(!folders.is_empty() && folders.iter().all(|path| is_wordnet_id(&file_name(path))))
+    let names: Vec<String> = sub_folders(dir, options)?.iter().map(|path| file_name(path)).collect();
+    let classes = imagenet::classes().len();
+    let is_number = |name: &String| name.parse::<usize>().is_ok_and(|number| number < classes);
+    Ok(!names.is_empty() && names.iter().all(|name| is_wordnet_id(name))
+        || names.len() == classes && names.iter().all(is_number))
 }
 
 /// Reads the folder. The labels are the classes of `subset`, all of them, else those that have a sub-folder.
@@ -49,6 +52,10 @@ pub(super) fn read(path: &Path, options: &DatasetOptions, subset: Option<&[&str]
     for (id, files) in by_id.iter().filter(|(id, _)| !ids.contains(id)) {
         skipped.push(format!("{id}: {} images of a class that the dataset does not have", files.len()));
     }
+    let notes = match subset {
+        Some(_) => Vec::new(),
+        None => vec![format!("taken for {} of ImageNet's classes, as its sub-folders are named", ids.len())],
+    };
     let (mut labels, mut images, mut truth) = (Vec::new(), Vec::new(), Vec::new());
     for (label, id) in ids.iter().enumerate() {
         let Some(name) = names.get(id.as_str()) else {
@@ -67,7 +74,7 @@ pub(super) fn read(path: &Path, options: &DatasetOptions, subset: Option<&[&str]
         truth,
         prompts: Vec::new(),
         skipped,
-        notes: Vec::new(),
+        notes,
         left_out,
         empty_classes: empty,
     })

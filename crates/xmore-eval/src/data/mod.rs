@@ -1,12 +1,14 @@
 //! Labeled images in the layouts that people have them in.
 //!
+//! A dataset of [`registry`](crate::registry) is recognized in its layout, with its prompt, and a note says so.
+//!
 //! | layout | known by | labels |
 //! |---|---|---|
 //! | class per folder | sub-folders with images | the sub-folders' names |
 //! | table | `.csv`, `.tsv`, `.jsonl` | column `label` |
 //! | CoOp | `split_zhou_*.json` in it, or that file | in the file |
 //! | CLIP_benchmark's webdataset | `nshards.txt` or tars | `classnames.txt` |
-//! | ImageNet | sub-folders named by WordNet ids | a names file, else the built-in table |
+//! | ImageNet | sub-folders named by WordNet ids, or 1,000 by numbers | a names file, else the built-in table |
 //! | FGVC-Aircraft | `images_variant_test.txt` | `variants.txt` |
 //!
 //! Images are listed, not opened: one that cannot be read later counts as wrong.
@@ -15,24 +17,25 @@ mod aircraft;
 mod coop;
 mod folder;
 mod imagenet;
+mod options;
 mod table;
 #[cfg(test)]
 mod tests;
 mod webdataset;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use xmore_files::table::TableKind;
 use xmore_files::{LeftOut, WalkOptions, open_regular};
 use xmore_memory::ingest::ImageRef;
 
+pub use options::{DatasetFormat, DatasetOption, DatasetOptions};
 pub use table::LabelColumns;
 
 use crate::error::{EvalError, Result};
+use crate::registry::KnownDataset;
 use xmore::{Label, LabelFile, Labels, Template, normalized};
 
 /// Largest list of images, classes or templates that is read: ImageNet's training set in CoOp's form has about 100 MB.
@@ -63,72 +66,43 @@ pub struct Dataset {
     pub empty_classes: Vec<String>,
 }
 
-/// A layout of labeled images.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DatasetFormat {
-    /// What it looks like.
-    #[default]
-    Auto,
-    /// A sub-folder for each class.
-    Folder,
-    /// A `.csv`, `.tsv` or `.jsonl` table with an image path and a label in each row.
-    Table,
-    /// CoOp's `split_zhou_*.json`.
-    Coop,
-    /// Tars with images and `.cls` members, as CLIP_benchmark reads them.
-    Webdataset,
-    /// A sub-folder for each WordNet id, or for each index of ImageNet's classes.
-    Imagenet,
-    /// FGVC-Aircraft's lists of variants, as CoOp lays them out.
-    Aircraft,
-}
-
 impl DatasetFormat {
-    /// All by the names that a command line takes.
-    pub const NAMES: [(&str, DatasetFormat); 7] = [
-        ("auto", Self::Auto),
-        ("folder", Self::Folder),
-        ("table", Self::Table),
-        ("coop", Self::Coop),
-        ("webdataset", Self::Webdataset),
-        ("imagenet", Self::Imagenet),
-        ("aircraft", Self::Aircraft),
-    ];
-}
-
-impl fmt::Display for DatasetFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Self::NAMES.iter().find(|(_, format)| format == self);
-        f.write_str(name.map_or("", |(name, _)| name))
+    /// What a path looks like.
+    ///
+    /// # Errors
+    /// [`EvalError::Dataset`] for a file of no known kind; [`EvalError::NoSplit`], [`EvalError::UnusedOption`] for a split that is not there;
+    /// [`EvalError::Io`].
+    pub fn detect(path: &Path, options: &DatasetOptions) -> Result<DatasetFormat> {
+        if path.is_file() {
+            let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+            return match extension.as_str() {
+                _ if TableKind::of_name(path).is_some() => Ok(DatasetFormat::Table),
+                "json" => Ok(DatasetFormat::Coop),
+                "tar" => Ok(DatasetFormat::Webdataset),
+                _ => Err(EvalError::dataset(
+                    path,
+                    "expected a folder, or a .csv, .tsv, .jsonl, .json or .tar file",
+                )),
+            };
+        }
+        let entries = entries(path)?;
+        let names: Vec<String> = entries.iter().map(|path| file_name(path)).collect();
+        if names.iter().any(|name| coop::is_split(name)) {
+            return Ok(DatasetFormat::Coop);
+        }
+        if names.iter().any(|name| name == aircraft::TEST_LIST) {
+            return Ok(DatasetFormat::Aircraft);
+        }
+        if webdataset::looks_like(path) {
+            return Ok(DatasetFormat::Webdataset);
+        }
+        let folder = folder::descend(path, options.split.as_deref(), &options.walk)?;
+        if imagenet::looks_like(&folder, &options.walk)? {
+            Ok(DatasetFormat::Imagenet)
+        } else {
+            Ok(DatasetFormat::Folder)
+        }
     }
-}
-
-impl FromStr for DatasetFormat {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let known = || Self::NAMES.map(|(name, _)| name).join(", ");
-        let found = Self::NAMES.iter().find(|(n, _)| *n == name).map(|(_, format)| *format);
-        found.ok_or_else(|| format!("no dataset format {name:?}; there are {}", known()))
-    }
-}
-
-/// How a dataset is read where its files leave a choice.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DatasetOptions {
-    /// The layout.
-    pub format: DatasetFormat,
-    /// The split, where there are several; `test` where there is one of that name, else `val`.
-    pub split: Option<String>,
-    /// The folder that image paths are relative to, if not the one that the layout says.
-    pub image_root: Option<PathBuf>,
-    /// Names of the classes, in any form that [`LabelFile`] reads: of numbered classes in their order, each after its WordNet id, or with
-    /// prompts of their own. Where the layout names its classes itself, they get the file's prompts by name, or its names by number.
-    pub class_names: Option<PathBuf>,
-    /// Columns of a table.
-    pub columns: LabelColumns,
-    /// Which files and sub-folders are looked at.
-    pub walk: WalkOptions,
 }
 
 impl Dataset {
@@ -143,12 +117,24 @@ impl Dataset {
     /// Reads a dataset with choices of the caller's.
     ///
     /// # Errors
-    /// Those of [`Dataset::read`].
+    /// Those of [`Dataset::read`]; [`EvalError::UnusedOption`] for a choice that the layout does not leave.
     pub fn read_with(path: &Path, options: &DatasetOptions) -> Result<Self> {
         let format = match options.format {
-            DatasetFormat::Auto => detect(path, options)?,
+            DatasetFormat::Auto => {
+                if let Some((known, place)) = KnownDataset::imagenet_at(path) {
+                    let dataset = known.read(&place, options)?;
+                    let note = format!(
+                        "taken for {}, as its folder is named: {} labels",
+                        known.name,
+                        dataset.labels.names().len()
+                    );
+                    return Ok(Self { name: name_of(path), ..dataset }.noted(note));
+                }
+                DatasetFormat::detect(path, options)?
+            }
             format => format,
         };
+        options.check_used(path, format)?;
         let dataset = match format {
             DatasetFormat::Auto | DatasetFormat::Folder => folder::read(path, options)?.renamed(options)?,
             DatasetFormat::Table => table::read(path, options)?,
@@ -160,8 +146,20 @@ impl Dataset {
         dataset.checked(path)
     }
 
+    fn noted(mut self, note: String) -> Self {
+        self.notes.push(note);
+        self
+    }
+
+    /// With the prompt of a dataset that this was recognized as.
+    fn taken_for(mut self, known: &KnownDataset, by: &str) -> Result<Self> {
+        self.prompts = vec![known.template()?];
+        Ok(self.noted(format!("taken for {}, by {by}: its own prompt is {:?}", known.name, known.prompt)))
+    }
+
     /// ImageNet or one of its shifts: folders of WordNet ids or class numbers with only the classes that `subset` has, in its order.
     pub(super) fn read_imagenet(path: &Path, options: &DatasetOptions, subset: &[&str]) -> Result<Self> {
+        options.check_used(path, DatasetFormat::Imagenet)?;
         imagenet::read(path, options, Some(subset))?.checked(path)
     }
 
@@ -218,39 +216,6 @@ fn plain(name: &str) -> String {
     normalized(name).replace('_', " ").to_lowercase()
 }
 
-/// What a path looks like.
-fn detect(path: &Path, options: &DatasetOptions) -> Result<DatasetFormat> {
-    if path.is_file() {
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-        return match extension.as_str() {
-            _ if TableKind::of_name(path).is_some() => Ok(DatasetFormat::Table),
-            "json" => Ok(DatasetFormat::Coop),
-            "tar" => Ok(DatasetFormat::Webdataset),
-            _ => Err(EvalError::dataset(
-                path,
-                "expected a folder, or a .csv, .tsv, .jsonl, .json or .tar file",
-            )),
-        };
-    }
-    let entries = entries(path)?;
-    let names: Vec<String> = entries.iter().map(|path| file_name(path)).collect();
-    if names.iter().any(|name| coop::is_split(name)) {
-        return Ok(DatasetFormat::Coop);
-    }
-    if names.iter().any(|name| name == aircraft::TEST_LIST) {
-        return Ok(DatasetFormat::Aircraft);
-    }
-    if webdataset::looks_like(path) {
-        return Ok(DatasetFormat::Webdataset);
-    }
-    let folder = folder::descend(path, None, &options.walk)?;
-    if imagenet::looks_like(&folder, &options.walk)? {
-        Ok(DatasetFormat::Imagenet)
-    } else {
-        Ok(DatasetFormat::Folder)
-    }
-}
-
 /// The names of a folder's entries, sorted, as paths.
 pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let io = |e| EvalError::io("list", dir, e);
@@ -302,6 +267,16 @@ pub(super) fn read_list(path: &Path) -> Result<String> {
 /// A file's lines that are not blank, trimmed.
 fn read_lines(path: &Path) -> Result<Vec<String>> {
     Ok(read_list(path)?.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+/// That a path without splits below it is itself of the split that is wanted, by its name.
+fn check_is_split(path: &Path, wanted: Option<&str>) -> Result<()> {
+    match wanted {
+        Some(wanted) if !name_of(path).eq_ignore_ascii_case(wanted) => {
+            Err(EvalError::unused(path, DatasetOption::Split, "there are no splits below it"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The split to take of those that a dataset has.

@@ -8,7 +8,7 @@ use xmore_files::text::Conversion;
 use xmore_files::{LeftOut, open_regular};
 use xmore_memory::ingest::ImageRef;
 
-use super::{Dataset, DatasetOptions, choose_split, name_of};
+use super::{Dataset, DatasetOption, DatasetOptions, choose_split, name_of};
 use crate::error::{EvalError, Result};
 use xmore::{LabelFile, Labels, normalized};
 
@@ -92,10 +92,7 @@ fn of_split(path: &Path, rows: Vec<Row>, wanted: Option<&str>) -> Result<Vec<Row
     splits.dedup();
     if splits.is_empty() {
         return match wanted {
-            Some(wanted) => Err(EvalError::dataset(
-                path,
-                format!("expected a column `split` to choose {wanted} by, found none"),
-            )),
+            Some(_) => Err(EvalError::unused(path, DatasetOption::Split, "it has no column `split`")),
             None => Ok(rows),
         };
     }

@@ -9,8 +9,11 @@ use std::sync::Arc;
 use xmore_files::{LeftOut, WalkOptions, name_to_text, path_from_bytes};
 use xmore_memory::ingest::{ImageRef, is_image_name, walk_tar};
 
-use super::{Dataset, DatasetOptions, choose_split, entries, file_name, name_of, read_lines, read_list};
+use super::{
+    Dataset, DatasetOptions, check_is_split, choose_split, entries, file_name, name_of, read_lines, read_list,
+};
 use crate::error::{EvalError, Result};
+use crate::registry::KnownDataset;
 use xmore::{LabelFile, Template};
 
 const SHARDS: &str = "nshards.txt";
@@ -34,8 +37,11 @@ fn is_split(dir: &Path) -> bool {
 /// Reads the folder above the splits, a split, or a single tar.
 pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
     let (above, shards) = if path.is_file() {
-        (path.parent().unwrap_or(Path::new("")).to_owned(), vec![path.to_owned()])
+        let above = path.parent().unwrap_or(Path::new("")).to_owned();
+        check_is_split(&above, options.split.as_deref())?;
+        (above, vec![path.to_owned()])
     } else if is_split(path) {
+        check_is_split(path, options.split.as_deref())?;
         (path.parent().unwrap_or(Path::new("")).to_owned(), shards(path)?)
     } else {
         let splits: Vec<String> = entries(path)?
@@ -59,6 +65,8 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
         Some(file) => read_lines(&file)?.into_iter().map(Template::new).collect::<Result<_, _>>()?,
         None => Vec::new(),
     };
+    let name = name_of(&above_name(path, &above));
+    let known = KnownDataset::find(&name).filter(|_| prompts.is_empty());
     let (mut images, mut truth, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     let mut left_out = LeftOut::default();
     for shard in &shards {
@@ -76,8 +84,8 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
             truth.push(class);
         }
     }
-    Ok(Dataset {
-        name: name_of(&above_name(path, &above)),
+    let dataset = Dataset {
+        name,
         root: above,
         labels,
         images,
@@ -87,7 +95,11 @@ pub(super) fn read(path: &Path, options: &DatasetOptions) -> Result<Dataset> {
         notes: Vec::new(),
         left_out,
         empty_classes: Vec::new(),
-    })
+    };
+    match known {
+        Some(known) => dataset.taken_for(known, "its folder's name"),
+        None => Ok(dataset),
+    }
 }
 
 /// A split's folder is named `test` everywhere; the one above it has the dataset's name.

@@ -25,6 +25,10 @@ pub enum EvalMethod {
     DatasetPrompts,
     /// p_img with prompts whose context vectors were learned by CoOp (arXiv 2109.01134), given as a file.
     Coop,
+    /// X-MoRe with CoOp's prompts for image and captions.
+    CoopXmore,
+    /// The same with the authors' running normalization of the confidences.
+    CoopXmoreStream,
     /// The authors' running normalization of the confidences: depends on the order of the images.
     XmoreStream,
     /// The training-free dynamic adapter (arXiv 2403.18293): depends on the order of the images.
@@ -36,7 +40,8 @@ impl EvalMethod {
     pub fn all() -> impl Iterator<Item = EvalMethod> {
         use EvalMethod::*;
         let [zero_shot, templates, rest @ ..] = Method::ALL.map(Each);
-        [zero_shot, templates, DatasetPrompts, Coop, Tda].into_iter().chain(rest).chain([XmoreStream])
+        let before = [zero_shot, templates, DatasetPrompts, Coop, Tda];
+        before.into_iter().chain(rest).chain([XmoreStream, CoopXmore, CoopXmoreStream])
     }
 
     /// The name on the command line and in results.
@@ -45,6 +50,8 @@ impl EvalMethod {
             Self::Each(method) => method.name(),
             Self::DatasetPrompts => "dataset-prompts",
             Self::Coop => "coop",
+            Self::CoopXmore => "coop-xmore",
+            Self::CoopXmoreStream => "coop-xmore-stream",
             Self::XmoreStream => "xmore-stream",
             Self::Tda => "tda",
         }
@@ -54,7 +61,7 @@ impl EvalMethod {
     pub fn modalities(self) -> Modalities {
         match self {
             Self::Each(method) => method.modalities(),
-            Self::XmoreStream => Modalities::Both,
+            Self::XmoreStream | Self::CoopXmore | Self::CoopXmoreStream => Modalities::Both,
             Self::DatasetPrompts | Self::Coop | Self::Tda => Modalities::Image,
         }
     }
@@ -64,9 +71,14 @@ impl EvalMethod {
         self.modalities() != Modalities::Image
     }
 
+    /// Whether its labels stand behind CoOp's context vectors.
+    pub fn needs_coop(self) -> bool {
+        matches!(self, Self::Coop | Self::CoopXmore | Self::CoopXmoreStream)
+    }
+
     /// Whether its answers depend on the order of the images.
     pub fn depends_on_order(self) -> bool {
-        matches!(self, Self::XmoreStream | Self::Tda)
+        matches!(self, Self::XmoreStream | Self::CoopXmoreStream | Self::Tda)
     }
 }
 
@@ -93,7 +105,7 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        assert_eq!(EvalMethod::all().count(), Method::ALL.len() + 4);
+        assert_eq!(EvalMethod::all().count(), Method::ALL.len() + 6);
         for method in EvalMethod::all() {
             assert_eq!(method.name().parse::<EvalMethod>().unwrap(), method);
         }

@@ -32,6 +32,11 @@ impl Template {
         fill(&self.0, label)
     }
 
+    /// Whether it adds nothing to the label.
+    pub fn is_bare(&self) -> bool {
+        ["{}", "{c}"].contains(&self.0.as_str())
+    }
+
     /// Bytes of the prompt for a label of `label` bytes.
     pub fn prompt_len(&self, label: usize) -> usize {
         parts(&self.0).map(|part| part.len() + label).sum::<usize>() - label

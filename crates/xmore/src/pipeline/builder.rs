@@ -21,6 +21,7 @@ pub struct PipelineBuilder {
     rows: Option<Range<u64>>,
     caption_filter: Option<Regex>,
     captions: Option<Arc<CaptionStore>>,
+    caption_template: Option<Template>,
     options: RetrievalOptions,
     templates: Vec<Template>,
     if_unreachable: IfUnreachable,
@@ -37,6 +38,7 @@ impl PipelineBuilder {
             rows: None,
             caption_filter: None,
             captions: None,
+            caption_template: None,
             options: RetrievalOptions::default(),
             templates: vec![Template::default()],
             if_unreachable: IfUnreachable::default(),
@@ -92,7 +94,14 @@ impl PipelineBuilder {
         self
     }
 
-    /// Where embeddings of a remote index's captions are kept; in memory unless said otherwise.
+    /// A text that retrieved captions are classified inside of; see [`Retrieval::with_caption_template`].
+    #[must_use]
+    pub fn caption_template(mut self, template: impl Into<Option<Template>>) -> Self {
+        self.caption_template = template.into();
+        self
+    }
+
+    /// Where embeddings of captions that are encoded here are kept; in memory unless said otherwise.
     #[must_use]
     pub fn caption_store(mut self, store: Arc<CaptionStore>) -> Self {
         self.captions = Some(store);
@@ -127,7 +136,8 @@ impl PipelineBuilder {
             Some(pairs) => Some(
                 Retrieval::new(pairs, models, self.options)?
                     .with_filter(self.rows, allowed.map(Arc::new))?
-                    .with_caption_store(captions.clone()),
+                    .with_caption_store(captions.clone())
+                    .with_caption_template(self.caption_template),
             ),
             None => None,
         };

@@ -25,6 +25,7 @@ use xmore_memory::{Memory, RowSet};
 use crate::captions::CaptionStore;
 use crate::encoder::Encoder;
 use crate::error::Result;
+use crate::labels::Template;
 use crate::math::dot;
 use candidates::Candidates;
 use found::CaptionRows;
@@ -69,6 +70,7 @@ pub struct Retrieval {
     options: RetrievalOptions,
     filter: PairFilter,
     captions: Arc<CaptionStore>,
+    caption_template: Option<Template>,
 }
 
 impl Retrieval {
@@ -81,7 +83,7 @@ impl Retrieval {
         options.check()?;
         pairs.index().check_models(&models)?;
         let captions = Arc::new(CaptionStore::in_memory());
-        Ok(Self { pairs, models, options, filter: PairFilter::default(), captions })
+        Ok(Self { pairs, models, options, filter: PairFilter::default(), captions, caption_template: None })
     }
 
     /// The same with other options.
@@ -103,7 +105,15 @@ impl Retrieval {
         Ok(self)
     }
 
-    /// Keeps embeddings of a remote index's captions in this store.
+    /// Classifies the captions that are kept inside this template; without one as they are. They are then encoded here and kept in the
+    /// caption store. Search and ranking, and what [`crate::Method::Kernel`] reads, stay with the captions themselves.
+    #[must_use]
+    pub fn with_caption_template(mut self, template: Option<Template>) -> Self {
+        self.caption_template = template.filter(|template| !template.is_bare());
+        self
+    }
+
+    /// Keeps embeddings of captions that are encoded here in this store.
     #[must_use]
     pub fn with_caption_store(mut self, store: Arc<CaptionStore>) -> Self {
         self.captions = store;
@@ -164,7 +174,7 @@ impl Retrieval {
         // A search of captions does not tell how similar their images are.
         let images = if direct { Some(index.images(&*models.search)?) } else { None };
         let queries: Vec<(&[f32], &[f32])> = queries.rerank().rows().zip(queries.search().rows()).collect();
-        queries
+        let kept = queries
             .into_par_iter()
             .enumerate()
             .map(|(i, (query, image_query))| {
@@ -181,7 +191,27 @@ impl Retrieval {
                     Neighborhood::new(&around[i], &around_rows[i], near, |s| !options.is_query(s));
                 Ok((retrieved, neighborhood.without_images(self.copies(&around[i])?)))
             })
-            .collect()
+            .collect::<Result<_>>()?;
+        self.inside_template(kept)
+    }
+
+    /// With the captions' embeddings inside the template, if there is one.
+    fn inside_template<'a>(
+        &self,
+        mut kept: Vec<(Retrieved, Neighborhood<'a>)>,
+    ) -> Result<Vec<(Retrieved, Neighborhood<'a>)>> {
+        let Some(template) = &self.caption_template else { return Ok(kept) };
+        let captions = kept.iter().flat_map(|(retrieved, _)| &retrieved.captions);
+        let texts: Vec<String> = captions.map(|caption| template.apply(&caption.caption)).collect();
+        let encoded = self
+            .captions
+            .embeddings(&*self.models.classify, &texts.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let mut rows = texts.iter().map(|text| &encoded[text.as_str()]);
+        for (retrieved, _) in &mut kept {
+            let rows = rows.by_ref().take(retrieved.captions.len());
+            retrieved.embeddings = rows.flat_map(|row| row.iter().copied()).collect();
+        }
+        Ok(kept)
     }
 
     fn search(

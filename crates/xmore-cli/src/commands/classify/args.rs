@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use xmore::{AnswerOptions, Method};
 
+use crate::error::Result;
+use crate::flags::effect::{Given, NoEffect};
 use crate::flags::folders::FolderArgs;
 use crate::flags::labels::LabelArgs;
 use crate::flags::model::QueryModelChoice;
@@ -55,4 +57,56 @@ pub(crate) struct ClassifyArgs {
     pub(super) skips: SkipArgs,
     #[command(flatten)]
     pub(super) model: QueryModelChoice,
+}
+
+impl ClassifyArgs {
+    const NO_EFFECT: &[NoEffect<Self>] = &[
+        NoEffect {
+            flags: FolderArgs::FLAGS,
+            when: |args| args.images.iter().all(|path| path.is_file()),
+            because: "on files that are named themselves: it is for folders",
+        },
+        NoEffect {
+            flags: &[
+                "k",
+                "neighbors",
+                "search_model",
+                "rerank_model",
+                "deduplicate",
+                "caption_template",
+                "drop_query_duplicates",
+                "caption_filter",
+                "rows",
+            ],
+            when: |args| !args.shows_evidence() && args.method.is_some_and(|method| !method.needs_memory()),
+            because: "on a method that uses no captions, without --explain or --format json",
+        },
+        NoEffect {
+            flags: &["k", "neighbors", "search_model", "rerank_model", "deduplicate", "caption_template"],
+            when: |args| {
+                !args.shows_evidence() && args.method == Some(Method::Kernel) && args.retrieval.is_local()
+            },
+            because: "on xmore-kernel, which reads all captions near a photo, without --explain or --format json",
+        },
+        NoEffect {
+            flags: &["templates"],
+            when: |args| {
+                !args.shows_evidence()
+                    && args.method == Some(Method::Templates)
+                    && args.retrieval.templates.len() == 1
+            },
+            because: "on the method templates, which has 80 prompts of its own, unless several are given",
+        },
+    ];
+
+    /// Whether the captions are shown, whatever the method makes of them.
+    pub(super) fn shows_evidence(&self) -> bool {
+        self.explain || matches!(self.format, Format::Json | Format::Jsonl)
+    }
+
+    /// That no flag is given that would have no effect.
+    pub(crate) fn check(&self, given: &Given) -> Result<()> {
+        self.retrieval.check(given)?;
+        given.check(Self::NO_EFFECT, self)
+    }
 }

@@ -10,6 +10,7 @@ use xmore::{AnswerOptions, Method, XmoreError};
 
 use crate::error::{CliError, Result};
 use crate::fallback::prepare_kernel;
+use crate::flags::retrieval::Ks;
 use crate::images::Images;
 use crate::interrupt;
 use crate::messages::images::tell_left_out;
@@ -35,6 +36,14 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     }
     let setup = Setup::open(&args.retrieval, &args.model)?;
     let method = method(args, &setup);
+    if let (Method::Kernel, None, false) = (method, args.method, args.shows_evidence())
+        && args.retrieval.is_local()
+        && args.retrieval.k != Ks::default()
+    {
+        tell!(
+            "-k has no effect on {method}, which reads all captions near a photo; --method xmore keeps the best"
+        );
+    }
     let templates = args.retrieval.templates()?;
     labels::tell_own_prompts(&labels, &templates, method == Method::Templates);
     let _orderly = interrupt::orderly();

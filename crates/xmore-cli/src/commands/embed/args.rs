@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use xmore::SkipLimit;
 
+use crate::error::Result;
+use crate::flags::effect::{Given, NoEffect};
 use crate::flags::folders::FolderArgs;
 use crate::flags::model::QueryModelChoice;
 
@@ -30,4 +32,24 @@ pub(crate) struct EmbedArgs {
     pub(super) skip_broken: bool,
     #[command(flatten)]
     pub(super) model: QueryModelChoice,
+}
+
+impl EmbedArgs {
+    const NO_EFFECT: &[NoEffect<Self>] = &[
+        NoEffect {
+            flags: &["include_hidden", "exclude", "orientation", "resize_mode", "max_skipped", "skip_broken"],
+            when: |args| args.texts.is_some(),
+            because: "on texts",
+        },
+        NoEffect {
+            flags: FolderArgs::FLAGS,
+            when: |args| args.images.iter().all(|path| path.is_file()),
+            because: "on files that are named themselves: it is for folders",
+        },
+    ];
+
+    /// That no flag is given that would have no effect.
+    pub(crate) fn check(&self, given: &Given) -> Result<()> {
+        given.check(Self::NO_EFFECT, self)
+    }
 }

@@ -3,14 +3,19 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use xmore::Method;
 use xmore_eval::registry::Suite;
 use xmore_eval::{DatasetFormat, EvalMethod, EvalOptions};
+use xmore_files::is_standard_output;
 
+use crate::error::Result;
+use crate::flags::effect::{Given, NoEffect};
 use crate::flags::folders::FolderArgs;
 use crate::flags::model::QueryModelChoice;
 use crate::flags::retrieval::RetrievalArgs;
 use crate::flags::skips::SkipArgs;
 use crate::flags::values::probability;
+use crate::messages::tell;
 
 /// Measure the methods' accuracy on labeled photos
 ///
@@ -51,7 +56,8 @@ pub(crate) struct EvalArgs {
     /// File of class names: any form that --labels-file of classify takes, or a WordNet id and a name in each line
     ///
     /// Numbered classes take them in their order. Classes that have names take prompts and synonyms from the file by name; names too, where
-    /// there are as many. Prompts of a class's own are used by every method but coop, also by templates and dataset-prompts.
+    /// there are as many. Prompts of a class's own are used by every method but those with CoOp's prompts, also by templates and
+    /// dataset-prompts.
     #[arg(long, aliases = ["class_names", "classnames"], value_name = "FILE", help_heading = "Data")]
     pub(super) class_names: Option<PathBuf>,
     #[command(flatten)]
@@ -63,8 +69,8 @@ pub(crate) struct EvalArgs {
     /// Methods, separated by commas, or `all` [default: those that classify has]
     ///
     /// zero-shot, templates (80 prompts), dataset-prompts (the dataset's own), coop (--coop), tda, captions, equal, xmore, xmore-kernel,
-    /// xmore-stream.
-    /// tda and xmore-stream depend on the order of the images.
+    /// xmore-stream, coop-xmore and coop-xmore-stream (X-MoRe with CoOp's prompts for image and captions, --coop).
+    /// tda, xmore-stream and coop-xmore-stream depend on the order of the images.
     #[arg(long, value_delimiter = ',', value_parser = methods, value_name = "LIST")]
     pub(super) methods: Vec<Wanted>,
     /// Other retrievals to measure beside, separated by commas: unsorted, image-to-text
@@ -73,7 +79,7 @@ pub(crate) struct EvalArgs {
     /// File with a prompt a line, for dataset-prompts
     #[arg(long, value_name = "FILE")]
     pub(super) prompts: Option<PathBuf>,
-    /// Checkpoint of CoOp (model.pth.tar-50) with context vectors, for coop
+    /// Checkpoint of CoOp (model.pth.tar-50) with context vectors, for coop, coop-xmore and coop-xmore-stream
     #[arg(long, value_name = "FILE")]
     pub(super) coop: Option<PathBuf>,
     /// Orders of the images that stream methods are measured over
@@ -91,12 +97,16 @@ pub(crate) struct EvalArgs {
     /// Form of the output
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub(super) format: EvalFormat,
-    /// Also write the results as JSON: a file, or a folder with a file for each dataset
+    /// Also write the results as JSON, in CLIP_benchmark's schema: a folder, or a .json or .jsonl file
     ///
-    /// {dataset}, {model}, {pretrained}, {language} and {task} in a file's name are replaced.
+    /// A folder gets a file for each dataset and method, a .jsonl file a line: each is an object as `clip_benchmark build` reads it. A .json
+    /// file has the object if there is one result, else a list of objects, of one dataset. {dataset}, {model}, {pretrained}, {method},
+    /// {language} and {task} in a file's name are replaced.
     #[arg(short, long, value_name = "FILE|DIR", help_heading = "Output")]
     pub(super) output: Option<PathBuf>,
     /// Take results from --output where they are there, with the same settings, instead of measuring again
+    ///
+    /// Lines of other datasets in a .jsonl file are kept.
     #[arg(long, alias = "skip_existing", requires = "output", help_heading = "Output")]
     pub(super) skip_existing: bool,
     /// Write each image's answers: .csv, else JSON lines
@@ -115,6 +125,97 @@ pub(crate) struct EvalArgs {
     pub(super) model: QueryModelChoice,
     #[command(flatten)]
     pub(super) ignored: IgnoredArgs,
+}
+
+impl EvalArgs {
+    /// What depends on a dataset's layout is checked where it is read. The seed and the bootstrap samples are of whatever statistics there
+    /// are.
+    const NO_EFFECT: &[NoEffect<Self>] = &[
+        NoEffect {
+            flags: &["dataset_format", "image_root", "image_column", "label_column"],
+            when: |args| args.suite.is_some(),
+            because: "with --suite, whose datasets are laid out as CoOp has them",
+        },
+        NoEffect {
+            flags: &["data_root"],
+            when: |args| !args.datasets.is_empty() && args.datasets.iter().all(|path| path.exists()),
+            because: "on datasets given by their paths",
+        },
+        NoEffect {
+            flags: &["prompts"],
+            when: |args| !args.measures(|method| method == EvalMethod::DatasetPrompts),
+            because: "without the method dataset-prompts",
+        },
+        NoEffect {
+            flags: &["coop"],
+            when: |args| !args.measures(EvalMethod::needs_coop),
+            because: "without a method that needs it: coop, coop-xmore or coop-xmore-stream",
+        },
+        NoEffect {
+            flags: &["seeds"],
+            when: |args| !args.measures(EvalMethod::depends_on_order) || !args.names_methods(),
+            because: "without a method that depends on the order of the images, which --methods has to name",
+        },
+        NoEffect {
+            flags: &["variants"],
+            when: |args| args.retrieval.memory.is_none(),
+            because: "without --memory",
+        },
+        NoEffect {
+            flags: &["variants"],
+            when: |args| !args.measures(EvalMethod::needs_memory),
+            because: "without a method that uses captions",
+        },
+        NoEffect {
+            flags: &["templates"],
+            when: |args| {
+                let one = args.retrieval.templates.len() == 1;
+                !args.measures(|method| match method {
+                    EvalMethod::DatasetPrompts => false,
+                    EvalMethod::Each(Method::Templates) => !one,
+                    method => !method.needs_coop(),
+                })
+            },
+            because: "on methods that have prompts of their own",
+        },
+        NoEffect {
+            flags: &["caption_template"],
+            when: |args| {
+                !args.measures(|method| method.needs_memory() && method != EvalMethod::Each(Method::Kernel))
+            },
+            because: "without a method that classifies captions one by one",
+        },
+        NoEffect { flags: &["cache_dir"], when: |args| args.no_cache, because: "with --no-cache" },
+        NoEffect {
+            flags: &["skip_existing"],
+            when: |args| args.output.as_deref().is_some_and(is_standard_output),
+            because: "on standard output",
+        },
+    ];
+
+    /// That no flag is given that would have no effect. Those of clip_benchmark that mean nothing here are only told of.
+    pub(crate) fn check(&self, given: &Given) -> Result<()> {
+        self.retrieval.check(given)?;
+        given.check(Self::NO_EFFECT, self)?;
+        if let Some(flag) = given.first(&["batch_size", "num_workers"]) {
+            tell!("{flag} is taken from clip_benchmark's command lines and has no effect here");
+        }
+        Ok(())
+    }
+
+    /// Whether methods are named; a suite measures all of them.
+    fn names_methods(&self) -> bool {
+        !self.methods.is_empty() || self.suite.is_some()
+    }
+
+    /// Whether one of the methods that are asked for, or may be measured where none are, is such a one.
+    fn measures(&self, is_such: impl Fn(EvalMethod) -> bool) -> bool {
+        self.methods.is_empty()
+            || self.methods.iter().any(|wanted| match wanted {
+                Wanted::All => true,
+                Wanted::One(method) => is_such(*method),
+            })
+    }
 }
 
 /// Flags of clip_benchmark that have no meaning here, so that its command lines paste in.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use maud::{Markup, html};
 use xmore_eval::{EvalReport, MethodReport, Outcome as ImageOutcome};
+use xmore_files::Output;
 use xmore_files::image::{Alpha, DecodeOptions, decode_bytes};
 use xmore_memory::ingest::{ImageReader, ImageRef};
 
@@ -15,7 +16,7 @@ use crate::error::Result;
 use crate::html::charts::{self, Bar, Series};
 use crate::html::thumbnails::Thumbnail;
 use crate::html::{class, document, write_page};
-use crate::output::write_whole;
+use crate::output::output_error;
 
 /// Changed images that are shown of each kind and dataset.
 const SHOWN: usize = 24;
@@ -27,6 +28,7 @@ const MAX_PICTURES: usize = 600;
 /// Writes the page.
 pub(super) fn write(
     path: &Path,
+    mut file: Output,
     results: &Results<'_>,
     outcomes: &[Outcome],
     session: &Session<'_>,
@@ -49,7 +51,8 @@ pub(super) fn write(
             }
         }
     };
-    write_whole(path, |file| write_page(file, &document("xmore eval", &main)))
+    let written = write_page(&mut file, &document("xmore eval", &main)).and_then(|()| file.commit());
+    written.map_err(|error| output_error(path, error))
 }
 
 fn dataset(outcome: &Outcome, pictures: &Pictures) -> Markup {

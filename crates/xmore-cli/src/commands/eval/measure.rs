@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use xmore::{Classifier, LabelFile, Method, RetrievalError, Template, XmoreError};
 use xmore_eval::{
-    CoopContext, Dataset, EmbeddedDataset, EmbeddingCache, EvalError, EvalMethod, EvalOptions, EvalReport,
-    OtherPrompts, Variant, evaluate,
+    CoopContext, Dataset, DatasetFormat, EmbeddedDataset, EmbeddingCache, EvalError, EvalMethod, EvalOptions,
+    EvalReport, OtherPrompts, Variant, evaluate,
 };
 use xmore_files::{Exclude, escape_for_terminal, path_to_text, read_input};
 use xmore_memory::retriever::Location;
@@ -37,6 +37,12 @@ pub(super) struct Session<'a> {
     settings: Value,
 }
 
+/// A dataset that is ready to be measured.
+pub(super) struct Prepared {
+    dataset: Dataset,
+    methods: Vec<EvalMethod>,
+}
+
 impl<'a> Session<'a> {
     pub(super) fn new(args: &'a EvalArgs, setup: &'a Setup) -> Result<Self> {
         for wanted in &args.methods {
@@ -46,12 +52,6 @@ impl<'a> Session<'a> {
             {
                 return Err(XmoreError::MethodNeedsMemory { method: method.name() }.into());
             }
-        }
-        if !args.variants.is_empty() && args.retrieval.memory.is_none() {
-            return Err(CliError::Usage("--variants are retrievals: they need --memory".to_owned()));
-        }
-        if args.retrieval.k.0.contains(&0) {
-            return Err(XmoreError::from(RetrievalError::NoCaptionsAsked).into());
         }
         let cache = match (&args.cache_dir, args.no_cache) {
             (_, true) => EmbeddingCache::none(),
@@ -66,6 +66,14 @@ impl<'a> Session<'a> {
             labels::tell_notes(path, &LabelFile::read(path, None)?);
         }
         let coop = args.coop.as_deref().map(CoopContext::read).transpose()?;
+        if let Some(coop) = &coop {
+            coop.check(&setup.model)?;
+        }
+        let remote = setup.pipeline.pairs().filter(|pairs| pairs.remote().is_some());
+        if let (Some(index), true) = (remote, args.variants.contains(&WantedVariant::ImageToText)) {
+            let location = index.location().into_owned();
+            return Err(XmoreError::from(RetrievalError::RemoteRanking { location }).into());
+        }
         let method = &args.retrieval;
         let settings = json!({
             "model": setup.model.fingerprint(),
@@ -94,8 +102,22 @@ impl<'a> Session<'a> {
             "abstain_below": args.abstain_below,
             "split": args.split,
         });
-        // Only where they are given: results from before this flag was there stay comparable.
+        // Only where they are given: results from before these flags were there stay comparable.
         let mut settings = settings;
+        if let Some(template) = method.caption_template.as_ref().filter(|template| !template.is_bare()) {
+            settings["caption_template"] = template.to_string().into();
+        }
+        if args.dataset_format != DatasetFormat::Auto {
+            settings["dataset_format"] = args.dataset_format.to_string().into();
+        }
+        if let Some(root) = &args.image_root {
+            settings["image_root"] = path_to_text(root).into();
+        }
+        for (key, column) in [("image_column", &args.image_column), ("label_column", &args.label_column)] {
+            if let Some(column) = column {
+                settings[key] = column.as_str().into();
+            }
+        }
         if let Some(mode) = setup.model.preprocess().other_resize_mode() {
             settings["resize_mode"] = mode.name().into();
         }
@@ -126,8 +148,8 @@ impl<'a> Session<'a> {
         Entry::of(report, self.model(), &self.settings)
     }
 
-    /// Encodes a dataset's images, unless they are kept from before, and measures every method.
-    pub(super) fn measure(&self, target: &Target) -> Result<(EvalReport, Fresh)> {
+    /// Lists a dataset's images, and finds out what is to be measured on it.
+    pub(super) fn prepare(&self, target: &Target) -> Result<Prepared> {
         let dataset = target.read()?;
         for note in &dataset.notes {
             tell!("{}: {note}", dataset.name);
@@ -135,7 +157,14 @@ impl<'a> Session<'a> {
         if let Some(first) = dataset.skipped.first() {
             tell!("{}: {} left out of the list, such as {first}", dataset.name, dataset.skipped.len());
         }
-        let methods = self.methods(&dataset);
+        tell_if_numbers(&dataset);
+        let methods = self.methods(&dataset)?;
+        Ok(Prepared { dataset, methods })
+    }
+
+    /// Encodes a dataset's images, unless they are kept from before, and measures every method.
+    pub(super) fn measure(&self, prepared: Prepared) -> Result<(EvalReport, Fresh)> {
+        let Prepared { dataset, methods } = prepared;
         let progress = bar(dataset.images.len() as u64, "images");
         // In parallel, so that both towers load at the same time.
         let (encoded, embedded) = rayon::join(
@@ -185,7 +214,8 @@ impl<'a> Session<'a> {
         };
         let measured = match evaluate(&data, &classifier, &prompts, &options, &mut tell) {
             Err(EvalError::Xmore(error)) if is_tolerated(&self.setup.pipeline, &error) => {
-                evaluate(&data, &classifier.with_retrieval(None), &prompts, &options, &mut tell)
+                let (classifier, prompts) = (classifier.with_retrieval(None), prompts.with_retrieval(None));
+                evaluate(&data, &classifier, &prompts, &options, &mut tell)
             }
             other => other,
         };
@@ -204,15 +234,18 @@ impl<'a> Session<'a> {
     }
 
     /// The methods asked for; of all those that are possible here.
-    fn methods(&self, dataset: &Dataset) -> Vec<EvalMethod> {
+    fn methods(&self, dataset: &Dataset) -> Result<Vec<EvalMethod>> {
         let possible = |method: &EvalMethod| match method {
             EvalMethod::DatasetPrompts => !self.dataset_prompts(dataset).is_empty(),
-            EvalMethod::Coop => self.coop.is_some(),
+            method if method.needs_coop() && self.coop.is_none() => false,
             EvalMethod::Each(Method::Kernel) => self.setup.pipeline.allows(Method::Kernel),
             method => !method.needs_memory() || self.args.retrieval.memory.is_some(),
         };
         if self.args.methods.is_empty() {
-            return EvalMethod::all().filter(possible).filter(|method| !method.depends_on_order()).collect();
+            return Ok(EvalMethod::all()
+                .filter(possible)
+                .filter(|method| !method.depends_on_order())
+                .collect());
         }
         let mut methods = Vec::new();
         for wanted in &self.args.methods {
@@ -221,9 +254,21 @@ impl<'a> Session<'a> {
                 Wanted::One(method) => methods.push(*method),
             }
         }
+        let without_prompts = |method: &&EvalMethod| {
+            (method.needs_coop() || **method == EvalMethod::DatasetPrompts) && !possible(method)
+        };
+        if let Some(method) = methods.iter().find(without_prompts) {
+            let (method, dataset) = (method.name(), Some(dataset.name.clone()));
+            return Err(EvalError::PromptsNotSetUp { method, dataset }.into());
+        }
+        if let (Some(retrieval), true) =
+            (self.setup.pipeline.retrieval(), methods.contains(&EvalMethod::Each(Method::Kernel)))
+        {
+            retrieval.check_kernel()?;
+        }
         let mut seen = std::collections::HashSet::new();
         methods.retain(|method| seen.insert(*method));
-        methods
+        Ok(methods)
     }
 
     /// The prompts given, else the dataset's own.
@@ -233,6 +278,7 @@ impl<'a> Session<'a> {
 
     fn classifier(&self, dataset: &Dataset, methods: &[EvalMethod]) -> Result<(Classifier, OtherPrompts)> {
         let (model, names) = (&*self.setup.model, &dataset.labels);
+        let retrieval = self.setup.pipeline.retrieval().cloned();
         let templates = self.args.retrieval.templates()?;
         let with_templates_method = methods.contains(&EvalMethod::Each(Method::Templates));
         labels::tell_own_prompts(names, &templates, with_templates_method);
@@ -251,11 +297,13 @@ impl<'a> Session<'a> {
                 false => None,
             },
             coop: match &self.coop {
-                Some(coop) if methods.contains(&EvalMethod::Coop) => Some(coop.embed(model, names)?),
+                Some(coop) if methods.iter().any(|method| method.needs_coop()) => {
+                    let prompts = coop.embed(model, names)?;
+                    Some(Classifier::from_embeddings(model, names.clone(), prompts, None, retrieval.clone()))
+                }
                 _ => None,
             },
         };
-        let retrieval = self.setup.pipeline.retrieval().cloned();
         let mut classifier = Classifier::from_embeddings(model, names.clone(), own, templates, retrieval);
         if methods.contains(&EvalMethod::Each(Method::Kernel)) {
             classifier = prepare_kernel(&self.setup.pipeline, classifier)?;
@@ -283,6 +331,20 @@ impl<'a> Session<'a> {
             None => Some(Variant::WithoutQueryDuplicates(SAME_IMAGE)),
         };
         leakage.into_iter().chain(asked).collect()
+    }
+}
+
+/// Warns of labels that say nothing to a text encoder.
+fn tell_if_numbers(dataset: &Dataset) {
+    let names = dataset.labels.names();
+    let is_number = |name: &String| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    if names.iter().all(is_number) {
+        tell!(
+            "warning: {}: all {} labels are numbers, such as {}, which say nothing of the images; --class-names FILE names them",
+            dataset.name,
+            names.len(),
+            names.first().map_or("", String::as_str)
+        );
     }
 }
 

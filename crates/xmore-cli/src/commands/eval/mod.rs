@@ -5,13 +5,19 @@ mod encode;
 mod entry;
 mod html;
 mod measure;
+mod outputs;
 mod per_image;
 mod results;
 mod sections;
 mod targets;
 mod text;
 
+use std::path::{Path, PathBuf};
+
+use xmore::{RetrievalError, Template, XmoreError};
+use xmore_eval::EvalReport;
 use xmore_eval::registry::Suite;
+use xmore_files::Output;
 use xmore_files::image::Orientation;
 
 pub(crate) use args::EvalArgs;
@@ -20,15 +26,22 @@ use args::{EvalFormat, Wanted};
 use crate::error::{CliError, Result};
 use crate::flags::retrieval::Ks;
 use crate::messages::tell;
-use crate::output::{print, print_json};
+use crate::output::{output_error, print, print_json};
 use crate::setup::Setup;
 use entry::Entry;
-use measure::Session;
+use measure::{Prepared, Session};
+use outputs::{Existing, Outputs};
 use results::{Outcome, Results};
 use targets::Target;
 
+/// What the authors' `caption_ensemble` puts before each caption.
+const AUTHORS_CAPTIONS: &str = "a_photo_of_a {}";
+
 pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     let args = &adjusted(args)?;
+    if args.retrieval.k.0.contains(&0) {
+        return Err(XmoreError::from(RetrievalError::NoCaptionsAsked).into());
+    }
     let (targets, missing) = targets::find(args)?;
     for missing in &missing {
         tell!("{missing}");
@@ -36,24 +49,26 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     if targets.is_empty() {
         return Err(CliError::Failed("none of the datasets was found".to_owned()));
     }
-    if let (Some(output), 2..) = (&args.output, targets.len())
-        && entry::path(output, "a", "m") == entry::path(output, "b", "m")
-    {
-        let message = format!(
-            "--output {} names one file for {} datasets: give a folder, or put {{dataset}} into the name",
-            output.display(),
-            targets.len()
-        );
-        return Err(CliError::Usage(message));
-    }
     let setup = Setup::open(&args.retrieval, &args.model)?;
     let session = Session::new(args, &setup)?;
-    let mut outcomes = Vec::new();
-    let mut failed = Vec::new();
+    let names: Vec<String> = targets.iter().map(Target::name).collect();
+    let outputs =
+        args.output.as_deref().map(|path| Outputs::new(path, session.model(), &names, args.skip_existing));
+    let mut outputs = outputs.transpose()?;
+    let files = ResultFiles::create(args)?;
+    let (mut jobs, mut failed) = (Vec::new(), Vec::new());
     for target in &targets {
-        match one(args, &session, target) {
-            Ok(outcome) => outcomes.push(outcome),
+        match prepared(args, &session, outputs.as_ref(), target) {
+            Ok(job) => jobs.push((target.name(), job)),
+            Err(error) if error.is_usage() => return Err(error),
             Err(error) => failed.push((target.name(), error)),
+        }
+    }
+    let mut outcomes = Vec::new();
+    for (name, job) in jobs {
+        match done(&session, outputs.as_mut(), job) {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(error) => failed.push((name, error)),
         }
     }
     if outcomes.is_empty() || targets.len() == 1 {
@@ -62,7 +77,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     for (name, error) in &failed {
         tell!("error: {name}: {error}");
     }
-    let reports: Vec<&xmore_eval::EvalReport> = outcomes.iter().map(|outcome| &outcome.report).collect();
+    let reports: Vec<&EvalReport> = outcomes.iter().map(|outcome| &outcome.report).collect();
     let results =
         Results { reports: &reports, missing: &missing, suite: args.suite, model: setup.model.name() };
     match args.format {
@@ -74,11 +89,11 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
             print_json(&entries)?;
         }
     }
-    if let Some(path) = &args.per_image {
-        per_image::write(path, &outcomes)?;
+    if let Some((path, file)) = files.per_image {
+        per_image::write(path, file, &outcomes)?;
     }
-    if let Some(path) = &args.html {
-        html::write(path, &results, &outcomes, &session)?;
+    if let Some((path, file)) = files.html {
+        html::write(path, file, &results, &outcomes, &session)?;
         tell!("report: {}", path.display());
     }
     if !failed.is_empty() {
@@ -92,26 +107,62 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     Ok(())
 }
 
-/// One dataset: measured, or taken from before.
-fn one(args: &EvalArgs, session: &Session<'_>, target: &Target) -> Result<Outcome> {
-    let output = args.output.as_deref().map(|output| entry::path(output, &target.name(), session.model()));
-    if let (true, Some(path)) = (args.skip_existing, &output) {
-        match entry::read(path, session.settings())? {
-            entry::Existing::Same(report) => {
+/// What is to be done for a dataset.
+enum Job {
+    /// Its results are there from before.
+    Taken(EvalReport),
+    Measure(Prepared),
+}
+
+/// Reads a dataset, so that what cannot work is told before any image is encoded; nothing if its results are there from before.
+fn prepared(
+    args: &EvalArgs,
+    session: &Session<'_>,
+    outputs: Option<&Outputs<'_>>,
+    target: &Target,
+) -> Result<Job> {
+    if let (true, Some(outputs)) = (args.skip_existing, outputs) {
+        let (path, existing) = outputs.existing(&target.name(), session.settings())?;
+        match existing {
+            Existing::Same(report) => {
                 tell!("{}: taken from {}", report.dataset, path.display());
-                return Ok(Outcome { report: *report, fresh: None });
+                return Ok(Job::Taken(*report));
             }
-            entry::Existing::Different => {
+            Existing::Different => {
                 tell!("{} was measured with other settings: measuring again", path.display());
             }
-            entry::Existing::Nothing => {}
+            Existing::Nothing => {}
         }
     }
-    let (report, fresh) = session.measure(target)?;
-    if let Some(path) = &output {
-        entry::write(path, &session.entries(&report))?;
+    Ok(Job::Measure(session.prepare(target)?))
+}
+
+/// Measures what is to be measured, and writes its results.
+fn done(session: &Session<'_>, outputs: Option<&mut Outputs<'_>>, job: Job) -> Result<Outcome> {
+    let (report, fresh) = match job {
+        Job::Taken(report) => return Ok(Outcome { report, fresh: None }),
+        Job::Measure(prepared) => session.measure(prepared)?,
+    };
+    if let Some(outputs) = outputs {
+        outputs.write(session.entries(&report))?;
     }
     Ok(Outcome { report, fresh: Some(fresh) })
+}
+
+/// The files that are written at the end, opened before any work: most of what can be wrong with them shows then.
+struct ResultFiles<'a> {
+    per_image: Option<(&'a Path, Output)>,
+    html: Option<(&'a Path, Output)>,
+}
+
+impl<'a> ResultFiles<'a> {
+    fn create(args: &'a EvalArgs) -> Result<Self> {
+        let create = |path: &'a Option<PathBuf>| -> Result<_> {
+            let Some(path) = path.as_deref() else { return Ok(None) };
+            Ok(Some((path, Output::create(path).map_err(|error| output_error(path, error))?)))
+        };
+        Ok(Self { per_image: create(&args.per_image)?, html: create(&args.html)? })
+    }
 }
 
 /// What a suite sets where the user has not.
@@ -125,6 +176,21 @@ fn adjusted(args: &EvalArgs) -> Result<EvalArgs> {
         }
         if suite == Suite::K && args.retrieval.k == Ks::default() {
             args.retrieval.k = Ks(Suite::KS.to_vec());
+        }
+        if args.retrieval.memory.is_some() && args.retrieval.caption_template.is_none() {
+            let theirs = Template::new(AUTHORS_CAPTIONS)?;
+            tell!(
+                "captions are classified inside `{theirs}`, as in the scripts of the paper's authors; the caption files behind the published \
+                 figures may never have been published (--caption-template '{{}}' takes captions as they are)"
+            );
+            args.retrieval.caption_template = Some(theirs);
+        }
+        let other_models = args.retrieval.search_model.is_some() || args.retrieval.rerank_model.is_some();
+        if args.retrieval.memory.is_some() && !other_models {
+            tell!(
+                "one model searches, ranks and classifies; the paper's authors search with ViT-B-32,openai (--search-model) and rank with \
+                 ViT-L-14,openai (--rerank-model)"
+            );
         }
         if suite == Suite::K && args.retrieval.memory.is_none() {
             return Err(CliError::Usage("--suite paper-k needs --memory: it counts captions".to_owned()));

@@ -1,14 +1,16 @@
 //! Each image's answers, a row for each image and method.
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
 use xmore_eval::Outcome as ImageOutcome;
+use xmore_files::Output;
 
 use super::results::Outcome;
 use crate::error::Result;
 use crate::messages::tell;
-use crate::output::write_whole;
+use crate::output::output_error;
 
 /// An image that could not be read has no answer.
 #[derive(Serialize)]
@@ -28,19 +30,19 @@ struct Row<'a> {
 }
 
 /// Writes csv or JSON lines, by the file's name.
-pub(super) fn write(path: &Path, outcomes: &[Outcome]) -> Result<()> {
+pub(super) fn write(path: &Path, mut file: Output, outcomes: &[Outcome]) -> Result<()> {
     let as_csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
-    write_whole(path, |file| {
-        if as_csv {
-            let mut csv = csv::Writer::from_writer(file);
-            each_row(outcomes, &mut |row| csv.serialize(row).map_err(std::io::Error::other))?;
-            return csv.flush();
-        }
+    let written = if as_csv {
+        let mut csv = csv::Writer::from_writer(&mut file);
+        let rows = each_row(outcomes, &mut |row| csv.serialize(row).map_err(io::Error::other));
+        rows.and_then(|()| csv.flush())
+    } else {
         each_row(outcomes, &mut |row| {
-            serde_json::to_writer(&mut *file, &row)?;
+            serde_json::to_writer(&mut file, &row)?;
             file.write_all(b"\n")
         })
-    })?;
+    };
+    written.and_then(|()| file.commit()).map_err(|error| output_error(path, error))?;
     for outcome in outcomes.iter().filter(|outcome| outcome.fresh.is_none()) {
         tell!(
             "{}: its images are not in {}: its results were taken from an earlier run",
@@ -51,10 +53,7 @@ pub(super) fn write(path: &Path, outcomes: &[Outcome]) -> Result<()> {
     Ok(())
 }
 
-fn each_row(
-    outcomes: &[Outcome],
-    write: &mut dyn FnMut(Row<'_>) -> std::io::Result<()>,
-) -> std::io::Result<()> {
+fn each_row(outcomes: &[Outcome], write: &mut dyn FnMut(Row<'_>) -> io::Result<()>) -> io::Result<()> {
     for fresh in outcomes.iter().filter_map(|outcome| outcome.fresh.as_ref()) {
         let (dataset, details) = (&fresh.dataset, &fresh.details);
         let labels = dataset.labels.names();

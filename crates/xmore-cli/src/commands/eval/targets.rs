@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use xmore_eval::registry::{KnownDataset, Missing};
-use xmore_eval::{Dataset, DatasetOptions, LabelColumns};
-use xmore_files::WalkOptions;
+use xmore_eval::{Dataset, DatasetFormat, DatasetOptions, LabelColumns};
 
 use super::args::EvalArgs;
 use crate::error::{CliError, Result};
@@ -14,14 +13,14 @@ pub(super) enum Target {
     /// At a path.
     Path { path: PathBuf, options: DatasetOptions, name: Option<&'static str> },
     /// Known, at its place below the data root.
-    Known { dataset: &'static KnownDataset, place: PathBuf, walk: WalkOptions },
+    Known { dataset: &'static KnownDataset, place: PathBuf, options: DatasetOptions },
 }
 
 impl Target {
     /// Lists its images.
     pub(super) fn read(&self) -> Result<Dataset> {
         Ok(match self {
-            Self::Known { dataset, place, walk } => dataset.read(place, walk)?,
+            Self::Known { dataset, place, options } => dataset.read(place, options)?,
             Self::Path { path, options, name } => {
                 let dataset = Dataset::read_with(path, options)?;
                 match name {
@@ -50,16 +49,16 @@ impl Target {
 pub(super) fn find(args: &EvalArgs) -> Result<(Vec<Target>, Vec<Missing>)> {
     let mut found = Found { args, targets: Vec::new(), missing: Vec::new() };
     if let (Some(suite), Some(root)) = (args.suite, &args.data_root) {
-        suite.datasets().iter().for_each(|dataset| found.add(dataset, root));
+        suite.datasets().iter().for_each(|dataset| found.add(dataset, dataset.name, root));
     }
     for name in &args.named {
         let root = args.data_root.as_deref();
         let root = root.ok_or_else(|| CliError::Usage("--dataset names need --data-root".to_owned()))?;
-        found.add(KnownDataset::require(name)?, root);
+        found.add(KnownDataset::require(name)?, name, root);
     }
     for path in &args.datasets {
         match (path.exists(), &args.data_root, path.to_str().and_then(KnownDataset::find)) {
-            (false, Some(root), Some(dataset)) => found.add(dataset, root),
+            (false, Some(root), Some(dataset)) => found.add(dataset, &path.to_string_lossy(), root),
             (false, Some(_), None) if path.components().count() == 1 => {
                 // The error has the names that there are.
                 KnownDataset::require(&path.to_string_lossy())?;
@@ -82,13 +81,11 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    fn add(&mut self, dataset: &'static KnownDataset, root: &Path) {
+    /// Adds a dataset that is `asked` for by one of its names.
+    fn add(&mut self, dataset: &'static KnownDataset, asked: &str, root: &Path) {
         match dataset.locate(root) {
-            Ok(place) => {
-                let walk = self.args.folders.options();
-                self.targets.push(Target::Known { dataset, place, walk });
-            }
-            Err(absent) => match alone(dataset, root, self.args) {
+            Ok(place) => self.targets.push(Target::Known { dataset, place, options: options(self.args) }),
+            Err(absent) => match alone(dataset, asked, root, self.args) {
                 Some(target) => self.targets.push(target),
                 None => self.missing.push(absent),
             },
@@ -96,17 +93,30 @@ impl Found<'_> {
     }
 }
 
-/// CLIP_benchmark's root is the dataset's own folder, perhaps with `{dataset}` in it.
-fn alone(dataset: &'static KnownDataset, root: &Path, args: &EvalArgs) -> Option<Target> {
+/// CLIP_benchmark's root is the dataset's own folder, perhaps with `{dataset}` in it. A folder of classes must have the dataset's name: the
+/// root of several datasets is one, too.
+fn alone(dataset: &'static KnownDataset, asked: &str, root: &Path, args: &EvalArgs) -> Option<Target> {
     if args.suite.is_some() {
         return None;
     }
-    let name = dataset.name.to_lowercase();
-    let path =
-        PathBuf::from(root.to_string_lossy().replace("{dataset_cleaned}", &name).replace("{dataset}", &name));
+    let given = root.to_string_lossy();
+    let named = |name: &str| {
+        PathBuf::from(given.replace("{dataset_cleaned}", &name.replace('/', "-")).replace("{dataset}", name))
+    };
+    let names = [asked.strip_prefix("wds/").unwrap_or(asked), &dataset.name.to_lowercase()];
+    let path = names.map(named).into_iter().find(|path| path.is_dir())?;
     let options = options(args);
-    Dataset::read_with(&path, &options).ok()?;
-    Some(Target::Path { path, options, name: Some(dataset.name) })
+    let format = match options.format {
+        DatasetFormat::Auto => DatasetFormat::detect(&path, &options).ok(),
+        format => Some(format),
+    };
+    let by_name = || path.file_name().and_then(|name| KnownDataset::find(name.to_str()?));
+    let is_there = match (KnownDataset::at(&path), format) {
+        (Some(known), _) => known == dataset,
+        (None, Some(DatasetFormat::Folder)) => given.contains("{dataset") || by_name() == Some(dataset),
+        (None, format) => format.is_some(),
+    };
+    is_there.then_some(Target::Path { path, options, name: Some(dataset.name) })
 }
 
 fn options(args: &EvalArgs) -> DatasetOptions {

@@ -7,13 +7,14 @@ use std::time::Instant;
 use clap::Args;
 use xmore::{BuildOptions, BuildOutcome, BuildReport, NamedModel, build_memory};
 use xmore_memory::Memory;
-use xmore_memory::ingest::{ColumnNames, InputFormat, SourceOptions};
+use xmore_memory::ingest::{ColumnNames, InputFormat, Source, SourceOptions, expand};
 use xmore_memory::store::Mode;
 
 use super::interrupted::or_interrupted;
 use super::skipped::tell_skipped;
 use crate::error::{CliError, Result};
 use crate::flags::checkpoints::CheckpointArgs;
+use crate::flags::effect::{Given, NoEffect};
 use crate::flags::folders::FolderArgs;
 use crate::flags::model::ModelChoice;
 use crate::flags::skips::SkipArgs;
@@ -75,7 +76,58 @@ struct SourceArgs {
     checkpoints: CheckpointArgs,
 }
 
+impl BuildArgs {
+    /// That no flag is given that would have no effect.
+    pub(super) fn check(&self, given: &Given) -> Result<()> {
+        given.check(SourceArgs::NO_EFFECT, &self.sources)
+    }
+}
+
+impl AppendArgs {
+    /// As [`BuildArgs::check`].
+    pub(super) fn check(&self, given: &Given) -> Result<()> {
+        given.check(SourceArgs::NO_EFFECT, &self.sources)
+    }
+}
+
 impl SourceArgs {
+    const NO_EFFECT: &[NoEffect<Self>] = &[
+        NoEffect {
+            flags: &["image_root"],
+            when: |args| {
+                args.none(|source| {
+                    matches!(source, Source::Table { .. } | Source::Parquet { .. } | Source::Coco { .. })
+                })
+            },
+            because: "on these sources: it is for tables, parquet files and COCO captions",
+        },
+        NoEffect {
+            flags: &["image_column", "caption_column"],
+            when: |args| {
+                args.none(|source| {
+                    matches!(source, Source::Table { .. } | Source::Parquet { .. } | Source::Folder { .. })
+                })
+            },
+            because: "on these sources: it is for tables and parquet files",
+        },
+        NoEffect {
+            flags: FolderArgs::FLAGS,
+            when: |args| {
+                args.sources.iter().all(|source| Path::new(source).is_file())
+                    && args.none(|source| matches!(source, Source::WebDataset { .. }))
+            },
+            because: "on these sources: it is for folders and tars",
+        },
+    ];
+
+    /// Whether no source is of a kind. What cannot be opened is told of later.
+    fn none(&self, is_of_kind: fn(&Source) -> bool) -> bool {
+        let options = self.options(Mode::Create).source;
+        let is_other =
+            |path: &PathBuf| Source::detect(path, self.input_format, &options).is_ok_and(|s| !is_of_kind(&s));
+        expand(&self.sources).is_ok_and(|paths| paths.iter().all(is_other))
+    }
+
     fn options(&self, mode: Mode) -> BuildOptions {
         BuildOptions {
             mode,

@@ -12,6 +12,7 @@ use super::interrupted::or_interrupted;
 use super::skipped::tell_skipped;
 use crate::error::Result;
 use crate::flags::checkpoints::CheckpointArgs;
+use crate::flags::effect::{Given, NoEffect};
 use crate::flags::model::ModelChoice;
 use crate::flags::skips::SkipArgs;
 use crate::interrupt;
@@ -35,6 +36,19 @@ pub(crate) struct EmbedColumnArgs {
     checkpoints: CheckpointArgs,
     #[command(flatten)]
     model: ModelChoice,
+}
+
+impl EmbedColumnArgs {
+    const NO_EFFECT: &[NoEffect<Self>] = &[NoEffect {
+        flags: &["max_skipped", "orientation"],
+        when: |args| args.only == What::Captions,
+        because: "on captions",
+    }];
+
+    /// That no flag is given that would have no effect.
+    pub(super) fn check(&self, given: &Given) -> Result<()> {
+        given.check(Self::NO_EFFECT, self)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

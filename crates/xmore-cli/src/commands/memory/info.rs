@@ -11,8 +11,9 @@ use xmore_memory::store::Modality;
 
 use super::skipped;
 use crate::error::{CliError, Result};
+use crate::flags::effect::{Given, NoEffect};
 use crate::flags::output::ShortFormat;
-use crate::flags::remote::RemoteArgs;
+use crate::flags::remote::{RemoteArgs, is_on_this_machine};
 use crate::output::{print, print_json};
 
 #[derive(Args)]
@@ -28,6 +29,19 @@ pub(crate) struct InfoArgs {
     skipped: bool,
     #[command(flatten)]
     remote: RemoteArgs,
+}
+
+impl InfoArgs {
+    const NO_EFFECT: &[NoEffect<Self>] = &[NoEffect {
+        flags: RemoteArgs::FLAGS,
+        when: |args| is_on_this_machine(&args.memory),
+        because: "on a memory of this machine: it is for remote indexes",
+    }];
+
+    /// That no flag is given that would have no effect.
+    pub(super) fn check(&self, given: &Given) -> Result<()> {
+        given.check(Self::NO_EFFECT, self)
+    }
 }
 
 impl fmt::Debug for InfoArgs {

@@ -13,6 +13,7 @@ mod upload;
 use clap::{Args, Subcommand};
 
 use crate::error::Result;
+use crate::flags::effect::Given;
 
 #[derive(Debug, Args)]
 pub(crate) struct MemoryArgs {
@@ -63,6 +64,23 @@ enum MemoryCommand {
     Duplicates(duplicates::DuplicatesArgs),
     /// Copy a memory to a Milvus or PostgreSQL server, or go on with it
     Upload(upload::UploadArgs),
+}
+
+impl MemoryArgs {
+    /// That no flag is given that would have no effect.
+    pub(crate) fn check(&self, given: &Given) -> Result<()> {
+        match &self.command {
+            MemoryCommand::Build(args) => args.check(given),
+            MemoryCommand::Append(args) => args.check(given),
+            MemoryCommand::Embed(args) => args.check(given),
+            MemoryCommand::Info(args) => args.check(given),
+            MemoryCommand::Search(args) => args.check(given),
+            MemoryCommand::Verify(_)
+            | MemoryCommand::Repair(_)
+            | MemoryCommand::Duplicates(_)
+            | MemoryCommand::Upload(_) => Ok(()),
+        }
+    }
 }
 
 pub(crate) fn run(args: &MemoryArgs) -> Result<()> {

@@ -12,10 +12,11 @@ use xmore_memory::retriever::Location;
 use xmore_memory::store::Modality;
 
 use crate::error::{CliError, Result};
+use crate::flags::effect::{Given, NoEffect};
 use crate::flags::filter::FilterArgs;
 use crate::flags::model::QueryModelChoice;
 use crate::flags::output::Format;
-use crate::flags::remote::RemoteArgs;
+use crate::flags::remote::{RemoteArgs, is_on_this_machine};
 use crate::messages::images::{tell_other_orientation, tell_partly_seen_queries};
 use crate::messages::pairs::tell_damaged_codes;
 use crate::messages::tell;
@@ -45,6 +46,26 @@ pub(crate) struct SearchArgs {
     remote: RemoteArgs,
     #[command(flatten)]
     model: QueryModelChoice,
+}
+
+impl SearchArgs {
+    const NO_EFFECT: &[NoEffect<Self>] = &[
+        NoEffect {
+            flags: RemoteArgs::FLAGS,
+            when: |args| is_on_this_machine(&args.memory),
+            because: "on a memory of this machine: it is for remote indexes",
+        },
+        NoEffect {
+            flags: &["orientation", "resize_mode"],
+            when: |args| args.query.image.is_none(),
+            because: "on a text",
+        },
+    ];
+
+    /// That no flag is given that would have no effect.
+    pub(super) fn check(&self, given: &Given) -> Result<()> {
+        given.check(Self::NO_EFFECT, self)
+    }
 }
 
 impl fmt::Debug for SearchArgs {

@@ -4,8 +4,13 @@ use clap::{Args, Subcommand};
 use xmore::{LITE, ModelName};
 use xmore_hub::ModelError;
 
+use crate::error::Result;
+use crate::flags::effect::{Given, NoEffect};
 use crate::flags::model::model_name;
 use crate::flags::output::ShortFormat;
+
+/// What `verify` calls every model on this machine.
+const ALL: &str = "all";
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
@@ -53,6 +58,19 @@ pub(super) enum ModelCommand {
     },
 }
 
+impl ModelArgs {
+    const NO_EFFECT: &[NoEffect<Self>] = &[NoEffect {
+        flags: &["pretrained"],
+        when: |args| matches!(&args.command, ModelCommand::Verify { name, .. } if name == ALL),
+        because: "on all models",
+    }];
+
+    /// That no flag is given that would have no effect.
+    pub(crate) fn check(&self, given: &Given) -> Result<()> {
+        given.check(Self::NO_EFFECT, self)
+    }
+}
+
 /// A model's name as an argument, not a flag.
 #[derive(Debug, Args)]
 pub(super) struct NameArgs {
@@ -73,5 +91,5 @@ impl NameArgs {
 
 /// The models that `model verify` names: one, or all that are here.
 pub(super) fn verified_names(name: &str, pretrained: Option<&str>) -> Result<Vec<ModelName>, ModelError> {
-    if name == "all" { xmore_hub::present() } else { Ok(vec![model_name(name, pretrained)?]) }
+    if name == ALL { xmore_hub::present() } else { Ok(vec![model_name(name, pretrained)?]) }
 }
