@@ -12,6 +12,7 @@ mod cache;
 mod coop;
 mod data;
 mod error;
+mod memory_use;
 mod methods;
 mod metrics;
 mod naming;
@@ -25,6 +26,7 @@ pub use cache::{CachedImages, EmbeddingCache};
 pub use coop::CoopContext;
 pub use data::{Dataset, DatasetFormat, DatasetOption, DatasetOptions, LabelColumns};
 pub use error::{EvalError, Result};
+pub use memory_use::MemoryUse;
 pub use methods::{EvalMethod, TdaConfig};
 pub use metrics::{
     Accuracy, Bin, Calibration, Comparison, Correctness, Outcome, Selective, class_recalls, compare,

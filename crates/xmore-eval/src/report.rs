@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use xmore_files::LeftOut;
 
+use super::memory_use::MemoryUse;
 use super::metrics::{Accuracy, Calibration, Comparison, Outcome, Selective};
 
 /// Results on one dataset.
@@ -30,6 +31,9 @@ pub struct EvalReport {
     pub sweep: Vec<SweepPoint>,
     /// Accuracy with other retrievals.
     pub variants: Vec<VariantReport>,
+    /// How far `xmore-kernel` took the memory into account; none if it was not measured.
+    #[serde(default)]
+    pub memory: Option<MemoryUse>,
     /// Notes about the remote index.
     pub notes: Vec<String>,
 }

@@ -3,6 +3,7 @@
 use xmore_clip::Embeddings;
 
 use super::data::Dataset;
+use super::memory_use::MemoryTally;
 use super::methods::{EvalMethod, StreamProbabilities, tda, xmore_stream};
 use super::metrics::{
     Accuracy, Calibration, Correctness, Outcome, class_recalls, compare, mean, selective, share, std,
@@ -55,7 +56,8 @@ pub struct EmbeddedDataset<'a> {
 }
 
 /// Measures the methods. `classifier` has the dataset's labels and, for methods that need captions, a retrieval whose `k` is the
-/// largest number of captions asked for; without one they answer by the image, as [`Evidence::scores`] says. `progress` is called with how
+/// largest number of captions asked for; without one they answer by the image, as [`Evidence::scores`] says. [`Classifier::with_open_gate`] has the
+/// report say what an open gate would have given ([`MemoryUse`](super::MemoryUse)). `progress` is called with how
 /// many images are done and how many there will be, over all retrievals.
 ///
 /// # Errors
@@ -127,6 +129,7 @@ struct Pass<'a> {
     /// By number of captions, method, and order (one but for stream methods), for each image that was read.
     answers: Vec<Vec<Vec<Vec<Outcome>>>>,
     images: Vec<ImageDetails>,
+    memory: MemoryTally,
     notes: Vec<String>,
 }
 
@@ -140,7 +143,18 @@ impl<'a> Pass<'a> {
     ) -> Self {
         let truth = data.kept.iter().map(|&image| data.dataset.truth[image]).collect();
         let answers = vec![vec![Vec::new(); methods.len()]; ks.len()];
-        Self { data, prompts, options, methods, ks, truth, answers, images: Vec::new(), notes: Vec::new() }
+        Self {
+            data,
+            prompts,
+            options,
+            methods,
+            ks,
+            truth,
+            answers,
+            images: Vec::new(),
+            memory: MemoryTally::default(),
+            notes: Vec::new(),
+        }
     }
 
     fn run(&mut self, classifier: &Classifier, progress: &mut dyn FnMut(usize)) -> Result<()> {
@@ -173,6 +187,7 @@ impl<'a> Pass<'a> {
                 }
                 let label = &labels[self.truth[row]];
                 self.images.push(details(&evidence[main], label));
+                self.memory.add(&evidence[main], self.truth[row])?;
                 if let Some(note) = evidence[main].note.as_ref().filter(|note| !self.notes.contains(note)) {
                     self.notes.push(note.clone());
                 }
@@ -311,6 +326,7 @@ impl<'a> Pass<'a> {
             methods,
             sweep: self.sweep(),
             variants: Vec::new(),
+            memory: self.memory.report(dataset.images.len()),
             notes: self.notes,
         };
         (report, details)

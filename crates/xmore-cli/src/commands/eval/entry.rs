@@ -126,6 +126,7 @@ impl Entry {
             methods: Vec::new(),
             sweep: Vec::new(),
             variants: Vec::new(),
+            memory: None,
             notes: first.notes.clone(),
         };
         for entry in entries {

@@ -13,6 +13,7 @@ use super::args::{EvalArgs, Wanted, WantedVariant};
 use super::encode::encode_dataset;
 use super::entry::Entry;
 use super::results::Fresh;
+use super::sections::memory_warning;
 use super::targets::Target;
 use crate::error::{CliError, Result};
 use crate::fallback::{is_tolerated, prepare_kernel};
@@ -221,7 +222,7 @@ impl<'a> Session<'a> {
         };
         steps.finish_and_clear();
         let (report, details) = measured?;
-        for note in &report.notes {
+        for note in report.notes.iter().cloned().chain(memory_warning(&report)) {
             tell!("{note}");
         }
         if !dataset.empty_classes.is_empty() {
@@ -306,7 +307,7 @@ impl<'a> Session<'a> {
         };
         let mut classifier = Classifier::from_embeddings(model, names.clone(), own, templates, retrieval);
         if methods.contains(&EvalMethod::Each(Method::Kernel)) {
-            classifier = prepare_kernel(&self.setup.pipeline, classifier)?;
+            classifier = prepare_kernel(&self.setup.pipeline, classifier.with_open_gate())?;
         }
         Ok((classifier, prompts))
     }

@@ -1,7 +1,7 @@
 //! The results as titled grids of text, for every form of output that people read.
 
 use xmore_eval::registry::{Suite, published};
-use xmore_eval::{Comparison, EvalReport, MethodReport};
+use xmore_eval::{Comparison, EvalReport, MemoryUse, MethodReport};
 
 use super::results::Results;
 
@@ -58,8 +58,43 @@ pub(super) fn of_dataset(report: &EvalReport) -> Vec<Grid> {
     grids.extend(sweep(report));
     grids.extend(variants(report));
     grids.extend(naming(report));
+    grids.extend(report.memory.as_ref().map(memory));
     grids
 }
+
+/// How far xmore-kernel took the memory into account, and what else the memory would have given.
+fn memory(used: &MemoryUse) -> Grid {
+    let title = format!("The memory in xmore-kernel: {}", used.labels);
+    let mut grid = Grid::new(title, &["", "top-1 %", "mean gate"]);
+    let mut row = |what: &str, acc1: f64, gate: String| {
+        grid.rows.push(vec![what.to_owned(), percent(acc1), gate]);
+    };
+    row("as measured", used.acc1, format!("{:.2}", used.mean_gate));
+    row("with the gate wholly open", used.acc1_open_gate, "1.00".to_owned());
+    row("xmore, the paper's method", used.acc1_xmore, "–".to_owned());
+    grid
+}
+
+/// A warning where the memory would have given more than what was made of it.
+pub(super) fn memory_warning(report: &EvalReport) -> Option<String> {
+    let used = report.memory.as_ref()?;
+    let (better, acc1) = match used.acc1_open_gate >= used.acc1_xmore {
+        true => ("with the gate wholly open", used.acc1_open_gate),
+        false => ("by xmore, the paper's method", used.acc1_xmore),
+    };
+    (acc1 - used.acc1 >= WORTH_TELLING).then(|| {
+        format!(
+            "{}: xmore-kernel has {} % where the memory would have given {} % {better}; {}",
+            report.dataset,
+            percent(used.acc1),
+            percent(acc1),
+            used.labels
+        )
+    })
+}
+
+/// A difference of top-1 that is told.
+const WORTH_TELLING: f64 = 0.01;
 
 fn accuracy(report: &EvalReport) -> Grid {
     let mut grid = Grid::new("Accuracy", &["method", "top-1 %", "±", "top-5 %", "per class %"]);
