@@ -71,9 +71,9 @@ impl Library {
         order.into_iter().map(|(label, score)| (names[label].clone(), score)).collect()
     }
 
-    /// How far the memory is heard on these labels; 0 would measure zero-shot under another name.
-    pub fn label_coverage(&self) -> f64 {
-        self.classifier.label_coverage().unwrap_or(0.0)
+    /// Whether the memory is taken into account for these labels; otherwise zero-shot would be measured under another name.
+    pub fn uses_memory(&self) -> bool {
+        self.classifier.label_support().is_some_and(|support| !support.is_closed())
     }
 }
 

@@ -114,8 +114,8 @@ struct Report {
     photos: usize,
     labels: Vec<String>,
     pairs: u64,
-    /// How far the memory knows the labels.
-    label_coverage: f64,
+    /// Whether the memory knows enough of the labels to be used.
+    uses_memory: bool,
     limits: Limits,
     throughput: Option<Throughput>,
     idle: Option<Idle>,
@@ -173,7 +173,7 @@ fn run(args: &Args) -> Result<bool> {
         photos: photos.len(),
         labels: labels.names().to_vec(),
         pairs,
-        label_coverage: library.label_coverage(),
+        uses_memory: library.uses_memory(),
         limits: server.limits(),
         throughput: None,
         idle: None,
@@ -265,11 +265,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} photos, {} labels, a memory of {} pairs (round trip {:.2}); {} threads; batches of {}, a queue of {}",
+            "{} photos, {} labels, a memory of {} pairs (used: {}); {} threads; batches of {}, a queue of {}",
             self.photos,
             self.labels.len(),
             self.pairs,
-            self.label_coverage,
+            self.uses_memory,
             self.threads,
             self.limits.max_batch,
             self.limits.queue

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use xmore_eval::{EvalReport, MethodReport, SweepPoint, VariantReport};
+use xmore::Method;
+use xmore_eval::{EvalReport, MemoryUse, MethodReport, SweepPoint, VariantReport};
 use xmore_files::LeftOut;
 
 pub(super) const TASK: &str = "zeroshot_classification";
@@ -30,6 +31,9 @@ pub(super) struct Entry {
     details: MethodReport,
     sweep: Vec<SweepPoint>,
     variants: Vec<VariantReport>,
+    /// Of xmore-kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory: Option<MemoryUse>,
     notes: Vec<String>,
     settings: Value,
     /// All methods that were measured together, where others of them are in other files.
@@ -78,6 +82,7 @@ impl Entry {
             details: method.clone(),
             sweep: report.sweep.iter().filter(|point| point.method == method.method).cloned().collect(),
             variants: variants_of(report, &method.method),
+            memory: report.memory.clone().filter(|_| method.method == Method::Kernel.name()),
             notes: report.notes.clone(),
             settings: settings.clone(),
             methods: None,
@@ -131,6 +136,7 @@ impl Entry {
         };
         for entry in entries {
             report.methods.push(entry.details);
+            report.memory = report.memory.or(entry.memory);
             report.sweep.extend(entry.sweep);
             for variant in entry.variants {
                 match report.variants.iter_mut().find(|known| known.variant == variant.variant) {

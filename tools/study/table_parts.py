@@ -1,0 +1,51 @@
+"""The method with parts left out or constants changed: means of the differences to zero-shot by group, and the worst set.
+
+    python3 table_parts.py INPUTS design|report MODEL…
+"""
+import sys
+from dataclasses import replace
+
+import baselines
+import tasks
+from figures import collect, difference, head, row
+from method import BEFORE, Constants
+
+HALF = {"design": 0, "report": 1}[sys.argv[2]]
+STANDARD = Constants()
+VARIANTS = {
+    "before: label round trip alone": BEFORE,
+    "+ names": replace(BEFORE, names=True),
+    "+ names, head rule": replace(BEFORE, names=True, head=True),
+    "+ plain prototypes": replace(STANDARD, caption_trip=None, whiten=False),
+    "+ prototypes under the covariance": replace(STANDARD, caption_trip=None),
+    "**as designed** (+ caption round trip)": STANDARD,
+    "without names": replace(STANDARD, names=False),
+    "without the trust in captions' pairing": replace(STANDARD, paired=None),
+    "caption round trip .15 to .3": replace(STANDARD, caption_trip=(0.15, 0.3)),
+    "caption round trip .3 to .5": replace(STANDARD, caption_trip=(0.3, 0.5)),
+    "prototypes' weight ½": replace(STANDARD, prototypes=0.5),
+    "prototypes' weight 1.5": replace(STANDARD, prototypes=1.5),
+    "prototypes' weight by the support itself": replace(STANDARD, power=1),
+    "trust .6 to .9": replace(STANDARD, trust=(0.6, 0.9)),
+    "2 images count half": replace(STANDARD, few=2),
+    "5 images count half": replace(STANDARD, few=5),
+    "A = B = .2": replace(STANDARD, A=0.2, B=0.2),
+    "A = B = .4": replace(STANDARD, A=0.4, B=0.4),
+    "gate always open": replace(STANDARD, open=True),
+}
+
+groups = {}
+for name in sys.argv[3:]:
+    for group, each in tasks.all_tasks(tasks.Model(name)).items():
+        groups.setdefault(group, []).append(each)
+zero_shot = {group: [collect(each, baselines.zero_shot, HALF) for each in models] for group, models in groups.items()}
+head("variant", *groups, "all", "worst set")
+for name, constants in VARIANTS.items():
+    means, every = [], []
+    for group, models in groups.items():
+        found = [difference(collect(each, lambda task: task.state(constants).answer(task.queries), HALF), base, samples=2) for each, base in zip(models, zero_shot[group])]
+        values = [(value[0], f"{group} {s}") for f in found for s, value in f.items() if s != "mean"]
+        means.append(sum(v for v, _ in values) / len(values))
+        every += values
+    worst = min(every)
+    row(name, *(f"{m:+.2f}" for m in means), f"{sum(v for v, _ in every) / len(every):+.2f}", f"{worst[0]:+.1f} {worst[1]}")
