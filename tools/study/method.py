@@ -23,7 +23,7 @@ class Constants:
     mu: float = 0.5             # share of captions in the kernel
     trip: tuple = (1 / 3, 1 / 2)            # what closes and opens the gate: label round trip
     named: tuple = (1 / 3, 1 / 2)           # the same for names
-    caption_trip: tuple | None = (0.2, 0.4)     # the same for the caption round trip
+    caption_trip: tuple | None = (1 / 3, 1 / 2)     # the same for the caption round trip
     caption_images: int = 3
     caption_near: int = 128
     trust: tuple = (0.6, 0.8)   # share of comparisons won: nothing is trusted, all is
