@@ -48,6 +48,12 @@ pub const LITE_FILES: &[(&str, &[u8])] = &[
     ("heads.safetensors", include_bytes!("../../../models/lite/heads.safetensors")),
 ];
 
+/// The same of `lite2`; see `models/lite2/README.md`.
+pub const LITE2_FILES: &[(&str, &[u8])] = &[
+    (CONFIG_FILE, include_bytes!("../../../models/lite2/open_clip_config.json")),
+    ("heads.safetensors", include_bytes!("../../../models/lite2/heads.safetensors")),
+];
+
 /// A folder with `open_clip_config.json`, one file for each tower, and the heads.
 struct Lite {
     dir: PathBuf,
