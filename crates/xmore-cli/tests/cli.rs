@@ -203,7 +203,7 @@ fn mistakes_are_told_clearly() {
     );
     assert!(with(&["--labels=a,b", "--memory", "/nowhere"]).fails(1).contains("/nowhere"));
     assert!(with(&[]).fails(2).contains("--labels"));
-    assert!(with(&["--labels=a,b", "--model=lite2"]).fails(2).contains("--model"));
+    assert!(with(&["--labels=a,b", "--model=lite3"]).fails(2).contains("--model"));
     assert!(with(&["--labels-file=/nowhere.txt"]).fails(1).contains("/nowhere.txt"));
 
     let empty = world.path("empty.csv");

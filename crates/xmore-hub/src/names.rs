@@ -3,16 +3,16 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::LITE;
 use crate::error::{ModelError, Result};
 use crate::hub::RepoId;
+use crate::lite::{self, BundledModel};
 use crate::table::{self, Architecture, Pretrained, QUICK_GELU};
 
 /// A model as the user named it.
 ///
 /// | written | means |
 /// |---|---|
-/// | `lite` | the bundled model |
+/// | `lite`, `lite2` | a bundled model |
 /// | `ViT-B-16,openai`, or `ViT-B-16` with `openai` beside it | open_clip's (architecture, tag) |
 /// | `ViT-B/16`, `ViT-L/14@336px`, `RN50` | OpenAI's weights |
 /// | `ViT-B-16,weights.pt`, or `ViT-B-16` with that beside it | a checkpoint file of that architecture |
@@ -22,8 +22,8 @@ use crate::table::{self, Architecture, Pretrained, QUICK_GELU};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ModelName {
-    /// The bundled model.
-    Lite,
+    /// A bundled model.
+    Bundled(&'static BundledModel),
     /// A folder or checkpoint file of the user's, as it was written.
     Local(String),
     /// A checkpoint file with the architecture it is said to be of.
@@ -63,8 +63,8 @@ impl ModelName {
             Err(ModelError::UnusedPretrained { model: model.to_owned(), pretrained: tag.to_owned() })
         };
         let alone = |name: Self| pretrained.map_or(Ok(name), unused);
-        if model == LITE {
-            return alone(Self::Lite);
+        if let Some(bundled) = BundledModel::find(model) {
+            return alone(Self::Bundled(bundled));
         }
         if model.starts_with(LOCAL) {
             return alone(Self::Local(model.to_owned()));
@@ -104,7 +104,7 @@ impl ModelName {
     /// The path of a model of the user's.
     pub fn local_path(&self) -> Option<&Path> {
         match self {
-            Self::Local(written) => Some(Path::new(written.strip_prefix(LOCAL).unwrap_or(written))),
+            Self::Local(written) => Some(written_path(written)),
             Self::Checkpoint { path, .. } => Some(path),
             _ => None,
         }
@@ -113,7 +113,7 @@ impl ModelName {
     /// The repository of the hub it is in.
     pub fn repo(&self) -> Option<RepoId> {
         match self {
-            Self::Pretrained(entry) => entry.repo.parse().ok(),
+            Self::Pretrained(entry) => Some(entry.repository()),
             Self::Hub(repo) => Some(repo.clone()),
             _ => None,
         }
@@ -124,7 +124,7 @@ impl ModelName {
 impl fmt::Display for ModelName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lite => f.write_str(LITE),
+            Self::Bundled(model) => f.write_str(model.name()),
             Self::Local(written) => f.write_str(written),
             Self::Checkpoint { architecture, quick_gelu, path } => {
                 let suffix = if *quick_gelu { QUICK_GELU } else { "" };
@@ -214,6 +214,11 @@ fn has_separator(name: &str) -> bool {
     name.contains(std::path::is_separator)
 }
 
+/// The path in [`ModelName::Local`].
+pub(crate) fn written_path(written: &str) -> &Path {
+    Path::new(written.strip_prefix(LOCAL).unwrap_or(written))
+}
+
 fn is_checkpoint(path: &Path) -> bool {
     path.extension().is_some_and(|end| CHECKPOINTS.iter().any(|known| end.eq_ignore_ascii_case(known)))
 }
@@ -228,7 +233,8 @@ fn similar_model(name: &str) -> Option<String> {
     let architectures =
         table::architectures().iter().filter(|arch| arch.refused.is_empty()).map(|a| a.name.to_owned());
     let stem = name.split_once(',').map_or(name, |(stem, _)| stem);
-    nearest(&stem.replace('/', "-"), architectures.chain([LITE.to_owned()]))
+    let bundled = lite::MODELS.iter().map(|model| model.name().to_owned());
+    nearest(&stem.replace('/', "-"), architectures.chain(bundled))
 }
 
 /// The known name that is most like this one, if any is like it.
@@ -276,6 +282,7 @@ mod tests {
         // One set of weights is published.
         assert_eq!(canonical("ViT-B-32-256", None), "ViT-B-32-256,datacomp_s34b_b86k");
         assert_eq!(canonical("lite", None), "lite");
+        assert_eq!(canonical("lite2", None), "lite2");
         assert_eq!(canonical("hf-hub:laion/CLIP-ViT-B-16@v1", None), "hf-hub:laion/CLIP-ViT-B-16@v1");
     }
 
@@ -283,7 +290,7 @@ mod tests {
     fn every_published_name_reads_back() {
         for entry in table::pretrained() {
             assert_eq!(parse(&entry.name()).unwrap(), ModelName::Pretrained(entry));
-            assert!(ModelName::Pretrained(entry).repo().is_some(), "{}", entry.name());
+            assert_eq!(ModelName::Pretrained(entry).repo().unwrap().to_string(), entry.repo);
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+use crate::hub::RepoId;
+
 /// An architecture of open_clip's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Architecture {
@@ -36,6 +38,11 @@ impl Pretrained {
     /// `ViT-B-16,openai`: the one name of the several that a model goes by in this program.
     pub fn name(&self) -> String {
         format!("{},{}", self.architecture.name, self.tag)
+    }
+
+    /// The repository on the hub.
+    pub(crate) fn repository(&self) -> RepoId {
+        self.repo.parse().expect("a repository in the checked-in table")
     }
 }
 

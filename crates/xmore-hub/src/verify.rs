@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sha1::{Digest, Sha1};
-use xmore_clip::{LITE_FILES, Model};
+use xmore_clip::Model;
 use xmore_files::hex;
 
 use crate::digests::{self, Digests};
 use crate::error::{ModelError, Result};
 use crate::fetch::cache;
 use crate::hub::is_etag;
-use crate::{Hub, LITE, ModelName, Presence, lite, presence, pretrained};
+use crate::lite::MODELS;
+use crate::{Hub, ModelName, Origin, Presence, presence, pretrained};
 
 /// The state of a file of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -54,7 +55,7 @@ pub struct VerifiedFile {
     pub verdict: FileVerdict,
 }
 
-/// Reads every file of a model on this machine and compares it with what is known: for `lite` the digests of its release, for a model of
+/// Reads every file of a model on this machine and compares it with what is known: for a bundled one the digests of its release, for a model of
 /// the hub those that the hub announced, for the user's own files what was recorded when they were first used with a memory. With `record`, the
 /// user's own files are recorded as they are now.
 ///
@@ -62,8 +63,8 @@ pub struct VerifiedFile {
 /// [`ModelError::Io`], and those of [`locate`](crate::locate) for a model that is not there.
 pub fn verify(name: &ModelName, record: bool) -> Result<Vec<VerifiedFile>> {
     let mut digests = Digests::open();
-    let files = match (name.request(), name.local_path()) {
-        (Some(request), _) => {
+    let files = match name.origin() {
+        Origin::Hub(request) => {
             let hub = Hub::from_env()?;
             // Also of a model that is too damaged to be opened.
             let folder = match hub.snapshot(&request.repo) {
@@ -76,7 +77,7 @@ pub fn verify(name: &ModelName, record: bool) -> Result<Vec<VerifiedFile>> {
             let files = entries(&folder)?;
             files.into_iter().map(|file| hub_file(file, &digests)).collect::<Result<Vec<_>>>()?
         }
-        (None, Some(path)) => {
+        Origin::Local(path) => {
             if !path.exists() {
                 return Err(ModelError::NoModelThere { path: path.to_owned(), repo: None });
             }
@@ -105,9 +106,8 @@ pub fn verify(name: &ModelName, record: bool) -> Result<Vec<VerifiedFile>> {
             };
             files.into_iter().map(one).collect::<Result<Vec<_>>>()?
         }
-        (None, None) => {
-            let dir = cache::model_dir(&cache::home()?, LITE);
-            let known = lite::digests(LITE_FILES);
+        Origin::Bundled(model) => {
+            let dir = model.dir(&cache::home()?);
             let one = |(file, recorded): (&str, String)| {
                 let path = dir.join(file);
                 let verdict = match path.is_file() {
@@ -116,24 +116,27 @@ pub fn verify(name: &ModelName, record: bool) -> Result<Vec<VerifiedFile>> {
                 };
                 Ok(VerifiedFile { path, verdict })
             };
-            known.into_iter().map(one).collect::<Result<Vec<_>>>()?
+            model.digests().into_iter().map(one).collect::<Result<Vec<_>>>()?
         }
     };
     digests.save()?;
     Ok(files)
 }
 
-/// The models that are on this machine: `lite`, those of the hub that have names of open_clip's, and what else there are records of.
+/// The models that are on this machine: bundled ones, those of the hub that have names of open_clip's, and what else there are records of.
 ///
 /// # Errors
 /// Those of [`presence`].
 pub fn present() -> Result<Vec<ModelName>> {
     let mut names = Vec::new();
     let mut folders = BTreeSet::new();
-    let dir = cache::model_dir(&cache::home()?, LITE);
-    if dir.is_dir() {
-        names.push(ModelName::Lite);
-        folders.extend(dir.canonicalize());
+    let home = cache::home()?;
+    for model in &MODELS {
+        let dir = model.dir(&home);
+        if dir.is_dir() {
+            names.push(ModelName::Bundled(model));
+            folders.extend(dir.canonicalize());
+        }
     }
     for entry in pretrained() {
         let name = ModelName::Pretrained(entry);
@@ -161,9 +164,10 @@ pub fn present() -> Result<Vec<ModelName>> {
 /// # Errors
 /// [`ModelError::ModelChanged`], [`ModelError::Io`].
 pub fn check(model: &Model) -> Result<()> {
-    let in_lite =
-        cache::home().map(|home| cache::model_dir(&home, LITE)).is_ok_and(|dir| dir == model.path());
-    let known = if in_lite { lite::digests(LITE_FILES) } else { Vec::new() };
+    let home = cache::home();
+    let bundled =
+        MODELS.iter().find(|bundled| home.as_ref().is_ok_and(|home| bundled.dir(home) == model.path()));
+    let known = bundled.map(|bundled| bundled.digests()).unwrap_or_default();
     let expected = |file: &Path| {
         let name = file.file_name()?;
         let known = known.iter().find(|(known, _)| name == *known).map(|(_, digest)| digest.clone());

@@ -11,8 +11,11 @@ use ndarray::{Array1, Array2, Axis};
 use xmore::NamedModel;
 use xmore_clip::Checkpoint;
 
-use crate::features::{cached, texts};
+use crate::features::cached_texts;
+use crate::folder;
 
+/// Classes of ImageNet-1k.
+const CLASSES: usize = 1000;
 const NAMES: &str = include_str!("../data/imagenet_classes.txt");
 const WORDNET: &str = include_str!("../data/wordnet.tsv");
 
@@ -38,11 +41,11 @@ pub struct Group {
 
 /// The classifier and the texts of its classes.
 pub struct Classes {
-    /// `[1000, 1280]`.
+    /// `[classes, width]`.
     pub weight: Array2<f32>,
-    /// `[1000]`.
+    /// `[classes]`.
     pub bias: Array1<f32>,
-    /// Text features of all texts, `[texts, 384]`.
+    /// Text features of all texts, `[texts, width]`.
     pub texts: Array2<f32>,
     /// For each class its name in each template.
     pub names: Vec<Group>,
@@ -57,9 +60,12 @@ pub struct Classes {
 impl Classes {
     /// Reads the classifier from the image tower's checkpoint and encodes the texts.
     pub fn load(model: &NamedModel, cache: &Path) -> Result<Self, Box<dyn Error>> {
-        let checkpoint = Checkpoint::open(model.path().join("efficientnet-lite0.pth"))?;
-        let weight = checkpoint.tensor("_fc.weight", &[1000, 1280])?.into_owned();
-        let bias = checkpoint.tensor("_fc.bias", &[1000])?.into_owned();
+        let checkpoint = Checkpoint::open(folder::image_tower(model)?)?;
+        let bias = checkpoint.tensor("_fc.bias", &[CLASSES])?.into_owned();
+        let Some(&[_, width]) = checkpoint.shape("_fc.weight") else {
+            return Err("the image tower's checkpoint has no table _fc.weight".into());
+        };
+        let weight = checkpoint.tensor("_fc.weight", &[CLASSES, width])?.into_owned();
         let mut all: Vec<String> = Vec::new();
         let mut add = |words: &[&str], templates: &[&str]| -> Vec<usize> {
             let start = all.len();
@@ -88,9 +94,9 @@ impl Classes {
         }
         let all: Vec<&str> = all.iter().map(String::as_str).collect();
         Ok(Self {
-            weight: Array2::from_shape_vec((1000, 1280), weight)?,
+            weight: Array2::from_shape_vec((CLASSES, width), weight)?,
             bias: Array1::from_vec(bias),
-            texts: cached(cache, "class-texts", || texts(model, &all))?,
+            texts: cached_texts(model, cache, "class-texts", &all)?,
             names,
             synonyms,
             hypernyms,
@@ -98,7 +104,7 @@ impl Classes {
         })
     }
 
-    /// Image features of the classes in standardised space, `[1000, 1280]`; `z` are standardised features `[n, 1280]`, `std` their
+    /// Image features of the classes in standardised space, `[classes, width]`; `z` are standardised features `[n, width]`, `std` their
     /// deviations before.
     pub fn prototypes(&self, z: &Array2<f32>, std: &Array1<f32>) -> Array2<f32> {
         /// Weight of the identity in the correlation: shrinkage.
@@ -112,7 +118,7 @@ impl Classes {
         prototypes / deviation
     }
 
-    /// The classifier's distributions, `[n, 1000]`, for features `[n, 1280]`.
+    /// The classifier's distributions, `[n, classes]`, for features `[n, width]`.
     pub fn classify(&self, features: &Array2<f32>) -> Array2<f32> {
         let mut logits = features.dot(&self.weight.t()) + &self.bias;
         logits.axis_iter_mut(Axis(0)).for_each(|mut row| {

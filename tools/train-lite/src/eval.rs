@@ -8,7 +8,7 @@ use ndarray::Axis;
 use xmore::{NamedModel, Template};
 use xmore_eval::Dataset;
 
-use crate::features::{Pairs, View, cached, images, texts};
+use crate::features::{Pairs, View, cached_images, texts};
 use crate::heads::Heads;
 
 /// Text → image recall at 1, 5 and 10 among the held-out photos, over all their captions.
@@ -38,7 +38,7 @@ pub fn zero_shot(
 ) -> Result<(String, f64), Box<dyn Error>> {
     let dataset = Dataset::read(folder)?;
     let files: Vec<PathBuf> = dataset.images.iter().map(|image| PathBuf::from(image.to_string())).collect();
-    let features = cached(cache, &format!("eval-{}", dataset.name), || images(model, &files, View::Plain))?;
+    let features = cached_images(model, cache, &format!("eval-{}", dataset.name), &files, View::Plain)?;
     let prompts: Vec<String> =
         dataset.labels.names().iter().map(|name| Template::default().apply(name)).collect();
     let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();

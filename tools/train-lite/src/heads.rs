@@ -128,7 +128,7 @@ fn normal(rng: &mut fastrand::Rng) -> f32 {
 
 /// Everything that `heads.safetensors` holds.
 pub struct Heads {
-    /// Mean of the image features, `[1280]`.
+    /// Mean of the image features, `[width]`.
     pub mean: Array1<f32>,
     /// Their deviations.
     pub std: Array1<f32>,

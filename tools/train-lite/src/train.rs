@@ -20,7 +20,7 @@ pub struct Recipe {
     seed: u64,
     /// Length of an embedding
     #[arg(long, default_value_t = 256)]
-    dim: usize,
+    pub dim: usize,
     /// Passes over the captions
     #[arg(long, default_value_t = 12)]
     epochs: usize,

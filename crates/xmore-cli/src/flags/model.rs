@@ -13,7 +13,7 @@ use crate::progress::fetch_progress;
 /// The encoder.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ModelChoice {
-    /// Model: `lite`, open_clip's `ViT-B-16,openai`, OpenAI's `ViT-B/16`, `hf-hub:ORG/NAME`, or `local-dir:PATH`
+    /// Model: `lite`, `lite2`, open_clip's `ViT-B-16,openai`, OpenAI's `ViT-B/16`, `hf-hub:ORG/NAME`, or `local-dir:PATH`
     ///
     /// `xmore model list` has the names. A model of the Hugging Face hub is downloaded when it is first used; HF_HOME, HF_ENDPOINT,
     /// HF_TOKEN and HF_HUB_OFFLINE are obeyed.

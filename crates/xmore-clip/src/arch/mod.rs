@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-pub use lite::LITE_FILES;
+pub use lite::{LITE_FILES, LITE2_FILES};
 pub(crate) use parts::{Encoder, Facts, ImageTower, Loader, Opened, TextTower};
 
 use crate::checkpoint::Checkpoint;

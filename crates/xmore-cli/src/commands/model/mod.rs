@@ -4,9 +4,10 @@ mod args;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use xmore::{LITE, ModelName, NamedModel};
-use xmore_clip::{CONFIG_FILE, LITE_FILES};
+use xmore::{ModelName, NamedModel};
+use xmore_clip::CONFIG_FILE;
 use xmore_files::path_to_text;
+use xmore_hub::lite::{BundledModel, MODELS};
 use xmore_hub::{FileVerdict, Presence, Pretrained, VerifiedFile};
 
 use crate::error::{CliError, Result};
@@ -30,9 +31,11 @@ pub(crate) fn run(args: &ModelArgs) -> Result<()> {
 
 fn fetch(name: &ModelName) -> Result<()> {
     if let Some(path) = name.local_path() {
+        let bundled: Vec<&str> = MODELS.iter().map(BundledModel::name).collect();
         let message = format!(
-            "{} is a path of yours; what is fetched are `{LITE}` and models of the hub",
-            path.display()
+            "{} is a path of yours; what is fetched are {} and models of the hub",
+            path.display(),
+            bundled.join(", ")
         );
         return Err(CliError::Usage(message));
     }
@@ -128,17 +131,13 @@ struct Row {
 }
 
 impl Row {
-    fn lite() -> Result<Self> {
-        let config = LITE_FILES.iter().find(|(name, _)| *name == CONFIG_FILE).map(|(_, bytes)| *bytes);
-        let config: Value = serde_json::from_slice(config.unwrap_or_default()).unwrap_or_default();
-        let model = &config["model_cfg"];
-        let (embed_dim, image_size) = (model["embed_dim"].clone(), model["vision_cfg"]["image_size"].clone());
-        Ok(Self {
-            presence: xmore_hub::presence(&ModelName::Lite)?,
-            name: ModelName::Lite,
-            embed_dim,
-            image_size,
-        })
+    fn bundled(model: &'static BundledModel) -> Result<Self> {
+        let config = model.file(CONFIG_FILE).unwrap_or_default();
+        let config: Value = serde_json::from_slice(config).unwrap_or_default();
+        let arch = &config["model_cfg"];
+        let (embed_dim, image_size) = (arch["embed_dim"].clone(), arch["vision_cfg"]["image_size"].clone());
+        let name = ModelName::Bundled(model);
+        Ok(Self { presence: xmore_hub::presence(&name)?, name, embed_dim, image_size })
     }
 
     fn pretrained(entry: &'static Pretrained) -> Result<Self> {
@@ -172,7 +171,10 @@ impl Row {
 fn list(filter: &str, format: ShortFormat) -> Result<()> {
     // OpenAI's spelling finds its model too.
     let wanted = filter.to_lowercase().replace('/', "-").replace("@336px", "-336");
-    let mut rows = vec![Row::lite()?];
+    let mut rows = Vec::new();
+    for model in &MODELS {
+        rows.push(Row::bundled(model)?);
+    }
     for entry in xmore_hub::pretrained() {
         rows.push(Row::pretrained(entry)?);
     }

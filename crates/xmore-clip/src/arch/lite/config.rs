@@ -28,7 +28,7 @@ pub(crate) struct ArchConfig {
 /// `vision_cfg`: the image tower.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct VisionConfig {
-    /// `efficientnet_lite0`; open_clip's key for towers that are not its own.
+    /// `efficientnet_lite0` to `efficientnet_lite4`; open_clip's key for towers that are not its own.
     pub(crate) timm_model_name: String,
     /// Side of the square input, in pixels.
     pub(crate) image_size: usize,
@@ -36,10 +36,17 @@ pub(crate) struct VisionConfig {
     pub(crate) weights: String,
     /// Stages of the network, where they are not the named model's own.
     #[serde(default)]
-    pub(crate) stages: Option<Vec<StageConfig>>,
+    stages: Option<Vec<StageConfig>>,
     /// Channels of the first and the last layer, likewise.
     #[serde(default)]
     pub(crate) stem_and_features: Option<[usize; 2]>,
+}
+
+impl VisionConfig {
+    /// Stages of the network: those of the file, else the named model's own; none for a name that is not known.
+    pub(crate) fn stages(&self) -> Vec<StageConfig> {
+        self.stages.clone().or_else(|| super::stages::stages(&self.timm_model_name)).unwrap_or_default()
+    }
 }
 
 /// One stage of an EfficientNet: `repeats` blocks, the first of which strides.

@@ -12,24 +12,11 @@ use crate::nn::norm::BatchNorm;
 use crate::nn::thread_buffers::with_buffers;
 use crate::profile;
 
-use super::config::{StageConfig, VisionConfig};
+use super::config::VisionConfig;
+use super::stages::STEM_AND_FEATURES;
 
 /// `BatchNorm2d`'s epsilon in the reference implementation.
 const BN_EPSILON: f32 = 1e-3;
-
-/// EfficientNet-Lite0's stages, as `blocks_args` in the reference's `utils.py`.
-const LITE0: [StageConfig; 7] = [
-    StageConfig { repeats: 1, kernel: 3, stride: 1, expand: 1, channels: 16 },
-    StageConfig { repeats: 2, kernel: 3, stride: 2, expand: 6, channels: 24 },
-    StageConfig { repeats: 2, kernel: 5, stride: 2, expand: 6, channels: 40 },
-    StageConfig { repeats: 3, kernel: 3, stride: 2, expand: 6, channels: 80 },
-    StageConfig { repeats: 3, kernel: 5, stride: 1, expand: 6, channels: 112 },
-    StageConfig { repeats: 4, kernel: 5, stride: 2, expand: 6, channels: 192 },
-    StageConfig { repeats: 1, kernel: 3, stride: 1, expand: 6, channels: 320 },
-];
-
-/// Channels of the first layer and of the features.
-const LITE0_STEM_AND_FEATURES: [usize; 2] = [32, 1280];
 
 /// The network.
 pub(crate) struct EfficientNet {
@@ -49,10 +36,10 @@ struct Block {
 }
 
 impl EfficientNet {
-    /// Takes the network's tensors from a checkpoint.
+    /// Takes the network's tensors from a checkpoint; `config` must have been checked.
     pub(crate) fn load(ckpt: &Checkpoint, config: &VisionConfig) -> Result<Self> {
-        let stages = config.stages.as_deref().unwrap_or(&LITE0);
-        let [stem_channels, features] = config.stem_and_features.unwrap_or(LITE0_STEM_AND_FEATURES);
+        let stages = config.stages();
+        let [stem_channels, features] = config.stem_and_features.unwrap_or(STEM_AND_FEATURES);
         let relu6 = Some(Activation::Relu6);
         let pointwise = Window::POINT;
         let stem = conv(

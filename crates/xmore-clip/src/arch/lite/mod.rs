@@ -1,9 +1,10 @@
-//! `lite`, the bundled model: a folder whose towers were published apart from one another, and heads that join them.
+//! `lite` and its kind: a folder whose towers were published apart from one another, and heads that join them.
 
 mod bert;
 mod config;
 mod efficientnet;
 mod head;
+mod stages;
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,7 @@ use head::LiteHead;
 /// lite's row of the table.
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "lite",
-    summary: "EfficientNet-Lite0 and MiniLM with trained heads: a folder with a file for each tower",
+    summary: "EfficientNet-Lite and MiniLM with trained heads: a folder with a file for each tower",
     detect: |found| {
         let config: Option<Value> = found.config(ConfigForm::OpenClip)?;
         Ok(config.is_some_and(|config| config.pointer("/model_cfg/head_weights").is_some()))
@@ -45,6 +46,12 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
 pub const LITE_FILES: &[(&str, &[u8])] = &[
     (CONFIG_FILE, include_bytes!("../../../models/lite/open_clip_config.json")),
     ("heads.safetensors", include_bytes!("../../../models/lite/heads.safetensors")),
+];
+
+/// The same of `lite2`; see `models/lite2/README.md`.
+pub const LITE2_FILES: &[(&str, &[u8])] = &[
+    (CONFIG_FILE, include_bytes!("../../../models/lite2/open_clip_config.json")),
+    ("heads.safetensors", include_bytes!("../../../models/lite2/heads.safetensors")),
 ];
 
 /// A folder with `open_clip_config.json`, one file for each tower, and the heads.
@@ -139,11 +146,10 @@ fn check(config: &ModelConfig, path: &Path) -> Result<()> {
     if !(1..=4096).contains(&arch.vision_cfg.image_size) {
         return fail(format!("image_size is {}, expected 1 to 4096", arch.vision_cfg.image_size));
     }
-    if arch.vision_cfg.timm_model_name != "efficientnet_lite0" {
-        return fail(format!(
-            "timm_model_name is {:?}, expected \"efficientnet_lite0\"",
-            arch.vision_cfg.timm_model_name
-        ));
+    let name = &arch.vision_cfg.timm_model_name;
+    if !stages::names().any(|known| known == name) {
+        let known = stages::names().collect::<Vec<_>>().join(", ");
+        return fail(format!("timm_model_name is {name:?}, expected one of {known}"));
     }
     if arch.text_cfg.hf_pooler_type != "mean_pooler" {
         return fail(format!(
@@ -151,8 +157,7 @@ fn check(config: &ModelConfig, path: &Path) -> Result<()> {
             arch.text_cfg.hf_pooler_type
         ));
     }
-    let stages = arch.vision_cfg.stages.iter().flatten();
-    for stage in stages {
+    for stage in arch.vision_cfg.stages() {
         let limits = [
             (stage.repeats, 64),
             (stage.kernel, 15),

@@ -6,6 +6,7 @@ mod pictures;
 
 use maud::{Markup, html};
 use xmore::{DEFAULT_TEMPLATE, Method};
+use xmore_hub::lite::BundledModel;
 
 use super::experiment::paper_neighbors;
 use super::findings::{Change, Figures, Findings, SHOWN, Turn, examples, tally};
@@ -253,9 +254,9 @@ fn licenses(findings: &Findings) -> Markup {
             } @else {
                 p { "Pictures and captions: from " code { (findings.set.dir.display()) } ". This page embeds small copies of them." }
             }
-            @if findings.model.name == xmore::LITE {
+            @if let Some(model) = BundledModel::find(&findings.model.name) {
                 p {
-                    "Model " code { "lite" } ": EfficientNet-Lite0 and MiniLM-L6 towers (Apache-2.0) with heads of our own, whose training data is "
+                    "Model " code { (model.name()) } ": " (model.towers()) " towers (Apache-2.0) with heads of our own, whose training data is "
                     "for research; its model card states figures, limits and terms."
                 }
             }
