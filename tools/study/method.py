@@ -24,7 +24,7 @@ class Constants:
     trip: tuple = (1 / 3, 1 / 2)            # what closes and opens the gate: label round trip
     named: tuple = (1 / 3, 1 / 2)           # the same for names
     caption_trip: tuple | None = (1 / 3, 1 / 2)     # the same for the caption round trip
-    caption_images: int = 3
+    caption_images: int = 2
     caption_near: int = 128
     trust: tuple = (0.6, 0.8)   # share of comparisons won: nothing is trusted, all is
     paired: tuple | None = (0.55, 0.65)     # share of comparisons that captions win for their own images: the same

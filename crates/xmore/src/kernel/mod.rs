@@ -38,7 +38,7 @@ use xmore_clip::Embeddings;
 
 use crate::error::Result;
 use crate::labels::Labels;
-use crate::math::{dot_wide, softmax};
+use crate::math::{dot, dot_wide, softmax};
 use crate::retrieve::{Neighborhood, Retrieval};
 pub use answer::GatedPrediction;
 use answer::ScaledPrototypes;
@@ -59,7 +59,7 @@ const OTHERS: usize = 512;
 /// Images of the memory whose covariance is taken.
 const SAMPLE: usize = 4096;
 /// Images of captions like the label, for the caption round trip.
-const CAPTION_IMAGES: usize = 3;
+const CAPTION_IMAGES: usize = 2;
 /// Pairs around each of them.
 const CAPTION_NEAR: usize = 128;
 /// Share μ of captions in the kernel.
@@ -211,22 +211,30 @@ impl KernelState {
         let distinct: BTreeSet<u64> = images_of.iter().flatten().copied().collect();
         let images = pairs.images(distinct)?;
         let around = pairs.around_own(&images.rows, &images.embeddings, CAPTION_NEAR)?;
-        let means: Vec<Vec<f64>> = images
-            .each()
-            .zip(&around)
-            .collect::<Vec<_>>()
+        let mut labels_of: Vec<Vec<usize>> = vec![Vec::new(); images.rows.len()];
+        for (label, rows) in images_of.iter().enumerate() {
+            for place in rows.iter().filter_map(|row| images.rows.binary_search(row).ok()) {
+                labels_of[place].push(label);
+            }
+        }
+        let each: Vec<Vec<(usize, f64)>> = labels_of
             .into_par_iter()
-            .map(|(image, around)| self.kernel_mean(image, around))
+            .zip(&around)
+            .enumerate()
+            .map(|(place, (wanted, around))| {
+                let m = self.kernel_mean(images.at(place), around)?;
+                let m: Vec<f32> = m.into_iter().map(|v| v as f32).collect();
+                let logits: Vec<f64> = labels.rows().map(|t| self.scale * f64::from(dot(&m, t))).collect();
+                let p = softmax(&logits);
+                Ok(wanted.into_iter().map(|label| (label, p[label])).collect())
+            })
             .collect::<Result<_>>()?;
-        let trip = images_of.par_iter().enumerate().map(|(c, rows)| {
-            let found: Vec<f64> = rows
-                .iter()
-                .filter_map(|row| images.rows.binary_search(row).ok())
-                .map(|place| softmax(&logits(&means[place], &self.labels, self.scale))[c])
-                .collect();
-            found.iter().sum::<f64>() / found.len().max(1) as f64
-        });
-        Ok(trip.collect())
+        let mut sums = vec![(0.0, 0usize); labels.len()];
+        for (label, p) in each.into_iter().flatten() {
+            sums[label].0 += p;
+            sums[label].1 += 1;
+        }
+        Ok(sums.into_iter().map(|(sum, count)| sum / count.max(1) as f64).collect())
     }
 
     /// m̂(t_c).

@@ -33,6 +33,11 @@ impl Images {
         &self.embeddings[..self.dim * count.min(self.rows.len())]
     }
 
+    /// The embedding of one.
+    pub fn at(&self, place: usize) -> &[f32] {
+        &self.embeddings[place * self.dim..][..self.dim]
+    }
+
     /// The embedding of each.
     pub fn each(&self) -> std::slice::ChunksExact<'_, f32> {
         self.embeddings.chunks_exact(self.dim)
