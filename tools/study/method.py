@@ -35,11 +35,14 @@ class Constants:
     power: float = 2            # of the support in that weight
     whiten: bool = True         # prototypes under the memory's covariance, or plain ones
     pooled: float = 0.5         # what the prototypes add to the temperature
+    far: tuple | None = (0.5, 0.7)      # nearest similarity over what is usual: round trips count for nothing, for all
+    close: tuple | None = (0.85, 1.0)   # the same: for all, for `boost` more
+    boost: float = 0.5
     open: bool = False          # the gate wholly open
 
 
 # The method before names, prototypes and the caption round trip.
-BEFORE = Constants(names=False, head=False, prototypes=0, caption_trip=None, paired=None)
+BEFORE = Constants(names=False, head=False, prototypes=0, caption_trip=None, paired=None, far=None, close=None)
 
 
 @dataclass
@@ -188,18 +191,23 @@ class State:
         l = (references - self.mean) @ self.directions.T
         self.lambda_l = spread(z[:, supported]) / max(spread(l[:, supported]), 1e-12)
 
-    def gates(self, q):
-        """The gate of each measure and image, [measures, images]."""
-        clipped = lambda of, low, high: np.clip((np.minimum(q @ of, of.mean()) - low) / (high - low), 0, 1)
-        return np.array([clipped(of, *thresholds) for of, thresholds in self.measures])
+    def gates(self, q, nearness):
+        """The gate of each measure and image, [measures, images]; round trips count by how near the memory is to the image."""
+        c, out = self.constants, []
+        ramp = lambda pair, x: np.clip((x - pair[0]) / (pair[1] - pair[0]), 0, 1)
+        counts = (ramp(c.far, nearness) if c.far else 1) * (1 + c.boost * ramp(c.close, nearness) if c.close else 1)
+        for i, (of, thresholds) in enumerate(self.measures):
+            support = np.minimum(q @ of, of.mean()) * (counts if i != 1 else 1)
+            out.append(ramp(thresholds, support))
+        return np.array(out)
 
     def answer(self, images):
         """The distribution of each image; `gate` and `weight` keep how far the memory counted."""
         c = self.constants
         z = self.scale * (images.astype("f8") @ self.labels.T)
         q = softmax(z)
-        self.gate = np.ones(len(z)) if c.open else self.gates(q).max(0)
         m, top = self.recalled(images, self.memory, self.scale, c.mu, c.near)
+        self.gate = np.ones(len(z)) if c.open else self.gates(q, top / self.near).max(0)
         e, u = (self.scale * factor * (m @ rows.T) for factor, rows in ((self.lambda_e, self.labels), (self.lambda_u, self.label_means)))
         f = z + self.gate[:, None] * (c.B * e + c.A * u)
         further = np.maximum(1, self.near / np.maximum(top, 1e-3))

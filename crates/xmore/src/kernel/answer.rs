@@ -46,11 +46,13 @@ pub(super) struct ScaledPrototypes {
 }
 
 impl KernelState {
-    /// The gate for an image of this zero-shot distribution, and what opens it.
-    fn gate(&self, zero_shot: &[f64]) -> (f64, Option<SupportKind>) {
+    /// The gate for an image of this zero-shot distribution and nearest similarity, and what opens it.
+    fn gate(&self, zero_shot: &[f64], nearest: f64) -> (f64, Option<SupportKind>) {
+        let usual = self.readings.as_ref().and_then(|readings| readings.usual.as_ref());
+        let nearness = usual.filter(|usual| usual.near > 0.0).map(|usual| nearest / usual.near);
         let mut largest = (0.0, None);
         for measure in &self.measures {
-            let gate = measure.gate(zero_shot);
+            let gate = measure.gate(zero_shot, nearness);
             if gate > largest.0 {
                 largest = (gate, Some(measure.support.kind));
             }
@@ -68,9 +70,9 @@ impl KernelState {
         image: &Probabilities,
         around: &Neighborhood<'_>,
     ) -> Result<GatedPrediction> {
-        let (gate, opened_by) = match around.similarities.is_empty() {
-            true => (0.0, None),
-            false => self.gate(&image.values),
+        let (gate, opened_by) = match around.similarities.first() {
+            Some(&nearest) => self.gate(&image.values, f64::from(nearest)),
+            None => (0.0, None),
         };
         let prototypes = match &self.prototypes {
             Some(prototypes) => prototypes.read(query, &image.values, around),

@@ -8,6 +8,13 @@ use serde::{Deserialize, Serialize};
 const CLOSED: f64 = 1.0 / 3.0;
 /// Support that opens it.
 const OPEN: f64 = 0.5;
+/// Nearest similarity of an image, as a share of what is usual in the memory, up to which round trips count for nothing, and from which for
+/// all.
+const FAR: [f64; 2] = [0.5, 0.7];
+/// The same from which they count for more, and for all that more.
+const CLOSE: [f64; 2] = [0.85, 1.0];
+/// How much more they count for an image that is as near as the memory's own.
+const BOOST: f64 = 0.5;
 
 /// What can show that a memory knows the labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +50,8 @@ impl SupportKind {
         }
     }
 
-    /// Whether captions that have nothing to do with their images give a support of one in the number of labels.
-    const fn has_chance(self) -> bool {
+    /// Whether it is a round trip: its chance is one in the number of labels, and what it says holds for images near the memory.
+    const fn is_round_trip(self) -> bool {
         match self {
             Self::LabelRoundTrip | Self::CaptionRoundTrip => true,
             Self::Names => false,
@@ -60,10 +67,19 @@ pub struct Support {
     pub kind: SupportKind,
     /// The mean over the labels, in [0, 1].
     pub mean: f64,
-    /// At this mean and below the gate stays closed.
+    /// At this mean and below the gate stays closed; round trips count half as much again for images that are as near to the memory as its own are
+    /// to one another, and less for images far from it.
     pub closed: f64,
     /// At this mean and above the gate is open for images whose likely labels are supported as well.
     pub open: f64,
+}
+
+impl Support {
+    /// Whether it keeps the gate closed for all images.
+    pub fn is_closed(&self) -> bool {
+        let most = if self.kind.is_round_trip() { 1.0 + BOOST } else { 1.0 };
+        self.mean * most <= self.closed
+    }
 }
 
 /// What a memory shows of the labels: why the gate of [`Method::Kernel`](crate::Method::Kernel) opens or stays closed.
@@ -85,7 +101,7 @@ pub struct LabelSupport {
 impl LabelSupport {
     /// Whether the gate stays closed for all images.
     pub fn is_closed(&self) -> bool {
-        self.kinds.iter().all(|support| support.mean <= support.closed)
+        self.kinds.iter().all(Support::is_closed)
     }
 
     /// The kind that comes furthest from what closes the gate towards what opens it.
@@ -138,22 +154,37 @@ impl Measure {
         zero_shot.iter().zip(&self.of_labels).map(|(q, support)| q * support).sum()
     }
 
-    /// How far it opens the gate for an image, in [0, 1].
-    pub fn gate(&self, zero_shot: &[f64]) -> f64 {
-        let Support { mean, closed, open, .. } = self.support;
-        ((self.expected(zero_shot).min(mean) - closed) / (open - closed)).clamp(0.0, 1.0)
+    /// How far it opens the gate for an image, in [0, 1]. `nearness` is the similarity of the image and its nearest pair over what is usual in
+    /// the memory; `None` where that is not known.
+    pub fn gate(&self, zero_shot: &[f64], nearness: Option<f64>) -> f64 {
+        let Support { kind, mean, closed, open } = self.support;
+        let counts = match nearness {
+            Some(nearness) if kind.is_round_trip() => round_trip_counts(nearness),
+            _ => 1.0,
+        };
+        ramp(self.expected(zero_shot).min(mean) * counts, [closed, open])
     }
 
     /// Whether it keeps the gate closed for all images.
     pub fn is_closed(&self) -> bool {
-        self.support.mean <= self.support.closed
+        self.support.is_closed()
     }
+}
+
+/// How much round trips count for an image.
+fn round_trip_counts(nearness: f64) -> f64 {
+    ramp(nearness, FAR) * (1.0 + BOOST * ramp(nearness, CLOSE))
+}
+
+/// Where a value lies between two others, in [0, 1].
+fn ramp(value: f64, [low, high]: [f64; 2]) -> f64 {
+    ((value - low) / (high - low)).clamp(0.0, 1.0)
 }
 
 /// The supports that close and open the gate under `count` labels. Of few labels, chance alone comes back often; then a sixth and a
 /// third of the way from chance to certainty are asked for.
 fn thresholds(kind: SupportKind, count: usize) -> [f64; 2] {
-    if !kind.has_chance() {
+    if !kind.is_round_trip() {
         return [CLOSED, OPEN];
     }
     let chance = 1.0 / count as f64;
@@ -178,9 +209,22 @@ mod tests {
     #[test]
     fn an_image_of_unsupported_labels_keeps_the_gate_closed() {
         let measure = Measure::new(SupportKind::Names, vec![1.0, 1.0, 0.0, 0.0]);
-        assert_eq!(measure.gate(&[0.5, 0.5, 0.0, 0.0]), 1.0);
-        assert_eq!(measure.gate(&[0.0, 0.0, 0.5, 0.5]), 0.0);
+        assert_eq!(measure.gate(&[0.5, 0.5, 0.0, 0.0], None), 1.0);
+        assert_eq!(measure.gate(&[0.0, 0.0, 0.5, 0.5], None), 0.0);
         assert!(!measure.is_closed());
         assert!(Measure::new(SupportKind::Names, vec![0.3; 4]).is_closed());
+    }
+
+    #[test]
+    fn round_trips_count_by_how_near_the_memory_is() {
+        let uniform = [0.1; 10];
+        let gate = |kind, nearness| Measure::new(kind, vec![0.4; 10]).gate(&uniform, nearness);
+        assert!((gate(SupportKind::LabelRoundTrip, None) - 0.4).abs() < 1e-12);
+        assert!((gate(SupportKind::LabelRoundTrip, Some(0.8)) - 0.4).abs() < 1e-12);
+        assert_eq!(gate(SupportKind::LabelRoundTrip, Some(0.5)), 0.0);
+        assert_eq!(gate(SupportKind::CaptionRoundTrip, Some(1.0)), 1.0);
+        assert!((gate(SupportKind::Names, Some(0.1)) - 0.4).abs() < 1e-12);
+        assert!(!Measure::new(SupportKind::LabelRoundTrip, vec![0.25; 10]).is_closed());
+        assert!(Measure::new(SupportKind::Names, vec![0.25; 10]).is_closed());
     }
 }
