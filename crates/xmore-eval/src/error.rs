@@ -139,9 +139,7 @@ pub enum EvalError {
         found: String,
     },
     /// A calibration cannot be fitted on so few photos.
-    #[error(
-        "expected at least {needed} labeled photos to fit a calibration of {method} on, found {found} that have an answer"
-    )]
+    #[error("expected at least {needed} labeled photos to fit a calibration of {method} on, found {found}")]
     TooFewPhotos {
         /// The method.
         method: &'static str,

@@ -3,7 +3,7 @@
 use xmore::{
     Calibration, CalibrationError, FittedWith, Method, MethodCalibration, RetrievalOptions, XmoreError,
 };
-use xmore_eval::{EvalMethod, FitOptions};
+use xmore_eval::{Dataset, EvalError, EvalMethod, FitOptions, FitSamples};
 
 use super::args::EvalArgs;
 use super::results::Outcome;
@@ -25,9 +25,13 @@ fn alone(methods: &[EvalMethod]) -> impl Iterator<Item = Method> + '_ {
     })
 }
 
-/// That a calibration can be fitted for one of the methods at least.
-pub(super) fn check_methods(methods: &[EvalMethod]) -> Result<()> {
+/// That a calibration can be fitted for one of the methods at least, and that there are photos enough.
+pub(super) fn check_methods(methods: &[EvalMethod], dataset: &Dataset) -> Result<()> {
+    let (found, needed) = (dataset.images.len(), FitSamples::FEWEST);
     match alone(methods).next() {
+        Some(method) if found < needed => {
+            Err(EvalError::TooFewPhotos { method: method.name(), found, needed }.into())
+        }
         Some(_) => Ok(()),
         None => Err(CliError::Usage("--fit needs a method that classify has; none is measured".to_owned())),
     }

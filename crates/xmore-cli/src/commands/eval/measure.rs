@@ -174,7 +174,7 @@ impl<'a> Session<'a> {
         tell_if_numbers(&dataset);
         let methods = self.methods(&dataset)?;
         if self.args.fit.is_some() {
-            calibrate::check_methods(&methods)?;
+            calibrate::check_methods(&methods, &dataset)?;
         }
         let calibrations = match &self.calibration {
             Some(calibration) => calibrate::of_methods(self.args, self.setup, calibration, &methods)?,
