@@ -111,8 +111,8 @@ fn scores_are_calibrated_by_what_was_fitted_on_other_photos() {
         assert_ne!(with["metrics"]["nll"], plain["metrics"]["nll"]);
         assert!(plain["details"].get("calibrated").is_none());
     }
-    let table = world.eval("@rest", &["--calibration", "@c.json", "--format=table"]);
-    assert!(table.ok().contains("Calibrated by other photos"));
+    let args = ["eval", "@rest", "--memory", "@m", "--bootstrap=100", METHODS, "--calibration", "@c.json"];
+    assert!(world.run(&args).ok().contains("Calibrated by other photos"));
 }
 
 #[test]

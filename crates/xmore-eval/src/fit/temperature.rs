@@ -2,8 +2,8 @@
 //!
 //! With β = 1/T, l = ln p and the true labels y, the sum over the photos of ln Σ_c exp(β l_c) − β l_y is minimized, to which
 //! (β − 1)² / 2σ² is added with σ = 1/2: a normal prior around no change. Without it twenty photos that are all right give β = ∞. Both are
-//! convex in β. Of some hundred photos the prior changes T by less than 2 %; σ was chosen of 1, 0.71, 0.5, 0.35 and 0.25 on random halves of six
-//! sets, zero-shot.
+//! convex in β. With a hundred photos the prior changed T by 0.1 to 5 % on average over random halves of six sets, zero-shot, on which σ was
+//! chosen of 1, 0.71, 0.5, 0.35 and 0.25 as well.
 
 use xmore::Temperature;
 
