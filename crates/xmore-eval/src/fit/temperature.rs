@@ -134,7 +134,7 @@ mod tests {
                 weights.into_iter().map(|w| w / sum).collect()
             })
             .collect();
-        let of = |i: usize| if i % 3 > 0 { xmore::argmax(&scores[i]) } else { i / 3 % 4 };
+        let of = |i: usize| if i.is_multiple_of(3) { i / 3 % 4 } else { xmore::argmax(&scores[i]) };
         let truth: Vec<usize> = (0..40).map(of).collect();
         let (found, at_bound) = fit(&scores, &truth);
         assert!((found.value() - 0.952_573_655_121_606_3).abs() < 1e-10 && !at_bound, "{found:?}");
