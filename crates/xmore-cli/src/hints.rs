@@ -3,7 +3,7 @@
 
 use std::io::{self, ErrorKind};
 
-use xmore::{LabelError, RetrievalError, XmoreError};
+use xmore::{CalibrationError, LabelError, RetrievalError, XmoreError};
 use xmore_clip::ClipError;
 use xmore_eval::{DatasetOption, EvalError};
 use xmore_files::image::ImageError;
@@ -88,6 +88,7 @@ fn of_xmore(error: &XmoreError) -> Option<String> {
             Some("name the column with --labels-column".to_owned())
         }
         XmoreError::Retrieval(error) => of_retrieval(error),
+        XmoreError::Calibration(error) => of_calibration(error),
         XmoreError::MethodNeedsMemory { .. } => Some("give --memory, or use --method zero-shot".to_owned()),
         XmoreError::NotThisModel { .. } => Some("name the model that made them with --model".to_owned()),
         _ => None,
@@ -111,6 +112,23 @@ fn of_retrieval(error: &RetrievalError) -> Option<String> {
         _ => return None,
     };
     Some(hint.to_owned())
+}
+
+fn of_calibration(error: &CalibrationError) -> Option<String> {
+    match error {
+        CalibrationError::NotFitted { method, fitted } => Some(format!(
+            "fit it on labeled photos with `xmore eval --methods {} --fit FILE`, with the model, memory and options of this command",
+            fitted.iter().chain([method]).copied().collect::<Vec<_>>().join(",")
+        )),
+        CalibrationError::FittedWithOther { .. } => Some(
+            "use what it was fitted with, or fit another on labeled photos with `xmore eval --fit FILE`"
+                .to_owned(),
+        ),
+        CalibrationError::File { .. } | CalibrationError::Version { .. } => {
+            Some("`xmore eval --fit FILE` writes such a file from labeled photos".to_owned())
+        }
+        _ => None,
+    }
 }
 
 fn of_clip(error: &ClipError) -> Option<String> {

@@ -138,6 +138,16 @@ pub enum EvalError {
         /// The shape found.
         found: String,
     },
+    /// A calibration cannot be fitted on so few photos.
+    #[error("expected at least {needed} labeled photos to fit a calibration of {method} on, found {found}")]
+    TooFewPhotos {
+        /// The method.
+        method: &'static str,
+        /// Photos with an answer; of a method that uses captions those for which any were found.
+        found: usize,
+        /// Fewest photos.
+        needed: usize,
+    },
     /// No such method.
     #[error("no method {name:?}; there are {known}")]
     UnknownMethod {

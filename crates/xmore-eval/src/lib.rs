@@ -12,6 +12,7 @@ mod cache;
 mod coop;
 mod data;
 mod error;
+mod fit;
 mod memory_use;
 mod methods;
 mod metrics;
@@ -26,6 +27,7 @@ pub use cache::{CachedImages, EmbeddingCache};
 pub use coop::CoopContext;
 pub use data::{Dataset, DatasetFormat, DatasetOption, DatasetOptions, LabelColumns};
 pub use error::{EvalError, Result};
+pub use fit::{FitOptions, FitSamples};
 pub use memory_use::MemoryUse;
 pub use methods::{EvalMethod, TdaConfig};
 pub use metrics::{
@@ -35,6 +37,7 @@ pub use metrics::{
 pub use options::{EvalOptions, Variant};
 pub use random::SplitMix64;
 pub use report::{
-    Details, EvalReport, ImageDetails, MethodReport, Naming, Orders, SweepPoint, VariantReport,
+    CalibratedReport, Details, EvalReport, ImageDetails, MethodReport, Naming, Orders, SweepPoint,
+    VariantReport,
 };
 pub use run::{EmbeddedDataset, OtherPrompts, accuracies, evaluate};

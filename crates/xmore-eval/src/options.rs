@@ -1,7 +1,7 @@
 //! What is measured, and how.
 
 use super::methods::{EvalMethod, TdaConfig};
-use xmore::{Ranking, RetrievalOptions};
+use xmore::{MethodCalibration, Ranking, RetrievalOptions};
 
 /// What an evaluation measures.
 #[derive(Clone, Debug)]
@@ -24,6 +24,10 @@ pub struct EvalOptions {
     pub abstain_below: Option<f64>,
     /// TDA's hyperparameters.
     pub tda: TdaConfig,
+    /// Keep what a calibration is fitted on ([`Details::samples`](crate::Details::samples)).
+    pub keep_samples: bool,
+    /// Measure these methods with what was fitted for them. That it goes with model, memory and options is for the caller to see to.
+    pub calibrations: Vec<MethodCalibration>,
 }
 
 impl Default for EvalOptions {
@@ -38,6 +42,8 @@ impl Default for EvalOptions {
             samples: 10_000,
             abstain_below: None,
             tda: TdaConfig::default(),
+            keep_samples: false,
+            calibrations: Vec::new(),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The results of an evaluation, as they are written and read back.
 
 use serde::{Deserialize, Serialize};
+use xmore::{Fit, Method};
 use xmore_files::LeftOut;
 
+use super::fit::FitSamples;
 use super::memory_use::MemoryUse;
 use super::metrics::{Accuracy, Calibration, Comparison, Outcome, Selective};
 
@@ -48,6 +50,9 @@ pub struct MethodReport {
     pub accuracy: Accuracy,
     /// Calibration.
     pub calibration: Calibration,
+    /// What a calibration that was fitted on other photos made of it, where it was measured with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibrated: Option<CalibratedReport>,
     /// Accuracy with answers withheld, if that was asked for.
     pub selective: Option<Selective>,
     /// Of a stream method the spread over the orders.
@@ -58,6 +63,21 @@ pub struct MethodReport {
     pub recalls: Vec<Option<f64>>,
     /// Against zero-shot and xmore, where these are measured.
     pub comparisons: Vec<Comparison>,
+}
+
+/// A method with and without the calibration that it was measured with.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CalibratedReport {
+    /// The temperature.
+    pub temperature: f64,
+    /// Without it.
+    pub before: Fit,
+    /// With it.
+    pub after: Fit,
+    /// The answers that the threshold gives, if there is one.
+    pub given: Option<Selective>,
+    /// The precision that the threshold was fitted for.
+    pub target_precision: Option<f64>,
 }
 
 /// The spread of a stream method's accuracy over orders of the images.
@@ -111,6 +131,8 @@ pub struct VariantReport {
 pub struct Details {
     /// For each method, for each image the answer; `None` where it could not be read.
     pub answers: Vec<(String, Vec<Option<Outcome>>)>,
+    /// For each method that answers each image by itself what a calibration is fitted on, where that was to be kept.
+    pub samples: Vec<(Method, FitSamples)>,
     /// For each image both modalities' confidences and the captions; `None` where it could not be read.
     pub images: Vec<Option<ImageDetails>>,
 }

@@ -3,6 +3,7 @@
 use xmore_clip::Embeddings;
 
 use super::data::Dataset;
+use super::fit::{FitSamples, figures};
 use super::memory_use::MemoryTally;
 use super::methods::{EvalMethod, StreamProbabilities, tda, xmore_stream};
 use super::metrics::{
@@ -12,7 +13,8 @@ use super::naming::LabelWords;
 use super::options::EvalOptions;
 use super::random::Random;
 use super::report::{
-    Details, EvalReport, ImageDetails, MethodReport, Naming, Orders, SweepPoint, VariantReport,
+    CalibratedReport, Details, EvalReport, ImageDetails, MethodReport, Naming, Orders, SweepPoint,
+    VariantReport,
 };
 use crate::error::{EvalError, Result};
 use xmore::Method;
@@ -128,6 +130,10 @@ struct Pass<'a> {
     truth: Vec<usize>,
     /// By number of captions, method, and order (one but for stream methods), for each image that was read.
     answers: Vec<Vec<Vec<Vec<Outcome>>>>,
+    /// By method, for each image that was read, without the calibration that the method is measured with; empty without one.
+    uncalibrated: Vec<Vec<Outcome>>,
+    /// By method.
+    samples: Vec<FitSamples>,
     images: Vec<ImageDetails>,
     memory: MemoryTally,
     notes: Vec<String>,
@@ -151,6 +157,8 @@ impl<'a> Pass<'a> {
             ks,
             truth,
             answers,
+            uncalibrated: vec![Vec::new(); methods.len()],
+            samples: vec![FitSamples::default(); methods.len()],
             images: Vec::new(),
             memory: MemoryTally::default(),
             notes: Vec::new(),
@@ -218,8 +226,24 @@ impl<'a> Pass<'a> {
                 Some(labels) => Ok(classifier.probabilities(query(), labels).values),
                 None => Err(not_set_up(*method)),
             };
+            let truth = self.truth[row];
             let scores = match method {
-                EvalMethod::Each(method) => evidence.scores(*method)?,
+                EvalMethod::Each(each) => {
+                    let scores = evidence.scores(*each)?;
+                    let calibration = self.options.calibrations.iter().find(|fitted| fitted.method == *each);
+                    if main && calibration.is_some() {
+                        self.uncalibrated[m].push(Outcome::new(&scores, truth));
+                    }
+                    match calibration.filter(|_| evidence.answers_by(*each)) {
+                        Some(fitted) => fitted.temperature().apply(&scores),
+                        None => {
+                            if main && self.options.keep_samples && evidence.answers_by(*each) {
+                                self.samples[m].push(scores.clone(), truth);
+                            }
+                            scores
+                        }
+                    }
+                }
                 EvalMethod::DatasetPrompts => under(self.prompts.dataset.as_ref())?,
                 EvalMethod::Coop => under(self.prompts.coop.as_ref().map(Classifier::label_embeddings))?,
                 EvalMethod::CoopXmore => {
@@ -229,7 +253,7 @@ impl<'a> Pass<'a> {
             };
             let orders = &mut self.answers[k][m];
             orders.resize(1, Vec::new());
-            orders[0].push(Outcome::new(&scores, self.truth[row]));
+            orders[0].push(Outcome::new(&scores, truth));
         }
         Ok(())
     }
@@ -285,7 +309,7 @@ impl<'a> Pass<'a> {
         share(covered, self.data.dataset.images.len())
     }
 
-    fn report(self, classifier: &Classifier) -> (EvalReport, Details) {
+    fn report(mut self, classifier: &Classifier) -> (EvalReport, Details) {
         let dataset = self.data.dataset;
         let classes = dataset.labels.names().len();
         let main = self.ks.len() - 1;
@@ -303,6 +327,7 @@ impl<'a> Pass<'a> {
                 method: method.name().to_owned(),
                 accuracy: Accuracy::of(&answers, &dataset.truth, classes),
                 calibration: Calibration::of(&answers),
+                calibrated: self.calibrated(*method, m, &answers),
                 selective: self.options.abstain_below.map(|threshold| selective(&answers, threshold)),
                 orders: method.depends_on_order().then_some(of_orders),
                 naming: classifier.retrieval().map(|_| naming(&answers, &details.images)),
@@ -310,6 +335,9 @@ impl<'a> Pass<'a> {
                 comparisons: Vec::new(),
             });
             details.answers.push((method.name().to_owned(), answers));
+            if let (EvalMethod::Each(each), true) = (method, self.options.keep_samples) {
+                details.samples.push((*each, std::mem::take(&mut self.samples[m])));
+            }
         }
         let comparisons = compare(&correctness, &REFERENCES, self.options.samples, self.options.seed);
         for (method, comparisons) in methods.iter_mut().zip(comparisons) {
@@ -330,6 +358,24 @@ impl<'a> Pass<'a> {
             notes: self.notes,
         };
         (report, details)
+    }
+
+    /// The method of a place with and without its calibration.
+    fn calibrated(
+        &self,
+        method: EvalMethod,
+        place: usize,
+        answers: &[Option<Outcome>],
+    ) -> Option<CalibratedReport> {
+        let EvalMethod::Each(method) = method else { return None };
+        let fitted = self.options.calibrations.iter().find(|fitted| fitted.method == method)?;
+        Some(CalibratedReport {
+            temperature: fitted.temperature,
+            before: figures(&self.spread(&self.uncalibrated[place])),
+            after: figures(answers),
+            given: fitted.threshold.map(|threshold| selective(answers, threshold.min_score)),
+            target_precision: fitted.threshold.map(|threshold| threshold.target_precision),
+        })
     }
 
     /// Accuracy of the methods that use captions over all numbers of them; nothing if there is one number only.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use xmore::{CaptionStore, Encoder, OpenPairs, Pipeline, RetrievalOptions, Template, XmoreError};
+use xmore::{
+    Calibration, CaptionStore, Encoder, FittedWith, Method, MethodCalibration, OpenPairs, Pipeline,
+    RetrievalOptions, Template, XmoreError,
+};
 
 use crate::options::PairsSource;
 
@@ -22,6 +25,8 @@ pub struct ServedModels {
     pub templates: Vec<Template>,
     /// A text that retrieved captions are classified inside of.
     pub caption_template: Option<Template>,
+    /// What scores are calibrated with, of requests that it was fitted for.
+    pub calibration: Option<Calibration>,
 }
 
 impl ServedModels {
@@ -35,6 +40,7 @@ impl ServedModels {
             retrieval: RetrievalOptions::default(),
             templates: vec![Template::default()],
             caption_template: None,
+            calibration: None,
         }
     }
 
@@ -52,6 +58,37 @@ impl ServedModels {
     /// Name of the encoder that classifies.
     pub(crate) fn name(&self) -> String {
         self.classify.identity().to_string()
+    }
+
+    /// What was fitted for a method with what a request uses, or why nothing was; `None` where there is no calibration at all.
+    pub(crate) fn calibration_for(
+        &self,
+        pipeline: &Pipeline,
+        method: Method,
+        templates: &[Template],
+        options: RetrievalOptions,
+    ) -> Option<Result<&MethodCalibration, XmoreError>> {
+        let used = || FittedWith::of(pipeline, method, templates, options);
+        Some(self.calibration.as_ref()?.for_use(method, &used()))
+    }
+
+    /// That a calibration was fitted with what is served: each of its methods that is possible here, of which there must be one. Nothing is
+    /// asked while the pairs are away.
+    pub(crate) fn check_calibration(&self, pipeline: &Pipeline) -> Result<(), XmoreError> {
+        let Some(calibration) = &self.calibration else { return Ok(()) };
+        if self.pairs.is_some() && pipeline.pairs().is_none() {
+            return Ok(());
+        }
+        let possible: Vec<Method> =
+            Method::ALL.into_iter().filter(|method| pipeline.allows(*method)).collect();
+        let mut fitted = possible.iter().filter(|method| calibration.of(**method).is_ok()).peekable();
+        if fitted.peek().is_none() {
+            calibration.of(*possible.last().unwrap_or(&Method::ZeroShot))?;
+        }
+        for method in fitted {
+            self.calibration_for(pipeline, *method, &self.templates, self.retrieval).transpose()?;
+        }
+        Ok(())
     }
 
     /// What query images go through, with these pairs.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::calibration::{MethodCalibration, Temperature};
 use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::kernel::{GatedPrediction, LabelSupport, SupportKind};
@@ -34,6 +35,13 @@ pub struct Answer {
     pub memory_gate: Option<f64>,
     /// `xmore-kernel`: the weight of the images whose captions name the labels, in [0, 1]. With the gate 0 as well the answer is zero-shot's.
     pub prototype_weight: Option<f64>,
+    /// Whether the scores are calibrated. Absent where no calibration was given for the method; false where it is of no use: a method that
+    /// uses captions found none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibrated: Option<bool>,
+    /// The temperature that they are calibrated with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
     /// What a remote index has to say, such as why it gave fewer pairs than asked for.
     pub note: Option<String>,
     /// Why, if asked for.
@@ -54,17 +62,40 @@ pub struct AnswerOptions {
     pub min_score: Option<f64>,
     /// Least similarity of the best label to be the answer.
     pub min_similarity: Option<f32>,
+    /// What scores are calibrated with; those of an image without captions are not, where the method uses captions.
+    pub temperature: Option<Temperature>,
+    /// Least calibrated score of the best label to be the answer, where scores are calibrated and `min_score` says nothing else.
+    pub calibrated_min_score: Option<f64>,
 }
 
 impl AnswerOptions {
     /// The five best labels, without an explanation, whatever their scores.
     pub fn new(method: Method) -> Self {
-        Self { method, top: 5, explain: false, min_score: None, min_similarity: None }
+        Self {
+            method,
+            top: 5,
+            explain: false,
+            min_score: None,
+            min_similarity: None,
+            temperature: None,
+            calibrated_min_score: None,
+        }
+    }
+
+    /// The same with calibrated scores. The threshold, if there is one, counts unless another score is asked for.
+    #[must_use]
+    pub fn calibrated(self, fitted: &MethodCalibration) -> Self {
+        Self {
+            temperature: Some(fitted.temperature()),
+            calibrated_min_score: fitted.threshold.map(|threshold| threshold.min_score),
+            ..self
+        }
     }
 
     /// Whether the best label is good enough to be the answer.
-    fn names(&self, best: &Prediction) -> bool {
-        self.min_score.is_none_or(|least| best.score >= least)
+    fn names(&self, best: &Prediction, is_calibrated: bool) -> bool {
+        let calibrated = self.calibrated_min_score.filter(|_| is_calibrated);
+        self.min_score.or(calibrated).is_none_or(|least| best.score >= least)
             && self.min_similarity.is_none_or(|least| best.similarity >= least)
     }
 }
@@ -139,7 +170,11 @@ impl Answer {
     /// Those of [`Evidence::scores`].
     pub fn new(evidence: &Evidence, labels: &Labels, options: &AnswerOptions) -> Result<Self> {
         let names = labels.names();
-        let scores = evidence.scores(options.method)?;
+        let temperature = options.temperature.filter(|_| evidence.answers_by(options.method));
+        let scores = match temperature {
+            Some(temperature) => temperature.apply(&evidence.scores(options.method)?),
+            None => evidence.scores(options.method)?,
+        };
         let image = evidence.templates.as_ref().unwrap_or(&evidence.image);
         let map = |probabilities: &[f64]| -> Distribution {
             names.iter().cloned().zip(probabilities.iter().copied()).collect()
@@ -169,7 +204,7 @@ impl Answer {
             similarity: evidence.similarities[label],
         };
         let predictions: Vec<Prediction> = best(&scores, options.top).into_iter().map(prediction).collect();
-        let named = predictions.first().filter(|best| options.names(best));
+        let named = predictions.first().filter(|best| options.names(best, temperature.is_some()));
         Ok(Self {
             label: named.map(|best| best.label.clone()),
             method: options.method.name(),
@@ -179,6 +214,8 @@ impl Answer {
             image_weight: evidence.captions.as_ref().map(|captions| image_weight(image, captions)),
             memory_gate: evidence.gated.as_ref().map(|gated| gated.gate),
             prototype_weight: evidence.gated.as_ref().map(|gated| gated.prototype_weight),
+            calibrated: options.temperature.map(|_| temperature.is_some()),
+            temperature: temperature.map(Temperature::value),
             note: evidence.note.clone(),
             explanation,
         })

@@ -10,6 +10,7 @@ use xmore_hub::ModelError;
 use xmore_memory::MemoryError;
 use xmore_memory::store::Mode;
 
+use crate::calibration::error::CalibrationError;
 use crate::labels::error::LabelError;
 use crate::retrieve::error::RetrievalError;
 
@@ -38,6 +39,9 @@ pub enum XmoreError {
     /// Pairs, encoders and options that do not fit each other.
     #[error(transparent)]
     Retrieval(#[from] RetrievalError),
+    /// A calibration.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
     /// The operating system did not give something that has no path.
     #[error("cannot {action}: {source}")]
     System {

@@ -13,6 +13,7 @@
 
 mod answer;
 mod build;
+mod calibration;
 mod captions;
 mod classify;
 mod encode;
@@ -36,6 +37,11 @@ pub use answer::{
 pub use build::{
     BuildOptions, BuildOutcome, BuildProgress, BuildReport, EmbeddingSetProgress, EmbeddingSetReport,
     SkipLimit, SkipSummary, Skipped, add_embedding_set, build_memory,
+};
+pub use calibration::error::CalibrationError;
+pub use calibration::{
+    Calibration, CaptionsUsed, Fit, FittedWith, LabelSet, MethodCalibration, PairsUsed, Temperature,
+    Threshold,
 };
 pub use captions::CaptionStore;
 pub use classify::{Classifier, StageTimes};

@@ -13,6 +13,7 @@ use xmore_memory::retriever::Location;
 use xmore_server::{ApiKey, Limits, PairsSource, ServeOptions, ServedModels};
 
 use crate::error::{CliError, Result};
+use crate::flags::calibration::CalibrationArgs;
 use crate::flags::effect::Given;
 use crate::flags::model::QueryModelChoice;
 use crate::flags::retrieval::RetrievalArgs;
@@ -84,6 +85,8 @@ pub(crate) struct ServeArgs {
     /// Let callers save and remove label sets there
     #[arg(long, env = "XMORE_SAVE_LABEL_SETS", requires = "label_sets")]
     save_label_sets: bool,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
     #[command(flatten)]
     limits: LimitArgs,
     /// What is told on standard error: off, error, warn, info, or debug, which tells of each request
@@ -265,6 +268,7 @@ fn served(args: &ServeArgs) -> Result<(ServedModels, Option<Arc<OpenPairs>>)> {
         retrieval: flags.options(),
         templates: flags.templates()?,
         caption_template: flags.caption_template.clone(),
+        calibration: args.calibration.read()?,
     };
     Ok((models, pairs))
 }

@@ -1,5 +1,6 @@
 //! Groups of flags that several commands share, a file each. They import no command.
 
+pub(crate) mod calibration;
 pub(crate) mod checkpoints;
 pub(crate) mod effect;
 pub(crate) mod filter;

@@ -5,14 +5,15 @@ use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use xmore_files::image::Orientation;
-use xmore_files::open_regular;
+use xmore_files::{hex, open_regular};
 
 use super::checksum;
 use super::files::write_whole;
 use super::identity::ModelIdentity;
 use super::layout::{
-    ALL_SERIES, EMBEDDING_SET_SERIES, MAX_DIM, MAX_PARTS, Series, TEXT_SERIES, skipped_path,
+    ALL_SERIES, EMBEDDING_SET_SERIES, MAX_DIM, MAX_PARTS, PRIMARY, Series, TEXT_SERIES, skipped_path,
 };
 use super::sealed::{self, Seal};
 use super::skip_list::{SkipCounts, failures};
@@ -177,6 +178,24 @@ impl Manifest {
     /// Number of pairs that sources gave and that are not there any more, since a repair took them out.
     pub fn pairs_lost(&self) -> u64 {
         self.sources.iter().map(|source| source.pairs).sum::<u64>().saturating_sub(self.pairs)
+    }
+
+    /// A digest in hexadecimal of what the memory holds: of the checksums of its pairs and their embeddings by its own model, not of what is
+    /// derived from them. Of a memory of version 1, which has no checksums, of its sources.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut text = |text: &str| {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text);
+        };
+        for part in &self.parts {
+            text(&part.rows.to_string());
+            PRIMARY.iter().filter_map(|series| part.sha256.get(series.name)).for_each(|sha256| text(sha256));
+        }
+        if self.lacks_checksums() {
+            self.sources.iter().for_each(|source| text(&source.digest));
+        }
+        hex(hash.finalize())
     }
 
     /// The number of the next new part.
@@ -399,6 +418,25 @@ mod tests {
         manifest.parts.extend(manifest.parts.clone());
         let message = read(&sealed(&manifest)).unwrap_err().to_string();
         assert!(message.contains("part numbers"), "{message}");
+    }
+
+    #[test]
+    fn the_digest_is_of_pairs_and_embeddings() {
+        let digest = |rows: u64, changed: &str| {
+            let sum = |name: &str| if name == changed { "1" } else { "0" }.repeat(64);
+            let sha256 = ALL_SERIES.iter().map(|series| (series.name.to_owned(), sum(series.name))).collect();
+            let mut manifest = Manifest::empty(ModelIdentity::new("m", "00", 4));
+            manifest.parts = vec![PartInfo { number: 0, rows, sha256 }];
+            manifest.digest()
+        };
+        let plain = digest(3, "none of them");
+        assert_eq!(plain.len(), 64);
+        assert_ne!(plain, digest(4, "none of them"));
+        for (name, counts) in
+            [("img_emb", true), ("text_emb", true), ("metadata", true), ("img_codes", false)]
+        {
+            assert_eq!(digest(3, name) != plain, counts, "{name}");
+        }
     }
 
     #[test]

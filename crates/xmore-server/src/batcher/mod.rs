@@ -73,6 +73,7 @@ impl Batcher {
         // Without a cache folder, captions of a remote index are kept for this run only.
         let captions = Arc::new(CaptionStore::on_disk().unwrap_or_default());
         let snapshot = Snapshot::new(&models, captions.clone(), pairs, 1)?;
+        models.check_calibration(&snapshot.pipeline)?;
         // Towers load when first used: before the first request.
         for encoder in models.encoders() {
             let blank = encoder.prepare(&RgbImage::new(WARM_UP_SIDE, WARM_UP_SIDE));
@@ -272,6 +273,9 @@ impl Batcher {
         });
         let snapshot = Arc::new(opened?);
         snapshot.log_other_orientation();
+        if let Err(error) = self.models.check_calibration(&snapshot.pipeline) {
+            tracing::warn!("{error}; its scores are not calibrated any more");
+        }
         self.labels.renew(&snapshot).await;
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot.clone();
         self.labels.remove_before(generation);

@@ -6,7 +6,10 @@ use axum::Json;
 use axum::extract::{Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use xmore::{Answer, AnswerOptions, LabelList, Labels, Method, RetrievalOptions, Template, XmoreError};
+use xmore::{
+    Answer, AnswerOptions, LabelList, Labels, Method, MethodCalibration, RetrievalOptions, Template,
+    XmoreError,
+};
 
 use super::queries::{answer, check_text, inputs, one_or_many};
 use super::{Item, Timings};
@@ -104,10 +107,42 @@ pub(crate) struct ClassifyResponse {
     warnings: Vec<String>,
     /// Which opening of the memory was asked.
     generation: u64,
+    /// Whether scores are calibrated, where the server has a calibration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calibration: Option<CalibrationUse>,
     /// One for each image, in the order given.
     results: Vec<Item<Classified>>,
     /// How long it took.
     timings_ms: Timings,
+}
+
+/// What a request's scores are calibrated with, or why they are not.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CalibrationUse {
+    /// Whether the scores are calibrated; an image's own `calibrated` is false where the method found no captions for it.
+    applied: bool,
+    /// The temperature; null where they are not.
+    temperature: Option<f64>,
+    /// Least score of the best label to be the answer, unless the request has `min_score`; null where none was fitted.
+    min_score: Option<f64>,
+    /// Why they are not calibrated, or what speaks against it.
+    note: Option<String>,
+}
+
+impl CalibrationUse {
+    fn of(fitted: &Result<&MethodCalibration, XmoreError>, labels: &Labels) -> Self {
+        match fitted {
+            Ok(fitted) => Self {
+                applied: true,
+                temperature: Some(fitted.temperature),
+                min_score: fitted.threshold.map(|threshold| threshold.min_score),
+                note: fitted.label_warning(labels),
+            },
+            Err(error) => {
+                Self { applied: false, temperature: None, min_score: None, note: Some(error.to_string()) }
+            }
+        }
+    }
 }
 
 /// One image's answer.
@@ -164,7 +199,8 @@ pub(crate) async fn classify(
     };
     check_range("min_score", body.min_score, 0.0)?;
     check_range("min_similarity", body.min_similarity.map(f64::from), -1.0)?;
-    let spec = spec(&app, body, method)?;
+    let templates = templates(&app, body)?;
+    let spec = spec(&app, body, method, &templates)?;
     let labels = spec.labels.names().to_vec();
     if body.explain && images.len() * labels.len() > MAX_EXPLAINED {
         let message = format!(
@@ -185,13 +221,20 @@ pub(crate) async fn classify(
         snapshot: prepared.snapshot.clone(),
         options,
     };
+    let (models, pipeline) = (&app.batcher.models, &prepared.snapshot.pipeline);
+    let fitted = models.calibration_for(pipeline, method, &templates, options);
     let form = AnswerOptions {
-        method,
         top,
         explain: body.explain,
         min_score: body.min_score,
         min_similarity: body.min_similarity,
+        ..AnswerOptions::new(method)
     };
+    let form = match &fitted {
+        Some(Ok(fitted)) => form.calibrated(fitted),
+        _ => form,
+    };
+    let calibration = fitted.as_ref().map(|fitted| CalibrationUse::of(fitted, prepared.classifier.labels()));
     let classified = |done: Done| -> Result<Classified, ApiError> {
         let Output::Evidence(evidence) = &done.output else {
             return Err(ApiError::internal(&"a classification without evidence"));
@@ -209,6 +252,7 @@ pub(crate) async fn classify(
         labels,
         warnings: prepared.classifier.warnings().iter().map(ToString::to_string).collect(),
         generation: prepared.snapshot.generation,
+        calibration,
         results,
         timings_ms,
     }))
@@ -249,8 +293,24 @@ fn check_range(name: &str, threshold: Option<f64>, least: f64) -> Result<(), Api
     }
 }
 
+/// The request's prompts, else the server's.
+fn templates(app: &App, body: &ClassifyBody) -> Result<Vec<Template>, ApiError> {
+    match &body.templates {
+        Some(templates) if templates.is_empty() => {
+            Err(ApiError::new(ErrorCode::InvalidParameter, "templates is an empty list"))
+        }
+        Some(templates) => Ok(templates.iter().map(Template::new).collect::<Result<_, _>>()?),
+        None => Ok(app.batcher.models.templates.clone()),
+    }
+}
+
 /// Labels and prompts, checked.
-fn spec(app: &App, body: &ClassifyBody, method: Method) -> Result<LabelSpec, ApiError> {
+fn spec(
+    app: &App,
+    body: &ClassifyBody,
+    method: Method,
+    templates: &[Template],
+) -> Result<LabelSpec, ApiError> {
     let limits = &app.options.limits;
     let labels = match (&body.labels, &body.label_set) {
         (Some(labels), None) => {
@@ -261,16 +321,9 @@ fn spec(app: &App, body: &ClassifyBody, method: Method) -> Result<LabelSpec, Api
         _ => return Err(ApiError::invalid("give either `labels` or `label_set`")),
     };
     check_count(labels.names().len(), limits)?;
-    let templates: Vec<Template> = match &body.templates {
-        Some(templates) if templates.is_empty() => {
-            return Err(ApiError::new(ErrorCode::InvalidParameter, "templates is an empty list"));
-        }
-        Some(templates) => templates.iter().map(Template::new).collect::<Result<_, _>>()?,
-        None => app.batcher.models.templates.clone(),
-    };
     match (method, templates.len()) {
         (Method::Templates, 1) => check_prompts(&labels, &Template::imagenet(), limits)?,
-        _ => check_prompts(&labels, &templates, limits)?,
+        _ => check_prompts(&labels, templates, limits)?,
     }
     let templates = templates.iter().map(ToString::to_string).collect();
     Ok(LabelSpec { labels, templates, kind: method.into() })

@@ -122,6 +122,11 @@ impl Evidence {
     pub fn scores(&self, method: Method) -> Result<Vec<f64>> {
         method.scores(self)
     }
+
+    /// Whether the method's answer is made of all that it uses: one that uses captions and has none answers by the image.
+    pub fn answers_by(&self, method: Method) -> bool {
+        !method.needs_memory() || self.captions.is_some()
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a [`Pipeline`] is set up from.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use regex::Regex;
 
@@ -124,6 +124,7 @@ impl PipelineBuilder {
         // A filter has nothing to do where there are no pairs.
         let filter = self.caption_filter.as_ref().zip(self.pairs.as_ref());
         let allowed = filter.map(|(pattern, pairs)| pairs.rows_with_caption(pattern)).transpose()?;
+        let caption_filter = filter.map(|(pattern, _)| pattern.to_string());
         let captions = self.captions.unwrap_or_default();
         let or_classify =
             |encoder: &Option<Arc<dyn Encoder>>| encoder.as_ref().unwrap_or(&self.classify).clone();
@@ -147,6 +148,8 @@ impl PipelineBuilder {
             rerank: self.rerank,
             retrieval,
             captions,
+            caption_filter,
+            pairs_digest: OnceLock::new(),
             templates: self.templates,
             if_unreachable: self.if_unreachable,
         })))

@@ -6,7 +6,7 @@ mod images;
 mod opened;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 use xmore_clip::{Embeddings, Pixels};
@@ -55,6 +55,10 @@ struct Parts {
     /// If there are pairs.
     retrieval: Option<Retrieval>,
     captions: Arc<CaptionStore>,
+    /// The caption filter as it was given, if there are pairs.
+    caption_filter: Option<String>,
+    /// What identifies the pairs, once it was asked for.
+    pairs_digest: OnceLock<String>,
     templates: Vec<Template>,
     if_unreachable: IfUnreachable,
 }
@@ -92,6 +96,25 @@ impl Pipeline {
     /// The pairs, if there are any.
     pub fn pairs(&self) -> Option<&Arc<OpenPairs>> {
         self.0.retrieval.as_ref().map(Retrieval::pairs)
+    }
+
+    /// The prompts; several are averaged.
+    pub fn templates(&self) -> &[Template] {
+        &self.0.templates
+    }
+
+    /// What identifies the pairs: of a memory a digest of what it holds, of a remote index its URL.
+    pub(crate) fn pairs_digest(&self) -> Option<&str> {
+        let pairs = self.pairs()?;
+        Some(self.0.pairs_digest.get_or_init(|| match pairs.memory() {
+            Some(memory) => format!("sha256:{}", memory.manifest().digest()),
+            None => pairs.location().into_owned(),
+        }))
+    }
+
+    /// The caption filter, if there are pairs.
+    pub(crate) fn caption_filter(&self) -> Option<&str> {
+        self.0.caption_filter.as_deref()
     }
 
     /// How a memory's rows are searched for the `n` best: those that the filters leave.

@@ -125,6 +125,11 @@ impl Retrieval {
         self.options
     }
 
+    /// The text that retrieved captions are classified inside of, if that is more than the caption.
+    pub fn caption_template(&self) -> Option<&Template> {
+        self.caption_template.as_ref()
+    }
+
     /// The models.
     pub fn models(&self) -> &RetrievalModels {
         &self.models

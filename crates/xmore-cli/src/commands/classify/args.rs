@@ -7,6 +7,7 @@ use clap::Args;
 use xmore::{AnswerOptions, Method};
 
 use crate::error::Result;
+use crate::flags::calibration::CalibrationArgs;
 use crate::flags::effect::{Given, NoEffect};
 use crate::flags::folders::FolderArgs;
 use crate::flags::labels::LabelArgs;
@@ -47,6 +48,8 @@ pub(crate) struct ClassifyArgs {
     /// 0.1 to 0.2; other models have other ranges: look at the similarities of photos you know.
     #[arg(long, value_name = "COSINE", value_parser = cosine)]
     pub(super) min_similarity: Option<f32>,
+    #[command(flatten)]
+    pub(super) calibration: CalibrationArgs,
     /// Also show both modalities' answers, their confidences and the captions
     #[arg(long)]
     pub(super) explain: bool,

@@ -6,7 +6,7 @@ mod stream;
 
 use std::sync::OnceLock;
 
-use xmore::{AnswerOptions, Method, XmoreError};
+use xmore::{AnswerOptions, Calibration, FittedWith, Method, MethodCalibration, XmoreError};
 
 use crate::error::{CliError, Result};
 use crate::fallback::prepare_kernel;
@@ -34,8 +34,14 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     {
         return Err(XmoreError::MethodNeedsMemory { method: method.name() }.into());
     }
+    let calibration = args.calibration.read()?;
     let setup = Setup::open(&args.retrieval, &args.model)?;
     let method = method(args, &setup);
+    let fitted = calibration.as_ref().map(|calibration| fitted(calibration, args, &setup, method));
+    let fitted = fitted.transpose()?.flatten();
+    if let Some(warning) = fitted.and_then(|fitted| fitted.label_warning(&labels)) {
+        tell!("warning: {warning}");
+    }
     if let (Method::Kernel, None, false) = (method, args.method, args.shows_evidence())
         && args.retrieval.is_local()
         && args.retrieval.k != Ks::default()
@@ -48,16 +54,15 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     labels::tell_own_prompts(&labels, &templates, method == Method::Templates);
     let _orderly = interrupt::orderly();
     let bar = bar(files.len() as u64, "images");
-    let form = Form {
-        format: args.format,
-        answer: AnswerOptions {
-            method,
-            top: args.top.get(),
-            explain: args.explain,
-            min_score: args.min_score,
-            min_similarity: args.min_similarity,
-        },
+    let answer = AnswerOptions {
+        top: args.top.get(),
+        explain: args.explain,
+        min_score: args.min_score,
+        min_similarity: args.min_similarity,
+        ..AnswerOptions::new(method)
     };
+    let answer = fitted.map_or(answer, |fitted| answer.calibrated(fitted));
+    let form = Form { format: args.format, answer };
     let classifier = OnceLock::new();
     let mut stream = Stream::new(&setup, &files, &classifier, Printer::new(form), bar.clone());
     stream.left_out = left_out;
@@ -94,6 +99,21 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
         return Err(CliError::Interrupted(format!("interrupted after {done} of {} images", files.len())));
     }
     args.skips.check(failed as u64, files.len() as u64, "images")
+}
+
+/// What was fitted for the method; nothing where the remote index cannot be reached, so that the method cannot be used.
+fn fitted<'a>(
+    calibration: &'a Calibration,
+    args: &ClassifyArgs,
+    setup: &Setup,
+    method: Method,
+) -> Result<Option<&'a MethodCalibration>> {
+    if args.retrieval.memory.is_some() && method.needs_memory() && setup.pipeline.pairs().is_none() {
+        tell!("scores are not calibrated: they are those of the image alone");
+        return Ok(None);
+    }
+    let used = FittedWith::of(&setup.pipeline, method, setup.pipeline.templates(), args.retrieval.options());
+    Ok(Some(calibration.for_use(method, &used)?))
 }
 
 /// Without a memory the default is what can be done. Where a remote index cannot be reached, every method answers by the image alone.

@@ -139,7 +139,7 @@ impl Printer {
             }
         }
         if self.form.answer.explain {
-            text += &explanation(evidence, self.form.answer.method, labels);
+            text += &explanation(evidence, self.form.answer.method, labels, answer.temperature);
         }
         text
     }
@@ -150,7 +150,7 @@ fn write(text: &str) -> Result<()> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(stdout_error)
 }
 
-fn explanation(evidence: &Evidence, method: Method, labels: &Labels) -> String {
+fn explanation(evidence: &Evidence, method: Method, labels: &Labels, temperature: Option<f64>) -> String {
     let image = evidence.templates.as_ref().unwrap_or(&evidence.image);
     let line = |name: &str, probabilities: &[f64], confidence: f64| {
         let top: Vec<String> = best(probabilities, 3)
@@ -160,6 +160,9 @@ fn explanation(evidence: &Evidence, method: Method, labels: &Labels) -> String {
         format!("  {name:<9}{} (confidence {confidence:.3})\n", escape_for_terminal(&top.join(", ")))
     };
     let mut text = format!("\n  method {}\n", method);
+    if let Some(temperature) = temperature {
+        text += &format!("  scores   calibrated with temperature {temperature:.3}\n");
+    }
     text += &line("image", &image.values, image.confidence);
     let Some(captions) = &evidence.captions else {
         return text + "  no captions\n";

@@ -94,6 +94,18 @@ pub(crate) struct EvalArgs {
     /// Also measure with answers less confident than this withheld
     #[arg(long, value_name = "P", value_parser = probability)]
     pub(super) abstain_below: Option<f64>,
+    /// Fit a calibration on these photos, for each method that classify has, and write it: for --calibration of classify, serve and eval
+    ///
+    /// A temperature (Guo et al. 2017), which makes probabilities say how often answers are right; the answers stay. Ten photos are the least,
+    /// some hundred are better. What is measured here is on the photos that are fitted on: measure on others with --calibration.
+    #[arg(long, value_name = "FILE", conflicts_with = "skip_existing", help_heading = "Calibration")]
+    pub(super) fit: Option<PathBuf>,
+    /// With --fit, also find the least score of answers of which this share is right, with a probability of 95 %
+    #[arg(long, value_name = "P", requires = "fit", value_parser = precision, help_heading = "Calibration")]
+    pub(super) target_precision: Option<f64>,
+    /// Measure with what --fit wrote for the same model, memory and options, beside the figures without it
+    #[arg(long, value_name = "FILE", conflicts_with = "fit", help_heading = "Calibration")]
+    pub(super) calibration: Option<PathBuf>,
     /// Form of the output
     #[arg(long, value_enum, default_value_t, help_heading = "Output")]
     pub(super) format: EvalFormat,
@@ -261,6 +273,11 @@ fn variant(name: &str) -> Result<WantedVariant, String> {
         "rerank-model" => Err("name the other model with --rerank-model".to_owned()),
         _ => Err("there are unsorted and image-to-text".to_owned()),
     }
+}
+
+fn precision(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|p: &f64| *p > 0.0 && *p < 1.0);
+    value.ok_or_else(|| "expected a number above 0 and below 1".to_owned())
 }
 
 fn samples(text: &str) -> Result<usize, String> {

@@ -1,7 +1,9 @@
 //! Measuring one dataset after another with the same model and memory.
 
 use serde_json::{Value, json};
-use xmore::{Classifier, LabelFile, Method, RetrievalError, Template, XmoreError};
+use xmore::{
+    Calibration, Classifier, LabelFile, Method, MethodCalibration, RetrievalError, Template, XmoreError,
+};
 use xmore_eval::{
     CoopContext, Dataset, DatasetFormat, EmbeddedDataset, EmbeddingCache, EvalError, EvalMethod, EvalOptions,
     EvalReport, OtherPrompts, Variant, evaluate,
@@ -10,6 +12,7 @@ use xmore_files::{Exclude, escape_for_terminal, path_to_text, read_input};
 use xmore_memory::retriever::Location;
 
 use super::args::{EvalArgs, Wanted, WantedVariant};
+use super::calibrate;
 use super::encode::encode_dataset;
 use super::entry::Entry;
 use super::results::Fresh;
@@ -36,12 +39,14 @@ pub(super) struct Session<'a> {
     coop: Option<CoopContext>,
     prompts: Vec<Template>,
     settings: Value,
+    calibration: Option<Calibration>,
 }
 
 /// A dataset that is ready to be measured.
 pub(super) struct Prepared {
     dataset: Dataset,
     methods: Vec<EvalMethod>,
+    calibrations: Vec<MethodCalibration>,
 }
 
 impl<'a> Session<'a> {
@@ -131,7 +136,15 @@ impl<'a> Session<'a> {
         if let Some(path) = &args.class_names {
             settings["class_names"] = json!(path);
         }
-        Ok(Self { args, setup, cache, coop, prompts, settings })
+        let calibration = args.calibration.as_deref().map(Calibration::read).transpose()?;
+        if let Some(calibration) = &calibration {
+            let of = |fitted: &MethodCalibration| {
+                let min_score = fitted.threshold.map(|threshold| threshold.min_score);
+                json!({"method": fitted.method.name(), "temperature": fitted.temperature, "min_score": min_score})
+            };
+            settings["calibration"] = calibration.methods().iter().map(of).collect();
+        }
+        Ok(Self { args, setup, cache, coop, prompts, settings, calibration })
     }
 
     /// The model's name.
@@ -160,12 +173,22 @@ impl<'a> Session<'a> {
         }
         tell_if_numbers(&dataset);
         let methods = self.methods(&dataset)?;
-        Ok(Prepared { dataset, methods })
+        if self.args.fit.is_some() {
+            calibrate::check_methods(&methods, &dataset)?;
+        }
+        let calibrations = match &self.calibration {
+            Some(calibration) => calibrate::of_methods(self.args, self.setup, calibration, &methods)?,
+            None => Vec::new(),
+        };
+        if let Some(warning) = calibrations.iter().find_map(|fitted| fitted.label_warning(&dataset.labels)) {
+            tell!("warning: {warning}");
+        }
+        Ok(Prepared { dataset, methods, calibrations })
     }
 
     /// Encodes a dataset's images, unless they are kept from before, and measures every method.
     pub(super) fn measure(&self, prepared: Prepared) -> Result<(EvalReport, Fresh)> {
-        let Prepared { dataset, methods } = prepared;
+        let Prepared { dataset, methods, calibrations } = prepared;
         let progress = bar(dataset.images.len() as u64, "images");
         // In parallel, so that both towers load at the same time.
         let (encoded, embedded) = rayon::join(
@@ -205,6 +228,8 @@ impl<'a> Session<'a> {
             seed: self.args.seed,
             samples: self.args.bootstrap,
             abstain_below: self.args.abstain_below,
+            keep_samples: self.args.fit.is_some(),
+            calibrations,
             ..EvalOptions::default()
         };
         let data = EmbeddedDataset { dataset: &dataset, queries, kept: images.kept };

@@ -1,6 +1,7 @@
 //! `xmore eval`: accuracy of the methods on labeled photos.
 
 mod args;
+mod calibrate;
 mod encode;
 mod entry;
 mod html;
@@ -49,6 +50,10 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     if targets.is_empty() {
         return Err(CliError::Failed("none of the datasets was found".to_owned()));
     }
+    if args.fit.is_some() && targets.len() != 1 {
+        let message = format!("--fit takes one dataset, found {}", targets.len());
+        return Err(CliError::Usage(message));
+    }
     let setup = Setup::open(&args.retrieval, &args.model)?;
     let session = Session::new(args, &setup)?;
     let names: Vec<String> = targets.iter().map(Target::name).collect();
@@ -76,6 +81,12 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     }
     for (name, error) in &failed {
         tell!("error: {name}: {error}");
+    }
+    if let (Some((path, mut file)), [outcome]) = (files.fit, &outcomes[..]) {
+        let calibration = calibrate::fit(args, &setup, outcome)?;
+        let written = calibration.write_to(&mut file).and_then(|()| file.commit());
+        written.map_err(|error| output_error(path, error))?;
+        tell!("calibration: {}", path.display());
     }
     let reports: Vec<&EvalReport> = outcomes.iter().map(|outcome| &outcome.report).collect();
     let results =
@@ -153,6 +164,7 @@ fn done(session: &Session<'_>, outputs: Option<&mut Outputs<'_>>, job: Job) -> R
 struct ResultFiles<'a> {
     per_image: Option<(&'a Path, Output)>,
     html: Option<(&'a Path, Output)>,
+    fit: Option<(&'a Path, Output)>,
 }
 
 impl<'a> ResultFiles<'a> {
@@ -161,7 +173,7 @@ impl<'a> ResultFiles<'a> {
             let Some(path) = path.as_deref() else { return Ok(None) };
             Ok(Some((path, Output::create(path).map_err(|error| output_error(path, error))?)))
         };
-        Ok(Self { per_image: create(&args.per_image)?, html: create(&args.html)? })
+        Ok(Self { per_image: create(&args.per_image)?, html: create(&args.html)?, fit: create(&args.fit)? })
     }
 }
 

@@ -55,6 +55,7 @@ pub(super) fn heading(report: &EvalReport) -> String {
 /// Everything on one dataset.
 pub(super) fn of_dataset(report: &EvalReport) -> Vec<Grid> {
     let mut grids = vec![accuracy(report), calibration(report)];
+    grids.extend(calibrated(report));
     grids.extend(sweep(report));
     grids.extend(variants(report));
     grids.extend(naming(report));
@@ -154,6 +155,40 @@ fn calibration(report: &EvalReport) -> Grid {
         grid.rows.push(row);
     }
     grid
+}
+
+/// What a calibration that was fitted on other photos makes of the probabilities.
+fn calibrated(report: &EvalReport) -> Option<Grid> {
+    let header = ["method", "temperature", "ECE % before", "after", "NLL before", "after"];
+    let mut grid = Grid::new("Calibrated by other photos", &header);
+    let all =
+        || report.methods.iter().filter_map(|method| Some((&method.method, method.calibrated.as_ref()?)));
+    let with_threshold = all().any(|(_, calibrated)| calibrated.given.is_some());
+    if with_threshold {
+        let more = ["least score", "answered %", "of these right %", "wished %"];
+        grid.header.extend(more.map(str::to_owned));
+    }
+    for (method, calibrated) in all() {
+        let mut row = vec![
+            method.clone(),
+            format!("{:.3}", calibrated.temperature),
+            percent(calibrated.before.ece),
+            percent(calibrated.after.ece),
+            format!("{:.4}", calibrated.before.nll),
+            format!("{:.4}", calibrated.after.nll),
+        ];
+        if with_threshold {
+            let given = calibrated.given;
+            row.extend([
+                or_dash(given, |given| format!("{:.3}", given.threshold)),
+                or_dash(given, |given| percent(given.coverage)),
+                or_dash(given.and_then(|given| given.accuracy), percent),
+                or_dash(calibrated.target_precision, percent),
+            ]);
+        }
+        grid.rows.push(row);
+    }
+    (!grid.rows.is_empty()).then_some(grid)
 }
 
 fn sweep(report: &EvalReport) -> Option<Grid> {
