@@ -68,7 +68,7 @@ pub struct DatasetOptions {
     pub split: Option<String>,
     /// The folder that image paths are relative to, if not the one that the layout says.
     pub image_root: Option<PathBuf>,
-    /// Names of the classes, in any form that [`LabelFile`] reads: of numbered classes in their order, each after its WordNet id, or with
+    /// Names of the classes, in any form that [`LabelFile`](xmore::LabelFile) reads: of numbered classes in their order, each after its WordNet id, or with
     /// prompts of their own. Where the layout names its classes itself, they get the file's prompts by name, or its names by number.
     pub class_names: Option<PathBuf>,
     /// Columns of a table.

@@ -51,7 +51,7 @@ impl SupportKind {
     }
 
     /// Whether it is a round trip: its chance is one in the number of labels, and what it says holds for images near the memory.
-    const fn is_round_trip(self) -> bool {
+    pub(super) const fn is_round_trip(self) -> bool {
         match self {
             Self::LabelRoundTrip | Self::CaptionRoundTrip => true,
             Self::Names => false,
