@@ -6,6 +6,9 @@ use crate::error::Result;
 use crate::messages::pairs::tell_zero_shot;
 use crate::messages::tell;
 
+/// Pairs from which on it takes seconds to make labels ready, which is then told.
+const MANY_PAIRS: u64 = 1_000_000;
+
 /// Whether an error is a remote index's absence that the flags allow; tells of it if so.
 pub(crate) fn is_tolerated(pipeline: &Pipeline, error: &XmoreError) -> bool {
     let tolerated = pipeline.is_tolerated(error);
@@ -20,6 +23,10 @@ pub(crate) fn prepare_kernel(
     pipeline: &Pipeline,
     classifier: Classifier,
 ) -> std::result::Result<Classifier, XmoreError> {
+    let memory = pipeline.pairs().and_then(|pairs| pairs.memory());
+    if let Some(memory) = memory.filter(|memory| memory.len() >= MANY_PAIRS) {
+        tell!("looking for the labels in the captions of {} pairs", memory.len());
+    }
     let zero_shot = classifier.with_retrieval(None);
     match classifier.prepare_kernel() {
         Err(error) if is_tolerated(pipeline, &error) => Ok(zero_shot),

@@ -12,6 +12,8 @@ use crate::error::Result;
 use crate::messages::counted;
 use crate::output::table::{add_row, framed};
 
+/// Splits from which on no more are suggested.
+const MANY_SPLITS: usize = 40;
 /// Labels shown of a distribution, and captions of an example.
 const TOP_LABELS: usize = 3;
 const TOP_CAPTIONS: usize = 8;
@@ -43,7 +45,8 @@ fn write_table(out: &mut String, findings: &Findings, changes: &[Change], report
             out,
             "± is the sample standard deviation over the splits. The gain of {SHOWN}, the default, is {least} on the worst split"
         )?;
-        writeln!(out, "and {most} on the best; `--splits 40` says more.")?;
+        let more = if splits < MANY_SPLITS { "; `--splits 40` says more" } else { "" };
+        writeln!(out, "and {most} on the best{more}.")?;
     }
     let own = findings.own_captions();
     writeln!(
