@@ -31,7 +31,7 @@ def measure(groups):
 
 everything = {name: {} for name in METHODS}
 groups = {}
-head("model", "set", "images", "zero-shot", "− xmore", "before", "xmore-kernel", "ECE, zero-shot / xmore / xmore-kernel")
+head("model", "set", "images", "zero-shot", "xmore", "before", "xmore-kernel", "ECE, zero-shot / xmore / xmore-kernel")
 for name in sys.argv[3:]:
     found, group_of = measure(tasks.all_tasks(tasks.Model(name)))
     for each in found["zero-shot"]:
