@@ -103,7 +103,8 @@ impl Drop for StandIn {
 
 impl Shared {
     fn serve(&self, mut stream: TcpStream) {
-        stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        // Longer than a caller is ever kept from sending its next request, also on a machine under load.
+        stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let mut bytes = Vec::new();
         loop {
             let mut buffer = [0; 4096];
