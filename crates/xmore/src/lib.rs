@@ -30,6 +30,7 @@ mod partly_seen;
 mod pipeline;
 mod probabilities;
 mod retrieve;
+mod row_hash;
 
 pub use answer::{
     Answer, AnswerOptions, AnsweredCaption, Distribution, Explanation, MemoryUse, Prediction, best,

@@ -183,6 +183,14 @@ impl Memory {
         }
     }
 
+    /// Whether pair `id` is of the same image as the pair before it: the pairs of one image follow one another.
+    ///
+    /// # Errors
+    /// As [`Memory::image_path`].
+    pub fn continues_image(&self, id: u64) -> Result<bool> {
+        Ok(id > 0 && self.image_path(id)? == self.image_path(id - 1)?)
+    }
+
     /// Writes the image embedding of pair `id` in the primary embedding set to `out`, `[dim]`.
     ///
     /// # Errors

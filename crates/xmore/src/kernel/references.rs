@@ -1,15 +1,17 @@
-//! Images of the memory itself that stand for query images: nobody's labels, nobody's test.
+//! Images of the memory itself that stand for query images: they have no labels, and are in no test set.
 
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 use xmore_memory::Memory;
 use xmore_memory::store::{EmbeddingSet, Modality};
 
 use crate::error::Result;
 use crate::retrieve::{Neighborhood, PairFilter};
+use crate::row_hash::row_hash;
 
 /// More pairs than wanted that are looked at for an image of the memory, whose own pairs are then left out.
 const OWN_PAIRS: usize = 64;
+/// Captions among which different images are looked for.
+const CAPTIONS_SEARCHED: usize = 64;
 
 /// A memory on this machine, its embeddings by the model that classifies, and which of its pairs may be looked at.
 #[derive(Clone, Copy)]
@@ -45,8 +47,8 @@ impl Images {
 }
 
 impl<'a> Pairs<'a> {
-    /// At most `count` of the memory's images, the same ones on every machine: those of the smallest SHA-256 of the decimal number of their
-    /// first row, in that order.
+    /// At most `count` of the memory's images, the same ones on every machine: those whose first row has the smallest
+    /// [`row_hash`], in that order.
     ///
     /// # Errors
     /// Those of reading the memory.
@@ -61,8 +63,7 @@ impl<'a> Pairs<'a> {
                 last = Some(path);
             }
         }
-        let mut hashed: Vec<_> =
-            first.into_par_iter().map(|id| (Sha256::digest(id.to_string().as_bytes()), id)).collect();
+        let mut hashed: Vec<_> = first.into_par_iter().map(|id| (row_hash(id), id)).collect();
         if hashed.len() > count {
             hashed.select_nth_unstable(count);
             hashed.truncate(count);
@@ -144,6 +145,3 @@ impl<'a> Pairs<'a> {
         images.collect()
     }
 }
-
-/// Captions among which different images are looked for.
-const CAPTIONS_SEARCHED: usize = 64;

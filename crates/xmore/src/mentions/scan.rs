@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 use xmore_memory::Memory;
 
 use super::Mentions;
 use super::finder::{Finder, Found};
 use crate::error::Result;
 use crate::retrieve::PairFilter;
+use crate::row_hash::row_hash;
 
 /// Rows that a worker takes at once.
 const CHUNK: u64 = 16_384;
@@ -157,11 +157,13 @@ impl Worker<'_> {
     /// Reads the images that begin in these rows: rows of one image follow one another.
     fn read(&mut self, rows: Range<u64>, found: &mut Found) -> Result<()> {
         let mut start = rows.start;
-        while start < rows.end && self.follows(start)? {
+        while start < rows.end && self.memory.continues_image(start)? {
             start += 1;
         }
         let mut row = start;
-        while row < rows.end || start < rows.end && row < self.memory.len() && self.follows(row)? {
+        while row < rows.end
+            || start < rows.end && row < self.memory.len() && self.memory.continues_image(row)?
+        {
             if self.filter.contains(row) {
                 self.finder.find(self.memory.caption(row)?, found);
                 if !found.labels.is_empty() || !found.heads.is_empty() {
@@ -175,15 +177,10 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Whether a row is of the same image as the one before it.
-    fn follows(&self, row: u64) -> Result<bool> {
-        Ok(row > 0 && self.memory.image_path(row)? == self.memory.image_path(row - 1)?)
-    }
-
     /// Makes a row's image the one at hand. Images of rows that were read before begin at `start` or behind it.
     fn enter(&mut self, row: u64, start: u64) -> Result<()> {
         let (mut first, mut at) = (row, row);
-        while at > start && self.follows(at)? {
+        while at > start && self.memory.continues_image(at)? {
             at -= 1;
             if at == self.image.last {
                 self.image.last = row;
@@ -216,7 +213,7 @@ impl Worker<'_> {
     fn finish(&mut self) {
         let Image { first, labels, heads, .. } = &mut self.image;
         if !labels.is_empty() {
-            let hash = Sha256::digest(first.to_string().as_bytes()).into();
+            let hash = row_hash(*first);
             for label in labels.drain(..).map(|label| label as usize) {
                 self.counts.images[label] += 1;
                 let head = self.finder.head_of()[label];

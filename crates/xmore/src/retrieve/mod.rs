@@ -194,7 +194,9 @@ impl Retrieval {
                 let retrieved = self.keep(query, &found[i], &rerank[i], &classify[i], image_similarity)?;
                 let neighborhood =
                     Neighborhood::new(&around[i], &around_rows[i], near, |s| !options.is_query(s));
-                Ok((retrieved, neighborhood.without_images(self.copies(&around[i])?)))
+                // Similarities of captions do not tell which images are the query's.
+                let copies = if direct && near == 0 { Vec::new() } else { self.copies(&around[i])? };
+                Ok((retrieved, neighborhood.without_images(copies)))
             })
             .collect::<Result<_>>()?;
         self.inside_template(kept)
@@ -235,15 +237,7 @@ impl Retrieval {
         let mut copies: Vec<(u64, Vec<f32>)> = Vec::new();
         let Some((memory, set)) = self.local()? else { return Ok(copies) };
         for index in (0..found.len()).filter(|&index| self.options.is_query(found.similarities[index])) {
-            let (mut first, path) = (found.id(index), found.image_path(index)?);
-            // An image's rows follow one another.
-            let mut before = first;
-            while before > 0 && memory.image_path(before - 1)? == path {
-                before -= 1;
-                if self.filter.contains(before) {
-                    first = before;
-                }
-            }
+            let first = self.filter.first_of_image(memory, found.id(index))?;
             if copies.iter().all(|(row, _)| *row != first) {
                 let mut embedding = vec![0.0; set.dim()];
                 set.image_embedding(first, &mut embedding)?;

@@ -28,6 +28,18 @@ impl PairFilter {
         SearchOptions { n, rows: self.rows.clone(), allowed: self.allowed.as_deref() }
     }
 
+    /// The first pair of an image that may be looked at; `id` is one of its pairs.
+    pub(super) fn first_of_image(&self, memory: &Memory, id: u64) -> Result<u64> {
+        let (mut first, mut at) = (id, id);
+        while memory.continues_image(at)? {
+            at -= 1;
+            if self.contains(at) {
+                first = at;
+            }
+        }
+        Ok(first)
+    }
+
     /// Whether a pair may be looked at.
     pub(crate) fn contains(&self, id: u64) -> bool {
         self.rows.as_ref().is_none_or(|rows| rows.contains(&id))
