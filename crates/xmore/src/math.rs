@@ -1,10 +1,24 @@
 //! The few sums that the method is made of, each in one fixed order.
 
+use std::ops::{AddAssign, Mul};
+
 /// Inner product of two vectors of one length, in 16 interleaved sums: fast, and the same bits wherever it is computed.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
+    interleaved_dot::<f32, 16>(a, b)
+}
+
+/// The same in f64, in eight sums.
+pub fn dot_wide(a: &[f64], b: &[f64]) -> f64 {
+    interleaved_dot::<f64, 8>(a, b)
+}
+
+/// LANES, a power of two, interleaved sums, which are then added in pairs.
+fn interleaved_dot<T, const LANES: usize>(a: &[T], b: &[T]) -> T
+where
+    T: Copy + Default + AddAssign + Mul<Output = T>,
+{
     assert_eq!(a.len(), b.len(), "vectors of one length");
-    let mut sums = [0f32; LANES];
+    let mut sums = [T::default(); LANES];
     let (a, a_rest) = a.as_chunks::<LANES>();
     let (b, b_rest) = b.as_chunks::<LANES>();
     for (a, b) in a.iter().zip(b) {
@@ -12,33 +26,18 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
             sums[i] += a[i] * b[i];
         }
     }
-    for (i, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+    for (i, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
         sums[i] += a * b;
     }
     let mut width = LANES;
     while width > 1 {
         width /= 2;
         for i in 0..width {
-            sums[i] += sums[i + width];
+            let other = sums[i + width];
+            sums[i] += other;
         }
     }
     sums[0]
-}
-
-/// Inner product of two vectors of one length in f64, in eight interleaved sums.
-pub fn dot_wide(a: &[f64], b: &[f64]) -> f64 {
-    const LANES: usize = 8;
-    assert_eq!(a.len(), b.len(), "vectors of one length");
-    let mut sums = [0f64; LANES];
-    let (a, a_rest) = a.as_chunks::<LANES>();
-    let (b, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a.iter().zip(b) {
-        for i in 0..LANES {
-            sums[i] += a[i] * b[i];
-        }
-    }
-    let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f64>() + rest
 }
 
 /// softmax, with the largest logit subtracted first.
