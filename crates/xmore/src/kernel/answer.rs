@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::gate::{LabelSupport, SupportKind};
 use super::prototypes::Prototypes;
-use super::{KernelState, Readings, deviation, logits};
+use super::{KernelState, Readings, deviation, logits, wide};
 use crate::error::Result;
 use crate::math::softmax;
 use crate::probabilities::Probabilities;
@@ -74,25 +74,20 @@ impl KernelState {
             Some(&nearest) => self.gate(&image.values, f64::from(nearest)),
             None => (0.0, None),
         };
-        let prototypes = match &self.prototypes {
-            Some(prototypes) => prototypes.read(query, &image.values, around),
-            None => None,
-        };
+        let prototypes = self.prototypes.as_ref().and_then(|p| p.read(query, &image.values, around));
         let prototype_weight = prototypes.as_ref().map_or(0.0, |(weight, _)| *weight);
+        let mut prediction = GatedPrediction {
+            probabilities: image.clone(),
+            gate,
+            opened_by,
+            prototype_weight,
+            open: None,
+            support: self.support.clone(),
+        };
         if gate == 0.0 && prototype_weight == 0.0 && !self.with_open {
-            let probabilities = image.clone();
-            let support = self.support.clone();
-            return Ok(GatedPrediction {
-                probabilities,
-                gate,
-                opened_by,
-                prototype_weight,
-                open: None,
-                support,
-            });
+            return Ok(prediction);
         }
-        let wide: Vec<f64> = query.iter().map(|&v| f64::from(v)).collect();
-        let z = logits(&wide, &self.labels, self.scale);
+        let z = logits(&wide(query), &self.labels, self.scale);
         let memory = match &self.readings {
             Some(readings) if gate > 0.0 || self.with_open => Some(self.read(readings, query, &z, around)?),
             _ => None,
@@ -114,9 +109,9 @@ impl KernelState {
             f.iter_mut().for_each(|f| *f /= temperature);
             Probabilities::new(softmax(&f))
         };
-        let open = self.with_open.then(|| answer(1.0));
-        let (probabilities, support) = (answer(gate), self.support.clone());
-        Ok(GatedPrediction { probabilities, gate, opened_by, prototype_weight, open, support })
+        prediction.probabilities = answer(gate);
+        prediction.open = self.with_open.then(|| answer(1.0));
+        Ok(prediction)
     }
 
     /// What the captions around a query image say of the labels, in the unit of its logits `z`.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::ramp;
+
 /// Support that closes the gate: two times out of three the memory says something else of a label.
 const CLOSED: f64 = 1.0 / 3.0;
 /// Support that opens it.
@@ -42,10 +44,10 @@ impl SupportKind {
     /// What it means, in a few words.
     pub const fn summary(self) -> &'static str {
         match self {
-            Self::LabelRoundTrip => "captions of images like the labels speak of the labels",
-            Self::Names => "captions name the labels, and their images look like them",
+            Self::LabelRoundTrip => "images like the labels have captions that fit the labels",
+            Self::Names => "captions name the labels, and their images fit the labels",
             Self::CaptionRoundTrip => {
-                "captions around the images of captions like the labels speak of the labels"
+                "captions like the labels have images among captions that fit the labels"
             }
         }
     }
@@ -67,18 +69,23 @@ pub struct Support {
     pub kind: SupportKind,
     /// The mean over the labels, in [0, 1].
     pub mean: f64,
-    /// At this mean and below the gate stays closed; round trips count half as much again for images that are as near to the memory as its own are
-    /// to one another, and less for images far from it.
+    /// What the mean is compared with: up to this the gate stays closed. Round trips count half as much again for images that are as near to the
+    /// memory as its own are to one another, and less for images far from it.
     pub closed: f64,
     /// At this mean and above the gate is open for images whose likely labels are supported as well.
     pub open: f64,
 }
 
 impl Support {
+    /// A mean above this opens the gate for some images: for round trips those nearest to the memory.
+    pub fn least_open(&self) -> f64 {
+        let most = if self.kind.is_round_trip() { 1.0 + BOOST } else { 1.0 };
+        self.closed / most
+    }
+
     /// Whether it keeps the gate closed for all images.
     pub fn is_closed(&self) -> bool {
-        let most = if self.kind.is_round_trip() { 1.0 + BOOST } else { 1.0 };
-        self.mean * most <= self.closed
+        self.mean <= self.least_open()
     }
 }
 
@@ -103,12 +110,6 @@ impl LabelSupport {
     pub fn is_closed(&self) -> bool {
         self.kinds.iter().all(Support::is_closed)
     }
-
-    /// The kind that comes furthest from what closes the gate towards what opens it.
-    pub fn strongest(&self) -> Option<&Support> {
-        let way = |s: &Support| (s.mean - s.closed) / (s.open - s.closed);
-        self.kinds.iter().max_by(|a, b| way(a).total_cmp(&way(b)))
-    }
 }
 
 /// One line: how many labels are named, and each kind's mean beside what it takes.
@@ -124,9 +125,10 @@ impl fmt::Display for LabelSupport {
             return f.write_str("the memory says the same of every image");
         }
         f.write_str("support")?;
-        for (i, Support { kind, mean, closed, .. }) in self.kinds.iter().enumerate() {
+        for (i, support) in self.kinds.iter().enumerate() {
             let comma = if i == 0 { "" } else { "," };
-            write!(f, "{comma} {mean:.2} by {} (more than {closed:.2} opens)", kind.name())?;
+            let (mean, kind, least) = (support.mean, support.kind.name(), support.least_open());
+            write!(f, "{comma} {mean:.2} by {kind} (more than {least:.2} opens)")?;
         }
         Ok(())
     }
@@ -150,7 +152,7 @@ impl Measure {
     }
 
     /// Σ_c q_c · support_c: what is expected for an image of zero-shot distribution q.
-    pub fn expected(&self, zero_shot: &[f64]) -> f64 {
+    fn expected(&self, zero_shot: &[f64]) -> f64 {
         zero_shot.iter().zip(&self.of_labels).map(|(q, support)| q * support).sum()
     }
 
@@ -164,21 +166,11 @@ impl Measure {
         };
         ramp(self.expected(zero_shot).min(mean) * counts, [closed, open])
     }
-
-    /// Whether it keeps the gate closed for all images.
-    pub fn is_closed(&self) -> bool {
-        self.support.is_closed()
-    }
 }
 
 /// How much round trips count for an image.
 fn round_trip_counts(nearness: f64) -> f64 {
     ramp(nearness, FAR) * (1.0 + BOOST * ramp(nearness, CLOSE))
-}
-
-/// Where a value lies between two others, in [0, 1].
-fn ramp(value: f64, [low, high]: [f64; 2]) -> f64 {
-    ((value - low) / (high - low)).clamp(0.0, 1.0)
 }
 
 /// The supports that close and open the gate under `count` labels. Of few labels, chance alone comes back often; then a sixth and a
@@ -211,8 +203,8 @@ mod tests {
         let measure = Measure::new(SupportKind::Names, vec![1.0, 1.0, 0.0, 0.0]);
         assert_eq!(measure.gate(&[0.5, 0.5, 0.0, 0.0], None), 1.0);
         assert_eq!(measure.gate(&[0.0, 0.0, 0.5, 0.5], None), 0.0);
-        assert!(!measure.is_closed());
-        assert!(Measure::new(SupportKind::Names, vec![0.3; 4]).is_closed());
+        assert!(!measure.support.is_closed());
+        assert!(Measure::new(SupportKind::Names, vec![0.3; 4]).support.is_closed());
     }
 
     #[test]
@@ -224,7 +216,7 @@ mod tests {
         assert_eq!(gate(SupportKind::LabelRoundTrip, Some(0.5)), 0.0);
         assert_eq!(gate(SupportKind::CaptionRoundTrip, Some(1.0)), 1.0);
         assert!((gate(SupportKind::Names, Some(0.1)) - 0.4).abs() < 1e-12);
-        assert!(!Measure::new(SupportKind::LabelRoundTrip, vec![0.25; 10]).is_closed());
-        assert!(Measure::new(SupportKind::Names, vec![0.25; 10]).is_closed());
+        assert!(!Measure::new(SupportKind::LabelRoundTrip, vec![0.25; 10]).support.is_closed());
+        assert!(Measure::new(SupportKind::Names, vec![0.25; 10]).support.is_closed());
     }
 }

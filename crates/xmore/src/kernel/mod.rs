@@ -7,7 +7,7 @@
 //!   the captions that come back are classified (ρ_c, the *label round trip*); captions name the label and their images look like it (h_c,
 //!   *names*); captions near the label have images, around which other captions are classified (r_c, the *caption round trip*). None
 //!   needs a labeled image; all are near 0 or 1 / C for captions that have nothing to do with their images. ρ and r count less for
-//!   labels of several words of which captions have the last only: "water ouzel" is not known because "water" is. All three are
+//!   labels of several words of which captions have the last only: "beer bottle" is not known because "bottle" is. All three are
 //!   multiplied by how far captions fit their own images better than other images' captions do ([`trust`]).
 //! - **Gate** g: how far the largest of the three, on average and for the labels that this image may have, lies between what
 //!   closes and what opens it. Round trips count for more where the memory has images as near to this one as its own are to one another,
@@ -116,7 +116,7 @@ impl KernelState {
         with_open: bool,
     ) -> Result<Self> {
         let rows: Vec<&[f32]> = texts.rows().collect();
-        let wide = rows.iter().map(|row| row.iter().map(|&v| f64::from(v)).collect()).collect();
+        let in_f64 = rows.iter().map(|row| wide(row)).collect();
         let around = retrieval.neighborhoods(texts.as_slice(), NEAR)?;
         let local = retrieval.local()?;
         let mean = match local {
@@ -125,7 +125,7 @@ impl KernelState {
         };
         let mut state = Self {
             scale,
-            labels: wide,
+            labels: in_f64,
             measures: Vec::new(),
             support: Arc::new(LabelSupport {
                 labels: rows.len(),
@@ -138,8 +138,8 @@ impl KernelState {
             prototypes: None,
             with_open,
         };
-        let round_trip = state.label_round_trip(&rows, &around)?;
         let Some((memory, set)) = local else {
+            let round_trip = state.label_round_trip(&rows, &around)?;
             state.measures.push(Measure::new(SupportKind::LabelRoundTrip, round_trip));
             if state.needs_neighbors() {
                 state.readings = Some(Readings { means: state.label_means(&rows, &around)?, usual: None });
@@ -151,24 +151,22 @@ impl KernelState {
         let pairing = pairing_trust(pairs, &sample, OTHERS)?;
         let mut named = Named::find(pairs, labels, &rows, &sample, OTHERS)?;
         named.support.iter_mut().for_each(|support| *support *= pairing);
-        let captions = state.caption_round_trip(pairs, texts)?;
-        // "Water ouzel" is not known because "water" is.
-        let known = |support: Vec<f64>| -> Vec<f64> {
-            support
-                .iter()
-                .zip(&named.head_only)
-                .map(|(support, head)| pairing * support * (1.0 - head))
-                .collect()
-        };
-        state.measures = vec![
-            Measure::new(SupportKind::LabelRoundTrip, known(round_trip)),
-            Measure::new(SupportKind::Names, named.support.clone()),
-            Measure::new(SupportKind::CaptionRoundTrip, known(captions)),
-        ];
-        if rows.len() == 2 {
+        let names = Measure::new(SupportKind::Names, named.support.clone());
+        state.measures = if rows.len() == 2 {
             // Round trips of two labels both come back by chance one time in four.
-            state.measures.retain(|measure| !measure.support.kind.is_round_trip());
-        }
+            vec![names]
+        } else {
+            // "Beer bottle" is not known because "bottle" is.
+            let known = |kind, support: Vec<f64>| {
+                let each = support.iter().zip(&named.head_only);
+                Measure::new(kind, each.map(|(support, head)| pairing * support * (1.0 - head)).collect())
+            };
+            vec![
+                known(SupportKind::LabelRoundTrip, state.label_round_trip(&rows, &around)?),
+                names,
+                known(SupportKind::CaptionRoundTrip, state.caption_round_trip(pairs, texts)?),
+            ]
+        };
         let supported = named.support.iter().filter(|&&support| support > 0.0).count();
         state.prototypes = state.scaled_prototypes(named, &sample);
         if state.needs_neighbors() {
@@ -184,7 +182,7 @@ impl KernelState {
 
     /// Whether the pairs around query images are looked at.
     pub(crate) fn needs_neighbors(&self) -> bool {
-        self.with_open || !self.measures.iter().all(Measure::is_closed)
+        self.with_open || !self.measures.iter().all(|measure| measure.support.is_closed())
     }
 
     /// Why the gate opens or stays closed.
@@ -261,10 +259,9 @@ impl KernelState {
             .zip(&around)
             .map(|(image, around)| {
                 let m = self.kernel_mean(image, around)?;
-                let wide: Vec<f64> = image.iter().map(|&v| f64::from(v)).collect();
                 let of = |x: &[f64], to: &[Vec<f64>]| deviation(&logits(x, to, 1.0));
                 let near = around.similarities.first().map_or(0.0, |&s| f64::from(s));
-                Ok(([of(&wide, &self.labels), of(&m, &self.labels), of(&m, means)], near))
+                Ok(([of(&wide(image), &self.labels), of(&m, &self.labels), of(&m, means)], near))
             })
             .collect::<Result<_>>()?;
         let spread = |i: usize| each.iter().map(|(d, _)| d[i]).sum::<f64>().sqrt();
@@ -288,8 +285,7 @@ impl KernelState {
             values.into_iter().zip(&supported).filter(|(_, supported)| **supported).map(|(v, _)| v).collect()
         };
         let deviations = sample.first(REFERENCES).par_chunks_exact(self.mean.len()).map(|image| {
-            let wide: Vec<f64> = image.iter().map(|&v| f64::from(v)).collect();
-            let z = of_supported(logits(&wide, &self.labels, self.scale));
+            let z = of_supported(logits(&wide(image), &self.labels, self.scale));
             [deviation(&z), deviation(&of_supported(prototypes.read(image, &[])))]
         });
         let [z, l] = deviations.reduce(|| [0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
@@ -317,6 +313,27 @@ fn mean_of(around: &[Neighborhood<'_>], dim: usize) -> Result<Vec<f64>> {
     let count = seen.len().max(1) as f64;
     sum.iter_mut().for_each(|sum| *sum /= count);
     Ok(sum)
+}
+
+/// Where a value lies between two others, in [0, 1].
+fn ramp(value: f64, [low, high]: [f64; 2]) -> f64 {
+    ((value - low) / (high - low)).clamp(0.0, 1.0)
+}
+
+/// A row in f64.
+fn wide(row: &[f32]) -> Vec<f64> {
+    row.iter().map(|&v| f64::from(v)).collect()
+}
+
+/// Mean of rows, `[dim]`; zero without rows.
+fn mean_row<'a>(rows: impl IntoIterator<Item = &'a [f32]>, dim: usize) -> Vec<f64> {
+    let (mut mean, mut count) = (vec![0.0; dim], 0usize);
+    for row in rows {
+        mean.iter_mut().zip(row).for_each(|(sum, &v)| *sum += f64::from(v));
+        count += 1;
+    }
+    mean.iter_mut().for_each(|sum| *sum /= count.max(1) as f64);
+    mean
 }
 
 /// scale · x·t_c for each row.

@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 
 use super::references::{Images, Pairs};
-use super::trust::{share_of_wins, trust};
+use super::trust::share_of_wins;
+use super::{mean_row, ramp};
 use crate::error::Result;
 use crate::labels::Labels;
 use crate::math::dot;
@@ -41,10 +42,10 @@ impl Named {
         let mentions = find_mentions(pairs.memory, pairs.filter, labels, IMAGES_OF_LABEL)?;
         let images: Vec<Images> =
             mentions.rows.into_par_iter().map(|rows| pairs.images(rows)).collect::<Result<_>>()?;
-        let mean = mean_row(texts);
+        let mean = mean_row(texts.iter().copied(), pairs.set.dim());
         let support = texts.par_iter().zip(&images).zip(&mentions.images).map(|((text, images), &count)| {
             // x·t_c − mean_c' x·t_c' = x·(t_c − t̄): what the label has of an image beyond what all labels have.
-            let direction: Vec<f32> = text.iter().zip(&mean).map(|(t, m)| t - m).collect();
+            let direction: Vec<f32> = text.iter().zip(&mean).map(|(t, &m)| t - m as f32).collect();
             let score = |image: &[f32]| dot(image, &direction);
             let own: Vec<f32> = images.each().map(score).collect();
             let other = sample.each().zip(&sample.rows).take(others);
@@ -53,7 +54,7 @@ impl Named {
                 .filter(|(_, row)| images.rows.binary_search(row).is_err())
                 .map(|(x, _)| score(x))
                 .collect();
-            trust(share_of_wins(&own, other), TRUSTED_WINS) * enough(count)
+            ramp(share_of_wins(&own, other), TRUSTED_WINS) * enough(count)
         });
         let support = support.collect();
         let head_only = mentions.head_only.iter().zip(&mentions.images);
@@ -66,10 +67,4 @@ impl Named {
 fn enough(images: u64) -> f64 {
     let images = images as f64;
     images / (images + FEW)
-}
-
-fn mean_row(rows: &[&[f32]]) -> Vec<f32> {
-    let mut sum = vec![0.0f64; rows.first().map_or(0, |row| row.len())];
-    rows.iter().for_each(|row| sum.iter_mut().zip(*row).for_each(|(sum, &v)| *sum += f64::from(v)));
-    sum.into_iter().map(|sum| (sum / rows.len() as f64) as f32).collect()
 }

@@ -6,23 +6,51 @@
 
 use rayon::prelude::*;
 
+use super::mean_row;
 use super::references::Images;
 use crate::math::{dot, dot_wide};
 
+/// Images whose products are summed in f32.
+const BLOCK: usize = 64;
+
 /// Prototypes of the labels that captions name.
 pub(super) struct Prototypes {
-    dim: usize,
+    /// How many labels there are, those without a prototype included.
+    labels: usize,
     /// μ.
     mean: Vec<f64>,
     covariance: Cholesky,
-    /// For each label: the images that make it up, none where it has no support.
-    images: Vec<Vec<u64>>,
-    /// x̄_c − μ, `[C, dim]`.
-    centers: Vec<f64>,
-    /// w_c, `[C, dim]`; zeros for labels without support.
-    directions: Vec<f32>,
-    /// μ·w_c.
-    offsets: Vec<f64>,
+    each: Vec<Prototype>,
+}
+
+/// The prototype of one label.
+struct Prototype {
+    label: usize,
+    /// The images that make it up.
+    images: Vec<u64>,
+    /// x̄_c − μ.
+    center: Vec<f64>,
+    direction: Direction,
+}
+
+/// How an image is read: (v − μ)·w.
+struct Direction {
+    /// w.
+    w: Vec<f32>,
+    /// μ·w.
+    offset: f64,
+}
+
+impl Direction {
+    fn new(center: &[f64], mean: &[f64], covariance: &Cholesky) -> Self {
+        let w = covariance.direction(center);
+        let offset = mean.iter().zip(&w).map(|(m, &w)| m * f64::from(w)).sum();
+        Self { w, offset }
+    }
+
+    fn read(&self, image: &[f32]) -> f64 {
+        f64::from(dot(image, &self.w)) - self.offset
+    }
 }
 
 impl Prototypes {
@@ -31,76 +59,51 @@ impl Prototypes {
     pub fn new(named: Vec<Images>, supported: &[bool], sample: &Images, dim: usize) -> Option<Self> {
         let (mean, covariance) = mean_and_covariance(sample, dim)?;
         let covariance = Cholesky::new(covariance, dim)?;
-        let each: Vec<(Vec<u64>, Vec<f64>, Vec<f32>)> = named
+        let labels = named.len();
+        let each = named
             .into_par_iter()
             .zip(supported)
-            .map(|(images, &supported)| {
-                if !supported || images.rows.is_empty() {
-                    return (Vec::new(), vec![0.0; dim], vec![0.0; dim]);
-                }
-                let mut center = mean_of(&images, dim);
+            .enumerate()
+            .filter(|(_, (images, supported))| **supported && !images.rows.is_empty())
+            .map(|(label, (images, _))| {
+                let mut center = mean_row(images.each(), dim);
                 center.iter_mut().zip(&mean).for_each(|(center, mean)| *center -= mean);
-                let direction = covariance.direction(&center);
-                (images.rows, center, direction)
+                let direction = Direction::new(&center, &mean, &covariance);
+                Prototype { label, images: images.rows, center, direction }
             })
             .collect();
-        let (mut images, mut centers, mut directions) = (Vec::new(), Vec::new(), Vec::new());
-        for (rows, center, direction) in each {
-            images.push(rows);
-            centers.extend(center);
-            directions.extend(direction);
-        }
-        let offset = |direction: &[f32]| mean.iter().zip(direction).map(|(m, &w)| m * f64::from(w)).sum();
-        let offsets = directions.chunks_exact(dim).map(offset).collect();
-        Some(Self { dim, mean, covariance, images, centers, directions, offsets })
+        Some(Self { labels, mean, covariance, each })
     }
 
-    /// l_c of an image, `[C]`. `left_out` are images of the memory that prototypes are not to be made of, with their embeddings: copies of the
-    /// query image.
+    /// l_c of an image, `[C]`, 0 for labels without a prototype. `left_out` are images of the memory that prototypes are not to be made of, with
+    /// their embeddings: copies of the query image.
     pub fn read(&self, image: &[f32], left_out: &[(u64, Vec<f32>)]) -> Vec<f64> {
-        let directions = self.directions.chunks_exact(self.dim);
-        let mut read: Vec<f64> =
-            directions.zip(&self.offsets).map(|(w, offset)| f64::from(dot(image, w)) - offset).collect();
-        if !left_out.is_empty() {
-            for (label, images) in self.images.iter().enumerate() {
-                let own: Vec<&[f32]> = left_out
-                    .iter()
-                    .filter(|(row, _)| images.binary_search(row).is_ok())
-                    .map(|(_, x)| x.as_slice())
-                    .collect();
-                if !own.is_empty() {
-                    read[label] = self.read_without(image, label, &own);
-                }
-            }
+        let mut read = vec![0.0; self.labels];
+        for prototype in &self.each {
+            let is_own = |(row, _): &&(u64, Vec<f32>)| prototype.images.binary_search(row).is_ok();
+            let own: Vec<&[f32]> = left_out.iter().filter(is_own).map(|(_, x)| x.as_slice()).collect();
+            read[prototype.label] = match own.is_empty() {
+                true => prototype.direction.read(image),
+                false => self.read_without(image, prototype, &own),
+            };
         }
         read
     }
 
-    /// l_c where some images are taken out of the prototype.
-    fn read_without(&self, image: &[f32], label: usize, left_out: &[&[f32]]) -> f64 {
-        let count = self.images[label].len() as f64;
+    /// l_c where some images are taken out of the prototype; 0 where none is left.
+    fn read_without(&self, image: &[f32], prototype: &Prototype, left_out: &[&[f32]]) -> f64 {
+        let count = prototype.images.len() as f64;
         let rest = count - left_out.len() as f64;
         if rest < 1.0 {
             return 0.0;
         }
-        let mut center: Vec<f64> =
-            self.centers[label * self.dim..][..self.dim].iter().map(|c| c * count).collect();
+        let mut center: Vec<f64> = prototype.center.iter().map(|c| c * count).collect();
         for x in left_out {
             center.iter_mut().zip(*x).zip(&self.mean).for_each(|((c, &x), m)| *c -= f64::from(x) - m);
         }
         center.iter_mut().for_each(|c| *c /= rest);
-        let direction = self.covariance.direction(&center);
-        let offset: f64 = self.mean.iter().zip(&direction).map(|(m, &w)| m * f64::from(w)).sum();
-        f64::from(dot(image, &direction)) - offset
+        Direction::new(&center, &self.mean, &self.covariance).read(image)
     }
-}
-
-/// Mean of rows, `[dim]`.
-fn mean_of(images: &Images, dim: usize) -> Vec<f64> {
-    let mut sum = vec![0.0; dim];
-    images.each().for_each(|row| sum.iter_mut().zip(row).for_each(|(sum, &v)| *sum += f64::from(v)));
-    sum.iter_mut().for_each(|sum| *sum /= images.rows.len() as f64);
-    sum
 }
 
 /// Mean of the rows and their covariance `[dim, dim]`, of which the share dim / (dim + n) is replaced by the mean variance on the diagonal:
@@ -110,7 +113,7 @@ fn mean_and_covariance(images: &Images, dim: usize) -> Option<(Vec<f64>, Vec<f64
     if count < 2 {
         return None;
     }
-    let mean = mean_of(images, dim);
+    let mean = mean_row(images.each(), dim);
     // Rows of f32 products over blocks of images, as the embeddings themselves are float16; sums of blocks in f64.
     let centered: Vec<f32> = images
         .each()
@@ -137,9 +140,6 @@ fn mean_and_covariance(images: &Images, dim: usize) -> Option<(Vec<f64>, Vec<f64
     (0..dim).for_each(|i| covariance[i * dim + i] += shrinkage * variance);
     Some((mean, covariance))
 }
-
-/// Images whose products are summed in f32.
-const BLOCK: usize = 64;
 
 /// L with S = L Lᵀ, of a symmetric positive definite S, `[dim, dim]`.
 struct Cholesky {

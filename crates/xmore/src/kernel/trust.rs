@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::ramp;
 use super::references::{Images, Pairs};
 use crate::error::Result;
 use crate::math::dot;
@@ -25,12 +26,7 @@ pub(super) fn pairing_trust(pairs: Pairs<'_>, sample: &Images, count: usize) -> 
         let others = captions.iter().enumerate().filter(|(j, _)| *j != i);
         share_of_wins(&[own], others.map(|(_, caption)| dot(image, caption)).collect())
     });
-    Ok(trust(wins.sum::<f64>() / rows.len().max(1) as f64, PAIRED_WINS))
-}
-
-/// Where a share lies between what is not trusted and what is.
-pub(super) fn trust(wins: f64, [none, all]: [f64; 2]) -> f64 {
-    ((wins - none) / (all - none)).clamp(0.0, 1.0)
+    Ok(ramp(wins.sum::<f64>() / rows.len().max(1) as f64, PAIRED_WINS))
 }
 
 /// The share of pairs of a value of `own` and one of `other` in which the first is larger, ties half; ½ where one is empty.
