@@ -115,7 +115,7 @@ pub struct Fit {
     pub nll: f64,
 }
 
-/// Which labels: their names and own prompts, in any order.
+/// Which labels: their names, own prompts and further names, in any order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabelSet {
     /// How many.
@@ -127,14 +127,17 @@ pub struct LabelSet {
 impl LabelSet {
     /// That of labels.
     pub fn of(labels: &Labels) -> Self {
-        let mut each: Vec<_> = labels.names().iter().zip(labels.own_prompts()).collect();
+        let own = labels.own_prompts().iter().zip(labels.synonyms());
+        let mut each: Vec<_> = labels.names().iter().zip(own).collect();
         each.sort();
         let mut hash = Sha256::new();
-        for (name, prompts) in each {
-            hash.update((prompts.len() as u64).to_le_bytes());
-            for text in std::iter::once(name).chain(prompts) {
-                hash.update((text.len() as u64).to_le_bytes());
-                hash.update(text);
+        for (name, (prompts, synonyms)) in each {
+            for texts in [std::slice::from_ref(name), prompts, synonyms] {
+                hash.update((texts.len() as u64).to_le_bytes());
+                for text in texts {
+                    hash.update((text.len() as u64).to_le_bytes());
+                    hash.update(text);
+                }
             }
         }
         Self { count: labels.names().len(), sha256: hex(hash.finalize()) }

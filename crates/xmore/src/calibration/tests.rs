@@ -151,4 +151,6 @@ fn other_labels_are_warned_of() {
     let text = warning("cat,dog,bird").unwrap();
     assert!(text.contains("2 of photos; here are 3"), "{text}");
     assert!(warning("cat,dogs").is_some());
+    // Captions that name a label by a synonym change what xmore-kernel answers.
+    assert!(warning(r#"[{"label": "cat", "synonyms": ["kitty"]}, "dog"]"#).is_some());
 }
