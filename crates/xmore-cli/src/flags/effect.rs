@@ -9,8 +9,8 @@ use crate::error::{CliError, Result};
 
 /// When flags of a command have no effect, and why.
 pub(crate) struct NoEffect<A: 'static> {
-    /// The flags, by the names of their fields.
-    pub(crate) flags: &'static [&'static str],
+    /// The flags, by the names of their fields: groups, which several entries may share.
+    pub(crate) flags: &'static [&'static [&'static str]],
     /// Whether these arguments leave them without effect.
     pub(crate) when: fn(&A) -> bool,
     /// What follows "has no effect".
@@ -41,8 +41,8 @@ impl Given {
     /// [`CliError::Usage`] that names the flags of the first entry of the table that are given and have no effect.
     pub(crate) fn check<A>(&self, table: &[NoEffect<A>], args: &A) -> Result<()> {
         for entry in table {
-            let given: Vec<&str> =
-                entry.flags.iter().filter_map(|&flag| self.0.get(flag)).map(String::as_str).collect();
+            let flags = entry.flags.iter().copied().flatten();
+            let given: Vec<&str> = flags.filter_map(|&flag| self.0.get(flag)).map(String::as_str).collect();
             if !given.is_empty() && (entry.when)(args) {
                 let have = if given.len() == 1 { "has" } else { "have" };
                 let message = format!("{} {have} no effect {}", given.join(" and "), entry.because);

@@ -99,27 +99,20 @@ fn deduplicate_help() -> String {
 }
 
 impl RetrievalArgs {
+    /// Flags that say how captions are chosen.
+    pub(crate) const CAPTION_FLAGS: &[&str] =
+        &["k", "neighbors", "search_model", "rerank_model", "deduplicate", "caption_template"];
+    /// Flags that say which pairs are looked at.
+    pub(crate) const PAIR_FLAGS: &[&str] = &["drop_query_duplicates", "caption_filter", "rows"];
+
     const NO_EFFECT: &[NoEffect<Self>] = &[
         NoEffect {
-            flags: &[
-                "k",
-                "neighbors",
-                "search_model",
-                "rerank_model",
-                "drop_query_duplicates",
-                "deduplicate",
-                "caption_template",
-                "caption_filter",
-                "rows",
-                "memory_token",
-                "memory_timeout",
-                "if_unreachable",
-            ],
+            flags: &[Self::CAPTION_FLAGS, Self::PAIR_FLAGS, RemoteArgs::FLAGS, &["if_unreachable"]],
             when: |args| args.memory.is_none(),
             because: "without --memory",
         },
         NoEffect {
-            flags: &["memory_token", "memory_timeout", "if_unreachable"],
+            flags: &[RemoteArgs::FLAGS, &["if_unreachable"]],
             when: |args| args.is_local(),
             because: "on a memory of this machine: it is for remote indexes",
         },

@@ -65,34 +65,24 @@ pub(crate) struct ClassifyArgs {
 impl ClassifyArgs {
     const NO_EFFECT: &[NoEffect<Self>] = &[
         NoEffect {
-            flags: FolderArgs::FLAGS,
+            flags: &[FolderArgs::FLAGS],
             when: |args| args.images.iter().all(|path| path.is_file()),
             because: "on files that are named themselves: it is for folders",
         },
         NoEffect {
-            flags: &[
-                "k",
-                "neighbors",
-                "search_model",
-                "rerank_model",
-                "deduplicate",
-                "caption_template",
-                "drop_query_duplicates",
-                "caption_filter",
-                "rows",
-            ],
+            flags: &[RetrievalArgs::CAPTION_FLAGS, RetrievalArgs::PAIR_FLAGS],
             when: |args| !args.shows_evidence() && args.method.is_some_and(|method| !method.needs_memory()),
             because: "on a method that uses no captions, without --explain or --format json",
         },
         NoEffect {
-            flags: &["k", "neighbors", "search_model", "rerank_model", "deduplicate", "caption_template"],
+            flags: &[RetrievalArgs::CAPTION_FLAGS],
             when: |args| {
                 !args.shows_evidence() && args.method == Some(Method::Kernel) && args.retrieval.is_local()
             },
             because: "on xmore-kernel, which reads all captions near a photo, without --explain or --format json",
         },
         NoEffect {
-            flags: &["templates"],
+            flags: &[&["templates"]],
             when: |args| {
                 !args.shows_evidence()
                     && args.method == Some(Method::Templates)

@@ -37,12 +37,12 @@ pub(crate) struct EmbedArgs {
 impl EmbedArgs {
     const NO_EFFECT: &[NoEffect<Self>] = &[
         NoEffect {
-            flags: &["include_hidden", "exclude", "orientation", "resize_mode", "max_skipped", "skip_broken"],
+            flags: &[FolderArgs::FLAGS, &["orientation", "resize_mode", "max_skipped", "skip_broken"]],
             when: |args| args.texts.is_some(),
             because: "on texts",
         },
         NoEffect {
-            flags: FolderArgs::FLAGS,
+            flags: &[FolderArgs::FLAGS],
             when: |args| args.images.iter().all(|path| path.is_file()),
             because: "on files that are named themselves: it is for folders",
         },

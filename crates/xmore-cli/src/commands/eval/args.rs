@@ -144,42 +144,42 @@ impl EvalArgs {
     /// are.
     const NO_EFFECT: &[NoEffect<Self>] = &[
         NoEffect {
-            flags: &["dataset_format", "image_root", "image_column", "label_column"],
+            flags: &[&["dataset_format", "image_root", "image_column", "label_column"]],
             when: |args| args.suite.is_some(),
             because: "with --suite, whose datasets are laid out as CoOp has them",
         },
         NoEffect {
-            flags: &["data_root"],
+            flags: &[&["data_root"]],
             when: |args| !args.datasets.is_empty() && args.datasets.iter().all(|path| path.exists()),
             because: "on datasets given by their paths",
         },
         NoEffect {
-            flags: &["prompts"],
+            flags: &[&["prompts"]],
             when: |args| !args.measures(|method| method == EvalMethod::DatasetPrompts),
             because: "without the method dataset-prompts",
         },
         NoEffect {
-            flags: &["coop"],
+            flags: &[&["coop"]],
             when: |args| !args.measures(EvalMethod::needs_coop),
             because: "without a method that needs it: coop, coop-xmore or coop-xmore-stream",
         },
         NoEffect {
-            flags: &["seeds"],
+            flags: &[&["seeds"]],
             when: |args| !args.measures(EvalMethod::depends_on_order) || !args.names_methods(),
             because: "without a method that depends on the order of the images, which --methods has to name",
         },
         NoEffect {
-            flags: &["variants"],
+            flags: &[&["variants"]],
             when: |args| args.retrieval.memory.is_none(),
             because: "without --memory",
         },
         NoEffect {
-            flags: &["variants"],
+            flags: &[&["variants"]],
             when: |args| !args.measures(EvalMethod::needs_memory),
             because: "without a method that uses captions",
         },
         NoEffect {
-            flags: &["templates"],
+            flags: &[&["templates"]],
             when: |args| {
                 let one = args.retrieval.templates.len() == 1;
                 !args.measures(|method| match method {
@@ -191,15 +191,15 @@ impl EvalArgs {
             because: "on methods that have prompts of their own",
         },
         NoEffect {
-            flags: &["caption_template"],
+            flags: &[&["caption_template"]],
             when: |args| {
                 !args.measures(|method| method.needs_memory() && method != EvalMethod::Each(Method::Kernel))
             },
             because: "without a method that classifies captions one by one",
         },
-        NoEffect { flags: &["cache_dir"], when: |args| args.no_cache, because: "with --no-cache" },
+        NoEffect { flags: &[&["cache_dir"]], when: |args| args.no_cache, because: "with --no-cache" },
         NoEffect {
-            flags: &["skip_existing"],
+            flags: &[&["skip_existing"]],
             when: |args| args.output.as_deref().is_some_and(is_standard_output),
             because: "on standard output",
         },

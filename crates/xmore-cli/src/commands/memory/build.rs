@@ -93,7 +93,7 @@ impl AppendArgs {
 impl SourceArgs {
     const NO_EFFECT: &[NoEffect<Self>] = &[
         NoEffect {
-            flags: &["image_root"],
+            flags: &[&["image_root"]],
             when: |args| {
                 args.none(|source| {
                     matches!(source, Source::Table { .. } | Source::Parquet { .. } | Source::Coco { .. })
@@ -102,7 +102,7 @@ impl SourceArgs {
             because: "on these sources: it is for tables, parquet files and COCO captions",
         },
         NoEffect {
-            flags: &["image_column", "caption_column"],
+            flags: &[&["image_column", "caption_column"]],
             when: |args| {
                 args.none(|source| {
                     matches!(source, Source::Table { .. } | Source::Parquet { .. } | Source::Folder { .. })
@@ -111,7 +111,7 @@ impl SourceArgs {
             because: "on these sources: it is for tables and parquet files",
         },
         NoEffect {
-            flags: FolderArgs::FLAGS,
+            flags: &[FolderArgs::FLAGS],
             when: |args| {
                 args.sources.iter().all(|source| Path::new(source).is_file())
                     && args.none(|source| matches!(source, Source::WebDataset { .. }))

@@ -40,7 +40,7 @@ pub(crate) struct EmbedColumnArgs {
 
 impl EmbedColumnArgs {
     const NO_EFFECT: &[NoEffect<Self>] = &[NoEffect {
-        flags: &["max_skipped", "orientation"],
+        flags: &[&["max_skipped", "orientation"]],
         when: |args| args.only == What::Captions,
         because: "on captions",
     }];

@@ -33,7 +33,7 @@ pub(crate) struct InfoArgs {
 
 impl InfoArgs {
     const NO_EFFECT: &[NoEffect<Self>] = &[NoEffect {
-        flags: RemoteArgs::FLAGS,
+        flags: &[RemoteArgs::FLAGS],
         when: |args| is_on_this_machine(&args.memory),
         because: "on a memory of this machine: it is for remote indexes",
     }];

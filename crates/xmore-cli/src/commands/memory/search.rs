@@ -51,12 +51,12 @@ pub(crate) struct SearchArgs {
 impl SearchArgs {
     const NO_EFFECT: &[NoEffect<Self>] = &[
         NoEffect {
-            flags: RemoteArgs::FLAGS,
+            flags: &[RemoteArgs::FLAGS],
             when: |args| is_on_this_machine(&args.memory),
             because: "on a memory of this machine: it is for remote indexes",
         },
         NoEffect {
-            flags: &["orientation", "resize_mode"],
+            flags: &[&["orientation", "resize_mode"]],
             when: |args| args.query.image.is_none(),
             because: "on a text",
         },

@@ -60,7 +60,7 @@ pub(super) enum ModelCommand {
 
 impl ModelArgs {
     const NO_EFFECT: &[NoEffect<Self>] = &[NoEffect {
-        flags: &["pretrained"],
+        flags: &[&["pretrained"]],
         when: |args| matches!(&args.command, ModelCommand::Verify { name, .. } if name == ALL),
         because: "on all models",
     }];
