@@ -49,15 +49,8 @@ function extent(share) {
   return share < 0.995 ? "almost fully" : "fully";
 }
 
-/** What opened the gate, by `opened_by`. */
-const OPENED = {
-  "label-round-trip": "images like the labels have captions that fit the labels",
-  names: "captions name the labels, and their images fit the labels",
-  "caption-round-trip": "captions like the labels have images among captions that fit the labels",
-};
-
 function opened(result) {
-  const why = OPENED[result.memory?.opened_by];
+  const why = result.memory?.opened_because;
   const share = `${extent(result.memory_gate)} (${percent(result.memory_gate)})`;
   return `What the memory says of such images was taken into account ${share}${why ? `: ${why}` : ""}.`;
 }

@@ -134,6 +134,8 @@ pub struct Explanation {
 pub struct MemoryUse {
     /// What opened the gate for this image; null while it is closed.
     pub opened_by: Option<SupportKind>,
+    /// What that means, in words.
+    pub opened_because: Option<&'static str>,
     /// What the memory shows of the labels.
     #[serde(flatten)]
     pub labels: LabelSupport,
@@ -141,7 +143,11 @@ pub struct MemoryUse {
 
 impl MemoryUse {
     fn of(gated: &GatedPrediction) -> Self {
-        Self { opened_by: gated.opened_by, labels: (*gated.support).clone() }
+        Self {
+            opened_by: gated.opened_by,
+            opened_because: gated.opened_by.map(SupportKind::summary),
+            labels: (*gated.support).clone(),
+        }
     }
 }
 
