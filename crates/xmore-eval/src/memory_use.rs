@@ -26,13 +26,6 @@ pub struct MemoryUse {
     pub acc1_xmore: f64,
 }
 
-impl MemoryUse {
-    /// The share of images for which the gate is closed.
-    pub fn closed(&self) -> f64 {
-        1.0 - self.opened_by.iter().map(|(_, share)| share).sum::<f64>()
-    }
-}
-
 /// Gathers it image by image.
 #[derive(Default)]
 pub(super) struct MemoryTally {
