@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind};
 
 use xmore::{CalibrationError, LabelError, RetrievalError, XmoreError};
-use xmore_clip::ClipError;
+use xmore_clip::{ClipError, CudaError};
 use xmore_eval::{DatasetOption, EvalError};
 use xmore_files::image::ImageError;
 use xmore_hub::fetch::{FetchError, ManualDownload};
@@ -140,6 +140,17 @@ fn of_clip(error: &ClipError) -> Option<String> {
             "complete the folder, with `xmore model fetch` if the model was fetched; a single checkpoint file is named by its own path"
                 .to_owned(),
         ),
+        ClipError::Device(CudaError::NoLibrary { .. }) => Some(
+            "install CUDA 12 or 13, or `pip install nvidia-cuda-nvrtc nvidia-cublas` into the Python environment in use; --device cpu does \
+             without"
+                .to_owned(),
+        ),
+        ClipError::Device(CudaError::NoDriver | CudaError::NoDevice { .. }) => {
+            Some("--device cpu computes on the processor, --device auto takes a GPU where there is one".to_owned())
+        }
+        ClipError::Precision { .. } => {
+            Some("--precision f32 and int8 are for --device cpu; f32, f16, bf16 and fp8 for --device cuda".to_owned())
+        }
         ClipError::NotFinite { .. } => Some("download it again, or take an earlier one".to_owned()),
         ClipError::Image { source: ImageError::TooMuchMemory { .. }, .. } => {
             Some("--decode-memory SIZE allows more memory for decoding".to_owned())

@@ -54,11 +54,6 @@ impl Embeddings {
         self.data.chunks_exact(self.dim.max(1))
     }
 
-    /// All values, without a copy.
-    pub(crate) fn into_vec(self) -> Vec<f32> {
-        self.data
-    }
-
     /// All values, row after row.
     pub fn as_slice(&self) -> &[f32] {
         &self.data

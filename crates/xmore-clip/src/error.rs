@@ -134,6 +134,19 @@ pub enum ClipError {
         /// What was found and what was expected.
         message: String,
     },
+    /// A GPU cannot be used, or failed.
+    #[error("{0}")]
+    Device(#[from] xmore_cuda::CudaError),
+    /// A device does not compute in a precision.
+    #[error("{device} does not compute in {precision}: {reason}")]
+    Precision {
+        /// The precision's name.
+        precision: &'static str,
+        /// The device's name.
+        device: String,
+        /// What it lacks.
+        reason: String,
+    },
     /// A text could not be tokenized.
     #[error("cannot tokenize {text:?}: {message}")]
     Tokenize {

@@ -13,6 +13,7 @@
 
 mod arch;
 mod checkpoint;
+mod device;
 mod embeddings;
 mod error;
 mod fingerprint;
@@ -25,6 +26,7 @@ mod tokenizer;
 
 pub use arch::{ARCHITECTURES, Architecture, CONFIG_FILE, LITE_FILES, LITE2_FILES};
 pub use checkpoint::{Checkpoint, CheckpointKind, Dtype};
+pub use device::DeviceChoice;
 pub use embeddings::Embeddings;
 pub use error::{ClipError, Result};
 pub use model::{Model, TextEmbeddings};
@@ -37,3 +39,4 @@ pub use profile::profile_report;
 #[doc(hidden)]
 pub use tokenizer::encode_with_json;
 pub use tokenizer::{ClipTokenizer, Tokens};
+pub use xmore_cuda::CudaError;

@@ -1,5 +1,6 @@
 //! What a caller may choose about a model.
 
+use crate::device::DeviceChoice;
 use crate::nn::precision::Precision;
 
 /// What a caller may choose about loading a model; the default is what the model's own files say.
@@ -10,4 +11,6 @@ pub struct LoadOptions {
     pub quick_gelu: Option<bool>,
     /// How the transformers' weights are kept and multiplied.
     pub precision: Precision,
+    /// Where the towers compute.
+    pub device: DeviceChoice,
 }

@@ -207,6 +207,24 @@ impl PinnedBuffer {
         unsafe { result::memcpy_htod_async(to.pointer(), from, stream.raw()) }
             .map_err(driver("cuMemcpyHtoDAsync"))
     }
+
+    /// Begins to copy `bytes` from a place on the card to its start.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    ///
+    /// # Safety
+    /// `from` is valid for so many bytes, and neither may be changed, read (this) or dropped before the stream has done the copy.
+    ///
+    /// # Panics
+    /// If this is shorter.
+    #[allow(unsafe_code)]
+    pub unsafe fn copy_from(&mut self, stream: &Stream, from: u64, bytes: usize) -> Result<()> {
+        self.device.bind()?;
+        let to = &mut self.as_mut_slice()[..bytes];
+        // SAFETY: the length was checked; the caller keeps both.
+        unsafe { result::memcpy_dtoh_async(to, from, stream.raw()) }.map_err(driver("cuMemcpyDtoHAsync"))
+    }
 }
 
 impl Drop for PinnedBuffer {

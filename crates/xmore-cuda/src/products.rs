@@ -104,6 +104,8 @@ pub struct Product {
     pub out: Operand,
     /// Whether it is added.
     pub add: Add,
+    /// Whether cuBLASLt's algorithms are tried at the first product of this shape, and the fastest kept; else its first choice is used.
+    pub tune: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,6 +118,7 @@ struct Key {
     strides: [usize; 3],
     bias: bool,
     add: Add,
+    tune: bool,
 }
 
 /// The library's handle and the algorithms that were chosen.
@@ -160,6 +163,7 @@ impl Products {
             strides: [product.x.stride, product.weight.stride, product.out.stride],
             bias: product.bias != 0,
             add: product.add,
+            tune: product.tune,
         };
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = match plans.get(&key) {
@@ -253,7 +257,7 @@ impl Products {
         // SAFETY: descriptions are valid.
         let candidates = unsafe { self.candidates(product, &plan) }?;
         plan.algorithm = candidates[0];
-        if candidates.len() > 1 {
+        if product.tune && candidates.len() > 1 {
             let scratch =
                 Buffer::new(stream.device(), product.m * product.out.stride * product.output.bytes())?;
             scratch.fill(stream, 0)?;

@@ -14,7 +14,7 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
-use xmore_clip::{LoadOptions, Model, Precision};
+use xmore_clip::{LoadOptions, Model};
 
 pub use error::{ModelError, Result};
 use fetch::{Progress, cache};
@@ -63,13 +63,12 @@ pub fn locate_or_fetch(name: &ModelName, progress: Progress) -> Result<Located> 
     }
 }
 
-/// Opens the files at `path` as the model of that name.
+/// Opens the files at `path` as the model of that name, with the caller's choices but for the activation, which is the name's.
 ///
 /// # Errors
 /// Those of [`Model::load_with`]; [`ModelError::OtherArchitecture`] for a checkpoint that is not of the architecture named.
-pub fn load(name: &ModelName, path: &Path, precision: Precision) -> Result<Model> {
-    let mut options = LoadOptions::default();
-    options.precision = precision;
+pub fn load(name: &ModelName, path: &Path, options: &LoadOptions) -> Result<Model> {
+    let mut options = options.clone();
     options.quick_gelu = name.quick_gelu();
     let model = Model::load_with(path, &options)?;
     match name {

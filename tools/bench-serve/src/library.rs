@@ -7,7 +7,7 @@ use xmore::{
     Classifier, Evidence, Labels, Method, ModelName, NamedModel, OpenPairs, Queries, Retrieval,
     RetrievalModels, RetrievalOptions, Template, encode_files,
 };
-use xmore_clip::Precision;
+use xmore_clip::{LoadOptions, Precision};
 use xmore_memory::Memory;
 
 use crate::Result;
@@ -24,8 +24,9 @@ pub const TOP: usize = 5;
 /// The model that a memory was built with.
 pub fn model_of(memory: &Memory) -> Result<NamedModel> {
     let recorded = &memory.manifest().model;
-    let precision = recorded.precision.as_deref().and_then(Precision::named).unwrap_or_default();
-    Ok(NamedModel::open_or_fetch(&ModelName::parse(&recorded.name, None)?, precision, &|_| {})?)
+    let mut options = LoadOptions::default();
+    options.precision = recorded.precision.as_deref().and_then(Precision::named).unwrap_or_default();
+    Ok(NamedModel::open_or_fetch(&ModelName::parse(&recorded.name, None)?, &options, &|_| {})?)
 }
 
 /// Labels, model and memory, ready to answer.

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use xmore::{LITE, ModelName, NamedModel, XmoreError};
-use xmore_clip::{Precision, ResizeMode};
+use xmore_clip::{DeviceChoice, LoadOptions, Precision, ResizeMode};
 use xmore_files::image::Orientation;
 use xmore_hub::ModelError;
 use xmore_memory::store::ModelIdentity;
@@ -27,6 +27,13 @@ pub(crate) struct ModelChoice {
     /// Numbers that a transformer's weights are kept in; a memory belongs to one of them [default: that of the memory's model, else f32]
     #[arg(long, value_enum, env = "XMORE_PRECISION")]
     pub(crate) precision: Option<PrecisionArg>,
+    /// What encodes: the processor (cpu), an NVIDIA GPU (cuda, cuda:N), or a GPU where there is one and else the processor (auto)
+    ///
+    /// A GPU needs NVIDIA's driver and the libraries NVRTC and cuBLASLt of CUDA 12 or 13: the system's, or pip's `nvidia-cuda-nvrtc` and
+    /// `nvidia-cublas`, which PyTorch brings. They are looked for only where a GPU is asked for. In f32 a GPU's embeddings are the
+    /// processor's to 2e-5, so that a memory serves both.
+    #[arg(long, env = "XMORE_DEVICE", default_value_t, value_name = "DEVICE")]
+    pub(crate) device: DeviceChoice,
     /// Which way up images are: as their Exif data says (exif), or as their pixels are stored (stored)
     ///
     /// `stored` is what open_clip does, and so what published figures are of. The default is exif; what is added to a memory is decoded as
@@ -40,8 +47,14 @@ pub(crate) struct ModelChoice {
 pub(crate) enum PrecisionArg {
     /// 32-bit floats: the published model's numbers
     F32,
-    /// 8-bit integers: faster, a quarter of the memory, and slightly other numbers
+    /// 8-bit integers: faster, a quarter of the memory, and slightly other numbers (cpu)
     Int8,
+    /// 16-bit floats: many times faster, and slightly other numbers (cuda)
+    F16,
+    /// 16-bit floats of the range of 32-bit ones (cuda)
+    Bf16,
+    /// 8-bit floats: faster still, and other numbers (cuda, from Ada and Hopper on)
+    Fp8,
 }
 
 impl ModelChoice {
@@ -56,7 +69,9 @@ impl ModelChoice {
     }
 
     fn fetched(&self, name: &ModelName, precision: Precision) -> Result<NamedModel, XmoreError> {
-        let model = NamedModel::open_or_fetch(name, precision, &fetch_progress())?;
+        let mut options = LoadOptions::default();
+        (options.precision, options.device) = (precision, self.device);
+        let model = NamedModel::open_or_fetch(name, &options, &fetch_progress())?;
         Ok(model.with_orientation(self.orientation.unwrap_or_default()))
     }
 
@@ -87,6 +102,9 @@ impl ModelChoice {
         match self.precision {
             None | Some(PrecisionArg::F32) => Precision::F32,
             Some(PrecisionArg::Int8) => Precision::Int8,
+            Some(PrecisionArg::F16) => Precision::F16,
+            Some(PrecisionArg::Bf16) => Precision::Bf16,
+            Some(PrecisionArg::Fp8) => Precision::Fp8,
         }
     }
 }

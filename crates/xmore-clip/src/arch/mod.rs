@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 pub use lite::{LITE_FILES, LITE2_FILES};
-pub(crate) use parts::{Encoder, Facts, ImageTower, Loader, Opened, TextTower};
+pub(crate) use parts::{Facts, Head, HeadPerceptron, Opened};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};

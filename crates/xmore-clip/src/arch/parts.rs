@@ -1,14 +1,14 @@
 //! What an architecture gives: facts, and towers that are loaded when they are first used.
 
-use crate::embeddings::Embeddings;
-use crate::error::Result;
-use crate::nn::gemm::Threads;
+use crate::device::{Device, Loader};
+use crate::nn::activation::Activation;
 use crate::preprocess::Preprocess;
-use crate::tokenizer::Tokenizer;
 
 /// A model whose configuration has been read.
 pub(crate) struct Opened {
     pub(crate) facts: Facts,
+    /// The name of the device that its towers are for.
+    pub(crate) device: String,
     pub(crate) loader: Box<dyn Loader>,
 }
 
@@ -29,88 +29,35 @@ pub(crate) struct Facts {
     pub(crate) beside: Vec<String>,
 }
 
-/// Loads the parts of an opened model.
-pub(crate) trait Loader: Send + Sync {
-    fn image(&self) -> Result<Encoder<dyn ImageTower>>;
-    fn text(&self) -> Result<Encoder<dyn TextTower>>;
-    fn tokenizer(&self) -> Result<Box<dyn Tokenizer>>;
+/// From a tower's features into the joint space: a linear map, then a residual perceptron of two layers, where there is one.
+pub(crate) struct Head<D: Device> {
+    pub(crate) linear: D::Linear,
+    pub(crate) mlp: Option<HeadPerceptron<D>>,
 }
 
-/// A tower and the way from its features into the joint space.
-pub(crate) struct Encoder<T: ?Sized> {
-    pub(crate) tower: Box<T>,
-    /// `None` where the tower ends in the joint space itself.
-    pub(crate) head: Option<Box<dyn Head>>,
+/// x + fc2(gelu(fc1(x))), of `width` hidden values.
+pub(crate) struct HeadPerceptron<D: Device> {
+    pub(crate) fc1: D::Linear,
+    pub(crate) fc2: D::Linear,
+    pub(crate) width: usize,
 }
 
-impl<T: ?Sized> Encoder<T> {
-    /// Unit rows `[rows, dim]` from the tower's features.
-    pub(crate) fn embed(&self, features: Vec<f32>, dim: usize) -> Embeddings {
-        let mut rows = match &self.head {
-            Some(head) => head.forward(&features),
-            None => features,
-        };
-        normalize_rows(&mut rows, dim);
-        Embeddings::new(rows, dim)
-    }
-}
-
-/// Scales each row of `[rows, width]` to unit length; a row of zeros stays one.
-pub(crate) fn normalize_rows(x: &mut [f32], width: usize) {
-    for row in x.chunks_exact_mut(width) {
-        let norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
-        if norm > 0.0 {
-            row.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
-        }
-    }
-}
-
-/// An image tower.
-pub(crate) trait ImageTower: Send + Sync {
-    /// Length of a feature row.
-    fn width(&self) -> usize;
-
-    /// How many images one thread had best take together.
-    fn images_per_pass(&self) -> usize {
-        1
-    }
-
-    /// Images `[size, size, 3]`, normalized, channels last; returns `[images, width]`.
-    fn forward(&self, images: &[&[f32]], threads: Threads) -> Vec<f32>;
-}
-
-/// A text tower.
-pub(crate) trait TextTower: Send + Sync {
-    /// Length of a feature row.
-    fn width(&self) -> usize;
-
-    /// How many tokens it has an embedding for.
-    fn vocabulary(&self) -> usize;
-
-    /// Token ids of each text, without padding; returns `[texts, width]`.
-    fn forward(&self, texts: &[&[u32]], threads: Threads) -> Vec<f32>;
-
-    /// The same with the tokens after each text's start replaced by `context`, `[tokens, width of a token]`. `None` if the tower does
-    /// not support it.
-    fn forward_with_context(
-        &self,
-        _texts: &[&[u32]],
-        _context: &[f32],
-        _threads: Threads,
-    ) -> Option<Vec<f32>> {
-        None
-    }
-}
-
-/// A map from a tower's features into the joint space.
-pub(crate) trait Head: Send + Sync {
+impl<D: Device> Head<D> {
     /// `features` is `[rows, inputs]`; returns `[rows, dim]`, of any length.
-    fn forward(&self, features: &[f32]) -> Vec<f32>;
-}
-
-/// A linear map.
-impl Head for crate::nn::linear::Linear {
-    fn forward(&self, features: &[f32]) -> Vec<f32> {
-        Self::forward(self, features, Threads::Pool)
+    pub(crate) fn forward(
+        &self,
+        run: &mut D::Run<'_>,
+        rows: usize,
+        features: &D::Rows,
+        dim: usize,
+    ) -> D::Rows {
+        let mut out = D::rows(run, rows, dim);
+        D::linear_into(run, &self.linear, features, &mut out, None);
+        if let Some(HeadPerceptron { fc1, fc2, width }) = &self.mlp {
+            let mut hidden = D::rows(run, rows, *width);
+            D::linear_into(run, fc1, &out, &mut hidden, Some(Activation::Gelu));
+            D::linear_add(run, fc2, &hidden, &mut out);
+        }
+        out
     }
 }

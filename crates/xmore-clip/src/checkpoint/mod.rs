@@ -143,6 +143,16 @@ impl Checkpoint {
         }
     }
 
+    /// `{prefix}weight` of a shape and `{prefix}bias` of its first length.
+    pub(crate) fn weight_and_bias(
+        &self,
+        prefix: &str,
+        shape: &[usize],
+    ) -> Result<(Cow<'_, [f32]>, Cow<'_, [f32]>)> {
+        let weight = self.tensor(&format!("{prefix}weight"), shape)?;
+        Ok((weight, self.tensor(&format!("{prefix}bias"), &shape[..1])?))
+    }
+
     /// Adds row `row` of a `[rows, width]` tensor to `out` (`[width]`), reading only that row's bytes from the file.
     ///
     /// # Panics

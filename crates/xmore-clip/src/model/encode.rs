@@ -1,17 +1,13 @@
-//! Batches through the towers: what runs side by side, and in what portions. None of it changes a number.
+//! Images and texts through the towers.
 
 use rayon::prelude::*;
 
 use super::Model;
+use crate::device::TextEncoder;
 use crate::embeddings::Embeddings;
 use crate::error::{ClipError, Result};
-use crate::nn::gemm::{Threads, split};
-use crate::nn::pool_threads::with_spinning_pool;
 use crate::preprocess::Pixels;
 use crate::tokenizer::Tokens;
-
-/// Tokens of texts that one thread takes together.
-const TOKENS_PER_PASS: usize = 512;
 
 /// What [`Model::encode_texts`] gives.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,8 +24,17 @@ impl Model {
     /// # Errors
     /// Those of loading the image tower, at first use, and [`ClipError::PixelCount`].
     pub fn encode_images(&self, images: &[Pixels]) -> Result<Embeddings> {
-        let features = self.image_features(images)?;
-        Ok(self.image()?.embed(features.into_vec(), self.dim()))
+        let rows = self.image()?.embeddings(&self.checked(images)?, self.dim())?;
+        Ok(Embeddings::new(rows, self.dim()))
+    }
+
+    /// Seconds that each of `repeats` passes of these images takes, from pixels where the device reads them to embeddings there: what a
+    /// benchmark compares.
+    ///
+    /// # Errors
+    /// Those of [`Model::encode_images`].
+    pub fn time_image_passes(&self, images: &[Pixels], repeats: usize) -> Result<Vec<f64>> {
+        self.image()?.time_passes(&self.checked(images)?, self.dim(), repeats)
     }
 
     /// Unit rows `[texts, dim]`.
@@ -37,9 +42,9 @@ impl Model {
     /// # Errors
     /// Those of loading the text tower, at first use, and [`ClipError::Tokenize`].
     pub fn encode_texts<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<TextEmbeddings> {
-        let (features, truncated) = self.text_features(texts)?;
-        let embeddings = self.text()?.embed(features.into_vec(), self.dim());
-        Ok(TextEmbeddings { embeddings, truncated })
+        let (tokens, truncated) = self.token_ids(texts)?;
+        let ids: Vec<&[u32]> = tokens.iter().map(|t| t.ids.as_slice()).collect();
+        Ok(TextEmbeddings { embeddings: self.encode_token_ids(&ids)?, truncated })
     }
 
     /// Unit rows `[texts, dim]` of texts that were tokenized elsewhere, start and end tokens included, without padding.
@@ -47,8 +52,8 @@ impl Model {
     /// # Errors
     /// Those of loading the text tower, at first use, and [`ClipError::Tokens`].
     pub fn encode_token_ids(&self, texts: &[&[u32]]) -> Result<Embeddings> {
-        let features = self.token_features(texts)?;
-        Ok(self.text()?.embed(features.into_vec(), self.dim()))
+        let rows = self.checked_text(texts)?.embeddings(texts, &[], self.dim())?;
+        Ok(Embeddings::new(rows, self.dim()))
     }
 
     /// Unit rows `[texts, dim]` of prompts whose first tokens are learned vectors instead of words, as CoOp (arXiv 2109.01134) has them:
@@ -72,8 +77,11 @@ impl Model {
     fn with_context(&self, context: &[f32], width: usize, texts: Vec<Vec<u32>>) -> Result<Embeddings> {
         let text = self.text()?;
         let fail = |message: String| ClipError::Context { path: self.path.clone(), message };
-        if width != text.tower.width() || width == 0 || !context.len().is_multiple_of(width) {
-            let expected = text.tower.width();
+        if !text.takes_context() {
+            return Err(fail("this text tower takes no vectors instead of words; CLIP's does".to_owned()));
+        }
+        if width != text.width() || width == 0 || !context.len().is_multiple_of(width) {
+            let expected = text.width();
             return Err(fail(format!(
                 "{} values in vectors of {width}, expected vectors of {expected}",
                 context.len()
@@ -96,14 +104,7 @@ impl Model {
         };
         let ids: Vec<Vec<u32>> = texts.into_iter().map(lengthen).collect();
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-        let parts = portions(&ids).into_par_iter().map(|texts| {
-            let rows = text.tower.forward_with_context(texts, context, Threads::One);
-            rows.ok_or_else(|| {
-                fail("this text tower takes no vectors instead of words; CLIP's does".to_owned())
-            })
-        });
-        let features = parts.collect::<Result<Vec<_>>>()?.concat();
-        Ok(text.embed(features, self.dim()))
+        Ok(Embeddings::new(text.embeddings(&ids, context, self.dim())?, self.dim()))
     }
 
     /// The image tower's features before the head, `[images, width]`: what heads are trained on.
@@ -111,27 +112,18 @@ impl Model {
     /// # Errors
     /// Those of loading the image tower, at first use, and [`ClipError::PixelCount`].
     pub fn image_features(&self, images: &[Pixels]) -> Result<Embeddings> {
-        let tower = &self.image()?.tower;
+        let (rows, width) = self.image()?.features(&self.checked(images)?)?;
+        Ok(Embeddings::new(rows, width))
+    }
+
+    /// The images' values, if they are of the tower's size.
+    fn checked<'p>(&self, images: &'p [Pixels]) -> Result<Vec<&'p [f32]>> {
         let side = self.preprocess().size() as usize;
         let expected = side * side * 3;
         if let Some(wrong) = images.iter().find(|image| image.0.len() != expected) {
             return Err(ClipError::PixelCount { found: wrong.0.len(), expected, side });
         }
-        let images: Vec<&[f32]> = images.iter().map(Pixels::as_slice).collect();
-        // Whole images for each thread as long as every thread gets as many; the last few are shared by all threads.
-        let workers = rayon::current_num_threads();
-        let apart = if workers == 1 { images.len() } else { images.len() / workers * workers };
-        let (apart, shared) = images.split_at(apart);
-        let each = tower.images_per_pass().clamp(1, (apart.len() / workers).max(1));
-        let rows = with_spinning_pool(|| {
-            let parts = apart.par_chunks(each).map(|images| tower.forward(images, Threads::One));
-            let mut rows = parts.collect::<Vec<_>>().concat();
-            if !shared.is_empty() {
-                rows.extend(tower.forward(shared, Threads::Pool));
-            }
-            rows
-        });
-        Ok(Embeddings::new(rows, tower.width()))
+        Ok(images.iter().map(Pixels::as_slice).collect())
     }
 
     /// The text tower's features before the head, `[texts, width]`, and how many texts were cut.
@@ -139,19 +131,27 @@ impl Model {
     /// # Errors
     /// Those of loading the text tower, at first use, and [`ClipError::Tokenize`].
     pub fn text_features<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<(Embeddings, usize)> {
+        let (tokens, truncated) = self.token_ids(texts)?;
+        let ids: Vec<&[u32]> = tokens.iter().map(|t| t.ids.as_slice()).collect();
+        let text = self.checked_text(&ids)?;
+        Ok((Embeddings::new(text.features(&ids)?, text.width()), truncated))
+    }
+
+    /// The texts' tokens, and how many texts were cut. The text tower is loaded beside.
+    fn token_ids<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<(Vec<Tokens>, usize)> {
         let (tokenizer, tower) = rayon::join(|| self.tokenizer(), || self.text());
         let (tokenizer, _) = (tokenizer?, tower?);
         let tokens: Vec<Tokens> =
             texts.par_iter().map(|text| tokenizer.encode(text.as_ref())).collect::<Result<_>>()?;
-        let ids: Vec<&[u32]> = tokens.iter().map(|t| t.ids.as_slice()).collect();
         let truncated = tokens.iter().filter(|t| t.truncated).count();
-        Ok((self.token_features(&ids)?, truncated))
+        Ok((tokens, truncated))
     }
 
-    fn token_features(&self, texts: &[&[u32]]) -> Result<Embeddings> {
+    /// The text tower, if it can take these tokens.
+    fn checked_text(&self, texts: &[&[u32]]) -> Result<&dyn TextEncoder> {
         let text = self.text()?;
         let fail = |message: String| Err(ClipError::Tokens { path: self.path.clone(), message });
-        let vocabulary = text.tower.vocabulary();
+        let vocabulary = text.vocabulary();
         if let Some(id) = texts.iter().flat_map(|t| t.iter()).find(|&&id| id as usize >= vocabulary) {
             return fail(format!("token {id}, but the text tower knows {vocabulary} tokens only"));
         }
@@ -159,39 +159,8 @@ impl Model {
         if let Some(wrong) = texts.iter().find(|t| !(1..=context).contains(&t.len())) {
             return fail(format!("a text of {} tokens, expected 1 to {context}", wrong.len()));
         }
-        let portions = portions(texts);
-        if portions.len() == 1 {
-            let rows = with_spinning_pool(|| text.tower.forward(texts, Threads::Pool));
-            return Ok(Embeddings::new(rows, text.tower.width()));
-        }
-        let parts = portions.into_par_iter().map(|texts| text.tower.forward(texts, Threads::One));
-        Ok(Embeddings::new(parts.collect::<Vec<_>>().concat(), text.tower.width()))
+        Ok(text)
     }
-}
-
-/// Cuts a batch of texts into portions of nearly the same number of tokens, a multiple of the threads where there are enough.
-fn portions<'a, 'b>(texts: &'b [&'a [u32]]) -> Vec<&'b [&'a [u32]]> {
-    let total: usize = texts.iter().map(|t| t.len()).sum();
-    let workers = rayon::current_num_threads();
-    let count = match total.div_ceil(TOKENS_PER_PASS) {
-        1 => 1,
-        n => n.next_multiple_of(workers),
-    };
-    let ends: Vec<usize> = texts
-        .iter()
-        .scan(0, |sum, text| {
-            *sum += text.len();
-            Some(*sum)
-        })
-        .collect();
-    let bounds = split(total, count).into_iter().map(|range| ends.partition_point(|&end| end <= range.end));
-    let mut from = 0;
-    let portions = bounds.map(|to| {
-        let portion = &texts[from..to.max(from)];
-        from = to.max(from);
-        portion
-    });
-    portions.filter(|portion| !portion.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -232,14 +201,14 @@ mod tests {
     #[test]
     fn vectors_that_do_not_fit_are_refused() {
         let model = Model::load(fixture("clip/vit_gelu/open_clip")).unwrap();
-        let width = model.text().unwrap().tower.width();
+        let width = model.text().unwrap().width();
         let error = |context: &[f32], width| {
             model.with_context(context, width, vec![vec![94, 1, 95]]).unwrap_err().to_string()
         };
         assert!(error(&[0.0; 6], 3).contains("expected vectors of"));
         assert!(error(&vec![0.0; 75 * width], width).contains("leave no place"));
         let lite = Model::load(fixture("tiny")).unwrap();
-        let width = lite.text().unwrap().tower.width();
+        let width = lite.text().unwrap().width();
         let refused = lite.encode_texts_with_context(&vec![0.0; width], width, &["cat"]).unwrap_err();
         assert!(refused.to_string().contains("takes no vectors"), "{refused}");
     }

@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 
 use xmore_files::image::Orientation;
 
-use crate::arch::{self, Architecture, Encoder, Facts, ImageTower, Loader, Opened, TextTower};
+use crate::arch::{self, Architecture, Facts, Opened};
+use crate::device::{ImageEncoder, Loader, TextEncoder};
 use crate::error::Result;
 use crate::fingerprint::fingerprint;
 use crate::options::LoadOptions;
@@ -16,23 +17,24 @@ use crate::tokenizer::{Tokenizer, Tokens};
 
 pub use encode::TextEmbeddings;
 
-/// A dual encoder on the CPU.
+/// A dual encoder, on the processor or on a GPU.
 ///
 /// Loading reads configuration and headers only; a tower is mapped and packed when it is first used, so that a program that
 /// encodes images never pays for the text tower. Encoding takes `&self` and may be called from many threads.
 ///
-/// An image's or text's embedding does not depend on the rest of its batch, nor on the number of threads: the bits are the
-/// same.
+/// On the processor an image's or text's embedding does not depend on the rest of its batch, nor on the number of threads: the bits are the
+/// same. On a GPU its last bits may.
 pub struct Model {
     path: PathBuf,
     /// The folder of its files.
     dir: PathBuf,
     architecture: &'static Architecture,
     facts: Facts,
+    device: String,
     fingerprint: String,
     loader: Box<dyn Loader>,
-    image: OnceLock<Encoder<dyn ImageTower>>,
-    text: OnceLock<Encoder<dyn TextTower>>,
+    image: OnceLock<Box<dyn ImageEncoder>>,
+    text: OnceLock<Box<dyn TextEncoder>>,
     tokenizer: OnceLock<Box<dyn Tokenizer>>,
 }
 
@@ -53,7 +55,7 @@ impl Model {
     /// Those of [`Model::load`].
     pub fn load_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         let path = path.as_ref();
-        let (architecture, Opened { facts, loader }) = arch::open(path, options)?;
+        let (architecture, Opened { facts, device, loader }) = arch::open(path, options)?;
         let dir = if path.is_file() { path.parent().unwrap_or(Path::new("")) } else { path };
         let mut fingerprint = fingerprint(dir, facts.files.iter().map(String::as_str))?;
         // Other numbers, so another model to a memory.
@@ -63,6 +65,7 @@ impl Model {
             dir: dir.to_owned(),
             architecture,
             facts,
+            device,
             fingerprint,
             loader,
             image: OnceLock::new(),
@@ -99,6 +102,11 @@ impl Model {
     /// The folder or file it was loaded from.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What it computes on: `cpu`, or a GPU's name.
+    pub fn device(&self) -> &str {
+        &self.device
     }
 
     /// All files that its numbers come from.
@@ -144,12 +152,12 @@ impl Model {
         self.facts.towers.each_ref().map(String::as_str)
     }
 
-    fn image(&self) -> Result<&Encoder<dyn ImageTower>> {
-        init(&self.image, || self.loader.image())
+    fn image(&self) -> Result<&dyn ImageEncoder> {
+        init(&self.image, || self.loader.image()).map(Box::as_ref)
     }
 
-    fn text(&self) -> Result<&Encoder<dyn TextTower>> {
-        init(&self.text, || self.loader.text())
+    fn text(&self) -> Result<&dyn TextEncoder> {
+        init(&self.text, || self.loader.text()).map(Box::as_ref)
     }
 
     fn tokenizer(&self) -> Result<&dyn Tokenizer> {

@@ -61,7 +61,7 @@ impl Window {
     }
 
     /// Zero rows (or columns) before the first one of an input of that length.
-    fn padding_before(self, input: usize) -> usize {
+    pub(crate) fn padding_before(self, input: usize) -> usize {
         match self.padding {
             Padding::Same => {
                 let span = (input.div_ceil(self.stride) - 1) * self.stride + self.kernel;

@@ -1,7 +1,6 @@
 //! A fully connected layer.
 
-use crate::checkpoint::Checkpoint;
-use crate::error::Result;
+use std::borrow::Cow;
 
 use super::activation::Activation;
 use super::gemm::Threads;
@@ -26,14 +25,28 @@ pub(crate) fn query_scale(head_width: usize) -> f32 {
     (1.0 / (head_width as f64).sqrt()) as f32
 }
 
-impl Linear {
-    /// From a weight `[outputs, inputs]` in row-major order and an optional bias `[outputs]`.
-    pub(crate) fn new(weight: &[f32], outputs: usize, inputs: usize, bias: Option<Vec<f32>>) -> Self {
-        assert_eq!(weight.len(), outputs * inputs);
-        let row = |o: usize| (&weight[o * inputs..(o + 1) * inputs], 1.0);
-        Self(Precision::F32.pack(outputs, inputs, bias, row))
-    }
+/// Attention's input layer as parts: weights and biases of query, key and value, with 1/√d on the queries.
+pub(crate) fn qkv_parts<'a>(
+    qkv: &'a [(Cow<'_, [f32]>, Cow<'_, [f32]>); 3],
+    head_width: usize,
+) -> [Part<'a>; 3] {
+    let scales = [query_scale(head_width), 1.0, 1.0];
+    std::array::from_fn(|n| Part { weight: &qkv[n].0, bias: Some(&qkv[n].1), scale: scales[n] })
+}
 
+/// A weight `[inputs, outputs]`, as OpenAI and open_clip store projections, as `[outputs, inputs]`.
+pub(crate) fn transposed(weight: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
+    assert_eq!(weight.len(), outputs * inputs);
+    let mut rows = vec![0.0; weight.len()];
+    for (i, line) in weight.chunks_exact(outputs).enumerate() {
+        for (o, &value) in line.iter().enumerate() {
+            rows[o * inputs + i] = value;
+        }
+    }
+    rows
+}
+
+impl Linear {
     /// From several weights over the same inputs; the outputs stand side by side.
     pub(crate) fn fused(parts: &[Part<'_>], inputs: usize, precision: Precision) -> Self {
         let bounds: Vec<usize> = parts
@@ -58,49 +71,6 @@ impl Linear {
             biases.collect()
         });
         Self(precision.pack(outputs, inputs, bias, row))
-    }
-
-    /// Attention's input layer: weights and biases of query, key and value, with 1/√d on the queries.
-    pub(crate) fn qkv(
-        parts: [(&[f32], &[f32]); 3],
-        inputs: usize,
-        head_width: usize,
-        precision: Precision,
-    ) -> Self {
-        let scales = [query_scale(head_width), 1.0, 1.0];
-        let part = |n: usize| Part { weight: parts[n].0, bias: Some(parts[n].1), scale: scales[n] };
-        Self::fused(&[part(0), part(1), part(2)], inputs, precision)
-    }
-
-    /// From the transpose, `[inputs, outputs]`: how OpenAI and open_clip store projections.
-    pub(crate) fn from_transposed(weight: &[f32], inputs: usize, outputs: usize) -> Self {
-        assert_eq!(weight.len(), outputs * inputs);
-        let mut rows = vec![0.0; weight.len()];
-        for (i, line) in weight.chunks_exact(outputs).enumerate() {
-            for (o, &value) in line.iter().enumerate() {
-                rows[o * inputs + i] = value;
-            }
-        }
-        Self::new(&rows, outputs, inputs, None)
-    }
-
-    /// Takes `{prefix}weight` `[outputs, inputs]` and `{prefix}bias` `[outputs]`.
-    pub(crate) fn load(ckpt: &Checkpoint, prefix: &str, outputs: usize, inputs: usize) -> Result<Self> {
-        let weight = ckpt.tensor(&format!("{prefix}weight"), &[outputs, inputs])?;
-        let bias = ckpt.tensor(&format!("{prefix}bias"), &[outputs])?;
-        Ok(Self::new(&weight, outputs, inputs, Some(bias.into_owned())))
-    }
-
-    /// The same with a choice of precision.
-    pub(crate) fn load_as(
-        ckpt: &Checkpoint,
-        prefix: &str,
-        [outputs, inputs]: [usize; 2],
-        precision: Precision,
-    ) -> Result<Self> {
-        let weight = ckpt.tensor(&format!("{prefix}weight"), &[outputs, inputs])?;
-        let bias = ckpt.tensor(&format!("{prefix}bias"), &[outputs])?;
-        Ok(Self::fused(&[Part { weight: &weight, bias: Some(&bias), scale: 1.0 }], inputs, precision))
     }
 
     /// Length of an input row.
@@ -174,9 +144,11 @@ mod tests {
     #[test]
     fn a_transposed_weight_is_the_same_layer() {
         let weight: Vec<f32> = (0..12).map(|i| i as f32).collect();
-        let transposed: Vec<f32> = (0..12).map(|i| weight[i % 3 * 4 + i / 3]).collect();
+        let columns: Vec<f32> = (0..12).map(|i| weight[i % 3 * 4 + i / 3]).collect();
         let x = [1.0, -2.0, 0.5, 3.0];
-        let y = Linear::new(&weight, 3, 4, None).forward(&x, Threads::One);
-        assert_eq!(Linear::from_transposed(&transposed, 4, 3).forward(&x, Threads::One), y);
+        let layer =
+            |weight: &[f32]| Linear::fused(&[Part { weight, bias: None, scale: 1.0 }], 4, Precision::F32);
+        let y = layer(&weight).forward(&x, Threads::One);
+        assert_eq!(layer(&transposed(&columns, 4, 3)).forward(&x, Threads::One), y);
     }
 }

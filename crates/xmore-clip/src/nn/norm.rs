@@ -20,13 +20,10 @@ pub(crate) struct LayerNorm {
 const MIN_PARALLEL: usize = 1 << 16;
 
 impl LayerNorm {
-    /// Takes `{prefix}weight` and `{prefix}bias`, `[width]` each.
-    pub(crate) fn load(ckpt: &Checkpoint, prefix: &str, width: usize, epsilon: f32) -> Result<Self> {
-        Ok(Self {
-            weight: ckpt.tensor(&format!("{prefix}weight"), &[width])?.into_owned(),
-            bias: ckpt.tensor(&format!("{prefix}bias"), &[width])?.into_owned(),
-            epsilon,
-        })
+    /// From weight and bias, `[width]` each.
+    pub(crate) fn new(weight: &[f32], bias: &[f32], epsilon: f32) -> Self {
+        assert_eq!(weight.len(), bias.len());
+        Self { weight: weight.to_vec(), bias: bias.to_vec(), epsilon }
     }
 
     /// Normalizes each row of `x`, `[rows, width]`, in place.

@@ -13,9 +13,24 @@ pub enum Precision {
     /// 8-bit integers in the transformers' linear layers: weights scaled per output channel, activations per token as they come. A
     /// quarter of the memory, faster, and not quite the same numbers.
     Int8,
+    /// 16-bit floats with 10 fraction bits: on GPUs.
+    F16,
+    /// 16-bit floats with 7 fraction bits and the range of 32-bit ones: on GPUs.
+    Bf16,
+    /// 8-bit floats in the transformers' linear layers, weights scaled per output channel, activations per token, and 16-bit floats between
+    /// them: on GPUs from Ada and Hopper on.
+    Fp8,
 }
 
 impl Precision {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::F32, Self::Int8, Self::F16, Self::Bf16, Self::Fp8];
+
+    /// Whether a processor computes in it.
+    pub(crate) fn is_of_cpu(self) -> bool {
+        matches!(self, Self::F32 | Self::Int8)
+    }
+
     /// Packs a weight that is given by its outputs' rows of `inputs` elements, each with a factor, and a bias `[outputs]`.
     pub(super) fn pack<'w>(
         self,
@@ -27,6 +42,9 @@ impl Precision {
         match self {
             Self::F32 => Box::new(Float32::from_rows(outputs, inputs, bias, row)),
             Self::Int8 => Box::new(Int8::from_rows(outputs, inputs, &bias.unwrap_or_default(), row)),
+            Self::F16 | Self::Bf16 | Self::Fp8 => {
+                unreachable!("a processor's device is opened for its own precisions alone")
+            }
         }
     }
 
@@ -35,12 +53,15 @@ impl Precision {
         match self {
             Self::F32 => "float32",
             Self::Int8 => "int8",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+            Self::Fp8 => "fp8",
         }
     }
 
     /// The format of a name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::F32, Self::Int8].into_iter().find(|precision| precision.name() == name)
+        Self::ALL.into_iter().find(|precision| precision.name() == name)
     }
 
     /// What is added to a model's fingerprint: numbers in another format are those of another model.
@@ -48,6 +69,9 @@ impl Precision {
         match self {
             Self::F32 => "",
             Self::Int8 => "-int8",
+            Self::F16 => "-float16",
+            Self::Bf16 => "-bfloat16",
+            Self::Fp8 => "-fp8",
         }
     }
 }

@@ -39,7 +39,7 @@ __device__ __forceinline__ void multiply_add(float* c, const u32* a, u32 b0, u32
 // Grid: (tiles of queries, heads, sequences). `q` rows are q_stride elements apart, `k` and `v` rows kv_stride; a head's slice begins at
 // head * HEAD. Queries are scaled already. Sequence n has the queries q_bounds[n] .. q_bounds[n + 1] and keys k_bounds[n] .. k_bounds[n + 1]; where
 // there are no bounds, q_length and k_length of them each. `causal`: query i sees keys up to i. `out` rows are out_stride apart.
-extern "C" __global__ void __launch_bounds__(256) attention(const element* q, const element* k, const element* v, element* out, const int* q_bounds,
+extern "C" __global__ void __launch_bounds__(256, HEAD <= 96 ? 2 : 1) attention(const element* q, const element* k, const element* v, element* out, const int* q_bounds,
                                                              const int* k_bounds, int q_length, int k_length, int q_stride, int kv_stride, int out_stride,
                                                              int causal) {
     extern __shared__ __align__(16) u8 memory[];

@@ -179,6 +179,12 @@ extern "C" __global__ void to_f32_rows(const element* x, float* out, long long c
     if (at < count) out[at] = load1(x + at);
 }
 
+// f32 to elements.
+extern "C" __global__ void from_f32_rows(const float* x, element* out, long long count) {
+    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (at < count) store1(out + at, x[at]);
+}
+
 // Mean of the rows of each range (bounds[n], bounds[n + 1]), or of `step` rows each where there are no bounds; `unit`: to unit length.
 extern "C" __global__ void mean_rows(const element* x, const int* bounds, int step, element* out, int width, int unit) {
     extern __shared__ float sums[];

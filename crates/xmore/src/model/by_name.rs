@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use xmore_clip::{Model, Precision};
+use xmore_clip::{LoadOptions, Model};
 use xmore_hub::ModelName;
 use xmore_hub::fetch::Progress;
 
@@ -24,25 +24,25 @@ impl NamedModel {
     /// # Errors
     /// Those of [`xmore_hub::locate`] and [`xmore_hub::load`].
     pub fn open_cached(name: &ModelName) -> Result<Self> {
-        Self::load(name, &xmore_hub::locate(name)?, Precision::F32)
+        Self::load(name, &xmore_hub::locate(name)?, &LoadOptions::default())
     }
 
-    /// Opens a model in the precision wanted, and fetches it before if it is one of the hub's that its cache does not have.
+    /// Opens a model with a choice of precision and device, and fetches it before if it is one of the hub's that its cache does not have.
     ///
     /// # Errors
     /// Those of [`xmore_hub::locate_or_fetch`] and [`xmore_hub::load`].
-    pub fn open_or_fetch(name: &ModelName, precision: Precision, progress: Progress) -> Result<Self> {
+    pub fn open_or_fetch(name: &ModelName, options: &LoadOptions, progress: Progress) -> Result<Self> {
         let located = xmore_hub::locate_or_fetch(name, progress)?;
-        let model = Self::load(name, &located.path, precision)?;
+        let model = Self::load(name, &located.path, options)?;
         if located.fetched {
             model.record_files()?;
         }
         Ok(model)
     }
 
-    fn load(name: &ModelName, path: &Path, precision: Precision) -> Result<Self> {
-        let model = xmore_hub::load(name, path, precision)?;
-        Ok(Self::new(name.to_string(), model).with_precision(precision))
+    fn load(name: &ModelName, path: &Path, options: &LoadOptions) -> Result<Self> {
+        let model = xmore_hub::load(name, path, options)?;
+        Ok(Self::new(name.to_string(), model).with_precision(options.precision))
     }
 }
 

@@ -10,19 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, CheckpointKind};
+use crate::device::{Build, Device, ImageTower, Place, Placed, TextTower};
 use crate::error::{ClipError, Result};
-use crate::nn::linear::Linear;
 use crate::nn::precision::Precision;
 use crate::options::LoadOptions;
 use crate::preprocess::Preprocess;
 use crate::tokenizer::{ClipTokenizer, JsonTokenizer, Tokenizer};
 
-use super::parts::Head;
 use super::shared::preprocessor_config;
-use super::{
-    Architecture, ConfigForm, Encoder, Facts, Found, ImageTower, Loader, Opened, TRANSFORMERS_CONFIG,
-    TextTower,
-};
+use super::{Architecture, ConfigForm, Facts, Found, Opened, TRANSFORMERS_CONFIG};
 use config::{ClipArch, VisionArch, infer, read_open_clip, read_transformers};
 use resnet::ResNet;
 use text::ClipText;
@@ -132,7 +128,8 @@ impl Clip {
         };
         let precision = options.precision;
         let loader = Self { checkpoint: Arc::new(checkpoint), naming, precision, arch, tokenizer };
-        Ok(Opened { facts, loader: Box::new(loader) })
+        let place = Place::open(options.device, precision)?;
+        Ok(Opened { facts, device: place.name(), loader: Box::new(Placed { build: loader, place }) })
     }
 
     fn weights(&self) -> Weights<'_> {
@@ -140,25 +137,26 @@ impl Clip {
     }
 }
 
-impl Loader for Clip {
-    fn image(&self) -> Result<Encoder<dyn ImageTower>> {
+impl Build for Clip {
+    fn image<D: Device>(&self, device: &D) -> Result<ImageTower<D>> {
         let weights = self.weights();
         Ok(match &self.arch.vision {
             VisionArch::Vit(vit) => {
-                let head = weights.projection("visual.proj", vit.sizes.width, self.arch.dim)?;
-                Encoder { tower: Box::new(Vit::load(&weights, vit)?), head: projection(head) }
+                let head = weights.projection(device, "visual.proj", vit.sizes.width, self.arch.dim)?;
+                ImageTower { network: Box::new(Vit::load(device, &weights, vit)?), head: Some(head) }
             }
             VisionArch::ResNet(resnet) => {
-                Encoder { tower: Box::new(ResNet::load(&weights, resnet, self.arch.dim)?), head: None }
+                let network = ResNet::load(device, &weights, resnet, self.arch.dim)?;
+                ImageTower { network: Box::new(network), head: None }
             }
         })
     }
 
-    fn text(&self) -> Result<Encoder<dyn TextTower>> {
+    fn text<D: Device>(&self, device: &D) -> Result<TextTower<D>> {
         let (weights, text) = (self.weights(), &self.arch.text);
-        let head = weights.projection("text_projection", text.sizes.width, self.arch.dim)?;
-        let tower = ClipText::load(Arc::clone(&self.checkpoint), &weights, text)?;
-        Ok(Encoder { tower: Box::new(tower), head: projection(head) })
+        let head = weights.projection(device, "text_projection", text.sizes.width, self.arch.dim)?;
+        let network = ClipText::load(device, &self.checkpoint, &weights, text)?;
+        Ok(TextTower { network: Box::new(network), head: Some(head) })
     }
 
     fn tokenizer(&self) -> Result<Box<dyn Tokenizer>> {
@@ -178,10 +176,6 @@ impl Loader for Clip {
             )),
         }
     }
-}
-
-fn projection(linear: Linear) -> Option<Box<dyn Head>> {
-    Some(Box::new(linear))
 }
 
 fn file_name(path: &Path) -> String {

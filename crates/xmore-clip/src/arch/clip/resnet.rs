@@ -4,17 +4,14 @@
 
 use rayon::prelude::*;
 
-use crate::arch::ImageTower;
+use crate::arch::shared::transformer::WeightAndBias;
+use crate::device::{AttentionShape, Device, ImageNetwork, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
-use crate::nn::attention::{Attention, Sequence, Strided};
-use crate::nn::conv::{Conv2d, Padding, Size, Window};
-use crate::nn::gemm::Threads;
-use crate::nn::linear::{Linear, Part, query_scale};
+use crate::nn::conv::{Padding, Size, Window};
+use crate::nn::linear::{Part, query_scale};
 use crate::nn::norm::BatchNorm;
-use crate::nn::pool::average_pool;
 use crate::nn::precision::Precision;
-use crate::nn::thread_buffers::with_buffers;
 use crate::profile;
 
 use super::config::ResNetArch;
@@ -27,38 +24,43 @@ const IMAGES_PER_PASS: usize = 4;
 const KERNEL_3: Window = Window { kernel: 3, stride: 1, padding: Padding::Around(1) };
 
 /// The network, with its projection into the joint space, which is the attention pooling's last layer.
-pub(crate) struct ResNet {
+pub(crate) struct ResNet<D: Device> {
     size: Size,
-    stem: [Conv2d; 3],
-    blocks: Vec<Bottleneck>,
-    pool: AttentionPool,
+    stem: [D::Conv; 3],
+    blocks: Vec<Bottleneck<D>>,
+    pool: AttentionPool<D>,
 }
 
-struct Bottleneck {
-    narrow: Conv2d,
-    middle: Conv2d,
-    wide: Conv2d,
-    downsample: Option<Conv2d>,
+struct Bottleneck<D: Device> {
+    narrow: D::Conv,
+    middle: D::Conv,
+    wide: D::Conv,
+    downsample: Option<D::Conv>,
     stride: usize,
 }
 
-struct AttentionPool {
+struct AttentionPool<D: Device> {
+    /// Positions of the last stage.
+    positions: usize,
     /// `[1 + positions, width]`.
-    positions: Vec<f32>,
-    query: Linear,
-    key_value: Linear,
-    out: Linear,
+    learned: D::Values,
+    query: D::Linear,
+    key_value: D::Linear,
+    out: D::Linear,
+    width: usize,
     heads: usize,
+    dim: usize,
 }
 
-impl ResNet {
+impl<D: Device> ResNet<D> {
     /// Takes the network's tensors; `arch` must have been checked.
-    pub(crate) fn load(weights: &Weights<'_>, arch: &ResNetArch, dim: usize) -> Result<Self> {
+    pub(crate) fn load(device: &D, weights: &Weights<'_>, arch: &ResNetArch, dim: usize) -> Result<Self> {
         let (half, relu) = (arch.width / 2, Some(Activation::Relu));
+        let conv = |n, shape, window| conv(device, weights, "visual", n, shape, window, relu);
         let stem = [
-            conv(weights, "visual", 1, [half, 3], Window { stride: 2, ..KERNEL_3 }, relu)?,
-            conv(weights, "visual", 2, [half, half], KERNEL_3, relu)?,
-            conv(weights, "visual", 3, [arch.width, half], KERNEL_3, relu)?,
+            conv(1, [half, 3], Window { stride: 2, ..KERNEL_3 })?,
+            conv(2, [half, half], KERNEL_3)?,
+            conv(3, [arch.width, half], KERNEL_3)?,
         ];
         let mut places = Vec::new();
         let mut inputs = arch.width;
@@ -71,170 +73,151 @@ impl ResNet {
             }
         }
         let blocks = places.par_iter().map(|(prefix, inputs, width, stride)| {
-            Bottleneck::load(weights, prefix, [*inputs, *width], *stride)
+            Bottleneck::load(device, weights, prefix, [*inputs, *width], *stride)
         });
         let blocks = blocks.collect::<Result<Vec<_>>>()?;
         let size = Size { height: arch.image_size, width: arch.image_size };
-        Ok(Self { size, stem, blocks, pool: AttentionPool::load(weights, arch, dim)? })
-    }
-
-    /// The last stage's output, `[positions, width]`.
-    fn trunk(&self, pixels: &[f32], threads: Threads) -> Vec<f32> {
-        with_buffers(|[x, y, z]| {
-            let mut size = profile::time("stem", 0, || {
-                let size = self.stem[0].forward(pixels, self.size, x, threads);
-                let size = self.stem[1].forward(x, size, y, threads);
-                let size = self.stem[2].forward(y, size, z, threads);
-                average_pool(z, size, 2, x, threads)
-            });
-            for block in &self.blocks {
-                size = block.forward(x, size, y, z, threads);
-            }
-            x.clone()
-        })
+        Ok(Self { size, stem, blocks, pool: AttentionPool::load(device, weights, arch, dim)? })
     }
 }
 
-impl Bottleneck {
-    fn load(weights: &Weights<'_>, prefix: &str, [inputs, width]: [usize; 2], stride: usize) -> Result<Self> {
+impl<D: Device> Bottleneck<D> {
+    fn load(
+        device: &D,
+        weights: &Weights<'_>,
+        prefix: &str,
+        [inputs, width]: [usize; 2],
+        stride: usize,
+    ) -> Result<Self> {
         let (relu, outputs) = (Some(Activation::Relu), width * 4);
         let downsample = if stride > 1 || inputs != outputs {
             let kernel =
                 weights.tensor(&format!("{prefix}.downsample.0.weight"), &[outputs, inputs, 1, 1])?;
             let bn = weights.name(&format!("{prefix}.downsample.1."));
             let bn = BatchNorm::load(weights.checkpoint, &bn, outputs, EPSILON)?;
-            Some(Conv2d::new(&kernel, inputs, Window::POINT, bn, None))
+            Some(device.conv(&kernel, inputs, Window::POINT, bn, None)?)
         } else {
             None
         };
+        let conv = |n, shape, window| conv(device, weights, prefix, n, shape, window, relu);
         Ok(Self {
-            narrow: conv(weights, prefix, 1, [width, inputs], Window::POINT, relu)?,
-            middle: conv(weights, prefix, 2, [width, width], KERNEL_3, relu)?,
-            // The activation follows the residual, which `forward_add` adds first.
-            wide: conv(weights, prefix, 3, [outputs, width], Window::POINT, relu)?,
+            narrow: conv(1, [width, inputs], Window::POINT)?,
+            middle: conv(2, [width, width], KERNEL_3)?,
+            // The activation follows the residual, which `conv_add` adds first.
+            wide: conv(3, [outputs, width], Window::POINT)?,
             downsample,
             stride,
         })
     }
 
-    /// Replaces `x`; `y` and `z` are buffers.
-    fn forward(
-        &self,
-        x: &mut Vec<f32>,
-        size: Size,
-        y: &mut Vec<f32>,
-        z: &mut Vec<f32>,
-        threads: Threads,
-    ) -> Size {
-        let mut to = size;
-        profile::time("conv 1x1", 0, || self.narrow.forward(x, size, y, threads));
-        profile::time("conv 3x3", 0, || self.middle.forward(y, size, z, threads));
+    /// Replaces the first of the buffers; the others hold anything.
+    fn forward(&self, run: &mut D::Run<'_>, [x, y, z]: &mut [D::Maps; 3]) {
+        profile::time("conv 1x1", 0, || D::conv_into(run, &self.narrow, x, y));
+        profile::time("conv 3x3", 0, || D::conv_into(run, &self.middle, y, z));
         if self.stride > 1 {
             profile::time("pool", 0, || {
-                to = average_pool(z, size, self.stride, y, threads);
+                D::average_pool(run, z, self.stride, y);
                 std::mem::swap(y, z);
             });
         }
         profile::time("conv 1x1", 0, || {
             if let Some(downsample) = &self.downsample {
                 if self.stride > 1 {
-                    average_pool(x, size, self.stride, y, threads);
-                    downsample.forward(y, to, x, threads);
+                    D::average_pool(run, x, self.stride, y);
+                    D::conv_into(run, downsample, y, x);
                 } else {
-                    downsample.forward(x, to, y, threads);
+                    D::conv_into(run, downsample, x, y);
                     std::mem::swap(x, y);
                 }
             }
-            self.wide.forward_add(z, x, threads);
+            D::conv_add(run, &self.wide, z, x);
         });
-        to
     }
 }
 
-impl AttentionPool {
-    fn load(weights: &Weights<'_>, arch: &ResNetArch, dim: usize) -> Result<Self> {
+impl<D: Device> AttentionPool<D> {
+    fn load(device: &D, weights: &Weights<'_>, arch: &ResNetArch, dim: usize) -> Result<Self> {
         let width = arch.width * 32;
-        let tokens = (arch.image_size / 32).pow(2) + 1;
-        let part = |name: &str, outputs: usize| {
+        let positions = (arch.image_size / 32).pow(2);
+        let part = |name: &str, outputs: usize| -> Result<WeightAndBias<'_>> {
             let weight = weights.tensor(&format!("visual.attnpool.{name}_proj.weight"), &[outputs, width])?;
-            Ok((weight, weights.tensor(&format!("visual.attnpool.{name}_proj.bias"), &[outputs])?))
+            let bias = weights.tensor(&format!("visual.attnpool.{name}_proj.bias"), &[outputs])?;
+            Ok((weight, bias))
         };
         let [(qw, qb), (kw, kb), (vw, vb)] = [part("q", width)?, part("k", width)?, part("v", width)?];
         let (cw, cb) = part("c", dim)?;
         let query = Part { weight: &qw, bias: Some(&qb), scale: query_scale(width / arch.heads) };
         let key = Part { weight: &kw, bias: Some(&kb), scale: 1.0 };
         let value = Part { weight: &vw, bias: Some(&vb), scale: 1.0 };
+        let out = Part { weight: &cw, bias: Some(&cb), scale: 1.0 };
+        let learned = weights.tensor("visual.attnpool.positional_embedding", &[positions + 1, width])?;
+        let linear = |parts: &[Part<'_>]| device.linear(parts, width, Precision::F32);
         Ok(Self {
-            positions: weights.tensor("visual.attnpool.positional_embedding", &[tokens, width])?.into_owned(),
-            query: Linear::fused(&[query], width, Precision::F32),
-            key_value: Linear::fused(&[key, value], width, Precision::F32),
-            out: Linear::new(&cw, dim, width, Some(cb.into_owned())),
+            positions,
+            learned: device.values(&learned)?,
+            query: linear(&[query])?,
+            key_value: linear(&[key, value])?,
+            out: linear(&[out])?,
+            width,
             heads: arch.heads,
+            dim,
         })
     }
 
     /// `x` is `[positions, width]` of each image; returns `[images, dim]`.
-    fn forward(&self, images: &[Vec<f32>], threads: Threads) -> Vec<f32> {
-        let width = self.query.inputs();
-        let tokens = self.positions.len() / width;
-        let mut all = Vec::with_capacity(images.len() * tokens * width);
-        for x in images {
-            let start = all.len();
-            all.resize(start + width, 0.0f32);
-            for row in x.chunks_exact(width) {
-                all[start..].iter_mut().zip(row).for_each(|(mean, v)| *mean += v);
-            }
-            all[start..].iter_mut().for_each(|mean| *mean /= (tokens - 1) as f32);
-            all.extend_from_slice(x);
-            all[start..].iter_mut().zip(&self.positions).for_each(|(v, p)| *v += p);
-        }
-        let means: Vec<f32> = all.chunks_exact(tokens * width).flat_map(|x| &x[..width]).copied().collect();
-        let query = self.query.forward(&means, threads);
-        let key_value = self.key_value.forward(&all, threads);
-        let rows = |at: usize| Strided { data: &key_value[at..], stride: 2 * width };
-        let attention = Attention {
-            queries: Strided { data: &query, stride: width },
-            keys: rows(0),
-            values: rows(width),
-            heads: self.heads,
-            head_width: width / self.heads,
-            causal: false,
-        };
-        let image = |n: usize| Sequence { queries: n..n + 1, keys: n * tokens..(n + 1) * tokens };
-        let sequences: Vec<_> = (0..images.len()).map(image).collect();
-        let mut attended = means;
-        attention.forward(&sequences, &mut attended, threads);
-        self.out.forward(&attended, threads)
+    fn forward(&self, run: &mut D::Run<'_>, images: usize, x: &D::Rows) -> D::Rows {
+        let tokens = D::prepend_means(run, x, self.positions, &self.learned);
+        let sequences = D::sequences(run, &vec![self.positions + 1; images]);
+        let means = D::pick(run, &tokens, &sequences, Wanted::First);
+        let mut query = D::rows(run, images, self.width);
+        D::linear_into(run, &self.query, &means, &mut query, None);
+        let mut key_value = D::rows(run, images * (self.positions + 1), 2 * self.width);
+        D::linear_into(run, &self.key_value, &tokens, &mut key_value, None);
+        let shape = AttentionShape { heads: self.heads, head_width: self.width / self.heads, causal: false };
+        let attended = D::query_attention(run, shape, &query, &key_value, &sequences);
+        let mut out = D::rows(run, images, self.dim);
+        D::linear_into(run, &self.out, &attended, &mut out, None);
+        out
     }
 }
 
-impl ImageTower for ResNet {
+impl<D: Device> ImageNetwork<D> for ResNet<D> {
     fn width(&self) -> usize {
-        self.pool.out.outputs()
+        self.pool.dim
     }
 
     fn images_per_pass(&self) -> usize {
         IMAGES_PER_PASS
     }
 
-    fn forward(&self, images: &[&[f32]], threads: Threads) -> Vec<f32> {
-        let trunks: Vec<_> = images.iter().map(|pixels| self.trunk(pixels, threads)).collect();
-        profile::time("attention pool", 0, || self.pool.forward(&trunks, threads))
+    fn forward(&self, run: &mut D::Run<'_>, images: D::Images<'_>) -> D::Rows {
+        let trunk = D::trunk(run, images, &|run, images, maps| {
+            profile::time("stem", 0, || {
+                let [x, y, z] = maps;
+                D::conv_images(run, &self.stem[0], images, self.size, x);
+                D::conv_into(run, &self.stem[1], x, y);
+                D::conv_into(run, &self.stem[2], y, z);
+                D::average_pool(run, z, 2, x);
+            });
+            self.blocks.iter().for_each(|block| block.forward(run, maps));
+        });
+        profile::time("attention pool", 0, || self.pool.forward(run, D::count(images), &trunk))
     }
 }
 
 /// `{prefix}.conv{n}` with `{prefix}.bn{n}` folded in.
-fn conv(
+fn conv<D: Device>(
+    device: &D,
     weights: &Weights<'_>,
     prefix: &str,
     n: usize,
     [outputs, inputs]: [usize; 2],
     window: Window,
     activation: Option<Activation>,
-) -> Result<Conv2d> {
+) -> Result<D::Conv> {
     let shape = [outputs, inputs, window.kernel, window.kernel];
     let kernel = weights.tensor(&format!("{prefix}.conv{n}.weight"), &shape)?;
     let bn =
         BatchNorm::load(weights.checkpoint, &weights.name(&format!("{prefix}.bn{n}.")), outputs, EPSILON)?;
-    Ok(Conv2d::new(&kernel, inputs, window, bn, activation))
+    device.conv(&kernel, inputs, window, bn, activation)
 }

@@ -4,48 +4,50 @@
 
 use std::sync::Arc;
 
-use crate::arch::TextTower;
 use crate::arch::shared::transformer::Transformer;
 use crate::checkpoint::Checkpoint;
+use crate::device::{Device, TextNetwork, TokenEmbedding, Wanted};
 use crate::error::Result;
-use crate::nn::gemm::Threads;
-use crate::nn::norm::LayerNorm;
 
 use super::config::TextArch;
 use super::weights::Weights;
 
-/// The network, without the projection into the joint space. The token table stays in the mapped file.
-pub(crate) struct ClipText {
-    checkpoint: Arc<Checkpoint>,
-    token_table: String,
+/// The network, without the projection into the joint space.
+pub(crate) struct ClipText<D: Device> {
+    embedding: TokenEmbedding<D>,
     vocabulary: usize,
-    width: usize,
-    /// `[context, width]`.
-    positions: Vec<f32>,
-    transformer: Transformer,
-    norm: LayerNorm,
+    transformer: Transformer<D>,
+    norm: D::Norm,
 }
 
-impl ClipText {
+impl<D: Device> ClipText<D> {
     /// Takes the network's tensors; `arch` must have been checked.
-    pub(crate) fn load(checkpoint: Arc<Checkpoint>, weights: &Weights<'_>, arch: &TextArch) -> Result<Self> {
-        let width = arch.sizes.width;
-        let token_table = weights.name("token_embedding.weight");
-        checkpoint.rows(&token_table, [arch.vocabulary, width])?;
+    pub(crate) fn load(
+        device: &D,
+        checkpoint: &Arc<Checkpoint>,
+        weights: &Weights<'_>,
+        arch: &TextArch,
+    ) -> Result<Self> {
+        let (width, vocabulary) = (arch.sizes.width, arch.vocabulary);
+        let table = weights.name("token_embedding.weight");
+        let positions = weights.tensor("positional_embedding", &[arch.context_length, width])?;
         Ok(Self {
-            token_table,
-            vocabulary: arch.vocabulary,
-            width,
-            positions: weights.tensor("positional_embedding", &[arch.context_length, width])?.into_owned(),
+            embedding: TokenEmbedding {
+                table: device.token_table(checkpoint, &table, [vocabulary, width])?,
+                width,
+                positions: device.values(&positions)?,
+                kind: None,
+            },
+            vocabulary,
             transformer: Transformer::load(
+                device,
                 &weights.text_blocks(),
                 arch.sizes,
                 arch.activation,
                 arch.epsilon,
                 true,
             )?,
-            norm: weights.norm("ln_final", width, arch.epsilon)?,
-            checkpoint,
+            norm: weights.norm(device, "ln_final", width, arch.epsilon)?,
         })
     }
 }
@@ -57,48 +59,25 @@ fn up_to_end(text: &[u32]) -> &[u32] {
     &text[..end.map_or(0, |end| end + 1)]
 }
 
-impl TextTower for ClipText {
+impl<D: Device> TextNetwork<D> for ClipText<D> {
     fn width(&self) -> usize {
-        self.width
+        self.embedding.width
     }
 
     fn vocabulary(&self) -> usize {
         self.vocabulary
     }
 
-    fn forward(&self, texts: &[&[u32]], threads: Threads) -> Vec<f32> {
-        self.run(texts, &[], threads)
+    fn takes_context(&self) -> bool {
+        true
     }
 
-    fn forward_with_context(&self, texts: &[&[u32]], context: &[f32], threads: Threads) -> Option<Vec<f32>> {
-        Some(self.run(texts, context, threads))
-    }
-}
-
-impl ClipText {
-    /// `context`, `[tokens, width]`, takes the place of the token embeddings after each text's start; it may be empty.
-    fn run(&self, texts: &[&[u32]], context: &[f32], threads: Threads) -> Vec<f32> {
-        let width = self.width;
-        let mut x = Vec::with_capacity(texts.iter().map(|text| text.len()).sum::<usize>() * width);
-        let mut sequences = Vec::with_capacity(texts.len());
-        let replaced = 1..1 + context.len() / width;
-        for text in texts {
-            let text = up_to_end(text);
-            let (start, at) = (x.len() / width, x.len());
-            x.extend_from_slice(&self.positions[..text.len() * width]);
-            for (place, (&id, row)) in text.iter().zip(x[at..].chunks_exact_mut(width)).enumerate() {
-                if replaced.contains(&place) {
-                    let from = (place - 1) * width;
-                    row.iter_mut().zip(&context[from..from + width]).for_each(|(x, c)| *x += c);
-                } else {
-                    self.checkpoint.add_row(&self.token_table, id as usize, row);
-                }
-            }
-            sequences.push(start..start + text.len());
-        }
-        let ends: Vec<_> = sequences.iter().map(|range| range.end - 1).collect();
-        let mut pooled = self.transformer.forward(x, &sequences, &ends, threads);
-        self.norm.forward(&mut pooled);
+    fn forward(&self, run: &mut D::Run<'_>, texts: &[&[u32]], context: &[f32]) -> D::Rows {
+        let texts: Vec<&[u32]> = texts.iter().map(|text| up_to_end(text)).collect();
+        let x = D::embed_tokens(run, &self.embedding, &texts, context);
+        let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
+        let mut pooled = self.transformer.forward(run, x, &lengths, Wanted::Last);
+        D::norm_in_place(run, &self.norm, &mut pooled);
         pooled
     }
 }

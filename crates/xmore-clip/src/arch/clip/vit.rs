@@ -2,13 +2,11 @@
 //!
 //! Reference: OpenAI's `VisionTransformer`: patches, a class token, learned positions, a norm before and after the blocks.
 
-use crate::arch::ImageTower;
 use crate::arch::shared::transformer::Transformer;
+use crate::device::{Device, ImageNetwork, PatchEmbedding, Wanted};
 use crate::error::Result;
-use crate::nn::gemm::Threads;
-use crate::nn::linear::Linear;
-use crate::nn::norm::LayerNorm;
-use crate::profile;
+use crate::nn::linear::Part;
+use crate::nn::precision::Precision;
 
 use super::config::VitArch;
 use super::weights::Weights;
@@ -17,23 +15,16 @@ use super::weights::Weights;
 const TOKENS_PER_PASS: usize = 200;
 
 /// The network, without the projection into the joint space.
-pub(crate) struct Vit {
-    size: usize,
-    patch: usize,
-    width: usize,
-    /// `[width, patch * patch * 3]`, channels innermost.
-    patches: Linear,
-    class: Vec<f32>,
-    /// `[1 + patches, width]`.
-    positions: Vec<f32>,
-    norm_pre: LayerNorm,
-    transformer: Transformer,
-    norm_post: LayerNorm,
+pub(crate) struct Vit<D: Device> {
+    patches: PatchEmbedding<D>,
+    norm_pre: D::Norm,
+    transformer: Transformer<D>,
+    norm_post: D::Norm,
 }
 
-impl Vit {
+impl<D: Device> Vit<D> {
     /// Takes the network's tensors; `arch` must have been checked.
-    pub(crate) fn load(weights: &Weights<'_>, arch: &VitArch) -> Result<Self> {
+    pub(crate) fn load(device: &D, weights: &Weights<'_>, arch: &VitArch) -> Result<Self> {
         let (width, patch, epsilon) = (arch.sizes.width, arch.patch, arch.epsilon);
         let kernel = weights.tensor("visual.conv1.weight", &[width, 3, patch, patch])?;
         let area = patch * patch;
@@ -44,67 +35,46 @@ impl Vit {
             }
         }
         let tokens = (arch.image_size / patch).pow(2) + 1;
-        Ok(Self {
-            size: arch.image_size,
+        let embedding = Part { weight: &channels_last, bias: None, scale: 1.0 };
+        let patches = PatchEmbedding {
+            side: arch.image_size,
             patch,
             width,
-            patches: Linear::new(&channels_last, width, 3 * area, None),
-            class: weights.tensor("visual.class_embedding", &[width])?.into_owned(),
-            positions: weights.tensor("visual.positional_embedding", &[tokens, width])?.into_owned(),
-            norm_pre: weights.norm("visual.ln_pre", width, epsilon)?,
+            linear: device.linear(&[embedding], 3 * area, Precision::F32)?,
+            class: device.values(&weights.tensor("visual.class_embedding", &[width])?)?,
+            positions: device.values(&weights.tensor("visual.positional_embedding", &[tokens, width])?)?,
+        };
+        Ok(Self {
+            patches,
+            norm_pre: weights.norm(device, "visual.ln_pre", width, epsilon)?,
             transformer: Transformer::load(
+                device,
                 &weights.visual_blocks(),
                 arch.sizes,
                 arch.activation,
                 epsilon,
                 false,
             )?,
-            norm_post: weights.norm("visual.ln_post", width, epsilon)?,
+            norm_post: weights.norm(device, "visual.ln_post", width, epsilon)?,
         })
-    }
-
-    /// The pixels of each patch side by side: `[patches, patch * patch * 3]`.
-    fn lay_out(&self, image: &[f32], out: &mut Vec<f32>) {
-        let (line, side) = (self.patch * 3, self.size / self.patch);
-        for y in 0..side {
-            for x in 0..side {
-                for row in 0..self.patch {
-                    let at = ((y * self.patch + row) * self.size + x * self.patch) * 3;
-                    out.extend_from_slice(&image[at..at + line]);
-                }
-            }
-        }
     }
 }
 
-impl ImageTower for Vit {
+impl<D: Device> ImageNetwork<D> for Vit<D> {
     fn width(&self) -> usize {
-        self.width
+        self.patches.width
     }
 
     fn images_per_pass(&self) -> usize {
-        (TOKENS_PER_PASS / (self.positions.len() / self.width)).max(1)
+        (TOKENS_PER_PASS / self.patches.tokens()).max(1)
     }
 
-    fn forward(&self, images: &[&[f32]], threads: Threads) -> Vec<f32> {
-        let width = self.width;
-        let tokens = self.positions.len() / width;
-        let mut pixels = Vec::with_capacity(images.len() * (tokens - 1) * self.patches.inputs());
-        images.iter().for_each(|image| self.lay_out(image, &mut pixels));
-        let embedded =
-            profile::time("patches", pixels.len() * 2 * width, || self.patches.forward(&pixels, threads));
-        let mut x = Vec::with_capacity(images.len() * tokens * width);
-        for image in embedded.chunks_exact((tokens - 1) * width) {
-            let start = x.len();
-            x.extend_from_slice(&self.class);
-            x.extend_from_slice(image);
-            x[start..].iter_mut().zip(&self.positions).for_each(|(x, p)| *x += p);
-        }
-        self.norm_pre.forward(&mut x);
-        let sequences: Vec<_> = (0..images.len()).map(|n| n * tokens..(n + 1) * tokens).collect();
-        let class_tokens: Vec<_> = sequences.iter().map(|range| range.start).collect();
-        let mut pooled = self.transformer.forward(x, &sequences, &class_tokens, threads);
-        self.norm_post.forward(&mut pooled);
+    fn forward(&self, run: &mut D::Run<'_>, images: D::Images<'_>) -> D::Rows {
+        let mut x = D::embed_patches(run, &self.patches, images);
+        D::norm_in_place(run, &self.norm_pre, &mut x);
+        let lengths = vec![self.patches.tokens(); D::count(images)];
+        let mut pooled = self.transformer.forward(run, x, &lengths, Wanted::First);
+        D::norm_in_place(run, &self.norm_post, &mut pooled);
         pooled
     }
 }

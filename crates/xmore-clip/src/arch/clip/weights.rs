@@ -5,11 +5,12 @@
 
 use std::borrow::Cow;
 
+use crate::arch::Head;
 use crate::arch::shared::transformer::{BlockLinear, BlockNorm, BlockWeights, WeightAndBias};
 use crate::checkpoint::Checkpoint;
+use crate::device::Device;
 use crate::error::Result;
-use crate::nn::linear::Linear;
-use crate::nn::norm::LayerNorm;
+use crate::nn::linear::{Part, transposed};
 use crate::nn::precision::Precision;
 
 /// Whose names a checkpoint uses.
@@ -77,16 +78,32 @@ impl<'a> Weights<'a> {
     }
 
     /// A layer norm `[width]`.
-    pub(crate) fn norm(&self, name: &str, width: usize, epsilon: f32) -> Result<LayerNorm> {
-        LayerNorm::load(self.checkpoint, &format!("{}.", self.name(name)), width, epsilon)
+    pub(crate) fn norm<D: Device>(
+        &self,
+        device: &D,
+        name: &str,
+        width: usize,
+        epsilon: f32,
+    ) -> Result<D::Norm> {
+        let (weight, bias) = self.checkpoint.weight_and_bias(&format!("{}.", self.name(name)), &[width])?;
+        device.norm(&weight, &bias, epsilon)
     }
 
     /// The projection `visual.proj` or `text_projection` into the joint space, `[width, dim]` as OpenAI stores it.
-    pub(crate) fn projection(&self, name: &str, width: usize, dim: usize) -> Result<Linear> {
-        if self.naming == Naming::Transformers {
-            return Ok(Linear::new(&self.tensor(name, &[dim, width])?, dim, width, None));
-        }
-        Ok(Linear::from_transposed(&self.tensor(name, &[width, dim])?, width, dim))
+    pub(crate) fn projection<D: Device>(
+        &self,
+        device: &D,
+        name: &str,
+        width: usize,
+        dim: usize,
+    ) -> Result<Head<D>> {
+        let weight = match self.naming {
+            Naming::Transformers => self.tensor(name, &[dim, width])?,
+            _ => Cow::Owned(transposed(&self.tensor(name, &[width, dim])?, width, dim)),
+        };
+        let linear =
+            device.linear(&[Part { weight: &weight, bias: None, scale: 1.0 }], width, Precision::F32)?;
+        Ok(Head { linear, mlp: None })
     }
 
     /// The image tower's blocks.
@@ -167,13 +184,12 @@ impl ClipBlocks<'_> {
 }
 
 impl BlockWeights for ClipBlocks<'_> {
-    fn norm(&self, n: usize, norm: BlockNorm, width: usize, epsilon: f32) -> Result<LayerNorm> {
-        LayerNorm::load(self.weights.checkpoint, &format!("{}.", self.norm_name(n, norm)), width, epsilon)
+    fn norm(&self, n: usize, norm: BlockNorm, width: usize) -> Result<WeightAndBias<'_>> {
+        self.weights.checkpoint.weight_and_bias(&format!("{}.", self.norm_name(n, norm)), &[width])
     }
 
-    fn linear(&self, n: usize, layer: BlockLinear, shape: [usize; 2]) -> Result<Linear> {
-        let prefix = format!("{}.", self.linear_name(n, layer));
-        Linear::load_as(self.weights.checkpoint, &prefix, shape, self.weights.precision)
+    fn linear(&self, n: usize, layer: BlockLinear, shape: [usize; 2]) -> Result<WeightAndBias<'_>> {
+        self.weights.checkpoint.weight_and_bias(&format!("{}.", self.linear_name(n, layer)), &shape)
     }
 
     fn precision(&self) -> Precision {

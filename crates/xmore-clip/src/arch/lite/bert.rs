@@ -3,60 +3,76 @@
 //! Reference: transformers' `BertModel` with sentence-transformers' mean pooling and normalization. The texts of a batch
 //! follow one another without padding, so a text's numbers do not depend on its neighbors and no padding is computed.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
-use crate::arch::TextTower;
-use crate::arch::parts::normalize_rows;
 use crate::checkpoint::Checkpoint;
+use crate::device::{AttentionShape, Device, TextNetwork, TokenEmbedding};
 use crate::error::Result;
 use crate::nn::activation::Activation;
-use crate::nn::attention::self_attention;
-use crate::nn::gemm::Threads;
-use crate::nn::linear::Linear;
-use crate::nn::norm::LayerNorm;
+use crate::nn::linear::{Part, qkv_parts};
 use crate::nn::precision::Precision;
 
 use super::config::BertConfig;
 
-/// The network. Embedding tables stay in the mapped file.
-pub(crate) struct Bert {
-    ckpt: Checkpoint,
-    width: usize,
-    heads: usize,
+/// The network.
+pub(crate) struct Bert<D: Device> {
+    embedding: TokenEmbedding<D>,
     vocabulary: usize,
-    embedding_norm: LayerNorm,
-    layers: Vec<Layer>,
+    embedding_norm: D::Norm,
+    shape: AttentionShape,
+    inner: usize,
+    layers: Vec<Layer<D>>,
 }
 
-struct Layer {
-    qkv: Linear,
-    attention_out: Linear,
-    attention_norm: LayerNorm,
-    intermediate: Linear,
-    output: Linear,
-    output_norm: LayerNorm,
+struct Layer<D: Device> {
+    qkv: D::Linear,
+    attention_out: D::Linear,
+    attention_norm: D::Norm,
+    intermediate: D::Linear,
+    output: D::Linear,
+    output_norm: D::Norm,
 }
 
 const WORDS: &str = "embeddings.word_embeddings.weight";
 const POSITIONS: &str = "embeddings.position_embeddings.weight";
 const TYPES: &str = "embeddings.token_type_embeddings.weight";
 
-impl Bert {
+impl<D: Device> Bert<D> {
     /// Takes the network's tensors from a checkpoint; `config` must have been checked.
-    pub(crate) fn load(ckpt: Checkpoint, config: &BertConfig, precision: Precision) -> Result<Self> {
-        let width = config.hidden_size;
-        ckpt.rows(WORDS, [config.vocab_size, width])?;
-        ckpt.rows(POSITIONS, [config.max_position_embeddings, width])?;
-        ckpt.rows(TYPES, [config.type_vocab_size, width])?;
-        let norm = |prefix: &str| LayerNorm::load(&ckpt, prefix, width, config.layer_norm_eps);
-        let linear = |prefix: &str, shape| Linear::load_as(&ckpt, prefix, shape, precision);
-        let inner = config.intermediate_size;
+    pub(crate) fn load(
+        device: &D,
+        ckpt: &Arc<Checkpoint>,
+        config: &BertConfig,
+        precision: Precision,
+    ) -> Result<Self> {
+        let (width, inner, heads) =
+            (config.hidden_size, config.intermediate_size, config.num_attention_heads);
+        let kinds = ckpt.tensor(TYPES, &[config.type_vocab_size, width])?;
+        let positions = ckpt.tensor(POSITIONS, &[config.max_position_embeddings, width])?;
+        let embedding = TokenEmbedding {
+            table: device.token_table(ckpt, WORDS, [config.vocab_size, width])?,
+            width,
+            positions: device.values(&positions)?,
+            kind: Some(device.values(kinds.get(..width).unwrap_or_default())?),
+        };
+        let norm = |prefix: &str| {
+            let (weight, bias) = ckpt.weight_and_bias(prefix, &[width])?;
+            device.norm(&weight, &bias, config.layer_norm_eps)
+        };
+        let linear = |prefix: &str, shape: [usize; 2]| {
+            let (weight, bias) = ckpt.weight_and_bias(prefix, &shape)?;
+            device.linear(&[Part { weight: &weight, bias: Some(&bias), scale: 1.0 }], shape[1], precision)
+        };
         // Layers are packed in parallel: packing is most of the time to the first embedding.
         let layers = (0..config.num_hidden_layers).into_par_iter().map(|n| {
-            let prefix = format!("encoder.layer.{n}.");
-            let name = |part: &str| format!("{prefix}{part}.");
+            let name = |part: &str| format!("encoder.layer.{n}.{part}.");
+            let part =
+                |part: &str| ckpt.weight_and_bias(&name(&format!("attention.self.{part}")), &[width, width]);
+            let qkv = [part("query")?, part("key")?, part("value")?];
             Ok(Layer {
-                qkv: fused_qkv(&ckpt, &name("attention.self"), width, config.num_attention_heads, precision)?,
+                qkv: device.linear(&qkv_parts(&qkv, width / heads), width, precision)?,
                 attention_out: linear(&name("attention.output.dense"), [width, width])?,
                 attention_norm: norm(&name("attention.output.LayerNorm"))?,
                 intermediate: linear(&name("intermediate.dense"), [inner, width])?,
@@ -66,73 +82,38 @@ impl Bert {
         });
         let layers = layers.collect::<Result<Vec<_>>>()?;
         let embedding_norm = norm("embeddings.LayerNorm.")?;
-        let (heads, vocabulary) = (config.num_attention_heads, config.vocab_size);
-        Ok(Self { ckpt, width, heads, vocabulary, embedding_norm, layers })
+        let shape = AttentionShape { heads, head_width: width / heads, causal: false };
+        Ok(Self { embedding, vocabulary: config.vocab_size, embedding_norm, shape, inner, layers })
     }
 }
 
-/// Query, key and value as one product: `[3 * width, width]`.
-fn fused_qkv(
-    ckpt: &Checkpoint,
-    prefix: &str,
-    width: usize,
-    heads: usize,
-    precision: Precision,
-) -> Result<Linear> {
-    let part = |name: &str| {
-        let weight = ckpt.tensor(&format!("{prefix}{name}.weight"), &[width, width])?;
-        Ok((weight, ckpt.tensor(&format!("{prefix}{name}.bias"), &[width])?))
-    };
-    let parts = [part("query")?, part("key")?, part("value")?];
-    Ok(Linear::qkv(parts.each_ref().map(|(w, b)| (&**w, &**b)), width, width / heads, precision))
-}
-
-impl TextTower for Bert {
+impl<D: Device> TextNetwork<D> for Bert<D> {
     fn width(&self) -> usize {
-        self.width
+        self.embedding.width
     }
 
     fn vocabulary(&self) -> usize {
         self.vocabulary
     }
 
-    fn forward(&self, texts: &[&[u32]], threads: Threads) -> Vec<f32> {
-        let width = self.width;
-        let tokens: usize = texts.iter().map(|t| t.len()).sum();
-        let mut sequences = Vec::with_capacity(texts.len());
-        let mut x = vec![0.0; tokens * width];
-        let mut token = 0;
-        for text in texts {
-            sequences.push(token..token + text.len());
-            for (position, &id) in text.iter().enumerate() {
-                let row = &mut x[token * width..(token + 1) * width];
-                self.ckpt.add_row(WORDS, id as usize, row);
-                self.ckpt.add_row(TYPES, 0, row);
-                self.ckpt.add_row(POSITIONS, position, row);
-                token += 1;
-            }
-        }
-        self.embedding_norm.forward(&mut x);
-        let (mut qkv, mut attended) = (vec![0.0; tokens * 3 * width], vec![0.0; tokens * width]);
-        let mut inner = Vec::new();
+    fn forward(&self, run: &mut D::Run<'_>, texts: &[&[u32]], context: &[f32]) -> D::Rows {
+        let width = self.embedding.width;
+        let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
+        let tokens = lengths.iter().sum();
+        let mut x = D::embed_tokens(run, &self.embedding, texts, context);
+        let sequences = D::sequences(run, &lengths);
+        D::norm_in_place(run, &self.embedding_norm, &mut x);
+        let (mut qkv, mut attended) = (D::rows(run, tokens, 3 * width), D::rows(run, tokens, width));
+        let mut inner = D::rows(run, tokens, self.inner);
         for layer in &self.layers {
-            layer.qkv.forward_into(&x, &mut qkv, None, threads);
-            self_attention(&qkv, self.heads, width / self.heads, false, &sequences, &mut attended, threads);
-            layer.attention_out.forward_add(&attended, &mut x, None, threads);
-            layer.attention_norm.forward(&mut x);
-            inner.resize(tokens * layer.intermediate.outputs(), 0.0);
-            layer.intermediate.forward_into(&x, &mut inner, Some(Activation::Gelu), threads);
-            layer.output.forward_add(&inner, &mut x, None, threads);
-            layer.output_norm.forward(&mut x);
+            D::linear_into(run, &layer.qkv, &x, &mut qkv, None);
+            D::self_attention(run, self.shape, &qkv, &sequences, &mut attended);
+            D::linear_add(run, &layer.attention_out, &attended, &mut x);
+            D::norm_in_place(run, &layer.attention_norm, &mut x);
+            D::linear_into(run, &layer.intermediate, &x, &mut inner, Some(Activation::Gelu));
+            D::linear_add(run, &layer.output, &inner, &mut x);
+            D::norm_in_place(run, &layer.output_norm, &mut x);
         }
-        let mut pooled = vec![0.0f32; texts.len() * width];
-        for (sequence, out) in sequences.iter().zip(pooled.chunks_exact_mut(width)) {
-            for row in x[sequence.start * width..sequence.end * width].chunks_exact(width) {
-                out.iter_mut().zip(row).for_each(|(o, r)| *o += r);
-            }
-            out.iter_mut().for_each(|o| *o /= sequence.len() as f32);
-        }
-        normalize_rows(&mut pooled, width);
-        pooled
+        D::unit_means(run, &x, &sequences)
     }
 }

@@ -2,14 +2,12 @@
 //!
 //! Reference: PyPI `efficientnet-lite-pytorch`, `model.py`, whose tensor names these are. Pooled features, no classifier.
 
-use crate::arch::ImageTower;
 use crate::checkpoint::Checkpoint;
+use crate::device::{Device, ImageNetwork};
 use crate::error::Result;
 use crate::nn::activation::Activation;
-use crate::nn::conv::{Conv2d, DepthwiseConv2d, Padding, Size, Window};
-use crate::nn::gemm::Threads;
+use crate::nn::conv::{Padding, Size, Window};
 use crate::nn::norm::BatchNorm;
-use crate::nn::thread_buffers::with_buffers;
 use crate::profile;
 
 use super::config::VisionConfig;
@@ -19,30 +17,31 @@ use super::stages::STEM_AND_FEATURES;
 const BN_EPSILON: f32 = 1e-3;
 
 /// The network.
-pub(crate) struct EfficientNet {
+pub(crate) struct EfficientNet<D: Device> {
     size: Size,
-    stem: Conv2d,
-    blocks: Vec<Block>,
-    head: Conv2d,
+    stem: D::Conv,
+    blocks: Vec<Block<D>>,
+    head: D::Conv,
     features: usize,
 }
 
 /// An inverted residual: widen, convolve per channel, narrow, and add the input where the shapes allow.
-struct Block {
-    expand: Option<Conv2d>,
-    depthwise: DepthwiseConv2d,
-    project: Conv2d,
+struct Block<D: Device> {
+    expand: Option<D::Conv>,
+    depthwise: D::Depthwise,
+    project: D::Conv,
     residual: bool,
 }
 
-impl EfficientNet {
+impl<D: Device> EfficientNet<D> {
     /// Takes the network's tensors from a checkpoint; `config` must have been checked.
-    pub(crate) fn load(ckpt: &Checkpoint, config: &VisionConfig) -> Result<Self> {
+    pub(crate) fn load(device: &D, ckpt: &Checkpoint, config: &VisionConfig) -> Result<Self> {
         let stages = config.stages();
         let [stem_channels, features] = config.stem_and_features.unwrap_or(STEM_AND_FEATURES);
         let relu6 = Some(Activation::Relu6);
         let pointwise = Window::POINT;
         let stem = conv(
+            device,
             ckpt,
             "_conv_stem",
             "_bn0",
@@ -61,7 +60,15 @@ impl EfficientNet {
                 let expand = if stage.expand == 1 {
                     None
                 } else {
-                    Some(conv(ckpt, &name("_expand_conv"), &name("_bn0"), [wide, inputs], pointwise, relu6)?)
+                    Some(conv(
+                        device,
+                        ckpt,
+                        &name("_expand_conv"),
+                        &name("_bn0"),
+                        [wide, inputs],
+                        pointwise,
+                        relu6,
+                    )?)
                 };
                 let window = Window { kernel: stage.kernel, stride, padding: Padding::Same };
                 let weight =
@@ -69,8 +76,9 @@ impl EfficientNet {
                 let bn = BatchNorm::load(ckpt, &name("_bn1."), wide, BN_EPSILON)?;
                 blocks.push(Block {
                     expand,
-                    depthwise: DepthwiseConv2d::new(&weight, window, bn),
+                    depthwise: device.depthwise(&weight, window, bn)?,
                     project: conv(
+                        device,
                         ckpt,
                         &name("_project_conv"),
                         &name("_bn2"),
@@ -83,75 +91,53 @@ impl EfficientNet {
                 inputs = stage.channels;
             }
         }
-        let head = conv(ckpt, "_conv_head", "_bn1", [features, inputs], pointwise, relu6)?;
+        let head = conv(device, ckpt, "_conv_head", "_bn1", [features, inputs], pointwise, relu6)?;
         let size = Size { height: config.image_size, width: config.image_size };
         Ok(Self { size, stem, blocks, head, features })
     }
 }
 
-impl ImageTower for EfficientNet {
+impl<D: Device> ImageNetwork<D> for EfficientNet<D> {
     fn width(&self) -> usize {
         self.features
     }
 
-    fn forward(&self, images: &[&[f32]], threads: Threads) -> Vec<f32> {
-        images.iter().flat_map(|pixels| self.one(pixels, threads)).collect()
+    fn forward(&self, run: &mut D::Run<'_>, images: D::Images<'_>) -> D::Rows {
+        D::trunk(run, images, &|run, images, [x, wide, deep]| {
+            profile::time("stem", 0, || D::conv_images(run, &self.stem, images, self.size, x));
+            for block in &self.blocks {
+                let input = match &block.expand {
+                    Some(expand) => {
+                        profile::time("conv 1x1 wide", 0, || D::conv_into(run, expand, x, wide));
+                        &*wide
+                    }
+                    None => &*x,
+                };
+                profile::time("depthwise", 0, || D::depthwise_into(run, &block.depthwise, input, deep));
+                profile::time("conv 1x1 narrow", 0, || {
+                    if block.residual {
+                        D::conv_add(run, &block.project, deep, x);
+                    } else {
+                        D::conv_into(run, &block.project, deep, x);
+                    }
+                });
+            }
+            profile::time("head", 0, || D::conv_into(run, &self.head, x, wide));
+            D::mean_pool(run, wide, x);
+        })
     }
 }
 
-impl EfficientNet {
-    fn one(&self, pixels: &[f32], threads: Threads) -> Vec<f32> {
-        with_buffers(|buffers| self.one_in(pixels, threads, buffers))
-    }
-
-    fn one_in(&self, pixels: &[f32], threads: Threads, buffers: &mut [Vec<f32>; 3]) -> Vec<f32> {
-        let [x, wide, deep] = buffers;
-        let mut size = profile::time("stem", 0, || self.stem.forward(pixels, self.size, x, threads));
-        for block in &self.blocks {
-            let input = match &block.expand {
-                Some(expand) => {
-                    profile::time("conv 1x1 wide", 0, || expand.forward(x, size, wide, threads));
-                    &*wide
-                }
-                None => &*x,
-            };
-            size =
-                profile::time("depthwise", 0, || block.depthwise.forward_relu6(input, size, deep, threads));
-            profile::time("conv 1x1 narrow", 0, || {
-                if block.residual {
-                    block.project.forward_add(deep, x, threads);
-                } else {
-                    block.project.forward(deep, size, x, threads);
-                }
-            });
-        }
-        profile::time("head", 0, || self.head.forward(x, size, wide, threads));
-        average(wide, self.features)
-    }
-}
-
-/// Mean over all positions of `[positions, channels]`.
-fn average(x: &[f32], channels: usize) -> Vec<f32> {
-    let mut sum = vec![0.0f32; channels];
-    for pixel in x.chunks_exact(channels) {
-        for (s, p) in sum.iter_mut().zip(pixel) {
-            *s += p;
-        }
-    }
-    let positions = (x.len() / channels) as f32;
-    sum.iter_mut().for_each(|s| *s /= positions);
-    sum
-}
-
-fn conv(
+fn conv<D: Device>(
+    device: &D,
     ckpt: &Checkpoint,
     name: &str,
     bn: &str,
     [outputs, inputs]: [usize; 2],
     window: Window,
     activation: Option<Activation>,
-) -> Result<Conv2d> {
+) -> Result<D::Conv> {
     let weight = ckpt.tensor(&format!("{name}.weight"), &[outputs, inputs, window.kernel, window.kernel])?;
     let bn = BatchNorm::load(ckpt, &format!("{bn}."), outputs, BN_EPSILON)?;
-    Ok(Conv2d::new(&weight, inputs, window, bn, activation))
+    device.conv(&weight, inputs, window, bn, activation)
 }

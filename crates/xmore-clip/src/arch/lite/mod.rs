@@ -7,25 +7,24 @@ mod head;
 mod stages;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
+use crate::device::{Build, Device, ImageNetwork, ImageTower, Place, Placed, TextTower};
 use crate::error::{ClipError, Result};
 use crate::nn::precision::Precision;
 use crate::options::LoadOptions;
 use crate::preprocess::Preprocess;
 use crate::tokenizer::{JsonTokenizer, Tokenizer};
 
-use super::parts::Head;
 use super::shared::read_json;
-use super::{
-    Architecture, CONFIG_FILE, ConfigForm, Encoder, Facts, Found, ImageTower, Loader, Opened, TextTower,
-};
+use super::{Architecture, CONFIG_FILE, ConfigForm, Facts, Found, Head, Opened};
 use bert::Bert;
 use config::{BertConfig, ModelConfig};
 use efficientnet::EfficientNet;
-use head::LiteHead;
+use head::load_head;
 
 /// lite's row of the table.
 pub(super) const ARCHITECTURE: Architecture = Architecture {
@@ -86,32 +85,36 @@ impl Lite {
             files: std::iter::once(CONFIG_FILE.to_owned()).chain(files.map(String::clone)).collect(),
             beside: Vec::new(),
         };
-        Ok(Opened { facts, loader: Box::new(Self { dir, config, precision: options.precision }) })
+        let precision = options.precision;
+        let place = Place::open(options.device, precision)?;
+        let build = Self { dir, config, precision };
+        Ok(Opened { facts, device: place.name(), loader: Box::new(Placed { build, place }) })
     }
 
-    fn head(&self, prefix: &str, inputs: usize) -> Result<Option<Box<dyn Head>>> {
+    fn head<D: Device>(&self, device: &D, prefix: &str, inputs: usize) -> Result<Option<Head<D>>> {
         let arch = &self.config.model_cfg;
         let heads = Checkpoint::open(self.dir.join(&arch.head_weights))?;
-        Ok(Some(Box::new(LiteHead::load(&heads, prefix, arch.embed_dim, inputs)?)))
+        Ok(Some(load_head(device, &heads, prefix, arch.embed_dim, inputs)?))
     }
 }
 
-impl Loader for Lite {
-    fn image(&self) -> Result<Encoder<dyn ImageTower>> {
+impl Build for Lite {
+    fn image<D: Device>(&self, device: &D) -> Result<ImageTower<D>> {
         let vision = &self.config.model_cfg.vision_cfg;
-        let tower = EfficientNet::load(&Checkpoint::open(self.dir.join(&vision.weights))?, vision)?;
-        let head = self.head("visual.", tower.width())?;
-        Ok(Encoder { tower: Box::new(tower), head })
+        let network = EfficientNet::load(device, &Checkpoint::open(self.dir.join(&vision.weights))?, vision)?;
+        let head = self.head(device, "visual.", ImageNetwork::<D>::width(&network))?;
+        Ok(ImageTower { network: Box::new(network), head })
     }
 
-    fn text(&self) -> Result<Encoder<dyn TextTower>> {
+    fn text<D: Device>(&self, device: &D) -> Result<TextTower<D>> {
         let text = &self.config.model_cfg.text_cfg;
         let path = self.dir.join(&text.config);
         let bert: BertConfig = read_json(&path)?;
         check_bert(&bert, text.context_length, &path)?;
-        let tower = Bert::load(Checkpoint::open(self.dir.join(&text.weights))?, &bert, self.precision)?;
-        let head = self.head("text.", tower.width())?;
-        Ok(Encoder { tower: Box::new(tower), head })
+        let checkpoint = Arc::new(Checkpoint::open(self.dir.join(&text.weights))?);
+        let network = Bert::load(device, &checkpoint, &bert, self.precision)?;
+        let head = self.head(device, "text.", bert.hidden_size)?;
+        Ok(TextTower { network: Box::new(network), head })
     }
 
     fn tokenizer(&self) -> Result<Box<dyn Tokenizer>> {

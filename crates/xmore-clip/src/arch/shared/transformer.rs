@@ -1,23 +1,19 @@
 //! A transformer of images or texts: pre-norm residual blocks, as CLIP and its successors have them.
 //!
 //! Reference: OpenAI's `ResidualAttentionBlock`. Of the last block only one token of each sequence is wanted (the class token, or the end of
-//! the text), so only its query, its output and its perceptron are computed; the numbers are the same to the bit.
+//! the text), so only its query, its output and its perceptron are computed; on the processor the numbers are the same to the bit.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::device::{AttentionShape, Device, PerceptronLayers, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
-use crate::nn::attention::{Attention, Sequence, Strided, self_attention};
-use crate::nn::gemm::Threads;
-use crate::nn::linear::{Linear, Part, query_scale};
-use crate::nn::norm::LayerNorm;
+use crate::nn::linear::{Part, qkv_parts};
 use crate::nn::precision::Precision;
-use crate::profile;
 
-/// A weight `[width, width]` and its bias `[width]`.
+/// A weight and its bias.
 pub(crate) type WeightAndBias<'a> = (Cow<'a, [f32]>, Cow<'a, [f32]>);
 
 /// The norms of a block, by what follows them.
@@ -37,13 +33,13 @@ pub(crate) enum BlockLinear {
 
 /// A checkpoint's tensors of the blocks, under the names that an architecture gives them.
 pub(crate) trait BlockWeights: Sync {
-    /// A norm of block `n`, `[width]`.
-    fn norm(&self, n: usize, norm: BlockNorm, width: usize, epsilon: f32) -> Result<LayerNorm>;
+    /// A norm of block `n`, `[width]` each.
+    fn norm(&self, n: usize, norm: BlockNorm, width: usize) -> Result<WeightAndBias<'_>>;
 
-    /// A layer of block `n`, of shape `[outputs, inputs]`.
-    fn linear(&self, n: usize, layer: BlockLinear, shape: [usize; 2]) -> Result<Linear>;
+    /// A layer of block `n`, of shape `[outputs, inputs]` and `[outputs]`.
+    fn linear(&self, n: usize, layer: BlockLinear, shape: [usize; 2]) -> Result<WeightAndBias<'_>>;
 
-    /// Query, key and value of block `n`.
+    /// Query, key and value of block `n`, `[width, width]` and `[width]` each.
     fn qkv(&self, n: usize, width: usize) -> Result<[WeightAndBias<'_>; 3]>;
 
     /// How linear layers are kept.
@@ -61,37 +57,38 @@ pub(crate) struct TransformerSizes {
 }
 
 /// The blocks.
-pub(crate) struct Transformer {
+pub(crate) struct Transformer<D: Device> {
     sizes: TransformerSizes,
     causal: bool,
-    blocks: Vec<Block>,
-    last: LastBlock,
+    blocks: Vec<Block<D>>,
+    last: LastBlock<D>,
 }
 
-struct Block {
-    qkv: Linear,
-    rest: BlockRest,
+struct Block<D: Device> {
+    qkv: D::Linear,
+    rest: BlockRest<D>,
 }
 
 /// The block of which one token is wanted.
-struct LastBlock {
-    query: Linear,
-    key_value: Linear,
-    rest: BlockRest,
+struct LastBlock<D: Device> {
+    query: D::Linear,
+    key_value: D::Linear,
+    rest: BlockRest<D>,
 }
 
-struct BlockRest {
-    norm_1: LayerNorm,
-    out: Linear,
-    norm_2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
+struct BlockRest<D: Device> {
+    norm_1: D::Norm,
+    out: D::Linear,
+    norm_2: D::Norm,
+    fc1: D::Linear,
+    fc2: D::Linear,
     activation: Activation,
 }
 
-impl Transformer {
+impl<D: Device> Transformer<D> {
     /// Takes the blocks' tensors; `sizes` must have been checked.
     pub(crate) fn load(
+        device: &D,
         weights: &impl BlockWeights,
         sizes: TransformerSizes,
         activation: Activation,
@@ -99,111 +96,96 @@ impl Transformer {
         causal: bool,
     ) -> Result<Self> {
         let TransformerSizes { width, heads, layers, mlp_width } = sizes;
-        let rest = |n: usize| -> Result<BlockRest> {
+        let precision = weights.precision();
+        let norm = |n: usize, norm: BlockNorm| {
+            let (weight, bias) = weights.norm(n, norm, width)?;
+            device.norm(&weight, &bias, epsilon)
+        };
+        let linear = |n: usize, layer: BlockLinear, shape: [usize; 2]| {
+            let (weight, bias) = weights.linear(n, layer, shape)?;
+            device.linear(&[Part { weight: &weight, bias: Some(&bias), scale: 1.0 }], shape[1], precision)
+        };
+        let rest = |n: usize| -> Result<BlockRest<D>> {
             Ok(BlockRest {
-                norm_1: weights.norm(n, BlockNorm::Attention, width, epsilon)?,
-                out: weights.linear(n, BlockLinear::AttentionOut, [width, width])?,
-                norm_2: weights.norm(n, BlockNorm::Perceptron, width, epsilon)?,
-                fc1: weights.linear(n, BlockLinear::PerceptronIn, [mlp_width, width])?,
-                fc2: weights.linear(n, BlockLinear::PerceptronOut, [width, mlp_width])?,
+                norm_1: norm(n, BlockNorm::Attention)?,
+                out: linear(n, BlockLinear::AttentionOut, [width, width])?,
+                norm_2: norm(n, BlockNorm::Perceptron)?,
+                fc1: linear(n, BlockLinear::PerceptronIn, [mlp_width, width])?,
+                fc2: linear(n, BlockLinear::PerceptronOut, [width, mlp_width])?,
                 activation,
             })
         };
         // Blocks are packed in parallel: packing is most of the time to the first embedding.
-        let block = |n: usize| -> Result<Block> {
-            let parts = weights.qkv(n, width)?;
-            let qkv = Linear::qkv(
-                parts.each_ref().map(|(w, b)| (&**w, &**b)),
-                width,
-                width / heads,
-                weights.precision(),
-            );
-            Ok(Block { qkv, rest: rest(n)? })
+        let block = |n: usize| -> Result<Block<D>> {
+            let qkv = weights.qkv(n, width)?;
+            Ok(Block {
+                qkv: device.linear(&qkv_parts(&qkv, width / heads), width, precision)?,
+                rest: rest(n)?,
+            })
         };
         let blocks = (0..layers - 1).into_par_iter().map(block).collect::<Result<Vec<_>>>()?;
-        let [(qw, qb), (kw, kb), (vw, vb)] = weights.qkv(layers - 1, width)?;
-        let query = Part { weight: &qw, bias: Some(&qb), scale: query_scale(width / heads) };
-        let key = Part { weight: &kw, bias: Some(&kb), scale: 1.0 };
-        let value = Part { weight: &vw, bias: Some(&vb), scale: 1.0 };
+        let qkv = weights.qkv(layers - 1, width)?;
+        let [query, key, value] = qkv_parts(&qkv, width / heads);
         let last = LastBlock {
-            query: Linear::fused(&[query], width, weights.precision()),
-            key_value: Linear::fused(&[key, value], width, weights.precision()),
+            query: device.linear(&[query], width, precision)?,
+            key_value: device.linear(&[key, value], width, precision)?,
             rest: rest(layers - 1)?,
         };
         Ok(Self { sizes, causal, blocks, last })
     }
 
-    /// Runs all blocks over `x`, `[tokens, width]`, and returns the rows `wanted`, one of each sequence: `[sequences, width]`.
+    fn shape(&self) -> AttentionShape {
+        let TransformerSizes { width, heads, .. } = self.sizes;
+        AttentionShape { heads, head_width: width / heads, causal: self.causal }
+    }
+
+    /// Runs all blocks over `x`, `[tokens, width]`, and returns the `wanted` row of each sequence: `[sequences, width]`.
     ///
-    /// Of a causal transformer the wanted token must be its sequence's last.
+    /// Of a causal transformer that must be the last one.
     pub(crate) fn forward(
         &self,
-        mut x: Vec<f32>,
-        sequences: &[Range<usize>],
-        wanted: &[usize],
-        threads: Threads,
-    ) -> Vec<f32> {
-        let TransformerSizes { width, heads, mlp_width, .. } = self.sizes;
-        let tokens = x.len() / width;
-        let (mut normed, mut qkv) = (vec![0.0; tokens * width], vec![0.0; tokens * 3 * width]);
-        let mut hidden = vec![0.0; tokens * mlp_width];
-        for block in &self.blocks {
-            block.rest.norm_1.forward_into(&x, &mut normed, threads);
-            profile::time("attention in", tokens * width * 6 * width, || {
-                block.qkv.forward_into(&normed, &mut qkv, None, threads);
-            });
-            profile::time("attention", 0, || {
-                self_attention(&qkv, heads, width / heads, self.causal, sequences, &mut normed, threads);
-            });
-            profile::time("attention out", tokens * width * 2 * width, || {
-                block.rest.out.forward_add(&normed, &mut x, None, threads);
-            });
-            block.rest.perceptron(&mut x, &mut normed, &mut hidden, threads);
+        run: &mut D::Run<'_>,
+        mut x: D::Rows,
+        lengths: &[usize],
+        wanted: Wanted,
+    ) -> D::Rows {
+        let TransformerSizes { width, mlp_width, .. } = self.sizes;
+        let tokens = lengths.iter().sum();
+        let sequences = D::sequences(run, lengths);
+        let (mut normed, mut qkv) = (D::rows(run, tokens, width), D::rows(run, tokens, 3 * width));
+        let mut hidden = D::rows(run, tokens, mlp_width);
+        for Block { qkv: linear, rest } in &self.blocks {
+            D::norm_linear(run, &rest.norm_1, linear, &x, &mut normed, &mut qkv);
+            D::self_attention(run, self.shape(), &qkv, &sequences, &mut normed);
+            D::linear_add(run, &rest.out, &normed, &mut x);
+            rest.perceptron(run, &mut x, &mut normed, &mut hidden);
         }
         let (last, rest) = (&self.last, &self.last.rest);
-        rest.norm_1.forward_into(&x, &mut normed, threads);
-        let key_value = &mut qkv[..tokens * 2 * width];
-        profile::time("attention in", tokens * width * 4 * width, || {
-            last.key_value.forward_into(&normed, key_value, None, threads);
-        });
-        let pick = |from: &[f32]| -> Vec<f32> {
-            wanted.iter().flat_map(|&token| &from[token * width..(token + 1) * width]).copied().collect()
-        };
-        let query = last.query.forward(&pick(&normed), threads);
-        let mut x = pick(&x);
-        let rows = |at: usize| Strided { data: key_value.get(at..).unwrap_or_default(), stride: 2 * width };
-        let queries = Strided { data: &query, stride: width };
-        let attention = Attention {
-            queries,
-            keys: rows(0),
-            values: rows(width),
-            heads,
-            head_width: width / heads,
-            causal: false,
-        };
-        let all: Vec<_> = sequences
-            .iter()
-            .enumerate()
-            .map(|(n, keys)| Sequence { queries: n..n + 1, keys: keys.clone() })
-            .collect();
-        normed.truncate(x.len());
-        profile::time("attention", 0, || attention.forward(&all, &mut normed, threads));
-        rest.out.forward_add(&normed, &mut x, None, threads);
-        hidden.truncate(wanted.len() * mlp_width);
-        rest.perceptron(&mut x, &mut normed, &mut hidden, threads);
+        let mut key_value = D::rows(run, tokens, 2 * width);
+        D::norm_linear(run, &rest.norm_1, &last.key_value, &x, &mut normed, &mut key_value);
+        let mut x = D::pick(run, &x, &sequences, wanted);
+        let (mut picked, mut query) =
+            (D::rows(run, lengths.len(), width), D::rows(run, lengths.len(), width));
+        D::norm_linear(run, &rest.norm_1, &last.query, &x, &mut picked, &mut query);
+        // The wanted token of a causal sequence sees all of it.
+        let shape = AttentionShape { causal: false, ..self.shape() };
+        let mut attended = D::query_attention(run, shape, &query, &key_value, &sequences);
+        D::linear_add(run, &rest.out, &attended, &mut x);
+        rest.perceptron(run, &mut x, &mut attended, &mut hidden);
         x
     }
 }
 
-impl BlockRest {
+impl<D: Device> BlockRest<D> {
     /// x += fc2(activation(fc1(norm(x)))).
-    fn perceptron(&self, x: &mut [f32], normed: &mut [f32], hidden: &mut [f32], threads: Threads) {
-        let flops = 2 * x.len() * self.fc1.outputs();
-        self.norm_2.forward_into(x, normed, threads);
-        profile::time("mlp in", flops, || {
-            self.fc1.forward_into(normed, hidden, Some(self.activation), threads);
-        });
-        profile::time("mlp out", flops, || self.fc2.forward_add(hidden, x, None, threads));
+    fn perceptron(&self, run: &mut D::Run<'_>, x: &mut D::Rows, normed: &mut D::Rows, hidden: &mut D::Rows) {
+        let layers = PerceptronLayers {
+            norm: &self.norm_2,
+            fc1: &self.fc1,
+            fc2: &self.fc2,
+            activation: self.activation,
+        };
+        D::perceptron(run, layers, x, normed, hidden);
     }
 }
 
@@ -211,11 +193,16 @@ impl BlockRest {
 mod tests {
     use std::path::Path;
 
+    use std::ops::Range;
+
     use super::*;
     use crate::arch::clip::weights::Weights;
     use crate::checkpoint::Checkpoint;
+    use crate::device::cpu::Cpu;
+    use crate::nn::attention::self_attention;
+    use crate::nn::gemm::Threads;
 
-    impl Transformer {
+    impl Transformer<Cpu> {
         /// All rows of the last block, computed as the other blocks are.
         fn forward_all(&self, mut x: Vec<f32>, sequences: &[Range<usize>]) -> Vec<f32> {
             let TransformerSizes { width, heads, mlp_width, .. } = self.sizes;
@@ -236,7 +223,7 @@ mod tests {
                 let qkv = qkv_of(&normed, n);
                 self_attention(&qkv, heads, width / heads, self.causal, sequences, &mut normed, Threads::One);
                 rest.out.forward_add(&normed, &mut x, None, Threads::One);
-                rest.perceptron(&mut x, &mut normed, &mut hidden, Threads::One);
+                rest.perceptron(&mut { Threads::One }, &mut x, &mut normed, &mut hidden);
             }
             x
         }
@@ -249,13 +236,14 @@ mod tests {
             .join("tests/fixtures/clip/vit_gelu/open_clip/open_clip_model.safetensors");
         let checkpoint = Checkpoint::open(path).unwrap();
         let weights = Weights::new(&checkpoint);
+        let cpu = Cpu::new(Precision::F32).unwrap();
         for (blocks, causal) in [(weights.visual_blocks(), false), (weights.text_blocks(), true)] {
             let width =
                 checkpoint.shape(if causal { "ln_final.bias" } else { "visual.ln_post.bias" }).unwrap()[0];
             let mlp_width = blocks.mlp_width(0).unwrap();
             let heads = if width.is_multiple_of(80) { width / 80 } else { 1 };
             let sizes = TransformerSizes { width, heads, layers: blocks.count(), mlp_width };
-            let tower = Transformer::load(&blocks, sizes, Activation::Gelu, 1e-5, causal).unwrap();
+            let tower = Transformer::load(&cpu, &blocks, sizes, Activation::Gelu, 1e-5, causal).unwrap();
             let lengths = [1usize, 12, 77, 40];
             let mut start = 0;
             let whole: Vec<_> = lengths.iter().map(|&n| (start..start + n, start += n).0).collect();
@@ -268,11 +256,9 @@ mod tests {
                 .collect();
             let cut: Vec<f32> =
                 kept.iter().flat_map(|r| x[r.start * width..r.end * width].to_vec()).collect();
-            let mut start = 0;
-            let sequences: Vec<_> =
-                kept.iter().map(|r| (start..start + r.len(), start += r.len()).0).collect();
-            let wanted: Vec<_> = sequences.iter().map(|r| if causal { r.end - 1 } else { r.start }).collect();
-            let found = tower.forward(cut, &sequences, &wanted, Threads::Pool);
+            let lengths: Vec<_> = kept.iter().map(Range::len).collect();
+            let wanted = if causal { Wanted::Last } else { Wanted::First };
+            let found = tower.forward(&mut { Threads::Pool }, cut, &lengths, wanted);
             for (n, row) in found.chunks_exact(width).enumerate() {
                 let token = if causal { kept[n].end - 1 } else { kept[n].start };
                 assert_eq!(row, &all[token * width..(token + 1) * width], "sequence {n}");

@@ -1,0 +1,352 @@
+//! The processor: the layers of `nn`, over slices of 32-bit floats.
+
+mod encoders;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{ClipError, Result};
+use crate::nn::activation::Activation;
+use crate::nn::attention::{Attention, Sequence, Strided, self_attention};
+use crate::nn::conv::{Conv2d, DepthwiseConv2d, Size, Window};
+use crate::nn::gemm::Threads;
+use crate::nn::linear::{Linear, Part};
+use crate::nn::norm::{BatchNorm, LayerNorm};
+use crate::nn::pool::average_pool;
+use crate::nn::precision::Precision;
+use crate::nn::thread_buffers::with_buffers;
+use crate::profile;
+
+use super::{
+    AttentionShape, Device, PatchEmbedding, PerceptronLayers, TokenEmbedding, Trunk, Wanted, bounds,
+};
+
+pub(crate) use encoders::normalize_rows;
+
+/// The processor.
+#[derive(Clone)]
+pub(crate) struct Cpu(());
+
+impl Cpu {
+    /// # Errors
+    /// [`ClipError::Precision`] if it does not compute in that precision.
+    pub(crate) fn new(precision: Precision) -> Result<Self> {
+        if precision.is_of_cpu() {
+            return Ok(Self(()));
+        }
+        Err(ClipError::Precision {
+            precision: precision.name(),
+            device: "cpu".to_owned(),
+            reason: "it computes in float32 and int8".to_owned(),
+        })
+    }
+}
+
+/// An image's channels-last values.
+#[derive(Default)]
+pub(crate) struct Map {
+    data: Vec<f32>,
+    size: Option<Size>,
+}
+
+impl Map {
+    fn size(&self) -> Size {
+        self.size.expect("written before it is read")
+    }
+}
+
+/// The token table stays in the mapped file.
+pub(crate) struct MappedTable {
+    checkpoint: Arc<Checkpoint>,
+    name: String,
+}
+
+impl Device for Cpu {
+    type Run<'r> = Threads;
+    type Rows = Vec<f32>;
+    type Maps = Map;
+    type Linear = Linear;
+    type Norm = LayerNorm;
+    type Values = Vec<f32>;
+    type TokenTable = MappedTable;
+    type Conv = Conv2d;
+    type Depthwise = DepthwiseConv2d;
+    type Images<'i> = &'i [&'i [f32]];
+    type Sequences = Vec<Range<usize>>;
+
+    fn linear(&self, parts: &[Part<'_>], inputs: usize, precision: Precision) -> Result<Linear> {
+        Ok(Linear::fused(parts, inputs, precision))
+    }
+
+    fn norm(&self, weight: &[f32], bias: &[f32], epsilon: f32) -> Result<LayerNorm> {
+        Ok(LayerNorm::new(weight, bias, epsilon))
+    }
+
+    fn values(&self, values: &[f32]) -> Result<Vec<f32>> {
+        Ok(values.to_vec())
+    }
+
+    fn token_table(
+        &self,
+        checkpoint: &Arc<Checkpoint>,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<MappedTable> {
+        checkpoint.rows(name, shape)?;
+        Ok(MappedTable { checkpoint: Arc::clone(checkpoint), name: name.to_owned() })
+    }
+
+    fn conv(
+        &self,
+        weight: &[f32],
+        inputs: usize,
+        window: Window,
+        bn: BatchNorm,
+        activation: Option<Activation>,
+    ) -> Result<Conv2d> {
+        Ok(Conv2d::new(weight, inputs, window, bn, activation))
+    }
+
+    fn depthwise(&self, weight: &[f32], window: Window, bn: BatchNorm) -> Result<DepthwiseConv2d> {
+        Ok(DepthwiseConv2d::new(weight, window, bn))
+    }
+
+    fn rows(_: &mut Threads, rows: usize, width: usize) -> Vec<f32> {
+        vec![0.0; rows * width]
+    }
+
+    fn sequences(_: &mut Threads, lengths: &[usize]) -> Vec<Range<usize>> {
+        bounds(lengths).windows(2).map(|ends| ends[0]..ends[1]).collect()
+    }
+
+    fn count(images: &[&[f32]]) -> usize {
+        images.len()
+    }
+
+    fn embed_patches(threads: &mut Threads, layer: &PatchEmbedding<Self>, images: &[&[f32]]) -> Vec<f32> {
+        let (width, tokens) = (layer.width, layer.tokens());
+        let mut pixels = Vec::with_capacity(images.len() * (tokens - 1) * layer.linear.inputs());
+        images.iter().for_each(|image| lay_out(layer, image, &mut pixels));
+        let embedded =
+            profile::time("patches", pixels.len() * 2 * width, || layer.linear.forward(&pixels, *threads));
+        let mut x = Vec::with_capacity(images.len() * tokens * width);
+        for image in embedded.chunks_exact((tokens - 1) * width) {
+            let start = x.len();
+            x.extend_from_slice(&layer.class);
+            x.extend_from_slice(image);
+            x[start..].iter_mut().zip(&layer.positions).for_each(|(x, p)| *x += p);
+        }
+        x
+    }
+
+    fn embed_tokens(
+        _: &mut Threads,
+        layer: &TokenEmbedding<Self>,
+        texts: &[&[u32]],
+        context: &[f32],
+    ) -> Vec<f32> {
+        let width = layer.width;
+        let replaced = 1..1 + context.len() / width;
+        let mut x = vec![0.0; texts.iter().map(|text| text.len()).sum::<usize>() * width];
+        let mut rows = x.chunks_exact_mut(width);
+        for text in texts {
+            for ((place, &id), row) in text.iter().enumerate().zip(rows.by_ref()) {
+                if replaced.contains(&place) {
+                    row.copy_from_slice(&context[(place - 1) * width..place * width]);
+                } else {
+                    layer.table.checkpoint.add_row(&layer.table.name, id as usize, row);
+                }
+                let position = &layer.positions[place * width..(place + 1) * width];
+                for values in layer.kind.as_deref().into_iter().chain([position]) {
+                    row.iter_mut().zip(values).for_each(|(x, v)| *x += v);
+                }
+            }
+        }
+        x
+    }
+
+    fn norm_in_place(_: &mut Threads, norm: &LayerNorm, x: &mut Vec<f32>) {
+        norm.forward(x);
+    }
+
+    fn norm_linear(
+        threads: &mut Threads,
+        norm: &LayerNorm,
+        linear: &Linear,
+        x: &Vec<f32>,
+        normed: &mut Vec<f32>,
+        out: &mut Vec<f32>,
+    ) {
+        norm.forward_into(x, normed, *threads);
+        profile::time("attention in", 2 * x.len() * linear.outputs(), || {
+            linear.forward_into(normed, out, None, *threads)
+        });
+    }
+
+    fn linear_into(
+        threads: &mut Threads,
+        linear: &Linear,
+        x: &Vec<f32>,
+        out: &mut Vec<f32>,
+        activation: Option<Activation>,
+    ) {
+        out.resize(x.len() / linear.inputs() * linear.outputs(), 0.0);
+        linear.forward_into(x, out, activation, *threads);
+    }
+
+    fn linear_add(threads: &mut Threads, linear: &Linear, x: &Vec<f32>, out: &mut Vec<f32>) {
+        profile::time("linear add", 2 * x.len() * linear.outputs(), || {
+            linear.forward_add(x, out, None, *threads)
+        });
+    }
+
+    fn perceptron(
+        threads: &mut Threads,
+        layer: PerceptronLayers<'_, Self>,
+        x: &mut Vec<f32>,
+        normed: &mut Vec<f32>,
+        hidden: &mut Vec<f32>,
+    ) {
+        let PerceptronLayers { norm, fc1, fc2, activation } = layer;
+        let flops = 2 * x.len() * fc1.outputs();
+        let (normed, hidden) =
+            (&mut normed[..x.len()], &mut hidden[..x.len() / fc1.inputs() * fc1.outputs()]);
+        norm.forward_into(x, normed, *threads);
+        profile::time("mlp in", flops, || fc1.forward_into(normed, hidden, Some(activation), *threads));
+        profile::time("mlp out", flops, || fc2.forward_add(hidden, x, None, *threads));
+    }
+
+    fn self_attention(
+        threads: &mut Threads,
+        shape: AttentionShape,
+        qkv: &Vec<f32>,
+        sequences: &Vec<Range<usize>>,
+        out: &mut Vec<f32>,
+    ) {
+        let AttentionShape { heads, head_width, causal } = shape;
+        profile::time("attention", 0, || {
+            self_attention(qkv, heads, head_width, causal, sequences, out, *threads)
+        });
+    }
+
+    fn query_attention(
+        threads: &mut Threads,
+        shape: AttentionShape,
+        query: &Vec<f32>,
+        key_value: &Vec<f32>,
+        sequences: &Vec<Range<usize>>,
+    ) -> Vec<f32> {
+        let width = shape.width();
+        let rows = |at: usize| Strided { data: key_value.get(at..).unwrap_or_default(), stride: 2 * width };
+        let queries = Strided { data: query, stride: width };
+        let AttentionShape { heads, head_width, causal } = shape;
+        let attention = Attention { queries, keys: rows(0), values: rows(width), heads, head_width, causal };
+        let all: Vec<_> = sequences
+            .iter()
+            .enumerate()
+            .map(|(n, keys)| Sequence { queries: n..n + 1, keys: keys.clone() })
+            .collect();
+        let mut out = vec![0.0; query.len()];
+        profile::time("attention", 0, || attention.forward(&all, &mut out, *threads));
+        out
+    }
+
+    fn pick(_: &mut Threads, x: &Vec<f32>, sequences: &Vec<Range<usize>>, wanted: Wanted) -> Vec<f32> {
+        let width = x.len() / sequences.last().map_or(1, |range| range.end);
+        let rows = sequences.iter().map(|range| match wanted {
+            Wanted::First => range.start,
+            Wanted::Last => range.end - 1,
+        });
+        rows.flat_map(|row| &x[row * width..(row + 1) * width]).copied().collect()
+    }
+
+    fn unit_means(_: &mut Threads, x: &Vec<f32>, sequences: &Vec<Range<usize>>) -> Vec<f32> {
+        let width = x.len() / sequences.last().map_or(1, |range| range.end);
+        let mut pooled = vec![0.0f32; sequences.len() * width];
+        for (sequence, out) in sequences.iter().zip(pooled.chunks_exact_mut(width)) {
+            mean(&x[sequence.start * width..sequence.end * width], out);
+        }
+        normalize_rows(&mut pooled, width);
+        pooled
+    }
+
+    fn trunk(threads: &mut Threads, images: &[&[f32]], trunk: &Trunk<'_, Self>) -> Vec<f32> {
+        let mut rows = Vec::new();
+        for image in images {
+            with_buffers(|buffers: &mut [Vec<f32>; 3]| {
+                let mut maps =
+                    buffers.each_mut().map(|buffer| Map { data: std::mem::take(buffer), size: None });
+                trunk(threads, std::slice::from_ref(image), &mut maps);
+                rows.extend_from_slice(&maps[0].data);
+                for (buffer, map) in buffers.iter_mut().zip(maps) {
+                    *buffer = map.data;
+                }
+            });
+        }
+        rows
+    }
+
+    fn conv_images(threads: &mut Threads, conv: &Conv2d, images: &[&[f32]], size: Size, out: &mut Map) {
+        out.size = Some(conv.forward(images[0], size, &mut out.data, *threads));
+    }
+
+    fn conv_into(threads: &mut Threads, conv: &Conv2d, x: &Map, out: &mut Map) {
+        out.size = Some(conv.forward(&x.data, x.size(), &mut out.data, *threads));
+    }
+
+    fn conv_add(threads: &mut Threads, conv: &Conv2d, x: &Map, out: &mut Map) {
+        conv.forward_add(&x.data, &mut out.data, *threads);
+    }
+
+    fn depthwise_into(threads: &mut Threads, conv: &DepthwiseConv2d, x: &Map, out: &mut Map) {
+        out.size = Some(conv.forward_relu6(&x.data, x.size(), &mut out.data, *threads));
+    }
+
+    fn average_pool(threads: &mut Threads, x: &Map, side: usize, out: &mut Map) {
+        out.size = Some(average_pool(&x.data, x.size(), side, &mut out.data, *threads));
+    }
+
+    fn mean_pool(_: &mut Threads, x: &Map, out: &mut Map) {
+        let channels = x.data.len() / x.size().area();
+        out.data.clear();
+        out.data.resize(channels, 0.0);
+        mean(&x.data, &mut out.data);
+        out.size = Some(Size { height: 1, width: 1 });
+    }
+
+    fn prepend_means(_: &mut Threads, x: &Vec<f32>, positions: usize, learned: &Vec<f32>) -> Vec<f32> {
+        let width = learned.len() / (positions + 1);
+        let mut all = Vec::with_capacity(x.len() / positions * (positions + 1));
+        for image in x.chunks_exact(positions * width) {
+            let start = all.len();
+            all.resize(start + width, 0.0f32);
+            mean(image, &mut all[start..]);
+            all.extend_from_slice(image);
+            all[start..].iter_mut().zip(learned).for_each(|(v, p)| *v += p);
+        }
+        all
+    }
+}
+
+/// Adds the mean over all rows of `x`, `[rows, out.len()]`, to zeros in `out`.
+fn mean(x: &[f32], out: &mut [f32]) {
+    for row in x.chunks_exact(out.len()) {
+        out.iter_mut().zip(row).for_each(|(o, r)| *o += r);
+    }
+    let rows = (x.len() / out.len()) as f32;
+    out.iter_mut().for_each(|o| *o /= rows);
+}
+
+/// The pixels of each patch side by side: `[patches, patch * patch * 3]`.
+fn lay_out(layer: &PatchEmbedding<Cpu>, image: &[f32], out: &mut Vec<f32>) {
+    let (line, grid) = (layer.patch * 3, layer.side / layer.patch);
+    for y in 0..grid {
+        for x in 0..grid {
+            for row in 0..layer.patch {
+                let at = ((y * layer.patch + row) * layer.side + x * layer.patch) * 3;
+                out.extend_from_slice(&image[at..at + line]);
+            }
+        }
+    }
+}

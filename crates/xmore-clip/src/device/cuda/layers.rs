@@ -1,0 +1,173 @@
+//! Weights on the card.
+
+use xmore_cuda::{Arg, Buffer, Element, Format, Launch, Source, Stream};
+
+use crate::error::Result;
+use crate::nn::activation::Activation;
+use crate::nn::conv::Window;
+use crate::nn::linear::Part;
+use crate::nn::norm::BatchNorm;
+
+use super::Cuda;
+
+/// Inputs are padded with zeros to a multiple of this: 16 bytes of 16-bit elements, as fast products need.
+const INPUTS: usize = 8;
+
+/// A fully connected layer: `[outputs, padded inputs]`.
+pub(crate) struct CudaLinear {
+    pub(super) weight: Buffer,
+    /// Of the type of the outputs.
+    pub(super) bias: Option<Buffer>,
+    /// Of quantized rows, `[outputs]`.
+    pub(super) scales: Option<Buffer>,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+}
+
+impl CudaLinear {
+    pub(super) fn new(cuda: &Cuda, parts: &[Part<'_>], inputs: usize, quantize: bool) -> Result<Self> {
+        let padded = inputs.next_multiple_of(INPUTS);
+        let outputs: usize = parts.iter().map(|part| part.weight.len() / inputs).sum();
+        let mut weight = Vec::with_capacity(outputs * padded);
+        let mut bias = Vec::with_capacity(outputs);
+        for part in parts {
+            for row in part.weight.chunks_exact(inputs) {
+                weight.extend(row.iter().map(|w| w * part.scale));
+                weight.resize(weight.len() + padded - inputs, 0.0);
+            }
+            let count = part.weight.len() / inputs;
+            match part.bias {
+                Some(values) => bias.extend(values.iter().map(|b| b * part.scale)),
+                None => bias.resize(bias.len() + count, 0.0),
+            }
+        }
+        let has_bias = parts.iter().any(|part| part.bias.is_some());
+        let bias = has_bias.then(|| Buffer::of(&cuda.device, &cuda.element.encode(&bias))).transpose()?;
+        let (weight, scales) = if quantize {
+            let (weight, scales) = quantized(cuda, &weight, padded)?;
+            (weight, Some(scales))
+        } else {
+            (Buffer::of(&cuda.device, &cuda.element.encode(&weight))?, None)
+        };
+        Ok(Self { weight, bias, scales, inputs, outputs })
+    }
+
+    /// Length of an input row with its zeros.
+    pub(super) fn padded_inputs(&self) -> usize {
+        self.inputs.next_multiple_of(INPUTS)
+    }
+
+    /// Type of weights and inputs.
+    pub(super) fn format(&self, element: Element) -> Format {
+        if self.scales.is_some() { Format::E4m3 } else { format(element) }
+    }
+}
+
+/// The product's name of an element.
+pub(super) fn format(element: Element) -> Format {
+    match element {
+        Element::F32 => Format::F32,
+        Element::F16 => Format::F16,
+        Element::Bf16 => Format::Bf16,
+    }
+}
+
+/// Groups of 8 elements for each of `threads` threads that hold a row.
+pub(super) fn vectors(width: usize, threads: usize) -> i64 {
+    width.div_ceil(8 * threads) as i64
+}
+
+/// Rows of `width` as 8-bit floats, and their scales.
+fn quantized(cuda: &Cuda, rows: &[f32], width: usize) -> Result<(Buffer, Buffer)> {
+    let count = rows.len() / width;
+    let from = Buffer::of(&cuda.device, rows)?;
+    let (to, scales) = (Buffer::new(&cuda.device, rows.len())?, Buffer::new(&cuda.device, count * 4)?);
+    let stream = Stream::new(&cuda.device)?;
+    let defines = [("ELEMENT", Element::F32.code()), ("MAX_VECTORS", vectors(width, 128)), ("QUANTIZE", 0)];
+    let kernel = cuda.device.kernel(Source::Rows, "quantize", &defines, 0)?;
+    let args = [
+        Arg::Pointer(from.pointer()),
+        Arg::Pointer(to.pointer()),
+        Arg::Pointer(scales.pointer()),
+        width.into(),
+        Arg::I32(0),
+    ];
+    // SAFETY: the buffers have `count` rows of `width`, a multiple of 8 that `MAX_VECTORS` covers; they are kept until the stream is done.
+    #[allow(unsafe_code)]
+    unsafe {
+        stream.launch(&kernel, Launch::blocks([count, 1, 1], 128, 0), &args)?;
+    }
+    stream.synchronize()?;
+    Ok((to, scales))
+}
+
+/// A layer norm.
+pub(crate) struct CudaNorm {
+    pub(super) weight: Buffer,
+    pub(super) bias: Buffer,
+    pub(super) epsilon: f32,
+    pub(super) width: usize,
+}
+
+impl CudaNorm {
+    pub(super) fn new(cuda: &Cuda, weight: &[f32], bias: &[f32], epsilon: f32) -> Result<Self> {
+        let width = weight.len();
+        let [weight, bias] = [Buffer::of(&cuda.device, weight)?, Buffer::of(&cuda.device, bias)?];
+        Ok(Self { weight, bias, epsilon, width })
+    }
+}
+
+/// A dense convolution with folded batch normalization, as a layer over windows: taps in row order, channels innermost.
+pub(crate) struct CudaConv {
+    pub(super) linear: CudaLinear,
+    pub(super) window: Window,
+    pub(super) channels: usize,
+    pub(super) activation: Option<Activation>,
+}
+
+impl CudaConv {
+    pub(super) fn new(
+        cuda: &Cuda,
+        weight: &[f32],
+        channels: usize,
+        window: Window,
+        bn: &BatchNorm,
+        activation: Option<Activation>,
+    ) -> Result<Self> {
+        let (outputs, taps) = (bn.scale.len(), window.kernel * window.kernel);
+        let mut folded = vec![0.0; weight.len()];
+        for o in 0..outputs {
+            for c in 0..channels {
+                for t in 0..taps {
+                    folded[(o * taps + t) * channels + c] =
+                        weight[(o * channels + c) * taps + t] * bn.scale[o];
+                }
+            }
+        }
+        let part = Part { weight: &folded, bias: Some(&bn.shift), scale: 1.0 };
+        let linear = CudaLinear::new(cuda, &[part], taps * channels, false)?;
+        Ok(Self { linear, window, channels, activation })
+    }
+}
+
+/// A depthwise convolution with folded batch normalization and ReLU6.
+pub(crate) struct CudaDepthwise {
+    /// f32 `[kernel * kernel, channels]`.
+    pub(super) weight: Buffer,
+    pub(super) bias: Buffer,
+    pub(super) window: Window,
+}
+
+impl CudaDepthwise {
+    pub(super) fn new(cuda: &Cuda, weight: &[f32], window: Window, bn: &BatchNorm) -> Result<Self> {
+        let (channels, taps) = (bn.scale.len(), window.kernel * window.kernel);
+        let mut folded = vec![0.0; weight.len()];
+        for c in 0..channels {
+            for t in 0..taps {
+                folded[t * channels + c] = weight[c * taps + t] * bn.scale[c];
+            }
+        }
+        let weight = Buffer::of(&cuda.device, &folded)?;
+        Ok(Self { weight, bias: Buffer::of(&cuda.device, &bn.shift)?, window })
+    }
+}

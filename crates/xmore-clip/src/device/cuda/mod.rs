@@ -1,0 +1,363 @@
+//! NVIDIA GPUs: the operations of [`Device`] by cuBLASLt and the kernels of `xmore-cuda`.
+
+mod encoders;
+mod layers;
+mod maps;
+mod run;
+
+use std::sync::Arc;
+
+use xmore_cuda::{Arg, Buffer, Element, Launch, Source};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{ClipError, Result};
+use crate::nn::activation::Activation;
+use crate::nn::conv::{Size, Window};
+use crate::nn::linear::Part;
+use crate::nn::norm::BatchNorm;
+use crate::nn::precision::Precision;
+
+use super::{AttentionShape, Device, PatchEmbedding, PerceptronLayers, TokenEmbedding, Trunk, Wanted};
+use layers::{CudaConv, CudaDepthwise, CudaLinear, CudaNorm};
+use maps::CudaMap;
+use run::{CudaRun, Rows, Scratch, Sequences};
+
+/// Least compute capability of 8-bit floats.
+const FP8_CAPABILITY: (u32, u32) = (8, 9);
+/// Warps of an attention block: at least, and at most.
+const ATTENTION_WARPS: [usize; 2] = [4, 8];
+
+/// A GPU and the numbers it computes with.
+#[derive(Clone, Copy)]
+pub(crate) struct Cuda {
+    device: xmore_cuda::Device,
+    /// Elements of activations, and of weights that are not quantized.
+    element: Element,
+}
+
+/// Prepared images on the card: f32 `[count, side, side, 3]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Images {
+    pub(crate) pointer: u64,
+    pub(crate) count: usize,
+}
+
+impl Cuda {
+    /// # Errors
+    /// [`ClipError::Device`] if there is no such GPU or a library is missing; [`ClipError::Precision`] if it does not compute in that precision.
+    pub(crate) fn open(ordinal: usize, precision: Precision) -> Result<Self> {
+        let refuse = |device: String, reason: &str| {
+            Err(ClipError::Precision { precision: precision.name(), device, reason: reason.to_owned() })
+        };
+        let element = match precision {
+            Precision::F32 => Element::F32,
+            Precision::F16 | Precision::Fp8 => Element::F16,
+            Precision::Bf16 => Element::Bf16,
+            Precision::Int8 => {
+                return refuse(
+                    format!("cuda:{ordinal}"),
+                    "it computes in float32, float16, bfloat16 and fp8",
+                );
+            }
+        };
+        let device = xmore_cuda::Device::open(ordinal)?;
+        let info = device.info();
+        if precision == Precision::Fp8 && info.capability < FP8_CAPABILITY {
+            return refuse(
+                info.name.clone(),
+                "8-bit floats need a GPU of compute capability 8.9 (Ada) or later",
+            );
+        }
+        if precision == Precision::Bf16 && info.capability < (8, 0) {
+            return refuse(
+                info.name.clone(),
+                "bfloat16 needs a GPU of compute capability 8.0 (Ampere) or later",
+            );
+        }
+        Ok(Self { device, element })
+    }
+
+    /// The GPU's name.
+    pub(crate) fn name(&self) -> String {
+        self.device.info().name.clone()
+    }
+}
+
+/// The number by which the kernels know an activation.
+fn code(activation: Option<Activation>) -> i32 {
+    match activation {
+        None => 0,
+        Some(Activation::Relu) => 1,
+        Some(Activation::Relu6) => 2,
+        Some(Activation::Gelu) => 3,
+        Some(Activation::QuickGelu) => 4,
+    }
+}
+
+impl Device for Cuda {
+    type Run<'r> = CudaRun<'r>;
+    type Rows = Rows;
+    type Maps = CudaMap;
+    type Linear = CudaLinear;
+    type Norm = CudaNorm;
+    type Values = Buffer;
+    type TokenTable = Buffer;
+    type Conv = CudaConv;
+    type Depthwise = CudaDepthwise;
+    type Images<'i> = Images;
+    type Sequences = Sequences;
+
+    fn linear(&self, parts: &[Part<'_>], inputs: usize, precision: Precision) -> Result<CudaLinear> {
+        CudaLinear::new(self, parts, inputs, precision == Precision::Fp8)
+    }
+
+    fn norm(&self, weight: &[f32], bias: &[f32], epsilon: f32) -> Result<CudaNorm> {
+        CudaNorm::new(self, weight, bias, epsilon)
+    }
+
+    fn values(&self, values: &[f32]) -> Result<Buffer> {
+        Ok(Buffer::of(&self.device, values)?)
+    }
+
+    fn token_table(&self, checkpoint: &Arc<Checkpoint>, name: &str, shape: [usize; 2]) -> Result<Buffer> {
+        let values = checkpoint.tensor(name, &shape)?;
+        Ok(Buffer::of(&self.device, &self.element.encode(&values))?)
+    }
+
+    fn conv(
+        &self,
+        weight: &[f32],
+        inputs: usize,
+        window: Window,
+        bn: BatchNorm,
+        activation: Option<Activation>,
+    ) -> Result<CudaConv> {
+        CudaConv::new(self, weight, inputs, window, &bn, activation)
+    }
+
+    fn depthwise(&self, weight: &[f32], window: Window, bn: BatchNorm) -> Result<CudaDepthwise> {
+        CudaDepthwise::new(self, weight, window, &bn)
+    }
+
+    fn rows(run: &mut CudaRun<'_>, rows: usize, width: usize) -> Rows {
+        run.rows(rows, width)
+    }
+
+    fn sequences(run: &mut CudaRun<'_>, lengths: &[usize]) -> Sequences {
+        run.sequences(lengths)
+    }
+
+    fn count(images: Images) -> usize {
+        images.count
+    }
+
+    fn embed_patches(run: &mut CudaRun<'_>, layer: &PatchEmbedding<Self>, images: Images) -> Rows {
+        let (tokens, width) = (layer.tokens(), layer.width);
+        let patches = images.count * (tokens - 1);
+        let columns = layer.linear.padded_inputs();
+        let pixels = run.scratch_rows(Scratch::Columns, patches, columns);
+        let args = [
+            Arg::Pointer(images.pointer),
+            Arg::Pointer(0),
+            Arg::Pointer(pixels.pointer),
+            images.count.into(),
+            layer.side.into(),
+            layer.patch.into(),
+            columns.into(),
+            Arg::I32(0),
+        ];
+        run.launch(Source::Embed, "patches", Launch::threads(patches * columns, 256), &args);
+        let embedded = run.scratch_rows(Scratch::Embedded, patches, width);
+        run.multiply(&layer.linear, pixels, embedded, false);
+        let x = run.rows(images.count * tokens, width);
+        let args = [
+            Arg::Pointer(embedded.pointer),
+            Arg::Pointer(layer.class.pointer()),
+            Arg::Pointer(layer.positions.pointer()),
+            Arg::Pointer(x.pointer),
+            images.count.into(),
+            tokens.into(),
+            width.into(),
+        ];
+        run.launch(Source::Embed, "assemble", Launch::threads(images.count * tokens * width / 8, 256), &args);
+        x
+    }
+
+    fn embed_tokens(
+        run: &mut CudaRun<'_>,
+        layer: &TokenEmbedding<Self>,
+        texts: &[&[u32]],
+        context: &[f32],
+    ) -> Rows {
+        let width = layer.width;
+        let replaced = 1..1 + context.len() / width;
+        let (mut ids, mut places) = (Vec::<i32>::new(), Vec::<i32>::new());
+        for text in texts {
+            ids.extend(text.iter().enumerate().map(|(place, &id)| match replaced.contains(&place) {
+                // The context's rows are counted from -1 down.
+                true => -(place as i32),
+                false => id as i32,
+            }));
+            places.extend(0..text.len() as i32);
+        }
+        let [ids_at, places_at] = [run.upload(&ids), run.upload(&places)];
+        let context_at = run.upload(context);
+        let x = run.rows(ids.len(), width);
+        let args = [
+            Arg::Pointer(ids_at),
+            Arg::Pointer(places_at),
+            Arg::Pointer(layer.table.pointer()),
+            Arg::Pointer(layer.positions.pointer()),
+            Arg::Pointer(layer.kind.as_ref().map_or(0, Buffer::pointer)),
+            Arg::Pointer(context_at),
+            Arg::Pointer(x.pointer),
+            width.into(),
+        ];
+        run.launch(Source::Embed, "embed_tokens", Launch::blocks([ids.len(), 1, 1], 128, 0), &args);
+        x
+    }
+
+    fn norm_in_place(run: &mut CudaRun<'_>, norm: &CudaNorm, x: &mut Rows) {
+        run.normalize(norm, *x, *x);
+    }
+
+    fn norm_linear(
+        run: &mut CudaRun<'_>,
+        norm: &CudaNorm,
+        linear: &CudaLinear,
+        x: &Rows,
+        normed: &mut Rows,
+        out: &mut Rows,
+    ) {
+        let input = run.normalize_for(linear, norm, *x, *normed);
+        run.multiply(linear, input, *out, false);
+    }
+
+    fn linear_into(
+        run: &mut CudaRun<'_>,
+        linear: &CudaLinear,
+        x: &Rows,
+        out: &mut Rows,
+        activation: Option<Activation>,
+    ) {
+        let input = run.quantize_for(linear, *x, None);
+        run.multiply(linear, input, *out, false);
+        run.activate(*out, activation);
+    }
+
+    fn linear_add(run: &mut CudaRun<'_>, linear: &CudaLinear, x: &Rows, out: &mut Rows) {
+        let input = run.quantize_for(linear, *x, None);
+        run.multiply(linear, input, *out, true);
+    }
+
+    fn perceptron(
+        run: &mut CudaRun<'_>,
+        layer: PerceptronLayers<'_, Self>,
+        x: &mut Rows,
+        normed: &mut Rows,
+        hidden: &mut Rows,
+    ) {
+        let PerceptronLayers { norm, fc1, fc2, activation } = layer;
+        let hidden = Rows { rows: x.rows, ..*hidden };
+        let input = run.normalize_for(fc1, norm, *x, *normed);
+        run.multiply(fc1, input, hidden, false);
+        let input = run.quantize_for(fc2, hidden, Some(activation));
+        run.multiply(fc2, input, *x, true);
+    }
+
+    fn self_attention(
+        run: &mut CudaRun<'_>,
+        shape: AttentionShape,
+        qkv: &Rows,
+        sequences: &Sequences,
+        out: &mut Rows,
+    ) {
+        let width = shape.width();
+        let part = |n: usize| Rows { pointer: qkv.pointer + (n * width * run.bytes()) as u64, ..*qkv };
+        let [q, k, v] = [part(0), part(1), part(2)];
+        run.attention(shape, q, [k, v], sequences, None, *out);
+    }
+
+    fn query_attention(
+        run: &mut CudaRun<'_>,
+        shape: AttentionShape,
+        query: &Rows,
+        key_value: &Rows,
+        sequences: &Sequences,
+    ) -> Rows {
+        let out = run.rows(query.rows, query.width);
+        let value = Rows { pointer: key_value.pointer + (shape.width() * run.bytes()) as u64, ..*key_value };
+        run.attention(shape, *query, [*key_value, value], sequences, Some(1), out);
+        out
+    }
+
+    fn pick(run: &mut CudaRun<'_>, x: &Rows, sequences: &Sequences, wanted: Wanted) -> Rows {
+        let out = run.rows(sequences.count, x.width);
+        let (list, step) = sequences.rows(run, wanted);
+        let args = [Arg::Pointer(list), Arg::I32(step), Arg::Pointer(out.pointer), x.width.into()];
+        // Of uniform sequences the last row is the first of a table that begins so much later.
+        let from = match (sequences.uniform, wanted) {
+            (Some(length), Wanted::Last) => x.pointer + ((length - 1) * x.width * run.bytes()) as u64,
+            _ => x.pointer,
+        };
+        let args = [&[Arg::Pointer(from)], &args[..]].concat();
+        run.launch(Source::Rows, "pick_rows", Launch::blocks([sequences.count, 1, 1], 128, 0), &args);
+        out
+    }
+
+    fn unit_means(run: &mut CudaRun<'_>, x: &Rows, sequences: &Sequences) -> Rows {
+        let out = run.rows(sequences.count, x.width);
+        run.mean_rows(*x, sequences, out, true);
+        out
+    }
+
+    fn trunk(run: &mut CudaRun<'_>, images: Images, trunk: &Trunk<'_, Self>) -> Rows {
+        let mut maps = [0, 1, 2].map(CudaMap::empty);
+        trunk(run, images, &mut maps);
+        let [first, ..] = &maps;
+        Rows {
+            pointer: run.map_pointer(first),
+            rows: first.count * first.size.area(),
+            width: first.channels,
+            scales: 0,
+        }
+    }
+
+    fn conv_images(run: &mut CudaRun<'_>, conv: &CudaConv, images: Images, size: Size, out: &mut CudaMap) {
+        run.conv_images(conv, images, size, out);
+    }
+
+    fn conv_into(run: &mut CudaRun<'_>, conv: &CudaConv, x: &CudaMap, out: &mut CudaMap) {
+        run.conv_into(conv, x, out);
+    }
+
+    fn conv_add(run: &mut CudaRun<'_>, conv: &CudaConv, x: &CudaMap, out: &mut CudaMap) {
+        run.conv_add(conv, x, out);
+    }
+
+    fn depthwise_into(run: &mut CudaRun<'_>, conv: &CudaDepthwise, x: &CudaMap, out: &mut CudaMap) {
+        run.depthwise_into(conv, x, out);
+    }
+
+    fn average_pool(run: &mut CudaRun<'_>, x: &CudaMap, side: usize, out: &mut CudaMap) {
+        run.average_pool(x, side, out);
+    }
+
+    fn mean_pool(run: &mut CudaRun<'_>, x: &CudaMap, out: &mut CudaMap) {
+        run.mean_pool(x, out);
+    }
+
+    fn prepend_means(run: &mut CudaRun<'_>, x: &Rows, positions: usize, learned: &Buffer) -> Rows {
+        let images = x.rows / positions;
+        let out = run.rows(images * (positions + 1), x.width);
+        let args = [
+            Arg::Pointer(x.pointer),
+            Arg::Pointer(learned.pointer()),
+            Arg::Pointer(out.pointer),
+            positions.into(),
+            x.width.into(),
+        ];
+        run.launch(Source::Convolution, "prepend_mean", Launch::blocks([images, 1, 1], 256, 0), &args);
+        out
+    }
+}

@@ -1,0 +1,122 @@
+//! Encoders on a device: a network that an architecture builds, its head, and how batches go through them.
+
+use crate::arch::Head;
+use crate::error::Result;
+use crate::tokenizer::Tokenizer;
+
+use super::{Device, Place};
+
+/// An image network on a device.
+pub(crate) trait ImageNetwork<D: Device>: Send + Sync {
+    /// Length of a feature row.
+    fn width(&self) -> usize;
+
+    /// How many images one thread of a processor had best take together.
+    fn images_per_pass(&self) -> usize {
+        1
+    }
+
+    /// Features `[images, width]`.
+    fn forward(&self, run: &mut D::Run<'_>, images: D::Images<'_>) -> D::Rows;
+}
+
+/// A text network on a device.
+pub(crate) trait TextNetwork<D: Device>: Send + Sync {
+    /// Length of a feature row.
+    fn width(&self) -> usize;
+
+    /// How many tokens it has an embedding for.
+    fn vocabulary(&self) -> usize;
+
+    /// Whether [`forward`](Self::forward) takes vectors instead of words.
+    fn takes_context(&self) -> bool {
+        false
+    }
+
+    /// Token ids of each text, without padding, to features `[texts, width]`; the tokens after each text's start are replaced by `context`,
+    /// `[tokens, width]`, which may be empty.
+    fn forward(&self, run: &mut D::Run<'_>, texts: &[&[u32]], context: &[f32]) -> D::Rows;
+}
+
+/// An image tower as an architecture gives it.
+pub(crate) struct ImageTower<D: Device> {
+    pub(crate) network: Box<dyn ImageNetwork<D>>,
+    /// `None` where the network ends in the joint space itself.
+    pub(crate) head: Option<Head<D>>,
+}
+
+/// A text tower as an architecture gives it.
+pub(crate) struct TextTower<D: Device> {
+    pub(crate) network: Box<dyn TextNetwork<D>>,
+    pub(crate) head: Option<Head<D>>,
+}
+
+/// An image tower on some device.
+pub(crate) trait ImageEncoder: Send + Sync {
+    /// Features before the head, `[images, width]`, and their width. Images are `[side, side, 3]`, normalized.
+    fn features(&self, images: &[&[f32]]) -> Result<(Vec<f32>, usize)>;
+
+    /// Unit rows in the joint space, `[images, dim]`.
+    fn embeddings(&self, images: &[&[f32]], dim: usize) -> Result<Vec<f32>>;
+
+    /// Seconds that each of `repeats` passes of these images takes, with the images where the device reads them.
+    fn time_passes(&self, images: &[&[f32]], dim: usize, repeats: usize) -> Result<Vec<f64>>;
+}
+
+/// A text tower on some device.
+pub(crate) trait TextEncoder: Send + Sync {
+    /// Length of a feature row, which is that of a token's vector.
+    fn width(&self) -> usize;
+
+    /// How many tokens it has an embedding for.
+    fn vocabulary(&self) -> usize;
+
+    /// Whether it takes vectors instead of words.
+    fn takes_context(&self) -> bool;
+
+    /// Features before the head, `[texts, width]`.
+    fn features(&self, texts: &[&[u32]]) -> Result<Vec<f32>>;
+
+    /// Unit rows in the joint space, `[texts, dim]`.
+    fn embeddings(&self, texts: &[&[u32]], context: &[f32], dim: usize) -> Result<Vec<f32>>;
+}
+
+/// What an architecture makes of its files, on any device.
+pub(crate) trait Build: Send + Sync + 'static {
+    fn image<D: Device>(&self, device: &D) -> Result<ImageTower<D>>;
+    fn text<D: Device>(&self, device: &D) -> Result<TextTower<D>>;
+    fn tokenizer(&self) -> Result<Box<dyn Tokenizer>>;
+}
+
+/// Loads the parts of an opened model.
+pub(crate) trait Loader: Send + Sync {
+    fn image(&self) -> Result<Box<dyn ImageEncoder>>;
+    fn text(&self) -> Result<Box<dyn TextEncoder>>;
+    fn tokenizer(&self) -> Result<Box<dyn Tokenizer>>;
+}
+
+/// An architecture's files and the device for them.
+pub(crate) struct Placed<B> {
+    pub(crate) build: B,
+    pub(crate) place: Place,
+}
+
+impl<B: Build> Loader for Placed<B> {
+    fn image(&self) -> Result<Box<dyn ImageEncoder>> {
+        Ok(match &self.place {
+            Place::Cpu(cpu) => Box::new(cpu.image_encoder(self.build.image(cpu)?)),
+            Place::Cuda(cuda) => Box::new(cuda.image_encoder(self.build.image(cuda)?)?),
+        })
+    }
+
+    fn text(&self) -> Result<Box<dyn TextEncoder>> {
+        Ok(match &self.place {
+            Place::Cpu(cpu) => Box::new(cpu.text_encoder(self.build.text(cpu)?)),
+            Place::Cuda(cuda) => Box::new(cuda.text_encoder(self.build.text(cuda)?)?),
+        })
+    }
+
+    fn tokenizer(&self) -> Result<Box<dyn Tokenizer>> {
+        self.build.tokenizer()
+    }
+}

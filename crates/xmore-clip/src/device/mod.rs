@@ -1,0 +1,254 @@
+//! Where towers compute: the trait [`Device`], by which every architecture is written once, and its implementations, a row of [`DeviceChoice`] each.
+
+mod choice;
+pub(crate) mod cpu;
+pub(crate) mod cuda;
+mod encoders;
+
+use std::sync::Arc;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::nn::activation::Activation;
+use crate::nn::conv::{Size, Window};
+use crate::nn::linear::Part;
+use crate::nn::norm::BatchNorm;
+use crate::nn::precision::Precision;
+
+pub use choice::DeviceChoice;
+pub(crate) use choice::Place;
+pub(crate) use encoders::{
+    Build, ImageEncoder, ImageNetwork, ImageTower, Loader, Placed, TextEncoder, TextNetwork, TextTower,
+};
+
+/// Memory and arithmetic of one kind of processor.
+///
+/// Layers are made from a checkpoint's values and stay on the device. Computing takes a `Run`, what one pass has to itself; results are
+/// `Rows`, `[rows, width]`, and `Maps`, channels-last images. An operation that fails leaves its error in the run, and those after it do nothing:
+/// whoever began the run asks for the error at its end.
+pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
+    /// What one pass has to itself.
+    type Run<'r>;
+    /// Activations, `[rows, width]`.
+    type Rows;
+    /// Images with channels innermost, `[n, height, width, channels]`.
+    type Maps;
+    /// A fully connected layer.
+    type Linear: Send + Sync;
+    /// A layer norm.
+    type Norm: Send + Sync;
+    /// 32-bit floats that are added or copied: positions, a class token.
+    type Values: Send + Sync;
+    /// Embeddings of tokens, `[vocabulary, width]`.
+    type TokenTable: Send + Sync;
+    /// A dense convolution with folded batch normalization.
+    type Conv: Send + Sync;
+    /// A depthwise convolution with folded batch normalization and ReLU6.
+    type Depthwise: Send + Sync;
+    /// Prepared images, `[n, side, side, 3]`.
+    type Images<'i>: Copy;
+    /// Lengths of the sequences that stand one behind another in rows of tokens.
+    type Sequences;
+
+    /// A layer from weights over the same inputs, whose outputs stand side by side.
+    fn linear(&self, parts: &[Part<'_>], inputs: usize, precision: Precision) -> Result<Self::Linear>;
+    /// A layer norm from weight and bias, `[width]`.
+    fn norm(&self, weight: &[f32], bias: &[f32], epsilon: f32) -> Result<Self::Norm>;
+    /// Values as they are.
+    fn values(&self, values: &[f32]) -> Result<Self::Values>;
+    /// The tensor `name`, `[vocabulary, width]`, of a checkpoint.
+    fn token_table(
+        &self,
+        checkpoint: &Arc<Checkpoint>,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Self::TokenTable>;
+    /// From PyTorch's `[outputs, inputs, kernel, kernel]`.
+    fn conv(
+        &self,
+        weight: &[f32],
+        inputs: usize,
+        window: Window,
+        bn: BatchNorm,
+        activation: Option<Activation>,
+    ) -> Result<Self::Conv>;
+    /// From PyTorch's `[channels, 1, kernel, kernel]`.
+    fn depthwise(&self, weight: &[f32], window: Window, bn: BatchNorm) -> Result<Self::Depthwise>;
+
+    /// Rows of unknown content.
+    fn rows(run: &mut Self::Run<'_>, rows: usize, width: usize) -> Self::Rows;
+    /// What `lengths` say.
+    fn sequences(run: &mut Self::Run<'_>, lengths: &[usize]) -> Self::Sequences;
+    /// How many images there are.
+    fn count(images: Self::Images<'_>) -> usize;
+
+    /// Each image's class token and patches with their positions: `[n * tokens, width]`.
+    fn embed_patches(
+        run: &mut Self::Run<'_>,
+        layer: &PatchEmbedding<Self>,
+        images: Self::Images<'_>,
+    ) -> Self::Rows;
+    /// Each token's embedding with its type's and its position's: `[tokens, width]`. `context`, `[n, width]`, replaces the tokens after each text's
+    /// first; it may be empty.
+    fn embed_tokens(
+        run: &mut Self::Run<'_>,
+        layer: &TokenEmbedding<Self>,
+        texts: &[&[u32]],
+        context: &[f32],
+    ) -> Self::Rows;
+    /// x = norm(x).
+    fn norm_in_place(run: &mut Self::Run<'_>, norm: &Self::Norm, x: &mut Self::Rows);
+    /// out = norm(x) Wᵀ + b; `normed`, as large as x, is overwritten with anything.
+    fn norm_linear(
+        run: &mut Self::Run<'_>,
+        norm: &Self::Norm,
+        linear: &Self::Linear,
+        x: &Self::Rows,
+        normed: &mut Self::Rows,
+        out: &mut Self::Rows,
+    );
+    /// out = activation(x Wᵀ + b), as many rows as x has.
+    fn linear_into(
+        run: &mut Self::Run<'_>,
+        linear: &Self::Linear,
+        x: &Self::Rows,
+        out: &mut Self::Rows,
+        activation: Option<Activation>,
+    );
+    /// out += x Wᵀ + b.
+    fn linear_add(run: &mut Self::Run<'_>, linear: &Self::Linear, x: &Self::Rows, out: &mut Self::Rows);
+    /// x += fc2(activation(fc1(norm(x)))); the buffers are overwritten with anything.
+    fn perceptron(
+        run: &mut Self::Run<'_>,
+        layer: PerceptronLayers<'_, Self>,
+        x: &mut Self::Rows,
+        normed: &mut Self::Rows,
+        hidden: &mut Self::Rows,
+    );
+    /// Attention of each sequence to itself; `qkv` is `[tokens, 3 * width]`, query, key and value side by side. `out` is `[tokens, width]`.
+    fn self_attention(
+        run: &mut Self::Run<'_>,
+        shape: AttentionShape,
+        qkv: &Self::Rows,
+        sequences: &Self::Sequences,
+        out: &mut Self::Rows,
+    );
+    /// Attention of one query to each sequence: `query` is `[sequences, width]`, `key_value` `[tokens, 2 * width]`; returns `[sequences, width]`.
+    fn query_attention(
+        run: &mut Self::Run<'_>,
+        shape: AttentionShape,
+        query: &Self::Rows,
+        key_value: &Self::Rows,
+        sequences: &Self::Sequences,
+    ) -> Self::Rows;
+    /// One row of each sequence.
+    fn pick(
+        run: &mut Self::Run<'_>,
+        x: &Self::Rows,
+        sequences: &Self::Sequences,
+        wanted: Wanted,
+    ) -> Self::Rows;
+    /// The mean of each sequence's rows, to unit length.
+    fn unit_means(run: &mut Self::Run<'_>, x: &Self::Rows, sequences: &Self::Sequences) -> Self::Rows;
+
+    /// Runs a trunk of convolutions on images, one by one or all at once, with three buffers. What the first buffer then holds is returned, as rows of
+    /// its channels.
+    fn trunk(run: &mut Self::Run<'_>, images: Self::Images<'_>, trunk: &Trunk<'_, Self>) -> Self::Rows;
+    /// out = conv(images), of `size`.
+    fn conv_images(
+        run: &mut Self::Run<'_>,
+        conv: &Self::Conv,
+        images: Self::Images<'_>,
+        size: Size,
+        out: &mut Self::Maps,
+    );
+    /// out = conv(x).
+    fn conv_into(run: &mut Self::Run<'_>, conv: &Self::Conv, x: &Self::Maps, out: &mut Self::Maps);
+    /// out = activation(out + conv(x)), of a 1×1 kernel.
+    fn conv_add(run: &mut Self::Run<'_>, conv: &Self::Conv, x: &Self::Maps, out: &mut Self::Maps);
+    /// out = relu6(depthwise(x)).
+    fn depthwise_into(run: &mut Self::Run<'_>, conv: &Self::Depthwise, x: &Self::Maps, out: &mut Self::Maps);
+    /// out = means over squares of `side` pixels; pixels that fill no square are left out.
+    fn average_pool(run: &mut Self::Run<'_>, x: &Self::Maps, side: usize, out: &mut Self::Maps);
+    /// out = each image's mean over all positions, `[n, 1, 1, channels]`.
+    fn mean_pool(run: &mut Self::Run<'_>, x: &Self::Maps, out: &mut Self::Maps);
+    /// The mean of each `positions` rows before them, then `learned`, `[1 + positions, width]`, added: `[n * (1 + positions), width]`.
+    fn prepend_means(
+        run: &mut Self::Run<'_>,
+        x: &Self::Rows,
+        positions: usize,
+        learned: &Self::Values,
+    ) -> Self::Rows;
+}
+
+/// The convolutions of an image tower, from an image to the first of three buffers.
+pub(crate) type Trunk<'a, D> = dyn for<'r, 'i> Fn(&mut <D as Device>::Run<'r>, <D as Device>::Images<'i>, &mut [<D as Device>::Maps; 3])
+    + Sync
+    + 'a;
+
+/// From an image to tokens.
+pub(crate) struct PatchEmbedding<D: Device> {
+    /// Side of an image and of a patch, in pixels.
+    pub(crate) side: usize,
+    pub(crate) patch: usize,
+    pub(crate) width: usize,
+    /// From a patch's pixels, `[patch * patch * 3]` with channels innermost.
+    pub(crate) linear: D::Linear,
+    /// `[width]`.
+    pub(crate) class: D::Values,
+    /// `[1 + patches, width]`.
+    pub(crate) positions: D::Values,
+}
+
+impl<D: Device> PatchEmbedding<D> {
+    /// Tokens of an image.
+    pub(crate) fn tokens(&self) -> usize {
+        (self.side / self.patch).pow(2) + 1
+    }
+}
+
+/// From token ids to tokens.
+pub(crate) struct TokenEmbedding<D: Device> {
+    pub(crate) table: D::TokenTable,
+    pub(crate) width: usize,
+    /// `[context, width]`.
+    pub(crate) positions: D::Values,
+    /// `[width]`, added to every token where there is one.
+    pub(crate) kind: Option<D::Values>,
+}
+
+/// The layers of a perceptron on a residual branch.
+pub(crate) struct PerceptronLayers<'a, D: Device> {
+    pub(crate) norm: &'a D::Norm,
+    pub(crate) fc1: &'a D::Linear,
+    pub(crate) fc2: &'a D::Linear,
+    pub(crate) activation: Activation,
+}
+
+/// Sizes of an attention. Queries are scaled by 1 / √head_width already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AttentionShape {
+    pub(crate) heads: usize,
+    pub(crate) head_width: usize,
+    /// Whether a token sees those up to itself only.
+    pub(crate) causal: bool,
+}
+
+impl AttentionShape {
+    pub(crate) fn width(self) -> usize {
+        self.heads * self.head_width
+    }
+}
+
+/// Which row of a sequence is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    First,
+    Last,
+}
+
+/// Where rows of sequences begin and end: `[0, lengths[0], lengths[0] + lengths[1], …]`.
+pub(crate) fn bounds(lengths: &[usize]) -> Vec<usize> {
+    let mut end = 0;
+    std::iter::once(0).chain(lengths.iter().map(|length| (end += length, end).1)).collect()
+}
