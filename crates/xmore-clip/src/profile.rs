@@ -17,6 +17,11 @@ struct Entry {
     flops: usize,
 }
 
+/// Whether times are taken.
+pub(crate) fn enabled() -> bool {
+    *ENABLED
+}
+
 /// Runs `work`, which multiplies and adds `flops` / 2 times, and notes how long it took.
 pub(crate) fn time<T>(name: &'static str, flops: usize, work: impl FnOnce() -> T) -> T {
     if !*ENABLED {

@@ -106,8 +106,10 @@ fn f32_agrees_with_the_processor() {
 
 #[test]
 fn sixteen_and_eight_bits_are_close() {
-    for (precision, bound) in [(Precision::F16, 0.9999), (Precision::Bf16, 0.9985), (Precision::Fp8, 0.99)] {
+    for (precision, bound) in [(Precision::F16, 0.9999), (Precision::Bf16, 0.999), (Precision::Fp8, 0.997)] {
         for name in MODELS {
+            // lite's heads subtract most of a feature: what is left carries its error at up to ten times the relative size.
+            let bound = if name == "tiny" { 1.0 - 10.0 * (1.0 - bound) } else { bound };
             let Some(gpu) = on_gpu(name, precision) else { return };
             let cpu = Model::load(fixture(name)).unwrap();
             let (images, texts) = (images(&cpu, 9), texts(&cpu, 33));

@@ -22,7 +22,8 @@ pub fn compile(source: Source, target: &str, defines: &[(&str, i64)]) -> Result<
     let mut options = vec![
         format!("--gpu-architecture={target}"),
         "--std=c++17".to_owned(),
-        "--extra-device-vectorization".to_owned(),
+        // Generic lambdas need it before CUDA 13.1.
+        "--device-as-default-execution-space".to_owned(),
     ];
     options.extend(defines.iter().map(|(name, value)| format!("--define-macro={name}={value}")));
     let program =

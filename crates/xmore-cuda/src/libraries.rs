@@ -34,6 +34,7 @@ pub(crate) fn open(library: &'static str) -> Result<Library> {
         let file = format!("{library}.so.{major}");
         let paths = folders.iter().map(|folder| folder.join(&file)).filter(|path| path.is_file());
         for name in paths.chain([PathBuf::from(&file)]) {
+            open_beside(&name, library);
             // SAFETY: NVIDIA's libraries run no code at opening that a program must prepare for.
             #[allow(unsafe_code)]
             if let Ok(library) = unsafe { Library::new(&name) } {
@@ -42,6 +43,23 @@ pub(crate) fn open(library: &'static str) -> Result<Library> {
         }
     }
     Err(CudaError::NoLibrary { library, searched: folders })
+}
+
+/// Opens what a library in a folder opens itself by name alone: NVRTC's `libnvrtc-builtins`, which the system does not find in a Python package.
+fn open_beside(path: &Path, library: &str) {
+    let beside = format!("{library}-builtins.so");
+    let Some(Ok(entries)) =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(std::fs::read_dir)
+    else {
+        return;
+    };
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(&beside)) {
+        // SAFETY: as of the library itself.
+        #[allow(unsafe_code)]
+        if let Ok(opened) = unsafe { Library::new(entry.path()) } {
+            keep(opened);
+        }
+    }
 }
 
 /// Open until the process ends, so that its name finds it.

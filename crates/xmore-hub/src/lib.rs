@@ -124,7 +124,7 @@ pub fn fetch(name: &ModelName, progress: Progress) -> Result<PathBuf> {
     match name.origin() {
         Origin::Hub(request) => {
             let path = Hub::from_env()?.fetch(&request, progress)?;
-            record(&load(name, &path, Precision::F32)?)?;
+            record(&load(name, &path, &LoadOptions::default())?)?;
             Ok(path)
         }
         Origin::Bundled(model) => Ok(model.fetch(progress)?),

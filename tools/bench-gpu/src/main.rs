@@ -8,7 +8,7 @@ use std::time::Instant;
 use bench_worker::Worker;
 use clap::Parser;
 use serde_json::{Value, json};
-use xmore_clip::{DeviceChoice, Embeddings, LoadOptions, Model, Pixels, Precision};
+use xmore_clip::{DeviceChoice, Embeddings, LoadOptions, Model, Pixels, Precision, profile_report};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -64,6 +64,9 @@ fn main() -> Result<()> {
             let model = Model::load_with(&args.model, &options)?;
             println!("{}", run(&args, row, precision, &model, cpu.as_ref())?);
         }
+    }
+    if let Some(report) = profile_report() {
+        eprintln!("{report}");
     }
     Ok(())
 }

@@ -1,7 +1,14 @@
 // softmax(q kT) v of 16-bit elements by tensor cores (mma.m16n8k16), with the running softmax of FlashAttention-2 (arXiv 2307.08691).
-// HEAD: width of a head, a multiple of 16. A warp has 16 queries; a block's warps share the keys and values, 64 at a time in shared memory.
+// HEAD: width of a head, a multiple of 16. A warp has TILES times 16 queries; a block's warps share the keys and
+// values, 64 at a time in shared memory.
 #ifndef HEAD
 #define HEAD 64
+#endif
+#ifndef TILES
+#define TILES 1
+#endif
+#ifndef BLOCKS
+#define BLOCKS 1  // blocks of a multiprocessor, for which registers are kept
 #endif
 #define KEYS 64
 #define STRIDE (HEAD + 8)  // elements between rows in shared memory: an odd number of 16-byte units, so that ldmatrix meets no bank twice
@@ -36,23 +43,33 @@ __device__ __forceinline__ void multiply_add(float* c, const u32* a, u32 b0, u32
 #endif
 }
 
+struct Yes { static constexpr bool value = true; };
+struct No { static constexpr bool value = false; };
+
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // Grid: (tiles of queries, heads, sequences). `q` rows are q_stride elements apart, `k` and `v` rows kv_stride; a head's slice begins at
 // head * HEAD. Queries are scaled already. Sequence n has the queries q_bounds[n] .. q_bounds[n + 1] and keys k_bounds[n] .. k_bounds[n + 1]; where
 // there are no bounds, q_length and k_length of them each. `causal`: query i sees keys up to i. `out` rows are out_stride apart.
-extern "C" __global__ void __launch_bounds__(256, HEAD <= 96 ? 2 : 1) attention(const element* q, const element* k, const element* v, element* out, const int* q_bounds,
-                                                             const int* k_bounds, int q_length, int k_length, int q_stride, int kv_stride, int out_stride,
-                                                             int causal) {
+extern "C" __global__ void __launch_bounds__(256, BLOCKS) attention(const element* q, const element* k, const element* v, element* out,
+                                                                    const int* q_bounds, const int* k_bounds, int q_length, int k_length, int q_stride,
+                                                                    int kv_stride, int out_stride, int causal) {
     extern __shared__ __align__(16) u8 memory[];
     element* keys = (element*)memory;                // [2][KEYS][STRIDE]
     element* values = keys + 2 * KEYS * STRIDE;      // [2][KEYS][STRIDE]
     int sequence = blockIdx.z, head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int q_first = q_bounds ? q_bounds[sequence] : sequence * q_length, q_count = q_bounds ? q_bounds[sequence + 1] - q_first : q_length;
     int k_first = k_bounds ? k_bounds[sequence] : sequence * k_length, k_count = k_bounds ? k_bounds[sequence + 1] - k_first : k_length;
-    int warps = blockDim.x / 32, block_first = blockIdx.x * warps * 16;
+    const int ROWS = 16 * TILES;
+    int warps = blockDim.x / 32, block_first = blockIdx.x * warps * ROWS;
     if (block_first >= q_count) return;
     const element* key_rows = k + (long long)k_first * kv_stride + head * HEAD;
     const element* value_rows = v + (long long)k_first * kv_stride + head * HEAD;
-    int seen_by_block = causal ? min(k_count, block_first + warps * 16) : k_count;
+    int seen_by_block = causal ? min(k_count, block_first + warps * ROWS) : k_count;
     int tiles = (seen_by_block + KEYS - 1) / KEYS;
 
     auto fetch = [&](int tile) {
@@ -70,29 +87,129 @@ extern "C" __global__ void __launch_bounds__(256, HEAD <= 96 ? 2 : 1) attention(
     };
     fetch(0);
 
-    // Queries of this warp, straight from memory: thread t holds columns 2 (t % 4) of rows t / 4 and t / 4 + 8.
-    int row_first = block_first + warp * 16, r0 = row_first + lane / 4, r1 = r0 + 8;
+    // Queries of this warp, straight from memory: thread t holds columns 2 (t % 4) of rows t / 4 and t / 4 + 8 of each 16.
+    int row_first = block_first + warp * ROWS;
     bool active = row_first < q_count;
-    u32 queries[HEAD / 16][4];
-    {
+    u32 queries[TILES][HEAD / 16][4];
+#pragma unroll
+    for (int m = 0; m < TILES; m++) {
         const element* base = q + (long long)q_first * q_stride + head * HEAD + lane % 4 * 2;
-        const u32* from0 = (const u32*)(base + (long long)min(r0, q_count - 1) * q_stride);
-        const u32* from1 = (const u32*)(base + (long long)min(r1, q_count - 1) * q_stride);
+        int row = row_first + m * 16 + lane / 4;
+        const u32* from0 = (const u32*)(base + (long long)min(row, q_count - 1) * q_stride);
+        const u32* from1 = (const u32*)(base + (long long)min(row + 8, q_count - 1) * q_stride);
 #pragma unroll
         for (int i = 0; i < HEAD / 16; i++) {
-            queries[i][0] = from0[i * 8];
-            queries[i][1] = from1[i * 8];
-            queries[i][2] = from0[i * 8 + 4];
-            queries[i][3] = from1[i * 8 + 4];
+            queries[m][i][0] = from0[i * 8];
+            queries[m][i][1] = from1[i * 8];
+            queries[m][i][2] = from0[i * 8 + 4];
+            queries[m][i][3] = from1[i * 8 + 4];
         }
     }
-    float sum[HEAD / 8][4];
+    float sum[TILES][HEAD / 8][4];
+    float largest[TILES][2], total[TILES][2];
 #pragma unroll
-    for (int i = 0; i < HEAD / 8; i++)
+    for (int m = 0; m < TILES; m++) {
 #pragma unroll
-        for (int j = 0; j < 4; j++) sum[i][j] = 0.0f;
-    float largest[2] = {-1e30f, -1e30f}, total[2] = {0.0f, 0.0f};
+        for (int i = 0; i < HEAD / 8; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) sum[m][i][j] = 0.0f;
+#pragma unroll
+        for (int r = 0; r < 2; r++) largest[m][r] = -1e30f, total[m][r] = 0.0f;
+    }
     const float LOG2E = 1.4426950408889634f;
+
+    // The keys and values of a tile; `full`: all of them, so that the compiler sees straight code.
+    auto process = [&](int tile, int steps, const element* tile_keys, const element* tile_values, auto full) {
+        float score[TILES][KEYS / 8][4];
+#pragma unroll
+        for (int n = 0; n < KEYS / 16; n++) {
+#pragma unroll
+            for (int m = 0; m < TILES; m++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) score[m][2 * n][j] = score[m][2 * n + 1][j] = full.value || n < steps ? 0.0f : -1e30f;
+            if (full.value || n < steps) {
+#pragma unroll
+                for (int i = 0; i < HEAD / 16; i++) {
+                    u32 b[4];
+                    // Matrices: keys 0-7 columns 0-7, keys 0-7 columns 8-15, keys 8-15 columns 0-7, keys 8-15 columns 8-15.
+                    int key = n * 16 + lane % 8 + lane / 16 * 8, column = i * 16 + lane / 8 % 2 * 8;
+                    load_matrix4(b, tile_keys + key * STRIDE + column);
+#pragma unroll
+                    for (int m = 0; m < TILES; m++) {
+                        multiply_add(score[m][2 * n], queries[m][i], b[0], b[1]);
+                        multiply_add(score[m][2 * n + 1], queries[m][i], b[2], b[3]);
+                    }
+                }
+            }
+        }
+        // Keys beyond the sequence, or after a query of a causal one.
+        if ((tile + 1) * KEYS > k_count || (causal && (tile + 1) * KEYS > row_first)) {
+#pragma unroll
+            for (int m = 0; m < TILES; m++)
+#pragma unroll
+                for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+                    for (int j = 0; j < 4; j++) {
+                        int at = tile * KEYS + n * 8 + lane % 4 * 2 + j % 2, row = row_first + m * 16 + lane / 4 + j / 2 * 8;
+                        if (at >= k_count || (causal && at > row)) score[m][n][j] = -1e30f;
+                    }
+        }
+#pragma unroll
+        for (int m = 0; m < TILES; m++) {
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                float above = largest[m][r];
+#pragma unroll
+                for (int n = 0; n < KEYS / 8; n++) above = fmaxf(above, fmaxf(score[m][n][2 * r], score[m][n][2 * r + 1]));
+                above = fmaxf(above, __shfl_xor_sync(0xffffffffu, above, 1));
+                above = fmaxf(above, __shfl_xor_sync(0xffffffffu, above, 2));
+                float shrink = exp2_fast((largest[m][r] - above) * LOG2E);
+                largest[m][r] = above;
+                float part = 0.0f, offset = above * LOG2E;
+#pragma unroll
+                for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+                    for (int j = 2 * r; j < 2 * r + 2; j++) {
+                        float p = exp2_fast(score[m][n][j] * LOG2E - offset);
+                        score[m][n][j] = p;
+                        part += p;
+                    }
+                total[m][r] = total[m][r] * shrink + part;
+                if (tile > 0) {
+#pragma unroll
+                    for (int i = 0; i < HEAD / 8; i++) {
+                        sum[m][i][2 * r] *= shrink;
+                        sum[m][i][2 * r + 1] *= shrink;
+                    }
+                }
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < KEYS / 16; n++) {
+            if (full.value || n < steps) {
+                u32 a[TILES][4];
+#pragma unroll
+                for (int m = 0; m < TILES; m++) {
+                    a[m][0] = pack2(score[m][2 * n][0], score[m][2 * n][1]);
+                    a[m][1] = pack2(score[m][2 * n][2], score[m][2 * n][3]);
+                    a[m][2] = pack2(score[m][2 * n + 1][0], score[m][2 * n + 1][1]);
+                    a[m][3] = pack2(score[m][2 * n + 1][2], score[m][2 * n + 1][3]);
+                }
+#pragma unroll
+                for (int i = 0; i < HEAD / 16; i++) {
+                    u32 b[4];
+                    // Transposed: keys 0-7 and 8-15 of columns 0-7, then of columns 8-15.
+                    int key = n * 16 + lane % 16, column = i * 16 + lane / 16 * 8;
+                    load_matrix4_transposed(b, tile_values + key * STRIDE + column);
+#pragma unroll
+                    for (int m = 0; m < TILES; m++) {
+                        multiply_add(sum[m][2 * i], a[m], b[0], b[1]);
+                        multiply_add(sum[m][2 * i + 1], a[m], b[2], b[3]);
+                    }
+                }
+            }
+        }
+    };
 
     for (int tile = 0; tile < tiles; tile++) {
         if (tile + 1 < tiles) {
@@ -104,89 +221,27 @@ extern "C" __global__ void __launch_bounds__(256, HEAD <= 96 ? 2 : 1) attention(
         __syncthreads();
         const element* tile_keys = keys + (tile & 1) * KEYS * STRIDE;
         const element* tile_values = values + (tile & 1) * KEYS * STRIDE;
-        int seen = causal ? min(k_count, row_first + 16) : k_count;
+        int seen = causal ? min(k_count, row_first + ROWS) : k_count;
         int steps = active ? min(KEYS / 16, (seen - tile * KEYS + 15) / 16) : 0;
-        if (steps > 0) {
-            float score[KEYS / 8][4];
-#pragma unroll
-            for (int n = 0; n < KEYS / 16; n++) {
-#pragma unroll
-                for (int j = 0; j < 4; j++) score[2 * n][j] = score[2 * n + 1][j] = 0.0f;
-                if (n < steps) {
-#pragma unroll
-                    for (int i = 0; i < HEAD / 16; i++) {
-                        u32 b[4];
-                        // Matrices: keys 0-7 columns 0-7, keys 0-7 columns 8-15, keys 8-15 columns 0-7, keys 8-15 columns 8-15.
-                        int key = n * 16 + lane % 8 + lane / 16 * 8, column = i * 16 + lane / 8 % 2 * 8;
-                        load_matrix4(b, tile_keys + key * STRIDE + column);
-                        multiply_add(score[2 * n], queries[i], b[0], b[1]);
-                        multiply_add(score[2 * n + 1], queries[i], b[2], b[3]);
-                    }
-                }
-            }
-            float above[2] = {largest[0], largest[1]};
-#pragma unroll
-            for (int n = 0; n < KEYS / 8; n++) {
-                int key = tile * KEYS + n * 8 + lane % 4 * 2;
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    int at = key + j % 2, row = j < 2 ? r0 : r1;
-                    bool visible = at < k_count && (!causal || at <= row) && n < 2 * steps;
-                    score[n][j] = visible ? score[n][j] * LOG2E : -1e30f;
-                    above[j / 2] = fmaxf(above[j / 2], score[n][j]);
-                }
-            }
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                above[r] = fmaxf(above[r], __shfl_xor_sync(0xffffffffu, above[r], 1));
-                above[r] = fmaxf(above[r], __shfl_xor_sync(0xffffffffu, above[r], 2));
-                float shrink = exp2f(largest[r] - above[r]);
-                largest[r] = above[r];
-                total[r] *= shrink;
-#pragma unroll
-                for (int i = 0; i < HEAD / 8; i++) {
-                    sum[i][2 * r] *= shrink;
-                    sum[i][2 * r + 1] *= shrink;
-                }
-            }
-#pragma unroll
-            for (int n = 0; n < KEYS / 8; n++) {
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    float p = exp2f(score[n][j] - largest[j / 2]);
-                    score[n][j] = p;
-                    total[j / 2] += p;
-                }
-            }
-#pragma unroll
-            for (int n = 0; n < KEYS / 16; n++) {
-                if (n < steps) {
-                    u32 a[4] = {pack2(score[2 * n][0], score[2 * n][1]), pack2(score[2 * n][2], score[2 * n][3]),
-                                pack2(score[2 * n + 1][0], score[2 * n + 1][1]), pack2(score[2 * n + 1][2], score[2 * n + 1][3])};
-#pragma unroll
-                    for (int i = 0; i < HEAD / 16; i++) {
-                        u32 b[4];
-                        // Transposed: keys 0-7 and 8-15 of columns 0-7, then of columns 8-15.
-                        int key = n * 16 + lane % 16, column = i * 16 + lane / 16 * 8;
-                        load_matrix4_transposed(b, tile_values + key * STRIDE + column);
-                        multiply_add(sum[2 * i], a, b[0], b[1]);
-                        multiply_add(sum[2 * i + 1], a, b[2], b[3]);
-                    }
-                }
-            }
-        }
+        if (steps == KEYS / 16)
+            process(tile, steps, tile_keys, tile_values, Yes());
+        else if (steps > 0)
+            process(tile, steps, tile_keys, tile_values, No());
         __syncthreads();
     }
     if (!active) return;
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-        total[r] += __shfl_xor_sync(0xffffffffu, total[r], 1);
-        total[r] += __shfl_xor_sync(0xffffffffu, total[r], 2);
-        int row = r == 0 ? r0 : r1;
-        if (row >= q_count) continue;
-        float scale = 1.0f / total[r];
-        u32* to = (u32*)(out + (long long)(q_first + row) * out_stride + head * HEAD + lane % 4 * 2);
+    for (int m = 0; m < TILES; m++)
 #pragma unroll
-        for (int i = 0; i < HEAD / 8; i++) to[i * 4] = pack2(sum[i][2 * r] * scale, sum[i][2 * r + 1] * scale);
-    }
+        for (int r = 0; r < 2; r++) {
+            float all = total[m][r];
+            all += __shfl_xor_sync(0xffffffffu, all, 1);
+            all += __shfl_xor_sync(0xffffffffu, all, 2);
+            int row = row_first + m * 16 + lane / 4 + r * 8;
+            if (row >= q_count) continue;
+            float scale = 1.0f / all;
+            u32* to = (u32*)(out + (long long)(q_first + row) * out_stride + head * HEAD + lane % 4 * 2);
+#pragma unroll
+            for (int i = 0; i < HEAD / 8; i++) to[i * 4] = pack2(sum[m][i][2 * r] * scale, sum[m][i][2 * r + 1] * scale);
+        }
 }

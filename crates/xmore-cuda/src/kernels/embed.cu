@@ -1,22 +1,20 @@
 // From images and token ids to rows of tokens.
 
-// Pixels of each patch side by side: images [n, side, side, 3] in f32 to [n * patches, columns], columns >= patch * patch * 3 with zeros behind.
-// BYTES: pixels are bytes and become (v / 255 - mean) / std by a table [3][256].
-extern "C" __global__ void patches(const void* images, const float* table, element* out, int count, int side, int patch, int columns, int bytes) {
-    int grid = side / patch;
-    long long total = (long long)count * grid * grid * columns;
-    for (long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x; at < total; at += (long long)gridDim.x * blockDim.x) {
-        int column = (int)(at % columns);
-        long long row = at / columns;
+// Pixels of each patch side by side: images [n, side, side, 3] in f32 to [n * patches, columns], columns >= patch * patch * 3 with zeros behind: a block for
+// each patch. BYTES: pixels are bytes and become (v / 255 - mean) / std by a table [3][256].
+extern "C" __global__ void patches(const void* images, const float* table, element* out, int side, int patch, int columns, int bytes) {
+    int grid = side / patch, image = blockIdx.x / (grid * grid), place = blockIdx.x % (grid * grid);
+    int line = patch * 3, corner = ((place / grid) * patch * side + (place % grid) * patch) * 3;
+    long long base = (long long)image * side * side * 3 + corner;
+    element* to = out + (long long)blockIdx.x * columns;
+    for (int column = threadIdx.x; column < columns; column += blockDim.x) {
         float v = 0.0f;
-        if (column < patch * patch * 3) {
-            int c = column % 3, dx = column / 3 % patch, dy = column / (3 * patch);
-            int px = (int)(row % grid), py = (int)(row / grid % grid);
-            long long image = row / (grid * grid);
-            long long from = ((image * side + py * patch + dy) * side + px * patch + dx) * 3 + c;
-            v = bytes ? table[c * 256 + ((const u8*)images)[from]] : ((const float*)images)[from];
+        int dy = column / line, rest = column - dy * line;
+        if (dy < patch) {
+            long long from = base + (long long)dy * side * 3 + rest;
+            v = bytes ? table[rest % 3 * 256 + ((const u8*)images)[from]] : ((const float*)images)[from];
         }
-        store1(out + at, v);
+        store1(to + column, v);
     }
 }
 

@@ -21,6 +21,13 @@ __device__ __forceinline__ void store_row8(void* out, long long at, const float*
 #endif
 }
 
+// 8 floats by two loads.
+__device__ __forceinline__ void load_floats(const float* p, float* v) {
+    float4 a = ((const float4*)p)[0], b = ((const float4*)p)[1];
+    v[0] = a.x; v[1] = a.y; v[2] = a.z; v[3] = a.w;
+    v[4] = b.x; v[5] = b.y; v[6] = b.z; v[7] = b.w;
+}
+
 // A warp for each row; width is a multiple of 8 and at most 256 * MAX_VECTORS. `scales` (with QUANTIZE) gets what a quantized row is multiplied by.
 extern "C" __global__ void layer_norm(const element* x, const float* weight, const float* bias, void* out, float* scales, int rows, int width,
                                       float epsilon) {
@@ -49,17 +56,17 @@ extern "C" __global__ void layer_norm(const element* x, const float* weight, con
             }
         }
     }
-    float scale = rsqrtf(warp_sum(square) / width + epsilon), largest = 0.0f;
-#if ELEMENT == 0
-    scale = 1.0f / sqrtf(warp_sum(square) / width + epsilon);
-#endif
+    float scale = 1.0f / sqrtf(warp_sum(square) / width + epsilon), largest = 0.0f;
 #pragma unroll
     for (int i = 0; i < MAX_VECTORS; i++) {
         int at = (i * 32 + lane) * 8;
         if (at < width) {
+            float w[8], b[8];
+            load_floats(weight + at, w);
+            load_floats(bias + at, b);
 #pragma unroll
             for (int j = 0; j < 8; j++) {
-                v[i][j] = (v[i][j] - mean) * scale * weight[at + j] + bias[at + j];
+                v[i][j] = (v[i][j] - mean) * scale * w[j] + b[j];
                 largest = fmaxf(largest, fabsf(v[i][j]));
             }
         }

@@ -10,6 +10,7 @@ use xmore_cuda::{Buffer, Event, Graph, PinnedBuffer, Stream};
 use crate::arch::Head;
 use crate::device::{ImageEncoder, ImageNetwork, ImageTower, TextEncoder, TextNetwork, TextTower};
 use crate::error::{ClipError, Result};
+use crate::profile;
 
 use super::run::{Arena, CudaRun, Rows};
 use super::{Cuda, Images};
@@ -196,7 +197,7 @@ impl CudaImages {
             _ => false,
         };
         let ImageState { arena, compute, graphs, .. } = state;
-        if !recorded || graphs.len() > MAX_GRAPHS {
+        if !recorded || graphs.len() > MAX_GRAPHS || profile::enabled() {
             let results = self.queue(arena, compute, images, output)?;
             graphs.insert(key, Recorded::Once);
             return Ok(results);

@@ -13,6 +13,9 @@ use super::Cuda;
 /// Inputs are padded with zeros to a multiple of this: 16 bytes of 16-bit elements, as fast products need.
 const INPUTS: usize = 8;
 
+/// Inputs and outputs of layers in 8-bit floats are multiples of this.
+const FP8_SIZES: usize = 16;
+
 /// A fully connected layer: `[outputs, padded inputs]`.
 pub(crate) struct CudaLinear {
     pub(super) weight: Buffer,
@@ -43,6 +46,8 @@ impl CudaLinear {
         }
         let has_bias = parts.iter().any(|part| part.bias.is_some());
         let bias = has_bias.then(|| Buffer::of(&cuda.device, &cuda.element.encode(&bias))).transpose()?;
+        // Other sizes have no product of 8-bit floats.
+        let quantize = quantize && inputs.is_multiple_of(FP8_SIZES) && outputs.is_multiple_of(FP8_SIZES);
         let (weight, scales) = if quantize {
             let (weight, scales) = quantized(cuda, &weight, padded)?;
             (weight, Some(scales))

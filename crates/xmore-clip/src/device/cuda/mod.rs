@@ -24,8 +24,6 @@ use run::{CudaRun, Rows, Scratch, Sequences};
 
 /// Least compute capability of 8-bit floats.
 const FP8_CAPABILITY: (u32, u32) = (8, 9);
-/// Warps of an attention block: at least, and at most.
-const ATTENTION_WARPS: [usize; 2] = [4, 8];
 
 /// A GPU and the numbers it computes with.
 #[derive(Clone, Copy)]
@@ -160,13 +158,12 @@ impl Device for Cuda {
             Arg::Pointer(images.pointer),
             Arg::Pointer(0),
             Arg::Pointer(pixels.pointer),
-            images.count.into(),
             layer.side.into(),
             layer.patch.into(),
             columns.into(),
             Arg::I32(0),
         ];
-        run.launch(Source::Embed, "patches", Launch::threads(patches * columns, 256), &args);
+        run.launch(Source::Embed, "patches", Launch::blocks([patches, 1, 1], 128, 0), &args);
         let embedded = run.scratch_rows(Scratch::Embedded, patches, width);
         run.multiply(&layer.linear, pixels, embedded, false);
         let x = run.rows(images.count * tokens, width);

@@ -5,9 +5,10 @@ use xmore_cuda::{Add, Arg, Buffer, CudaError, Element, Launch, Operand, Product,
 
 use crate::device::{AttentionShape, Wanted, bounds};
 use crate::nn::activation::Activation;
+use crate::profile;
 
 use super::layers::{CudaLinear, CudaNorm, format, vectors};
-use super::{ATTENTION_WARPS, Cuda, code};
+use super::{Cuda, code};
 
 /// Rows are allocated in multiples of this, and products of texts computed in them, so that few shapes occur.
 pub(super) const ROWS: usize = 64;
@@ -237,11 +238,30 @@ impl<'r> CudaRun<'r> {
             return;
         }
         let kernel = self.cuda.device.kernel(source, name, defines, launch.shared as usize);
-        // SAFETY: pointers come from the run's buffers, which are as large as the rows say and live until the arena is dropped, after the stream
-        // was waited for; sizes are those of the rows.
-        #[allow(unsafe_code)]
-        let launched = kernel.and_then(|kernel| unsafe { self.stream.launch(&kernel, launch, args) });
+        let launched = kernel.and_then(|kernel| {
+            self.timed(name, 0, || {
+                // SAFETY: pointers come from the run's buffers, which are as large as the rows say and live until the arena is dropped, after the
+                // stream was waited for; sizes are those of the rows.
+                #[allow(unsafe_code)]
+                unsafe {
+                    self.stream.launch(&kernel, launch, args)
+                }
+            })
+        });
         self.kept(launched, ());
+    }
+
+    /// Queues work; where times are taken, waits for it.
+    fn timed(
+        &self,
+        name: &'static str,
+        flops: usize,
+        work: impl FnOnce() -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
+        profile::time(name, flops, || {
+            work()?;
+            if profile::enabled() { self.stream.synchronize() } else { Ok(()) }
+        })
     }
 
     /// out = x Wᵀ + b, or out += that.
@@ -266,9 +286,14 @@ impl<'r> CudaRun<'r> {
             tune: self.tune,
         };
         debug_assert_eq!((x.width, out.width), (product.k, product.n));
-        // SAFETY: rows are allocated in multiples of `ROWS`, so that `m` of them are there; strides are the rows' widths.
-        #[allow(unsafe_code)]
-        let queued = unsafe { self.stream.multiply(&product) };
+        let name = if add { "product, added" } else { "product" };
+        let queued = self.timed(name, 2 * m * product.n * product.k, || {
+            // SAFETY: rows are allocated in multiples of `ROWS`, so that `m` of them are there; strides are the rows' widths.
+            #[allow(unsafe_code)]
+            unsafe {
+                self.stream.multiply(&product)
+            }
+        });
         self.kept(queued, ());
     }
 
@@ -396,11 +421,14 @@ impl<'r> CudaRun<'r> {
             && head_width.is_multiple_of(16)
             && head_width <= MAX_HEAD;
         if by_tensor_cores {
-            let warps = attention_warps(longest.div_ceil(16));
+            let processors = self.cuda.device.info().processors;
+            let warps = attention_warps(longest.div_ceil(16), heads * count, processors);
             let shared = 4 * ATTENTION_KEYS * (head_width + 8) * 2;
             let tiles = longest.div_ceil(16 * warps);
             let launch = Launch::blocks([tiles, heads, count], 32 * warps as u32, shared);
-            let defines = [element, ("HEAD", head_width as i64)];
+            // Registers for two blocks suffice up to this width without spilling.
+            let blocks = if head_width <= 64 { 2 } else { 1 };
+            let defines = [element, ("HEAD", head_width as i64), ("BLOCKS", blocks)];
             return self.launch_with(Source::Attention, "attention", &defines, launch, &args);
         }
         let warps = 4;
@@ -439,13 +467,11 @@ impl<'r> CudaRun<'r> {
     }
 }
 
-/// Warps of a block for so many groups of 16 queries: the number that leaves the fewest idle.
-fn attention_warps(groups: usize) -> usize {
-    let [least, most] = ATTENTION_WARPS;
-    if groups <= least {
-        return groups.max(1);
-    }
-    (least..=most).rev().min_by_key(|&warps| groups.div_ceil(warps) * warps).unwrap_or(most)
+/// Warps of a block for so many groups of 16 queries of each of `heads`: two where more would leave multiprocessors without a block.
+fn attention_warps(groups: usize, heads: usize, processors: usize) -> usize {
+    let full = if groups.is_multiple_of(5) { 5 } else { 4 };
+    let warps = if groups.div_ceil(full) * heads < processors { 2 } else { full };
+    warps.min(groups).max(1)
 }
 
 #[cfg(test)]
@@ -453,9 +479,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_warps_of_attention_are_idle() {
-        // ViT-B/32, B/16, L/14 and L/14 at 336 pixels: 50, 197, 257 and 577 tokens.
-        assert_eq!([4, 13, 17, 37].map(attention_warps), [4, 7, 6, 8]);
-        assert_eq!([1, 2, 3].map(attention_warps), [1, 2, 3]);
+    fn blocks_of_attention_fill_the_card() {
+        // 256 images of ViT-B/16 and one; texts of up to 16 tokens.
+        assert_eq!(attention_warps(13, 256 * 12, 132), 4);
+        assert_eq!(attention_warps(13, 12, 132), 2);
+        assert_eq!(attention_warps(1, 1024 * 8, 132), 1);
     }
 }
