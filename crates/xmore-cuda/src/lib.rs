@@ -14,7 +14,9 @@ mod error;
 mod graph;
 pub mod kernels;
 mod libraries;
+mod nvjpeg;
 mod products;
+mod resize;
 mod stream;
 
 pub use buffer::{Buffer, PinnedBuffer};
@@ -23,5 +25,7 @@ pub use device::{Device, DeviceInfo, devices};
 pub use error::{CudaError, Result};
 pub use graph::Graph;
 pub use kernels::{Element, Kernel, Source};
+pub use nvjpeg::{Decoded, JpegDecoder, JpegError, Limits};
 pub use products::{Add, Format, Operand, Product, Scales};
+pub use resize::{Pixels, ResizeImage, Resizer, Taps};
 pub use stream::{Arg, Event, Launch, Stream};
