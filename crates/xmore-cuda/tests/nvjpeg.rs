@@ -81,18 +81,44 @@ fn read(decoder: &JpegDecoder, stream: &Stream, image: &Decoded) -> Vec<u8> {
     pixels
 }
 
+/// The mean difference of bytes.
+fn difference(found: &[u8], expected: &[u8]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let sum: u64 = found.iter().zip(expected).map(|(&a, &b)| u64::from(a.abs_diff(b))).sum();
+    sum as f64 / found.len() as f64
+}
+
 /// Decodes whole files and compares each with the processor's pixels.
 fn check(decoder: &mut JpegDecoder, stream: &Stream, files: &[(String, Vec<u8>)]) {
     let bytes: Vec<&[u8]> = files.iter().map(|(_, file)| file.as_slice()).collect();
     let results = decoder.decode(stream, &bytes).expect("a batch");
     for ((name, file), result) in files.iter().zip(&results) {
         let image = result.unwrap_or_else(|error| panic!("{name}: {error}"));
-        let (found, expected) = (read(decoder, stream, &image), by_libjpeg(file));
-        assert_eq!(found.len(), expected.len(), "{name}");
-        let difference: u64 = found.iter().zip(&expected).map(|(&a, &b)| u64::from(a.abs_diff(b))).sum();
-        let mean = difference as f64 / found.len() as f64;
+        let mean = difference(&read(decoder, stream, &image), &by_libjpeg(file));
         println!("{name}: mean difference {mean:.3}");
         assert!(mean < TOLERANCE, "{name}: mean difference {mean}");
+    }
+}
+
+/// What the other tests need of their files: without a card, too.
+#[test]
+fn files_are_of_their_kinds() {
+    let kinds = [
+        (PLAIN, 0xc0, vec![0x22, 0x11, 0x11]),
+        (Kind::Rgb { chroma: (1, 1), progressive: false }, 0xc0, vec![0x11, 0x11, 0x11]),
+        (Kind::Rgb { chroma: (2, 1), progressive: false }, 0xc0, vec![0x21, 0x11, 0x11]),
+        (Kind::Rgb { chroma: (2, 2), progressive: true }, 0xc2, vec![0x22, 0x11, 0x11]),
+        (Kind::Gray, 0xc0, vec![0x11]),
+        (Kind::Cmyk, 0xc0, vec![0x11; 4]),
+    ];
+    for (kind, marker, sampling) in kinds {
+        let file = encode(50, 40, kind);
+        let frame = file.windows(2).position(|pair| pair == [0xff, marker]).expect("a frame header");
+        let components = file[frame + 10..].chunks_exact(3).take(usize::from(file[frame + 9]));
+        assert_eq!(components.map(|component| component[1]).collect::<Vec<_>>(), sampling, "{kind:?}");
+        if !matches!(kind, Kind::Cmyk) {
+            assert_eq!(by_libjpeg(&file).len(), 50 * 40 * 3, "{kind:?}");
+        }
     }
 }
 
@@ -158,9 +184,8 @@ fn files_that_are_not_decoded_are_errors_of_their_own() {
         println!("{name}: {:?}", pair[0]);
         assert!(pair[0].is_err(), "a file {name}");
         let image = pair[1].expect("a good file beside a bad one");
-        let found = read(&decoder, &stream, &image);
-        let largest = found.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max();
-        assert!(largest < Some(60), "beside a file {name}: {largest:?}");
+        let mean = difference(&read(&decoder, &stream, &image), &expected);
+        assert!(mean < TOLERANCE, "beside a file {name}: mean difference {mean}");
     }
     let huge = JpegError::TooLarge { width: 65_535, height: 65_535, limit: LIMITS.image_pixels };
     assert_eq!(results[12], Err(huge));

@@ -191,3 +191,18 @@ impl Drop for Owned {
         let _ = unsafe { (self.destroy)(self.raw()) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Needs the library (pip: `nvidia-nvjpeg`), not a card.
+    #[test]
+    fn the_library_has_every_function() {
+        match functions() {
+            Ok(_) => {}
+            Err(CudaError::NoLibrary { library, .. }) => println!("SKIPPED: {library} is not installed"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}

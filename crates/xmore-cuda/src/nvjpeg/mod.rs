@@ -358,6 +358,13 @@ impl JpegDecoder {
     }
 }
 
+impl Drop for JpegDecoder {
+    fn drop(&mut self) {
+        // nvJPEG gives its memory back to the thread's card.
+        let _ = self.device.bind();
+    }
+}
+
 impl Engines {
     fn open(functions: &'static Functions) -> Result<Self> {
         let handle = Owned::handle(functions, Backend::Hardware)?;
