@@ -4,7 +4,10 @@
 mod common;
 
 use mozjpeg::{ColorSpace, Compress, Decompress};
-use xmore_cuda::{CudaError, Decoded, Device, JpegDecoder, JpegError, Limits, Stream};
+use xmore_cuda::{
+    Buffer, CudaError, Decoded, Device, JpegDecoder, JpegError, Limits, Pixels, ResizeImage, Resizer, Stream,
+    Taps,
+};
 
 /// Differences from the processor's pixels at most, on average, of 255.
 const TOLERANCE: f64 = 2.0;
@@ -237,5 +240,52 @@ fn changed_files_do_not_stop_the_card() {
         let decoded = results.iter().filter(|result| result.is_ok()).count();
         println!("{kind:?}: {decoded} of {} changed files were decoded", files.len());
         check(&mut decoder, &stream, &[("a good file behind them".to_owned(), good)]);
+    }
+}
+
+#[test]
+fn decoded_images_are_read_by_the_resize() {
+    let Some(device) = common::device() else { return };
+    let Some(mut decoder) = decoder(&device) else { return };
+    let stream = Stream::new(&device).expect("a stream");
+    let (side, left, top) = (24, 5, 7);
+    let mut resizer = Resizer::new(&device, side, 0).expect("kernels");
+    // A crop: each position is one pixel.
+    let crop = |begin: usize| Taps::new(&(begin..begin + side).map(|at| (at, [1 << 22])).collect::<Vec<_>>());
+    let (columns, rows) = (crop(left), crop(top));
+    for round in 1..4 {
+        let sizes: Vec<_> = (0..20 * round).map(|i| (40 + 13 * i, 50 + 3 * i)).collect();
+        let files: Vec<_> = sizes.iter().map(|&(width, height)| encode(width, height, PLAIN)).collect();
+        let bytes: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
+        let decoded = decoder.decode(&stream, &bytes).expect("a batch");
+        let decoded: Vec<Decoded> = decoded.into_iter().map(|image| image.expect("an image")).collect();
+        let images: Vec<_> = decoded
+            .iter()
+            .map(|image| ResizeImage {
+                pixels: Pixels::Device {
+                    buffer: decoder.pixels(),
+                    offset: image.offset,
+                    x_step: 3,
+                    y_step: image.width as isize * 3,
+                },
+                width: image.width,
+                height: image.height,
+                columns: &columns,
+                rows: &rows,
+                x: 0,
+                y: 0,
+            })
+            .collect();
+        let out = Buffer::new(&device, images.len() * resizer.square_bytes()).expect("memory");
+        resizer.resize(&stream, &images, &out).expect("a batch");
+        let mut squares = vec![0u8; images.len() * resizer.square_bytes()];
+        out.read(&stream, 0, &mut squares).expect("squares");
+        for (image, square) in decoded.iter().zip(squares.chunks_exact(resizer.square_bytes())) {
+            let pixels = read(&decoder, &stream, image);
+            for (y, row) in square.chunks_exact(side * 3).enumerate() {
+                let at = ((top + y) * image.width + left) * 3;
+                assert_eq!(row, &pixels[at..][..side * 3], "row {y} of {image:?}");
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Pixels are close to libjpeg's and not the same. A file that nvJPEG does not decode is an error of its own ([`JpegError`]): the caller decodes it on the
 //! processor.
 
+mod engines;
 mod functions;
 mod header;
 
@@ -14,9 +15,10 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::buffer::Buffer;
 use crate::device::Device;
-use crate::error::{CudaError, Result};
+use crate::error::Result;
 use crate::kernels::{Kernel, Source};
 use crate::stream::{Arg, Launch, Stream};
+use engines::Engines;
 use functions::{Backend, Functions, Image, OUTPUT_RGBI, Owned, SUBSAMPLING_UNKNOWN, SUCCESS, Status};
 use header::Header;
 
@@ -120,18 +122,6 @@ pub struct JpegDecoder {
     software: Owned,
 }
 
-/// The card's JPEG engines.
-struct Engines {
-    state: Owned,
-    /// Files whose header is looked at.
-    file: Owned,
-    handle: Owned,
-    /// Engines of the card.
-    count: usize,
-    /// Images that the state is set up for; 0 to set it up anew.
-    batch: usize,
-}
-
 /// What a thread decodes single images with.
 struct Worker {
     state: Owned,
@@ -157,7 +147,7 @@ impl JpegDecoder {
     /// Opens nvJPEG; `threads` decode what the engines do not.
     ///
     /// # Errors
-    /// [`CudaError::NoLibrary`] without nvJPEG; those of the driver.
+    /// [`CudaError::NoLibrary`](crate::CudaError::NoLibrary) without nvJPEG; those of the driver.
     pub fn new(device: &Device, threads: usize, limits: Limits) -> Result<Self> {
         device.bind()?;
         let functions = functions::functions()?;
@@ -184,7 +174,7 @@ impl JpegDecoder {
 
     /// JPEG engines of the card that are used; 0 for none.
     pub fn engines(&self) -> usize {
-        self.engines.as_ref().map_or(0, |engines| engines.count)
+        self.engines.as_ref().map_or(0, |engines| engines.count())
     }
 
     /// Where decoded images are.
@@ -196,7 +186,7 @@ impl JpegDecoder {
     /// before; images are complete when this returns.
     ///
     /// # Errors
-    /// [`CudaError::OutOfMemory`] if the batch does not fit the card; those of the driver.
+    /// [`CudaError::OutOfMemory`](crate::CudaError::OutOfMemory) if the batch does not fit the card; those of the driver.
     pub fn decode(
         &mut self,
         stream: &Stream,
@@ -362,68 +352,6 @@ impl Drop for JpegDecoder {
     fn drop(&mut self) {
         // nvJPEG gives its memory back to the thread's card.
         let _ = self.device.bind();
-    }
-}
-
-impl Engines {
-    fn open(functions: &'static Functions) -> Result<Self> {
-        let handle = Owned::handle(functions, Backend::Hardware)?;
-        let (mut count, mut cores) = (0, 0);
-        // SAFETY: the handle is valid.
-        #[allow(unsafe_code)]
-        let status = unsafe { (functions.engines)(handle.raw(), &mut count, &mut cores) };
-        if status != SUCCESS || count == 0 {
-            return Err(CudaError::call("nvjpegGetHardwareDecoderInfo", functions::status_name(status)));
-        }
-        let (state, file) = (Owned::state(functions, &handle)?, Owned::file(functions, &handle)?);
-        Ok(Self { state, file, handle, count: count as usize, batch: 0 })
-    }
-
-    /// Whether they decode such a file.
-    fn take(&mut self, functions: &Functions, file: &[u8]) -> bool {
-        let mut not_supported: c_int = -1;
-        // SAFETY: handles are valid, the file's bytes live through both calls.
-        #[allow(unsafe_code)]
-        unsafe {
-            let parsed =
-                (functions.file_parse)(self.handle.raw(), file.as_ptr(), file.len(), self.file.raw());
-            parsed == SUCCESS
-                && (functions.supported)(self.handle.raw(), self.file.raw(), &mut not_supported) == SUCCESS
-                && not_supported == 0
-        }
-    }
-
-    /// Decodes a batch behind the stream's start; nothing may be queued there that uses the pixels.
-    fn decode(&mut self, functions: &Functions, stream: &Stream, pixels: u64, jobs: &[Job]) -> Status {
-        let files: Vec<*const u8> = jobs.iter().map(|job| job.file.as_ptr()).collect();
-        let lengths: Vec<usize> = jobs.iter().map(|job| job.file.len()).collect();
-        let mut images: Vec<Image> = jobs.iter().map(|job| job.image.target(pixels)).collect();
-        let threads = 1;
-        // SAFETY: as many files, lengths and images as the state is set up for; the pixels are as long as nvJPEG itself read from the headers.
-        #[allow(unsafe_code)]
-        unsafe {
-            if self.batch != jobs.len() {
-                let size = c_int::try_from(jobs.len()).unwrap_or(c_int::MAX);
-                let (handle, state) = (self.handle.raw(), self.state.raw());
-                let status = (functions.initialize)(handle, state, size, threads, OUTPUT_RGBI);
-                if status != SUCCESS {
-                    return status;
-                }
-                self.batch = jobs.len();
-            }
-            let status = (functions.decode_batch)(
-                self.handle.raw(),
-                self.state.raw(),
-                files.as_ptr(),
-                lengths.as_ptr(),
-                images.as_mut_ptr(),
-                stream.raw().cast(),
-            );
-            if status != SUCCESS {
-                self.batch = 0;
-            }
-            status
-        }
     }
 }
 
