@@ -202,15 +202,16 @@ impl JpegDecoder {
             })
             .collect();
         let bytes = jobs.last().map_or(0, |job| job.image.offset + job.image.width * job.image.height * 3);
-        // Waits before memory is given back, too. nvJPEG's engines do not wait for work that was queued before.
-        stream.synchronize()?;
-        self.pixels.grow(bytes)?;
-        self.places.grow(jobs.len() * size_of::<Place>())?;
-        self.flags.grow(jobs.len() * size_of::<i32>())?;
-
+        let count = jobs.len();
         let (by_engine, by_thread): (Vec<_>, Vec<_>) = jobs
             .into_iter()
             .partition(|job| self.engines.as_mut().is_some_and(|e| e.take(self.functions, job.file)));
+
+        // Engines do not wait for work that was queued before, and memory may be given back.
+        stream.synchronize()?;
+        self.pixels.grow(bytes)?;
+        self.places.grow(count * size_of::<Place>())?;
+        self.flags.grow(count * size_of::<i32>())?;
         self.mark(stream, &by_engine)?;
         let retry = match &mut self.engines {
             Some(engines) if !by_engine.is_empty() => {
@@ -240,7 +241,8 @@ impl JpegDecoder {
     fn arrange(&self, files: &[&[u8]]) -> Vec<std::result::Result<Decoded, JpegError>> {
         let (mut offset, mut pixels) = (0, 0);
         let place = |file: &&[u8]| {
-            let Header { width, height, .. } = self.inspect(file)?;
+            let header = header::read(file)?;
+            let Header { width, height, .. } = header;
             let (limit, wanted) = (self.limits.image_pixels, width * height);
             if wanted > limit {
                 return Err(JpegError::TooLarge { width, height, limit });
@@ -248,6 +250,7 @@ impl JpegDecoder {
             if wanted > self.limits.batch_pixels - pixels {
                 return Err(JpegError::BatchFull { limit: self.limits.batch_pixels });
             }
+            self.check(file, header)?;
             pixels += wanted;
             let image = Decoded { offset, width, height };
             offset = (offset + wanted * 3).next_multiple_of(ALIGNMENT);
@@ -256,9 +259,8 @@ impl JpegDecoder {
         files.iter().map(place).collect()
     }
 
-    /// A file's header, as this crate and nvJPEG read it.
-    fn inspect(&self, file: &[u8]) -> std::result::Result<Header, JpegError> {
-        let header = header::read(file)?;
+    /// Whether nvJPEG reads a file's header as this crate does.
+    fn check(&self, file: &[u8], header: Header) -> std::result::Result<(), JpegError> {
         let (mut components, mut subsampling): (c_int, c_int) = (0, 0);
         let (mut widths, mut heights): ([c_int; 4], [c_int; 4]) = ([0; 4], [0; 4]);
         // SAFETY: the file's bytes, and four values each, as the library wants.
@@ -282,7 +284,7 @@ impl JpegDecoder {
         if subsampling == SUBSAMPLING_UNKNOWN {
             return Err(JpegError::Unsupported { what: "unusual chroma subsampling" });
         }
-        Ok(header)
+        Ok(())
     }
 
     /// Fills what [`JpegDecoder::unwritten`] looks at, and waits for it.
