@@ -49,6 +49,18 @@ impl Buffer {
         Ok(buffer)
     }
 
+    /// Makes it at least so long, and longer by a half than it was, so that slowly growing work does not allocate each time. The content is lost: the
+    /// memory is given back before longer memory is taken, as both may not fit the card.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<()> {
+        if bytes <= self.bytes {
+            return Ok(());
+        }
+        let (device, longer) = (self.device, bytes.max(self.bytes + self.bytes / 2));
+        *self = Self::new(&device, 0)?;
+        *self = Self::new(&device, longer).or_else(|_| Self::new(&device, bytes))?;
+        Ok(())
+    }
+
     /// Where it is on the card.
     pub fn pointer(&self) -> u64 {
         self.pointer

@@ -20,14 +20,25 @@ pub enum Source {
     Convolution,
     /// From images and token ids to rows of tokens.
     Embed,
+    /// Whether decoded images were written.
+    Jpeg,
+    /// Resampling of 8-bit images.
+    Resize,
     /// Layer norms, activations, quantization to 8 bits, and other work on rows.
     Rows,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Attention, Self::AttentionF32, Self::Convolution, Self::Embed, Self::Rows];
+    pub const ALL: [Self; 7] = [
+        Self::Attention,
+        Self::AttentionF32,
+        Self::Convolution,
+        Self::Embed,
+        Self::Jpeg,
+        Self::Resize,
+        Self::Rows,
+    ];
 
     /// Its file name without the ending.
     pub fn name(self) -> &'static str {
@@ -49,6 +60,9 @@ impl Source {
                 .flat_map(|q| [1, 3, 4, 8].map(|n| vec![code, ("MAX_VECTORS", n), ("QUANTIZE", q)]))
                 .collect(),
             Self::AttentionF32 | Self::Convolution | Self::Embed => vec![vec![code]],
+            // Kernels of bytes are the same for every element.
+            Self::Jpeg | Self::Resize if element == Element::F32 => vec![Vec::new()],
+            Self::Jpeg | Self::Resize => Vec::new(),
         }
     }
 
@@ -58,6 +72,8 @@ impl Source {
             Self::AttentionF32 => ("attention_f32", include_str!("attention_f32.cu")),
             Self::Convolution => ("convolution", include_str!("convolution.cu")),
             Self::Embed => ("embed", include_str!("embed.cu")),
+            Self::Jpeg => ("jpeg", include_str!("jpeg.cu")),
+            Self::Resize => ("resize", include_str!("resize.cu")),
             Self::Rows => ("rows", include_str!("rows.cu")),
         }
     }
@@ -133,7 +149,7 @@ impl Kernel {
         self.raw
     }
 
-    /// Lets it be launched with so much dynamic shared memory; 48 KiB need no leave.
+    /// Lets it be launched with so much dynamic shared memory; up to 48 KiB need no permission.
     pub(crate) fn allow_shared(&self, bytes: usize) -> Result<()> {
         if bytes <= 48 << 10 {
             return Ok(());
