@@ -22,12 +22,14 @@ pub enum Source {
     Embed,
     /// Layer norms, activations, quantization to 8 bits, and other work on rows.
     Rows,
+    /// Exact search: inner products with stored rows, of which the best are kept.
+    Search,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Attention, Self::AttentionF32, Self::Convolution, Self::Embed, Self::Rows];
+    pub const ALL: [Self; 6] =
+        [Self::Attention, Self::AttentionF32, Self::Convolution, Self::Embed, Self::Rows, Self::Search];
 
     /// Its file name without the ending.
     pub fn name(self) -> &'static str {
@@ -48,6 +50,15 @@ impl Source {
             Self::Rows => (0..2)
                 .flat_map(|q| [1, 3, 4, 8].map(|n| vec![code, ("MAX_VECTORS", n), ("QUANTIZE", q)]))
                 .collect(),
+            // Stored rows are f16, whatever the encoder computes with.
+            Self::Search if element != Element::F16 => Vec::new(),
+            Self::Search => {
+                let few = [1, 2, 4, 8].into_iter().flat_map(|queries| {
+                    [128, 384, 512, 768].map(|width| vec![("QUERIES", queries), ("WIDTH", width)])
+                });
+                let many = [64, 128].map(|tile| vec![("TILE", tile)]);
+                few.chain(many).chain([Vec::new()]).collect()
+            }
             Self::AttentionF32 | Self::Convolution | Self::Embed => vec![vec![code]],
         }
     }
@@ -59,6 +70,7 @@ impl Source {
             Self::Convolution => ("convolution", include_str!("convolution.cu")),
             Self::Embed => ("embed", include_str!("embed.cu")),
             Self::Rows => ("rows", include_str!("rows.cu")),
+            Self::Search => ("search", include_str!("search.cu")),
         }
     }
 }

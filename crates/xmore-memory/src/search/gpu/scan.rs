@@ -1,0 +1,321 @@
+//! A pass of the card over rows for up to [`PASS_QUERIES`] queries: lists of entries that hold each query's n best.
+
+use half::f16;
+use xmore_cuda::{Arg, Buffer, Device, Kernel, Launch, Result, Source, Stream};
+
+use super::bound::Arithmetic;
+use super::schedule::{TILE_ROWS, capacity, launches, step};
+
+/// Queries of a pass; bounds the memory of the lists.
+pub(super) const PASS_QUERIES: usize = 1024;
+
+/// Queries that are read for: more are multiplied by tensor cores.
+const FEW: usize = 8;
+
+/// Queries of a block of the kernel for many, where there are few blocks' worth of them and otherwise.
+const TILES: [usize; 2] = [64, 128];
+
+/// Shared memory that the kernel for many asks for.
+const MANY_SHARED: usize = 96 << 10;
+
+/// Threads of a block of the scans, of `select`, of the others.
+const SCAN_THREADS: u32 = 256;
+const SELECT_THREADS: u32 = 512;
+const THREADS: u32 = 256;
+
+/// Blocks for each multiprocessor.
+const FEW_BLOCKS: usize = 4;
+const MANY_BLOCKS: usize = 2;
+
+/// A row that may be among a query's best.
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(super) struct Entry {
+    /// The card's score.
+    pub score: f32,
+    /// Number of the row.
+    pub row: u32,
+}
+
+/// How many queries decide how they are multiplied.
+pub(super) fn arithmetic(queries: usize) -> Arithmetic {
+    if queries <= FEW { Arithmetic::F32 } else { Arithmetic::TensorCore }
+}
+
+/// What a pass is asked.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// `[q, dim]`, at most [`PASS_QUERIES`]; few enough for the arithmetic.
+    pub queries: &'a [f32],
+    /// How far below the n-th best score a row is kept, for each query.
+    pub margins: &'a [f32],
+    pub dim: usize,
+    /// Elements of a row on the card.
+    pub width: usize,
+    pub arithmetic: Arithmetic,
+    /// Hits of each query.
+    pub n: usize,
+}
+
+/// Queue and memory of passes, kept from one to the next.
+pub(super) struct Scanner {
+    stream: Stream,
+    lists: Option<Lists>,
+}
+
+/// Memory of a pass on the card.
+struct Lists {
+    /// Queries for which there is memory, their width, and entries of each list.
+    shape: [usize; 3],
+    /// As f32 or f16.
+    queries: Buffer,
+    margins: Buffer,
+    cuts: Buffer,
+    counts: Buffer,
+    entries: Buffer,
+    /// Of `pack`: where each list begins and its length, how many entries there are, and all of them.
+    places: Buffer,
+    total: Buffer,
+    packed: Buffer,
+    packed_entries: usize,
+}
+
+/// What multiplies.
+enum Scan {
+    Few { kernel: Kernel, shared: usize },
+    Many { kernel: Kernel, groups: usize, width: usize },
+}
+
+/// A pass that was begun.
+pub(super) struct Pass<'s> {
+    stream: &'s Stream,
+    lists: &'s Lists,
+    scan: Scan,
+    select: Kernel,
+    queries: usize,
+    n: usize,
+    /// Rows scanned so far.
+    seen: u64,
+}
+
+impl Scanner {
+    pub fn new(device: &Device) -> Result<Self> {
+        Ok(Self { stream: Stream::new(device)?, lists: None })
+    }
+
+    /// Begins a pass.
+    pub fn begin(&mut self, asked: &Asked<'_>) -> Result<Pass<'_>> {
+        let Asked { queries, margins, dim, width, arithmetic, n } = *asked;
+        let device = *self.stream.device();
+        let count = margins.len();
+        // A pass that failed may have left work that uses this memory.
+        self.stream.synchronize()?;
+        let (scan, padded) = match arithmetic {
+            Arithmetic::F32 => {
+                let padded = count.next_power_of_two();
+                let defines = [("QUERIES", padded as i64), ("WIDTH", width as i64)];
+                let shared = padded * width * size_of::<f32>();
+                let kernel = device.kernel(Source::Search, "scan_few", &defines, shared)?;
+                (Scan::Few { kernel, shared }, padded)
+            }
+            Arithmetic::TensorCore => {
+                let tile = if count <= TILES[0] { TILES[0] } else { TILES[1] };
+                let groups = count.div_ceil(tile);
+                let kernel =
+                    device.kernel(Source::Search, "scan_many", &[("TILE", tile as i64)], MANY_SHARED)?;
+                (Scan::Many { kernel, groups, width }, groups * tile)
+            }
+        };
+        let shape = [padded, width, capacity(n)];
+        let fits = |lists: &Lists| lists.shape[0] >= padded && lists.shape[1..] == shape[1..];
+        if !self.lists.as_ref().is_some_and(fits) {
+            // The old memory is given back before the new is asked for.
+            self.lists = None;
+            self.lists = Some(Lists::new(&device, shape, n)?);
+        }
+        let Self { stream, lists: Some(lists) } = self else { unreachable!("set above") };
+        match scan {
+            Scan::Few { .. } => {
+                lists.queries.write(stream, 0, &padded_rows(queries, dim, width, padded, |v| v))?;
+            }
+            Scan::Many { .. } => {
+                lists.queries.write(stream, 0, &padded_rows(queries, dim, width, padded, f16::from_f32))?;
+            }
+        }
+        lists.margins.write(stream, 0, margins)?;
+        let select = device.kernel(Source::Search, "select", &[], 0)?;
+        Ok(Pass { stream, lists, scan, select, queries: count, n, seen: 0 })
+    }
+}
+
+/// Queries with zeros to `width` each, and whole ones of zeros up to `count`.
+fn padded_rows<T: bytemuck::Zeroable + Clone>(
+    queries: &[f32],
+    dim: usize,
+    width: usize,
+    count: usize,
+    convert: impl Fn(f32) -> T,
+) -> Vec<T> {
+    let mut rows = vec![T::zeroed(); count * width];
+    for (row, query) in rows.chunks_exact_mut(width).zip(queries.chunks_exact(dim)) {
+        row.iter_mut().zip(query).for_each(|(to, &value)| *to = convert(value));
+    }
+    rows
+}
+
+impl Lists {
+    fn new(device: &Device, shape: [usize; 3], n: usize) -> Result<Self> {
+        let [queries, width, capacity] = shape;
+        let packed_entries = queries * capacity.min(2 * n + 1024);
+        let words = |count: usize| Buffer::new(device, count * size_of::<u32>());
+        Ok(Self {
+            shape,
+            queries: words(queries * width)?,
+            margins: words(queries)?,
+            cuts: words(queries)?,
+            counts: words(queries)?,
+            entries: words(queries * capacity * 2)?,
+            places: words(queries * 2)?,
+            total: words(1)?,
+            packed: words(packed_entries * 2)?,
+            packed_entries,
+        })
+    }
+}
+
+impl<'s> Pass<'s> {
+    /// Where its work is queued.
+    pub fn stream(&self) -> &'s Stream {
+        self.stream
+    }
+
+    /// Scans `count` rows at `rows`, of which the first has number `base`.
+    ///
+    /// # Safety
+    /// `rows` are as many rows of the pass' width on the stream's card, valid until the stream has done this.
+    #[allow(unsafe_code)]
+    pub unsafe fn rows(&mut self, rows: u64, base: usize, count: usize) -> Result<()> {
+        let tiles = count.div_ceil(TILE_ROWS);
+        let step = step(tiles);
+        for visited in launches(tiles, self.seen, self.n) {
+            let sample = self.seen == 0 && visited.start == 0;
+            let of_rows = [
+                Arg::Pointer(rows),
+                count.into(),
+                base.into(),
+                tiles.into(),
+                step.into(),
+                visited.start.into(),
+                visited.end.into(),
+            ];
+            // SAFETY: the caller's promise of the rows; the lists are of this shape.
+            unsafe { self.scan(&of_rows, visited.len(), sample)? };
+            self.select(if sample { visited.len() * TILE_ROWS } else { 0 })?;
+        }
+        self.seen += count as u64;
+        Ok(())
+    }
+
+    /// One launch of a scan.
+    ///
+    /// # Safety
+    /// As [`rows`](Self::rows).
+    #[allow(unsafe_code)]
+    unsafe fn scan(&self, rows: &[Arg], tiles: usize, sample: bool) -> Result<()> {
+        let lists = self.lists;
+        let processors = self.stream.device().info().processors;
+        let mut args = rows.to_vec();
+        args.extend([Arg::Pointer(lists.queries.pointer()), Arg::from(self.queries)]);
+        let (kernel, launch) = match self.scan {
+            Scan::Few { kernel, shared } => {
+                let blocks = tiles.min(processors * FEW_BLOCKS);
+                (kernel, Launch::blocks([blocks, 1, 1], SCAN_THREADS, shared))
+            }
+            Scan::Many { kernel, groups, width } => {
+                args.extend([Arg::from(width), Arg::from(groups)]);
+                let lanes = (processors * MANY_BLOCKS / groups).clamp(1, tiles.max(1));
+                (kernel, Launch::blocks([lanes * groups, 1, 1], SCAN_THREADS, MANY_SHARED))
+            }
+        };
+        args.extend([
+            Arg::Pointer(lists.cuts.pointer()),
+            Arg::Pointer(lists.counts.pointer()),
+            Arg::Pointer(lists.entries.pointer()),
+            Arg::from(lists.shape[2]),
+            Arg::from(usize::from(sample)),
+        ]);
+        // SAFETY: the kernel's parameters in order; sizes are those that the lists were made with.
+        unsafe { self.stream.launch(&kernel, launch, &args) }
+    }
+
+    /// Raises the cuts; `sampled` is the length of the lists after the first launch, 0 later.
+    fn select(&self, sampled: usize) -> Result<()> {
+        let lists = self.lists;
+        let args = [
+            Arg::Pointer(lists.entries.pointer()),
+            Arg::Pointer(lists.counts.pointer()),
+            Arg::Pointer(lists.cuts.pointer()),
+            Arg::Pointer(lists.margins.pointer()),
+            lists.shape[2].into(),
+            self.n.into(),
+            sampled.into(),
+        ];
+        let launch = Launch::blocks([self.queries, 1, 1], SELECT_THREADS, 0);
+        // SAFETY: a block for each query, of lists that hold at least as many.
+        #[allow(unsafe_code)]
+        unsafe {
+            self.stream.launch(&self.select, launch, &args)
+        }
+    }
+
+    /// The entries of each query, in no order; `None` for a query of which some were lost.
+    pub fn finish(self) -> Result<Vec<Option<Vec<Entry>>>> {
+        let lists = self.lists;
+        let device = *self.stream.device();
+        let pack = device.kernel(Source::Search, "pack", &[], 0)?;
+        lists.total.fill(self.stream, 0)?;
+        let args = [
+            Arg::Pointer(lists.entries.pointer()),
+            Arg::Pointer(lists.counts.pointer()),
+            lists.shape[2].into(),
+            Arg::Pointer(lists.places.pointer()),
+            Arg::Pointer(lists.total.pointer()),
+            Arg::Pointer(lists.packed.pointer()),
+            lists.packed_entries.into(),
+        ];
+        // SAFETY: a block for each query, of lists that hold at least as many.
+        #[allow(unsafe_code)]
+        unsafe {
+            self.stream.launch(&pack, Launch::blocks([self.queries, 1, 1], THREADS, 0), &args)?;
+        }
+        let mut places = vec![[0i32; 2]; self.queries];
+        lists.places.read(self.stream, 0, &mut places)?;
+        let place = |[start, count]: [i32; 2]| {
+            let (start, count) = (usize::try_from(start).ok()?, usize::try_from(count).ok()?);
+            Some(start..start + count)
+        };
+        let end = places.iter().filter_map(|&p| place(p)).map(|range| range.end).max().unwrap_or(0);
+        let mut entries = vec![Entry { score: 0.0, row: 0 }; end];
+        lists.packed.read(self.stream, 0, &mut entries)?;
+        Ok(places.into_iter().map(|p| place(p).map(|range| entries[range].to_vec())).collect())
+    }
+}
+
+/// Queues `largest_row` over rows on the card: the largest sum of squares becomes at least theirs, as the bits of an f32.
+///
+/// # Safety
+/// `rows` are `count` rows of `width` on the stream's card, `largest` is 4 bytes there; both are valid until the stream has done this.
+#[allow(unsafe_code)]
+pub(super) unsafe fn largest_row(
+    stream: &Stream,
+    rows: u64,
+    count: usize,
+    width: usize,
+    largest: &Buffer,
+) -> Result<()> {
+    let kernel = stream.device().kernel(Source::Search, "largest_row", &[], 0)?;
+    let blocks = count.div_ceil(THREADS as usize / 32).min(stream.device().info().processors * 8);
+    let args = [Arg::Pointer(rows), Arg::I64(count as i64), width.into(), Arg::Pointer(largest.pointer())];
+    // SAFETY: the caller's promise.
+    unsafe { stream.launch(&kernel, Launch::blocks([blocks, 1, 1], THREADS, 0), &args) }
+}
