@@ -16,6 +16,7 @@ pub mod kernels;
 mod libraries;
 mod products;
 mod stream;
+mod tensor_map;
 
 pub use buffer::{Buffer, PinnedBuffer};
 pub use compile::compile;
@@ -24,4 +25,5 @@ pub use error::{CudaError, Result};
 pub use graph::Graph;
 pub use kernels::{Element, Kernel, Source};
 pub use products::{Add, Format, Operand, Product, Scales};
-pub use stream::{Arg, Event, Launch, Stream};
+pub use stream::{Arg, Event, Launch, Stream, TensorMapBytes};
+pub use tensor_map::BOX_COLUMNS;

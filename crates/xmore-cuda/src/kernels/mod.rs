@@ -57,7 +57,8 @@ impl Source {
                     [128, 384, 512, 768].map(|width| vec![("QUERIES", queries), ("WIDTH", width)])
                 });
                 let many = [64, 128].map(|tile| vec![("TILE", tile)]);
-                few.chain(many).chain([Vec::new()]).collect()
+                let hopper = [64, 128, 256].map(|tile| vec![("HOPPER", tile)]);
+                few.chain(many).chain(hopper).chain([Vec::new()]).collect()
             }
             Self::AttentionF32 | Self::Convolution | Self::Embed => vec![vec![code]],
         }

@@ -4,7 +4,8 @@
 // (bits of the score, row); a row number of NO_ROW means that there is none. The first launch of a scan (`sample`) keeps every row, the row visited
 // v-th at place v of each list; later ones append rows with score >= cut. `select` then raises the cuts and drops entries below them.
 // QUERIES: compiles `scan_few`, for so many queries (1, 2, 4, 8) and rows of WIDTH elements. TILE: compiles `scan_many`, by tensor cores, with so many
-// queries in a block (64, 128). Neither: the other kernels. Widths are multiples of 64.
+// queries in a block (64, 128). HOPPER: compiles `scan_hopper`, the same for compute capability 9.0. None of these: the other kernels. Widths are
+// multiples of 64.
 #define TILE_ROWS 128
 #define NO_ROW 0xffffffffu
 #define INFINITE __int_as_float(0x7f800000)
@@ -41,7 +42,7 @@ __device__ __forceinline__ void unpack2(u32 word, float& low, float& high) {
 }
 
 // f32 queries [QUERIES, WIDTH], of which query_count are asked; 256 threads. Eight threads read a row together, 128 bytes at a time, and a warp 8 rows.
-extern "C" __global__ void __launch_bounds__(256, QUERIES <= 2 ? 4 : 3) scan_few(SCAN_ROWS, const float* queries, int query_count, SCAN_LISTS) {
+extern "C" __global__ void __launch_bounds__(256, QUERIES <= 4 ? 3 : 2) scan_few(SCAN_ROWS, const float* queries, int query_count, SCAN_LISTS) {
     // Of each 64 elements first the lower halves of the 8 threads' elements, then the upper ones, so that no bank is read twice at a time.
     extern __shared__ __align__(16) float shared_queries[];
     for (int i = threadIdx.x; i < QUERIES * WIDTH; i += 256) {
@@ -236,6 +237,192 @@ extern "C" __global__ void __launch_bounds__(256, 2) scan_many(SCAN_ROWS, const 
             }
         }
     }
+}
+
+#elif defined(HOPPER)
+#define N_TILES (HOPPER / 8)
+#define STAGE_BYTES ((TILE_ROWS + HOPPER) * 128)
+#define STAGES (192 * 1024 / STAGE_BYTES)
+#define CONSUMERS 8
+
+struct __align__(64) TensorMap {
+    u64 opaque[16];
+};
+
+#if __CUDA_ARCH__ == 900
+__device__ __forceinline__ void wait(u32 barrier, u32 parity) {
+    u32 done;
+    do {
+        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                     : "=r"(done)
+                     : "r"(barrier), "r"(parity)
+                     : "memory");
+    } while (!done);
+}
+
+__device__ __forceinline__ void arrive(u32 barrier) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory"); }
+
+// 64 columns of rows from `row` on, as many as the map's box has; zeros beyond the last row.
+__device__ __forceinline__ void copy_box(u32 to, const TensorMap* map, u32 barrier, int column, int row) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(to),
+                 "l"((u64)map), "r"(barrier), "r"(column), "r"(row)
+                 : "memory");
+}
+
+// Of rows of 128 bytes, swizzled by 128 bytes: eight of them are 1,024 bytes.
+__device__ __forceinline__ u64 descriptor(u32 at) { return (u64)((at & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62; }
+
+// d (64 rows, HOPPER queries) = products of 16 columns, added to d if `add`.
+__device__ __forceinline__ void multiply(float* d, u64 rows, u64 queries, int add) {
+#if HOPPER == 64
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %34, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+                 "}, %32, %33, p, 1, 1, 0, 0; }"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+                   "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+                   "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+                   "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+                 : "l"(rows), "l"(queries), "r"(add));
+#elif HOPPER == 128
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+                 "}, %64, %65, p, 1, 1, 0, 0; }"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+                   "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+                   "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+                   "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
+                   "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
+                   "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
+                   "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
+                   "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
+                 : "l"(rows), "l"(queries), "r"(add));
+#elif HOPPER == 256
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %130, 0; wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+                 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+                 "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
+                 "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
+                 "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+                 "}, %128, %129, p, 1, 1, 0, 0; }"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+                   "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+                   "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+                   "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
+                   "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
+                   "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
+                   "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
+                   "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]),
+                   "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]),
+                   "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]),
+                   "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]),
+                   "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]),
+                   "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), "+f"(d[103]),
+                   "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), "+f"(d[110]), "+f"(d[111]),
+                   "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119]),
+                   "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
+                 : "l"(rows), "l"(queries), "r"(add));
+#endif
+}
+#endif
+
+// As `scan_many`, with the asynchronous copies and products of Hopper: 288 threads. The last warp copies stages, each of 64 columns of a tile's rows and
+// of a group's HOPPER queries (64, 128, 256); the eight others multiply, 64 rows by four warps. The maps' boxes are 128 rows and HOPPER queries.
+extern "C" __global__ void __launch_bounds__(288, 1) scan_hopper(const __grid_constant__ TensorMap rows_map, int count, int base, int tiles, int step,
+                                                                  int from, int to, const __grid_constant__ TensorMap queries_map, int query_count,
+                                                                  int width, int groups, SCAN_LISTS) {
+#if __CUDA_ARCH__ == 900
+    extern __shared__ u8 memory[];
+    __shared__ __align__(8) u64 barriers[2 * STAGES];
+    __shared__ __align__(8) float group_cuts[HOPPER];
+    // The swizzle goes by the address.
+    u32 shared = ((u32)__cvta_generic_to_shared(memory) + 1023) & ~1023u;
+    u32 full = (u32)__cvta_generic_to_shared(barriers), empty = full + STAGES * 8;
+    int group = blockIdx.x % groups, first = from + blockIdx.x / groups, lanes = gridDim.x / groups, chunks = width / 64;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (int i = threadIdx.x; i < HOPPER; i += blockDim.x) group_cuts[i] = group * HOPPER + i < query_count ? cuts[group * HOPPER + i] : INFINITE;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < STAGES; i++) {
+            asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(full + i * 8), "r"(1));
+            asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + i * 8), "r"(CONSUMERS));
+        }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        asm volatile("fence.proxy.async;" ::: "memory");
+    }
+    __syncthreads();
+
+    int stage = 0;
+    u32 parity = 0;
+    auto next_stage = [&]() {
+        if (++stage == STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
+    };
+    if (warp == CONSUMERS) {
+        if (lane != 0) return;
+        for (int v = first; v < to; v += lanes) {
+            int tile = (int)((long long)v * step % tiles);
+            for (int chunk = 0; chunk < chunks; chunk++) {
+                wait(empty + stage * 8, parity ^ 1);
+                u32 barrier = full + stage * 8, at = shared + stage * STAGE_BYTES;
+                asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(STAGE_BYTES) : "memory");
+                copy_box(at, &rows_map, barrier, chunk * 64, tile * TILE_ROWS);
+                copy_box(at + TILE_ROWS * 128, &queries_map, barrier, chunk * 64, group * HOPPER);
+                next_stage();
+            }
+        }
+        return;
+    }
+
+    int rows64 = warp / 4;
+    for (int v = first; v < to; v += lanes) {
+        float d[N_TILES * 4];
+#pragma unroll
+        for (int i = 0; i < N_TILES * 4; i++) d[i] = 0.0f;
+        int last = 0;
+        for (int chunk = 0; chunk < chunks; chunk++) {
+            wait(full + stage * 8, parity);
+            u32 at = shared + stage * STAGE_BYTES;
+            u64 of_rows = descriptor(at + rows64 * 64 * 128), of_queries = descriptor(at + TILE_ROWS * 128);
+            asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+            // 16 columns are 32 bytes, 2 in units of a descriptor.
+#pragma unroll
+            for (int k = 0; k < 4; k++) multiply(d, of_rows + 2 * k, of_queries + 2 * k, chunk > 0 || k > 0);
+            asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+            // The products of the stage before are done, so it may be filled again.
+            asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+            if (chunk > 0 && lane == 0) arrive(empty + last * 8);
+            last = stage;
+            next_stage();
+        }
+        asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+        if (lane == 0) arrive(empty + last * 8);
+
+        int tile = (int)((long long)v * step % tiles), in_tile = warp * 16 + lane / 4;
+#pragma unroll
+        for (int n = 0; n < N_TILES; n++) {
+            float2 cut = *(const float2*)(group_cuts + n * 8 + lane % 4 * 2);
+            bool some = d[4 * n] >= cut.x || d[4 * n + 1] >= cut.y || d[4 * n + 2] >= cut.x || d[4 * n + 3] >= cut.y;
+            if (sample || some) {
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    int query = group * HOPPER + n * 8 + lane % 4 * 2 + j % 2, row = in_tile + j / 2 * 8;
+                    if (query < query_count) {
+                        keep(d[4 * n + j], tile * TILE_ROWS + row, count, base, v * TILE_ROWS + row, query, j % 2 ? cut.y : cut.x, counts, entries,
+                             capacity, sample);
+                    }
+                }
+            }
+        }
+    }
+#endif
 }
 
 #else

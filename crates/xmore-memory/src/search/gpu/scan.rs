@@ -1,7 +1,7 @@
 //! A pass of the card over rows for up to [`PASS_QUERIES`] queries: lists of entries that hold each query's n best.
 
 use half::f16;
-use xmore_cuda::{Arg, Buffer, Device, Kernel, Launch, Result, Source, Stream};
+use xmore_cuda::{Arg, Buffer, Device, Kernel, Launch, Result, Source, Stream, TensorMapBytes};
 
 use super::bound::Arithmetic;
 use super::schedule::{TILE_ROWS, capacity, launches, step};
@@ -12,19 +12,22 @@ pub(super) const PASS_QUERIES: usize = 1024;
 /// Queries that are read for: more are multiplied by tensor cores.
 const FEW: usize = 8;
 
-/// Queries of a block of the kernel for many, where there are few blocks' worth of them and otherwise.
-const TILES: [usize; 2] = [64, 128];
+/// Queries of a block of the kernels for many: the least that holds all of them, else the most.
+const MANY_TILES: [usize; 2] = [64, 128];
+const HOPPER_TILES: [usize; 3] = [64, 128, 256];
 
-/// Shared memory that the kernel for many asks for.
+/// Shared memory that the kernels for many ask for.
 const MANY_SHARED: usize = 96 << 10;
+const HOPPER_SHARED: usize = (192 << 10) + 1024;
 
 /// Threads of a block of the scans, of `select`, of the others.
 const SCAN_THREADS: u32 = 256;
+const HOPPER_THREADS: u32 = 288;
 const SELECT_THREADS: u32 = 512;
 const THREADS: u32 = 256;
 
 /// Blocks for each multiprocessor.
-const FEW_BLOCKS: usize = 4;
+const FEW_BLOCKS: usize = 3;
 const MANY_BLOCKS: usize = 2;
 
 /// A row that may be among a query's best.
@@ -82,8 +85,20 @@ struct Lists {
 
 /// What multiplies.
 enum Scan {
-    Few { kernel: Kernel, shared: usize },
-    Many { kernel: Kernel, groups: usize, width: usize },
+    Few {
+        kernel: Kernel,
+        shared: usize,
+    },
+    Many {
+        kernel: Kernel,
+        groups: usize,
+    },
+    /// The same for compute capability 9.0.
+    Hopper {
+        kernel: Kernel,
+        groups: usize,
+        queries: TensorMapBytes,
+    },
 }
 
 /// A pass that was begun.
@@ -93,6 +108,7 @@ pub(super) struct Pass<'s> {
     scan: Scan,
     select: Kernel,
     queries: usize,
+    width: usize,
     n: usize,
     /// Rows scanned so far.
     seen: u64,
@@ -110,21 +126,14 @@ impl Scanner {
         let count = margins.len();
         // A pass that failed may have left work that uses this memory.
         self.stream.synchronize()?;
-        let (scan, padded) = match arithmetic {
-            Arithmetic::F32 => {
-                let padded = count.next_power_of_two();
-                let defines = [("QUERIES", padded as i64), ("WIDTH", width as i64)];
-                let shared = padded * width * size_of::<f32>();
-                let kernel = device.kernel(Source::Search, "scan_few", &defines, shared)?;
-                (Scan::Few { kernel, shared }, padded)
-            }
-            Arithmetic::TensorCore => {
-                let tile = if count <= TILES[0] { TILES[0] } else { TILES[1] };
-                let groups = count.div_ceil(tile);
-                let kernel =
-                    device.kernel(Source::Search, "scan_many", &[("TILE", tile as i64)], MANY_SHARED)?;
-                (Scan::Many { kernel, groups, width }, groups * tile)
-            }
+        let many = |tiles: &[usize]| {
+            let tile = tiles.iter().copied().find(|&tile| count <= tile).unwrap_or(tiles[tiles.len() - 1]);
+            (tile, count.next_multiple_of(tile))
+        };
+        let padded = match arithmetic {
+            Arithmetic::F32 => count.next_power_of_two(),
+            Arithmetic::TensorCore if is_hopper(&device) => many(&HOPPER_TILES).1,
+            Arithmetic::TensorCore => many(&MANY_TILES).1,
         };
         let shape = [padded, width, capacity(n)];
         let fits = |lists: &Lists| lists.shape[0] >= padded && lists.shape[1..] == shape[1..];
@@ -134,18 +143,48 @@ impl Scanner {
             self.lists = Some(Lists::new(&device, shape, n)?);
         }
         let Self { stream, lists: Some(lists) } = self else { unreachable!("set above") };
-        match scan {
-            Scan::Few { .. } => {
-                lists.queries.write(stream, 0, &padded_rows(queries, dim, width, padded, |v| v))?;
-            }
-            Scan::Many { .. } => {
-                lists.queries.write(stream, 0, &padded_rows(queries, dim, width, padded, f16::from_f32))?;
-            }
-        }
         lists.margins.write(stream, 0, margins)?;
+        let scan = match arithmetic {
+            Arithmetic::F32 => {
+                lists.queries.write(stream, 0, &padded_rows(queries, dim, width, padded, |v| v))?;
+                let shared = padded * width * size_of::<f32>();
+                let defines = [("QUERIES", padded as i64), ("WIDTH", width as i64)];
+                Scan::Few { kernel: device.kernel(Source::Search, "scan_few", &defines, shared)?, shared }
+            }
+            Arithmetic::TensorCore => {
+                lists.queries.write(stream, 0, &padded_rows(queries, dim, width, padded, f16::from_f32))?;
+                if is_hopper(&device) {
+                    let (tile, _) = many(&HOPPER_TILES);
+                    let defines = [("HOPPER", tile as i64)];
+                    Scan::Hopper {
+                        kernel: device.kernel(Source::Search, "scan_hopper", &defines, HOPPER_SHARED)?,
+                        groups: padded / tile,
+                        queries: TensorMapBytes::of_rows(
+                            &device,
+                            lists.queries.pointer(),
+                            padded,
+                            width,
+                            tile,
+                        )?,
+                    }
+                } else {
+                    let (tile, _) = many(&MANY_TILES);
+                    let defines = [("TILE", tile as i64)];
+                    Scan::Many {
+                        kernel: device.kernel(Source::Search, "scan_many", &defines, MANY_SHARED)?,
+                        groups: padded / tile,
+                    }
+                }
+            }
+        };
         let select = device.kernel(Source::Search, "select", &[], 0)?;
-        Ok(Pass { stream, lists, scan, select, queries: count, n, seen: 0 })
+        Ok(Pass { stream, lists, scan, select, queries: count, width, n, seen: 0 })
     }
+}
+
+/// Whether a card has the asynchronous copies and products of Hopper, which later cards do not all have.
+fn is_hopper(device: &Device) -> bool {
+    device.info().capability == (9, 0)
 }
 
 /// Queries with zeros to `width` each, and whole ones of zeros up to `count`.
@@ -197,10 +236,17 @@ impl<'s> Pass<'s> {
     pub unsafe fn rows(&mut self, rows: u64, base: usize, count: usize) -> Result<()> {
         let tiles = count.div_ceil(TILE_ROWS);
         let step = step(tiles);
+        let rows = match self.scan {
+            Scan::Hopper { .. } => {
+                let device = self.stream.device();
+                Arg::TensorMap(TensorMapBytes::of_rows(device, rows, count, self.width, TILE_ROWS)?)
+            }
+            Scan::Few { .. } | Scan::Many { .. } => Arg::Pointer(rows),
+        };
         for visited in launches(tiles, self.seen, self.n) {
             let sample = self.seen == 0 && visited.start == 0;
             let of_rows = [
-                Arg::Pointer(rows),
+                rows,
                 count.into(),
                 base.into(),
                 tiles.into(),
@@ -225,16 +271,25 @@ impl<'s> Pass<'s> {
         let lists = self.lists;
         let processors = self.stream.device().info().processors;
         let mut args = rows.to_vec();
-        args.extend([Arg::Pointer(lists.queries.pointer()), Arg::from(self.queries)]);
+        let queries = Arg::Pointer(lists.queries.pointer());
+        let count = Arg::from(self.queries);
+        // As many blocks for each group as there are at a time.
+        let lanes = |blocks: usize, groups: usize| (blocks / groups).clamp(1, tiles.max(1));
         let (kernel, launch) = match self.scan {
             Scan::Few { kernel, shared } => {
+                args.extend([queries, count]);
                 let blocks = tiles.min(processors * FEW_BLOCKS);
                 (kernel, Launch::blocks([blocks, 1, 1], SCAN_THREADS, shared))
             }
-            Scan::Many { kernel, groups, width } => {
-                args.extend([Arg::from(width), Arg::from(groups)]);
-                let lanes = (processors * MANY_BLOCKS / groups).clamp(1, tiles.max(1));
-                (kernel, Launch::blocks([lanes * groups, 1, 1], SCAN_THREADS, MANY_SHARED))
+            Scan::Many { kernel, groups } => {
+                args.extend([queries, count, self.width.into(), groups.into()]);
+                let blocks = lanes(processors * MANY_BLOCKS, groups) * groups;
+                (kernel, Launch::blocks([blocks, 1, 1], SCAN_THREADS, MANY_SHARED))
+            }
+            Scan::Hopper { kernel, groups, queries } => {
+                args.extend([Arg::TensorMap(queries), count, self.width.into(), groups.into()]);
+                let blocks = lanes(processors, groups) * groups;
+                (kernel, Launch::blocks([blocks, 1, 1], HOPPER_THREADS, HOPPER_SHARED))
             }
         };
         args.extend([
