@@ -1,11 +1,12 @@
-//! Measures exact search on an NVIDIA GPU: `gpu_search [rows] [seed] [dim]`, 10,000,000 random unit rows of 512 by default. A JSON object a line.
+//! Measures exact search on an NVIDIA GPU: `gpu_search [rows] [seed] [dim] [hopper]`, 10,000,000 random unit rows of 512 by default;
+//! `hopper` 0 leaves out the kernel for compute capability 9.0. A JSON object a line.
 
 use std::time::{Duration, Instant};
 
 use half::f16;
 use rayon::prelude::*;
 use xmore_cuda::Device;
-use xmore_memory::search::gpu::GpuRows;
+use xmore_memory::search::gpu::{GpuOptions, GpuRows};
 use xmore_memory::search::{SearchOptions, SearchPart, search};
 
 /// Searches per figure; their median is shown.
@@ -37,9 +38,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let made = start.elapsed();
     let parts = [SearchPart { first_id: 0, rows: &stored, codes: None }];
     let start = Instant::now();
-    let gpu = GpuRows::new(&device, &parts, dim)?;
+    let fastest = GpuOptions::fastest(&device, rows as u64, dim)?;
+    let hopper = arguments.next().transpose()?.map_or(fastest.hopper, |flag| flag != 0);
+    let gpu = GpuRows::with_options(&device, &parts, dim, GpuOptions { hopper, ..fastest })?;
     println!(
-        r#"{{"what":"rows","gpu":{:?},"rows":{rows},"dim":{dim},"made_s":{:.2},"uploaded_s":{:.2},"kept":{}}}"#,
+        r#"{{"what":"rows","gpu":{:?},"rows":{rows},"dim":{dim},"made_s":{:.2},"uploaded_s":{:.2},"kept":{},"hopper":{hopper}}}"#,
         device.info().name,
         made.as_secs_f64(),
         start.elapsed().as_secs_f64(),

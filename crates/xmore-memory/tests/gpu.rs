@@ -5,7 +5,7 @@
 
 use half::f16;
 use xmore_cuda::Device;
-use xmore_memory::search::gpu::GpuRows;
+use xmore_memory::search::gpu::{GpuOptions, GpuRows};
 use xmore_memory::search::{Hit, RowSet, SearchOptions, SearchPart, search};
 use xmore_memory::store::{MemoryWriter, ModelIdentity};
 use xmore_memory::{Memory, MemoryError, VectorError};
@@ -94,10 +94,10 @@ fn hits_have_the_same_bits_for_any_dimension_number_of_hits_and_of_queries() {
         let rows = 150_000;
         let stored = halves(&units(rows, dim, dim as u64));
         let parts = two_parts(&stored, dim);
-        let gpu = GpuRows::with_memory(&device, &parts, dim, true).unwrap();
+        let gpu = GpuRows::new(&device, &parts, dim).unwrap();
         let queries = units(1024, dim, 99 + dim as u64);
         for n in [1, 10, 128, 1000] {
-            for count in [1, 2, 3, 8, 9, 64, 65, 1024] {
+            for count in [1, 2, 3, 8, 9, 64, 65, 200, 1024] {
                 // All sizes with one dimension; the larger ones cost the search without a card most.
                 if count == 1024 && (dim != 512 || n != 128) {
                     continue;
@@ -110,13 +110,31 @@ fn hits_have_the_same_bits_for_any_dimension_number_of_hits_and_of_queries() {
 }
 
 #[test]
+fn cards_without_hopper_s_instructions_find_the_same() {
+    let Some(device) = card() else { return };
+    for dim in [512, 100] {
+        let stored = halves(&units(100_000, dim, 21));
+        let parts = two_parts(&stored, dim);
+        let options = GpuOptions { keep: true, hopper: false };
+        let gpu = GpuRows::with_options(&device, &parts, dim, options).unwrap();
+        let queries = units(300, dim, 22);
+        for count in [9, 64, 65, 300] {
+            for n in [1, 128] {
+                assert_eq!(compare(&gpu, &parts, dim, &queries[..count * dim], &SearchOptions::new(n)), 0);
+            }
+        }
+    }
+}
+
+#[test]
 fn rows_that_are_copied_at_each_search_are_found_as_well() {
     let Some(device) = card() else { return };
     // More than two pieces of 128 MiB, so that both are used again.
     let (dim, rows) = (256, 900_000);
     let stored = halves(&units(rows, dim, 3));
     let parts = two_parts(&stored, dim);
-    let gpu = GpuRows::with_memory(&device, &parts, dim, false).unwrap();
+    let options = GpuOptions { keep: false, ..GpuOptions::fastest(&device, rows as u64, dim).unwrap() };
+    let gpu = GpuRows::with_options(&device, &parts, dim, options).unwrap();
     assert!(!gpu.are_kept());
     let queries = units(12, dim, 4);
     for count in [1, 12] {

@@ -78,11 +78,12 @@ pub struct SearchPart<'a> {
 /// What a search did, summed over its queries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Rows that the codes could not exclude.
+    /// Rows that the codes, or the scores of a GPU, could not exclude.
     pub candidates: u64,
     /// Rows of those that were scored exactly.
     pub scored: u64,
-    /// Queries for which every row was scored, although there are codes: the bounds did not decide, or scores were outside them.
+    /// Queries for which every row was scored, although there are codes: the bounds did not decide, or scores were outside them. Of a
+    /// search on a GPU, those that it did not decide.
     pub undecided: u64,
 }
 

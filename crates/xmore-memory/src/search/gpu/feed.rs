@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use half::f16;
-use rayon::prelude::*;
 use xmore_cuda::{Buffer, Device, Event, PinnedBuffer, Result, Stream};
 
 use crate::search::SearchPart;
@@ -11,7 +10,7 @@ use crate::search::SearchPart;
 /// Bytes of a piece, about.
 const PIECE_BYTES: usize = 128 << 20;
 
-/// Rows that one task copies.
+/// Rows that a thread copies, at least.
 const COPY_ROWS: usize = 2048;
 
 /// Where the rows of a part are among all rows.
@@ -55,6 +54,8 @@ pub(super) fn id_of(places: &[Place], number: usize) -> u64 {
 }
 
 /// The rows with numbers in `range`, each with zeros to `width`, as they are on the card.
+///
+/// By threads of its own: the caller holds a lock, and a thread of a rayon pool that waits may take up a task that waits for that lock.
 fn copy_rows(
     parts: &[SearchPart<'_>],
     places: &[Place],
@@ -63,26 +64,42 @@ fn copy_rows(
     width: usize,
     out: &mut [f16],
 ) {
-    out[..range.len() * width].par_chunks_mut(COPY_ROWS * width).enumerate().for_each(|(i, mut out)| {
-        let mut at = range.start + i * COPY_ROWS;
-        while !out.is_empty() {
-            let part = places.partition_point(|place| place.start <= at) - 1;
-            let in_part = at - places[part].start;
-            let rows = (places[part].rows - in_part).min(out.len() / width);
-            let (to, rest) = out.split_at_mut(rows * width);
-            let from = &parts[part].rows[in_part * dim..][..rows * dim];
-            if width == dim {
-                to.copy_from_slice(from);
-            } else {
-                for (to, from) in to.chunks_exact_mut(width).zip(from.chunks_exact(dim)) {
-                    to[..dim].copy_from_slice(from);
-                    to[dim..].fill(f16::ZERO);
-                }
-            }
-            at += rows;
-            out = rest;
+    let rows = range.len().div_ceil(rayon::current_num_threads()).max(COPY_ROWS);
+    std::thread::scope(|scope| {
+        for (i, out) in out[..range.len() * width].chunks_mut(rows * width).enumerate() {
+            let first = range.start + i * rows;
+            scope.spawn(move || copy_some_rows(parts, places, first, dim, width, out));
         }
     });
+}
+
+/// As [`copy_rows`], as many as `out` holds from number `first` on.
+fn copy_some_rows(
+    parts: &[SearchPart<'_>],
+    places: &[Place],
+    first: usize,
+    dim: usize,
+    width: usize,
+    mut out: &mut [f16],
+) {
+    let mut at = first;
+    while !out.is_empty() {
+        let part = places.partition_point(|place| place.start <= at) - 1;
+        let in_part = at - places[part].start;
+        let rows = (places[part].rows - in_part).min(out.len() / width);
+        let (to, rest) = out.split_at_mut(rows * width);
+        let from = &parts[part].rows[in_part * dim..][..rows * dim];
+        if width == dim {
+            to.copy_from_slice(from);
+        } else {
+            for (to, from) in to.chunks_exact_mut(width).zip(from.chunks_exact(dim)) {
+                to[..dim].copy_from_slice(from);
+                to[dim..].fill(f16::ZERO);
+            }
+        }
+        at += rows;
+        out = rest;
+    }
 }
 
 /// Copies pieces of rows to a card.

@@ -21,7 +21,7 @@ use xmore_cuda::Device;
 use super::SearchPart;
 use crate::error::Result;
 use crate::store::{EmbeddingSet, Memory, Modality};
-pub use rows::{GpuRows, GpuTimes};
+pub use rows::{GpuOptions, GpuRows, GpuTimes};
 
 /// A card that an embedding set is searched on, and the rows of each modality that were searched.
 #[derive(Debug)]

@@ -31,7 +31,7 @@ const WIDTH: usize = 64;
 const MAX_ROWS: usize = (i32::MAX - 128) as usize;
 
 /// Bytes of the card's memory that rows leave to the lists of searches, and to others.
-const KEPT_FREE: usize = 2 << 30;
+const KEPT_FREE: u64 = 2 << 30;
 
 /// Stored rows that a card searches.
 ///
@@ -63,6 +63,31 @@ impl std::fmt::Debug for Work {
     }
 }
 
+/// How a card searches rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuOptions {
+    /// Whether the rows stay in the card's memory; else they are copied there at each search, once for all of its queries up to 1,024.
+    pub keep: bool,
+    /// Whether many queries are multiplied with the asynchronous copies and products of Hopper, which only cards of compute capability 9.0
+    /// have; else with instructions that all cards from Ampere on have.
+    pub hopper: bool,
+}
+
+impl GpuOptions {
+    /// What is fastest: rows are kept if they fit the card's free memory.
+    ///
+    /// # Errors
+    /// [`GpuError`].
+    pub fn fastest(device: &Device, rows: u64, dim: usize) -> Result<GpuOptions> {
+        let bytes = rows.saturating_mul((dim.next_multiple_of(WIDTH) * size_of::<f16>()) as u64);
+        let free = device.free_memory().map_err(failed)? as u64;
+        Ok(GpuOptions {
+            keep: bytes.saturating_add(KEPT_FREE) <= free,
+            hopper: device.info().capability == (9, 0),
+        })
+    }
+}
+
 /// What the time of a search was spent on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GpuTimes {
@@ -75,23 +100,25 @@ pub struct GpuTimes {
 }
 
 impl GpuRows {
-    /// Rows of `parts`, which are as [`search`] takes them, copied to a card; where they do not fit its free memory they are copied at each
-    /// search, once for all of its queries up to 1,024.
+    /// Rows of `parts`, which are as [`search`] takes them, for a card, with the fastest options.
     ///
     /// # Errors
     /// [`VectorError::Length`] as [`search`], [`GpuError`].
     pub fn new(device: &Device, parts: &[SearchPart<'_>], dim: usize) -> Result<GpuRows> {
-        let total = check_parts(parts, dim)? as usize;
-        let bytes = total * dim.next_multiple_of(WIDTH) * size_of::<f16>();
-        let fits = bytes + KEPT_FREE <= device.free_memory().map_err(failed)?;
-        GpuRows::with_memory(device, parts, dim, fits)
+        let options = GpuOptions::fastest(device, check_parts(parts, dim)?, dim)?;
+        GpuRows::with_options(device, parts, dim, options)
     }
 
-    /// The same, with or without keeping the rows in the card's memory.
+    /// The same with given options.
     ///
     /// # Errors
     /// As [`GpuRows::new`].
-    pub fn with_memory(device: &Device, parts: &[SearchPart<'_>], dim: usize, keep: bool) -> Result<GpuRows> {
+    pub fn with_options(
+        device: &Device,
+        parts: &[SearchPart<'_>],
+        dim: usize,
+        options: GpuOptions,
+    ) -> Result<GpuRows> {
         let total = check_parts(parts, dim)?;
         if total > MAX_ROWS as u64 {
             return Err(GpuError::TooManyRows { rows: total, max: MAX_ROWS as u64 }.into());
@@ -105,10 +132,13 @@ impl GpuRows {
             total,
             kept: None,
             largest_norm: 0.0,
-            work: Mutex::new(Work { scanner: Scanner::new(device).map_err(failed)?, fed: None }),
+            work: Mutex::new(Work {
+                scanner: Scanner::new(device, options.hopper).map_err(failed)?,
+                fed: None,
+            }),
         };
         if total > 0 {
-            rows.load(parts, keep).map_err(failed)?;
+            rows.load(parts, options.keep).map_err(failed)?;
         }
         Ok(rows)
     }

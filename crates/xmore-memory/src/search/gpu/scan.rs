@@ -63,13 +63,17 @@ pub(super) struct Asked<'a> {
 /// Queue and memory of passes, kept from one to the next.
 pub(super) struct Scanner {
     stream: Stream,
+    /// Whether many queries are multiplied by the kernel for compute capability 9.0.
+    hopper: bool,
     lists: Option<Lists>,
 }
 
 /// Memory of a pass on the card.
 struct Lists {
-    /// Queries for which there is memory, their width, and entries of each list.
-    shape: [usize; 3],
+    /// Queries for which there is memory.
+    of_queries: usize,
+    /// Entries of each list.
+    capacity: usize,
     /// As f32 or f16.
     queries: Buffer,
     margins: Buffer,
@@ -115,8 +119,8 @@ pub(super) struct Pass<'s> {
 }
 
 impl Scanner {
-    pub fn new(device: &Device) -> Result<Self> {
-        Ok(Self { stream: Stream::new(device)?, lists: None })
+    pub fn new(device: &Device, hopper: bool) -> Result<Self> {
+        Ok(Self { stream: Stream::new(device)?, hopper, lists: None })
     }
 
     /// Begins a pass.
@@ -132,17 +136,18 @@ impl Scanner {
         };
         let padded = match arithmetic {
             Arithmetic::F32 => count.next_power_of_two(),
-            Arithmetic::TensorCore if is_hopper(&device) => many(&HOPPER_TILES).1,
+            Arithmetic::TensorCore if self.hopper => many(&HOPPER_TILES).1,
             Arithmetic::TensorCore => many(&MANY_TILES).1,
         };
-        let shape = [padded, width, capacity(n)];
-        let fits = |lists: &Lists| lists.shape[0] >= padded && lists.shape[1..] == shape[1..];
-        if !self.lists.as_ref().is_some_and(fits) {
-            // The old memory is given back before the new is asked for.
+        let wanted = [padded, capacity(n)];
+        let had = self.lists.as_ref().map_or([0, 0], |lists| [lists.of_queries, lists.capacity]);
+        if had[0] < wanted[0] || had[1] < wanted[1] {
+            // The old memory is given back before the new is asked for. It only grows: searches of several sizes take turns.
             self.lists = None;
-            self.lists = Some(Lists::new(&device, shape, n)?);
+            let [queries, capacity] = [had[0].max(wanted[0]), had[1].max(wanted[1])];
+            self.lists = Some(Lists::new(&device, queries, width, capacity)?);
         }
-        let Self { stream, lists: Some(lists) } = self else { unreachable!("set above") };
+        let Self { stream, hopper, lists: Some(lists) } = self else { unreachable!("set above") };
         lists.margins.write(stream, 0, margins)?;
         let scan = match arithmetic {
             Arithmetic::F32 => {
@@ -153,7 +158,7 @@ impl Scanner {
             }
             Arithmetic::TensorCore => {
                 lists.queries.write(stream, 0, &padded_rows(queries, dim, width, padded, f16::from_f32))?;
-                if is_hopper(&device) {
+                if *hopper {
                     let (tile, _) = many(&HOPPER_TILES);
                     let defines = [("HOPPER", tile as i64)];
                     Scan::Hopper {
@@ -182,11 +187,6 @@ impl Scanner {
     }
 }
 
-/// Whether a card has the asynchronous copies and products of Hopper, which later cards do not all have.
-fn is_hopper(device: &Device) -> bool {
-    device.info().capability == (9, 0)
-}
-
 /// Queries with zeros to `width` each, and whole ones of zeros up to `count`.
 fn padded_rows<T: bytemuck::Zeroable + Clone>(
     queries: &[f32],
@@ -203,12 +203,13 @@ fn padded_rows<T: bytemuck::Zeroable + Clone>(
 }
 
 impl Lists {
-    fn new(device: &Device, shape: [usize; 3], n: usize) -> Result<Self> {
-        let [queries, width, capacity] = shape;
-        let packed_entries = queries * capacity.min(2 * n + 1024);
+    fn new(device: &Device, queries: usize, width: usize, capacity: usize) -> Result<Self> {
+        // Four times the hits and more; with more candidates than that a query costs as much without the card.
+        let packed_entries = queries * capacity / 4;
         let words = |count: usize| Buffer::new(device, count * size_of::<u32>());
         Ok(Self {
-            shape,
+            of_queries: queries,
+            capacity,
             queries: words(queries * width)?,
             margins: words(queries)?,
             cuts: words(queries)?,
@@ -296,7 +297,7 @@ impl<'s> Pass<'s> {
             Arg::Pointer(lists.cuts.pointer()),
             Arg::Pointer(lists.counts.pointer()),
             Arg::Pointer(lists.entries.pointer()),
-            Arg::from(lists.shape[2]),
+            Arg::from(lists.capacity),
             Arg::from(usize::from(sample)),
         ]);
         // SAFETY: the kernel's parameters in order; sizes are those that the lists were made with.
@@ -311,7 +312,7 @@ impl<'s> Pass<'s> {
             Arg::Pointer(lists.counts.pointer()),
             Arg::Pointer(lists.cuts.pointer()),
             Arg::Pointer(lists.margins.pointer()),
-            lists.shape[2].into(),
+            lists.capacity.into(),
             self.n.into(),
             sampled.into(),
         ];
@@ -332,7 +333,7 @@ impl<'s> Pass<'s> {
         let args = [
             Arg::Pointer(lists.entries.pointer()),
             Arg::Pointer(lists.counts.pointer()),
-            lists.shape[2].into(),
+            lists.capacity.into(),
             Arg::Pointer(lists.places.pointer()),
             Arg::Pointer(lists.total.pointer()),
             Arg::Pointer(lists.packed.pointer()),
