@@ -296,7 +296,7 @@ impl GpuRows {
         let dim = self.dim;
         let count = queries.len() / dim;
         // By how many queries there are, also where some of them are not the card's.
-        let arithmetic = arithmetic(count);
+        let arithmetic = arithmetic(&self.device, count, self.width);
         let errors: Vec<Option<f32>> = queries
             .chunks_exact(dim)
             .map(|query| largest_error(query, arithmetic, self.width, self.largest_norm))

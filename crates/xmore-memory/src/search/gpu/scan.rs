@@ -13,8 +13,10 @@ pub(super) const PASS_QUERIES: usize = 1024;
 const FEW: usize = 8;
 
 /// Queries of a block of the kernels for many: the least that holds all of them, else the most.
-const MANY_TILES: [usize; 2] = [64, 128];
-const HOPPER_TILES: [usize; 3] = [64, 128, 256];
+const MANY_TILES: [usize; 1] = [64];
+const MOST_TILE: usize = 128;
+const HOPPER_TILES: [usize; 2] = [64, 128];
+const MOST_HOPPER_TILE: usize = 256;
 
 /// Shared memory that the kernels for many ask for.
 const MANY_SHARED: usize = 96 << 10;
@@ -31,8 +33,7 @@ const FEW_BLOCKS: usize = 3;
 const MANY_BLOCKS: usize = 2;
 
 /// A row that may be among a query's best.
-#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Entry {
     /// The card's score.
     pub score: f32,
@@ -40,9 +41,15 @@ pub(super) struct Entry {
     pub row: u32,
 }
 
-/// How many queries decide how they are multiplied.
-pub(super) fn arithmetic(queries: usize) -> Arithmetic {
-    if queries <= FEW { Arithmetic::F32 } else { Arithmetic::TensorCore }
+/// How rows of `width` elements are multiplied with so many queries: few of them are kept in shared memory as f32.
+pub(super) fn arithmetic(device: &Device, queries: usize, width: usize) -> Arithmetic {
+    let fits = few_shared(queries.next_power_of_two(), width) <= device.info().shared_memory;
+    if queries <= FEW && fits { Arithmetic::F32 } else { Arithmetic::TensorCore }
+}
+
+/// Shared memory of the kernel for few.
+fn few_shared(queries: usize, width: usize) -> usize {
+    queries * width * size_of::<f32>()
 }
 
 /// What a pass is asked.
@@ -130,15 +137,13 @@ impl Scanner {
         let count = margins.len();
         // A pass that failed may have left work that uses this memory.
         self.stream.synchronize()?;
-        let many = |tiles: &[usize]| {
-            let tile = tiles.iter().copied().find(|&tile| count <= tile).unwrap_or(tiles[tiles.len() - 1]);
-            (tile, count.next_multiple_of(tile))
-        };
-        let padded = match arithmetic {
+        let least = |tiles: &[usize]| tiles.iter().copied().find(|&tile| count <= tile);
+        let tile = match arithmetic {
             Arithmetic::F32 => count.next_power_of_two(),
-            Arithmetic::TensorCore if self.hopper => many(&HOPPER_TILES).1,
-            Arithmetic::TensorCore => many(&MANY_TILES).1,
+            Arithmetic::TensorCore if self.hopper => least(&HOPPER_TILES).unwrap_or(MOST_HOPPER_TILE),
+            Arithmetic::TensorCore => least(&MANY_TILES).unwrap_or(MOST_TILE),
         };
+        let padded = count.next_multiple_of(tile);
         let wanted = [padded, capacity(n)];
         let had = self.lists.as_ref().map_or([0, 0], |lists| [lists.of_queries, lists.capacity]);
         if had[0] < wanted[0] || had[1] < wanted[1] {
@@ -149,36 +154,30 @@ impl Scanner {
         }
         let Self { stream, hopper, lists: Some(lists) } = self else { unreachable!("set above") };
         lists.margins.write(stream, 0, margins)?;
+        let groups = padded / tile;
         let scan = match arithmetic {
             Arithmetic::F32 => {
                 lists.queries.write(stream, 0, &padded_rows(queries, dim, width, padded, |v| v))?;
-                let shared = padded * width * size_of::<f32>();
-                let defines = [("QUERIES", padded as i64), ("WIDTH", width as i64)];
+                let shared = few_shared(tile, width);
+                let defines = [("QUERIES", tile as i64), ("WIDTH", width as i64)];
                 Scan::Few { kernel: device.kernel(Source::Search, "scan_few", &defines, shared)?, shared }
             }
             Arithmetic::TensorCore => {
                 lists.queries.write(stream, 0, &padded_rows(queries, dim, width, padded, f16::from_f32))?;
                 if *hopper {
-                    let (tile, _) = many(&HOPPER_TILES);
-                    let defines = [("HOPPER", tile as i64)];
-                    Scan::Hopper {
-                        kernel: device.kernel(Source::Search, "scan_hopper", &defines, HOPPER_SHARED)?,
-                        groups: padded / tile,
-                        queries: TensorMapBytes::of_rows(
-                            &device,
-                            lists.queries.pointer(),
-                            padded,
-                            width,
-                            tile,
-                        )?,
-                    }
+                    let kernel = device.kernel(
+                        Source::Search,
+                        "scan_hopper",
+                        &[("HOPPER", tile as i64)],
+                        HOPPER_SHARED,
+                    )?;
+                    let pointer = lists.queries.pointer();
+                    let queries = TensorMapBytes::of_rows(&device, pointer, padded, width, tile)?;
+                    Scan::Hopper { kernel, groups, queries }
                 } else {
-                    let (tile, _) = many(&MANY_TILES);
                     let defines = [("TILE", tile as i64)];
-                    Scan::Many {
-                        kernel: device.kernel(Source::Search, "scan_many", &defines, MANY_SHARED)?,
-                        groups: padded / tile,
-                    }
+                    let kernel = device.kernel(Source::Search, "scan_many", &defines, MANY_SHARED)?;
+                    Scan::Many { kernel, groups }
                 }
             }
         };
@@ -351,9 +350,13 @@ impl<'s> Pass<'s> {
             Some(start..start + count)
         };
         let end = places.iter().filter_map(|&p| place(p)).map(|range| range.end).max().unwrap_or(0);
-        let mut entries = vec![Entry { score: 0.0, row: 0 }; end];
+        let mut entries = vec![[0u32; 2]; end];
         lists.packed.read(self.stream, 0, &mut entries)?;
-        Ok(places.into_iter().map(|p| place(p).map(|range| entries[range].to_vec())).collect())
+        let entry = |&[score, row]: &[u32; 2]| Entry { score: f32::from_bits(score), row };
+        Ok(places
+            .into_iter()
+            .map(|p| place(p).map(|range| entries[range].iter().map(entry).collect()))
+            .collect())
     }
 }
 
