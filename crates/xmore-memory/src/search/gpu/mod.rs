@@ -1,12 +1,12 @@
 //! Exact search on an NVIDIA GPU.
 //!
-//! The card scores every row with the queries ([`scan`]) and keeps those that can be among a query's best: its scores are not the exact ones, but
-//! no farther from them than [`bound`] proves, so what it keeps is cut that much lower. This machine then scores the rows that are kept in the
+//! The card scores every row with the queries (`scan`) and keeps those that can be among a query's best: its scores are not the exact ones, but
+//! no farther from them than `bound` proves, so what it keeps is cut that much lower. This machine then scores the rows that are kept in the
 //! one order of summation (`rescore`), so hits have the bits of a search without a card. Where the bound does not decide a query (its list of
 //! rows overflows, or holds a score outside the bound, or the query is beyond the range of f16) it is searched for without the card. A failure of
 //! the card is an error.
 //!
-//! [`schedule`] says which rows are scanned when, [`feed`] copies them, [`rows`] has it all together.
+//! `schedule` says which rows are scanned when, `feed` copies them, `rows` has it all together.
 
 mod bound;
 mod feed;
