@@ -206,17 +206,39 @@ impl PinnedBuffer {
     /// Those of the driver.
     ///
     /// # Safety
-    /// Neither may be changed, read (the buffer) or dropped before the stream has done the copy.
+    /// As [`copy_to_offset`](Self::copy_to_offset).
     ///
     /// # Panics
     /// If one of them is shorter.
     #[allow(unsafe_code)]
     pub unsafe fn copy_to(&self, stream: &Stream, to: &Buffer, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.copy_to_offset(stream, to, 0, bytes) }
+    }
+
+    /// Begins to copy its first `bytes` to a buffer, `offset` bytes behind its start.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    ///
+    /// # Safety
+    /// Neither may be changed, read (the buffer) or dropped before the stream has done the copy.
+    ///
+    /// # Panics
+    /// If one of them is shorter.
+    #[allow(unsafe_code)]
+    pub unsafe fn copy_to_offset(
+        &self,
+        stream: &Stream,
+        to: &Buffer,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<()> {
         let from = &self.as_slice()[..bytes];
-        assert!(bytes <= to.bytes());
+        assert!(offset + bytes <= to.bytes());
         self.device.bind()?;
         // SAFETY: lengths were checked; the caller keeps both.
-        unsafe { result::memcpy_htod_async(to.pointer(), from, stream.raw()) }
+        unsafe { result::memcpy_htod_async(to.pointer() + offset as u64, from, stream.raw()) }
             .map_err(driver("cuMemcpyHtoDAsync"))
     }
 

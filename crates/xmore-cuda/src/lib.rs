@@ -18,6 +18,7 @@ mod nvjpeg;
 mod products;
 mod resize;
 mod stream;
+mod tensor_map;
 
 pub use buffer::{Buffer, PinnedBuffer};
 pub use compile::compile;
@@ -28,4 +29,5 @@ pub use kernels::{Element, Kernel, Source};
 pub use nvjpeg::{Decoded, JpegDecoder, JpegError, Limits};
 pub use products::{Add, Format, Operand, Product, Scales};
 pub use resize::{Pixels, ResizeImage, Resizer, Taps};
-pub use stream::{Arg, Event, Launch, Stream};
+pub use stream::{Arg, Event, Launch, Stream, TensorMapBytes};
+pub use tensor_map::BOX_COLUMNS;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::ingest::error::SourceError;
 use crate::retriever::error::RemoteError;
+#[cfg(feature = "cuda")]
+use crate::search::error::GpuError;
 use crate::search::error::VectorError;
 use crate::store::error::{StoreError, WriteError};
 
@@ -58,6 +60,11 @@ pub enum MemoryError {
     /// An embedding or a query that was handed in is none of the model's.
     #[error(transparent)]
     Vector(#[from] VectorError),
+
+    /// A search on a GPU failed.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
 
     /// A remote index cannot be reached or used.
     #[error(transparent)]

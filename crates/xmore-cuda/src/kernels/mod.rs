@@ -26,11 +26,13 @@ pub enum Source {
     Resize,
     /// Layer norms, activations, quantization to 8 bits, and other work on rows.
     Rows,
+    /// Exact search: inner products with stored rows, of which the best are kept.
+    Search,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Attention,
         Self::AttentionF32,
         Self::Convolution,
@@ -38,6 +40,7 @@ impl Source {
         Self::Jpeg,
         Self::Resize,
         Self::Rows,
+        Self::Search,
     ];
 
     /// Its file name without the ending.
@@ -59,6 +62,16 @@ impl Source {
             Self::Rows => (0..2)
                 .flat_map(|q| [1, 3, 4, 8].map(|n| vec![code, ("MAX_VECTORS", n), ("QUANTIZE", q)]))
                 .collect(),
+            // Stored rows are f16, whatever the encoder computes with.
+            Self::Search if element != Element::F16 => Vec::new(),
+            Self::Search => {
+                let few = [1, 2, 4, 8].into_iter().flat_map(|queries| {
+                    [128, 384, 512, 768].map(|width| vec![("QUERIES", queries), ("WIDTH", width)])
+                });
+                let many = [64, 128].map(|tile| vec![("TILE", tile)]);
+                let hopper = [64, 128, 256].map(|tile| vec![("HOPPER", tile)]);
+                few.chain(many).chain(hopper).chain([Vec::new()]).collect()
+            }
             Self::AttentionF32 | Self::Convolution | Self::Embed => vec![vec![code]],
             // Kernels of bytes are the same for every element.
             Self::Jpeg | Self::Resize if element == Element::F32 => vec![Vec::new()],
@@ -75,6 +88,7 @@ impl Source {
             Self::Jpeg => ("jpeg", include_str!("jpeg.cu")),
             Self::Resize => ("resize", include_str!("resize.cu")),
             Self::Rows => ("rows", include_str!("rows.cu")),
+            Self::Search => ("search", include_str!("search.cu")),
         }
     }
 }

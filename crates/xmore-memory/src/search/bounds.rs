@@ -31,10 +31,10 @@ use super::digits::{Digits, HIGH};
 const U: f64 = 1.0 / (1 << 24) as f64;
 
 /// Lanes of `dot`'s order of summation.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// γ(m) of Higham, Accuracy and Stability of Numerical Algorithms, §3.1.
-fn gamma(m: usize) -> f64 {
+pub(super) fn gamma(m: usize) -> f64 {
     let mu = m as f64 * U;
     mu / (1.0 - mu)
 }

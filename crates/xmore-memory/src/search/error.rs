@@ -42,3 +42,25 @@ pub enum VectorError {
         value: f32,
     },
 }
+
+/// A search on a GPU that failed.
+#[cfg(feature = "cuda")]
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GpuError {
+    /// The card, its driver or its libraries failed.
+    #[error("cannot search on the GPU: {source}")]
+    Failed {
+        /// What failed.
+        source: xmore_cuda::CudaError,
+    },
+
+    /// More rows than the card's kernels can number.
+    #[error("cannot search {rows} rows on a GPU: {max} are the most")]
+    TooManyRows {
+        /// Rows.
+        rows: u64,
+        /// Rows, at most.
+        max: u64,
+    },
+}

@@ -2,7 +2,8 @@
 //!
 //! Every search is exact. Where a part has [`codes`], one pass over them (8 bits a dimension) bounds every row's score, and only
 //! the rows that can be among the best are read and scored (`coded`, `bounds`, `rescore`); where it has none, or where the bounds
-//! do not decide, every row is (`exact`). Scores are those of `dot` either way, so the results have the same bits.
+//! do not decide, every row is (`exact`). Scores are those of `dot` either way, so the results have the same bits. With the Cargo
+//! feature `cuda` a memory can be searched on an NVIDIA GPU (`gpu`), again with the same bits.
 
 mod bounds;
 mod candidates;
@@ -12,6 +13,8 @@ mod digits;
 mod dot;
 pub(crate) mod error;
 mod exact;
+#[cfg(feature = "cuda")]
+pub mod gpu;
 mod rescore;
 mod rowset;
 mod top;
@@ -27,6 +30,8 @@ use crate::store::{EmbeddingSet, Memory, Modality};
 use coded::CodedQuery;
 use codes::Codes;
 use digits::Digits;
+#[cfg(feature = "cuda")]
+pub use error::GpuError;
 pub use error::VectorError;
 use rowset::Filter;
 pub use rowset::RowSet;
@@ -73,11 +78,12 @@ pub struct SearchPart<'a> {
 /// What a search did, summed over its queries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Rows that the codes could not exclude.
+    /// Rows that the codes, or the scores of a GPU, could not exclude.
     pub candidates: u64,
     /// Rows of those that were scored exactly.
     pub scored: u64,
-    /// Queries for which every row was scored, although there are codes: the bounds did not decide, or scores were outside them.
+    /// Queries for which every row was scored, although there are codes: the bounds did not decide, or scores were outside them. Of a
+    /// search on a GPU, those that it did not decide.
     pub undecided: u64,
 }
 
@@ -296,7 +302,12 @@ impl EmbeddingSet {
             let (rows, codes) = (embeddings.matrix.data(), embeddings.codes.as_ref());
             Some(SearchPart { first_id: part.first_id(), rows, codes })
         });
-        search(&parts.collect::<Vec<_>>(), dim, queries, options)
+        let parts: Vec<SearchPart<'_>> = parts.collect();
+        #[cfg(feature = "cuda")]
+        if let Some(gpu) = &self.gpu {
+            return gpu.rows(modality, &parts, dim)?.search(&parts, queries, options);
+        }
+        search(&parts, dim, queries, options)
     }
 }
 

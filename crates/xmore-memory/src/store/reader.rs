@@ -38,6 +38,9 @@ pub struct EmbeddingSet {
     parts: Vec<Part>,
     /// Rows of the memory.
     len: u64,
+    /// The card that searches, if it is not this machine.
+    #[cfg(feature = "cuda")]
+    pub(crate) gpu: Option<crate::search::gpu::GpuSearch>,
 }
 
 /// One part of an embedding set.
@@ -142,6 +145,11 @@ impl Memory {
     /// The embedding sets: the primary one, by the model that the memory was built with, and the further ones.
     pub fn embedding_sets(&self) -> &[EmbeddingSet] {
         &self.embedding_sets
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn embedding_sets_mut(&mut self) -> &mut [EmbeddingSet] {
+        &mut self.embedding_sets
     }
 
     /// The primary embedding set.
@@ -279,7 +287,15 @@ impl EmbeddingSet {
                 texts: open(Modality::Text)?,
             });
         }
-        Ok(EmbeddingSet { memory: memory.to_owned(), dir, model: model.clone(), parts, len: manifest.pairs })
+        Ok(EmbeddingSet {
+            memory: memory.to_owned(),
+            dir,
+            model: model.clone(),
+            parts,
+            len: manifest.pairs,
+            #[cfg(feature = "cuda")]
+            gpu: None,
+        })
     }
 
     /// The model whose embeddings these are.
