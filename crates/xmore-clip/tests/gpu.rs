@@ -106,7 +106,8 @@ fn f32_agrees_with_the_processor() {
 
 #[test]
 fn sixteen_and_eight_bits_are_close() {
-    for (precision, bound) in [(Precision::F16, 0.9999), (Precision::Bf16, 0.999), (Precision::Fp8, 0.997)] {
+    for (precision, bound) in [(Precision::F16, 0.9999), (Precision::Bf16, 0.999), (Precision::Fp8, 0.98)] {
+        // Errors of 8 bits average out over a model's width; the fixtures are 64 and 80 wide.
         for name in MODELS {
             // lite's heads subtract most of a feature: what is left carries its error at up to ten times the relative size.
             let bound = if name == "tiny" { 1.0 - 10.0 * (1.0 - bound) } else { bound };

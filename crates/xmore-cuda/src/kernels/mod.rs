@@ -14,6 +14,8 @@ use crate::error::{Result, driver};
 pub enum Source {
     /// Attention by tensor cores, of 16-bit elements.
     Attention,
+    /// The same by Hopper's warpgroup products, for heads of 64.
+    AttentionHopper,
     /// Attention in 32-bit floats.
     AttentionF32,
     /// Convolutions and pooling of channels-last images.
@@ -32,8 +34,9 @@ pub enum Source {
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Attention,
+        Self::AttentionHopper,
         Self::AttentionF32,
         Self::Convolution,
         Self::Embed,
@@ -57,7 +60,7 @@ impl Source {
     pub fn variants(self, element: Element) -> Vec<Vec<(&'static str, i64)>> {
         let code = ("ELEMENT", element.code());
         match self {
-            Self::Attention if element == Element::F32 => Vec::new(),
+            Self::Attention | Self::AttentionHopper if element == Element::F32 => Vec::new(),
             Self::Attention => [32, 64, 80, 96, 112, 128].map(|head| vec![code, ("HEAD", head)]).to_vec(),
             Self::Rows => (0..2)
                 .flat_map(|q| [1, 3, 4, 8].map(|n| vec![code, ("MAX_VECTORS", n), ("QUANTIZE", q)]))
@@ -72,7 +75,7 @@ impl Source {
                 let hopper = [64, 128, 256].map(|tile| vec![("HOPPER", tile)]);
                 few.chain(many).chain(hopper).chain([Vec::new()]).collect()
             }
-            Self::AttentionF32 | Self::Convolution | Self::Embed => vec![vec![code]],
+            Self::AttentionF32 | Self::AttentionHopper | Self::Convolution | Self::Embed => vec![vec![code]],
             // Kernels of bytes are the same for every element.
             Self::Jpeg | Self::Resize if element == Element::F32 => vec![Vec::new()],
             Self::Jpeg | Self::Resize => Vec::new(),
@@ -82,6 +85,7 @@ impl Source {
     fn parts(self) -> (&'static str, &'static str) {
         match self {
             Self::Attention => ("attention", include_str!("attention.cu")),
+            Self::AttentionHopper => ("attention_hopper", include_str!("attention_hopper.cu")),
             Self::AttentionF32 => ("attention_f32", include_str!("attention_f32.cu")),
             Self::Convolution => ("convolution", include_str!("convolution.cu")),
             Self::Embed => ("embed", include_str!("embed.cu")),

@@ -17,6 +17,11 @@ const ATTENTION_KEYS: usize = 64;
 /// Widest head of the attention kernel for 16-bit elements.
 const MAX_HEAD: usize = 128;
 
+/// Width of a head and queries of a warpgroup of the attention kernel for Hopper, and the shared memory of a block.
+const HOPPER_HEAD: usize = 64;
+const HOPPER_QUERIES: usize = 64;
+const HOPPER_SHARED: usize = 2 * 3 * 64 * 64 * 2 + 1024;
+
 /// Activations on the card, `[rows, width]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows {
@@ -420,6 +425,15 @@ impl<'r> CudaRun<'r> {
             && self.cuda.device.info().capability >= (8, 0)
             && head_width.is_multiple_of(16)
             && head_width <= MAX_HEAD;
+        if by_tensor_cores
+            && self.cuda.device.info().capability == (9, 0)
+            && head_width == HOPPER_HEAD
+            && !causal
+            && longest > HOPPER_QUERIES / 2
+        {
+            let launch = Launch::blocks([longest.div_ceil(HOPPER_QUERIES), heads, count], 128, HOPPER_SHARED);
+            return self.launch_with(Source::AttentionHopper, "attention_hopper", &[element], launch, &args);
+        }
         if by_tensor_cores {
             let processors = self.cuda.device.info().processors;
             let warps = attention_warps(longest.div_ceil(16), heads * count, processors);
