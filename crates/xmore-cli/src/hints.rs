@@ -374,3 +374,28 @@ impl Hints {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_fails_in_a_search_is_a_failure_and_the_processor_is_named() {
+        let failures = [
+            (
+                CudaError::OutOfMemory { wanted: 0 },
+                "cannot search on the GPU: the GPU has not enough memory free",
+            ),
+            (
+                CudaError::OutOfMemory { wanted: 64 },
+                "cannot search on the GPU: the GPU has no 64 bytes of memory free",
+            ),
+            (CudaError::Call { call: "f", message: "lost".to_owned() }, "cannot search on the GPU: f: lost"),
+        ];
+        for (source, text) in failures {
+            let error = CliError::Xmore(MemoryError::from(GpuError::Failed { source }).into());
+            assert_eq!((error.to_string().as_str(), error.exit_status()), (text, FAILED));
+            assert!(hint(&error).is_some_and(|hint| hint.contains("--device cpu")), "{text}");
+        }
+    }
+}

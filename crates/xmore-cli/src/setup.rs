@@ -25,7 +25,9 @@ impl Setup {
         let open = |location: &str| Opened::open(location, &args.remote.options(), device, if_unreachable);
         let pairs = args.memory.as_deref().map(open).transpose()?.and_then(tell_if_unreachable);
         let open_pairs = pairs.as_deref();
-        open_pairs.inspect(|pairs| tell_gpu(pairs));
+        if let Some(pairs) = open_pairs {
+            tell_gpu(pairs);
+        }
         let classify = Arc::new(model.open_for(open_pairs.and_then(OpenPairs::identity))?);
         tell_other_orientation(&classify, open_pairs);
         let other = |name: &Option<String>| -> Result<Option<Arc<dyn Encoder>>> {

@@ -258,7 +258,9 @@ fn served(args: &ServeArgs) -> Result<(ServedModels, Option<Arc<OpenPairs>>)> {
         if_unreachable: flags.if_unreachable.into(),
     });
     let pairs = source.as_ref().map(PairsSource::open).transpose()?.and_then(tell_if_unreachable);
-    pairs.as_deref().inspect(|pairs| tell_gpu(pairs));
+    if let Some(pairs) = pairs.as_deref() {
+        tell_gpu(pairs);
+    }
     let classify = args.model.open_for(pairs.as_deref().and_then(OpenPairs::identity))?;
     tell_other_orientation(&classify, pairs.as_deref());
     let encoder = |model: NamedModel| Arc::new(model) as Arc<dyn Encoder>;

@@ -72,7 +72,9 @@ impl ModelChoice {
     /// Opens the model, and tells which GPU it computes on, if it does.
     fn open_telling(&self, name: &ModelName, precision: Precision) -> Result<NamedModel, XmoreError> {
         let model = self.fetched(name, precision)?;
-        model.gpu().inspect(|gpu| tell!("encoding on {gpu}"));
+        if let Some(gpu) = model.gpu() {
+            tell!("encoding on {gpu}");
+        }
         Ok(model)
     }
 
