@@ -10,6 +10,7 @@ use xmore_files::image::ImageError;
 use xmore_hub::fetch::{FetchError, ManualDownload};
 use xmore_hub::{HubError, ModelError};
 use xmore_memory::ingest::SkipKind;
+use xmore_memory::search::GpuError;
 use xmore_memory::store::SkipCounts;
 use xmore_memory::{MemoryError, RemoteError, SourceError, StoreError, WriteError};
 use xmore_server::ServerError;
@@ -140,14 +141,7 @@ fn of_clip(error: &ClipError) -> Option<String> {
             "complete the folder, with `xmore model fetch` if the model was fetched; a single checkpoint file is named by its own path"
                 .to_owned(),
         ),
-        ClipError::Device(CudaError::NoLibrary { .. }) => Some(
-            "install CUDA 12 or 13, or `pip install nvidia-cuda-nvrtc nvidia-cublas` into the Python environment in use; --device cpu does \
-             without"
-                .to_owned(),
-        ),
-        ClipError::Device(CudaError::NoDriver | CudaError::NoDevice { .. }) => {
-            Some("--device cpu computes on the processor, --device auto takes a GPU where there is one".to_owned())
-        }
+        ClipError::Device(error) => of_gpu(error),
         ClipError::Precision { .. } => {
             Some("--precision f32 and int8 are for --device cpu; f32, f16, bf16 and fp8 for --device cuda".to_owned())
         }
@@ -159,6 +153,23 @@ fn of_clip(error: &ClipError) -> Option<String> {
     }
 }
 
+fn of_gpu(error: &CudaError) -> Option<String> {
+    let hint = match error {
+        CudaError::NoLibrary { .. } => {
+            "install CUDA 12 or 13, or `pip install nvidia-cuda-nvrtc nvidia-cublas` into the Python environment in use; --device cpu does \
+             without"
+        }
+        CudaError::NoDriver | CudaError::NoDevice { .. } => {
+            "--device cpu computes on the processor, --device auto takes a GPU where there is one"
+        }
+        CudaError::OutOfMemory { .. } => {
+            "--device cpu computes on the processor; `nvidia-smi` lists other programs that use the GPU's memory"
+        }
+        _ => "--device cpu computes on the processor",
+    };
+    Some(hint.to_owned())
+}
+
 fn of_memory(error: &MemoryError) -> Option<String> {
     match error {
         MemoryError::Io { source, .. } if is_disk_full(source) => Some(
@@ -167,6 +178,8 @@ fn of_memory(error: &MemoryError) -> Option<String> {
         MemoryError::Source(error) => of_source(error),
         MemoryError::Store(error) => of_store(error),
         MemoryError::Write(error) => of_write(error),
+        MemoryError::Gpu(GpuError::Failed { source }) => of_gpu(source),
+        MemoryError::Gpu(_) => Some("--device cpu searches on the processor".to_owned()),
         _ => None,
     }
 }
@@ -358,6 +371,31 @@ impl Hints {
     pub(crate) fn tell(&self) {
         for hint in &self.0 {
             tell!("hint: {hint}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_fails_in_a_search_is_a_failure_and_the_processor_is_named() {
+        let failures = [
+            (
+                CudaError::OutOfMemory { wanted: 0 },
+                "cannot search on the GPU: the GPU has not enough memory free",
+            ),
+            (
+                CudaError::OutOfMemory { wanted: 64 },
+                "cannot search on the GPU: the GPU has no 64 bytes of memory free",
+            ),
+            (CudaError::Call { call: "f", message: "lost".to_owned() }, "cannot search on the GPU: f: lost"),
+        ];
+        for (source, text) in failures {
+            let error = CliError::Xmore(MemoryError::from(GpuError::Failed { source }).into());
+            assert_eq!((error.to_string().as_str(), error.exit_status()), (text, FAILED));
+            assert!(hint(&error).is_some_and(|hint| hint.contains("--device cpu")), "{text}");
         }
     }
 }

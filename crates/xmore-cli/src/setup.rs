@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::flags::model::QueryModelChoice;
 use crate::flags::retrieval::RetrievalArgs;
 use crate::messages::images::tell_other_orientation;
-use crate::messages::pairs::{tell_damaged_codes, tell_if_unreachable};
+use crate::messages::pairs::{tell_damaged_codes, tell_gpu, tell_if_unreachable};
 
 /// The pipeline, and its classifying model as one of ours.
 pub(crate) struct Setup {
@@ -21,9 +21,13 @@ impl Setup {
     pub(crate) fn open(args: &RetrievalArgs, model: &QueryModelChoice) -> Result<Setup> {
         args.options().check()?;
         let if_unreachable = args.if_unreachable.into();
-        let open = |location: &str| Opened::open(location, &args.remote.options(), if_unreachable);
+        let device = model.encoder.device;
+        let open = |location: &str| Opened::open(location, &args.remote.options(), device, if_unreachable);
         let pairs = args.memory.as_deref().map(open).transpose()?.and_then(tell_if_unreachable);
         let open_pairs = pairs.as_deref();
+        if let Some(pairs) = open_pairs {
+            tell_gpu(pairs);
+        }
         let classify = Arc::new(model.open_for(open_pairs.and_then(OpenPairs::identity))?);
         tell_other_orientation(&classify, open_pairs);
         let other = |name: &Option<String>| -> Result<Option<Arc<dyn Encoder>>> {

@@ -30,9 +30,9 @@ pub enum CudaError {
         searched: Vec<PathBuf>,
     },
     /// The card has not as much memory free.
-    #[error("the GPU has no {wanted} bytes of memory free")]
+    #[error("the GPU has {} memory free", amount(*.wanted))]
     OutOfMemory {
-        /// Bytes that were asked for.
+        /// Bytes that were asked for; 0 where the driver does not tell.
         wanted: usize,
     },
     /// A kernel of this crate does not compile: a fault of this crate, or a compiler that it does not know.
@@ -76,6 +76,10 @@ impl CudaError {
     pub(crate) fn call(call: &'static str, message: impl Into<String>) -> Self {
         Self::Call { call, message: message.into() }
     }
+}
+
+fn amount(wanted: usize) -> String {
+    if wanted == 0 { "not enough".to_owned() } else { format!("no {wanted} bytes of") }
 }
 
 fn list(folders: &[PathBuf]) -> String {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use regex::Regex;
-use xmore::{IfUnreachable, Opened, XmoreError};
+use xmore::{DeviceChoice, IfUnreachable, Opened, XmoreError};
 use xmore_memory::retriever::{Location, RemoteOptions};
 
 use crate::error::ServerError;
@@ -19,6 +19,8 @@ pub struct PairsSource {
     pub location: String,
     /// How a remote index is asked.
     pub remote: RemoteOptions,
+    /// What searches a memory.
+    pub device: DeviceChoice,
     /// Only pairs whose caption matches.
     pub caption_filter: Option<Regex>,
     /// Only pairs with these ids.
@@ -80,6 +82,7 @@ impl fmt::Debug for PairsSource {
             // A password in a log is a leak.
             .field("location", &Location::shown(&self.location))
             .field("remote", &self.remote)
+            .field("device", &self.device)
             .field("caption_filter", &self.caption_filter)
             .field("rows", &self.rows)
             .field("if_unreachable", &self.if_unreachable)
@@ -93,7 +96,7 @@ impl PairsSource {
     /// # Errors
     /// Those of [`Opened::open`].
     pub fn open(&self) -> Result<Opened, XmoreError> {
-        Opened::open(&self.location, &self.remote, self.if_unreachable)
+        Opened::open(&self.location, &self.remote, self.device, self.if_unreachable)
     }
 }
 
@@ -200,6 +203,7 @@ mod tests {
         let source = PairsSource {
             location: "postgres://me:secret@h/data/pairs".to_owned(),
             remote: RemoteOptions::default(),
+            device: DeviceChoice::Cpu,
             caption_filter: None,
             rows: None,
             if_unreachable: IfUnreachable::Fail,

@@ -36,14 +36,29 @@ impl Snapshot {
         generation: u64,
     ) -> Result<Self, ServerError> {
         let index_name = pairs.as_deref().and_then(OpenPairs::memory).map(index_name);
-        Ok(Self {
+        let snapshot = Self {
             pipeline: models.pipeline(captions, pairs)?,
             index_name,
             generation,
             images: ImageReader::new(),
             opened: SystemTime::now(),
             logged_damaged_codes: AtomicBool::new(false),
-        })
+        };
+        snapshot.warm_up()?;
+        Ok(snapshot)
+    }
+
+    /// Searches once where a GPU does: at its first search kernels are compiled and rows are copied.
+    fn warm_up(&self) -> Result<(), XmoreError> {
+        let Some(memory) = self.pairs().filter(|pairs| pairs.gpu().is_some()).and_then(OpenPairs::memory)
+        else {
+            return Ok(());
+        };
+        let encoder = self.pipeline.encoders()[self.pipeline.searcher(Modality::Image)];
+        let mut query = vec![0.0; encoder.dim()];
+        query[0] = 1.0;
+        encoder.embedding_set(memory)?.search(Modality::Image, &query, 1)?;
+        Ok(())
     }
 
     /// The pairs, if there are any.

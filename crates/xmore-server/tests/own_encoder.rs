@@ -105,6 +105,7 @@ fn another_encoder_classifies_with_a_memory_of_its_own() {
     let source = PairsSource {
         location: memory.display().to_string(),
         remote: Default::default(),
+        device: Default::default(),
         caption_filter: None,
         rows: None,
         if_unreachable: IfUnreachable::Fail,
@@ -127,10 +128,11 @@ fn another_encoder_classifies_with_a_memory_of_its_own() {
 
     let info = send(addr, "GET /v1/info", b"");
     let expected = json!({
-        "name": "colors", "fingerprint": "colors, first version", "dim": 3, "image_size": null, "logit_scale": 10.0
+        "name": "colors", "fingerprint": "colors, first version", "dim": 3, "image_size": null, "logit_scale": 10.0, "device": null
     });
     assert_eq!(info["model"], expected);
     assert_eq!(info["memory"]["pairs"], 3);
+    assert_eq!(info["memory"]["device"], "cpu");
 }
 
 #[test]

@@ -53,6 +53,11 @@ pub trait Encoder: Send + Sync {
         None
     }
 
+    /// What it computes on, for people, where it tells: `cpu`, or a GPU's name.
+    fn device(&self) -> Option<&str> {
+        None
+    }
+
     /// Which way up images are decoded.
     fn orientation(&self) -> Orientation {
         Orientation::Exif

@@ -66,7 +66,9 @@ pub use retrieve::error::RetrievalError;
 pub use retrieve::{
     OpenPairs, Queries, Ranking, Retrieval, RetrievalModels, RetrievalOptions, Retrieved, RetrievedCaption,
 };
-pub use xmore_clip::{Embeddings, Loaded, Pixels, Precision, ResizeMode, TextEmbeddings, Tokens};
+pub use xmore_clip::{
+    DeviceChoice, Embeddings, LoadOptions, Loaded, Pixels, Precision, ResizeMode, TextEmbeddings, Tokens,
+};
 pub use xmore_files::image::Orientation;
 #[cfg(feature = "hub")]
 pub use xmore_hub::{LITE, ModelName};

@@ -19,7 +19,7 @@ use crate::flags::model::QueryModelChoice;
 use crate::flags::retrieval::RetrievalArgs;
 use crate::flags::values::{nonzero, nonzero_u64};
 use crate::messages::images::tell_other_orientation;
-use crate::messages::pairs::tell_if_unreachable;
+use crate::messages::pairs::{tell_gpu, tell_if_unreachable};
 use crate::messages::tell;
 
 /// Serve an HTTP API and a web page over a model and a memory
@@ -252,11 +252,15 @@ fn served(args: &ServeArgs) -> Result<(ServedModels, Option<Arc<OpenPairs>>)> {
     let source = flags.memory.clone().map(|location| PairsSource {
         location,
         remote: flags.remote.options(),
+        device: args.model.encoder.device,
         caption_filter: flags.filter.caption_filter.clone(),
         rows: flags.filter.rows.clone(),
         if_unreachable: flags.if_unreachable.into(),
     });
     let pairs = source.as_ref().map(PairsSource::open).transpose()?.and_then(tell_if_unreachable);
+    if let Some(pairs) = pairs.as_deref() {
+        tell_gpu(pairs);
+    }
     let classify = args.model.open_for(pairs.as_deref().and_then(OpenPairs::identity))?;
     tell_other_orientation(&classify, pairs.as_deref());
     let encoder = |model: NamedModel| Arc::new(model) as Arc<dyn Encoder>;

@@ -27,11 +27,12 @@ pub(crate) struct ModelChoice {
     /// Numbers that a transformer's weights are kept in; a memory belongs to one of them [default: that of the memory's model, else f32]
     #[arg(long, value_enum, env = "XMORE_PRECISION")]
     pub(crate) precision: Option<PrecisionArg>,
-    /// What encodes: the processor (cpu), an NVIDIA GPU (cuda, cuda:N), or a GPU where there is one and else the processor (auto)
+    /// What encodes and searches: the processor (cpu), an NVIDIA GPU (cuda, cuda:N), or a GPU where there is one and else the processor (auto)
     ///
     /// A GPU needs NVIDIA's driver and the libraries NVRTC and cuBLASLt of CUDA 12 or 13: the system's, or pip's `nvidia-cuda-nvrtc` and
     /// `nvidia-cublas`, which PyTorch brings. They are looked for only where a GPU is asked for. In f32 a GPU's embeddings are the
-    /// processor's to 2e-5, so that a memory serves both.
+    /// processor's to 2e-5, so that a memory serves both. A memory of 131072 pairs or more is searched there too, with the very same result; a
+    /// smaller one is searched on the processor.
     #[arg(long, env = "XMORE_DEVICE", default_value_t, value_name = "DEVICE")]
     pub(crate) device: DeviceChoice,
     /// Which way up images are: as their Exif data says (exif), or as their pixels are stored (stored)
@@ -65,7 +66,16 @@ impl ModelChoice {
 
     /// Opens the model; one of the hub's is fetched before, with progress on standard error.
     pub(crate) fn open(&self) -> Result<NamedModel, XmoreError> {
-        self.fetched(&self.name()?, self.precision())
+        self.open_telling(&self.name()?, self.precision())
+    }
+
+    /// Opens the model, and tells which GPU it computes on, if it does.
+    fn open_telling(&self, name: &ModelName, precision: Precision) -> Result<NamedModel, XmoreError> {
+        let model = self.fetched(name, precision)?;
+        if let Some(gpu) = model.gpu() {
+            tell!("encoding on {gpu}");
+        }
+        Ok(model)
     }
 
     fn fetched(&self, name: &ModelName, precision: Precision) -> Result<NamedModel, XmoreError> {
@@ -95,7 +105,7 @@ impl ModelChoice {
             Some(_) => self.precision(),
             None => recorded_precision.unwrap_or_default(),
         };
-        self.fetched(&ModelName::parse(&recorded.name, None)?, precision)
+        self.open_telling(&ModelName::parse(&recorded.name, None)?, precision)
     }
 
     fn precision(&self) -> Precision {

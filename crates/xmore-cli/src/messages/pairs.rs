@@ -1,4 +1,4 @@
-//! Messages about the pairs: damaged search codes, and a remote index that cannot be reached.
+//! Messages about the pairs: what searches them, damaged search codes, and a remote index that cannot be reached.
 
 use std::sync::Arc;
 
@@ -6,6 +6,13 @@ use xmore::{OpenPairs, Opened};
 use xmore_memory::MemoryError;
 
 use super::tell;
+
+/// Tells which GPU searches the pairs, if one does.
+pub(crate) fn tell_gpu(pairs: &OpenPairs) {
+    if let Some(gpu) = pairs.gpu() {
+        tell!("searching the memory on {gpu}");
+    }
+}
 
 /// Tells of search codes that searches found damaged.
 pub(crate) fn tell_damaged_codes(pairs: &OpenPairs) {

@@ -1,4 +1,4 @@
-//! Running the real binary.
+//! Running the real binary. Tests that run on another machine than they were built on find it by XMORE_BINARY, and the fixtures by XMORE_FIXTURES.
 
 #[cfg(target_os = "linux")]
 pub mod faults;
@@ -26,7 +26,8 @@ pub struct Xmore(Command);
 
 /// `xmore` with arguments, free of the caller's settings.
 pub fn xmore<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Xmore {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xmore"));
+    let binary = std::env::var_os("XMORE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_xmore").into());
+    let mut command = Command::new(binary);
     command.args(args).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("XMORE_")) {
@@ -215,7 +216,8 @@ pub fn captions_by_id(printed: &str) -> Vec<String> {
 /// A file or folder of the committed fixtures of xmore-clip.
 #[allow(dead_code, reason = "each test file uses its part")]
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../xmore-clip/tests/fixtures").join(name)
+    let here = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../xmore-clip/tests/fixtures");
+    std::env::var_os("XMORE_FIXTURES").map_or_else(here, PathBuf::from).join(name)
 }
 
 /// `--model local-dir:…` of the tiny model with random weights.

@@ -7,8 +7,8 @@ use crate::preprocess::Preprocess;
 /// A model whose configuration has been read.
 pub(crate) struct Opened {
     pub(crate) facts: Facts,
-    /// The name of the device that its towers are for.
-    pub(crate) device: String,
+    /// The name of the GPU that its towers are for, if they are not for the processor.
+    pub(crate) gpu: Option<String>,
     pub(crate) loader: Box<dyn Loader>,
 }
 

@@ -35,6 +35,9 @@ pub enum CheckpointKind {
 
 type Tensors = BTreeMap<String, TensorInfo>;
 
+/// A layer's weight and its bias.
+pub(crate) type WeightAndBias<'a> = (Cow<'a, [f32]>, Cow<'a, [f32]>);
+
 /// Named tensors of one or several memory-mapped files.
 ///
 /// Read are safetensors, PyTorch's `.bin`, `.pth`, `.pt`, `.ckpt` in the zip format (since 1.6) and the older one, TorchScript
@@ -144,11 +147,7 @@ impl Checkpoint {
     }
 
     /// `{prefix}weight` of a shape and `{prefix}bias` of its first length.
-    pub(crate) fn weight_and_bias(
-        &self,
-        prefix: &str,
-        shape: &[usize],
-    ) -> Result<(Cow<'_, [f32]>, Cow<'_, [f32]>)> {
+    pub(crate) fn weight_and_bias(&self, prefix: &str, shape: &[usize]) -> Result<WeightAndBias<'_>> {
         let weight = self.tensor(&format!("{prefix}weight"), shape)?;
         Ok((weight, self.tensor(&format!("{prefix}bias"), &shape[..1])?))
     }

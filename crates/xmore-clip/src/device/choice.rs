@@ -3,13 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
-use xmore_cuda::CudaError;
-
-use crate::error::{ClipError, Result};
+use xmore_cuda::{CudaError, Device};
 
 use super::cpu::Cpu;
 use super::cuda::Cuda;
+use crate::error::{ClipError, Result};
 use crate::nn::precision::Precision;
+
+/// Least compute capability of a GPU that is taken where none is named: kernels have instructions of Ampere.
+const AUTO_CAPABILITY: (u32, u32) = (8, 0);
 
 /// Which device a model computes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +23,28 @@ pub enum DeviceChoice {
     Auto,
     /// An NVIDIA GPU, by the driver's number.
     Cuda(usize),
+}
+
+impl DeviceChoice {
+    /// The chosen GPU, ready for use; none for the processor. An encoder and the search of a memory may share it.
+    ///
+    /// # Errors
+    /// [`ClipError::Device`] if a GPU is named that cannot be used, or if the one of [`DeviceChoice::Auto`] fails; that there is none is no error of
+    /// [`DeviceChoice::Auto`].
+    pub fn gpu(self) -> Result<Option<Device>> {
+        let absent = |error: &CudaError| {
+            matches!(error, CudaError::NoDriver | CudaError::NoDevice { .. } | CudaError::NoLibrary { .. })
+        };
+        match self {
+            Self::Cpu => Ok(None),
+            Self::Cuda(ordinal) => Ok(Some(Device::open(ordinal)?)),
+            Self::Auto => match Device::open(0) {
+                Ok(gpu) => Ok((gpu.info().capability >= AUTO_CAPABILITY).then_some(gpu)),
+                Err(error) if absent(&error) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
 }
 
 impl FromStr for DeviceChoice {
@@ -65,26 +89,19 @@ impl Place {
     /// [`ClipError::Device`] if a GPU is named that cannot be used; [`ClipError::Precision`] if the device does not compute in the precision.
     pub(crate) fn open(choice: DeviceChoice, precision: Precision) -> Result<Self> {
         let cpu = || Cpu::new(precision).map(Self::Cpu);
-        match choice {
-            DeviceChoice::Cpu => cpu(),
-            DeviceChoice::Cuda(ordinal) => Cuda::open(ordinal, precision).map(Self::Cuda),
-            DeviceChoice::Auto => match Cuda::open(0, precision) {
-                Ok(cuda) => Ok(Self::Cuda(cuda)),
-                // 8-bit integers are the processor's alone.
-                Err(ClipError::Precision { .. }) => cpu(),
-                Err(ClipError::Device(
-                    CudaError::NoDriver | CudaError::NoDevice { .. } | CudaError::NoLibrary { .. },
-                )) => cpu(),
-                Err(other) => Err(other),
-            },
+        let Some(gpu) = choice.gpu()? else { return cpu() };
+        match Cuda::new(gpu, precision) {
+            // 8-bit integers are the processor's alone.
+            Err(ClipError::Precision { .. }) if choice == DeviceChoice::Auto => cpu(),
+            cuda => cuda.map(Self::Cuda),
         }
     }
 
-    /// What it is, for people: `cpu`, or a GPU's name.
-    pub(crate) fn name(&self) -> String {
+    /// Name of the GPU, if it is one.
+    pub(crate) fn gpu_name(&self) -> Option<String> {
         match self {
-            Self::Cpu(_) => "cpu".to_owned(),
-            Self::Cuda(cuda) => cuda.name(),
+            Self::Cpu(_) => None,
+            Self::Cuda(cuda) => Some(cuda.name()),
         }
     }
 }
@@ -105,5 +122,12 @@ mod tests {
         for wrong in ["", "cuda:", "cuda:x", "tpu", "cuda:-1"] {
             assert!(wrong.parse::<DeviceChoice>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn only_a_gpu_that_is_named_has_to_be_there() {
+        assert!(DeviceChoice::Cpu.gpu().unwrap().is_none());
+        assert!(DeviceChoice::Auto.gpu().is_ok());
+        assert!(matches!(DeviceChoice::Cuda(99).gpu(), Err(ClipError::Device(_))));
     }
 }

@@ -30,7 +30,7 @@ pub struct Model {
     dir: PathBuf,
     architecture: &'static Architecture,
     facts: Facts,
-    device: String,
+    gpu: Option<String>,
     fingerprint: String,
     loader: Box<dyn Loader>,
     image: OnceLock<Box<dyn ImageEncoder>>,
@@ -55,7 +55,7 @@ impl Model {
     /// Those of [`Model::load`].
     pub fn load_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         let path = path.as_ref();
-        let (architecture, Opened { facts, device, loader }) = arch::open(path, options)?;
+        let (architecture, Opened { facts, gpu, loader }) = arch::open(path, options)?;
         let dir = if path.is_file() { path.parent().unwrap_or(Path::new("")) } else { path };
         let mut fingerprint = fingerprint(dir, facts.files.iter().map(String::as_str))?;
         // Other numbers, so another model to a memory.
@@ -65,7 +65,7 @@ impl Model {
             dir: dir.to_owned(),
             architecture,
             facts,
-            device,
+            gpu,
             fingerprint,
             loader,
             image: OnceLock::new(),
@@ -106,7 +106,12 @@ impl Model {
 
     /// What it computes on: `cpu`, or a GPU's name.
     pub fn device(&self) -> &str {
-        &self.device
+        self.gpu().unwrap_or("cpu")
+    }
+
+    /// Name of the GPU that it computes on, if it does.
+    pub fn gpu(&self) -> Option<&str> {
+        self.gpu.as_deref()
     }
 
     /// All files that its numbers come from.

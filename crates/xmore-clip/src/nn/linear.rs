@@ -1,6 +1,6 @@
 //! A fully connected layer.
 
-use std::borrow::Cow;
+use crate::checkpoint::WeightAndBias;
 
 use super::activation::Activation;
 use super::gemm::Threads;
@@ -26,10 +26,7 @@ pub(crate) fn query_scale(head_width: usize) -> f32 {
 }
 
 /// Attention's input layer as parts: weights and biases of query, key and value, with 1/√d on the queries.
-pub(crate) fn qkv_parts<'a>(
-    qkv: &'a [(Cow<'_, [f32]>, Cow<'_, [f32]>); 3],
-    head_width: usize,
-) -> [Part<'a>; 3] {
+pub(crate) fn qkv_parts<'a>(qkv: &'a [WeightAndBias<'_>; 3], head_width: usize) -> [Part<'a>; 3] {
     let scales = [query_scale(head_width), 1.0, 1.0];
     std::array::from_fn(|n| Part { weight: &qkv[n].0, bias: Some(&qkv[n].1), scale: scales[n] })
 }

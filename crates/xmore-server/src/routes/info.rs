@@ -59,6 +59,8 @@ struct ModelInfo {
     image_size: Option<u32>,
     /// exp(logit_scale).
     logit_scale: f32,
+    /// What it computes on: `cpu`, or a GPU's name; null where it does not tell.
+    device: Option<String>,
 }
 
 /// The pairs.
@@ -70,6 +72,8 @@ struct MemoryInfo {
     pairs: Option<u64>,
     /// Whether they are on this machine: searches, thumbnails and ids need that.
     local: bool,
+    /// What searches them: `cpu`, or a GPU's name; null for a remote index.
+    device: Option<String>,
     /// Counts openings.
     generation: u64,
     /// When they were opened, in seconds since 1970.
@@ -121,11 +125,13 @@ pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiErr
         dim: encoder.dim(),
         image_size: encoder.image_size(),
         logit_scale: encoder.logit_scale(),
+        device: encoder.device().map(str::to_owned),
     };
     let memory = models.pairs.as_ref().zip(snapshot.pairs()).map(|(source, pairs)| MemoryInfo {
         location: Location::shown(&source.location),
         pairs: pairs.memory().map(Memory::len),
         local: pairs.memory().is_some(),
+        device: pairs.memory().map(|_| pairs.gpu().unwrap_or("cpu").to_owned()),
         generation: snapshot.generation,
         opened: snapshot.opened.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
     });

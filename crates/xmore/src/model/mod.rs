@@ -99,6 +99,10 @@ impl Encoder for NamedModel {
         Some(self.model.preprocess().size())
     }
 
+    fn device(&self) -> Option<&str> {
+        Some(self.model.device())
+    }
+
     fn orientation(&self) -> Orientation {
         self.model.preprocess().orientation()
     }

@@ -45,7 +45,8 @@ impl PipelineBuilder {
         }
     }
 
-    /// The pairs that captions are retrieved from; without any, images are classified by themselves.
+    /// The pairs that captions are retrieved from; without any, images are classified by themselves. [`OpenPairs::search_on`] chooses what searches
+    /// them.
     #[must_use]
     pub fn pairs(mut self, pairs: impl Into<Option<Arc<OpenPairs>>>) -> Self {
         self.pairs = pairs.into();

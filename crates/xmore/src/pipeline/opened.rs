@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use xmore_clip::DeviceChoice;
 use xmore_memory::MemoryError;
 use xmore_memory::retriever::RemoteOptions;
 
@@ -27,13 +28,18 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Opens a memory's folder, or a remote index by its URL.
+    /// Opens a memory's folder, to be searched on a device, or a remote index by its URL.
     ///
     /// # Errors
-    /// Those of [`OpenPairs::open`].
-    pub fn open(location: &str, options: &RemoteOptions, if_unreachable: IfUnreachable) -> Result<Self> {
+    /// Those of [`OpenPairs::open`] and [`OpenPairs::search_on`].
+    pub fn open(
+        location: &str,
+        options: &RemoteOptions,
+        device: DeviceChoice,
+        if_unreachable: IfUnreachable,
+    ) -> Result<Self> {
         match OpenPairs::open(location, options) {
-            Ok(pairs) => Ok(Self { pairs: Some(Arc::new(pairs)), unreachable: None }),
+            Ok(pairs) => Ok(Self { pairs: Some(Arc::new(pairs.search_on(device)?)), unreachable: None }),
             Err(error) if error.is_unreachable() && if_unreachable == IfUnreachable::ZeroShot => {
                 Ok(Self { pairs: None, unreachable: Some(error) })
             }

@@ -21,6 +21,10 @@ impl PairIndex for Memory {
         Some(self)
     }
 
+    fn memory_mut(&mut self) -> Option<&mut Memory> {
+        Some(self)
+    }
+
     fn identity(&self) -> Option<&ModelIdentity> {
         Some(&self.manifest().model)
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use regex::Regex;
+use xmore_clip::DeviceChoice;
 use xmore_files::image::Orientation;
 use xmore_memory::retriever::{Location, RemoteOptions};
 use xmore_memory::store::ModelIdentity;
@@ -40,6 +41,30 @@ impl OpenPairs {
             Some(folder) => Ok(Memory::open(folder)?.into()),
             None => Ok(location.open(options)?.into()),
         }
+    }
+
+    /// Pairs of a memory from which on a GPU searches it. Fewer are searched on the processor whatever was chosen: preparing the GPU and copying
+    /// the rows there takes longer than the searches of a short run. The number is a choice, not a measured break-even point.
+    pub const MIN_GPU_PAIRS: u64 = 1 << 17;
+
+    /// The same pairs, searched on a device: those of a memory, if there are [`Self::MIN_GPU_PAIRS`] or more. What is found is the same to the bit on
+    /// every device. A GPU that fails later is an error of that search. Remote indexes are searched where they are.
+    ///
+    /// # Errors
+    /// Those of [`DeviceChoice::gpu`], for a memory.
+    pub fn search_on(mut self, device: DeviceChoice) -> Result<Self> {
+        if let Some(memory) = self.0.memory_mut()
+            && let Some(gpu) = device.gpu()?
+            && memory.len() >= Self::MIN_GPU_PAIRS
+        {
+            memory.search_on(&gpu);
+        }
+        Ok(self)
+    }
+
+    /// Name of the GPU that searches the pairs, if one does.
+    pub fn gpu(&self) -> Option<&str> {
+        Some(&self.memory()?.gpu()?.info().name)
     }
 
     pub(super) fn index(&self) -> &dyn PairIndex {

@@ -70,6 +70,11 @@ pub(super) trait PairIndex: Send + Sync {
         None
     }
 
+    /// The memory, to choose how it is searched.
+    fn memory_mut(&mut self) -> Option<&mut Memory> {
+        None
+    }
+
     /// The remote index, where they are not.
     fn remote(&self) -> Option<&dyn Retriever> {
         None

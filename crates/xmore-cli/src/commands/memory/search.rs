@@ -18,7 +18,7 @@ use crate::flags::model::QueryModelChoice;
 use crate::flags::output::Format;
 use crate::flags::remote::{RemoteArgs, is_on_this_machine};
 use crate::messages::images::{tell_other_orientation, tell_partly_seen_queries};
-use crate::messages::pairs::tell_damaged_codes;
+use crate::messages::pairs::{tell_damaged_codes, tell_gpu};
 use crate::messages::tell;
 use crate::output::csv::CsvOutput;
 use crate::output::table::{add_row, table, trimmed};
@@ -104,7 +104,9 @@ struct Row {
 }
 
 pub(super) fn run(args: &SearchArgs) -> Result<()> {
-    let pairs = OpenPairs::open(&args.memory, &args.remote.options())?;
+    let pairs =
+        OpenPairs::open(&args.memory, &args.remote.options())?.search_on(args.model.encoder.device)?;
+    tell_gpu(&pairs);
     let allowed = args.filter.allowed(&pairs)?;
     let model = args.model.open_for(pairs.identity())?;
     if args.query.image.is_some() {

@@ -129,7 +129,7 @@ impl Clip {
         let precision = options.precision;
         let loader = Self { checkpoint: Arc::new(checkpoint), naming, precision, arch, tokenizer };
         let place = Place::open(options.device, precision)?;
-        Ok(Opened { facts, device: place.name(), loader: Box::new(Placed { build: loader, place }) })
+        Ok(Opened { facts, gpu: place.gpu_name(), loader: Box::new(Placed { build: loader, place }) })
     }
 
     fn weights(&self) -> Weights<'_> {

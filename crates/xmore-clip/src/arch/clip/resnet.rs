@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use crate::arch::shared::transformer::WeightAndBias;
+use crate::checkpoint::WeightAndBias;
 use crate::device::{AttentionShape, Device, ImageNetwork, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
@@ -42,12 +42,13 @@ struct Bottleneck<D: Device> {
 struct AttentionPool<D: Device> {
     /// Positions of the last stage.
     positions: usize,
-    /// `[1 + positions, width]`.
+    /// `[1 + positions, inputs]`.
     learned: D::Values,
     query: D::Linear,
     key_value: D::Linear,
     out: D::Linear,
-    width: usize,
+    /// Length of a position's row.
+    inputs: usize,
     heads: usize,
     dim: usize,
 }
@@ -158,22 +159,22 @@ impl<D: Device> AttentionPool<D> {
             query: linear(&[query])?,
             key_value: linear(&[key, value])?,
             out: linear(&[out])?,
-            width,
+            inputs: width,
             heads: arch.heads,
             dim,
         })
     }
 
-    /// `x` is `[positions, width]` of each image; returns `[images, dim]`.
+    /// `x` is `[positions, inputs]` of each image; returns `[images, dim]`.
     fn forward(&self, run: &mut D::Run<'_>, images: usize, x: &D::Rows) -> D::Rows {
         let tokens = D::prepend_means(run, x, self.positions, &self.learned);
         let sequences = D::sequences(run, &vec![self.positions + 1; images]);
         let means = D::pick(run, &tokens, &sequences, Wanted::First);
-        let mut query = D::rows(run, images, self.width);
+        let mut query = D::rows(run, images, self.inputs);
         D::linear_into(run, &self.query, &means, &mut query, None);
-        let mut key_value = D::rows(run, images * (self.positions + 1), 2 * self.width);
+        let mut key_value = D::rows(run, images * (self.positions + 1), 2 * self.inputs);
         D::linear_into(run, &self.key_value, &tokens, &mut key_value, None);
-        let shape = AttentionShape { heads: self.heads, head_width: self.width / self.heads, causal: false };
+        let shape = AttentionShape { heads: self.heads, head_width: self.inputs / self.heads, causal: false };
         let attended = D::query_attention(run, shape, &query, &key_value, &sequences);
         let mut out = D::rows(run, images, self.dim);
         D::linear_into(run, &self.out, &attended, &mut out, None);

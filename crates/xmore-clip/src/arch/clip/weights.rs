@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 
 use crate::arch::Head;
-use crate::arch::shared::transformer::{BlockLinear, BlockNorm, BlockWeights, WeightAndBias};
-use crate::checkpoint::Checkpoint;
+use crate::arch::shared::transformer::{BlockLinear, BlockNorm, BlockWeights};
+use crate::checkpoint::{Checkpoint, WeightAndBias};
 use crate::device::Device;
 use crate::error::Result;
 use crate::nn::linear::{Part, transposed};

@@ -88,7 +88,7 @@ impl Lite {
         let precision = options.precision;
         let place = Place::open(options.device, precision)?;
         let build = Self { dir, config, precision };
-        Ok(Opened { facts, device: place.name(), loader: Box::new(Placed { build, place }) })
+        Ok(Opened { facts, gpu: place.gpu_name(), loader: Box::new(Placed { build, place }) })
     }
 
     fn head<D: Device>(&self, device: &D, prefix: &str, inputs: usize) -> Result<Option<Head<D>>> {

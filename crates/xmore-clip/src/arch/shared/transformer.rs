@@ -3,18 +3,14 @@
 //! Reference: OpenAI's `ResidualAttentionBlock`. Of the last block only one token of each sequence is wanted (the class token, or the end of
 //! the text), so only its query, its output and its perceptron are computed; on the processor the numbers are the same to the bit.
 
-use std::borrow::Cow;
-
 use rayon::prelude::*;
 
+use crate::checkpoint::WeightAndBias;
 use crate::device::{AttentionShape, Device, PerceptronLayers, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::linear::{Part, qkv_parts};
 use crate::nn::precision::Precision;
-
-/// A weight and its bias.
-pub(crate) type WeightAndBias<'a> = (Cow<'a, [f32]>, Cow<'a, [f32]>);
 
 /// The norms of a block, by what follows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,35 +42,26 @@ pub(crate) struct Images {
 
 impl Cuda {
     /// # Errors
-    /// [`ClipError::Device`] if there is no such GPU or a library is missing; [`ClipError::Precision`] if it does not compute in that precision.
-    pub(crate) fn open(ordinal: usize, precision: Precision) -> Result<Self> {
-        let refuse = |device: String, reason: &str| {
-            Err(ClipError::Precision { precision: precision.name(), device, reason: reason.to_owned() })
+    /// [`ClipError::Precision`] if the GPU does not compute in that precision.
+    pub(crate) fn new(device: xmore_cuda::Device, precision: Precision) -> Result<Self> {
+        let info = device.info();
+        let refuse = |reason: &str| {
+            let (device, reason) = (info.name.clone(), reason.to_owned());
+            Err(ClipError::Precision { precision: precision.name(), device, reason })
         };
         let element = match precision {
             Precision::F32 => Element::F32,
             Precision::F16 | Precision::Fp8 => Element::F16,
             Precision::Bf16 => Element::Bf16,
             Precision::Int8 => {
-                return refuse(
-                    format!("cuda:{ordinal}"),
-                    "it computes in float32, float16, bfloat16 and fp8",
-                );
+                return refuse("it computes in float32, float16, bfloat16 and fp8");
             }
         };
-        let device = xmore_cuda::Device::open(ordinal)?;
-        let info = device.info();
         if precision == Precision::Fp8 && info.capability < FP8_CAPABILITY {
-            return refuse(
-                info.name.clone(),
-                "8-bit floats need a GPU of compute capability 8.9 (Ada) or later",
-            );
+            return refuse("8-bit floats need a GPU of compute capability 8.9 (Ada) or later");
         }
         if precision == Precision::Bf16 && info.capability < (8, 0) {
-            return refuse(
-                info.name.clone(),
-                "bfloat16 needs a GPU of compute capability 8.0 (Ampere) or later",
-            );
+            return refuse("bfloat16 needs a GPU of compute capability 8.0 (Ampere) or later");
         }
         Ok(Self { device, element })
     }

@@ -58,6 +58,11 @@ impl Memory {
     pub fn search_on(&mut self, device: &Device) {
         self.embedding_sets_mut().iter_mut().for_each(|set| set.search_on(device));
     }
+
+    /// The GPU that searches, if one does.
+    pub fn gpu(&self) -> Option<&Device> {
+        self.primary().gpu.as_ref().map(|search| &search.device)
+    }
 }
 
 impl EmbeddingSet {
