@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use xmore_clip::{ClipError, DeviceChoice, Embeddings, LoadOptions, Model, Pixels, Precision};
+use xmore_cuda::{Buffer, Device};
 
 /// Every architecture: lite's towers, CLIP's ViT with both activations, its ResNet.
 const MODELS: [&str; 5] = [
@@ -172,4 +173,40 @@ fn a_processor_refuses_precisions_of_gpus() {
     options.precision = Precision::F16;
     let error = Model::load_with(fixture("tiny"), &options).err().expect("not on a processor").to_string();
     assert!(error.contains("float16") && error.contains("cpu"), "{error}");
+}
+
+#[test]
+fn a_batch_that_does_not_fit_is_halved() {
+    let name = "clip/vit_gelu/open_clip";
+    let Some(gpu) = on_gpu(name, Precision::F32) else { return };
+    let device = Device::open(0).unwrap();
+    let images = images(&gpu, 256);
+    gpu.encode_images(&images[..1]).unwrap();
+    let before = device.free_memory().unwrap();
+    let expected = gpu.encode_images(&images).unwrap();
+    let needed = before - device.free_memory().unwrap();
+    drop(gpu);
+    // Too little for the batch, after the weights and one image have come in.
+    let gpu = on_gpu(name, Precision::F32).unwrap();
+    gpu.encode_images(&images[..1]).unwrap();
+    let mut held = Vec::new();
+    while device.free_memory().unwrap() > needed / 2 {
+        let bytes = device.free_memory().unwrap() - needed / 2;
+        let Some(buffer) = [bytes, bytes / 2, 2 << 20].iter().find_map(|&n| Buffer::new(&device, n).ok())
+        else {
+            break;
+        };
+        held.push(buffer);
+    }
+    let found = gpu.encode_images(&images).unwrap();
+    assert!(!held.is_empty() && max_difference(&found, &expected) <= 2e-5);
+    // Nothing fits: an error that says so, and no harm to what comes after.
+    while let Ok(buffer) = Buffer::new(&device, 2 << 20) {
+        held.push(buffer);
+    }
+    let other = on_gpu(name, Precision::F32).unwrap();
+    let error = other.encode_images(&images).err().expect("no memory is left");
+    assert!(matches!(&error, ClipError::Device(error) if error.is_out_of_memory()), "{error}");
+    drop(held);
+    assert!(max_difference(&other.encode_images(&images).unwrap(), &expected) <= 2e-5);
 }

@@ -63,7 +63,10 @@ impl Source {
             Self::Attention | Self::AttentionHopper if element == Element::F32 => Vec::new(),
             Self::Attention => [32, 64, 80, 96, 112, 128].map(|head| vec![code, ("HEAD", head)]).to_vec(),
             Self::Rows => (0..2)
-                .flat_map(|q| [1, 3, 4, 8].map(|n| vec![code, ("MAX_VECTORS", n), ("QUANTIZE", q)]))
+                .flat_map(|q| {
+                    [1, 3, 4, 8]
+                        .map(|n| vec![code, ("MAX_VECTORS", n), ("QUANTIZE", q), ("ACTIVATION", n % 5)])
+                })
                 .collect(),
             // Stored rows are f16, whatever the encoder computes with.
             Self::Search if element != Element::F16 => Vec::new(),

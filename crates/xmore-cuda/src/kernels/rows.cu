@@ -1,10 +1,15 @@
 // Work on rows: layer norm, activation, quantization to e4m3 with a scale for each row, copies, unit length, means.
+// ACTIVATION: the number of the activation, where the compiler is to know it; else the argument `kind` says it.
 // MAX_VECTORS: groups of 8 elements that a thread of a warp holds; a row has at most 256 * MAX_VECTORS elements.
 #ifndef MAX_VECTORS
 #define MAX_VECTORS 4
 #endif
 #ifndef QUANTIZE
 #define QUANTIZE 0
+#endif
+
+#ifndef ACTIVATION
+#define ACTIVATION kind
 #endif
 
 #define E4M3_MAX 448.0f
@@ -110,17 +115,23 @@ extern "C" __global__ void layer_norm_any(const element* x, const float* weight,
     }
 }
 
-// Activation of `count` elements, a multiple of 8, in place.
+// Activation of `count` elements in place: 32 for each of a block's 256 threads, in four groups of 8 that are read before the first is written.
 extern "C" __global__ void activation(element* x, long long count, int kind) {
-    long long at = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * 8;
-    if (at + 8 <= count) {
-        float v[8];
-        load8(x + at, v);
+    long long first = (long long)blockIdx.x * 256 * 32 + threadIdx.x * 8;
+    float v[4][8];
 #pragma unroll
-        for (int j = 0; j < 8; j++) v[j] = activate(v[j], kind);
-        store8(x + at, v);
-    } else {
-        for (; at < count; at++) store1(x + at, activate(load1(x + at), kind));
+    for (int i = 0; i < 4; i++)
+        if (first + i * 2048 + 8 <= count) load8(x + first + i * 2048, v[i]);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        long long at = first + i * 2048;
+        if (at + 8 <= count) {
+#pragma unroll
+            for (int j = 0; j < 8; j++) v[i][j] = activate(v[i][j], ACTIVATION);
+            store8(x + at, v[i]);
+        } else {
+            for (; at < count && at < first + i * 2048 + 8; at++) store1(x + at, activate(load1(x + at), ACTIVATION));
+        }
     }
 }
 
@@ -137,7 +148,7 @@ extern "C" __global__ void quantize(const element* x, u8* out, float* scales, in
             load8(from + at, v[i]);
 #pragma unroll
             for (int j = 0; j < 8; j++) {
-                v[i][j] = activate(v[i][j], kind);
+                v[i][j] = activate(v[i][j], ACTIVATION);
                 largest = fmaxf(largest, fabsf(v[i][j]));
             }
         }

@@ -158,7 +158,7 @@ impl CudaImages {
     /// Copies images to the card and starts their pass.
     fn begin(&self, state: &mut ImageState, slot: usize, images: &[&[f32]], output: Output) -> Result<()> {
         let values = images[0].len();
-        state.slot(&self.cuda, slot, values, self.length(output))?;
+        state.slot(&self.cuda, slot, images.len(), [values, self.length(output)])?;
         let place = &mut state.slots[slot];
         let bytes = images.len() * values * 4;
         let pinned = &mut place.pinned.as_mut_slice()[..bytes];
@@ -224,13 +224,15 @@ impl CudaImages {
 }
 
 impl ImageState {
-    /// Makes the slot's buffers for passes of the batch's size.
-    fn slot(&mut self, cuda: &Cuda, slot: usize, values: usize, length: usize) -> Result<()> {
-        let (input, results) = (self.batch * values * 4, self.batch * length * 4);
+    /// Makes the slot's buffers for passes of so many images, whose values and results have these lengths.
+    fn slot(&mut self, cuda: &Cuda, slot: usize, images: usize, [values, length]: [usize; 2]) -> Result<()> {
+        let [input, results] = [values, length].map(|length| images * length * 4);
         let fits = |place: &Slot| place.input.bytes() >= input && place.results.as_slice().len() >= results;
         if self.slots.get(slot).is_some_and(fits) {
             return Ok(());
         }
+        // As large as the next batches may be, so that few of them need others.
+        let [input, results] = [values, length].map(|length| images.next_power_of_two() * length * 4);
         let device = &cuda.device;
         let place = Slot {
             pinned: PinnedBuffer::new(device, input)?,

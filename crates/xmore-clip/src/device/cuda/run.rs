@@ -376,8 +376,11 @@ impl<'r> CudaRun<'r> {
             x.width.into(),
             Arg::I32(code(activation)),
         ];
-        let defines =
-            [("ELEMENT", self.cuda.element.code()), ("MAX_VECTORS", vectors(x.width, 128)), ("QUANTIZE", 0)];
+        let defines = [
+            ("ELEMENT", self.cuda.element.code()),
+            ("MAX_VECTORS", vectors(x.width, 128)),
+            ("ACTIVATION", i64::from(code(activation))),
+        ];
         self.launch_with(Source::Rows, "quantize", &defines, Launch::blocks([x.rows, 1, 1], 128, 0), &args);
         Rows { pointer, scales, ..x }
     }
@@ -388,8 +391,11 @@ impl<'r> CudaRun<'r> {
             return;
         }
         let count = x.rows * x.width;
-        let args = [Arg::Pointer(x.pointer), Arg::I64(count as i64), Arg::I32(code(activation))];
-        self.launch(Source::Rows, "activation", Launch::threads(count.div_ceil(8), 256), &args);
+        let kind = code(activation);
+        let args = [Arg::Pointer(x.pointer), Arg::I64(count as i64), Arg::I32(kind)];
+        let defines = [("ELEMENT", self.cuda.element.code()), ("ACTIVATION", i64::from(kind))];
+        let launch = Launch::threads(count.div_ceil(32), 256);
+        self.launch_with(Source::Rows, "activation", &defines, launch, &args);
     }
 
     /// softmax(q kᵀ) v. `queries` is how many of them each sequence has; as many as keys with `None`.
