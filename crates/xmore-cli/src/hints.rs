@@ -142,6 +142,9 @@ fn of_clip(error: &ClipError) -> Option<String> {
                 .to_owned(),
         ),
         ClipError::Device(error) => of_gpu(error),
+        ClipError::Decoding => {
+            Some("--decode gpu is for --device cuda; --decode cpu decodes on the processor".to_owned())
+        }
         ClipError::Precision { .. } => {
             Some("--precision f32 and int8 are for --device cpu; f32, f16, bf16 and fp8 for --device cuda".to_owned())
         }
@@ -155,6 +158,9 @@ fn of_clip(error: &ClipError) -> Option<String> {
 
 fn of_gpu(error: &CudaError) -> Option<String> {
     let hint = match error {
+        CudaError::NoLibrary { library, .. } if library.contains("nvjpeg") => {
+            "install CUDA 12 or 13, or `pip install nvidia-nvjpeg` into the Python environment in use; --decode cpu does without"
+        }
         CudaError::NoLibrary { .. } => {
             "install CUDA 12 or 13, or `pip install nvidia-cuda-nvrtc nvidia-cublas` into the Python environment in use; --device cpu does \
              without"

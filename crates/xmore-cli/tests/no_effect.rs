@@ -71,6 +71,7 @@ fn flags_without_effect_on_what_is_classified() {
         world.refuses(&format!("{classify} {flag} {value}"), flag);
         world.refuses(&format!("serve --addr 127.0.0.1:0 {flag} {value}"), flag);
     }
+    world.refuses("serve --addr 127.0.0.1:0 --decode gpu", "--decode");
     world.refuses(&format!("{classify} --exclude *.png"), "--exclude");
     world.refuses(&format!("{classify} --include-hidden"), "--include-hidden");
     let memory = format!("{classify} --memory @memory");
@@ -90,16 +91,30 @@ fn flags_without_effect_on_what_is_classified() {
 }
 
 #[test]
+fn a_gpu_decodes_only_where_a_gpu_encodes() {
+    let run = World::new().run("classify @one.png --labels cat,dog --device cpu --decode gpu");
+    assert_ne!(run.code, 0);
+    assert!(
+        run.stderr.contains("computes on the processor") && run.stderr.contains("--decode cpu"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(run.stdout, "");
+}
+
+#[test]
 fn flags_without_effect_on_memories_and_embeddings() {
     let world = World::new();
     world.memory();
     world.refuses("memory search @memory --text cat --memory-token x", "--memory-token");
     world.refuses("memory search @memory --text cat --resize-mode squash", "--resize-mode");
+    world.refuses("memory search @memory --text cat --decode cpu", "--decode");
     world.refuses("memory embed @memory --only captions --max-skipped 3", "--max-skipped");
     world.refuses("memory build @pairs.csv -o @other --exclude x", "--exclude");
     world.refuses("memory build @set -o @other --image-root @set", "--image-root");
     world.refuses("embed --texts @labels.txt -o @t.npy --orientation stored", "--orientation");
     world.refuses("embed --texts @labels.txt -o @t.npy --max-skipped 3", "--max-skipped");
+    world.refuses("embed --texts @labels.txt -o @t.npy --decode cpu", "--decode");
     world.refuses("embed @one.png -o @t.npy --exclude x", "--exclude");
     let run = xmore_in(world.0.path(), &["memory", "info", "@memory", "--memory-timeout", "3"]).run();
     assert!(run.code == 2 && run.stderr.contains("--memory-timeout"), "{}", run.stderr);

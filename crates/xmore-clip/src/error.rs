@@ -147,6 +147,9 @@ pub enum ClipError {
         /// What it lacks.
         reason: String,
     },
+    /// A GPU was to decode image files, but the model computes on the processor.
+    #[error("a GPU decodes images only for a model that computes on it; this one computes on the processor")]
+    Decoding,
     /// A text could not be tokenized.
     #[error("cannot tokenize {text:?}: {message}")]
     Tokenize {

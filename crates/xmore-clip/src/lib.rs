@@ -26,10 +26,10 @@ mod tokenizer;
 
 pub use arch::{ARCHITECTURES, Architecture, CONFIG_FILE, LITE_FILES, LITE2_FILES};
 pub use checkpoint::{Checkpoint, CheckpointKind, Dtype};
-pub use device::DeviceChoice;
+pub use device::{DecodedFile, Decoding, DeviceChoice};
 pub use embeddings::Embeddings;
 pub use error::{ClipError, Result};
-pub use model::{Model, TextEmbeddings};
+pub use model::{DecodedFiles, Model, TextEmbeddings};
 #[doc(hidden)]
 pub use nn::gemm::time_products;
 pub use nn::precision::Precision;

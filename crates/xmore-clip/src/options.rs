@@ -1,6 +1,6 @@
 //! What a caller may choose about a model.
 
-use crate::device::DeviceChoice;
+use crate::device::{Decoding, DeviceChoice};
 use crate::nn::precision::Precision;
 
 /// What a caller may choose about loading a model; the default is what the model's own files say.
@@ -13,4 +13,6 @@ pub struct LoadOptions {
     pub precision: Precision,
     /// Where the towers compute.
     pub device: DeviceChoice,
+    /// What decodes image files that are encoded.
+    pub decoding: Decoding,
 }

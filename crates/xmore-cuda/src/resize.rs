@@ -192,10 +192,28 @@ impl Resizer {
     /// # Panics
     /// If pixels or `out` are shorter than the sizes say, a table reads beyond its image, or a result is not inside the square.
     pub fn resize(&mut self, stream: &Stream, images: &[ResizeImage], out: &Buffer) -> Result<()> {
+        self.resize_behind(stream, images, out, 0)
+    }
+
+    /// As [`Resizer::resize`], but to the squares of `out` from `first` on.
+    ///
+    /// # Errors
+    /// Those of [`Resizer::resize`].
+    ///
+    /// # Panics
+    /// As [`Resizer::resize`].
+    pub fn resize_behind(
+        &mut self,
+        stream: &Stream,
+        images: &[ResizeImage],
+        out: &Buffer,
+        first: usize,
+    ) -> Result<()> {
         if images.is_empty() {
             return Ok(());
         }
-        assert!(out.bytes() >= images.len() * self.square_bytes(), "{} squares", images.len());
+        let squares = first + images.len();
+        assert!(out.bytes() >= squares * self.square_bytes(), "{squares} squares");
         assert!(images.len() <= usize::from(u16::MAX), "{} images in a batch", images.len());
         // Rows end at a multiple of four bytes, which the vertical pass reads at a time.
         let stride = (self.side * 3).next_multiple_of(4);
@@ -214,6 +232,7 @@ impl Resizer {
             self.staging.copy_to(stream, &self.uploaded, layout.bytes)?;
         }
         self.copied.record(stream)?;
+        let out = out.pointer() + (first * self.square_bytes()) as u64;
         self.launch(stream, &layout.descriptors, stride, out)?;
         self.done.record(stream)
     }
@@ -315,7 +334,7 @@ impl Resizer {
         copy(copies);
     }
 
-    fn launch(&self, stream: &Stream, descriptors: &[Descriptor], stride: usize, out: &Buffer) -> Result<()> {
+    fn launch(&self, stream: &Stream, descriptors: &[Descriptor], stride: usize, out: u64) -> Result<()> {
         let groups = descriptors.iter().map(|d| (d.rows as usize).div_ceil(ROWS)).max().unwrap_or(0);
         // What the kernel computes: 16-byte loads of a row that begins anywhere in the first.
         let shared = |d: &Descriptor| (d.columns as usize * 3 + 30) / 16 * 16 * ROWS;
@@ -331,7 +350,7 @@ impl Resizer {
         #[allow(unsafe_code)]
         unsafe {
             stream.launch(&self.horizontal, horizontal, &[tables, tables, stride.into(), shared.into()])?;
-            let (fill, out) = (Arg::I32(i32::from(self.fill)), Arg::Pointer(out.pointer()));
+            let (fill, out) = (Arg::I32(i32::from(self.fill)), Arg::Pointer(out));
             stream.launch(
                 &self.vertical,
                 vertical,

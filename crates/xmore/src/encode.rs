@@ -1,15 +1,16 @@
 //! Many images or texts to embeddings, a batch at a time; broken images are told apart.
 //!
-//! Reading, decoding and encoding overlap: a thread reads the files of the batch after next, and the pool decodes the next batch
+//! Reading, decoding and encoding overlap: a thread reads the files of the batch after next, and the pool, or the encoder's device, decodes the next batch
 //! beside the encoder, so that neither disk nor decoder is waited for. Batches change no number.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use rayon::prelude::*;
-use xmore_clip::{Embeddings, Loaded, Pixels, TextEmbeddings};
+use xmore_clip::{DecodedFiles, Embeddings, Loaded, Pixels, TextEmbeddings};
 use xmore_files::image::MAX_PIXELS;
 use xmore_memory::ingest::{ImageReader, ImageRef};
 
@@ -19,6 +20,8 @@ use crate::partly_seen::PartlySeen;
 
 /// Images that are decoded and encoded together: bounds memory.
 pub(crate) const BATCH: usize = 32;
+/// The same where an encoder's device decodes: it takes more to keep one busy.
+const DEVICE_BATCH: usize = 256;
 /// A batch with this many bytes of files is complete, however few they are.
 const BATCH_BYTES: usize = 64 << 20;
 /// Texts that are encoded together.
@@ -140,8 +143,6 @@ pub(crate) struct Batch {
     pub failed: Vec<(usize, XmoreError)>,
     /// How many were looked at only in part.
     pub partly_seen: PartlySeen,
-    /// What the images are for each encoder, in their order.
-    pixels: Vec<Vec<Pixels>>,
     /// Embeddings by the encoders beside the first.
     others: Vec<Embeddings>,
 }
@@ -160,9 +161,60 @@ struct Encoders<'a> {
     others: &'a [&'a dyn Encoder],
 }
 
-impl Encoders<'_> {
-    fn all(&self) -> impl Iterator<Item = &dyn Encoder> {
+impl<'a> Encoders<'a> {
+    fn all(&self) -> impl Iterator<Item = &'a dyn Encoder> {
         std::iter::once(self.model).chain(self.others.iter().copied())
+    }
+}
+
+/// A batch's images for one encoder.
+struct Prepared<'m> {
+    /// Those that its device decoded, of which some may not be kept.
+    on_device: Option<DecodedFiles<'m>>,
+    /// The others.
+    pixels: Vec<Pixels>,
+    /// For each image that is kept, its row among those of the device; `None` of the others.
+    rows: Vec<Option<usize>>,
+}
+
+impl Prepared<'_> {
+    /// Unit rows of the images that are kept.
+    fn encode(&self, model: &dyn Encoder) -> Result<Embeddings> {
+        let others = encode_pixels(model, &self.pixels)?;
+        let Some(on_device) = &self.on_device else { return Ok(others) };
+        Ok(merged(&on_device.encode()?, &others, &self.rows))
+    }
+}
+
+/// For each of `rows` that row of `on_device`, or where there is none the next of the others.
+fn merged(on_device: &Embeddings, others: &Embeddings, rows: &[Option<usize>]) -> Embeddings {
+    let dim = others.dim();
+    let mut others = others.rows();
+    let row = |row: &Option<usize>| match row {
+        Some(row) => Some(on_device.row(*row)),
+        None => others.next(),
+    };
+    let rows: Vec<&[f32]> = rows.iter().filter_map(row).collect();
+    Embeddings::new(rows.concat(), dim)
+}
+
+/// One image as it was prepared for one encoder.
+enum Image {
+    /// By its device: the row, and whether the image is far from a square.
+    OnDevice(usize, bool),
+    Loaded(Loaded),
+}
+
+impl Image {
+    fn is_first_of_several(&self) -> bool {
+        matches!(self, Self::Loaded(loaded) if loaded.first_of_several)
+    }
+
+    fn is_far_from_square(&self) -> bool {
+        match self {
+            Self::OnDevice(_, far_from_square) => *far_from_square,
+            Self::Loaded(loaded) => loaded.far_from_square,
+        }
     }
 }
 
@@ -194,16 +246,16 @@ fn run(
     stop: &(dyn Fn() -> bool + Sync),
     sink: &mut dyn Sink,
 ) -> Result<()> {
-    let mut ahead = ReadAhead::start(images)?;
-    let mut next = decode_next(encoders, ahead.next(stop));
-    while let Some(mut batch) = next {
+    let on_device = encoders.all().any(|model| model.decodes_files());
+    let mut ahead = ReadAhead::start(images, if on_device { DEVICE_BATCH } else { BATCH })?;
+    let mut next = decode_next(encoders, ahead.next(stop))?;
+    while let Some((mut batch, prepared)) = next {
         let texts = sink.texts(&batch)?;
-        let pixels = std::mem::take(&mut batch.pixels);
         let (encoded, following) = rayon::join(
             || {
-                let mut by_model = Vec::with_capacity(pixels.len());
-                for (model, pixels) in encoders.all().zip(&pixels) {
-                    by_model.push(encode_pixels(model, pixels)?);
+                let mut by_model = Vec::with_capacity(prepared.len());
+                for (model, prepared) in encoders.all().zip(prepared) {
+                    by_model.push(prepared.encode(model)?);
                 }
                 Ok::<_, XmoreError>((by_model, encode_texts(encoders.model, &texts, &mut |_| {})?))
             },
@@ -215,7 +267,7 @@ fn run(
         if !sink.take(batch, images, texts)? {
             break;
         }
-        next = following;
+        next = following?;
     }
     Ok(())
 }
@@ -230,6 +282,8 @@ type Wanted = Vec<(usize, ImageRef)>;
 /// is gone, keeps it but nobody else.
 struct ReadAhead<'a> {
     images: &'a Images<'a>,
+    /// Images of a batch.
+    batch: usize,
     /// Images that the reader has been asked for, and those that have come.
     asked: usize,
     come: usize,
@@ -244,19 +298,19 @@ const AHEAD: usize = 2;
 const STOP_CHECK: Duration = Duration::from_millis(50);
 
 impl<'a> ReadAhead<'a> {
-    fn start(images: &'a Images<'a>) -> Result<Self> {
+    fn start(images: &'a Images<'a>, batch: usize) -> Result<Self> {
         let (ask, wanted) = sync_channel::<Wanted>(AHEAD + 1);
         let (send, read) = sync_channel(1);
         let reader = Builder::new().name("read-ahead".to_owned());
         let reader = reader.spawn(move || read_ahead(&wanted, &send));
         let reader = Some(reader.map_err(|source| XmoreError::System { action: "start a thread", source })?);
-        Ok(Self { images, asked: 0, come: 0, ask, read, reader })
+        Ok(Self { images, batch, asked: 0, come: 0, ask, read, reader })
     }
 
     /// The next batch that was read; `None` at the end, or if `stop` says so.
     fn next(&mut self, stop: &(dyn Fn() -> bool + Sync)) -> Option<ReadBatch> {
-        while self.asked < self.images.len() && self.asked < self.come + (AHEAD + 1) * BATCH {
-            let end = (self.asked + BATCH).min(self.images.len());
+        while self.asked < self.images.len() && self.asked < self.come + (AHEAD + 1) * self.batch {
+            let end = (self.asked + self.batch).min(self.images.len());
             let wanted = (self.asked..end).map(|i| (i, self.images.get(i))).collect();
             // Without room, or without a reader, it is asked for when the next batch has come.
             if self.ask.try_send(wanted).is_err() {
@@ -309,30 +363,67 @@ fn read_ahead(wanted: &Receiver<Wanted>, send: &SyncSender<ReadBatch>) {
 }
 
 /// Decodes what was read for each encoder; an image is kept if all of them can use it.
-fn decode_next(encoders: &Encoders<'_>, read: Option<ReadBatch>) -> Option<Batch> {
-    let read = read?;
+fn decode_next<'m>(
+    encoders: &Encoders<'m>,
+    read: Option<ReadBatch>,
+) -> Result<Option<(Batch, Vec<Prepared<'m>>)>> {
+    let Some(read) = read else { return Ok(None) };
     let end = read.last().map_or(0, |(i, ..)| i + 1);
-    let decode = |bytes: &[u8], name: &Path| -> Result<Vec<Loaded>> {
-        encoders.all().map(|model| model.load(bytes, name, MAX_PIXELS)).collect()
+    let on_device = encoders.all().map(|model| decode_on_device(model, &read)).collect::<Result<Vec<_>>>()?;
+    let decode = |n: usize, bytes: &[u8], name: &Path| -> Result<Vec<Image>> {
+        let prepare = |(model, (_, places)): (&dyn Encoder, &(_, HashMap<usize, _>))| match places.get(&n) {
+            Some(&(row, far_from_square)) => Ok(Image::OnDevice(row, far_from_square)),
+            None => Ok(Image::Loaded(model.load(bytes, name, MAX_PIXELS)?)),
+        };
+        encoders.all().zip(&on_device).map(prepare).collect()
     };
     let decoded: Vec<_> = read
         .into_par_iter()
-        .map(|(i, bytes, name)| (i, bytes.and_then(|bytes| decode(&bytes, &name))))
+        .enumerate()
+        .map(|(n, (i, bytes, name))| (i, bytes.and_then(|bytes| decode(n, &bytes, &name))))
         .collect();
-    let pixels = encoders.all().map(|_| Vec::new()).collect();
+    let empty = |(on_device, _)| Prepared { on_device, pixels: Vec::new(), rows: Vec::new() };
+    let mut prepared: Vec<Prepared> = on_device.into_iter().map(empty).collect();
     let (kept, failed, others) = (Vec::new(), Vec::new(), Vec::new());
-    let mut batch = Batch { end, kept, failed, partly_seen: PartlySeen::default(), pixels, others };
+    let mut batch = Batch { end, kept, failed, partly_seen: PartlySeen::default(), others };
     for (i, result) in decoded {
         match result {
-            Ok(loaded) => {
+            Ok(images) => {
                 batch.kept.push(i);
-                batch.partly_seen.count(&loaded);
-                batch.pixels.iter_mut().zip(loaded).for_each(|(all, loaded)| all.push(loaded.pixels));
+                batch.partly_seen.count(
+                    images.iter().any(Image::is_first_of_several),
+                    images.iter().any(Image::is_far_from_square),
+                );
+                for (prepared, image) in prepared.iter_mut().zip(images) {
+                    match image {
+                        Image::OnDevice(row, _) => prepared.rows.push(Some(row)),
+                        Image::Loaded(loaded) => {
+                            prepared.rows.push(None);
+                            prepared.pixels.push(loaded.pixels);
+                        }
+                    }
+                }
             }
             Err(error) => batch.failed.push((i, error)),
         }
     }
-    Some(batch)
+    Ok(Some((batch, prepared)))
+}
+
+/// Images that an encoder's device decoded, and for each file's place in the batch its row and whether it is far from a square.
+type OnDevice<'m> = (Option<DecodedFiles<'m>>, HashMap<usize, (usize, bool)>);
+
+/// Decodes those files that the encoder's device can.
+fn decode_on_device<'m>(model: &'m dyn Encoder, read: &ReadBatch) -> Result<OnDevice<'m>> {
+    if !model.decodes_files() {
+        return Ok((None, HashMap::new()));
+    }
+    let readable = read.iter().enumerate().filter_map(|(n, (_, bytes, _))| Some((n, bytes.as_deref().ok()?)));
+    let (places, files): (Vec<usize>, Vec<&[u8]>) = readable.unzip();
+    let decoded = model.decode_files(&files)?;
+    let rows = decoded.iter().flat_map(DecodedFiles::files).enumerate();
+    let rows = rows.map(|(row, file)| (places[file.index], (row, file.far_from_square))).collect();
+    Ok((decoded, rows))
 }
 
 /// Checks that an image can be read and decoded.
@@ -416,6 +507,18 @@ mod tests {
         assert_eq!(kept, whole.kept);
         assert_eq!(failed, whole.failed.iter().map(|(i, _)| *i).collect::<Vec<_>>());
         assert_eq!(ends, [BATCH, 2 * BATCH, 3 * BATCH, files.len()]);
+    }
+
+    #[test]
+    fn rows_of_the_device_and_the_processor_are_put_in_the_images_order() {
+        let on_device = Embeddings::new(vec![10.0, 11.0, 20.0, 21.0, 30.0, 31.0], 2);
+        let others = Embeddings::new(vec![1.0, 2.0, 3.0, 4.0], 2);
+        // The second row of the device is of an image that is not kept.
+        let found = merged(&on_device, &others, &[Some(2), None, Some(0), None]);
+        assert_eq!(found.as_slice(), [30.0, 31.0, 1.0, 2.0, 10.0, 11.0, 3.0, 4.0]);
+        let none = Embeddings::new(Vec::new(), 2);
+        assert_eq!(merged(&on_device, &none, &[Some(1)]).as_slice(), [20.0, 21.0]);
+        assert_eq!(merged(&none, &others, &[None, None]).as_slice(), others.as_slice());
     }
 
     #[test]

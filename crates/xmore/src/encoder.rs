@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use image::RgbImage;
-use xmore_clip::{Embeddings, Loaded, Pixels, TextEmbeddings, Tokens};
+use xmore_clip::{DecodedFiles, Embeddings, Loaded, Pixels, TextEmbeddings, Tokens};
 use xmore_files::image::{Alpha, DecodeOptions, ImageError, Orientation, decode_bytes};
 use xmore_memory::Memory;
 use xmore_memory::retriever::Retriever;
@@ -66,6 +66,20 @@ pub trait Encoder: Send + Sync {
     /// What of an image's preparation the user has chosen, beside the orientation: part of the key under which embeddings are kept.
     fn preparation(&self) -> Option<&str> {
         None
+    }
+
+    /// Whether [`decode_files`](Self::decode_files) decodes any.
+    fn decodes_files(&self) -> bool {
+        false
+    }
+
+    /// Decodes and prepares those of a batch of image files that the encoder decodes itself, such as on a GPU; the others are
+    /// [loaded](Self::load). Called only where [`decodes_files`](Self::decodes_files) says so.
+    ///
+    /// # Errors
+    /// The encoder's own, not those of single files.
+    fn decode_files(&self, _files: &[&[u8]]) -> Result<Option<DecodedFiles<'_>>> {
+        Ok(None)
     }
 
     /// Decodes and prepares an image file's bytes, of at most `max_pixels`; `name` stands for the file in errors.

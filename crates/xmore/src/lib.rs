@@ -67,7 +67,8 @@ pub use retrieve::{
     OpenPairs, Queries, Ranking, Retrieval, RetrievalModels, RetrievalOptions, Retrieved, RetrievedCaption,
 };
 pub use xmore_clip::{
-    DeviceChoice, Embeddings, LoadOptions, Loaded, Pixels, Precision, ResizeMode, TextEmbeddings, Tokens,
+    DecodedFiles, DeviceChoice, Embeddings, LoadOptions, Loaded, Pixels, Precision, ResizeMode,
+    TextEmbeddings, Tokens,
 };
 pub use xmore_files::image::Orientation;
 #[cfg(feature = "hub")]

@@ -2,8 +2,6 @@
 
 use std::ops::AddAssign;
 
-use xmore_clip::Loaded;
-
 /// How many images were not seen as they are, and in what way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PartlySeen {
@@ -14,10 +12,10 @@ pub struct PartlySeen {
 }
 
 impl PartlySeen {
-    /// Counts one image, loaded for each of the models.
-    pub(crate) fn count(&mut self, loaded: &[Loaded]) {
-        self.first_of_several += u64::from(loaded.iter().any(|loaded| loaded.first_of_several));
-        self.far_from_square += u64::from(loaded.iter().any(|loaded| loaded.far_from_square));
+    /// Counts one image.
+    pub(crate) fn count(&mut self, first_of_several: bool, far_from_square: bool) {
+        self.first_of_several += u64::from(first_of_several);
+        self.far_from_square += u64::from(far_from_square);
     }
 }
 

@@ -1,16 +1,14 @@
 //! Times encoders on a GPU against PyTorch, in turns, on the same weights.
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use bench_gpu::Result;
 use bench_worker::Worker;
 use clap::Parser;
 use serde_json::{Value, json};
 use xmore_clip::{DeviceChoice, Embeddings, LoadOptions, Model, Pixels, Precision, profile_report};
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Times encoders on an NVIDIA GPU against PyTorch, in turns, on the same weights.
 #[derive(Debug, Parser)]
@@ -57,7 +55,7 @@ fn main() -> Result<()> {
     let cpu = args.check.then(|| Model::load(&args.model)).transpose()?;
     for row in &args.rows {
         for precision in &args.precision {
-            let precision = named(precision)?;
+            let precision = bench_gpu::precision(precision)?;
             let mut options = LoadOptions::default();
             options.precision = precision;
             options.device = DeviceChoice::Cuda(0);
@@ -69,16 +67,6 @@ fn main() -> Result<()> {
         eprintln!("{report}");
     }
     Ok(())
-}
-
-fn named(name: &str) -> Result<Precision> {
-    Ok(match name {
-        "f32" => Precision::F32,
-        "f16" => Precision::F16,
-        "bf16" => Precision::Bf16,
-        "fp8" => Precision::Fp8,
-        _ => return Err(format!("no precision {name}").into()),
-    })
 }
 
 /// Times a row and gives a line of JSON.

@@ -14,7 +14,7 @@ use xmore_server::{ApiKey, Limits, PairsSource, ServeOptions, ServedModels};
 
 use crate::error::{CliError, Result};
 use crate::flags::calibration::CalibrationArgs;
-use crate::flags::effect::Given;
+use crate::flags::effect::{Given, NoEffect};
 use crate::flags::model::QueryModelChoice;
 use crate::flags::retrieval::RetrievalArgs;
 use crate::flags::values::{nonzero, nonzero_u64};
@@ -98,8 +98,15 @@ pub(crate) struct ServeArgs {
 }
 
 impl ServeArgs {
+    const NO_EFFECT: &[NoEffect<Self>] = &[NoEffect {
+        flags: &[&["decode"]],
+        when: |_| true,
+        because: "on a server: the processor decodes images as they come",
+    }];
+
     /// That no flag is given that would have no effect.
     pub(crate) fn check(&self, given: &Given) -> Result<()> {
+        given.check(Self::NO_EFFECT, self)?;
         self.retrieval.check(given)
     }
 }
@@ -261,13 +268,14 @@ fn served(args: &ServeArgs) -> Result<(ServedModels, Option<Arc<OpenPairs>>)> {
     if let Some(pairs) = pairs.as_deref() {
         tell_gpu(pairs);
     }
-    let classify = args.model.open_for(pairs.as_deref().and_then(OpenPairs::identity))?;
+    let model = args.model.decoding_by_cpu();
+    let classify = model.open_for(pairs.as_deref().and_then(OpenPairs::identity))?;
     tell_other_orientation(&classify, pairs.as_deref());
     let encoder = |model: NamedModel| Arc::new(model) as Arc<dyn Encoder>;
     let models = ServedModels {
         classify: Arc::new(classify),
-        search: args.model.open_other(&flags.search_model, source.is_some())?.map(encoder),
-        rerank: args.model.open_other(&flags.rerank_model, source.is_some())?.map(encoder),
+        search: model.open_other(&flags.search_model, source.is_some())?.map(encoder),
+        rerank: model.open_other(&flags.rerank_model, source.is_some())?.map(encoder),
         pairs: source,
         retrieval: flags.options(),
         templates: flags.templates()?,

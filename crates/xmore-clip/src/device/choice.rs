@@ -9,6 +9,7 @@ use super::cpu::Cpu;
 use super::cuda::Cuda;
 use crate::error::{ClipError, Result};
 use crate::nn::precision::Precision;
+use crate::options::LoadOptions;
 
 /// Least compute capability of a GPU that is taken where none is named: kernels have instructions of Ampere.
 const AUTO_CAPABILITY: (u32, u32) = (8, 0);
@@ -23,6 +24,17 @@ pub enum DeviceChoice {
     Auto,
     /// An NVIDIA GPU, by the driver's number.
     Cuda(usize),
+}
+
+/// What decodes image files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Decoding {
+    /// The processor: pixels are those of Pillow.
+    #[default]
+    Cpu,
+    /// The GPU that computes: it decodes JPEG files by nvJPEG, whose pixels differ a little, and resizes them. Files that it does not decode are the
+    /// processor's.
+    Gpu,
 }
 
 impl DeviceChoice {
@@ -83,11 +95,20 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// Opens the chosen device for numbers of a precision.
+    /// Opens the chosen device.
     ///
     /// # Errors
-    /// [`ClipError::Device`] if a GPU is named that cannot be used; [`ClipError::Precision`] if the device does not compute in the precision.
-    pub(crate) fn open(choice: DeviceChoice, precision: Precision) -> Result<Self> {
+    /// [`ClipError::Device`] if a GPU is named that cannot be used; [`ClipError::Precision`] if the device does not compute in the precision;
+    /// [`ClipError::Decoding`] if a GPU is to decode image files, but the device is none.
+    pub(crate) fn open(options: &LoadOptions) -> Result<Self> {
+        let place = Self::of(options.device, options.precision)?;
+        match place {
+            Self::Cpu(_) if options.decoding == Decoding::Gpu => Err(ClipError::Decoding),
+            place => Ok(place),
+        }
+    }
+
+    fn of(choice: DeviceChoice, precision: Precision) -> Result<Self> {
         let cpu = || Cpu::new(precision).map(Self::Cpu);
         let Some(gpu) = choice.gpu()? else { return cpu() };
         match Cuda::new(gpu, precision) {

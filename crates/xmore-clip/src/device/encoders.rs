@@ -2,8 +2,10 @@
 
 use crate::arch::Head;
 use crate::error::Result;
+use crate::preprocess::Preprocess;
 use crate::tokenizer::Tokenizer;
 
+use super::cuda::DecodedImages;
 use super::{Device, Place};
 
 /// An image network on a device.
@@ -59,8 +61,31 @@ pub(crate) trait ImageEncoder: Send + Sync {
     /// Unit rows in the joint space, `[images, dim]`.
     fn embeddings(&self, images: &[&[f32]], dim: usize) -> Result<Vec<f32>>;
 
+    /// Itself, if its device decodes image files.
+    fn files(&self) -> Option<&dyn FileEncoder> {
+        None
+    }
+
     /// Seconds that each of `repeats` passes of these images takes, with the images where the device reads them.
     fn time_passes(&self, images: &[&[f32]], dim: usize, repeats: usize) -> Result<Vec<f64>>;
+}
+
+/// An image file that was decoded where the image tower is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodedFile {
+    /// Its place among the files that were given.
+    pub index: usize,
+    /// As [`Loaded::far_from_square`](crate::Loaded::far_from_square).
+    pub far_from_square: bool,
+}
+
+/// An image tower whose device decodes image files.
+pub(crate) trait FileEncoder: Send + Sync {
+    /// Decodes and prepares those of the files that the device can; batches may be decoded while others are encoded.
+    fn decode(&self, files: &[&[u8]], preprocess: &Preprocess) -> Result<DecodedImages>;
+
+    /// Unit rows in the joint space, `[images, dim]`.
+    fn embeddings(&self, images: &DecodedImages, dim: usize) -> Result<Vec<f32>>;
 }
 
 /// A text tower on some device.

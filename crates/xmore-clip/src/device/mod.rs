@@ -15,10 +15,13 @@ use crate::nn::linear::Part;
 use crate::nn::norm::BatchNorm;
 use crate::nn::precision::Precision;
 
-pub use choice::DeviceChoice;
 pub(crate) use choice::Place;
+pub use choice::{Decoding, DeviceChoice};
+pub(crate) use cuda::DecodedImages;
+pub use encoders::DecodedFile;
 pub(crate) use encoders::{
-    Build, ImageEncoder, ImageNetwork, ImageTower, Loader, Placed, TextEncoder, TextNetwork, TextTower,
+    Build, FileEncoder, ImageEncoder, ImageNetwork, ImageTower, Loader, Placed, TextEncoder, TextNetwork,
+    TextTower,
 };
 
 /// Memory and arithmetic of one kind of processor.

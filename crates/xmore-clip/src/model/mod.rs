@@ -1,6 +1,7 @@
 //! A dual encoder of any architecture, loaded from a folder or a checkpoint file.
 
 mod encode;
+mod files;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -8,7 +9,7 @@ use std::sync::OnceLock;
 use xmore_files::image::Orientation;
 
 use crate::arch::{self, Architecture, Facts, Opened};
-use crate::device::{ImageEncoder, Loader, TextEncoder};
+use crate::device::{Decoding, ImageEncoder, Loader, TextEncoder};
 use crate::error::Result;
 use crate::fingerprint::fingerprint;
 use crate::options::LoadOptions;
@@ -16,6 +17,7 @@ use crate::preprocess::{Preprocess, ResizeMode};
 use crate::tokenizer::{Tokenizer, Tokens};
 
 pub use encode::TextEmbeddings;
+pub use files::DecodedFiles;
 
 /// A dual encoder, on the processor or on a GPU.
 ///
@@ -31,6 +33,7 @@ pub struct Model {
     architecture: &'static Architecture,
     facts: Facts,
     gpu: Option<String>,
+    decoding: Decoding,
     fingerprint: String,
     loader: Box<dyn Loader>,
     image: OnceLock<Box<dyn ImageEncoder>>,
@@ -66,6 +69,7 @@ impl Model {
             architecture,
             facts,
             gpu,
+            decoding: options.decoding,
             fingerprint,
             loader,
             image: OnceLock::new(),
@@ -112,6 +116,11 @@ impl Model {
     /// Name of the GPU that it computes on, if it does.
     pub fn gpu(&self) -> Option<&str> {
         self.gpu.as_deref()
+    }
+
+    /// What decodes image files that are encoded.
+    pub fn decoding(&self) -> Decoding {
+        self.decoding
     }
 
     /// All files that its numbers come from.

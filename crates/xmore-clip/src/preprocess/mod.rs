@@ -14,6 +14,7 @@ use xmore_files::image::{
 pub use resize::{Region, resize_bicubic};
 
 use crate::error::{ClipError, Result};
+pub(crate) use resize::taps;
 use resize::{Threads, resize_by};
 
 /// `preprocess_cfg`, with open_clip's keys and `alpha`.
@@ -120,6 +121,26 @@ pub struct Loaded {
     pub far_from_square: bool,
 }
 
+/// How an image becomes a square: the size it is resized to, the region of that which is wanted, and where that stands in the square.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placement {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    pub(crate) region: Region,
+    pub(crate) x: u32,
+    pub(crate) y: u32,
+}
+
+impl Placement {
+    /// The middle of an image that was resized to at least the square.
+    fn cut(width: u32, height: u32, side: u32) -> Self {
+        // torchvision's CenterCrop rounds half to even, as Python does.
+        let offset = |length: u32| (f64::from(length - side) / 2.0).round_ties_even() as u32;
+        let region = Region { x: offset(width), y: offset(height), width: side, height: side };
+        Self { width, height, region, x: 0, y: 0 }
+    }
+}
+
 /// A model's preprocessing.
 #[derive(Clone, Debug)]
 pub struct Preprocess {
@@ -203,15 +224,14 @@ impl Preprocess {
         }
     }
 
-    fn options(&self, max_pixels: u64) -> DecodeOptions {
+    pub(crate) fn options(&self, max_pixels: u64) -> DecodeOptions {
         DecodeOptions { orientation: self.orientation, max_pixels }
     }
 
     fn prepare_decoded(&self, decoded: Decoded) -> Loaded {
         let (width, height) = decoded.image().dimensions();
-        let (short, long) = (u64::from(width.min(height)), u64::from(width.max(height)));
         Loaded {
-            far_from_square: self.resize_mode() != ResizeMode::Longest && 2 * short < long,
+            far_from_square: self.is_far_from_square(width, height),
             // A thread that holds a part of the memory for decoding must not wait for the pool's threads: they may wait for that memory.
             pixels: self.normalize(&self.resize_by(decoded.image(), Threads::Own)),
             first_of_several: decoded.is_first_of_several(),
@@ -229,50 +249,66 @@ impl Preprocess {
     }
 
     fn resize_by(&self, image: &RgbImage, threads: Threads) -> RgbImage {
-        let (width, height) = image.dimensions();
-        let side = self.size;
-        let (to_width, to_height) = match self.resize_mode() {
-            ResizeMode::Squash => (side, side),
-            ResizeMode::Longest => return self.resize_whole(image, threads),
-            ResizeMode::Shortest => {
-                // torchvision: int(size * long / short)
-                let long = |l: u32, s: u32| (f64::from(side) * f64::from(l) / f64::from(s)) as u32;
-                if width <= height { (side, long(height, width)) } else { (long(width, height), side) }
-            }
-        };
-        // torchvision's CenterCrop rounds half to even, as Python does.
-        let offset = |length: u32| (f64::from(length - side) / 2.0).round_ties_even() as u32;
-        let region = Region { x: offset(to_width), y: offset(to_height), width: side, height: side };
-        match self.config.interpolation {
-            Interpolation::Bicubic => resize_by(image, to_width, to_height, region, threads),
-        }
-    }
-
-    /// The whole image, its long side as long as the square's, in the middle of a square filled with one color.
-    ///
-    /// Sizes and places are those of open_clip's `ResizeKeepRatio(longest=1)` and `CenterCropOrPad`.
-    fn resize_whole(&self, image: &RgbImage, threads: Threads) -> RgbImage {
-        let (width, height) = image.dimensions();
-        let ratio = f64::from(width.max(height)) / f64::from(self.size);
-        // Nothing is left of the short side of a very long image in open_clip's formula, which then fails: one row stays here.
-        let scaled = |length: u32| ((f64::from(length) / ratio).round_ties_even() as u32).clamp(1, self.size);
-        let (to_width, to_height) = (scaled(width), scaled(height));
-        let whole = Region { x: 0, y: 0, width: to_width, height: to_height };
+        let Placement { width, height, region, x, y } = self.placement(image.width(), image.height());
         let resized = match self.config.interpolation {
-            Interpolation::Bicubic => resize_by(image, to_width, to_height, whole, threads),
+            Interpolation::Bicubic => resize_by(image, width, height, region, threads),
         };
+        if resized.dimensions() == (self.size, self.size) {
+            return resized;
+        }
         let fill = image::Rgb([self.config.fill_color; 3]);
         let mut square = RgbImage::from_pixel(self.size, self.size, fill);
-        let place = |length: u32| i64::from((self.size - length) / 2);
-        image::imageops::replace(&mut square, &resized, place(to_width), place(to_height));
+        image::imageops::replace(&mut square, &resized, x.into(), y.into());
         square
     }
 
-    fn normalize(&self, image: &RgbImage) -> Pixels {
-        // A byte has 256 values: torchvision's arithmetic, (value / 255 − mean) / std in f32, once for each.
-        let tables: [[f32; 256]; 3] = std::array::from_fn(|c| {
+    /// How an image of this size becomes a square.
+    pub(crate) fn placement(&self, width: u32, height: u32) -> Placement {
+        let side = self.size;
+        match self.resize_mode() {
+            ResizeMode::Squash => Placement::cut(side, side, side),
+            ResizeMode::Shortest => {
+                // torchvision: int(size * long / short)
+                let long = |l: u32, s: u32| (f64::from(side) * f64::from(l) / f64::from(s)) as u32;
+                if width <= height {
+                    Placement::cut(side, long(height, width), side)
+                } else {
+                    Placement::cut(long(width, height), side, side)
+                }
+            }
+            ResizeMode::Longest => {
+                // Sizes and places are those of open_clip's `ResizeKeepRatio(longest=1)` and `CenterCropOrPad`.
+                let ratio = f64::from(width.max(height)) / f64::from(side);
+                // Nothing is left of the short side of a very long image in open_clip's formula, which then fails: one row stays here.
+                let scaled =
+                    |length: u32| ((f64::from(length) / ratio).round_ties_even() as u32).clamp(1, side);
+                let (width, height) = (scaled(width), scaled(height));
+                let region = Region { x: 0, y: 0, width, height };
+                Placement { width, height, region, x: (side - width) / 2, y: (side - height) / 2 }
+            }
+        }
+    }
+
+    /// Value of the bytes of a square beside the image.
+    pub(crate) fn fill_color(&self) -> u8 {
+        self.config.fill_color
+    }
+
+    /// Whether an image of this size is mostly cut off or much distorted.
+    pub(crate) fn is_far_from_square(&self, width: u32, height: u32) -> bool {
+        let (short, long) = (u64::from(width.min(height)), u64::from(width.max(height)));
+        self.resize_mode() != ResizeMode::Longest && 2 * short < long
+    }
+
+    /// What each value of a byte becomes in each channel: torchvision's arithmetic, (value / 255 − mean) / std in f32.
+    pub(crate) fn normalized_bytes(&self) -> [[f32; 256]; 3] {
+        std::array::from_fn(|c| {
             std::array::from_fn(|v| (v as f32 / 255.0 - self.config.mean[c]) / self.config.std[c])
-        });
+        })
+    }
+
+    fn normalize(&self, image: &RgbImage) -> Pixels {
+        let tables = self.normalized_bytes();
         let mut values = buffer_pool::take(image.as_raw().len());
         for pixel in image.as_raw().as_chunks::<3>().0 {
             values.extend([0, 1, 2].map(|c| tables[c][usize::from(pixel[c])]));

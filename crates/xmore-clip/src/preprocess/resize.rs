@@ -24,9 +24,11 @@ pub struct Region {
 }
 
 /// The input pixels under one output position, and their weights.
-struct Taps {
-    first: usize,
-    weights: Vec<i32>,
+pub(crate) struct Taps {
+    /// The first of them.
+    pub(crate) first: usize,
+    /// Fixed-point numbers with 22 bits of fraction.
+    pub(crate) weights: Vec<i32>,
 }
 
 /// Pillow's `image.resize((width, height), BICUBIC).crop(region)`.
@@ -115,7 +117,7 @@ fn clip8(sum: i32) -> u8 {
 
 /// `precompute_coeffs` and `normalize_coeffs_8bpc` for the output positions `start..start + count`. A length that does not
 /// change is passed through, as Pillow skips that pass.
-fn taps(input: u32, output: u32, start: u32, count: u32) -> Vec<Taps> {
+pub(crate) fn taps(input: u32, output: u32, start: u32, count: u32) -> Vec<Taps> {
     if input == output {
         let one = 1 << PRECISION_BITS;
         return (start..start + count).map(|x| Taps { first: x as usize, weights: vec![one] }).collect();

@@ -203,6 +203,12 @@ extern "C" __global__ void from_f32_rows(const float* x, element* out, long long
     if (at < count) store1(out + at, x[at]);
 }
 
+// Bytes of three channels to elements by a table [3][256].
+extern "C" __global__ void from_bytes(const u8* x, const float* table, element* out, long long count) {
+    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (at < count) store1(out + at, table[at % 3 * 256 + x[at]]);
+}
+
 // Mean of the rows of each range (bounds[n], bounds[n + 1]), or of `step` rows each where there are no bounds; `unit`: to unit length.
 extern "C" __global__ void mean_rows(const element* x, const int* bounds, int step, element* out, int width, int unit) {
     extern __shared__ float sums[];

@@ -31,6 +31,18 @@ impl Input<'_> {
     /// decoder's own. To be called before anything is allocated by that size.
     pub(super) fn admit(&self, width: u32, height: u32, working: u64) -> Result<Reservation, ImageError> {
         let (width, height) = (u64::from(width), u64::from(height));
+        self.check_size(width, height)?;
+        let needed = self.kept(width * height).saturating_add(working);
+        budget::process().take(needed).map_err(|never| ImageError::TooMuchMemory {
+            width,
+            height,
+            needed,
+            budget: never.capacity,
+        })
+    }
+
+    /// Checks the size that a header claims against the limits of all images.
+    pub(super) fn check_size(&self, width: u64, height: u64) -> Result<(), ImageError> {
         let pixels = width * height;
         let limit = self.options.max_pixels.min(MAX_PIXELS);
         if pixels > limit {
@@ -42,13 +54,7 @@ impl Input<'_> {
         if pixels == 0 {
             return Err(self.broken("it has no pixels"));
         }
-        let needed = self.kept(pixels).saturating_add(working);
-        budget::process().take(needed).map_err(|never| ImageError::TooMuchMemory {
-            width,
-            height,
-            needed,
-            budget: never.capacity,
-        })
+        Ok(())
     }
 
     /// Bytes that are taken as long as the decoded image is there.

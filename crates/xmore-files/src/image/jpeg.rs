@@ -46,7 +46,7 @@ fn decode_unwinding(input: &Input) -> Result<Picture, ImageError> {
         if scans.several { coefficient_bytes(width as u64, height as u64, &components) } else { 0 };
     let reservation = input.admit(width as u32, height as u32, coefficients + rows + DECODER_BYTES)?;
     check_work(input, width as u64, height as u64, components.len() as u64, &scans)?;
-    let turn = input.turn(|| exif::in_jpeg(input.bytes).map_or(Turn::NoTransforms, exif::turn_of));
+    let turn = turn(input);
     let mut canvas = Canvas::new(width as u32, height as u32, turn);
     match components.len() {
         1 | 3 => {
@@ -72,6 +72,31 @@ fn decode_unwinding(input: &Input) -> Result<Picture, ImageError> {
         n => return Err(input.broken(format_args!("{n} color components; 1, 3 and 4 are known"))),
     }
     Ok(Picture { image: canvas.finish(), several: false, reservation })
+}
+
+/// The turn that the file's Exif data asks for, where it is wanted.
+fn turn(input: &Input) -> Turn {
+    input.turn(|| exif::in_jpeg(input.bytes).map_or(Turn::NoTransforms, exif::turn_of))
+}
+
+/// What a JPEG file's markers say, for a decoder other than this crate's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JpegHeader {
+    /// Width of the stored image.
+    pub width: u32,
+    /// Height of the stored image.
+    pub height: u32,
+    /// What makes the stored image upright.
+    pub turn: Turn,
+}
+
+/// Reads a file's markers and checks what they say against the limits, but that of memory.
+pub(super) fn header(input: &Input) -> Result<JpegHeader, ImageError> {
+    let scans = Scans::of(input.bytes);
+    let Frame { width, height, components } = scans.frame;
+    input.check_size(width, height)?;
+    check_work(input, width, height, components, &scans)?;
+    Ok(JpegHeader { width: width as u32, height: height as u32, turn: turn(input) })
 }
 
 /// Reads some rows at a time and hands them on with the index of the first.
@@ -127,13 +152,32 @@ struct Scans {
     count: u64,
     /// Progressive, or a component at a time.
     several: bool,
+    /// What the last frame header says; zeros without one.
+    frame: Frame,
+}
+
+/// A frame header.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Frame {
+    width: u64,
+    height: u64,
+    components: u64,
+}
+
+impl Frame {
+    /// Reads a segment, its length included.
+    fn of(segment: &[u8]) -> Option<Self> {
+        let &[_, _, _, y1, y0, x1, x0, components] = segment.first_chunk()?;
+        let number = |bytes| u64::from(u16::from_be_bytes(bytes));
+        Some(Self { width: number([x1, x0]), height: number([y1, y0]), components: components.into() })
+    }
 }
 
 impl Scans {
     /// Goes from marker to marker, as libjpeg does.
     fn of(bytes: &[u8]) -> Self {
         let mut scans = Self::default();
-        let (mut at, mut components) = (0, 0);
+        let mut at = 0;
         while let Some(next) = bytes[at..].iter().position(|&b| b == 0xff) {
             at += next + 1;
             let Some(&marker) = bytes.get(at) else { break };
@@ -145,12 +189,12 @@ impl Scans {
             match marker {
                 0xd9 => break,
                 0xc0..=0xc3 => {
-                    components = segment.get(7).copied().unwrap_or_default();
+                    scans.frame = Frame::of(segment).unwrap_or_default();
                     scans.several |= marker == 0xc2;
                 }
                 0xda => {
                     scans.count += 1;
-                    scans.several |= segment.get(2).is_some_and(|&n| n < components);
+                    scans.several |= segment.get(2).is_some_and(|&n| u64::from(n) < scans.frame.components);
                 }
                 _ => {}
             }
@@ -194,7 +238,7 @@ fn message(payload: &(dyn Any + Send)) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::super::{Alpha, DecodeOptions, decode_bytes};
+    use super::super::{Alpha, DecodeOptions, Orientation, decode_bytes, inspect_jpeg};
     use super::*;
 
     /// As `rgb_420.jpg` and `progressive_420.jpg` of xmore-clip's preprocessing tests.
@@ -223,11 +267,40 @@ mod tests {
 
     #[test]
     fn scans_are_counted() {
-        assert_eq!(Scans::of(BASELINE), Scans { count: 1, several: false });
+        let frame = Frame { width: 61, height: 45, components: 3 };
+        assert_eq!(Scans::of(BASELINE), Scans { count: 1, several: false, frame });
         // libjpeg's script for color photos.
-        assert_eq!(Scans::of(PROGRESSIVE), Scans { count: 10, several: true });
+        assert_eq!(Scans::of(PROGRESSIVE), Scans { count: 10, several: true, frame });
         assert_eq!(Scans::of(&[0xff]), Scans::default());
-        assert_eq!(Scans::of(&[0xff, 0xd8, 0xff, 0xda]), Scans { count: 1, several: false });
+        assert_eq!(Scans::of(&[0xff, 0xd8, 0xff, 0xda]), Scans { count: 1, ..Scans::default() });
+    }
+
+    #[test]
+    fn headers_are_read_for_other_decoders_within_the_limits() {
+        let read = |bytes: &[u8]| inspect_jpeg(bytes, &DecodeOptions::default());
+        let plain = JpegHeader { width: 61, height: 45, turn: Turn::NoTransforms };
+        assert_eq!(read(BASELINE), Some(plain));
+        assert_eq!(read(PROGRESSIVE), Some(plain));
+        let body = PROGRESSIVE.strip_suffix(&END).unwrap();
+        let scans = body[find(body, 0xda)..].repeat(5000);
+        assert_eq!(read(&[body, &scans, &END].concat()), None);
+        assert_eq!(read(&claiming(BASELINE, 0xc0, 60_000, 60_000)), None);
+        assert_eq!(read(&claiming(BASELINE, 0xc0, 60_000, 0)), None);
+        assert_eq!(read(b"no JPEG"), None);
+    }
+
+    #[test]
+    fn a_header_has_the_turn_that_is_wanted() {
+        let exif =
+            [&b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"[..], &[0; 4]].concat();
+        let length = (exif.len() as u16 + 2).to_be_bytes();
+        let turned = [&BASELINE[..2], &[0xff, 0xe1], &length, &exif, &BASELINE[2..]].concat();
+        for (orientation, turn) in
+            [(Orientation::Exif, Turn::Rotate90), (Orientation::Stored, Turn::NoTransforms)]
+        {
+            let options = DecodeOptions::with_orientation(orientation);
+            assert_eq!(inspect_jpeg(&turned, &options), Some(JpegHeader { width: 61, height: 45, turn }));
+        }
     }
 
     #[test]

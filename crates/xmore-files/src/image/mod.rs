@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use budget::{decode_memory, set_decode_memory};
 pub use error::ImageError;
 pub use formats::{HEAD_BYTES, IMAGE_FORMATS, ImageFormat};
+pub use jpeg::JpegHeader;
 
 use crate::read_bounded;
 use budget::Reservation;
@@ -196,6 +197,17 @@ pub fn decode_bytes(
     let Picture { image, several, mut reservation } = decoded?;
     reservation.shrink(input.kept(u64::from(image.width()) * u64::from(image.height())));
     Ok(Decoded { image, format, several, _reservation: reservation })
+}
+
+/// Reads what a decoder other than this crate's has to know of a JPEG file. `None` where it is no JPEG file, or one beyond the limits of this crate, those of
+/// memory aside.
+pub fn inspect_jpeg(bytes: &[u8], options: &DecodeOptions) -> Option<JpegHeader> {
+    let format = ImageFormat::of_bytes(Path::new(""), bytes)?;
+    let is_jpeg = format.media_types.contains(&"image/jpeg");
+    if !is_jpeg || bytes.len() as u64 > MAX_FILE_BYTES {
+        return None;
+    }
+    jpeg::header(&Input { bytes, format: format.name, alpha: Alpha::default(), options: *options }).ok()
 }
 
 fn unknown_format() -> ImageError {

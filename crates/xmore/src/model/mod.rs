@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use image::RgbImage;
-use xmore_clip::{Embeddings, Loaded, Model, Pixels, Precision, ResizeMode, TextEmbeddings, Tokens};
+use xmore_clip::{
+    DecodedFiles, Decoding, Embeddings, Loaded, Model, Pixels, Precision, ResizeMode, TextEmbeddings, Tokens,
+};
 use xmore_files::image::Orientation;
 use xmore_memory::store::ModelIdentity;
 
@@ -22,6 +24,8 @@ pub struct NamedModel {
     /// The identity in words.
     shown: String,
     model: Model,
+    /// The choices of an image's preparation.
+    preparation: Option<String>,
     /// Whether every byte of its files was found to be what was recorded, in this process.
     #[cfg(feature = "hub")]
     checked: AtomicBool,
@@ -34,6 +38,7 @@ impl NamedModel {
         Self {
             shown: identity.to_string(),
             identity,
+            preparation: preparation(&model),
             model,
             #[cfg(feature = "hub")]
             checked: AtomicBool::new(false),
@@ -65,9 +70,18 @@ impl NamedModel {
     pub fn with_resize_mode(mut self, mode: Option<ResizeMode>) -> Self {
         if let Some(mode) = mode {
             self.model.set_resize_mode(mode);
+            self.preparation = preparation(&self.model);
         }
         self
     }
+}
+
+/// What of an image's preparation was chosen, beside the orientation.
+fn preparation(model: &Model) -> Option<String> {
+    let mode = model.preprocess().other_resize_mode().map(ResizeMode::name);
+    let decoder = (model.decoding() == Decoding::Gpu).then_some("decoded on the GPU");
+    let chosen: Vec<&str> = mode.into_iter().chain(decoder).collect();
+    (!chosen.is_empty()).then(|| chosen.join(", "))
 }
 
 impl Encoder for NamedModel {
@@ -108,7 +122,15 @@ impl Encoder for NamedModel {
     }
 
     fn preparation(&self) -> Option<&str> {
-        self.model.preprocess().other_resize_mode().map(ResizeMode::name)
+        self.preparation.as_deref()
+    }
+
+    fn decodes_files(&self) -> bool {
+        self.model.decoding() == Decoding::Gpu
+    }
+
+    fn decode_files(&self, files: &[&[u8]]) -> Result<Option<DecodedFiles<'_>>> {
+        Ok(self.model.decode_files(files)?)
     }
 
     fn load(&self, bytes: &[u8], name: &Path, max_pixels: u64) -> Result<Loaded> {

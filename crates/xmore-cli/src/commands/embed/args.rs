@@ -37,7 +37,10 @@ pub(crate) struct EmbedArgs {
 impl EmbedArgs {
     const NO_EFFECT: &[NoEffect<Self>] = &[
         NoEffect {
-            flags: &[FolderArgs::FLAGS, &["orientation", "resize_mode", "max_skipped", "skip_broken"]],
+            flags: &[
+                FolderArgs::FLAGS,
+                &["orientation", "resize_mode", "decode", "max_skipped", "skip_broken"],
+            ],
             when: |args| args.texts.is_some(),
             because: "on texts",
         },

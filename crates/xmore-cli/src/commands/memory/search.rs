@@ -56,7 +56,7 @@ impl SearchArgs {
             because: "on a memory of this machine: it is for remote indexes",
         },
         NoEffect {
-            flags: &[&["orientation", "resize_mode"]],
+            flags: &[&["orientation", "resize_mode", "decode"]],
             when: |args| args.query.image.is_none(),
             because: "on a text",
         },

@@ -128,7 +128,7 @@ impl Clip {
         };
         let precision = options.precision;
         let loader = Self { checkpoint: Arc::new(checkpoint), naming, precision, arch, tokenizer };
-        let place = Place::open(options.device, precision)?;
+        let place = Place::open(options)?;
         Ok(Opened { facts, gpu: place.gpu_name(), loader: Box::new(Placed { build: loader, place }) })
     }
 

@@ -86,7 +86,7 @@ impl Lite {
             beside: Vec::new(),
         };
         let precision = options.precision;
-        let place = Place::open(options.device, precision)?;
+        let place = Place::open(options)?;
         let build = Self { dir, config, precision };
         Ok(Opened { facts, gpu: place.gpu_name(), loader: Box::new(Placed { build, place }) })
     }

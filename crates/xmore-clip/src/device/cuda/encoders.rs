@@ -1,6 +1,7 @@
 //! Batches through towers on a card: copies, recorded passes, and smaller batches where memory does not suffice.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -8,10 +9,14 @@ use rayon::prelude::*;
 use xmore_cuda::{Buffer, Event, Graph, PinnedBuffer, Stream};
 
 use crate::arch::Head;
-use crate::device::{ImageEncoder, ImageNetwork, ImageTower, TextEncoder, TextNetwork, TextTower};
+use crate::device::{
+    FileEncoder, ImageEncoder, ImageNetwork, ImageTower, TextEncoder, TextNetwork, TextTower,
+};
 use crate::error::{ClipError, Result};
+use crate::preprocess::Preprocess;
 use crate::profile;
 
+use super::files::{DecodedImages, FileDecoder, Planned, pass_size};
 use super::run::{Arena, CudaRun, Rows};
 use super::{Cuda, Images};
 
@@ -41,6 +46,26 @@ pub(crate) struct CudaImages {
     network: Box<dyn ImageNetwork<Cuda>>,
     head: Option<Head<Cuda>>,
     state: Mutex<ImageState>,
+    /// Made when files are first decoded.
+    files: Mutex<Option<FileDecoder>>,
+}
+
+/// What is encoded.
+#[derive(Clone, Copy)]
+enum Batch<'a> {
+    /// Values of this machine.
+    Pixels(&'a [&'a [f32]]),
+    /// Bytes on the card.
+    Decoded(&'a DecodedImages),
+}
+
+impl Batch<'_> {
+    fn len(self) -> usize {
+        match self {
+            Self::Pixels(images) => images.len(),
+            Self::Decoded(images) => images.files().len(),
+        }
+    }
 }
 
 struct ImageState {
@@ -50,7 +75,7 @@ struct ImageState {
     /// Images of a pass; halved where memory did not suffice.
     batch: usize,
     slots: Vec<Slot>,
-    graphs: HashMap<(usize, usize, Output), Recorded>,
+    graphs: HashMap<(Images, Output), Recorded>,
 }
 
 /// A pass: what it reads and where its results go.
@@ -64,7 +89,7 @@ struct Slot {
     pending: usize,
 }
 
-/// A batch size that was met before, and its pass.
+/// A pass that was made before.
 enum Recorded {
     /// Once, without recording.
     Once,
@@ -77,7 +102,8 @@ impl Cuda {
         let [compute, copy] = [Stream::new(&self.device)?, Stream::new(&self.device)?];
         let (arena, graphs) = (Arena::default(), HashMap::new());
         let state = ImageState { arena, compute, copy, batch: IMAGES, slots: Vec::new(), graphs };
-        Ok(CudaImages { cuda: *self, network: tower.network, head: tower.head, state: Mutex::new(state) })
+        let (state, files) = (Mutex::new(state), Mutex::new(None));
+        Ok(CudaImages { cuda: *self, network: tower.network, head: tower.head, state, files })
     }
 
     pub(crate) fn text_encoder(&self, tower: TextTower<Self>) -> Result<CudaTexts> {
@@ -114,7 +140,7 @@ impl CudaImages {
     }
 
     /// `[images, length]`. A batch that does not fit is halved, and the run goes on.
-    fn encode(&self, images: &[&[f32]], output: Output) -> Result<Vec<f32>> {
+    fn encode(&self, images: Batch<'_>, output: Output) -> Result<Vec<f32>> {
         let mut state = lock(&self.state);
         let mut results = Vec::with_capacity(images.len() * self.length(output));
         let mut next = 0;
@@ -127,7 +153,7 @@ impl CudaImages {
             // The slot's earlier pass is the oldest one, so results come in order.
             let begun = state
                 .collect(slot, self.length(output), &mut results)
-                .and_then(|()| self.begin(&mut state, slot, &images[next..next + count], output));
+                .and_then(|()| self.begin(&mut state, slot, images, next..next + count, output));
             match begun {
                 Ok(()) => {
                     next += count;
@@ -155,8 +181,38 @@ impl CudaImages {
         outcome.and(collected).map(|()| results)
     }
 
-    /// Copies images to the card and starts their pass.
-    fn begin(&self, state: &mut ImageState, slot: usize, images: &[&[f32]], output: Output) -> Result<()> {
+    /// Starts the pass of some images.
+    fn begin(
+        &self,
+        state: &mut ImageState,
+        slot: usize,
+        images: Batch<'_>,
+        range: Range<usize>,
+        output: Output,
+    ) -> Result<()> {
+        let count = range.len();
+        let input = match images {
+            Batch::Pixels(images) => self.copy(state, slot, &images[range], output)?,
+            Batch::Decoded(images) => {
+                state.slot(&self.cuda, slot, count, [0, self.length(output)])?;
+                images.images(range, pass_size(count))
+            }
+        };
+        let results = self.pass(state, input, output)?;
+        let place = &mut state.slots[slot];
+        // SAFETY: the slot's buffers are kept, and not touched before its pass is done, which `collect` waits for; the results are as long as the pass
+        // says.
+        #[allow(unsafe_code)]
+        unsafe {
+            place.results.copy_from(&state.compute, results, count * self.length(output) * 4)?;
+        }
+        place.done.record(&state.compute)?;
+        place.pending = count;
+        Ok(())
+    }
+
+    /// Copies images to the card; the pass waits for that.
+    fn copy(&self, state: &mut ImageState, slot: usize, images: &[&[f32]], output: Output) -> Result<Images> {
         let values = images[0].len();
         state.slot(&self.cuda, slot, images.len(), [values, self.length(output)])?;
         let place = &mut state.slots[slot];
@@ -172,22 +228,12 @@ impl CudaImages {
         }
         place.copied.record(&state.copy)?;
         state.compute.wait(&place.copied)?;
-        let input = Images { pointer: place.input.pointer(), count: images.len() };
-        let results = self.pass(state, slot, input, output)?;
-        let place = &mut state.slots[slot];
-        // SAFETY: as above; the results are as long as the pass says.
-        #[allow(unsafe_code)]
-        unsafe {
-            place.results.copy_from(&state.compute, results, images.len() * self.length(output) * 4)?;
-        }
-        place.done.record(&state.compute)?;
-        place.pending = images.len();
-        Ok(())
+        Ok(Images { pointer: place.input.pointer(), count: images.len(), table: 0 })
     }
 
     /// Queues a pass: kernel by kernel the first time, recorded the second time, as a whole from then on. Returns where its results are.
-    fn pass(&self, state: &mut ImageState, slot: usize, images: Images, output: Output) -> Result<u64> {
-        let key = (slot, images.count, output);
+    fn pass(&self, state: &mut ImageState, images: Images, output: Output) -> Result<u64> {
+        let key = (images, output);
         let recorded = match state.graphs.get(&key) {
             Some(Recorded::Graph(generation, graph, results)) if *generation == state.arena.generation => {
                 graph.launch(&state.compute)?;
@@ -233,6 +279,10 @@ impl ImageState {
         }
         // As large as the next batches may be, so that few of them need others.
         let [input, results] = [values, length].map(|length| images.next_power_of_two() * length * 4);
+        // And no smaller than they were: batches of pixels and of decoded files may come by turns.
+        let old = self.slots.get(slot);
+        let input = old.map_or(input, |place| input.max(place.input.bytes()));
+        let results = old.map_or(results, |place| results.max(place.results.as_slice().len()));
         let device = &cuda.device;
         let place = Slot {
             pinned: PinnedBuffer::new(device, input)?,
@@ -280,28 +330,49 @@ impl ImageState {
 
 impl ImageEncoder for CudaImages {
     fn features(&self, images: &[&[f32]]) -> Result<(Vec<f32>, usize)> {
-        Ok((self.encode(images, Output::Features)?, self.network.width()))
+        Ok((self.encode(Batch::Pixels(images), Output::Features)?, self.network.width()))
     }
 
     fn embeddings(&self, images: &[&[f32]], dim: usize) -> Result<Vec<f32>> {
-        self.encode(images, Output::Embeddings(dim))
+        self.encode(Batch::Pixels(images), Output::Embeddings(dim))
+    }
+
+    fn files(&self) -> Option<&dyn FileEncoder> {
+        Some(self)
     }
 
     fn time_passes(&self, images: &[&[f32]], dim: usize, repeats: usize) -> Result<Vec<f64>> {
         let mut state = lock(&self.state);
         state.batch = state.batch.max(images.len());
         let wanted = Output::Embeddings(dim);
-        self.begin(&mut state, 0, images, wanted)?;
+        self.begin(&mut state, 0, Batch::Pixels(images), 0..images.len(), wanted)?;
         state.collect(0, self.length(wanted), &mut Vec::new())?;
-        let input = Images { pointer: state.slots[0].input.pointer(), count: images.len() };
+        let input = Images { pointer: state.slots[0].input.pointer(), count: images.len(), table: 0 };
         let timed = (0..repeats + 2).map(|_| {
             let start = Instant::now();
-            self.pass(&mut state, 0, input, wanted)?;
+            self.pass(&mut state, input, wanted)?;
             state.compute.synchronize()?;
             Ok(start.elapsed().as_secs_f64())
         });
         // The first records the pass; the second is the first of the recorded ones.
         Ok(timed.collect::<Result<Vec<_>>>()?.split_off(2))
+    }
+}
+
+impl FileEncoder for CudaImages {
+    fn decode(&self, files: &[&[u8]], preprocess: &Preprocess) -> Result<DecodedImages> {
+        // The thread pool's work comes before the lock: a thread that waits for the pool may be given other work, which may want the lock.
+        let planned = Planned::new(files, preprocess);
+        let mut decoder = lock(&self.files);
+        let decoder = match &mut *decoder {
+            Some(decoder) => decoder,
+            empty => empty.insert(FileDecoder::new(&self.cuda.device, preprocess)?),
+        };
+        Ok(decoder.decode(&planned)?)
+    }
+
+    fn embeddings(&self, images: &DecodedImages, dim: usize) -> Result<Vec<f32>> {
+        self.encode(Batch::Decoded(images), Output::Embeddings(dim))
     }
 }
 

@@ -49,11 +49,17 @@ impl CudaRun<'_> {
     }
 
     pub(super) fn conv_images(&mut self, conv: &CudaConv, images: Images, size: Size, out: &mut CudaMap) {
-        // The windows are gathered from the f32 pixels by the kernel that lays out patches' neighbors, after one conversion.
+        // The windows are gathered by the kernel that lays out patches' neighbors, after one conversion to elements.
         let pixels = self.scratch_rows(Scratch::Embedded, images.count * size.area(), 3);
         let count = images.count * size.area() * 3;
-        let args = [Arg::Pointer(images.pointer), Arg::Pointer(pixels.pointer), Arg::I64(count as i64)];
-        self.launch(Source::Rows, "from_f32_rows", Launch::threads(count, 256), &args);
+        let [from, table, to] = [images.pointer, images.table, pixels.pointer].map(Arg::Pointer);
+        let launch = Launch::threads(count, 256);
+        let count = Arg::I64(count as i64);
+        if images.are_bytes() {
+            self.launch(Source::Rows, "from_bytes", launch, &[from, table, to, count]);
+        } else {
+            self.launch(Source::Rows, "from_f32_rows", launch, &[from, to, count]);
+        }
         self.convolve(conv, pixels.pointer, images.count, size, out);
     }
 

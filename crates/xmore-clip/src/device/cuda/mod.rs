@@ -1,6 +1,7 @@
 //! NVIDIA GPUs: the operations of [`Device`] by cuBLASLt and the kernels of `xmore-cuda`.
 
 mod encoders;
+mod files;
 mod layers;
 mod maps;
 mod run;
@@ -18,6 +19,7 @@ use crate::nn::norm::BatchNorm;
 use crate::nn::precision::Precision;
 
 use super::{AttentionShape, Device, PatchEmbedding, PerceptronLayers, TokenEmbedding, Trunk, Wanted};
+pub(crate) use files::DecodedImages;
 use layers::{CudaConv, CudaDepthwise, CudaLinear, CudaNorm};
 use maps::CudaMap;
 use run::{CudaRun, Rows, Scratch, Sequences};
@@ -33,11 +35,19 @@ pub(crate) struct Cuda {
     element: Element,
 }
 
-/// Prepared images on the card: f32 `[count, side, side, 3]`.
-#[derive(Clone, Copy)]
+/// Prepared images on the card, `[count, side, side, 3]`: f32, or bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Images {
-    pub(crate) pointer: u64,
-    pub(crate) count: usize,
+    pointer: u64,
+    count: usize,
+    /// What each byte becomes in each channel, f32 `[3][256]`; 0 where the images are f32.
+    table: u64,
+}
+
+impl Images {
+    fn are_bytes(self) -> bool {
+        self.table != 0
+    }
 }
 
 impl Cuda {
@@ -147,12 +157,12 @@ impl Device for Cuda {
         let pixels = run.scratch_rows(Scratch::Columns, patches, columns);
         let args = [
             Arg::Pointer(images.pointer),
-            Arg::Pointer(0),
+            Arg::Pointer(images.table),
             Arg::Pointer(pixels.pointer),
             layer.side.into(),
             layer.patch.into(),
             columns.into(),
-            Arg::I32(0),
+            Arg::I32(i32::from(images.are_bytes())),
         ];
         run.launch(Source::Embed, "patches", Launch::blocks([patches, 1, 1], 128, 0), &args);
         let embedded = run.scratch_rows(Scratch::Embedded, patches, width);
