@@ -205,7 +205,7 @@ fn a_batch_that_does_not_fit_is_halved() {
         held.push(buffer);
     }
     let other = on_gpu(name, Precision::F32).unwrap();
-    let error = other.encode_images(&images).err().expect("no memory is left");
+    let error = other.encode_images(&images).expect_err("no memory is left");
     assert!(matches!(&error, ClipError::Device(error) if error.is_out_of_memory()), "{error}");
     drop(held);
     assert!(max_difference(&other.encode_images(&images).unwrap(), &expected) <= 2e-5);
