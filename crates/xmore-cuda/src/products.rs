@@ -168,6 +168,8 @@ impl Products {
             add: product.add,
             tune: product.tune,
         };
+        // Made before cuBLASLt needs it, so that a card without the memory is told as such.
+        stream.workspace()?;
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = match plans.get(&key) {
             Some(plan) => *plan,
@@ -374,6 +376,9 @@ impl Plan {
 }
 
 fn failed(product: &Product, status: sys::cublasStatus_t) -> CudaError {
+    if status == sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED {
+        return CudaError::OutOfMemory { wanted: 0 };
+    }
     CudaError::Product { status: format!("{status:?}"), m: product.m, n: product.n, k: product.k }
 }
 
