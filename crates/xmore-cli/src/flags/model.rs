@@ -38,7 +38,7 @@ pub(crate) struct ModelChoice {
     /// What decodes image files: the processor (cpu), or the GPU of --device (gpu), where it can
     ///
     /// A GPU decodes JPEG files by nvJPEG and resizes them: many times as fast as a processor. Its pixels are nvJPEG's and not
-    /// libjpeg-turbo's, from which they differ by about 0.001 of 255 on average, and embeddings have a cosine of 0.9999 or more to the processor's. Other formats, and JPEG files that nvJPEG does not
+    /// libjpeg-turbo's, from which they differ by about 0.001 of 255 on average, and embeddings have a cosine of 0.9998 or more to the processor's. Other formats, and JPEG files that nvJPEG does not
     /// decode, are the processor's as ever. It needs the library nvJPEG: CUDA's, or pip's `nvidia-nvjpeg`.
     #[arg(long, value_enum, default_value_t, env = "XMORE_DECODE")]
     pub(crate) decode: DecodeArg,
