@@ -218,9 +218,13 @@ impl CudaImages {
         let place = &mut state.slots[slot];
         let bytes = images.len() * values * 4;
         let pinned = &mut place.pinned.as_mut_slice()[..bytes];
-        pinned.par_chunks_exact_mut(values * 4).zip(images).for_each(|(to, image)| {
-            to.copy_from_slice(bytemuck::cast_slice(image));
-        });
+        let copy = |(to, image): (&mut [u8], &&[f32])| to.copy_from_slice(bytemuck::cast_slice(image));
+        // A thread of the pool that waits for others may be given other work, which may want the lock that this one holds.
+        if rayon::current_thread_index().is_some() {
+            pinned.chunks_exact_mut(values * 4).zip(images).for_each(copy);
+        } else {
+            pinned.par_chunks_exact_mut(values * 4).zip(images).for_each(copy);
+        }
         // SAFETY: the slot's buffers are kept, and not touched before its pass is done, which `collect` waits for.
         #[allow(unsafe_code)]
         unsafe {
