@@ -1,4 +1,4 @@
-//! Dual encoders on the CPU: images and texts in, unit vectors of one joint space out.
+//! Dual encoders: images and texts in, unit vectors of one joint space out.
 //!
 //! 1. Open a model folder: [`Model::load`].
 //! 2. Prepare images: [`Model::preprocess`] gives a [`Preprocess`], whose [`Preprocess::load`] decodes, resizes exactly as Pillow
@@ -9,7 +9,7 @@
 //!
 //! [`ClipTokenizer`] turns texts into CLIP's token ids by itself, with its built-in vocabulary.
 //!
-//! Everything runs on the CPU with what the processor offers (AVX-512, AVX2, NEON), chosen at run time.
+//! Everything runs on the processor with what it offers (AVX-512, AVX2, NEON), chosen at run time, or on an NVIDIA GPU ([`DeviceChoice`]).
 
 mod arch;
 mod checkpoint;
