@@ -29,6 +29,13 @@ pub struct DeviceInfo {
     pub shared_memory: usize,
 }
 
+impl DeviceInfo {
+    /// Whether it is a Hopper GPU, whose warpgroup products (`wgmma`) and tensor copies kernels of their own use.
+    pub fn is_hopper(&self) -> bool {
+        self.capability == (9, 0)
+    }
+}
+
 /// An opened card. It stays open until the process ends.
 #[derive(Clone, Copy)]
 pub struct Device(&'static Opened);
@@ -174,10 +181,9 @@ impl Device {
 
     /// What NVRTC calls its architecture; of Hopper the one with `wgmma`.
     pub fn target(&self) -> String {
-        match self.0.info.capability {
-            (9, 0) => "sm_90a".to_owned(),
-            (major, minor) => format!("sm_{major}{minor}"),
-        }
+        let (major, minor) = self.0.info.capability;
+        let own = if self.0.info.is_hopper() { "a" } else { "" };
+        format!("sm_{major}{minor}{own}")
     }
 
     /// A kernel of a source, compiled at its first use; `shared` is the most dynamic shared memory it is launched with.

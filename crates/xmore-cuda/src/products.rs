@@ -168,7 +168,7 @@ impl Products {
             add: product.add,
             tune: product.tune,
         };
-        // Made before cuBLASLt needs it, so that a card without the memory is told as such.
+        // Allocated before cuBLASLt needs it, so that a lack of memory is an error of its own.
         stream.workspace()?;
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = match plans.get(&key) {

@@ -1,4 +1,4 @@
-//! Folders of many kinds of files, some of which a GPU decodes, some the processor, some nobody: the counts are those of the processor alone, and the
+//! Folders of many kinds of files, some of which a GPU decodes, some the processor, some neither: the counts are those of the processor alone, and the
 //! embeddings nearly so. Needs an NVIDIA GPU: elsewhere the test says that it is skipped, or fails where `XMORE_REQUIRE_GPU` is set.
 
 use std::path::{Path, PathBuf};

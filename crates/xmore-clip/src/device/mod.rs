@@ -28,7 +28,7 @@ pub(crate) use encoders::{
 ///
 /// Layers are made from a checkpoint's values and stay on the device. Computing takes a `Run`, what one pass has to itself; results are
 /// `Rows`, `[rows, width]`, and `Maps`, channels-last images. An operation that fails leaves its error in the run, and those after it do nothing:
-/// whoever began the run asks for the error at its end.
+/// the caller that began the run asks for the error at its end.
 pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     /// What one pass has to itself.
     type Run<'r>;

@@ -82,6 +82,31 @@ impl Window {
     }
 }
 
+/// PyTorch's `[outputs, inputs, taps]` with batch normalization's scales `[outputs]` as `[outputs, taps, inputs]`.
+pub(crate) fn fold_dense(weight: &[f32], inputs: usize, taps: usize, scale: &[f32]) -> Vec<f32> {
+    let mut folded = vec![0.0; weight.len()];
+    for (o, scale) in scale.iter().enumerate() {
+        for i in 0..inputs {
+            for t in 0..taps {
+                folded[(o * taps + t) * inputs + i] = weight[(o * inputs + i) * taps + t] * scale;
+            }
+        }
+    }
+    folded
+}
+
+/// PyTorch's `[channels, taps]` with batch normalization's scales `[channels]` as `[taps, channels]`.
+pub(crate) fn fold_depthwise(weight: &[f32], scale: &[f32]) -> Vec<f32> {
+    let (channels, taps) = (scale.len(), weight.len() / scale.len());
+    let mut folded = vec![0.0; weight.len()];
+    for (c, scale) in scale.iter().enumerate() {
+        for t in 0..taps {
+            folded[t * channels + c] = weight[c * taps + t] * scale;
+        }
+    }
+    folded
+}
+
 /// A dense convolution with folded batch normalization.
 pub(crate) struct Conv2d {
     /// `[outputs, kernel * kernel * inputs]`, taps in row order, channels innermost.
@@ -100,16 +125,8 @@ impl Conv2d {
         bn: BatchNorm,
         activation: Option<Activation>,
     ) -> Self {
-        let outputs = bn.scale.len();
-        let taps = window.kernel * window.kernel;
-        let mut folded = vec![0.0; weight.len()];
-        for o in 0..outputs {
-            for i in 0..inputs {
-                for t in 0..taps {
-                    folded[(o * taps + t) * inputs + i] = weight[(o * inputs + i) * taps + t] * bn.scale[o];
-                }
-            }
-        }
+        let (outputs, taps) = (bn.scale.len(), window.kernel * window.kernel);
+        let folded = fold_dense(weight, inputs, taps, &bn.scale);
         let length = taps * inputs;
         let row = |o: usize| (&folded[o * length..(o + 1) * length], 1.0);
         Self { weight: Float32::from_rows(outputs, length, Some(bn.shift), row), window, inputs, activation }
@@ -189,13 +206,7 @@ pub(crate) struct DepthwiseConv2d {
 impl DepthwiseConv2d {
     /// `weight` is PyTorch's `[channels, 1, kernel, kernel]`.
     pub(crate) fn new(weight: &[f32], window: Window, bn: BatchNorm) -> Self {
-        let (channels, taps) = (bn.scale.len(), window.kernel * window.kernel);
-        let mut folded = vec![0.0; weight.len()];
-        for c in 0..channels {
-            for t in 0..taps {
-                folded[t * channels + c] = weight[c * taps + t] * bn.scale[c];
-            }
-        }
+        let folded = fold_depthwise(weight, &bn.scale);
         Self { weight: folded, bias: bn.shift, window }
     }
 

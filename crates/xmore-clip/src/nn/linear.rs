@@ -25,6 +25,18 @@ pub(crate) fn query_scale(head_width: usize) -> f32 {
     (1.0 / (head_width as f64).sqrt()) as f32
 }
 
+/// The parts' biases side by side, each with its part's factor; `None` if no part has one.
+pub(crate) fn fused_bias(parts: &[Part<'_>], inputs: usize) -> Option<Vec<f32>> {
+    parts.iter().any(|part| part.bias.is_some()).then(|| {
+        let biases = parts.iter().flat_map(|part| {
+            let outputs = part.weight.len() / inputs;
+            let values = part.bias.map_or_else(|| vec![0.0; outputs], <[f32]>::to_vec);
+            values.into_iter().map(|b| b * part.scale)
+        });
+        biases.collect()
+    })
+}
+
 /// Attention's input layer as parts: weights and biases of query, key and value, with 1/√d on the queries.
 pub(crate) fn qkv_parts<'a>(qkv: &'a [WeightAndBias<'_>; 3], head_width: usize) -> [Part<'a>; 3] {
     let scales = [query_scale(head_width), 1.0, 1.0];
@@ -59,14 +71,7 @@ impl Linear {
             let at = o - if n == 0 { 0 } else { bounds[n - 1] };
             (&parts[n].weight[at * inputs..(at + 1) * inputs], parts[n].scale)
         };
-        let bias: Option<Vec<f32>> = parts.iter().any(|part| part.bias.is_some()).then(|| {
-            let biases = parts.iter().flat_map(|part| {
-                let outputs = part.weight.len() / inputs;
-                let values = part.bias.map_or_else(|| vec![0.0; outputs], <[f32]>::to_vec);
-                values.into_iter().map(|b| b * part.scale)
-            });
-            biases.collect()
-        });
+        let bias = fused_bias(parts, inputs);
         Self(precision.pack(outputs, inputs, bias, row))
     }
 

@@ -4,8 +4,8 @@ use xmore_cuda::{Arg, Buffer, Element, Format, Launch, Source, Stream};
 
 use crate::error::Result;
 use crate::nn::activation::Activation;
-use crate::nn::conv::Window;
-use crate::nn::linear::Part;
+use crate::nn::conv::{Window, fold_dense, fold_depthwise};
+use crate::nn::linear::{Part, fused_bias};
 use crate::nn::norm::BatchNorm;
 
 use super::Cuda;
@@ -32,20 +32,14 @@ impl CudaLinear {
         let padded = inputs.next_multiple_of(INPUTS);
         let outputs: usize = parts.iter().map(|part| part.weight.len() / inputs).sum();
         let mut weight = Vec::with_capacity(outputs * padded);
-        let mut bias = Vec::with_capacity(outputs);
         for part in parts {
             for row in part.weight.chunks_exact(inputs) {
                 weight.extend(row.iter().map(|w| w * part.scale));
                 weight.resize(weight.len() + padded - inputs, 0.0);
             }
-            let count = part.weight.len() / inputs;
-            match part.bias {
-                Some(values) => bias.extend(values.iter().map(|b| b * part.scale)),
-                None => bias.resize(bias.len() + count, 0.0),
-            }
         }
-        let has_bias = parts.iter().any(|part| part.bias.is_some());
-        let bias = has_bias.then(|| Buffer::of(&cuda.device, &cuda.element.encode(&bias))).transpose()?;
+        let bias = fused_bias(parts, inputs);
+        let bias = bias.map(|bias| Buffer::of(&cuda.device, &cuda.element.encode(&bias))).transpose()?;
         // Other sizes have no product of 8-bit floats.
         let quantize = quantize && inputs.is_multiple_of(FP8_SIZES) && outputs.is_multiple_of(FP8_SIZES);
         let (weight, scales) = if quantize {
@@ -139,16 +133,8 @@ impl CudaConv {
         bn: &BatchNorm,
         activation: Option<Activation>,
     ) -> Result<Self> {
-        let (outputs, taps) = (bn.scale.len(), window.kernel * window.kernel);
-        let mut folded = vec![0.0; weight.len()];
-        for o in 0..outputs {
-            for c in 0..channels {
-                for t in 0..taps {
-                    folded[(o * taps + t) * channels + c] =
-                        weight[(o * channels + c) * taps + t] * bn.scale[o];
-                }
-            }
-        }
+        let taps = window.kernel * window.kernel;
+        let folded = fold_dense(weight, channels, taps, &bn.scale);
         let part = Part { weight: &folded, bias: Some(&bn.shift), scale: 1.0 };
         let linear = CudaLinear::new(cuda, &[part], taps * channels, false)?;
         Ok(Self { linear, window, channels, activation })
@@ -165,14 +151,7 @@ pub(crate) struct CudaDepthwise {
 
 impl CudaDepthwise {
     pub(super) fn new(cuda: &Cuda, weight: &[f32], window: Window, bn: &BatchNorm) -> Result<Self> {
-        let (channels, taps) = (bn.scale.len(), window.kernel * window.kernel);
-        let mut folded = vec![0.0; weight.len()];
-        for c in 0..channels {
-            for t in 0..taps {
-                folded[t * channels + c] = weight[c * taps + t] * bn.scale[c];
-            }
-        }
-        let weight = Buffer::of(&cuda.device, &folded)?;
+        let weight = Buffer::of(&cuda.device, &fold_depthwise(weight, &bn.scale))?;
         Ok(Self { weight, bias: Buffer::of(&cuda.device, &bn.shift)?, window })
     }
 }

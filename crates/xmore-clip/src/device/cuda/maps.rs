@@ -69,63 +69,46 @@ impl CudaRun<'_> {
     }
 
     fn convolve(&mut self, conv: &CudaConv, x: u64, count: usize, size: Size, out: &mut CudaMap) {
-        let to = conv.window.output(size);
-        let result = self.shape(out, count, to, conv.linear.outputs);
-        let (rows, columns) = (count * to.area(), conv.linear.padded_inputs());
-        let input = if is_point(conv.window) && columns == conv.channels {
-            Rows { pointer: x, rows, width: columns, scales: 0 }
-        } else {
-            let input = self.scratch_rows(Scratch::Columns, rows, columns);
-            let [top, left] = [size.height, size.width].map(|n| conv.window.padding_before(n));
-            let args = [
-                Arg::Pointer(x),
-                Arg::Pointer(input.pointer),
-                count.into(),
-                size.height.into(),
-                size.width.into(),
-                conv.channels.into(),
-                conv.window.kernel.into(),
-                conv.window.stride.into(),
-                top.into(),
-                left.into(),
-                to.height.into(),
-                to.width.into(),
-                columns.into(),
-            ];
-            self.launch(Source::Convolution, "windows", Launch::threads(rows * columns, 256), &args);
-            input
-        };
+        let result = self.shape(out, count, conv.window.output(size), conv.linear.outputs);
+        let input = self.windows(conv, x, count, size);
         self.multiply(&conv.linear, input, result, false);
         self.activate(result, conv.activation);
     }
 
     pub(super) fn conv_add(&mut self, conv: &CudaConv, x: &CudaMap, out: &CudaMap) {
         debug_assert!(is_point(conv.window));
-        let [input, result] = [self.map_rows(x), self.map_rows(out)];
-        if conv.linear.padded_inputs() == conv.channels {
-            self.multiply(&conv.linear, input, result, true);
-            return self.activate(result, conv.activation);
-        }
-        // Rows with zeros behind them: the window of a point.
-        let padded = self.scratch_rows(Scratch::Columns, input.rows, conv.linear.padded_inputs());
-        let args = [
-            Arg::Pointer(input.pointer),
-            Arg::Pointer(padded.pointer),
-            x.count.into(),
-            x.size.height.into(),
-            x.size.width.into(),
-            conv.channels.into(),
-            Arg::I32(1),
-            Arg::I32(1),
-            Arg::I32(0),
-            Arg::I32(0),
-            x.size.height.into(),
-            x.size.width.into(),
-            padded.width.into(),
-        ];
-        self.launch(Source::Convolution, "windows", Launch::threads(padded.rows * padded.width, 256), &args);
-        self.multiply(&conv.linear, padded, result, true);
+        let pointer = self.map_pointer(x);
+        let (input, result) = (self.windows(conv, pointer, x.count, x.size), self.map_rows(out));
+        self.multiply(&conv.linear, input, result, true);
         self.activate(result, conv.activation);
+    }
+
+    /// What a convolution multiplies: the pixels under each output position side by side, with zeros behind them, or the image itself where that is the same.
+    fn windows(&mut self, conv: &CudaConv, x: u64, count: usize, size: Size) -> Rows {
+        let to = conv.window.output(size);
+        let (rows, columns) = (count * to.area(), conv.linear.padded_inputs());
+        if is_point(conv.window) && columns == conv.channels {
+            return Rows { pointer: x, rows, width: columns, scales: 0 };
+        }
+        let gathered = self.scratch_rows(Scratch::Columns, rows, columns);
+        let [top, left] = [size.height, size.width].map(|n| conv.window.padding_before(n));
+        let args = [
+            Arg::Pointer(x),
+            Arg::Pointer(gathered.pointer),
+            count.into(),
+            size.height.into(),
+            size.width.into(),
+            conv.channels.into(),
+            conv.window.kernel.into(),
+            conv.window.stride.into(),
+            top.into(),
+            left.into(),
+            to.height.into(),
+            to.width.into(),
+            columns.into(),
+        ];
+        self.launch(Source::Convolution, "windows", Launch::threads(rows * columns, 256), &args);
+        gathered
     }
 
     pub(super) fn depthwise_into(&mut self, conv: &CudaDepthwise, x: &CudaMap, out: &mut CudaMap) {

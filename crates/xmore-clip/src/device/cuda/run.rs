@@ -432,7 +432,7 @@ impl<'r> CudaRun<'r> {
             && head_width.is_multiple_of(16)
             && head_width <= MAX_HEAD;
         if by_tensor_cores
-            && self.cuda.device.info().capability == (9, 0)
+            && self.cuda.device.info().is_hopper()
             && head_width == HOPPER_HEAD
             && !causal
             && longest > HOPPER_QUERIES / 2

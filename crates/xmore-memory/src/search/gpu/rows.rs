@@ -81,10 +81,7 @@ impl GpuOptions {
     pub fn fastest(device: &Device, rows: u64, dim: usize) -> Result<GpuOptions> {
         let bytes = rows.saturating_mul((dim.next_multiple_of(WIDTH) * size_of::<f16>()) as u64);
         let free = device.free_memory().map_err(failed)? as u64;
-        Ok(GpuOptions {
-            keep: bytes.saturating_add(KEPT_FREE) <= free,
-            hopper: device.info().capability == (9, 0),
-        })
+        Ok(GpuOptions { keep: bytes.saturating_add(KEPT_FREE) <= free, hopper: device.info().is_hopper() })
     }
 }
 
