@@ -147,6 +147,12 @@ pub enum ClipError {
         /// What it lacks.
         reason: String,
     },
+    /// A model needs an operation that is not written for GPUs yet.
+    #[error("the model needs {operation}, which is not computed on a GPU yet; the processor computes it")]
+    NotOnGpu {
+        /// The operation.
+        operation: &'static str,
+    },
     /// A GPU was to decode image files, but the model computes on the processor.
     #[error("a GPU decodes images only for a model that computes on it; this one computes on the processor")]
     Decoding,

@@ -4,13 +4,15 @@ mod clip;
 mod lite;
 mod parts;
 mod shared;
+mod siglip;
 
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 pub use lite::{LITE_FILES, LITE2_FILES};
-pub(crate) use parts::{Facts, Head, HeadPerceptron, Opened};
+pub(crate) use parts::{Facts, Head, HeadPerceptron, ImagePart, Opened, TextPart, TokenizerLoader};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};
@@ -19,7 +21,7 @@ use crate::options::LoadOptions;
 /// Name of open_clip's configuration file in a model folder.
 pub const CONFIG_FILE: &str = "open_clip_config.json";
 /// transformers' configuration file.
-const TRANSFORMERS_CONFIG: &str = "config.json";
+pub(crate) const TRANSFORMERS_CONFIG: &str = "config.json";
 
 /// A kind of model that can be loaded.
 #[derive(Debug)]
@@ -35,7 +37,7 @@ pub struct Architecture {
 /// All architectures, in the order in which their `detect` is called.
 ///
 /// The last one takes what no other does; its errors say what is missing.
-pub static ARCHITECTURES: &[Architecture] = &[lite::ARCHITECTURE, clip::ARCHITECTURE];
+pub static ARCHITECTURES: &[Architecture] = &[lite::ARCHITECTURE, siglip::ARCHITECTURE, clip::ARCHITECTURE];
 
 impl Architecture {
     /// Its short name.
@@ -98,6 +100,19 @@ impl Found {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The name of timm's image tower, if it is a folder with open_clip's configuration that names one.
+    pub(crate) fn timm_model_name(&self) -> Result<Option<String>> {
+        let config: Option<Value> = self.config(ConfigForm::OpenClip)?;
+        let name = config.as_ref().and_then(|config| config.pointer("/model_cfg/vision_cfg/timm_model_name"));
+        Ok(name.and_then(Value::as_str).map(str::to_owned))
+    }
+
+    /// transformers' `model_type`, if it is a folder with transformers' configuration.
+    pub(crate) fn model_type(&self) -> Result<Option<String>> {
+        let config: Option<Value> = self.config(ConfigForm::Transformers)?;
+        Ok(config.and_then(|config| config["model_type"].as_str().map(str::to_owned)))
     }
 }
 

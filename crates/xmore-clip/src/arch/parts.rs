@@ -1,15 +1,47 @@
 //! What an architecture gives: facts, and towers that are loaded when they are first used.
 
-use crate::device::{Device, Loader};
+use crate::device::{Device, ImageLoader, Operation, Place, TextLoader};
+use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::preprocess::Preprocess;
+use crate::tokenizer::Tokenizer;
 
 /// A model whose configuration has been read.
 pub(crate) struct Opened {
     pub(crate) facts: Facts,
-    /// The name of the GPU that its towers are for, if they are not for the processor.
-    pub(crate) gpu: Option<String>,
-    pub(crate) loader: Box<dyn Loader>,
+    /// Where the towers compute.
+    pub(crate) place: Place,
+    pub(crate) image: Box<dyn ImageLoader>,
+    pub(crate) text: Box<dyn TextLoader>,
+    pub(crate) tokenizer: TokenizerLoader,
+}
+
+/// Reads a model's tokenizer.
+pub(crate) type TokenizerLoader = Box<dyn Fn() -> Result<Box<dyn Tokenizer>> + Send + Sync>;
+
+/// An image tower that a configuration describes.
+pub(crate) struct ImagePart {
+    /// What it is, in words.
+    pub(crate) description: String,
+    /// Side of the square that it sees, in pixels.
+    pub(crate) image_size: usize,
+    /// What it needs of a device beside what every device has.
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) loader: Box<dyn ImageLoader>,
+}
+
+/// A text tower that a configuration describes, and its tokenizer.
+pub(crate) struct TextPart {
+    /// What it is, in words.
+    pub(crate) description: String,
+    /// Most tokens of a text, start and end included.
+    pub(crate) context_length: usize,
+    /// What it needs of a device beside what every device has.
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) loader: Box<dyn TextLoader>,
+    pub(crate) tokenizer: TokenizerLoader,
+    /// Files of the folder that it and its tokenizer are read from, beside the weights.
+    pub(crate) beside: Vec<String>,
 }
 
 /// What is known of a model before its towers are loaded.

@@ -7,6 +7,7 @@ use xmore_cuda::{CudaError, Device};
 
 use super::cpu::Cpu;
 use super::cuda::Cuda;
+use super::{Device as _, Operation};
 use crate::error::{ClipError, Result};
 use crate::nn::precision::Precision;
 use crate::options::LoadOptions;
@@ -95,25 +96,29 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// Opens the chosen device.
+    /// Opens the chosen device for a model of these operations.
     ///
     /// # Errors
-    /// [`ClipError::Device`] if a GPU is named that cannot be used; [`ClipError::Precision`] if the device does not compute in the precision;
+    /// [`ClipError::NotOnGpu`] if a GPU is named that lacks an operation; [`ClipError::Device`] if a GPU is named that cannot be used; [`ClipError::Precision`] if the device does not compute in the precision;
     /// [`ClipError::Decoding`] if a GPU is to decode image files, but the device is none.
-    pub(crate) fn open(options: &LoadOptions) -> Result<Self> {
-        let place = Self::of(options.device, options.precision)?;
+    pub(crate) fn open(options: &LoadOptions, operations: &[Operation]) -> Result<Self> {
+        let place = Self::of(options.device, options.precision, operations)?;
         match place {
             Self::Cpu(_) if options.decoding == Decoding::Gpu => Err(ClipError::Decoding),
             place => Ok(place),
         }
     }
 
-    fn of(choice: DeviceChoice, precision: Precision) -> Result<Self> {
+    fn of(choice: DeviceChoice, precision: Precision, operations: &[Operation]) -> Result<Self> {
         let cpu = || Cpu::new(precision).map(Self::Cpu);
         let Some(gpu) = choice.gpu()? else { return cpu() };
-        match Cuda::new(gpu, precision) {
-            // 8-bit integers are the processor's alone.
-            Err(ClipError::Precision { .. }) if choice == DeviceChoice::Auto => cpu(),
+        let cuda = Cuda::new(gpu, precision).and_then(|cuda| {
+            cuda.require(operations.iter().copied())?;
+            Ok(cuda)
+        });
+        match cuda {
+            // 8-bit integers and some operations are the processor's alone.
+            Err(ClipError::Precision { .. } | ClipError::NotOnGpu { .. }) if choice == DeviceChoice::Auto => cpu(),
             cuda => cuda.map(Self::Cuda),
         }
     }

@@ -3,7 +3,6 @@
 use crate::arch::Head;
 use crate::error::Result;
 use crate::preprocess::Preprocess;
-use crate::tokenizer::Tokenizer;
 
 use super::cuda::DecodedImages;
 use super::{Device, Place};
@@ -35,7 +34,7 @@ pub(crate) trait TextNetwork<D: Device>: Send + Sync {
         false
     }
 
-    /// Token ids of each text, without padding, to features `[texts, width]`; the tokens after each text's start are replaced by `context`,
+    /// Token ids of each text to features `[texts, width]`; the tokens after each text's start are replaced by `context`,
     /// `[tokens, width]`, which may be empty.
     fn forward(&self, run: &mut D::Run<'_>, texts: &[&[u32]], context: &[f32]) -> D::Rows;
 }
@@ -106,42 +105,40 @@ pub(crate) trait TextEncoder: Send + Sync {
     fn embeddings(&self, texts: &[&[u32]], context: &[f32], dim: usize) -> Result<Vec<f32>>;
 }
 
-/// What an architecture makes of its files, on any device.
-pub(crate) trait Build: Send + Sync + 'static {
-    fn image<D: Device>(&self, device: &D) -> Result<ImageTower<D>>;
-    fn text<D: Device>(&self, device: &D) -> Result<TextTower<D>>;
-    fn tokenizer(&self) -> Result<Box<dyn Tokenizer>>;
+/// What makes an image tower of a model's files, on any device.
+pub(crate) trait BuildImage: Send + Sync + 'static {
+    fn build<D: Device>(&self, device: &D) -> Result<ImageTower<D>>;
 }
 
-/// Loads the parts of an opened model.
-pub(crate) trait Loader: Send + Sync {
-    fn image(&self) -> Result<Box<dyn ImageEncoder>>;
-    fn text(&self) -> Result<Box<dyn TextEncoder>>;
-    fn tokenizer(&self) -> Result<Box<dyn Tokenizer>>;
+/// What makes a text tower of a model's files, on any device.
+pub(crate) trait BuildText: Send + Sync + 'static {
+    fn build<D: Device>(&self, device: &D) -> Result<TextTower<D>>;
 }
 
-/// An architecture's files and the device for them.
-pub(crate) struct Placed<B> {
-    pub(crate) build: B,
-    pub(crate) place: Place,
+/// An image tower that is yet to be loaded.
+pub(crate) trait ImageLoader: Send + Sync {
+    fn load(&self, place: &Place) -> Result<Box<dyn ImageEncoder>>;
 }
 
-impl<B: Build> Loader for Placed<B> {
-    fn image(&self) -> Result<Box<dyn ImageEncoder>> {
-        Ok(match &self.place {
-            Place::Cpu(cpu) => Box::new(cpu.image_encoder(self.build.image(cpu)?)),
-            Place::Cuda(cuda) => Box::new(cuda.image_encoder(self.build.image(cuda)?)?),
+/// A text tower that is yet to be loaded.
+pub(crate) trait TextLoader: Send + Sync {
+    fn load(&self, place: &Place) -> Result<Box<dyn TextEncoder>>;
+}
+
+impl<B: BuildImage> ImageLoader for B {
+    fn load(&self, place: &Place) -> Result<Box<dyn ImageEncoder>> {
+        Ok(match place {
+            Place::Cpu(cpu) => Box::new(cpu.image_encoder(self.build(cpu)?)),
+            Place::Cuda(cuda) => Box::new(cuda.image_encoder(self.build(cuda)?)?),
         })
     }
+}
 
-    fn text(&self) -> Result<Box<dyn TextEncoder>> {
-        Ok(match &self.place {
-            Place::Cpu(cpu) => Box::new(cpu.text_encoder(self.build.text(cpu)?)),
-            Place::Cuda(cuda) => Box::new(cuda.text_encoder(self.build.text(cuda)?)?),
+impl<B: BuildText> TextLoader for B {
+    fn load(&self, place: &Place) -> Result<Box<dyn TextEncoder>> {
+        Ok(match place {
+            Place::Cpu(cpu) => Box::new(cpu.text_encoder(self.build(cpu)?)),
+            Place::Cuda(cuda) => Box::new(cuda.text_encoder(self.build(cuda)?)?),
         })
-    }
-
-    fn tokenizer(&self) -> Result<Box<dyn Tokenizer>> {
-        self.build.tokenizer()
     }
 }

@@ -4,6 +4,7 @@ mod choice;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
 mod encoders;
+mod operation;
 
 use std::sync::Arc;
 
@@ -19,9 +20,10 @@ pub(crate) use choice::Place;
 pub use choice::{Decoding, DeviceChoice};
 pub(crate) use cuda::DecodedImages;
 pub use encoders::DecodedFile;
+pub(crate) use operation::Operation;
 pub(crate) use encoders::{
-    Build, FileEncoder, ImageEncoder, ImageNetwork, ImageTower, Loader, Placed, TextEncoder, TextNetwork,
-    TextTower,
+    BuildImage, BuildText, FileEncoder, ImageEncoder, ImageLoader, ImageNetwork, ImageTower, TextEncoder,
+    TextLoader, TextNetwork, TextTower,
 };
 
 /// Memory and arithmetic of one kind of processor.
@@ -52,6 +54,14 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     type Images<'i>: Copy;
     /// Lengths of the sequences that stand one behind another in rows of tokens.
     type Sequences;
+    /// A query that is the same for every sequence, `[width]`.
+    type LearnedQuery: Send + Sync;
+
+    /// Whether the device has these operations.
+    ///
+    /// # Errors
+    /// [`ClipError::NotOnGpu`](crate::ClipError::NotOnGpu) for one that it lacks.
+    fn require(&self, operations: impl IntoIterator<Item = Operation>) -> Result<()>;
 
     /// A layer from weights over the same inputs, whose outputs stand side by side.
     fn linear(&self, parts: &[Part<'_>], inputs: usize, precision: Precision) -> Result<Self::Linear>;
@@ -59,6 +69,8 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     fn norm(&self, weight: &[f32], bias: &[f32], epsilon: f32) -> Result<Self::Norm>;
     /// Values as they are.
     fn values(&self, values: &[f32]) -> Result<Self::Values>;
+    /// A query that is the same for every sequence, scaled by 1 / √head_width already.
+    fn learned_query(&self, values: &[f32]) -> Result<Self::LearnedQuery>;
     /// The tensor `name`, `[vocabulary, width]`, of a checkpoint.
     fn token_table(
         &self,
@@ -85,7 +97,7 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     /// How many images there are.
     fn count(images: Self::Images<'_>) -> usize;
 
-    /// Each image's class token and patches with their positions: `[n * tokens, width]`.
+    /// Each image's class token, if there is one, and patches with their positions: `[n * tokens, width]`.
     fn embed_patches(
         run: &mut Self::Run<'_>,
         layer: &PatchEmbedding<Self>,
@@ -144,12 +156,22 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
         key_value: &Self::Rows,
         sequences: &Self::Sequences,
     ) -> Self::Rows;
-    /// One row of each sequence.
+    /// One row of each sequence; `places` are those of [`Wanted::Anywhere`], counted from each sequence's first.
     fn pick(
         run: &mut Self::Run<'_>,
         x: &Self::Rows,
         sequences: &Self::Sequences,
         wanted: Wanted,
+        places: &[usize],
+    ) -> Self::Rows;
+    /// The query, `count` times: `[count, width]`.
+    fn repeat(run: &mut Self::Run<'_>, query: &Self::LearnedQuery, count: usize) -> Self::Rows;
+    /// The mean of each sequence's rows but the first `skipped`.
+    fn means(
+        run: &mut Self::Run<'_>,
+        x: &Self::Rows,
+        sequences: &Self::Sequences,
+        skipped: usize,
     ) -> Self::Rows;
     /// The mean of each sequence's rows, to unit length.
     fn unit_means(run: &mut Self::Run<'_>, x: &Self::Rows, sequences: &Self::Sequences) -> Self::Rows;
@@ -197,16 +219,21 @@ pub(crate) struct PatchEmbedding<D: Device> {
     pub(crate) width: usize,
     /// From a patch's pixels, `[patch * patch * 3]` with channels innermost.
     pub(crate) linear: D::Linear,
-    /// `[width]`.
-    pub(crate) class: D::Values,
-    /// `[1 + patches, width]`.
+    /// `[width]`, before the patches where there is one.
+    pub(crate) class: Option<D::Values>,
+    /// `[tokens, width]`.
     pub(crate) positions: D::Values,
 }
 
 impl<D: Device> PatchEmbedding<D> {
+    /// Patches of an image.
+    pub(crate) fn patches(&self) -> usize {
+        (self.side / self.patch).pow(2)
+    }
+
     /// Tokens of an image.
     pub(crate) fn tokens(&self) -> usize {
-        (self.side / self.patch).pow(2) + 1
+        self.patches() + usize::from(self.class.is_some())
     }
 }
 
@@ -248,6 +275,8 @@ impl AttentionShape {
 pub(crate) enum Wanted {
     First,
     Last,
+    /// At a place that the caller says.
+    Anywhere,
 }
 
 /// Where rows of sequences begin and end: `[0, lengths[0], lengths[0] + lengths[1], …]`.

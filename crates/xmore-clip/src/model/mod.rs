@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 
 use xmore_files::image::Orientation;
 
-use crate::arch::{self, Architecture, Facts, Opened};
-use crate::device::{Decoding, ImageEncoder, Loader, TextEncoder};
+use crate::arch::{self, Architecture, Facts, Opened, TokenizerLoader};
+use crate::device::{Decoding, ImageEncoder, ImageLoader, Place, TextEncoder, TextLoader};
 use crate::error::Result;
 use crate::fingerprint::fingerprint;
 use crate::options::LoadOptions;
@@ -32,10 +32,14 @@ pub struct Model {
     dir: PathBuf,
     architecture: &'static Architecture,
     facts: Facts,
+    /// Name of the GPU that the towers compute on, if they do.
     gpu: Option<String>,
+    place: Place,
     decoding: Decoding,
     fingerprint: String,
-    loader: Box<dyn Loader>,
+    image_loader: Box<dyn ImageLoader>,
+    text_loader: Box<dyn TextLoader>,
+    tokenizer_loader: TokenizerLoader,
     image: OnceLock<Box<dyn ImageEncoder>>,
     text: OnceLock<Box<dyn TextEncoder>>,
     tokenizer: OnceLock<Box<dyn Tokenizer>>,
@@ -58,7 +62,8 @@ impl Model {
     /// Those of [`Model::load`].
     pub fn load_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         let path = path.as_ref();
-        let (architecture, Opened { facts, gpu, loader }) = arch::open(path, options)?;
+        let (architecture, opened) = arch::open(path, options)?;
+        let Opened { facts, place, image, text, tokenizer } = opened;
         let dir = if path.is_file() { path.parent().unwrap_or(Path::new("")) } else { path };
         let mut fingerprint = fingerprint(dir, facts.files.iter().map(String::as_str))?;
         // Other numbers, so another model to a memory.
@@ -68,10 +73,13 @@ impl Model {
             dir: dir.to_owned(),
             architecture,
             facts,
-            gpu,
+            gpu: place.gpu_name(),
+            place,
             decoding: options.decoding,
             fingerprint,
-            loader,
+            image_loader: image,
+            text_loader: text,
+            tokenizer_loader: tokenizer,
             image: OnceLock::new(),
             text: OnceLock::new(),
             tokenizer: OnceLock::new(),
@@ -167,15 +175,15 @@ impl Model {
     }
 
     fn image(&self) -> Result<&dyn ImageEncoder> {
-        init(&self.image, || self.loader.image()).map(Box::as_ref)
+        init(&self.image, || self.image_loader.load(&self.place)).map(Box::as_ref)
     }
 
     fn text(&self) -> Result<&dyn TextEncoder> {
-        init(&self.text, || self.loader.text()).map(Box::as_ref)
+        init(&self.text, || self.text_loader.load(&self.place)).map(Box::as_ref)
     }
 
     fn tokenizer(&self) -> Result<&dyn Tokenizer> {
-        init(&self.tokenizer, || self.loader.tokenizer()).map(Box::as_ref)
+        init(&self.tokenizer, || (self.tokenizer_loader)()).map(Box::as_ref)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp, SimdUnaryOp};
-use rten_vecmath::{Exp, Gelu};
+use rten_vecmath::{ApproxGelu, Exp, Gelu};
 
 /// An element-wise activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,9 +15,22 @@ pub(crate) enum Activation {
     Gelu,
     /// x σ(1.702 x), OpenAI's approximation of GELU.
     QuickGelu,
+    /// x / 2 (1 + tanh(√(2/π) (x + 0.044715 x³))), GELU's approximation by tanh.
+    GeluTanh,
 }
 
 impl Activation {
+    /// Its name, for display.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Relu => "ReLU",
+            Self::Relu6 => "ReLU6",
+            Self::Gelu => "GELU",
+            Self::QuickGelu => "QuickGELU",
+            Self::GeluTanh => "GELU by tanh",
+        }
+    }
+
     /// Applies the activation to `rows` rows of `columns` elements, `stride` elements apart.
     ///
     /// # Safety
@@ -29,6 +42,7 @@ impl Activation {
             Activation::Relu6 => MapRows { op: Relu6, x, stride, rows, columns }.dispatch(),
             Activation::Gelu => MapRows { op: Gelu {}, x, stride, rows, columns }.dispatch(),
             Activation::QuickGelu => MapRows { op: QuickGelu, x, stride, rows, columns }.dispatch(),
+            Activation::GeluTanh => MapRows { op: ApproxGelu {}, x, stride, rows, columns }.dispatch(),
         }
     }
 }
@@ -119,6 +133,17 @@ mod tests {
             let x = f64::from(*x);
             let want = x / (1.0 + (-1.702 * x).exp());
             assert!((f64::from(y) - want).abs() <= 2e-6 * want.abs().max(1e-3), "{x}: {y} {want}");
+        }
+    }
+
+    #[test]
+    fn gelu_by_tanh_matches_f64_far_out_too() {
+        let x: Vec<f32> = (-600..600).map(|i| i as f32 * 0.05).collect();
+        for (x, y) in x.iter().zip(applied(Activation::GeluTanh, &x)) {
+            let x = f64::from(*x);
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            let want = 0.5 * x * (1.0 + inner.tanh());
+            assert!((f64::from(y) - want).abs() <= 2e-6 * want.abs().max(1e-1), "{x}: {y} {want}");
         }
     }
 

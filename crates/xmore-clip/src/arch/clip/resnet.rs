@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use crate::checkpoint::WeightAndBias;
+use crate::checkpoint::{Checkpoint, WeightAndBias};
 use crate::device::{AttentionShape, Device, ImageNetwork, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
@@ -15,7 +15,6 @@ use crate::nn::precision::Precision;
 use crate::profile;
 
 use super::config::ResNetArch;
-use super::weights::Weights;
 
 /// `BatchNorm2d`'s default epsilon.
 const EPSILON: f32 = 1e-5;
@@ -55,9 +54,9 @@ struct AttentionPool<D: Device> {
 
 impl<D: Device> ResNet<D> {
     /// Takes the network's tensors; `arch` must have been checked.
-    pub(crate) fn load(device: &D, weights: &Weights<'_>, arch: &ResNetArch, dim: usize) -> Result<Self> {
+    pub(crate) fn load(device: &D, checkpoint: &Checkpoint, arch: &ResNetArch, dim: usize) -> Result<Self> {
         let (half, relu) = (arch.width / 2, Some(Activation::Relu));
-        let conv = |n, shape, window| conv(device, weights, "visual", n, shape, window, relu);
+        let conv = |n, shape, window| conv(device, checkpoint, "visual", n, shape, window, relu);
         let stem = [
             conv(1, [half, 3], Window { stride: 2, ..KERNEL_3 })?,
             conv(2, [half, half], KERNEL_3)?,
@@ -74,18 +73,18 @@ impl<D: Device> ResNet<D> {
             }
         }
         let blocks = places.par_iter().map(|(prefix, inputs, width, stride)| {
-            Bottleneck::load(device, weights, prefix, [*inputs, *width], *stride)
+            Bottleneck::load(device, checkpoint, prefix, [*inputs, *width], *stride)
         });
         let blocks = blocks.collect::<Result<Vec<_>>>()?;
         let size = Size { height: arch.image_size, width: arch.image_size };
-        Ok(Self { size, stem, blocks, pool: AttentionPool::load(device, weights, arch, dim)? })
+        Ok(Self { size, stem, blocks, pool: AttentionPool::load(device, checkpoint, arch, dim)? })
     }
 }
 
 impl<D: Device> Bottleneck<D> {
     fn load(
         device: &D,
-        weights: &Weights<'_>,
+        checkpoint: &Checkpoint,
         prefix: &str,
         [inputs, width]: [usize; 2],
         stride: usize,
@@ -93,14 +92,13 @@ impl<D: Device> Bottleneck<D> {
         let (relu, outputs) = (Some(Activation::Relu), width * 4);
         let downsample = if stride > 1 || inputs != outputs {
             let kernel =
-                weights.tensor(&format!("{prefix}.downsample.0.weight"), &[outputs, inputs, 1, 1])?;
-            let bn = weights.name(&format!("{prefix}.downsample.1."));
-            let bn = BatchNorm::load(weights.checkpoint, &bn, outputs, EPSILON)?;
+                checkpoint.tensor(&format!("{prefix}.downsample.0.weight"), &[outputs, inputs, 1, 1])?;
+            let bn = BatchNorm::load(checkpoint, &format!("{prefix}.downsample.1."), outputs, EPSILON)?;
             Some(device.conv(&kernel, inputs, Window::POINT, bn, None)?)
         } else {
             None
         };
-        let conv = |n, shape, window| conv(device, weights, prefix, n, shape, window, relu);
+        let conv = |n, shape, window| conv(device, checkpoint, prefix, n, shape, window, relu);
         Ok(Self {
             narrow: conv(1, [width, inputs], Window::POINT)?,
             middle: conv(2, [width, width], KERNEL_3)?,
@@ -137,12 +135,12 @@ impl<D: Device> Bottleneck<D> {
 }
 
 impl<D: Device> AttentionPool<D> {
-    fn load(device: &D, weights: &Weights<'_>, arch: &ResNetArch, dim: usize) -> Result<Self> {
+    fn load(device: &D, checkpoint: &Checkpoint, arch: &ResNetArch, dim: usize) -> Result<Self> {
         let width = arch.width * 32;
         let positions = (arch.image_size / 32).pow(2);
         let part = |name: &str, outputs: usize| -> Result<WeightAndBias<'_>> {
-            let weight = weights.tensor(&format!("visual.attnpool.{name}_proj.weight"), &[outputs, width])?;
-            let bias = weights.tensor(&format!("visual.attnpool.{name}_proj.bias"), &[outputs])?;
+            let weight = checkpoint.tensor(&format!("visual.attnpool.{name}_proj.weight"), &[outputs, width])?;
+            let bias = checkpoint.tensor(&format!("visual.attnpool.{name}_proj.bias"), &[outputs])?;
             Ok((weight, bias))
         };
         let [(qw, qb), (kw, kb), (vw, vb)] = [part("q", width)?, part("k", width)?, part("v", width)?];
@@ -151,7 +149,7 @@ impl<D: Device> AttentionPool<D> {
         let key = Part { weight: &kw, bias: Some(&kb), scale: 1.0 };
         let value = Part { weight: &vw, bias: Some(&vb), scale: 1.0 };
         let out = Part { weight: &cw, bias: Some(&cb), scale: 1.0 };
-        let learned = weights.tensor("visual.attnpool.positional_embedding", &[positions + 1, width])?;
+        let learned = checkpoint.tensor("visual.attnpool.positional_embedding", &[positions + 1, width])?;
         let linear = |parts: &[Part<'_>]| device.linear(parts, width, Precision::F32);
         Ok(Self {
             positions,
@@ -169,7 +167,7 @@ impl<D: Device> AttentionPool<D> {
     fn forward(&self, run: &mut D::Run<'_>, images: usize, x: &D::Rows) -> D::Rows {
         let tokens = D::prepend_means(run, x, self.positions, &self.learned);
         let sequences = D::sequences(run, &vec![self.positions + 1; images]);
-        let means = D::pick(run, &tokens, &sequences, Wanted::First);
+        let means = D::pick(run, &tokens, &sequences, Wanted::First, &[]);
         let mut query = D::rows(run, images, self.inputs);
         D::linear_into(run, &self.query, &means, &mut query, None);
         let mut key_value = D::rows(run, images * (self.positions + 1), 2 * self.inputs);
@@ -209,7 +207,7 @@ impl<D: Device> ImageNetwork<D> for ResNet<D> {
 /// `{prefix}.conv{n}` with `{prefix}.bn{n}` folded in.
 fn conv<D: Device>(
     device: &D,
-    weights: &Weights<'_>,
+    checkpoint: &Checkpoint,
     prefix: &str,
     n: usize,
     [outputs, inputs]: [usize; 2],
@@ -217,8 +215,7 @@ fn conv<D: Device>(
     activation: Option<Activation>,
 ) -> Result<D::Conv> {
     let shape = [outputs, inputs, window.kernel, window.kernel];
-    let kernel = weights.tensor(&format!("{prefix}.conv{n}.weight"), &shape)?;
-    let bn =
-        BatchNorm::load(weights.checkpoint, &weights.name(&format!("{prefix}.bn{n}.")), outputs, EPSILON)?;
+    let kernel = checkpoint.tensor(&format!("{prefix}.conv{n}.weight"), &shape)?;
+    let bn = BatchNorm::load(checkpoint, &format!("{prefix}.bn{n}."), outputs, EPSILON)?;
     device.conv(&kernel, inputs, window, bn, activation)
 }

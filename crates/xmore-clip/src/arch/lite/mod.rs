@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
-use crate::device::{Build, Device, ImageNetwork, ImageTower, Place, Placed, TextTower};
+use crate::device::{BuildImage, BuildText, Device, ImageNetwork, ImageTower, Place, TextTower};
 use crate::error::{ClipError, Result};
 use crate::nn::precision::Precision;
 use crate::options::LoadOptions;
@@ -86,9 +86,16 @@ impl Lite {
             beside: Vec::new(),
         };
         let precision = options.precision;
-        let place = Place::open(options)?;
-        let build = Self { dir, config, precision };
-        Ok(Opened { facts, gpu: place.gpu_name(), loader: Box::new(Placed { build, place }) })
+        let place = Place::open(options, &[])?;
+        let lite = Arc::new(Self { dir, config, precision });
+        let tokenizer = Arc::clone(&lite);
+        Ok(Opened {
+            facts,
+            place,
+            image: Box::new(LiteImage(Arc::clone(&lite))),
+            text: Box::new(LiteText(lite)),
+            tokenizer: Box::new(move || tokenizer.tokenizer()),
+        })
     }
 
     fn head<D: Device>(&self, device: &D, prefix: &str, inputs: usize) -> Result<Option<Head<D>>> {
@@ -96,30 +103,38 @@ impl Lite {
         let heads = Checkpoint::open(self.dir.join(&arch.head_weights))?;
         Ok(Some(load_head(device, &heads, prefix, arch.embed_dim, inputs)?))
     }
-}
-
-impl Build for Lite {
-    fn image<D: Device>(&self, device: &D) -> Result<ImageTower<D>> {
-        let vision = &self.config.model_cfg.vision_cfg;
-        let network = EfficientNet::load(device, &Checkpoint::open(self.dir.join(&vision.weights))?, vision)?;
-        let head = self.head(device, "visual.", ImageNetwork::<D>::width(&network))?;
-        Ok(ImageTower { network: Box::new(network), head })
-    }
-
-    fn text<D: Device>(&self, device: &D) -> Result<TextTower<D>> {
-        let text = &self.config.model_cfg.text_cfg;
-        let path = self.dir.join(&text.config);
-        let bert: BertConfig = read_json(&path)?;
-        check_bert(&bert, text.context_length, &path)?;
-        let checkpoint = Arc::new(Checkpoint::open(self.dir.join(&text.weights))?);
-        let network = Bert::load(device, &checkpoint, &bert, self.precision)?;
-        let head = self.head(device, "text.", bert.hidden_size)?;
-        Ok(TextTower { network: Box::new(network), head })
-    }
 
     fn tokenizer(&self) -> Result<Box<dyn Tokenizer>> {
         let text = &self.config.model_cfg.text_cfg;
         Ok(Box::new(JsonTokenizer::load(&self.dir.join(&text.tokenizer), text.context_length)?))
+    }
+}
+
+struct LiteImage(Arc<Lite>);
+
+struct LiteText(Arc<Lite>);
+
+impl BuildImage for LiteImage {
+    fn build<D: Device>(&self, device: &D) -> Result<ImageTower<D>> {
+        let Self(lite) = self;
+        let vision = &lite.config.model_cfg.vision_cfg;
+        let network = EfficientNet::load(device, &Checkpoint::open(lite.dir.join(&vision.weights))?, vision)?;
+        let head = lite.head(device, "visual.", ImageNetwork::<D>::width(&network))?;
+        Ok(ImageTower { network: Box::new(network), head })
+    }
+}
+
+impl BuildText for LiteText {
+    fn build<D: Device>(&self, device: &D) -> Result<TextTower<D>> {
+        let Self(lite) = self;
+        let text = &lite.config.model_cfg.text_cfg;
+        let path = lite.dir.join(&text.config);
+        let bert: BertConfig = read_json(&path)?;
+        check_bert(&bert, text.context_length, &path)?;
+        let checkpoint = Arc::new(Checkpoint::open(lite.dir.join(&text.weights))?);
+        let network = Bert::load(device, &checkpoint, &bert, lite.precision)?;
+        let head = lite.head(device, "text.", bert.hidden_size)?;
+        Ok(TextTower { network: Box::new(network), head })
     }
 }
 

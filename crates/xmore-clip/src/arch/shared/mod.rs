@@ -1,7 +1,17 @@
 //! What several architectures are made of.
 
+pub(super) mod assemble;
+pub(super) mod limits;
+pub(super) mod names;
+pub(super) mod open_clip;
+pub(super) mod pool;
 pub(super) mod preprocessor_config;
+pub(super) mod text;
+pub(super) mod text_config;
+pub(super) mod timm;
 pub(super) mod transformer;
+pub(super) mod transformers;
+pub(super) mod vit;
 
 use std::path::Path;
 
@@ -14,4 +24,9 @@ pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T
     const MAX: u64 = 1 << 20;
     let text = read_bounded(path, MAX).map_err(|e| ClipError::io(path, e))?;
     serde_json::from_slice(&text).map_err(|e| ClipError::config(path, e.to_string()))
+}
+
+/// A file's name without its folder.
+pub(super) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

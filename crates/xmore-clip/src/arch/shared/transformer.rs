@@ -1,12 +1,12 @@
 //! A transformer of images or texts: pre-norm residual blocks, as CLIP and its successors have them.
 //!
-//! Reference: OpenAI's `ResidualAttentionBlock`. Of the last block only one token of each sequence is wanted (the class token, or the end of
-//! the text), so only its query, its output and its perceptron are computed; on the processor the numbers are the same to the bit.
+//! Reference: OpenAI's `ResidualAttentionBlock`. Where only one token of each sequence is wanted of the last block (the class token, or the end of
+//! the text), only its query, its output and its perceptron are computed; on the processor the numbers are the same to the bit.
 
 use rayon::prelude::*;
 
 use crate::checkpoint::WeightAndBias;
-use crate::device::{AttentionShape, Device, PerceptronLayers, Wanted};
+use crate::device::{AttentionShape, Device, Operation, PerceptronLayers, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::linear::{Part, qkv_parts};
@@ -57,7 +57,8 @@ pub(crate) struct Transformer<D: Device> {
     sizes: TransformerSizes,
     causal: bool,
     blocks: Vec<Block<D>>,
-    last: LastBlock<D>,
+    /// The last block, where one token of it is wanted.
+    last: Option<(LastBlock<D>, Wanted)>,
 }
 
 struct Block<D: Device> {
@@ -82,7 +83,8 @@ struct BlockRest<D: Device> {
 }
 
 impl<D: Device> Transformer<D> {
-    /// Takes the blocks' tensors; `sizes` must have been checked.
+    /// Takes the blocks' tensors; `sizes` must have been checked. `wanted` is the token of each sequence that is wanted of the last block; none
+    /// where all are.
     pub(crate) fn load(
         device: &D,
         weights: &impl BlockWeights,
@@ -90,7 +92,9 @@ impl<D: Device> Transformer<D> {
         activation: Activation,
         epsilon: f32,
         causal: bool,
+        wanted: Option<Wanted>,
     ) -> Result<Self> {
+        device.require(Operation::of_activation(activation))?;
         let TransformerSizes { width, heads, layers, mlp_width } = sizes;
         let precision = weights.precision();
         let norm = |n: usize, norm: BlockNorm| {
@@ -119,14 +123,19 @@ impl<D: Device> Transformer<D> {
                 rest: rest(n)?,
             })
         };
-        let blocks = (0..layers - 1).into_par_iter().map(block).collect::<Result<Vec<_>>>()?;
-        let qkv = weights.qkv(layers - 1, width)?;
-        let [query, key, value] = qkv_parts(&qkv, width / heads);
-        let last = LastBlock {
-            query: device.linear(&[query], width, precision)?,
-            key_value: device.linear(&[key, value], width, precision)?,
-            rest: rest(layers - 1)?,
+        let whole = layers - usize::from(wanted.is_some());
+        let blocks = (0..whole).into_par_iter().map(block).collect::<Result<Vec<_>>>()?;
+        let last = |wanted: Wanted| -> Result<_> {
+            let qkv = weights.qkv(layers - 1, width)?;
+            let [query, key, value] = qkv_parts(&qkv, width / heads);
+            let last = LastBlock {
+                query: device.linear(&[query], width, precision)?,
+                key_value: device.linear(&[key, value], width, precision)?,
+                rest: rest(layers - 1)?,
+            };
+            Ok((last, wanted))
         };
+        let last = wanted.map(last).transpose()?;
         Ok(Self { sizes, causal, blocks, last })
     }
 
@@ -135,15 +144,20 @@ impl<D: Device> Transformer<D> {
         AttentionShape { heads, head_width: width / heads, causal: self.causal }
     }
 
-    /// Runs all blocks over `x`, `[tokens, width]`, and returns the `wanted` row of each sequence: `[sequences, width]`.
+    /// Runs all blocks over `x`, `[tokens, width]`. Returns the wanted row of each sequence, `[sequences, width]`, or all rows where all are wanted.
+    pub(crate) fn forward(&self, run: &mut D::Run<'_>, x: D::Rows, lengths: &[usize]) -> D::Rows {
+        self.forward_wanted(run, x, lengths, &[])
+    }
+
+    /// The same with the wanted token's place in each sequence, for [`Wanted::Anywhere`].
     ///
     /// Of a causal transformer that must be the last one.
-    pub(crate) fn forward(
+    pub(crate) fn forward_wanted(
         &self,
         run: &mut D::Run<'_>,
         mut x: D::Rows,
         lengths: &[usize],
-        wanted: Wanted,
+        places: &[usize],
     ) -> D::Rows {
         let TransformerSizes { width, mlp_width, .. } = self.sizes;
         let tokens = lengths.iter().sum();
@@ -156,10 +170,11 @@ impl<D: Device> Transformer<D> {
             D::linear_add(run, &rest.out, &normed, &mut x);
             rest.perceptron(run, &mut x, &mut normed, &mut hidden);
         }
-        let (last, rest) = (&self.last, &self.last.rest);
+        let Some((last, wanted)) = &self.last else { return x };
+        let rest = &last.rest;
         let mut key_value = D::rows(run, tokens, 2 * width);
         D::norm_linear(run, &rest.norm_1, &last.key_value, &x, &mut normed, &mut key_value);
-        let mut x = D::pick(run, &x, &sequences, wanted);
+        let mut x = D::pick(run, &x, &sequences, *wanted, places);
         let (mut picked, mut query) =
             (D::rows(run, lengths.len(), width), D::rows(run, lengths.len(), width));
         D::norm_linear(run, &rest.norm_1, &last.query, &x, &mut picked, &mut query);
@@ -192,38 +207,10 @@ mod tests {
     use std::ops::Range;
 
     use super::*;
-    use crate::arch::clip::weights::Weights;
+    use crate::arch::shared::names::{Blocks, OPEN_CLIP_BLOCKS};
     use crate::checkpoint::Checkpoint;
     use crate::device::cpu::Cpu;
-    use crate::nn::attention::self_attention;
     use crate::nn::gemm::Threads;
-
-    impl Transformer<Cpu> {
-        /// All rows of the last block, computed as the other blocks are.
-        fn forward_all(&self, mut x: Vec<f32>, sequences: &[Range<usize>]) -> Vec<f32> {
-            let TransformerSizes { width, heads, mlp_width, .. } = self.sizes;
-            let tokens = x.len() / width;
-            let (mut normed, mut hidden) = (vec![0.0; x.len()], vec![0.0; tokens * mlp_width]);
-            let qkv_of = |normed: &[f32], n: usize| -> Vec<f32> {
-                if let Some(block) = self.blocks.get(n) {
-                    return block.qkv.forward(normed, Threads::One);
-                }
-                let (query, rest) = (&self.last.query, &self.last.key_value);
-                let (query, rest) = (query.forward(normed, Threads::One), rest.forward(normed, Threads::One));
-                let rows = query.chunks_exact(width).zip(rest.chunks_exact(2 * width));
-                rows.flat_map(|(q, kv)| q.iter().chain(kv).copied().collect::<Vec<_>>()).collect()
-            };
-            let rests = self.blocks.iter().map(|block| &block.rest).chain([&self.last.rest]);
-            for (n, rest) in rests.enumerate() {
-                rest.norm_1.forward_into(&x, &mut normed, Threads::One);
-                let qkv = qkv_of(&normed, n);
-                self_attention(&qkv, heads, width / heads, self.causal, sequences, &mut normed, Threads::One);
-                rest.out.forward_add(&normed, &mut x, None, Threads::One);
-                rest.perceptron(&mut { Threads::One }, &mut x, &mut normed, &mut hidden);
-            }
-            x
-        }
-    }
 
     /// The bits of the wanted tokens, whether or not the rest of the last block, and what follows a text's end, is computed.
     #[test]
@@ -231,20 +218,23 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/fixtures/clip/vit_gelu/open_clip/open_clip_model.safetensors");
         let checkpoint = Checkpoint::open(path).unwrap();
-        let weights = Weights::new(&checkpoint);
+        let blocks = |prefix| Blocks::new(&checkpoint, prefix, &OPEN_CLIP_BLOCKS, Precision::F32);
         let cpu = Cpu::new(Precision::F32).unwrap();
-        for (blocks, causal) in [(weights.visual_blocks(), false), (weights.text_blocks(), true)] {
+        for (blocks, causal) in [(blocks("visual."), false), (blocks(""), true)] {
             let width =
                 checkpoint.shape(if causal { "ln_final.bias" } else { "visual.ln_post.bias" }).unwrap()[0];
             let mlp_width = blocks.mlp_width(0).unwrap();
             let heads = if width.is_multiple_of(80) { width / 80 } else { 1 };
             let sizes = TransformerSizes { width, heads, layers: blocks.count(), mlp_width };
-            let tower = Transformer::load(&cpu, &blocks, sizes, Activation::Gelu, 1e-5, causal).unwrap();
+            let wanted = if causal { Wanted::Last } else { Wanted::First };
+            let load = |wanted| Transformer::load(&cpu, &blocks, sizes, Activation::Gelu, 1e-5, causal, wanted);
+            let (tower, whole_tower) = (load(Some(wanted)).unwrap(), load(None).unwrap());
             let lengths = [1usize, 12, 77, 40];
             let mut start = 0;
             let whole: Vec<_> = lengths.iter().map(|&n| (start..start + n, start += n).0).collect();
             let x: Vec<f32> = (0..start * width).map(|i| (i * 7919 % 1009) as f32 / 504.5 - 1.0).collect();
-            let all = tower.forward_all(x.clone(), &whole);
+            let whole_lengths: Vec<_> = whole.iter().map(Range::len).collect();
+            let all = whole_tower.forward(&mut { Threads::One }, x.clone(), &whole_lengths);
             // A causal sequence may end anywhere; what follows is left out. Else the first token is wanted.
             let kept: Vec<_> = whole
                 .iter()
@@ -253,8 +243,7 @@ mod tests {
             let cut: Vec<f32> =
                 kept.iter().flat_map(|r| x[r.start * width..r.end * width].to_vec()).collect();
             let lengths: Vec<_> = kept.iter().map(Range::len).collect();
-            let wanted = if causal { Wanted::Last } else { Wanted::First };
-            let found = tower.forward(&mut { Threads::Pool }, cut, &lengths, wanted);
+            let found = tower.forward(&mut { Threads::Pool }, cut, &lengths);
             for (n, row) in found.chunks_exact(width).enumerate() {
                 let token = if causal { kept[n].end - 1 } else { kept[n].start };
                 assert_eq!(row, &all[token * width..(token + 1) * width], "sequence {n}");

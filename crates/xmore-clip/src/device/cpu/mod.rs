@@ -19,7 +19,7 @@ use crate::nn::thread_buffers::with_buffers;
 use crate::profile;
 
 use super::{
-    AttentionShape, Device, PatchEmbedding, PerceptronLayers, TokenEmbedding, Trunk, Wanted, bounds,
+    AttentionShape, Device, Operation, PatchEmbedding, PerceptronLayers, TokenEmbedding, Trunk, Wanted, bounds,
 };
 
 pub(crate) use encoders::normalize_rows;
@@ -74,6 +74,11 @@ impl Device for Cpu {
     type Depthwise = DepthwiseConv2d;
     type Images<'i> = &'i [&'i [f32]];
     type Sequences = Vec<Range<usize>>;
+    type LearnedQuery = Vec<f32>;
+
+    fn require(&self, _: impl IntoIterator<Item = Operation>) -> Result<()> {
+        Ok(())
+    }
 
     fn linear(&self, parts: &[Part<'_>], inputs: usize, precision: Precision) -> Result<Linear> {
         Ok(Linear::fused(parts, inputs, precision))
@@ -84,6 +89,10 @@ impl Device for Cpu {
     }
 
     fn values(&self, values: &[f32]) -> Result<Vec<f32>> {
+        Ok(values.to_vec())
+    }
+
+    fn learned_query(&self, values: &[f32]) -> Result<Vec<f32>> {
         Ok(values.to_vec())
     }
 
@@ -125,15 +134,15 @@ impl Device for Cpu {
     }
 
     fn embed_patches(threads: &mut Threads, layer: &PatchEmbedding<Self>, images: &[&[f32]]) -> Vec<f32> {
-        let (width, tokens) = (layer.width, layer.tokens());
-        let mut pixels = Vec::with_capacity(images.len() * (tokens - 1) * layer.linear.inputs());
+        let (width, patches, tokens) = (layer.width, layer.patches(), layer.tokens());
+        let mut pixels = Vec::with_capacity(images.len() * patches * layer.linear.inputs());
         images.iter().for_each(|image| lay_out(layer, image, &mut pixels));
         let embedded =
             profile::time("patches", pixels.len() * 2 * width, || layer.linear.forward(&pixels, *threads));
         let mut x = Vec::with_capacity(images.len() * tokens * width);
-        for image in embedded.chunks_exact((tokens - 1) * width) {
+        for image in embedded.chunks_exact(patches * width) {
             let start = x.len();
-            x.extend_from_slice(&layer.class);
+            x.extend_from_slice(layer.class.as_deref().unwrap_or_default());
             x.extend_from_slice(image);
             x[start..].iter_mut().zip(&layer.positions).for_each(|(x, p)| *x += p);
         }
@@ -252,23 +261,39 @@ impl Device for Cpu {
         out
     }
 
-    fn pick(_: &mut Threads, x: &Vec<f32>, sequences: &Vec<Range<usize>>, wanted: Wanted) -> Vec<f32> {
+    fn pick(
+        _: &mut Threads,
+        x: &Vec<f32>,
+        sequences: &Vec<Range<usize>>,
+        wanted: Wanted,
+        places: &[usize],
+    ) -> Vec<f32> {
         let width = x.len() / sequences.last().map_or(1, |range| range.end);
-        let rows = sequences.iter().map(|range| match wanted {
+        let rows = sequences.iter().enumerate().map(|(n, range)| match wanted {
             Wanted::First => range.start,
             Wanted::Last => range.end - 1,
+            Wanted::Anywhere => range.start + places[n],
         });
         rows.flat_map(|row| &x[row * width..(row + 1) * width]).copied().collect()
     }
 
-    fn unit_means(_: &mut Threads, x: &Vec<f32>, sequences: &Vec<Range<usize>>) -> Vec<f32> {
-        let width = x.len() / sequences.last().map_or(1, |range| range.end);
-        let mut pooled = vec![0.0f32; sequences.len() * width];
-        for (sequence, out) in sequences.iter().zip(pooled.chunks_exact_mut(width)) {
-            mean(&x[sequence.start * width..sequence.end * width], out);
-        }
-        normalize_rows(&mut pooled, width);
+    fn unit_means(threads: &mut Threads, x: &Vec<f32>, sequences: &Vec<Range<usize>>) -> Vec<f32> {
+        let mut pooled = Self::means(threads, x, sequences, 0);
+        normalize_rows(&mut pooled, x.len() / sequences.last().map_or(1, |range| range.end));
         pooled
+    }
+
+    fn repeat(_: &mut Threads, query: &Vec<f32>, count: usize) -> Vec<f32> {
+        query.repeat(count)
+    }
+
+    fn means(_: &mut Threads, x: &Vec<f32>, sequences: &Vec<Range<usize>>, skipped: usize) -> Vec<f32> {
+        let width = x.len() / sequences.last().map_or(1, |range| range.end);
+        let mut means = vec![0.0f32; sequences.len() * width];
+        for (sequence, out) in sequences.iter().zip(means.chunks_exact_mut(width)) {
+            mean(&x[(sequence.start + skipped) * width..sequence.end * width], out);
+        }
+        means
     }
 
     fn trunk(threads: &mut Threads, images: &[&[f32]], trunk: &Trunk<'_, Self>) -> Vec<f32> {

@@ -6,6 +6,7 @@ mod layers;
 mod maps;
 mod run;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use xmore_cuda::{Arg, Buffer, Element, Launch, Source};
@@ -18,7 +19,7 @@ use crate::nn::linear::Part;
 use crate::nn::norm::BatchNorm;
 use crate::nn::precision::Precision;
 
-use super::{AttentionShape, Device, PatchEmbedding, PerceptronLayers, TokenEmbedding, Trunk, Wanted};
+use super::{AttentionShape, Device, Operation, PatchEmbedding, PerceptronLayers, TokenEmbedding, Trunk, Wanted};
 pub(crate) use files::DecodedImages;
 use layers::{CudaConv, CudaDepthwise, CudaLinear, CudaNorm};
 use maps::CudaMap;
@@ -90,6 +91,7 @@ fn code(activation: Option<Activation>) -> i32 {
         Some(Activation::Relu6) => 2,
         Some(Activation::Gelu) => 3,
         Some(Activation::QuickGelu) => 4,
+        Some(Activation::GeluTanh) => unreachable!("`require` refuses it before a model is loaded"),
     }
 }
 
@@ -105,6 +107,18 @@ impl Device for Cuda {
     type Depthwise = CudaDepthwise;
     type Images<'i> = Images;
     type Sequences = Sequences;
+    type LearnedQuery = Infallible;
+
+    fn require(&self, operations: impl IntoIterator<Item = Operation>) -> Result<()> {
+        match operations.into_iter().next() {
+            Some(operation) => Err(ClipError::NotOnGpu { operation: operation.name() }),
+            None => Ok(()),
+        }
+    }
+
+    fn learned_query(&self, _: &[f32]) -> Result<Infallible> {
+        Err(ClipError::NotOnGpu { operation: Operation::LearnedQuery.name() })
+    }
 
     fn linear(&self, parts: &[Part<'_>], inputs: usize, precision: Precision) -> Result<CudaLinear> {
         CudaLinear::new(self, parts, inputs, precision == Precision::Fp8)
@@ -152,7 +166,8 @@ impl Device for Cuda {
 
     fn embed_patches(run: &mut CudaRun<'_>, layer: &PatchEmbedding<Self>, images: Images) -> Rows {
         let (tokens, width) = (layer.tokens(), layer.width);
-        let patches = images.count * (tokens - 1);
+        let class = layer.class.as_ref().expect("`require` refuses patches alone before a model is loaded");
+        let patches = images.count * layer.patches();
         let columns = layer.linear.padded_inputs();
         let pixels = run.scratch_rows(Scratch::Columns, patches, columns);
         let args = [
@@ -170,7 +185,7 @@ impl Device for Cuda {
         let x = run.rows(images.count * tokens, width);
         let args = [
             Arg::Pointer(embedded.pointer),
-            Arg::Pointer(layer.class.pointer()),
+            Arg::Pointer(class.pointer()),
             Arg::Pointer(layer.positions.pointer()),
             Arg::Pointer(x.pointer),
             images.count.into(),
@@ -289,7 +304,7 @@ impl Device for Cuda {
         out
     }
 
-    fn pick(run: &mut CudaRun<'_>, x: &Rows, sequences: &Sequences, wanted: Wanted) -> Rows {
+    fn pick(run: &mut CudaRun<'_>, x: &Rows, sequences: &Sequences, wanted: Wanted, _: &[usize]) -> Rows {
         let out = run.rows(sequences.count, x.width);
         let (list, step) = sequences.rows(run, wanted);
         let args = [Arg::Pointer(list), Arg::I32(step), Arg::Pointer(out.pointer), x.width.into()];
@@ -307,6 +322,14 @@ impl Device for Cuda {
         let out = run.rows(sequences.count, x.width);
         run.mean_rows(*x, sequences, out, true);
         out
+    }
+
+    fn repeat(_: &mut CudaRun<'_>, query: &Infallible, _: usize) -> Rows {
+        match *query {}
+    }
+
+    fn means(_: &mut CudaRun<'_>, _: &Rows, _: &Sequences, _: usize) -> Rows {
+        unreachable!("`require` refuses it before a model is loaded")
     }
 
     fn trunk(run: &mut CudaRun<'_>, images: Images, trunk: &Trunk<'_, Self>) -> Rows {

@@ -126,6 +126,7 @@ impl Sequences {
         let list: Vec<i32> = match wanted {
             Wanted::First => bounds[..self.count].iter().map(|&at| at as i32).collect(),
             Wanted::Last => bounds[1..].iter().map(|&at| at as i32 - 1).collect(),
+            Wanted::Anywhere => unreachable!("`require` refuses it before a model is loaded"),
         };
         (run.upload(&list), 0)
     }

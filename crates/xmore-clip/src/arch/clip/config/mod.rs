@@ -6,13 +6,14 @@ mod transformers;
 
 use std::path::Path;
 
-use crate::arch::shared::transformer::TransformerSizes;
+use crate::arch::shared::limits::{check_range, check_vit};
+use crate::arch::shared::text::TextArch;
+use crate::arch::shared::vit::VitArch;
 use crate::error::{ClipError, Result};
-use crate::nn::activation::Activation;
 use crate::preprocess::PreprocessConfig;
 
 pub(super) use infer::infer;
-pub(super) use open_clip::read_open_clip;
+pub(super) use open_clip::read_vision;
 pub(super) use transformers::read_transformers;
 
 /// A CLIP model.
@@ -32,16 +33,6 @@ pub(crate) enum VisionArch {
     ResNet(ResNetArch),
 }
 
-/// A vision transformer.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct VitArch {
-    pub(crate) image_size: usize,
-    pub(crate) patch: usize,
-    pub(crate) sizes: TransformerSizes,
-    pub(crate) activation: Activation,
-    pub(crate) epsilon: f32,
-}
-
 /// A ResNet with attention pooling.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ResNetArch {
@@ -54,43 +45,26 @@ pub(crate) struct ResNetArch {
     pub(crate) heads: usize,
 }
 
-/// The text tower.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct TextArch {
-    pub(crate) context_length: usize,
-    pub(crate) vocabulary: usize,
-    pub(crate) sizes: TransformerSizes,
-    pub(crate) activation: Activation,
-    pub(crate) epsilon: f32,
-}
-
-/// OpenAI's epsilon, and PyTorch's default.
-pub(crate) const LAYER_NORM_EPSILON: f32 = 1e-5;
-
-impl ClipArch {
+impl VisionArch {
     /// Checks that the numbers make sense together, before anything is allocated by them; `path` is where they were read.
     pub(crate) fn check(&self, path: &Path) -> Result<()> {
-        let range = |name: &str, n: usize, max: usize| {
-            if (1..=max).contains(&n) {
-                return Ok(());
-            }
-            Err(ClipError::config(path, format!("{name} is {n}, expected 1 to {max}")))
-        };
-        range("the embedding's length", self.dim, 1 << 16)?;
-        range("the image size", self.image_size(), 4096)?;
-        match &self.vision {
+        match self {
             VisionArch::Vit(vit) => {
-                check_sizes("image", &vit.sizes, path)?;
-                range("the patch size", vit.patch, vit.image_size)?;
+                check_vit(path, vit)?;
                 if !vit.image_size.is_multiple_of(vit.patch) {
                     let message =
                         format!("patches of {} do not fill an image of {}", vit.patch, vit.image_size);
                     return Err(ClipError::config(path, message));
                 }
+                Ok(())
             }
             VisionArch::ResNet(resnet) => {
-                range("the ResNet's width", resnet.width, 1 << 10)?;
-                resnet.layers.iter().try_for_each(|&n| range("a stage's number of layers", n, 256))?;
+                check_range(path, "the image size", resnet.image_size, 4096)?;
+                check_range(path, "the ResNet's width", resnet.width, 1 << 10)?;
+                resnet
+                    .layers
+                    .iter()
+                    .try_for_each(|&n| check_range(path, "a stage's number of layers", n, 256))?;
                 if resnet.width % 2 != 0 || resnet.heads == 0 || resnet.width * 32 % resnet.heads != 0 {
                     let message = format!("a ResNet of width {} with {} heads", resnet.width, resnet.heads);
                     return Err(ClipError::config(path, message));
@@ -100,48 +74,24 @@ impl ClipArch {
                         format!("the image size is {}, expected a multiple of 32", resnet.image_size);
                     return Err(ClipError::config(path, message));
                 }
+                Ok(())
             }
         }
-        check_sizes("text", &self.text.sizes, path)?;
-        range("the context length", self.text.context_length, 1 << 16)?;
-        range("the vocabulary", self.text.vocabulary, 1 << 24)
     }
 
     /// Side of the square input, in pixels.
     pub(crate) fn image_size(&self) -> usize {
-        match &self.vision {
+        match self {
             VisionArch::Vit(vit) => vit.image_size,
             VisionArch::ResNet(resnet) => resnet.image_size,
         }
     }
 
-    /// What the towers are, in words.
-    pub(crate) fn describe(&self) -> [String; 2] {
-        let name = |activation| if activation == Activation::QuickGelu { "QuickGELU" } else { "GELU" };
-        let vision = match &self.vision {
-            VisionArch::Vit(v) => format!(
-                "ViT, {} layers of {}, patch {}, {}",
-                v.sizes.layers,
-                v.sizes.width,
-                v.patch,
-                name(v.activation)
-            ),
+    /// What it is, in words.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            VisionArch::Vit(vit) => vit.describe(),
             VisionArch::ResNet(r) => format!("ResNet, layers {:?}, width {}", r.layers, r.width),
-        };
-        let text = &self.text;
-        let sizes = text.sizes;
-        [vision, format!("CLIP text, {} layers of {}, {}", sizes.layers, sizes.width, name(text.activation))]
+        }
     }
-}
-
-fn check_sizes(tower: &str, sizes: &TransformerSizes, path: &Path) -> Result<()> {
-    let &TransformerSizes { width, heads, layers, mlp_width } = sizes;
-    let limits = [(width, 1 << 14), (heads, 1 << 10), (layers, 256), (mlp_width, 1 << 17)];
-    if limits.iter().any(|&(n, max)| !(1..=max).contains(&n)) || !width.is_multiple_of(heads) {
-        let message = format!(
-            "the {tower} tower has {layers} layers of width {width} in {heads} heads with an inner width of {mlp_width}"
-        );
-        return Err(ClipError::config(path, message));
-    }
-    Ok(())
 }

@@ -1,0 +1,52 @@
+//! Sizes that make sense, checked before anything is allocated by them.
+
+use std::path::Path;
+
+use crate::arch::shared::text::TextArch;
+use crate::arch::shared::transformer::TransformerSizes;
+use crate::arch::shared::vit::{Pool, VitArch};
+use crate::error::{ClipError, Result};
+
+/// Checks that a number lies in 1 to `max`; `path` is the file where it was read.
+pub(crate) fn check_range(path: &Path, name: &str, n: usize, max: usize) -> Result<()> {
+    if (1..=max).contains(&n) {
+        return Ok(());
+    }
+    Err(ClipError::config(path, format!("{name} is {n}, expected 1 to {max}")))
+}
+
+/// Checks the length of an embedding and the side of an image, in pixels.
+pub(crate) fn check_dim_and_side(path: &Path, dim: usize, side: usize) -> Result<()> {
+    check_range(path, "the embedding's length", dim, 1 << 16)?;
+    check_range(path, "the image size", side, 4096)
+}
+
+/// Checks a vision transformer's sizes.
+pub(crate) fn check_vit(path: &Path, arch: &VitArch) -> Result<()> {
+    check_sizes("image", &arch.sizes, path)?;
+    check_range(path, "the image size", arch.image_size, 4096)?;
+    check_range(path, "the patch size", arch.patch, arch.image_size)?;
+    if let Pool::Attention { heads, mlp_width } = arch.pool {
+        check_sizes("attention pooling of the image", &TransformerSizes { heads, mlp_width, ..arch.sizes }, path)?;
+    }
+    Ok(())
+}
+
+/// Checks a text transformer's sizes.
+pub(crate) fn check_text(path: &Path, arch: &TextArch) -> Result<()> {
+    check_sizes("text", &arch.sizes, path)?;
+    check_range(path, "the context length", arch.context_length, 1 << 16)?;
+    check_range(path, "the vocabulary", arch.vocabulary, 1 << 24)
+}
+
+fn check_sizes(tower: &str, sizes: &TransformerSizes, path: &Path) -> Result<()> {
+    let &TransformerSizes { width, heads, layers, mlp_width } = sizes;
+    let limits = [(width, 1 << 14), (heads, 1 << 10), (layers, 256), (mlp_width, 1 << 17)];
+    if limits.iter().any(|&(n, max)| !(1..=max).contains(&n)) || !width.is_multiple_of(heads) {
+        let message = format!(
+            "the {tower} tower has {layers} layers of width {width} in {heads} heads with an inner width of {mlp_width}"
+        );
+        return Err(ClipError::config(path, message));
+    }
+    Ok(())
+}

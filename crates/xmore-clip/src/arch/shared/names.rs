@@ -1,0 +1,178 @@
+//! What tensors are called: tables of names for each kind of checkpoint, and the blocks of a transformer by such a table.
+
+use std::borrow::Cow;
+
+use crate::arch::Head;
+use crate::checkpoint::{Checkpoint, WeightAndBias};
+use crate::device::Device;
+use crate::error::Result;
+use crate::nn::linear::{Part, transposed};
+use crate::nn::precision::Precision;
+
+use super::transformer::{BlockLinear, BlockNorm, BlockWeights};
+
+/// Names of the tensors of a transformer's blocks, each after the block's number.
+#[derive(Debug)]
+pub(crate) struct BlockNames {
+    /// The blocks' list, such as `transformer.resblocks`.
+    pub(crate) list: &'static str,
+    /// The norms before attention and before the perceptron.
+    pub(crate) norms: [&'static str; 2],
+    pub(crate) attention_out: &'static str,
+    /// The perceptron's two layers.
+    pub(crate) perceptron: [&'static str; 2],
+    pub(crate) qkv: QkvNames,
+}
+
+/// How query, key and value are stored.
+#[derive(Debug)]
+pub(crate) enum QkvNames {
+    /// One weight `[3 * width, width]` and one bias `[3 * width]`.
+    Fused { weight: &'static str, bias: &'static str },
+    /// Layers of their own.
+    Split([&'static str; 3]),
+}
+
+/// OpenAI's and open_clip's.
+pub(crate) static OPEN_CLIP_BLOCKS: BlockNames = BlockNames {
+    list: "transformer.resblocks",
+    norms: ["ln_1", "ln_2"],
+    attention_out: "attn.out_proj",
+    perceptron: ["mlp.c_fc", "mlp.c_proj"],
+    qkv: QkvNames::Fused { weight: "attn.in_proj_weight", bias: "attn.in_proj_bias" },
+};
+
+/// transformers', of CLIP and its successors.
+pub(crate) static TRANSFORMERS_BLOCKS: BlockNames = BlockNames {
+    list: "encoder.layers",
+    norms: ["layer_norm1", "layer_norm2"],
+    attention_out: "self_attn.out_proj",
+    perceptron: ["mlp.fc1", "mlp.fc2"],
+    qkv: QkvNames::Split(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+};
+
+/// The tensors of a transformer's blocks.
+pub(crate) struct Blocks<'a> {
+    checkpoint: &'a Checkpoint,
+    /// Up to the block's number.
+    prefix: String,
+    names: &'static BlockNames,
+    precision: Precision,
+}
+
+impl<'a> Blocks<'a> {
+    /// `prefix` is the tower's.
+    pub(crate) fn new(
+        checkpoint: &'a Checkpoint,
+        prefix: &str,
+        names: &'static BlockNames,
+        precision: Precision,
+    ) -> Self {
+        Self { checkpoint, prefix: format!("{prefix}{}", names.list), names, precision }
+    }
+
+    fn name(&self, n: usize, part: &str) -> String {
+        format!("{}.{n}.{part}", self.prefix)
+    }
+
+    /// How many blocks there are.
+    pub(crate) fn count(&self) -> usize {
+        let name = |n| self.name(n, &format!("{}.bias", self.names.norms[0]));
+        (0..).take_while(|&n| self.checkpoint.contains(&name(n))).count()
+    }
+
+    /// The outputs of block `n`'s perceptron's first layer, if it is there.
+    pub(crate) fn mlp_width(&self, n: usize) -> Option<usize> {
+        let name = self.name(n, &format!("{}.bias", self.names.perceptron[0]));
+        self.checkpoint.shape(&name)?.first().copied()
+    }
+}
+
+impl BlockWeights for Blocks<'_> {
+    fn norm(&self, n: usize, norm: BlockNorm, width: usize) -> Result<WeightAndBias<'_>> {
+        let part = self.names.norms[match norm {
+            BlockNorm::Attention => 0,
+            BlockNorm::Perceptron => 1,
+        }];
+        self.checkpoint.weight_and_bias(&format!("{}.", self.name(n, part)), &[width])
+    }
+
+    fn linear(&self, n: usize, layer: BlockLinear, shape: [usize; 2]) -> Result<WeightAndBias<'_>> {
+        let part = match layer {
+            BlockLinear::AttentionOut => self.names.attention_out,
+            BlockLinear::PerceptronIn => self.names.perceptron[0],
+            BlockLinear::PerceptronOut => self.names.perceptron[1],
+        };
+        self.checkpoint.weight_and_bias(&format!("{}.", self.name(n, part)), &shape)
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    fn qkv(&self, n: usize, width: usize) -> Result<[WeightAndBias<'_>; 3]> {
+        read_qkv(self.checkpoint, &format!("{}.{n}.", self.prefix), &self.names.qkv, width)
+    }
+}
+
+/// Query, key and value, `[width, width]` and `[width]` each.
+pub(crate) fn read_qkv<'a>(
+    checkpoint: &'a Checkpoint,
+    prefix: &str,
+    names: &QkvNames,
+    width: usize,
+) -> Result<[WeightAndBias<'a>; 3]> {
+    match names {
+        QkvNames::Split(names) => {
+            let part =
+                |name: &str| checkpoint.weight_and_bias(&format!("{prefix}{name}."), &[width, width]);
+            let [query, key, value] = names;
+            Ok([part(query)?, part(key)?, part(value)?])
+        }
+        QkvNames::Fused { weight, bias } => {
+            let weight = checkpoint.tensor(&format!("{prefix}{weight}"), &[3 * width, width])?;
+            let bias = checkpoint.tensor(&format!("{prefix}{bias}"), &[3 * width])?;
+            Ok([0, 1, 2].map(|n| (portion(&weight, n, 3), portion(&bias, n, 3))))
+        }
+    }
+}
+
+/// Part `n` of `count` equal parts.
+fn portion<'a>(whole: &Cow<'a, [f32]>, n: usize, count: usize) -> Cow<'a, [f32]> {
+    let range = n * whole.len() / count..(n + 1) * whole.len() / count;
+    match whole {
+        Cow::Borrowed(slice) => Cow::Borrowed(&slice[range]),
+        Cow::Owned(vec) => Cow::Owned(vec[range].to_vec()),
+    }
+}
+
+/// A tensor of that shape, or of that shape after dimensions of 1: some checkpoints keep a batch's dimension before it.
+pub(crate) fn learned<'a>(checkpoint: &'a Checkpoint, name: &str, shape: &[usize]) -> Result<Cow<'a, [f32]>> {
+    let found = checkpoint.shape(name).unwrap_or_default();
+    let extra = found.len().saturating_sub(shape.len());
+    if found[..extra].iter().all(|&n| n == 1) && found[extra..] == *shape {
+        return checkpoint.tensor(name, found);
+    }
+    checkpoint.tensor(name, shape)
+}
+
+/// A projection into the joint space, in either of the forms it is stored in: a matrix `[inputs, dim]` of that name, or a layer with
+/// `{name}.weight`, `[dim, inputs]`, and perhaps `{name}.bias`.
+pub(crate) fn projection<D: Device>(
+    device: &D,
+    checkpoint: &Checkpoint,
+    name: &str,
+    inputs: usize,
+    dim: usize,
+) -> Result<Head<D>> {
+    let weight_name = format!("{name}.weight");
+    let bias_name = format!("{name}.bias");
+    let (weight, bias) = if checkpoint.contains(&weight_name) {
+        let bias = checkpoint.contains(&bias_name).then(|| checkpoint.tensor(&bias_name, &[dim]));
+        (checkpoint.tensor(&weight_name, &[dim, inputs])?, bias.transpose()?)
+    } else {
+        (Cow::Owned(transposed(&checkpoint.tensor(name, &[inputs, dim])?, inputs, dim)), None)
+    };
+    let part = Part { weight: &weight, bias: bias.as_deref(), scale: 1.0 };
+    Ok(Head { linear: device.linear(&[part], inputs, Precision::F32)?, mlp: None })
+}

@@ -1,0 +1,251 @@
+//! The text towers that open_clip's configurations name: a row of [`TEXT_TOWERS`] each, and open_clip's own transformer.
+//!
+//! Reference: open_clip 3.3, `CLIPTextCfg` in `model.py` and `TextTransformer` in `transformer.py`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::arch::shared::limits::check_text;
+use crate::arch::shared::names::projection;
+use crate::arch::shared::open_clip::{NormKwargs, OpenClipFolder, epsilon, mlp_width, refuse_unknown};
+use crate::arch::shared::text::{OPEN_CLIP_TEXT, TextArch, TextNames, TextPool, TextTransformer};
+use crate::arch::shared::transformer::TransformerSizes;
+use crate::arch::{TextPart, TokenizerLoader};
+use crate::checkpoint::Checkpoint;
+use crate::device::{BuildText, Device, TextTower};
+use crate::error::{ClipError, Result};
+use crate::nn::activation::Activation;
+use crate::nn::precision::Precision;
+use crate::tokenizer::{ClipTokenizer, JsonTokenizer};
+
+/// A kind of text tower in open_clip's configurations.
+struct TextTowerKind {
+    /// Whether the configuration names such a tower.
+    detect: fn(&OpenClipFolder) -> bool,
+    read: fn(&OpenClipFolder, &Arc<Checkpoint>) -> Result<TextPart>,
+}
+
+/// All kinds, in the order in which `detect` is called. The last one takes what no other does.
+static TEXT_TOWERS: &[TextTowerKind] = &[TextTowerKind { detect: |_| true, read: read_own }];
+
+/// The text tower that the configuration names.
+///
+/// # Errors
+/// [`ClipError::Config`] for what is not known of it.
+pub(crate) fn read_open_clip_text(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<TextPart> {
+    let kind = TEXT_TOWERS.iter().find(|kind| (kind.detect)(folder));
+    (kind.expect("the last one takes every tower").read)(folder, checkpoint)
+}
+
+#[derive(Deserialize)]
+struct TextCfg {
+    #[serde(default = "default_context_length")]
+    context_length: usize,
+    #[serde(default = "default_vocabulary")]
+    vocab_size: usize,
+    #[serde(default = "default_width")]
+    width: usize,
+    #[serde(default = "default_heads")]
+    heads: usize,
+    #[serde(default = "default_layers")]
+    layers: usize,
+    #[serde(default = "default_mlp_ratio")]
+    mlp_ratio: f64,
+    norm_kwargs: Option<NormKwargs>,
+    act_kwargs: Option<ActKwargs>,
+    #[serde(default)]
+    no_causal_mask: bool,
+    #[serde(default)]
+    pool_type: PoolType,
+    #[serde(default = "default_eos_id")]
+    eos_id: u32,
+    #[serde(default)]
+    proj_type: ProjectionType,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum PoolType {
+    First,
+    Last,
+    #[default]
+    Argmax,
+    Eos,
+}
+
+#[derive(Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum ProjectionType {
+    #[default]
+    Linear,
+    None,
+}
+
+/// The activation's only key that is known.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ActKwargs {
+    approximate: Option<String>,
+}
+
+fn default_context_length() -> usize {
+    77
+}
+fn default_vocabulary() -> usize {
+    ClipTokenizer::VOCABULARY
+}
+fn default_width() -> usize {
+    512
+}
+fn default_heads() -> usize {
+    8
+}
+fn default_layers() -> usize {
+    12
+}
+fn default_mlp_ratio() -> f64 {
+    4.0
+}
+fn default_eos_id() -> u32 {
+    2
+}
+
+/// Keys that change nothing, or that are read elsewhere.
+const HARMLESS: &[&str] = &[
+    "block_type",
+    "output_tokens",
+    "pad_id",
+    "proj_bias",
+    "hf_tokenizer_name",
+    "hf_model_pretrained",
+    "hf_proj_type",
+    "hf_pooler_type",
+    "tokenizer_kwargs",
+    "tokenizer_mode",
+];
+
+/// Reads open_clip's own transformer.
+fn read_own(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<TextPart> {
+    let cfg: TextCfg = folder.text()?;
+    let path = &folder.path;
+    refuse_unknown(path, "text_cfg", &cfg.rest, HARMLESS)?;
+    if let Some(block) = cfg.rest.get("block_type").filter(|block| **block != "default" && !block.is_null()) {
+        return Err(ClipError::config(path, format!("text_cfg asks for `block_type` = {block}, expected \"default\"")));
+    }
+    let arch = TextArch {
+        context_length: cfg.context_length,
+        vocabulary: cfg.vocab_size,
+        sizes: TransformerSizes {
+            width: cfg.width,
+            heads: cfg.heads,
+            layers: cfg.layers,
+            mlp_width: mlp_width(cfg.width, cfg.mlp_ratio),
+        },
+        activation: activation(path, folder.activation, cfg.act_kwargs.as_ref())?,
+        epsilon: epsilon(cfg.norm_kwargs),
+        causal: !cfg.no_causal_mask,
+        pool: match cfg.pool_type {
+            PoolType::First => TextPool::First,
+            PoolType::Last => TextPool::Last,
+            PoolType::Argmax => TextPool::Largest,
+            PoolType::Eos => TextPool::Id(cfg.eos_id),
+        },
+    };
+    check_text(path, &arch)?;
+    let prefix = if checkpoint.contains("text.token_embedding.weight") { "text." } else { "" };
+    let projection = match cfg.proj_type {
+        ProjectionType::Linear => Some(format!("{prefix}text_projection")),
+        ProjectionType::None if cfg.width == folder.dim => None,
+        ProjectionType::None => {
+            let message = format!(
+                "text_cfg has `proj_type` \"none\", but its width is {} and `embed_dim` {}",
+                cfg.width, folder.dim
+            );
+            return Err(ClipError::config(path, message));
+        }
+    };
+    let own = OwnText {
+        checkpoint: Arc::clone(checkpoint),
+        prefix: prefix.to_owned(),
+        names: &OPEN_CLIP_TEXT,
+        arch,
+        projection,
+        dim: folder.dim,
+        precision: folder.options.precision,
+    };
+    Ok(own.part(tokenizer(folder, cfg.vocab_size, cfg.context_length), vec![TOKENIZER.to_owned()]))
+}
+
+/// GELU, by its tanh approximation where the keys ask for that.
+fn activation(path: &Path, activation: Activation, kwargs: Option<&ActKwargs>) -> Result<Activation> {
+    match kwargs.and_then(|kwargs| kwargs.approximate.as_deref()) {
+        None | Some("none") => Ok(activation),
+        Some("tanh") => Ok(Activation::GeluTanh),
+        Some(other) => {
+            let message = format!("text_cfg.act_kwargs.approximate is {other:?}, expected \"none\" or \"tanh\"");
+            Err(ClipError::config(path, message))
+        }
+    }
+}
+
+const TOKENIZER: &str = "tokenizer.json";
+
+/// The folder's tokenizer where the configuration names one of the hub's, or the vocabulary is not CLIP's; else CLIP's own.
+fn tokenizer(folder: &OpenClipFolder, vocabulary: usize, context_length: usize) -> TokenizerLoader {
+    let named = folder.text_has("hf_tokenizer_name") || vocabulary != ClipTokenizer::VOCABULARY;
+    let dir = folder.dir.clone();
+    Box::new(move || {
+        if !named {
+            return Ok(Box::new(ClipTokenizer::new(context_length)));
+        }
+        let path = dir.join(TOKENIZER);
+        if !path.is_file() {
+            return Err(ClipError::MissingFile { dir: dir.clone(), file: TOKENIZER.to_owned(), named_by: None });
+        }
+        Ok(Box::new(JsonTokenizer::load(&path, context_length)?))
+    })
+}
+
+/// A text transformer in a checkpoint, with its projection.
+pub(crate) struct OwnText {
+    pub(crate) checkpoint: Arc<Checkpoint>,
+    pub(crate) prefix: String,
+    pub(crate) names: &'static TextNames,
+    pub(crate) arch: TextArch,
+    /// The projection's name; none where features are of the joint space already.
+    pub(crate) projection: Option<String>,
+    pub(crate) dim: usize,
+    pub(crate) precision: Precision,
+}
+
+impl OwnText {
+    /// The part of a model; `beside` are the tokenizer's files.
+    pub(crate) fn part(self, tokenizer: TokenizerLoader, beside: Vec<String>) -> TextPart {
+        let TransformerSizes { width, layers, .. } = self.arch.sizes;
+        TextPart {
+            description: format!("CLIP text, {layers} layers of {width}, {}", self.arch.activation.name()),
+            context_length: self.arch.context_length,
+            operations: self.arch.operations(),
+            tokenizer,
+            beside,
+            loader: Box::new(self),
+        }
+    }
+}
+
+impl BuildText for OwnText {
+    fn build<D: Device>(&self, device: &D) -> Result<TextTower<D>> {
+        let Self { checkpoint, prefix, names, arch, projection: name, dim, precision } = self;
+        let network = TextTransformer::load(device, checkpoint, prefix, names, arch, *precision)?;
+        let head = match name {
+            Some(name) => Some(projection(device, checkpoint, name, arch.sizes.width, *dim)?),
+            None => None,
+        };
+        Ok(TextTower { network: Box::new(network), head })
+    }
+}

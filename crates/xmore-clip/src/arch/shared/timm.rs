@@ -1,0 +1,163 @@
+//! timm's vision transformers inside open_clip's models: their names of tensors, and their sizes.
+//!
+//! Reference: timm 1.0, `vision_transformer.py`; open_clip 3.3, `timm_model.py`. A configuration names the model alone. The name says how many
+//! heads there are and how tokens are pooled; the tensors' shapes say the rest.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::arch::shared::names::{BlockNames, Blocks, QkvNames};
+use crate::arch::shared::open_clip::{OpenClipFolder, Side, refuse_unknown};
+use crate::arch::shared::pool::{AttentionPoolNames, PoolInputNames};
+use crate::arch::shared::transformer::TransformerSizes;
+use crate::arch::shared::vit::VitNames;
+use crate::checkpoint::Checkpoint;
+use crate::error::{ClipError, Result};
+use crate::nn::precision::Precision;
+
+/// Where open_clip's checkpoints have timm's tensors.
+pub(crate) const TRUNK: &str = "visual.trunk.";
+
+/// timm's blocks.
+pub(crate) static TIMM_BLOCKS: BlockNames = BlockNames {
+    list: "blocks",
+    norms: ["norm1", "norm2"],
+    attention_out: "attn.proj",
+    perceptron: ["mlp.fc1", "mlp.fc2"],
+    qkv: QkvNames::Fused { weight: "attn.qkv.weight", bias: "attn.qkv.bias" },
+};
+
+/// timm's `VisionTransformer`.
+pub(crate) static TIMM_VIT: VitNames = VitNames {
+    patches: "patch_embed.proj",
+    class: "cls_token",
+    positions: "pos_embed",
+    norm_pre: "norm_pre",
+    norm_post: "norm",
+    blocks: &TIMM_BLOCKS,
+    pool: Some(&AttentionPoolNames {
+        latent: "attn_pool.latent",
+        input: PoolInputNames::QueryAndKeyValue(["attn_pool.q", "attn_pool.kv"]),
+        out: "attn_pool.proj",
+        norm: "attn_pool.norm",
+        perceptron: ["attn_pool.mlp.fc1", "attn_pool.mlp.fc2"],
+    }),
+};
+
+/// `vision_cfg` with a model of timm's.
+#[derive(Deserialize)]
+pub(crate) struct TimmCfg {
+    pub(crate) timm_model_name: String,
+    #[serde(default)]
+    timm_pool: Option<String>,
+    #[serde(default)]
+    timm_proj: Option<String>,
+    #[serde(default)]
+    timm_proj_bias: bool,
+    #[serde(default = "default_image_size")]
+    image_size: Side,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+fn default_image_size() -> Side {
+    Side::One(224)
+}
+
+/// Keys that change nothing at inference.
+const HARMLESS: &[&str] = &["timm_model_pretrained", "timm_drop", "timm_drop_path", "patch_dropout", "output_tokens"];
+
+impl TimmCfg {
+    /// Reads `vision_cfg`.
+    ///
+    /// # Errors
+    /// [`ClipError::Config`] for what is not known of it.
+    pub(crate) fn read(folder: &OpenClipFolder) -> Result<Self> {
+        let cfg: Self = folder.vision()?;
+        refuse_unknown(&folder.path, "vision_cfg", &cfg.rest, HARMLESS)?;
+        Ok(cfg)
+    }
+
+    /// Side of the square image.
+    ///
+    /// # Errors
+    /// [`ClipError::Config`] if it is none.
+    pub(crate) fn image_size(&self, path: &Path) -> Result<usize> {
+        self.image_size.of_square(path)
+    }
+
+    /// Checks how tokens are pooled.
+    ///
+    /// # Errors
+    /// [`ClipError::Config`] if it is in another way.
+    pub(crate) fn expect_pool(&self, path: &Path, expected: &str) -> Result<()> {
+        let found = self.timm_pool.as_deref().unwrap_or("avg");
+        if found == expected {
+            return Ok(());
+        }
+        let name = &self.timm_model_name;
+        Err(ClipError::config(path, format!("timm_pool of {name} is {found:?}, expected {expected:?}")))
+    }
+
+    /// Name of the projection into the joint space; none where the trunk's features are of that space.
+    ///
+    /// # Errors
+    /// [`ClipError::Config`] for a kind that is not known.
+    pub(crate) fn projection(&self, path: &Path) -> Result<Option<String>> {
+        match self.timm_proj.as_deref() {
+            // timm's own classifier.
+            None | Some("") => Ok(Some(format!("{TRUNK}head"))),
+            Some("linear") => Ok(Some("visual.head.proj".to_owned())),
+            Some("none") => Ok(None),
+            Some(other) => {
+                let message = format!("timm_proj is {other:?}, expected \"linear\", \"none\" or null");
+                Err(ClipError::config(path, message))
+            }
+        }
+    }
+}
+
+/// Heads of timm's vision transformers, by the part of their names that says the size.
+const HEADS: &[(&str, usize)] = &[
+    ("tiny", 3),
+    ("small", 6),
+    ("base", 12),
+    ("large", 16),
+    ("so400m", 16),
+    ("huge", 16),
+    ("giantopt", 16),
+    ("gigantic", 16),
+];
+
+/// Heads of a model such as `vit_base_patch16_siglip_224`.
+pub(crate) fn heads(name: &str) -> Option<usize> {
+    HEADS.iter().find(|(size, _)| name.split('_').any(|part| part == *size)).map(|&(_, heads)| heads)
+}
+
+/// The patch's side and the sizes of a vision transformer, by its tensors' shapes; zeros for what is missing, which the check of sizes
+/// refuses.
+///
+/// # Errors
+/// [`ClipError::MissingTensor`] and the like if there are no patches.
+pub(crate) fn infer_sizes(
+    checkpoint: &Checkpoint,
+    blocks: &'static BlockNames,
+    heads: usize,
+) -> Result<(usize, TransformerSizes)> {
+    let name = format!("{TRUNK}patch_embed.proj.weight");
+    let Some(&[width, _, _, patch]) = checkpoint.shape(&name) else {
+        // Says what is there instead.
+        checkpoint.tensor(&name, &[0, 3, 0, 0])?;
+        return Err(ClipError::checkpoint(checkpoint.path(), format!("tensor `{name}` has no four dimensions")));
+    };
+    let blocks = Blocks::new(checkpoint, TRUNK, blocks, Precision::F32);
+    let sizes = TransformerSizes {
+        width,
+        heads,
+        layers: blocks.count(),
+        mlp_width: blocks.mlp_width(0).unwrap_or(0),
+    };
+    Ok((patch, sizes))
+}

@@ -1,0 +1,230 @@
+//! A vision transformer: patches, perhaps a class token, learned positions, blocks, and one of several ways to pool.
+//!
+//! References: OpenAI's `VisionTransformer` (a norm before and after the blocks, the class token is pooled), open_clip's of the same name
+//! (mean pooling for CLIPA), timm's `VisionTransformer` and transformers' `SiglipVisionModel` (no class token, attention pooling).
+
+use crate::arch::shared::names::{BlockNames, Blocks, learned};
+use crate::arch::shared::pool::{AttentionPool, AttentionPoolNames};
+use crate::arch::shared::transformer::{Transformer, TransformerSizes};
+use crate::checkpoint::Checkpoint;
+use crate::device::{Device, ImageNetwork, Operation, PatchEmbedding, Wanted};
+use crate::error::Result;
+use crate::nn::activation::Activation;
+use crate::nn::linear::Part;
+use crate::nn::precision::Precision;
+
+/// Tokens that one thread had best take together: enough rows to use each weight well, few enough for the caches.
+const TOKENS_PER_PASS: usize = 200;
+
+/// Sizes and form of a vision transformer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct VitArch {
+    pub(crate) image_size: usize,
+    pub(crate) patch: usize,
+    pub(crate) sizes: TransformerSizes,
+    pub(crate) activation: Activation,
+    pub(crate) epsilon: f32,
+    /// Whether a learned token stands before the patches.
+    pub(crate) class_token: bool,
+    /// Whether tokens are normalized before the blocks.
+    pub(crate) norm_pre: bool,
+    pub(crate) pool: Pool,
+}
+
+/// What becomes of the last block's tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Pool {
+    /// The class token, normalized.
+    Class,
+    /// The mean of the patches, normalized.
+    Mean,
+    /// All tokens are normalized, and a learned query attends to them.
+    Attention {
+        /// Heads of that attention.
+        heads: usize,
+        /// Width inside its perceptron.
+        mlp_width: usize,
+    },
+}
+
+impl VitArch {
+    /// Tokens of an image. Pixels at the edges that fill no patch are left out, as by a convolution.
+    pub(crate) fn tokens(&self) -> usize {
+        (self.image_size / self.patch).pow(2) + usize::from(self.class_token)
+    }
+
+    /// What it is, in words.
+    pub(crate) fn describe(&self) -> String {
+        let TransformerSizes { width, layers, .. } = self.sizes;
+        format!("ViT, {layers} layers of {width}, patch {}, {}", self.patch, self.activation.name())
+    }
+
+    /// The operations that it needs beside those of every device.
+    pub(crate) fn operations(&self) -> Vec<Operation> {
+        let mut operations = Vec::from_iter(Operation::of_activation(self.activation));
+        if !self.class_token {
+            operations.push(Operation::PatchesAlone);
+        }
+        match self.pool {
+            Pool::Class => {}
+            Pool::Mean => operations.push(Operation::Means),
+            Pool::Attention { .. } => operations.push(Operation::LearnedQuery),
+        }
+        operations
+    }
+}
+
+/// Names of its tensors, each after the tower's prefix. Those of parts that a model does not have are empty.
+#[derive(Debug)]
+pub(crate) struct VitNames {
+    /// The patches' convolution, without `.weight` and `.bias`.
+    pub(crate) patches: &'static str,
+    pub(crate) class: &'static str,
+    pub(crate) positions: &'static str,
+    pub(crate) norm_pre: &'static str,
+    pub(crate) norm_post: &'static str,
+    pub(crate) blocks: &'static BlockNames,
+    pub(crate) pool: Option<&'static AttentionPoolNames>,
+}
+
+/// The tensors of a vision transformer.
+pub(crate) struct VitWeights<'a> {
+    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) prefix: &'a str,
+    pub(crate) names: &'static VitNames,
+    /// How linear layers are kept.
+    pub(crate) precision: Precision,
+}
+
+impl<'a> VitWeights<'a> {
+    fn name(&self, part: &str) -> String {
+        format!("{}{part}", self.prefix)
+    }
+
+    /// The blocks' tensors.
+    pub(crate) fn blocks(&self) -> Blocks<'a> {
+        Blocks::new(self.checkpoint, self.prefix, self.names.blocks, self.precision)
+    }
+
+    fn norm<D: Device>(&self, device: &D, name: &str, arch: &VitArch) -> Result<D::Norm> {
+        let width = arch.sizes.width;
+        let (weight, bias) =
+            self.checkpoint.weight_and_bias(&format!("{}.", self.name(name)), &[width])?;
+        device.norm(&weight, &bias, arch.epsilon)
+    }
+}
+
+/// The network, without the projection into the joint space.
+pub(crate) struct Vit<D: Device> {
+    patches: PatchEmbedding<D>,
+    norm_pre: Option<D::Norm>,
+    transformer: Transformer<D>,
+    norm_post: D::Norm,
+    pool: VitPool<D>,
+}
+
+enum VitPool<D: Device> {
+    Class,
+    Mean,
+    Attention(AttentionPool<D>),
+}
+
+impl<D: Device> Vit<D> {
+    /// Takes the network's tensors; `arch` must have been checked.
+    pub(crate) fn load(device: &D, weights: &VitWeights<'_>, arch: &VitArch) -> Result<Self> {
+        let wanted = (arch.pool == Pool::Class).then_some(Wanted::First);
+        let transformer = Transformer::load(
+            device,
+            &weights.blocks(),
+            arch.sizes,
+            arch.activation,
+            arch.epsilon,
+            false,
+            wanted,
+        )?;
+        let pool = match (&arch.pool, weights.names.pool) {
+            (Pool::Class, _) => VitPool::Class,
+            (Pool::Mean, _) => VitPool::Mean,
+            (&Pool::Attention { heads, mlp_width }, names) => {
+                let names = names.expect("models that pool by attention have names for it");
+                VitPool::Attention(AttentionPool::load(device, weights, names, arch, heads, mlp_width)?)
+            }
+        };
+        Ok(Self {
+            patches: Self::patches(device, weights, arch)?,
+            norm_pre: match arch.norm_pre {
+                true => Some(weights.norm(device, weights.names.norm_pre, arch)?),
+                false => None,
+            },
+            transformer,
+            norm_post: weights.norm(device, weights.names.norm_post, arch)?,
+            pool,
+        })
+    }
+
+    fn patches(device: &D, weights: &VitWeights<'_>, arch: &VitArch) -> Result<PatchEmbedding<D>> {
+        let (width, patch, names) = (arch.sizes.width, arch.patch, weights.names);
+        let checkpoint = weights.checkpoint;
+        let convolution = weights.name(names.patches);
+        let kernel = checkpoint.tensor(&format!("{convolution}.weight"), &[width, 3, patch, patch])?;
+        let bias = format!("{convolution}.bias");
+        let bias = checkpoint.contains(&bias).then(|| checkpoint.tensor(&bias, &[width])).transpose()?;
+        let area = patch * patch;
+        let mut channels_last = vec![0.0; kernel.len()];
+        for (from, to) in kernel.chunks_exact(3 * area).zip(channels_last.chunks_exact_mut(3 * area)) {
+            for (i, pixel) in to.chunks_exact_mut(3).enumerate() {
+                pixel.iter_mut().enumerate().for_each(|(c, value)| *value = from[c * area + i]);
+            }
+        }
+        let class = match arch.class_token {
+            true => Some(device.values(&learned(checkpoint, &weights.name(names.class), &[width])?)?),
+            false => None,
+        };
+        let positions = learned(checkpoint, &weights.name(names.positions), &[arch.tokens(), width])?;
+        let embedding = Part { weight: &channels_last, bias: bias.as_deref(), scale: 1.0 };
+        Ok(PatchEmbedding {
+            side: arch.image_size,
+            patch,
+            width,
+            linear: device.linear(&[embedding], 3 * area, Precision::F32)?,
+            class,
+            positions: device.values(&positions)?,
+        })
+    }
+}
+
+impl<D: Device> ImageNetwork<D> for Vit<D> {
+    fn width(&self) -> usize {
+        self.patches.width
+    }
+
+    fn images_per_pass(&self) -> usize {
+        (TOKENS_PER_PASS / self.patches.tokens()).max(1)
+    }
+
+    fn forward(&self, run: &mut D::Run<'_>, images: D::Images<'_>) -> D::Rows {
+        let mut x = D::embed_patches(run, &self.patches, images);
+        if let Some(norm) = &self.norm_pre {
+            D::norm_in_place(run, norm, &mut x);
+        }
+        let lengths = vec![self.patches.tokens(); D::count(images)];
+        let mut x = self.transformer.forward(run, x, &lengths);
+        match &self.pool {
+            VitPool::Class => {
+                D::norm_in_place(run, &self.norm_post, &mut x);
+                x
+            }
+            VitPool::Mean => {
+                let sequences = D::sequences(run, &lengths);
+                let skipped = usize::from(self.patches.class.is_some());
+                let mut means = D::means(run, &x, &sequences, skipped);
+                D::norm_in_place(run, &self.norm_post, &mut means);
+                means
+            }
+            VitPool::Attention(pool) => {
+                D::norm_in_place(run, &self.norm_post, &mut x);
+                pool.forward(run, &x, &lengths)
+            }
+        }
+    }
+}

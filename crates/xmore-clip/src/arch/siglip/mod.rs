@@ -1,0 +1,116 @@
+//! SigLIP and SigLIP 2 of fixed image sizes: open_clip's folders with timm's image towers, and transformers' `SiglipModel`.
+//!
+//! References: SigLIP (arXiv 2303.15343), SigLIP 2 (arXiv 2502.14786); timm's `vit_*_siglip_*`; transformers' `modeling_siglip.py`. Images
+//! are pooled by attention, texts at the last token; the text tower has no causal mask, so that padding is a part of its input.
+
+mod transformers;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::checkpoint::Checkpoint;
+use crate::device::{BuildImage, Device, ImageTower};
+use crate::error::{ClipError, Result};
+use crate::nn::activation::Activation;
+use crate::nn::precision::Precision;
+
+use super::shared::limits::check_vit;
+use super::shared::names::projection;
+use super::shared::open_clip::OpenClipFolder;
+use super::shared::timm::{TIMM_BLOCKS, TIMM_VIT, TRUNK, TimmCfg, heads, infer_sizes};
+use super::shared::vit::{Pool, Vit, VitArch, VitNames, VitWeights};
+use super::{Architecture, ConfigForm, Found, ImagePart};
+
+/// SigLIP's row of the table.
+pub(super) const ARCHITECTURE: Architecture = Architecture {
+    name: "siglip",
+    summary: "SigLIP and SigLIP 2 of fixed image sizes: open_clip's and transformers' folders",
+    detect: |found| {
+        let timm = found.timm_model_name()?.is_some_and(|name| name.contains("_siglip_"));
+        Ok(timm || found.model_type()?.as_deref() == Some(transformers::MODEL_TYPE))
+    },
+    open: |found, options| match found {
+        Found::Folder(dir, ConfigForm::OpenClip) => {
+            let folder = OpenClipFolder::read(dir, options)?;
+            let cfg = TimmCfg::read(&folder)?;
+            let checkpoint = folder.checkpoint()?;
+            let image = read_timm(&folder.path, &cfg, &checkpoint, folder.dim, options.precision)?;
+            folder.opened(&checkpoint, image)
+        }
+        Found::Folder(dir, ConfigForm::Transformers) => transformers::open(dir, options),
+        Found::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
+    },
+};
+
+/// timm's epsilon of layer norms, and SigLIP's.
+const EPSILON: f32 = 1e-6;
+
+fn read_timm(
+    path: &Path,
+    cfg: &TimmCfg,
+    checkpoint: &Arc<Checkpoint>,
+    dim: usize,
+    precision: Precision,
+) -> Result<ImagePart> {
+    let name = &cfg.timm_model_name;
+    let Some(heads) = heads(name) else {
+        return Err(ClipError::config(path, format!("timm_model_name is {name:?}, whose size is not known")));
+    };
+    cfg.expect_pool(path, "map")?;
+    let (patch, sizes) = infer_sizes(checkpoint, &TIMM_BLOCKS, heads)?;
+    let mlp_width = sizes.mlp_width;
+    let arch = VitArch {
+        image_size: cfg.image_size(path)?,
+        patch,
+        sizes,
+        // timm 1.0 builds the largest alone with the approximation that all of SigLIP was trained with.
+        activation: if name.contains("giantopt") { Activation::GeluTanh } else { Activation::Gelu },
+        epsilon: EPSILON,
+        class_token: false,
+        norm_pre: false,
+        pool: Pool::Attention { heads, mlp_width },
+    };
+    check_vit(path, &arch)?;
+    Ok(image_part(SiglipImage {
+        checkpoint: Arc::clone(checkpoint),
+        prefix: TRUNK,
+        names: &TIMM_VIT,
+        arch,
+        projection: cfg.projection(path)?,
+        dim,
+        precision,
+    }))
+}
+
+fn image_part(image: SiglipImage) -> ImagePart {
+    ImagePart {
+        description: image.arch.describe(),
+        image_size: image.arch.image_size,
+        operations: image.arch.operations(),
+        loader: Box::new(image),
+    }
+}
+
+/// An image tower in a checkpoint.
+struct SiglipImage {
+    checkpoint: Arc<Checkpoint>,
+    prefix: &'static str,
+    names: &'static VitNames,
+    arch: VitArch,
+    /// Name of the projection, where there is one.
+    projection: Option<String>,
+    dim: usize,
+    precision: Precision,
+}
+
+impl BuildImage for SiglipImage {
+    fn build<D: Device>(&self, device: &D) -> Result<ImageTower<D>> {
+        let Self { checkpoint, prefix, names, arch, projection: name, dim, precision } = self;
+        let weights = VitWeights { checkpoint, prefix, names, precision: *precision };
+        let head = match name {
+            Some(name) => Some(projection(device, checkpoint, name, arch.sizes.width, *dim)?),
+            None => None,
+        };
+        Ok(ImageTower { network: Box::new(Vit::load(device, &weights, arch)?), head })
+    }
+}

@@ -1,0 +1,126 @@
+//! transformers' `config.json` of a `SiglipModel`.
+//!
+//! Reference: transformers, `configuration_siglip.py`, whose defaults fill what a file leaves out, and `modeling_siglip.py`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::arch::Opened;
+use crate::arch::shared::assemble::{Parts, assemble};
+use crate::arch::shared::limits::{check_text, check_vit};
+use crate::arch::shared::names::TRANSFORMERS_BLOCKS;
+use crate::arch::shared::pool::{AttentionPoolNames, PoolInputNames};
+use crate::arch::shared::preprocessor_config;
+use crate::arch::shared::text::{TRANSFORMERS_TEXT, TextArch, TextPool};
+use crate::arch::shared::text_config::OwnText;
+use crate::arch::shared::transformers::{TowerConfig, TransformersFolder};
+use crate::arch::shared::vit::{Pool, VitArch, VitNames};
+use crate::error::{ClipError, Result};
+use crate::nn::activation::Activation;
+use crate::options::LoadOptions;
+
+use super::{EPSILON, SiglipImage, image_part};
+
+/// Its `model_type`.
+pub(super) const MODEL_TYPE: &str = "siglip";
+
+static VISION: VitNames = VitNames {
+    patches: "embeddings.patch_embedding",
+    class: "",
+    positions: "embeddings.position_embedding.weight",
+    norm_pre: "",
+    norm_post: "post_layernorm",
+    blocks: &TRANSFORMERS_BLOCKS,
+    pool: Some(&AttentionPoolNames {
+        latent: "head.probe",
+        input: PoolInputNames::Fused {
+            weight: "head.attention.in_proj_weight",
+            bias: "head.attention.in_proj_bias",
+        },
+        out: "head.attention.out_proj",
+        norm: "head.layernorm",
+        perceptron: ["head.mlp.fc1", "head.mlp.fc2"],
+    }),
+};
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    vision_config: TowerConfig,
+    #[serde(default)]
+    text_config: TowerConfig,
+}
+
+/// Opens a folder.
+pub(super) fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
+    let folder = TransformersFolder::new(dir, options);
+    let path = &folder.path;
+    let File { vision_config, text_config } = folder.config()?;
+    let vision = read_vision(path, &vision_config)?;
+    let text = read_text(path, &text_config)?;
+    let dim = vision.sizes.width;
+    let projected = text_config.projection_size.unwrap_or(text.sizes.width);
+    if projected != dim {
+        let message = format!("text_config.projection_size is {projected}, expected the image tower's {dim}");
+        return Err(ClipError::config(path, message));
+    }
+    let checkpoint = folder.checkpoint()?;
+    let preprocess = preprocessor_config::read(path, vision.image_size)?;
+    let image = image_part(SiglipImage {
+        checkpoint: Arc::clone(&checkpoint),
+        prefix: "vision_model.",
+        names: &VISION,
+        arch: vision,
+        projection: None,
+        dim,
+        precision: options.precision,
+    });
+    let own = OwnText {
+        checkpoint: Arc::clone(&checkpoint),
+        prefix: "text_model.".to_owned(),
+        names: &TRANSFORMERS_TEXT,
+        arch: text,
+        projection: Some("text_model.head".to_owned()),
+        dim,
+        precision: options.precision,
+    };
+    let text = own.part(unimplemented_tokenizer(), Vec::new());
+    let parts = Parts { dim, preprocess, image, text, config: Some(folder.path) };
+    assemble(&checkpoint, parts, options)
+}
+
+fn read_vision(path: &Path, config: &TowerConfig) -> Result<VitArch> {
+    config.check_channels(path)?;
+    if config.vision_use_head == Some(false) {
+        return Err(ClipError::config(path, "vision_config.vision_use_head is false, expected true"));
+    }
+    let sizes = config.sizes([768, 3072, 12, 12]);
+    let arch = VitArch {
+        image_size: config.image_size.unwrap_or(224),
+        patch: config.patch_size.unwrap_or(16),
+        activation: config.activation(path, None, Activation::GeluTanh)?,
+        epsilon: config.layer_norm_eps.unwrap_or(EPSILON),
+        class_token: false,
+        norm_pre: false,
+        pool: Pool::Attention { heads: sizes.heads, mlp_width: sizes.mlp_width },
+        sizes,
+    };
+    check_vit(path, &arch)?;
+    Ok(arch)
+}
+
+fn read_text(path: &Path, config: &TowerConfig) -> Result<TextArch> {
+    let arch = TextArch {
+        context_length: config.max_position_embeddings.unwrap_or(64),
+        vocabulary: config.vocab_size.unwrap_or(32000),
+        sizes: config.sizes([768, 3072, 12, 12]),
+        activation: config.activation(path, None, Activation::GeluTanh)?,
+        epsilon: config.layer_norm_eps.unwrap_or(EPSILON),
+        causal: false,
+        pool: TextPool::Last,
+    };
+    check_text(path, &arch)?;
+    Ok(arch)
+}

@@ -1,0 +1,39 @@
+//! Operations of the newer architectures, which not every device has.
+
+use crate::nn::activation::Activation;
+
+/// An operation that not every device has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// GELU by its tanh approximation.
+    GeluTanh,
+    /// Patches without a class token.
+    PatchesAlone,
+    /// Attention of a learned query.
+    LearnedQuery,
+    /// Means over a part of a sequence.
+    Means,
+    /// A row at any place of a sequence.
+    PickAnywhere,
+}
+
+impl Operation {
+    /// That of an activation, if not every device has it.
+    pub(crate) fn of_activation(activation: Activation) -> Option<Self> {
+        match activation {
+            Activation::GeluTanh => Some(Self::GeluTanh),
+            Activation::Relu | Activation::Relu6 | Activation::Gelu | Activation::QuickGelu => None,
+        }
+    }
+
+    /// What it is, in words.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::GeluTanh => "GELU by its tanh approximation",
+            Self::PatchesAlone => "patches without a class token",
+            Self::LearnedQuery => "attention pooling",
+            Self::Means => "mean pooling",
+            Self::PickAnywhere => "pooling at a token inside a text without a causal mask",
+        }
+    }
+}
