@@ -15,7 +15,7 @@ use crate::error::{ClipError, Result};
 use crate::nn::precision::Precision;
 use crate::options::LoadOptions;
 use crate::preprocess::Preprocess;
-use crate::tokenizer::{ClipTokenizer, JsonTokenizer, Tokenizer};
+use crate::tokenizer::{ClipTokenizer, FileTokenizer, Tokenizer, TokenizerOptions};
 
 use super::shared::preprocessor_config;
 use super::{Architecture, ConfigForm, Facts, Found, Opened, TRANSFORMERS_CONFIG};
@@ -162,7 +162,9 @@ impl Build for Clip {
     fn tokenizer(&self) -> Result<Box<dyn Tokenizer>> {
         let text = &self.arch.text;
         match &self.tokenizer {
-            Some(path) => Ok(Box::new(JsonTokenizer::load(path, text.context_length)?)),
+            Some(path) => {
+                Ok(Box::new(FileTokenizer::load(path, &TokenizerOptions::new(text.context_length))?))
+            }
             None if text.vocabulary == ClipTokenizer::VOCABULARY => {
                 Ok(Box::new(ClipTokenizer::new(text.context_length)))
             }
