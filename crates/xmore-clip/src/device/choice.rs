@@ -118,7 +118,9 @@ impl Place {
         });
         match cuda {
             // 8-bit integers and some operations are the processor's alone.
-            Err(ClipError::Precision { .. } | ClipError::NotOnGpu { .. }) if choice == DeviceChoice::Auto => cpu(),
+            Err(ClipError::Precision { .. } | ClipError::NotOnGpu { .. }) if choice == DeviceChoice::Auto => {
+                cpu()
+            }
             cuda => cuda.map(Self::Cuda),
         }
     }

@@ -20,11 +20,11 @@ pub(crate) use choice::Place;
 pub use choice::{Decoding, DeviceChoice};
 pub(crate) use cuda::DecodedImages;
 pub use encoders::DecodedFile;
-pub(crate) use operation::Operation;
 pub(crate) use encoders::{
     BuildImage, BuildText, FileEncoder, ImageEncoder, ImageLoader, ImageNetwork, ImageTower, TextEncoder,
     TextLoader, TextNetwork, TextTower,
 };
+pub(crate) use operation::Operation;
 
 /// Memory and arithmetic of one kind of processor.
 ///

@@ -26,10 +26,18 @@ static WORDS: LazyLock<Regex> = LazyLock::new(|| {
     .expect("a constant expression")
 });
 
+/// The ids of a text.
+pub(super) struct Encoded {
+    pub ids: Vec<u32>,
+    pub truncated: bool,
+    /// How many are start, end and padding.
+    pub special: usize,
+}
+
 /// CLIP's own tokenizer with its built-in vocabulary: texts to ids as open_clip's `SimpleTokenizer` gives them.
 ///
 /// Text is cleaned as there (the fixes of ftfy, HTML entities, whitespace, lower case). Ids are below
-/// [`ClipTokenizer::VOCABULARY`]; they start with 49406, end with 49407 and are not padded.
+/// [`ClipTokenizer::VOCABULARY`]; they start with 49406, end with 49407 and are not padded but by [`ClipTokenizer::padded`].
 ///
 /// Two things are not as there: letters and numbers are those of the `regex` crate's Unicode version (16 now), so scripts that came
 /// later are split like signs; and ftfy's repetition stops on texts with thousands of entities inside each other.
@@ -45,6 +53,7 @@ static WORDS: LazyLock<Regex> = LazyLock::new(|| {
 #[derive(Clone, Debug)]
 pub struct ClipTokenizer {
     context_length: usize,
+    padded: bool,
 }
 
 impl ClipTokenizer {
@@ -54,11 +63,22 @@ impl ClipTokenizer {
     /// A tokenizer that cuts texts at `context_length` ids (77 for OpenAI's models), the start and end ids counted; less than
     /// 2 is taken as 2.
     pub fn new(context_length: usize) -> Self {
-        Self { context_length: context_length.max(2) }
+        Self { context_length: context_length.max(2), padded: false }
+    }
+
+    /// The same for text towers that compute what is behind a text's end (no causal mask): the ids are filled with 0 up to the
+    /// context length, as open_clip fills them for all towers.
+    pub fn padded(self) -> Self {
+        Self { padded: true, ..self }
     }
 
     /// The ids of a text, and whether it was too long and cut (the end id is kept).
     pub fn encode(&self, text: &str) -> (Vec<u32>, bool) {
+        let Encoded { ids, truncated, .. } = self.tokens(text);
+        (ids, truncated)
+    }
+
+    pub(super) fn tokens(&self, text: &str) -> Encoded {
         let text = clean(text);
         let mut ids = vec![START];
         for word in WORDS.find_iter(&text) {
@@ -74,7 +94,11 @@ impl ClipTokenizer {
         let truncated = ids.len() >= self.context_length;
         ids.truncate(self.context_length - 1);
         ids.push(END);
-        (ids, truncated)
+        let of_text = ids.len() - 2;
+        if self.padded {
+            ids.resize(self.context_length, 0);
+        }
+        Encoded { special: ids.len() - of_text, ids, truncated }
     }
 }
 

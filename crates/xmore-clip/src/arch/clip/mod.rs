@@ -12,7 +12,7 @@ use crate::device::{BuildImage, Device, ImageTower};
 use crate::error::{ClipError, Result};
 use crate::nn::precision::Precision;
 use crate::options::LoadOptions;
-use crate::tokenizer::{ClipTokenizer, JsonTokenizer};
+use crate::tokenizer::{ClipTokenizer, FileTokenizer, TokenizerOptions};
 
 use super::shared::assemble::{Parts, assemble};
 use super::shared::names::projection;
@@ -103,7 +103,7 @@ fn load_tokenizer(
 ) -> TokenizerLoader {
     let checkpoint = Arc::clone(checkpoint);
     Box::new(move || match &path {
-        Some(path) => Ok(Box::new(JsonTokenizer::load(path, context_length)?)),
+        Some(path) => Ok(Box::new(FileTokenizer::load(path, &TokenizerOptions::new(context_length))?)),
         None if vocabulary == ClipTokenizer::VOCABULARY => Ok(Box::new(ClipTokenizer::new(context_length))),
         None => Err(ClipError::config(
             checkpoint.path(),

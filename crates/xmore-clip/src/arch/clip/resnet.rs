@@ -139,7 +139,8 @@ impl<D: Device> AttentionPool<D> {
         let width = arch.width * 32;
         let positions = (arch.image_size / 32).pow(2);
         let part = |name: &str, outputs: usize| -> Result<WeightAndBias<'_>> {
-            let weight = checkpoint.tensor(&format!("visual.attnpool.{name}_proj.weight"), &[outputs, width])?;
+            let weight =
+                checkpoint.tensor(&format!("visual.attnpool.{name}_proj.weight"), &[outputs, width])?;
             let bias = checkpoint.tensor(&format!("visual.attnpool.{name}_proj.bias"), &[outputs])?;
             Ok((weight, bias))
         };

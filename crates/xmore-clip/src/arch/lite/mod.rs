@@ -17,7 +17,7 @@ use crate::error::{ClipError, Result};
 use crate::nn::precision::Precision;
 use crate::options::LoadOptions;
 use crate::preprocess::Preprocess;
-use crate::tokenizer::{JsonTokenizer, Tokenizer};
+use crate::tokenizer::{FileTokenizer, Tokenizer, TokenizerOptions};
 
 use super::shared::read_json;
 use super::{Architecture, CONFIG_FILE, ConfigForm, Facts, Found, Head, Opened};
@@ -106,7 +106,10 @@ impl Lite {
 
     fn tokenizer(&self) -> Result<Box<dyn Tokenizer>> {
         let text = &self.config.model_cfg.text_cfg;
-        Ok(Box::new(JsonTokenizer::load(&self.dir.join(&text.tokenizer), text.context_length)?))
+        Ok(Box::new(FileTokenizer::load(
+            &self.dir.join(&text.tokenizer),
+            &TokenizerOptions::new(text.context_length),
+        )?))
     }
 }
 

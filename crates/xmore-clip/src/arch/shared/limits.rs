@@ -27,7 +27,11 @@ pub(crate) fn check_vit(path: &Path, arch: &VitArch) -> Result<()> {
     check_range(path, "the image size", arch.image_size, 4096)?;
     check_range(path, "the patch size", arch.patch, arch.image_size)?;
     if let Pool::Attention { heads, mlp_width } = arch.pool {
-        check_sizes("attention pooling of the image", &TransformerSizes { heads, mlp_width, ..arch.sizes }, path)?;
+        check_sizes(
+            "attention pooling of the image",
+            &TransformerSizes { heads, mlp_width, ..arch.sizes },
+            path,
+        )?;
     }
     Ok(())
 }

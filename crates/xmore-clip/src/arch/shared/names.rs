@@ -124,8 +124,7 @@ pub(crate) fn read_qkv<'a>(
 ) -> Result<[WeightAndBias<'a>; 3]> {
     match names {
         QkvNames::Split(names) => {
-            let part =
-                |name: &str| checkpoint.weight_and_bias(&format!("{prefix}{name}."), &[width, width]);
+            let part = |name: &str| checkpoint.weight_and_bias(&format!("{prefix}{name}."), &[width, width]);
             let [query, key, value] = names;
             Ok([part(query)?, part(key)?, part(value)?])
         }

@@ -62,7 +62,14 @@ pub(crate) struct OpenClipFolder {
 }
 
 /// Keys of `model_cfg` that change nothing at inference.
-const HARMLESS: &[&str] = &["init_logit_scale", "init_logit_bias", "nonscalar_logit_scale", "custom_text", "cast_dtype", "output_dict"];
+const HARMLESS: &[&str] = &[
+    "init_logit_scale",
+    "init_logit_bias",
+    "nonscalar_logit_scale",
+    "custom_text",
+    "cast_dtype",
+    "output_dict",
+];
 
 impl OpenClipFolder {
     /// Reads the configuration.
@@ -137,9 +144,10 @@ pub(crate) fn refuse_unknown(
     let off = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
     match rest.iter().find(|(key, value)| !off(value) && !harmless.contains(&key.as_str())) {
         None => Ok(()),
-        Some((key, value)) => {
-            Err(ClipError::config(path, format!("{place} asks for `{key}` = {value}, which is not supported")))
-        }
+        Some((key, value)) => Err(ClipError::config(
+            path,
+            format!("{place} asks for `{key}` = {value}, which is not supported"),
+        )),
     }
 }
 

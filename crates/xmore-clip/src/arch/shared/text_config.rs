@@ -2,7 +2,7 @@
 //!
 //! Reference: open_clip 3.3, `CLIPTextCfg` in `model.py` and `TextTransformer` in `transformer.py`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use crate::device::{BuildText, Device, TextTower};
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::nn::precision::Precision;
-use crate::tokenizer::{ClipTokenizer, JsonTokenizer};
+use crate::tokenizer::{Cleaning, ClipTokenizer, FileTokenizer, TOKENIZER_FILES, TokenizerOptions};
 
 /// A kind of text tower in open_clip's configurations.
 struct TextTowerKind {
@@ -64,6 +64,8 @@ struct TextCfg {
     eos_id: u32,
     #[serde(default)]
     proj_type: ProjectionType,
+    hf_tokenizer_name: Option<String>,
+    tokenizer_kwargs: Option<TokenizerKwargs>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -121,13 +123,23 @@ const HARMLESS: &[&str] = &[
     "output_tokens",
     "pad_id",
     "proj_bias",
-    "hf_tokenizer_name",
     "hf_model_pretrained",
     "hf_proj_type",
     "hf_pooler_type",
-    "tokenizer_kwargs",
     "tokenizer_mode",
 ];
+
+/// What the tokenizer does beside its file.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TokenizerKwargs {
+    clean: Option<String>,
+    strip_sep_token: bool,
+}
+
+/// open_clip's names of what is done to a text first.
+const CLEANING: [(&str, Cleaning); 3] =
+    [("whitespace", Cleaning::Whitespace), ("lower", Cleaning::Lower), ("canonicalize", Cleaning::Canonical)];
 
 /// Reads open_clip's own transformer.
 fn read_own(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<TextPart> {
@@ -135,7 +147,10 @@ fn read_own(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<Tex
     let path = &folder.path;
     refuse_unknown(path, "text_cfg", &cfg.rest, HARMLESS)?;
     if let Some(block) = cfg.rest.get("block_type").filter(|block| **block != "default" && !block.is_null()) {
-        return Err(ClipError::config(path, format!("text_cfg asks for `block_type` = {block}, expected \"default\"")));
+        return Err(ClipError::config(
+            path,
+            format!("text_cfg asks for `block_type` = {block}, expected \"default\""),
+        ));
     }
     let arch = TextArch {
         context_length: cfg.context_length,
@@ -178,7 +193,36 @@ fn read_own(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<Tex
         dim: folder.dim,
         precision: folder.options.precision,
     };
-    Ok(own.part(tokenizer(folder, cfg.vocab_size, cfg.context_length), vec![TOKENIZER.to_owned()]))
+    let padded = cfg.no_causal_mask;
+    let kwargs = cfg.tokenizer_kwargs.unwrap_or_default();
+    let named = cfg.hf_tokenizer_name.is_some();
+    let options = TokenizerOptions {
+        cleaning: cleaning(path, named, kwargs.clean.as_deref())?,
+        padded,
+        strip_sep_token: kwargs.strip_sep_token,
+        ..TokenizerOptions::new(cfg.context_length)
+    };
+    let files = TOKENIZER_FILES.iter().map(|&name| name.to_owned()).collect();
+    Ok(own.part(
+        tokenizer(folder.dir.clone(), named || cfg.vocab_size != ClipTokenizer::VOCABULARY, options),
+        files,
+    ))
+}
+
+/// What is done to a text before the tokenizer; open_clip's tokenizers of the hub tidy whitespace where nothing else is asked for.
+fn cleaning(path: &Path, named: bool, clean: Option<&str>) -> Result<Cleaning> {
+    match clean {
+        None if named => Ok(Cleaning::Whitespace),
+        None => Ok(Cleaning::None),
+        Some(name) => match CLEANING.iter().find(|(known, _)| *known == name) {
+            Some(&(_, cleaning)) => Ok(cleaning),
+            None => {
+                let known = CLEANING.map(|(known, _)| format!("{known:?}")).join(", ");
+                let message = format!("text_cfg.tokenizer_kwargs.clean is {name:?}, expected one of {known}");
+                Err(ClipError::config(path, message))
+            }
+        },
+    }
 }
 
 /// GELU, by its tanh approximation where the keys ask for that.
@@ -187,27 +231,21 @@ fn activation(path: &Path, activation: Activation, kwargs: Option<&ActKwargs>) -
         None | Some("none") => Ok(activation),
         Some("tanh") => Ok(Activation::GeluTanh),
         Some(other) => {
-            let message = format!("text_cfg.act_kwargs.approximate is {other:?}, expected \"none\" or \"tanh\"");
+            let message =
+                format!("text_cfg.act_kwargs.approximate is {other:?}, expected \"none\" or \"tanh\"");
             Err(ClipError::config(path, message))
         }
     }
 }
 
-const TOKENIZER: &str = "tokenizer.json";
-
-/// The folder's tokenizer where the configuration names one of the hub's, or the vocabulary is not CLIP's; else CLIP's own.
-fn tokenizer(folder: &OpenClipFolder, vocabulary: usize, context_length: usize) -> TokenizerLoader {
-    let named = folder.text_has("hf_tokenizer_name") || vocabulary != ClipTokenizer::VOCABULARY;
-    let dir = folder.dir.clone();
-    Box::new(move || {
-        if !named {
-            return Ok(Box::new(ClipTokenizer::new(context_length)));
+/// The folder's tokenizer, or CLIP's own.
+fn tokenizer(dir: PathBuf, of_folder: bool, options: TokenizerOptions) -> TokenizerLoader {
+    Box::new(move || match of_folder {
+        true => Ok(Box::new(FileTokenizer::open(&dir, &options)?)),
+        false => {
+            let tokenizer = ClipTokenizer::new(options.context_length);
+            Ok(Box::new(if options.padded { tokenizer.padded() } else { tokenizer }))
         }
-        let path = dir.join(TOKENIZER);
-        if !path.is_file() {
-            return Err(ClipError::MissingFile { dir: dir.clone(), file: TOKENIZER.to_owned(), named_by: None });
-        }
-        Ok(Box::new(JsonTokenizer::load(&path, context_length)?))
     })
 }
 

@@ -54,8 +54,6 @@ pub(crate) struct TimmCfg {
     timm_pool: Option<String>,
     #[serde(default)]
     timm_proj: Option<String>,
-    #[serde(default)]
-    timm_proj_bias: bool,
     #[serde(default = "default_image_size")]
     image_size: Side,
     #[serde(flatten)]
@@ -67,7 +65,14 @@ fn default_image_size() -> Side {
 }
 
 /// Keys that change nothing at inference.
-const HARMLESS: &[&str] = &["timm_model_pretrained", "timm_drop", "timm_drop_path", "patch_dropout", "output_tokens"];
+const HARMLESS: &[&str] = &[
+    "timm_model_pretrained",
+    "timm_proj_bias",
+    "timm_drop",
+    "timm_drop_path",
+    "patch_dropout",
+    "output_tokens",
+];
 
 impl TimmCfg {
     /// Reads `vision_cfg`.
@@ -150,7 +155,10 @@ pub(crate) fn infer_sizes(
     let Some(&[width, _, _, patch]) = checkpoint.shape(&name) else {
         // Says what is there instead.
         checkpoint.tensor(&name, &[0, 3, 0, 0])?;
-        return Err(ClipError::checkpoint(checkpoint.path(), format!("tensor `{name}` has no four dimensions")));
+        return Err(ClipError::checkpoint(
+            checkpoint.path(),
+            format!("tensor `{name}` has no four dimensions"),
+        ));
     };
     let blocks = Blocks::new(checkpoint, TRUNK, blocks, Precision::F32);
     let sizes = TransformerSizes {

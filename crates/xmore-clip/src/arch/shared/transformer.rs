@@ -227,7 +227,8 @@ mod tests {
             let heads = if width.is_multiple_of(80) { width / 80 } else { 1 };
             let sizes = TransformerSizes { width, heads, layers: blocks.count(), mlp_width };
             let wanted = if causal { Wanted::Last } else { Wanted::First };
-            let load = |wanted| Transformer::load(&cpu, &blocks, sizes, Activation::Gelu, 1e-5, causal, wanted);
+            let load =
+                |wanted| Transformer::load(&cpu, &blocks, sizes, Activation::Gelu, 1e-5, causal, wanted);
             let (tower, whole_tower) = (load(Some(wanted)).unwrap(), load(None).unwrap());
             let lengths = [1usize, 12, 77, 40];
             let mut start = 0;

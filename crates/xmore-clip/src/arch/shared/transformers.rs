@@ -8,10 +8,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::arch::TRANSFORMERS_CONFIG;
 use crate::arch::shared::assemble::open_weights;
 use crate::arch::shared::read_json;
 use crate::arch::shared::transformer::TransformerSizes;
-use crate::arch::TRANSFORMERS_CONFIG;
 use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;

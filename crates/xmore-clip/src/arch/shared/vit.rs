@@ -108,8 +108,7 @@ impl<'a> VitWeights<'a> {
 
     fn norm<D: Device>(&self, device: &D, name: &str, arch: &VitArch) -> Result<D::Norm> {
         let width = arch.sizes.width;
-        let (weight, bias) =
-            self.checkpoint.weight_and_bias(&format!("{}.", self.name(name)), &[width])?;
+        let (weight, bias) = self.checkpoint.weight_and_bias(&format!("{}.", self.name(name)), &[width])?;
         device.norm(&weight, &bias, arch.epsilon)
     }
 }

@@ -13,6 +13,7 @@ use crate::arch::shared::limits::{check_text, check_vit};
 use crate::arch::shared::names::TRANSFORMERS_BLOCKS;
 use crate::arch::shared::pool::{AttentionPoolNames, PoolInputNames};
 use crate::arch::shared::preprocessor_config;
+use crate::arch::shared::read_json;
 use crate::arch::shared::text::{TRANSFORMERS_TEXT, TextArch, TextPool};
 use crate::arch::shared::text_config::OwnText;
 use crate::arch::shared::transformers::{TowerConfig, TransformersFolder};
@@ -20,6 +21,7 @@ use crate::arch::shared::vit::{Pool, VitArch, VitNames};
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::options::LoadOptions;
+use crate::tokenizer::{Cleaning, FileTokenizer, TOKENIZER_FILES, Tokenizer, TokenizerOptions};
 
 use super::{EPSILON, SiglipImage, image_part};
 
@@ -86,9 +88,37 @@ pub(super) fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
         dim,
         precision: options.precision,
     };
-    let text = own.part(unimplemented_tokenizer(), Vec::new());
+    let tokenizer_options = TokenizerOptions {
+        cleaning: cleaning(&folder.dir)?,
+        padded: true,
+        ..TokenizerOptions::new(own.arch.context_length)
+    };
+    let dir = folder.dir.clone();
+    let tokenizer = move || -> Result<Box<dyn Tokenizer>> {
+        Ok(Box::new(FileTokenizer::open(&dir, &tokenizer_options)?))
+    };
+    let files = TOKENIZER_FILES.iter().map(|&name| name.to_owned()).collect();
+    let text = own.part(Box::new(tokenizer), files);
     let parts = Parts { dim, preprocess, image, text, config: Some(folder.path) };
     assemble(&checkpoint, parts, options)
+}
+
+/// What transformers' tokenizer of the folder does to a text: that of SigLIP removes punctuation and lowers the case, that of SigLIP 2 lowers the
+/// case alone.
+fn cleaning(dir: &Path) -> Result<Cleaning> {
+    #[derive(Deserialize)]
+    struct File {
+        tokenizer_class: Option<String>,
+    }
+    let path = dir.join("tokenizer_config.json");
+    if !path.is_file() {
+        return Ok(Cleaning::Siglip);
+    }
+    let File { tokenizer_class } = read_json(&path)?;
+    Ok(match tokenizer_class.as_deref() {
+        None | Some("SiglipTokenizer") => Cleaning::Siglip,
+        _ => Cleaning::LowerCase,
+    })
 }
 
 fn read_vision(path: &Path, config: &TowerConfig) -> Result<VitArch> {

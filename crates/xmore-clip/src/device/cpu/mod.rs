@@ -19,7 +19,8 @@ use crate::nn::thread_buffers::with_buffers;
 use crate::profile;
 
 use super::{
-    AttentionShape, Device, Operation, PatchEmbedding, PerceptronLayers, TokenEmbedding, Trunk, Wanted, bounds,
+    AttentionShape, Device, Operation, PatchEmbedding, PerceptronLayers, TokenEmbedding, Trunk, Wanted,
+    bounds,
 };
 
 pub(crate) use encoders::normalize_rows;

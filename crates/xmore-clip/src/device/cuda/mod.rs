@@ -19,7 +19,9 @@ use crate::nn::linear::Part;
 use crate::nn::norm::BatchNorm;
 use crate::nn::precision::Precision;
 
-use super::{AttentionShape, Device, Operation, PatchEmbedding, PerceptronLayers, TokenEmbedding, Trunk, Wanted};
+use super::{
+    AttentionShape, Device, Operation, PatchEmbedding, PerceptronLayers, TokenEmbedding, Trunk, Wanted,
+};
 pub(crate) use files::DecodedImages;
 use layers::{CudaConv, CudaDepthwise, CudaLinear, CudaNorm};
 use maps::CudaMap;

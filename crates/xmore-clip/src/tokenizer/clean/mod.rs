@@ -1,12 +1,16 @@
-//! Text cleaning before CLIP's BPE, as open_clip's `_clean_lower`: ftfy, HTML entities twice, whitespace, lower case.
+//! Text cleaning before tokenization: open_clip's `_clean_lower` (ftfy, HTML entities twice, whitespace, lower case) and the other
+//! forms that tokenizers ask for.
 
 mod badness;
 mod codepages;
+mod forms;
 mod ftfy;
 mod html;
 mod mojibake;
 
 use std::borrow::Cow;
+
+pub(super) use forms::cleaned;
 
 /// The cleaned text: single spaces between words, none at the ends.
 pub(super) fn clean(text: &str) -> String {
@@ -18,13 +22,17 @@ pub(super) fn clean(text: &str) -> String {
 
 /// Every step, whatever the text.
 fn thorough(text: &str) -> String {
+    join(repair(text).split(is_space).filter(|word| !word.is_empty())).to_lowercase()
+}
+
+/// ftfy, then HTML entities twice.
+fn repair(text: &str) -> String {
     let text = ftfy::fix_text(text);
     let text = html::unescape(&text).into_owned();
-    let text = match html::unescape(&text) {
+    match html::unescape(&text) {
         Cow::Owned(text) => text,
         Cow::Borrowed(_) => text,
-    };
-    join(text.split(is_space).filter(|word| !word.is_empty())).to_lowercase()
+    }
 }
 
 /// Bytes that no step but whitespace and lower case can change.

@@ -5,9 +5,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::arch::shared::open_clip::{
-    NormKwargs, OpenClipFolder, Side, epsilon, mlp_width, refuse_unknown,
-};
+use crate::arch::shared::open_clip::{NormKwargs, OpenClipFolder, Side, epsilon, mlp_width, refuse_unknown};
 use crate::arch::shared::transformer::TransformerSizes;
 use crate::arch::shared::vit::{Pool, VitArch};
 use crate::error::{ClipError, Result};

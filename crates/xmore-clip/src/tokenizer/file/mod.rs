@@ -1,0 +1,237 @@
+//! The tokenizer files of a folder, applied by the tokenizers library: `tokenizer.json`, sentencepiece's `.model`, BERT's `vocab.txt`.
+
+mod config;
+mod json;
+mod protobuf;
+mod sentencepiece;
+mod wordpiece;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use tokenizers::models::ModelWrapper;
+use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
+use tokenizers::processors::PostProcessorWrapper;
+use tokenizers::{PostProcessor, Tokenizer as HfTokenizer, TruncationDirection};
+use xmore_files::read_bounded;
+
+use self::config::{TokenizerConfig, text_or};
+use super::clean::cleaned;
+use super::{Cleaning, Tokenizer, TokenizerOptions, Tokens};
+use crate::error::{ClipError, Result};
+
+/// The largest file that is read; XLM-V's 900 000 tokens take 60 MB.
+const MAX_BYTES: u64 = 128 << 20;
+
+/// The names that folders give their vocabularies, the first that is there is read.
+pub(crate) const NAMES: [&str; 6] =
+    [JSON, "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "sentencepiece.model", VOCABULARY];
+const JSON: &str = "tokenizer.json";
+const VOCABULARY: &str = "vocab.txt";
+
+/// A tokenizer from a file, cut at a context length, and padded where the options ask for it.
+pub(crate) struct FileTokenizer {
+    inner: HfTokenizer,
+    ends: Ends,
+    options: TokenizerOptions,
+    /// Tokens of the text that fit beside the start and end tokens.
+    text_length: usize,
+    /// The token for what is not in the vocabulary, if there is one.
+    unknown: Option<u32>,
+    /// The token that becomes 0.
+    zeroed: Option<u32>,
+    /// The token that fills texts up to the context length.
+    padding: Option<u32>,
+}
+
+/// What adds the start and end tokens.
+enum Ends {
+    /// The file's post-processor. Kept out of the tokenizer: there it would also go over every piece that is cut off.
+    File(PostProcessorWrapper),
+    /// These.
+    Tokens { start: Option<u32>, end: Option<u32> },
+}
+
+impl Ends {
+    fn count(&self) -> usize {
+        match self {
+            Self::File(processor) => processor.added_tokens(false),
+            Self::Tokens { start, end } => usize::from(start.is_some()) + usize::from(end.is_some()),
+        }
+    }
+}
+
+/// A tokenizer as its file has it.
+struct Parts {
+    inner: HfTokenizer,
+    ends: Ends,
+    unknown: Option<u32>,
+}
+
+impl FileTokenizer {
+    /// Reads the tokenizer of a folder: `tokenizer.json`, or else sentencepiece's model, or else `vocab.txt`.
+    ///
+    /// # Errors
+    /// [`ClipError::Config`] where there is none, and as for [`FileTokenizer::load`].
+    pub(crate) fn open(dir: &Path, options: &TokenizerOptions) -> Result<Self> {
+        match NAMES.iter().map(|name| dir.join(name)).find(|path| path.is_file()) {
+            Some(path) => Self::load(&path, options),
+            None => Err(ClipError::config(
+                dir,
+                format!("expected a tokenizer ({}), found none", NAMES.join(", ")),
+            )),
+        }
+    }
+
+    /// Reads a file, and the `tokenizer_config.json` next to it if there is one: `*.model` as sentencepiece's, `*.txt` as BERT's
+    /// vocabulary, anything else as `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`ClipError::Io`] and [`ClipError::Config`] for files that cannot be read or are malformed.
+    pub(crate) fn load(path: &Path, options: &TokenizerOptions) -> Result<Self> {
+        let config = TokenizerConfig::read(path.parent().unwrap_or(Path::new("")))?;
+        let bytes = read_bounded(path, MAX_BYTES).map_err(|e| ClipError::io(path, e))?;
+        Self::parse(path, &bytes, &config, options).map_err(|message| ClipError::config(path, message))
+    }
+
+    fn parse(
+        path: &Path,
+        bytes: &[u8],
+        config: &TokenizerConfig,
+        options: &TokenizerOptions,
+    ) -> Result<Self, String> {
+        let parts = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("model") => sentencepiece::build(path, bytes, config)?,
+            Some("txt") => wordpiece::build(bytes, config)?,
+            _ => json::build(bytes, config)?,
+        };
+        Self::assemble(parts, config, options)
+    }
+
+    fn assemble(parts: Parts, config: &TokenizerConfig, options: &TokenizerOptions) -> Result<Self, String> {
+        let Parts { mut inner, ends, unknown } = parts;
+        let (special, context) = (ends.count(), options.context_length);
+        let Some(text_length) = context.checked_sub(special).filter(|&length| length > 0) else {
+            return Err(format!(
+                "adds {special} tokens to each text, expected fewer than the context's {context}"
+            ));
+        };
+        let zeroed = match options.strip_sep_token {
+            true => Some(id_of(&inner, text_or(&config.sep_token, "[SEP]"))?),
+            false => None,
+        };
+        let padding = match options.padded {
+            true => Some(id_of(&inner, text_or(&config.pad_token, "<pad>"))?),
+            false => None,
+        };
+        if options.cleaning == Cleaning::LowerCase {
+            let own = inner.get_normalizer().cloned();
+            let all = [Some(NormalizerWrapper::Lowercase(Lowercase)), own].into_iter().flatten().collect();
+            inner.with_normalizer(Some(Sequence::new(all))).map_err(|e| e.to_string())?;
+        }
+        Ok(Self { inner, ends, options: options.clone(), text_length, unknown, zeroed, padding })
+    }
+
+    fn tokens(&self, text: &str) -> tokenizers::Result<Tokens> {
+        let text = cleaned(text, self.options.cleaning);
+        let mut encoding = self.inner.encode_fast(text.as_ref(), false)?;
+        let truncated = encoding.len() > self.text_length;
+        encoding.truncate(self.text_length, 0, TruncationDirection::Right);
+        encoding.take_overflowing();
+        let of_text = encoding.len();
+        let is_unknown = |id: &&u32| Some(**id) == self.unknown;
+        let unknown = encoding.get_ids().iter().filter(is_unknown).count();
+        let mut ids = match &self.ends {
+            Ends::File(processor) => processor.process(encoding, None, true)?.get_ids().to_vec(),
+            Ends::Tokens { start, end } => {
+                start.iter().chain(encoding.get_ids()).chain(end).copied().collect()
+            }
+        };
+        let context = self.options.context_length;
+        if ids.len() > context {
+            return Err(format!("gave {} tokens, expected at most {context}", ids.len()).into());
+        }
+        for id in ids.iter_mut().filter(|id| Some(**id) == self.zeroed) {
+            *id = 0;
+        }
+        if let Some(padding) = self.padding {
+            ids.resize(context, padding);
+        }
+        let special = ids.len().saturating_sub(of_text);
+        Ok(Tokens { ids, truncated, special, unknown })
+    }
+}
+
+impl Tokenizer for FileTokenizer {
+    fn encode(&self, text: &str) -> Result<Tokens> {
+        guard(|| self.tokens(text))
+            .map_err(|message| ClipError::Tokenize { text: text.chars().take(40).collect(), message })
+    }
+}
+
+/// The id of a token that has to be there.
+fn id_of(inner: &HfTokenizer, token: &str) -> Result<u32, String> {
+    inner.token_to_id(token).ok_or_else(|| format!("expected a token {token:?}, found none"))
+}
+
+/// The token for what is not in the vocabulary.
+fn unknown_of(inner: &HfTokenizer) -> Option<u32> {
+    let token = match inner.get_model() {
+        ModelWrapper::WordPiece(model) => Some(model.unk_token.clone()),
+        ModelWrapper::WordLevel(model) => Some(model.unk_token.clone()),
+        ModelWrapper::BPE(model) => model.unk_token.clone(),
+        // It has the id alone, and not in its interface.
+        ModelWrapper::Unigram(_) => Some("<unk>".to_owned()),
+    };
+    token.and_then(|token| inner.token_to_id(&token))
+}
+
+/// Runs a call into the library, whose panics over malformed files become errors.
+fn guard<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(panic) => {
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Err(format!("the tokenizers library panicked: {message}"))
+        }
+    }
+}
+
+/// The ids of a text by a `tokenizer.json` in memory, start and end tokens included, cut at `context_length`.
+///
+/// # Errors
+/// [`ClipError::Config`] for a file that is none, [`ClipError::Tokenize`] for a text that it cannot take.
+#[doc(hidden)]
+pub fn encode_with_json(json: &[u8], text: &str, context_length: usize) -> Result<(Vec<u32>, bool)> {
+    encode_with_file("tokenizer.json", json, text, context_length)
+}
+
+/// The ids of a text by a tokenizer file in memory, whose name says what it is; otherwise as [`encode_with_json`].
+///
+/// # Errors
+/// As for [`encode_with_json`].
+#[doc(hidden)]
+pub fn encode_with_file(
+    name: &str,
+    file: &[u8],
+    text: &str,
+    context_length: usize,
+) -> Result<(Vec<u32>, bool)> {
+    let (path, options) = (Path::new(name), TokenizerOptions::new(context_length));
+    let tokenizer = FileTokenizer::parse(path, file, &TokenizerConfig::default(), &options)
+        .map_err(|message| ClipError::config(path, message))?;
+    let tokens = tokenizer.encode(text)?;
+    Ok((tokens.ids, tokens.truncated))
+}
+
+/// The ids of texts by the tokenizer of a folder.
+///
+/// # Errors
+/// [`ClipError::Io`] and [`ClipError::Config`] for a folder without a usable tokenizer, [`ClipError::Tokenize`] for a text that it
+/// cannot take.
+#[doc(hidden)]
+pub fn encode_with_folder(dir: &Path, options: &TokenizerOptions, texts: &[String]) -> Result<Vec<Tokens>> {
+    let tokenizer = FileTokenizer::open(dir, options)?;
+    texts.iter().map(|text| tokenizer.encode(text)).collect()
+}

@@ -1,0 +1,42 @@
+//! How a model uses its tokenizer file: what is done to a text before, and to its ids after.
+
+/// What the configuration of a model says about its tokenizer beside the file.
+#[derive(Clone, Debug)]
+pub struct TokenizerOptions {
+    /// Ids of a text at most, start and end tokens included.
+    pub context_length: usize,
+    /// What is done to a text before the tokenizer's own normalization.
+    pub cleaning: Cleaning,
+    /// Whether the tokenizer's padding token fills texts up to the context length, for text towers that compute what is behind a text's
+    /// end (no causal mask, no mask of padding).
+    pub padded: bool,
+    /// CLIPA: every `[SEP]` becomes id 0 (open_clip's `strip_sep_token`).
+    pub strip_sep_token: bool,
+}
+
+impl TokenizerOptions {
+    /// A tokenizer file as it is: no cleaning, no padding.
+    pub fn new(context_length: usize) -> Self {
+        Self { context_length, cleaning: Cleaning::None, padded: false, strip_sep_token: false }
+    }
+}
+
+/// What is done to a text before the tokenizer's own normalization.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cleaning {
+    /// Nothing: transformers' tokenizers but SigLIP's.
+    #[default]
+    None,
+    /// Each character in lower case by itself, special tokens in the text left alone: transformers' `Siglip2Tokenizer`.
+    LowerCase,
+    /// ftfy, HTML entities, single spaces: open_clip's `clean="whitespace"`, what its `HFTokenizer` does by default.
+    Whitespace,
+    /// [`Cleaning::Whitespace`] in lower case: open_clip's `clean="lower"`.
+    Lower,
+    /// ftfy, HTML entities, underscores to spaces, no ASCII punctuation, lower case, single spaces: open_clip's
+    /// `clean="canonicalize"`, big_vision's form for SigLIP, SigLIP 2 and mT5.
+    Canonical,
+    /// Lower case, no ASCII punctuation (underscores too), single spaces, special tokens in the text left alone: transformers'
+    /// `SiglipTokenizer`.
+    Siglip,
+}
