@@ -37,6 +37,8 @@ pub use options::LoadOptions;
 pub use preprocess::{Loaded, Pixels, Preprocess, Region, ResizeMode, resize_bicubic};
 pub use profile::profile_report;
 #[doc(hidden)]
-pub use tokenizer::{Cleaning, TokenizerOptions, encode_with_file, encode_with_folder, encode_with_json};
+pub use tokenizer::{
+    Cleaning, Padding, TokenizerOptions, encode_with_file, encode_with_folder, encode_with_json,
+};
 pub use tokenizer::{ClipTokenizer, Tokens};
 pub use xmore_cuda::CudaError;

@@ -11,7 +11,7 @@ pub(crate) use file::{FileTokenizer, NAMES as TOKENIZER_FILES};
 #[doc(hidden)]
 pub use file::{encode_with_file, encode_with_folder, encode_with_json};
 #[doc(hidden)]
-pub use options::{Cleaning, TokenizerOptions};
+pub use options::{Cleaning, Padding, TokenizerOptions};
 
 use self::clip::Encoded;
 use crate::error::Result;

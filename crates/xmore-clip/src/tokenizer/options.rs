@@ -7,17 +7,26 @@ pub struct TokenizerOptions {
     pub context_length: usize,
     /// What is done to a text before the tokenizer's own normalization.
     pub cleaning: Cleaning,
-    /// Whether the tokenizer's padding token fills texts up to the context length, for text towers that compute what is behind a text's
-    /// end (no causal mask, no mask of padding).
-    pub padded: bool,
+    /// What fills texts up to the context length, for text towers that compute what is behind a text's end (no causal mask,
+    /// no mask of padding).
+    pub padding: Option<Padding>,
     /// CLIPA: every `[SEP]` becomes id 0 (open_clip's `strip_sep_token`).
     pub strip_sep_token: bool,
+}
+
+/// What fills texts up to the context length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// This id.
+    Id(u32),
+    /// The padding token that the tokenizer's files name.
+    Token,
 }
 
 impl TokenizerOptions {
     /// A tokenizer file as it is: no cleaning, no padding.
     pub fn new(context_length: usize) -> Self {
-        Self { context_length, cleaning: Cleaning::None, padded: false, strip_sep_token: false }
+        Self { context_length, cleaning: Cleaning::None, padding: None, strip_sep_token: false }
     }
 }
 

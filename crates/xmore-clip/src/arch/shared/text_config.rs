@@ -19,7 +19,7 @@ use crate::device::{BuildText, Device, TextTower};
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::nn::precision::Precision;
-use crate::tokenizer::{Cleaning, ClipTokenizer, FileTokenizer, TOKENIZER_FILES, TokenizerOptions};
+use crate::tokenizer::{Cleaning, ClipTokenizer, FileTokenizer, Padding, TOKENIZER_FILES, TokenizerOptions};
 
 /// A kind of text tower in open_clip's configurations.
 struct TextTowerKind {
@@ -193,12 +193,12 @@ fn read_own(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<Tex
         dim: folder.dim,
         precision: folder.options.precision,
     };
-    let padded = cfg.no_causal_mask;
+    let padding = cfg.no_causal_mask.then_some(Padding::Token);
     let kwargs = cfg.tokenizer_kwargs.unwrap_or_default();
     let named = cfg.hf_tokenizer_name.is_some();
     let options = TokenizerOptions {
         cleaning: cleaning(path, named, kwargs.clean.as_deref())?,
-        padded,
+        padding,
         strip_sep_token: kwargs.strip_sep_token,
         ..TokenizerOptions::new(cfg.context_length)
     };
@@ -244,7 +244,7 @@ fn tokenizer(dir: PathBuf, of_folder: bool, options: TokenizerOptions) -> Tokeni
         true => Ok(Box::new(FileTokenizer::open(&dir, &options)?)),
         false => {
             let tokenizer = ClipTokenizer::new(options.context_length);
-            Ok(Box::new(if options.padded { tokenizer.padded() } else { tokenizer }))
+            Ok(Box::new(if options.padding.is_some() { tokenizer.padded() } else { tokenizer }))
         }
     })
 }

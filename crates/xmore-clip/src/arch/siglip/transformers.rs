@@ -21,7 +21,7 @@ use crate::arch::shared::vit::{Pool, VitArch, VitNames};
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::options::LoadOptions;
-use crate::tokenizer::{Cleaning, FileTokenizer, TOKENIZER_FILES, Tokenizer, TokenizerOptions};
+use crate::tokenizer::{Cleaning, FileTokenizer, Padding, TOKENIZER_FILES, Tokenizer, TokenizerOptions};
 
 use super::{EPSILON, SiglipImage, image_part};
 
@@ -90,7 +90,7 @@ pub(super) fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
     };
     let tokenizer_options = TokenizerOptions {
         cleaning: cleaning(&folder.dir)?,
-        padded: true,
+        padding: Some(Padding::Token),
         ..TokenizerOptions::new(own.arch.context_length)
     };
     let dir = folder.dir.clone();

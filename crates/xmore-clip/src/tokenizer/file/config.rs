@@ -109,11 +109,13 @@ impl TokenizerConfig {
         {
             return Ok(None);
         }
-        let id = |add: Option<bool>, token, default| match add {
-            Some(true) => id_of(inner, text_or(token, default)).map(Some),
-            _ => Ok(None),
+        let id = |add: Option<bool>, token, default| -> Result<Vec<u32>, String> {
+            match add {
+                Some(true) => Ok(vec![id_of(inner, text_or(token, default))?]),
+                _ => Ok(Vec::new()),
+            }
         };
-        Ok(Some(Ends::Tokens {
+        Ok(Some(Ends {
             start: id(start, &self.bos_token, "<bos>")?,
             end: id(end, &self.eos_token, "<eos>")?,
         }))

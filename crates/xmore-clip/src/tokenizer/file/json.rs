@@ -1,9 +1,9 @@
 //! A `tokenizer.json`, read by the tokenizers library.
 
-use tokenizers::Tokenizer as HfTokenizer;
 use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::processors::PostProcessorWrapper;
+use tokenizers::{Encoding, PostProcessor, Token, Tokenizer as HfTokenizer};
 
 use super::config::TokenizerConfig;
 use super::{Ends, MAX_BYTES, Parts, guard, unknown_of};
@@ -30,15 +30,28 @@ pub(super) fn build(bytes: &[u8], config: &TokenizerConfig) -> Result<Parts, Str
     }
     let ends = match config.own_ends(&inner)? {
         Some(ends) => ends,
-        None => {
-            inner.get_post_processor().cloned().map_or(Ends::Tokens { start: None, end: None }, Ends::File)
-        }
+        None => inner.get_post_processor().map_or_else(|| Ok(Ends::default()), ends_of)?,
     };
     inner.with_post_processor(None::<PostProcessorWrapper>);
     inner.with_padding(None);
     inner.with_truncation(None).map_err(|e| e.to_string())?;
     let unknown = unknown_of(&inner);
-    Ok(Parts { inner, ends, unknown })
+    Ok(Parts::library(inner, ends, unknown))
+}
+
+/// What a post-processor puts around a text, found by one token in its place: applied to each text, it would also go over the pieces
+/// that are cut off.
+fn ends_of(processor: &PostProcessorWrapper) -> Result<Ends, String> {
+    const TEXT: u32 = u32::MAX;
+    let text = Encoding::from_tokens(vec![Token::new(TEXT, String::from("a"), (0, 1))], 0);
+    let ids = guard(|| Ok(processor.process(text, None, true)?.get_ids().to_vec()))?;
+    match ids.split(|&id| id == TEXT).collect::<Vec<_>>()[..] {
+        [start, end] => Ok(Ends { start: start.to_vec(), end: end.to_vec() }),
+        ref parts => {
+            let times = parts.len().saturating_sub(1);
+            Err(format!("post_processor: expected a text once in its tokens, found it {times} times"))
+        }
+    }
 }
 
 /// Refuses BPE with a `continuing_subword_prefix`: the library cuts it off merges unchecked, even within a character, and goes on

@@ -1,37 +1,45 @@
-//! The tokenizer files of a folder, applied by the tokenizers library: `tokenizer.json`, sentencepiece's `.model`, BERT's `vocab.txt`.
+//! The tokenizer files of a folder: `tokenizer.json`, sentencepiece's `.model`, BERT's `vocab.txt`.
 
+mod charsmap;
 mod config;
 mod json;
 mod protobuf;
 mod sentencepiece;
+mod siglip;
 mod wordpiece;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use tokenizers::Tokenizer as HfTokenizer;
 use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
-use tokenizers::processors::PostProcessorWrapper;
-use tokenizers::{PostProcessor, Tokenizer as HfTokenizer, TruncationDirection};
 use xmore_files::read_bounded;
 
 use self::config::{TokenizerConfig, text_or};
+use self::siglip::SiglipModel;
 use super::clean::cleaned;
-use super::{Cleaning, Tokenizer, TokenizerOptions, Tokens};
+use super::{Cleaning, Padding, Tokenizer, TokenizerOptions, Tokens};
 use crate::error::{ClipError, Result};
 
 /// The largest file that is read; XLM-V's 900 000 tokens take 60 MB.
 const MAX_BYTES: u64 = 128 << 20;
 
 /// The names that folders give their vocabularies, the first that is there is read.
-pub(crate) const NAMES: [&str; 6] =
-    [JSON, "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "sentencepiece.model", VOCABULARY];
-const JSON: &str = "tokenizer.json";
-const VOCABULARY: &str = "vocab.txt";
+pub(crate) const NAMES: [&str; 6] = [
+    "tokenizer.json",
+    SIGLIP,
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "sentencepiece.model",
+    "vocab.txt",
+];
+/// SigLIP's and T5's.
+const SIGLIP: &str = "spiece.model";
 
 /// A tokenizer from a file, cut at a context length, and padded where the options ask for it.
 pub(crate) struct FileTokenizer {
-    inner: HfTokenizer,
+    engine: Engine,
     ends: Ends,
     options: TokenizerOptions,
     /// Tokens of the text that fit beside the start and end tokens.
@@ -40,32 +48,45 @@ pub(crate) struct FileTokenizer {
     unknown: Option<u32>,
     /// The token that becomes 0.
     zeroed: Option<u32>,
-    /// The token that fills texts up to the context length.
+    /// The id that fills texts up to the context length.
     padding: Option<u32>,
 }
 
-/// What adds the start and end tokens.
-enum Ends {
-    /// The file's post-processor. Kept out of the tokenizer: there it would also go over every piece that is cut off.
-    File(PostProcessorWrapper),
-    /// These.
-    Tokens { start: Option<u32>, end: Option<u32> },
+/// What splits a text into tokens.
+enum Engine {
+    /// The tokenizers library, without post-processor.
+    Library(Box<HfTokenizer>),
+    Siglip(SiglipModel),
 }
 
-impl Ends {
-    fn count(&self) -> usize {
+impl Engine {
+    /// The ids of a text, without start and end tokens.
+    fn ids(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
         match self {
-            Self::File(processor) => processor.added_tokens(false),
-            Self::Tokens { start, end } => usize::from(start.is_some()) + usize::from(end.is_some()),
+            Self::Library(inner) => Ok(inner.encode_fast(text, false)?.get_ids().to_vec()),
+            Self::Siglip(model) => Ok(model.ids(text)),
         }
     }
 }
 
+/// The tokens before and behind each text.
+#[derive(Default)]
+struct Ends {
+    start: Vec<u32>,
+    end: Vec<u32>,
+}
+
 /// A tokenizer as its file has it.
 struct Parts {
-    inner: HfTokenizer,
+    engine: Engine,
     ends: Ends,
     unknown: Option<u32>,
+}
+
+impl Parts {
+    fn library(inner: HfTokenizer, ends: Ends, unknown: Option<u32>) -> Self {
+        Self { engine: Engine::Library(Box::new(inner)), ends, unknown }
+    }
 }
 
 impl FileTokenizer {
@@ -74,7 +95,9 @@ impl FileTokenizer {
     /// # Errors
     /// [`ClipError::Config`] where there is none, and as for [`FileTokenizer::load`].
     pub(crate) fn open(dir: &Path, options: &TokenizerOptions) -> Result<Self> {
-        match NAMES.iter().map(|name| dir.join(name)).find(|path| path.is_file()) {
+        // transformers applies SigLIP's model itself whatever lies beside it
+        let own = (TokenizerConfig::read(dir)?.class() == Some("SiglipTokenizer")).then_some(SIGLIP);
+        match own.iter().chain(&NAMES).map(|name| dir.join(name)).find(|path| path.is_file()) {
             Some(path) => Self::load(&path, options),
             None => Err(ClipError::config(
                 dir,
@@ -109,56 +132,46 @@ impl FileTokenizer {
     }
 
     fn assemble(parts: Parts, config: &TokenizerConfig, options: &TokenizerOptions) -> Result<Self, String> {
-        let Parts { mut inner, ends, unknown } = parts;
-        let (special, context) = (ends.count(), options.context_length);
+        let Parts { mut engine, ends, unknown } = parts;
+        let (special, context) = (ends.start.len() + ends.end.len(), options.context_length);
         let Some(text_length) = context.checked_sub(special).filter(|&length| length > 0) else {
             return Err(format!(
                 "adds {special} tokens to each text, expected fewer than the context's {context}"
             ));
         };
-        let zeroed = match options.strip_sep_token {
-            true => Some(id_of(&inner, text_or(&config.sep_token, "[SEP]"))?),
-            false => None,
+        let padding = match options.padding {
+            None => None,
+            Some(Padding::Id(id)) => Some(id),
+            Some(Padding::Token) => Some(padding_of(&engine, config)?),
         };
-        let padding = match options.padded {
-            true => Some(id_of(&inner, text_or(&config.pad_token, "<pad>"))?),
-            false => None,
-        };
-        if options.cleaning == Cleaning::LowerCase {
-            let own = inner.get_normalizer().cloned();
-            let all = [Some(NormalizerWrapper::Lowercase(Lowercase)), own].into_iter().flatten().collect();
-            inner.with_normalizer(Some(Sequence::new(all))).map_err(|e| e.to_string())?;
+        let mut zeroed = None;
+        if let Engine::Library(inner) = &mut engine {
+            if options.strip_sep_token {
+                zeroed = Some(id_of(inner, text_or(&config.sep_token, "[SEP]"))?);
+            }
+            if options.cleaning == Cleaning::LowerCase {
+                let own = inner.get_normalizer().cloned();
+                let all =
+                    [Some(NormalizerWrapper::Lowercase(Lowercase)), own].into_iter().flatten().collect();
+                inner.with_normalizer(Some(Sequence::new(all))).map_err(|e| e.to_string())?;
+            }
         }
-        Ok(Self { inner, ends, options: options.clone(), text_length, unknown, zeroed, padding })
+        Ok(Self { engine, ends, options: options.clone(), text_length, unknown, zeroed, padding })
     }
 
     fn tokens(&self, text: &str) -> tokenizers::Result<Tokens> {
-        let text = cleaned(text, self.options.cleaning);
-        let mut encoding = self.inner.encode_fast(text.as_ref(), false)?;
-        let truncated = encoding.len() > self.text_length;
-        encoding.truncate(self.text_length, 0, TruncationDirection::Right);
-        encoding.take_overflowing();
-        let of_text = encoding.len();
-        let is_unknown = |id: &&u32| Some(**id) == self.unknown;
-        let unknown = encoding.get_ids().iter().filter(is_unknown).count();
-        let mut ids = match &self.ends {
-            Ends::File(processor) => processor.process(encoding, None, true)?.get_ids().to_vec(),
-            Ends::Tokens { start, end } => {
-                start.iter().chain(encoding.get_ids()).chain(end).copied().collect()
-            }
-        };
-        let context = self.options.context_length;
-        if ids.len() > context {
-            return Err(format!("gave {} tokens, expected at most {context}", ids.len()).into());
-        }
+        let mut of_text = self.engine.ids(&cleaned(text, self.options.cleaning))?;
+        let truncated = of_text.len() > self.text_length;
+        of_text.truncate(self.text_length);
+        let unknown = of_text.iter().filter(|&&id| Some(id) == self.unknown).count();
+        let mut ids = [self.ends.start.as_slice(), &of_text, &self.ends.end].concat();
         for id in ids.iter_mut().filter(|id| Some(**id) == self.zeroed) {
             *id = 0;
         }
         if let Some(padding) = self.padding {
-            ids.resize(context, padding);
+            ids.resize(self.options.context_length, padding);
         }
-        let special = ids.len().saturating_sub(of_text);
-        Ok(Tokens { ids, truncated, special, unknown })
+        Ok(Tokens { truncated, special: ids.len() - of_text.len(), unknown, ids })
     }
 }
 
@@ -172,6 +185,20 @@ impl Tokenizer for FileTokenizer {
 /// The id of a token that has to be there.
 fn id_of(inner: &HfTokenizer, token: &str) -> Result<u32, String> {
     inner.token_to_id(token).ok_or_else(|| format!("expected a token {token:?}, found none"))
+}
+
+/// The id of the padding token.
+fn padding_of(engine: &Engine, config: &TokenizerConfig) -> Result<u32, String> {
+    match engine {
+        Engine::Library(inner) => id_of(inner, text_or(&config.pad_token, "<pad>")),
+        Engine::Siglip(model) => {
+            let token = text_or(&config.pad_token, "</s>");
+            match *model.ids(token) {
+                [id] => Ok(id),
+                _ => Err(format!("expected a padding token {token:?}, found none")),
+            }
+        }
+    }
 }
 
 /// The token for what is not in the vocabulary.

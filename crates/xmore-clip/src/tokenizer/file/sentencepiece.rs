@@ -14,15 +14,18 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
 
-use super::config::{SpecialToken, TokenizerConfig};
+use super::config::{SpecialToken, TokenizerConfig, text_or};
 use super::protobuf::{Algorithm, Piece, PieceKind, SentencePieceModel};
-use super::{Ends, Parts, guard, id_of};
+use super::siglip::SiglipModel;
+use super::{Ends, Engine, Parts, guard, id_of};
 
 /// Stands for a space in pieces.
 const SPACE: char = '▁';
 
 /// How a class of transformers uses a model.
 enum Class {
+    /// `SiglipTokenizer`: sentencepiece itself, an end token.
+    Siglip,
     /// `T5Tokenizer`: an end token, and tokens appended to the vocabulary.
     T5,
     /// `XLMRobertaTokenizer`: other first ids than the model's, start and end tokens.
@@ -35,11 +38,12 @@ impl Class {
     /// The class that the configuration names, or else the one whose models have such a file name.
     fn of(path: &Path, config: &TokenizerConfig) -> Result<Self, String> {
         match (config.class(), path.file_name().and_then(|name| name.to_str())) {
+            (Some("SiglipTokenizer"), _) => Ok(Self::Siglip),
             (Some("T5Tokenizer" | "MT5Tokenizer"), _) => Ok(Self::T5),
             (Some("XLMRobertaTokenizer"), _) => Ok(Self::XlmRoberta),
             (Some("GemmaTokenizer" | "Siglip2Tokenizer"), _) => Ok(Self::Gemma),
             (Some(other), _) => Err(format!(
-                "tokenizer_class: expected T5Tokenizer, XLMRobertaTokenizer, GemmaTokenizer or Siglip2Tokenizer, found {other}"
+                "tokenizer_class: expected SiglipTokenizer, T5Tokenizer, XLMRobertaTokenizer, GemmaTokenizer or Siglip2Tokenizer, found {other}"
             )),
             (None, Some("sentencepiece.bpe.model")) => Ok(Self::XlmRoberta),
             (None, Some("tokenizer.model")) => Ok(Self::Gemma),
@@ -52,10 +56,20 @@ impl Class {
 pub(super) fn build(path: &Path, bytes: &[u8], config: &TokenizerConfig) -> Result<Parts, String> {
     let model = SentencePieceModel::read(bytes)?;
     match Class::of(path, config)? {
+        Class::Siglip => siglip(&model, config),
         Class::T5 => t5(&model, config),
         Class::XlmRoberta => xlm_roberta(&model, config),
         Class::Gemma => gemma(&model, config),
     }
+}
+
+/// Source: as for [`SiglipModel`].
+fn siglip(model: &SentencePieceModel<'_>, config: &TokenizerConfig) -> Result<Parts, String> {
+    let end = text_or(&config.eos_token, "</s>");
+    let id = model.pieces.iter().zip(0..).find(|(piece, _)| piece.text == end);
+    let (_, id) = id.ok_or_else(|| format!("expected a piece {end:?}, found none"))?;
+    let engine = Engine::Siglip(SiglipModel::new(model, config)?);
+    Ok(Parts { engine, ends: Ends { start: vec![], end: vec![id] }, unknown: Some(model.unknown) })
 }
 
 /// Source: transformers `models/t5/tokenization_t5.py`.
@@ -72,8 +86,8 @@ fn t5(model: &SentencePieceModel<'_>, config: &TokenizerConfig) -> Result<Parts,
     let named = [(&config.eos_token, "</s>"), (&config.unk_token, "<unk>"), (&config.pad_token, "<pad>")];
     let extra = extra.into_iter().map(|token| AddedToken::from(token, true));
     add_tokens(&mut inner, model, named.into_iter(), extra)?;
-    let ends = Ends::Tokens { start: None, end: Some(id_of(&inner, "</s>")?) };
-    Ok(Parts { inner, ends, unknown: Some(model.unknown) })
+    let ends = Ends { start: vec![], end: vec![id_of(&inner, "</s>")?] };
+    Ok(Parts::library(inner, ends, Some(model.unknown)))
 }
 
 /// Source: transformers `models/xlm_roberta/tokenization_xlm_roberta.py`, `XLMRobertaConverter.convert_from_spm`.
@@ -91,8 +105,8 @@ fn xlm_roberta(model: &SentencePieceModel<'_>, config: &TokenizerConfig) -> Resu
         (&config.mask_token, "<mask>"),
     ];
     add_tokens(&mut inner, model, named.into_iter(), [].into_iter())?;
-    let ends = Ends::Tokens { start: Some(id_of(&inner, "<s>")?), end: Some(id_of(&inner, "</s>")?) };
-    Ok(Parts { inner, ends, unknown: Some(UNKNOWN) })
+    let ends = Ends { start: vec![id_of(&inner, "<s>")?], end: vec![id_of(&inner, "</s>")?] };
+    Ok(Parts::library(inner, ends, Some(UNKNOWN)))
 }
 
 /// Source: transformers `models/gemma/tokenization_gemma.py`.
@@ -122,8 +136,8 @@ fn gemma(model: &SentencePieceModel<'_>, config: &TokenizerConfig) -> Result<Par
         (&config.mask_token, "<mask>"),
     ];
     add_tokens(&mut inner, model, named.into_iter(), [].into_iter())?;
-    let ends = config.own_ends(&inner)?.unwrap_or(Ends::Tokens { start: None, end: None });
-    Ok(Parts { inner, ends, unknown: Some(model.unknown) })
+    let ends = config.own_ends(&inner)?.unwrap_or_default();
+    Ok(Parts::library(inner, ends, Some(model.unknown)))
 }
 
 /// The unigram model with what T5 and XLM-R have in common.

@@ -34,6 +34,6 @@ pub(super) fn build(bytes: &[u8], config: &TokenizerConfig) -> Result<Parts, Str
         Ok(inner)
     })?;
     let [unknown, start, end] = [special[0], special[1], special[2]].map(|token| id_of(&inner, token));
-    let ends = Ends::Tokens { start: Some(start?), end: Some(end?) };
-    Ok(Parts { inner, ends, unknown: Some(unknown?) })
+    let ends = Ends { start: vec![start?], end: vec![end?] };
+    Ok(Parts::library(inner, ends, Some(unknown?)))
 }
