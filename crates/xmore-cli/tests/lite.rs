@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use expected::{Expected, assert_close};
 use support::xmore;
-use xmore_clip::{Model, Pixels, Region, resize_bicubic};
+use xmore_clip::{Interpolation, Model, Pixels, Region, resize};
 use xmore_files::image::{DecodeOptions, decode_file};
 
 /// The cache folder with the models, or `None` where they cannot be fetched.
@@ -57,10 +57,11 @@ fn the_real_text_tower_matches_the_reference() {
 fn squash(model: &Model, path: &Path) -> Pixels {
     let side = model.preprocess().size();
     let whole = Region { x: 0, y: 0, width: side, height: side };
-    model.preprocess().prepare(&resize_bicubic(
+    model.preprocess().prepare(&resize(
         decode_file(path, model.preprocess().alpha(), &DecodeOptions::default()).unwrap().image(),
         side,
         side,
+        Interpolation::Bicubic,
         whole,
     ))
 }

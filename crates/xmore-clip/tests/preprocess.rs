@@ -6,15 +6,27 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use proptest::prelude::*;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use xmore_clip::{Model, Region, ResizeMode, resize_bicubic};
+use xmore_clip::{ClipError, Interpolation, Model, Region, ResizeMode, resize};
 use xmore_files::image::{Alpha, DecodeOptions, Orientation, decode_bytes};
 
 #[derive(Deserialize)]
 struct Expected {
     files: BTreeMap<String, File>,
-    /// `WIDTHxHEIGHT` of the pattern: size, or `squash` and size: hash.
+    /// `WIDTHxHEIGHT` of the pattern: mode, size and filter: hash.
     resized: BTreeMap<String, BTreeMap<String, String>>,
+    processors: Vec<Processor>,
+}
+
+/// What one of transformers' image processors makes of the pattern of 500 x 375.
+#[derive(Deserialize)]
+struct Processor {
+    config: Value,
+    /// Hash of the bytes.
+    resized: String,
+    /// What the two pixels in the upper left corner become.
+    first_pixels: Vec<f32>,
 }
 
 #[derive(Deserialize)]
@@ -55,12 +67,21 @@ fn sha(image: &RgbImage) -> String {
 }
 
 /// torchvision's `Resize(size)` and `CenterCrop(size)`, in its own words.
-fn clip_resize(image: &RgbImage, size: u32) -> RgbImage {
+fn clip_resize(image: &RgbImage, size: u32, interpolation: Interpolation) -> RgbImage {
     let (w, h) = image.dimensions();
     let long = |l: u32, s: u32| (f64::from(size) * f64::from(l) / f64::from(s)) as u32;
     let (w, h) = if w <= h { (size, long(h, w)) } else { (long(w, h), size) };
     let offset = |length: u32| (f64::from(length - size) / 2.0).round_ties_even() as u32;
-    resize_bicubic(image, w, h, Region { x: offset(w), y: offset(h), width: size, height: size })
+    let middle = Region { x: offset(w), y: offset(h), width: size, height: size };
+    resize(image, w, h, interpolation, middle)
+}
+
+fn interpolation(name: &str) -> Interpolation {
+    match name {
+        "bicubic" => Interpolation::Bicubic,
+        "bilinear" => Interpolation::Bilinear,
+        _ => panic!("{name}"),
+    }
 }
 
 /// The pattern of `make_preprocess.py`.
@@ -81,7 +102,11 @@ fn files_decode_to_pillows_bytes() {
         let image = decode_fixture(name, Alpha::Drop);
         assert_eq!(image.dimensions(), file.size, "{name}");
         assert_eq!(sha(&image), file.decoded, "{name}: {}", file.mode);
-        assert_eq!(sha(&clip_resize(&image, 224)), file.shortest_224, "{name}, resized");
+        assert_eq!(
+            sha(&clip_resize(&image, 224, Interpolation::Bicubic)),
+            file.shortest_224,
+            "{name}, resized"
+        );
         if let Some(white) = &file.white {
             assert_eq!(&sha(&decode_fixture(name, Alpha::White)), white, "{name} on white");
             transparent += 1;
@@ -147,39 +172,198 @@ thread_local! {
     static JPEGS: std::rc::Rc<Vec<(String, Vec<u8>)>> = std::rc::Rc::new(jpegs());
 }
 
+/// The pattern of a size that is written `WIDTHxHEIGHT`.
+fn pattern_of(size: &str) -> RgbImage {
+    let (width, height) = size.split_once('x').unwrap();
+    pattern(width.parse().unwrap(), height.parse().unwrap())
+}
+
 #[test]
 fn every_size_resizes_to_pillows_bytes() {
+    let mut seen = 0;
     for (name, entries) in &expected().resized {
-        let (width, height) = name.split_once('x').unwrap();
-        let image = pattern(width.parse().unwrap(), height.parse().unwrap());
+        let image = pattern_of(name);
         for (what, hash) in entries {
-            if what.starts_with("longest ") {
-                continue; // a model's own
-            }
-            let found = match what.strip_prefix("squash ") {
-                Some(size) => {
-                    let size = size.parse().unwrap();
-                    resize_bicubic(&image, size, size, Region { x: 0, y: 0, width: size, height: size })
+            let [mode, size, filter] = what.split(' ').collect::<Vec<_>>().try_into().unwrap();
+            let (size, interpolation) = (size.parse().unwrap(), interpolation(filter));
+            let found = match mode {
+                "squash" => {
+                    let whole = Region { x: 0, y: 0, width: size, height: size };
+                    resize(&image, size, size, interpolation, whole)
                 }
-                None => clip_resize(&image, what.parse().unwrap()),
+                "shortest" => clip_resize(&image, size, interpolation),
+                _ => continue, // a model's own
             };
             assert_eq!(&sha(&found), hash, "{name} to {what}");
+            seen += 1;
         }
     }
+    assert_eq!(seen, 21 * 9);
 }
 
 #[test]
 fn a_models_preprocessing_resizes_to_pillows_bytes() {
-    let mut model = Model::load(fixtures().join("tiny")).unwrap();
-    assert_eq!(model.preprocess().size(), 32);
-    assert_eq!(model.preprocess().other_resize_mode(), None);
-    for (name, entries) in &expected().resized {
-        let (width, height) = name.split_once('x').unwrap();
-        let image = pattern(width.parse().unwrap(), height.parse().unwrap());
-        for mode in ResizeMode::ALL {
-            model.set_resize_mode(mode);
-            let key = if mode == ResizeMode::Shortest { "32" } else { &format!("{} 32", mode.name()) };
-            assert_eq!(sha(&model.preprocess().resize(&image)), entries[key], "{name} {key}");
+    for filter in ["bicubic", "bilinear"] {
+        let (dir, path) = folder("open_clip", "open_clip_config.json", |config| {
+            config["preprocess_cfg"]["interpolation"] = filter.into();
+            config["model_cfg"]["vision_cfg"]["image_size"] = 32.into();
+            config["model_cfg"]["vision_cfg"]["patch_size"] = 8.into();
+        });
+        let mut model = Model::load(dir.path()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert_eq!(model.preprocess().size(), 32);
+        assert_eq!(model.preprocess().interpolation(), interpolation(filter));
+        assert_eq!(model.preprocess().other_resize_mode(), None);
+        for (name, entries) in &expected().resized {
+            let image = pattern_of(name);
+            for mode in ResizeMode::ALL {
+                model.set_resize_mode(mode);
+                let key = format!("{} 32 {filter}", mode.name());
+                assert_eq!(sha(&model.preprocess().resize(&image)), entries[&key], "{name} {key}");
+            }
         }
     }
+}
+
+/// A copy of the model `vit_gelu` in a layout, whose file `name` reads as `change` leaves it.
+fn folder(layout: &str, name: &str, change: impl FnOnce(&mut Value)) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixtures().join("clip/vit_gelu").join(layout)).unwrap() {
+        let from = entry.unwrap().path();
+        std::fs::copy(&from, dir.path().join(from.file_name().unwrap())).unwrap();
+    }
+    let path = dir.path().join(name);
+    let mut value = std::fs::read(&path).map_or(json!({}), |text| serde_json::from_slice(&text).unwrap());
+    change(&mut value);
+    std::fs::write(&path, value.to_string()).unwrap();
+    (dir, path)
+}
+
+const PROCESSOR: &str = "preprocessor_config.json";
+
+fn check_processor(model: &Model, Processor { config, resized, first_pixels }: &Processor) {
+    let image = pattern(500, 375);
+    assert_eq!(&sha(&model.preprocess().resize(&image)), resized, "{config}");
+    let pixels = model.preprocess().prepare(&image);
+    for (found, expected) in pixels.as_slice().iter().zip(first_pixels) {
+        assert!((found - expected).abs() < 2e-6, "{config}: {found}, {expected}");
+    }
+}
+
+#[test]
+fn a_folders_image_processor_is_obeyed() {
+    let processors = expected().processors;
+    assert_eq!(processors.len(), 10);
+    for processor in &processors {
+        let (dir, _) = folder("transformers", PROCESSOR, |config| *config = processor.config.clone());
+        check_processor(&Model::load(dir.path()).unwrap(), processor);
+    }
+}
+
+#[test]
+fn an_image_processor_beside_a_tokenizers_settings_comes_first() {
+    let [clip, siglip] =
+        expected().processors.into_iter().take(2).collect::<Vec<_>>().try_into().ok().unwrap();
+    let nested = json!({"processor_class": "SiglipProcessor", "image_processor": siglip.config});
+    let (dir, path) = folder("transformers", "processor_config.json", |config| *config = nested.clone());
+    check_processor(&Model::load(dir.path()).unwrap(), &siglip);
+    std::fs::remove_file(dir.path().join(PROCESSOR)).unwrap();
+    check_processor(&Model::load(dir.path()).unwrap(), &siglip);
+    // As transformers 4 wrote it: nothing about images.
+    std::fs::write(&path, r#"{"processor_class": "SiglipProcessor"}"#).unwrap();
+    check_processor(&Model::load(dir.path()).unwrap(), &clip);
+    std::fs::write(&path, r#"{"image_processor": {"resample": 1}}"#).unwrap();
+    let message = refused(dir.path());
+    assert!(
+        message.contains("processor_config.json") && message.contains("resample is 1 (lanczos)"),
+        "{message}"
+    );
+}
+
+fn refused(path: &Path) -> String {
+    let error = Model::load(path).err().expect("it should be refused");
+    assert!(matches!(error, ClipError::Config { .. }), "{error:?}");
+    error.to_string()
+}
+
+#[test]
+fn what_an_image_processor_asks_for_and_is_not_supported_is_named() {
+    for (key, value) in [
+        ("image_processor_type", json!("ViTImageProcessor")),
+        ("image_processor_type", json!("Siglip2ImageProcessor")),
+        ("image_processor_type", json!(["CLIPImageProcessor"])),
+        ("size", json!({"height": 48, "width": 24})),
+        ("size", json!({"shortest_edge": 48, "longest_edge": 96})),
+        ("size", json!({"max_height": 48, "max_width": 48})),
+        ("size", json!({"shortest_edge": "48"})),
+        ("size", json!({"shortest_edge": 224})),
+        ("size", json!(224)),
+        ("size", json!(-48)),
+        ("size", json!([48, 24])),
+        ("size", json!("large")),
+        ("size", json!(1e300)),
+        ("crop_size", json!({"height": 48, "width": 47})),
+        ("crop_size", json!(32)),
+        ("resample", json!(0)),
+        ("resample", json!(1)),
+        ("resample", json!(4_000_000_000_u32)),
+        ("resample", json!("bicubic")),
+        ("do_center_crop", json!(false)),
+        ("do_resize", json!(false)),
+        ("do_rescale", json!(false)),
+        ("do_pad", json!(true)),
+        ("do_normalize", json!("yes")),
+        ("rescale_factor", json!(0.1)),
+        ("image_mean", json!([0.5, 0.5])),
+        ("image_mean", json!([0.5, 0.5, null])),
+        ("image_std", json!([0.5, 0.0, 0.5])),
+        ("image_std", json!(0)),
+        ("image_std", json!([1e-300, 1.0, 1.0])),
+    ] {
+        let (dir, path) = folder("transformers", PROCESSOR, |config| config[key] = value.clone());
+        let message = refused(dir.path());
+        assert!(
+            message.contains(key) && message.contains(&*path.to_string_lossy()),
+            "{key} = {value}: {message}"
+        );
+    }
+}
+
+#[test]
+fn what_a_preprocess_cfg_asks_for_and_is_not_supported_is_named() {
+    for (key, value) in [
+        ("mode", json!("L")),
+        ("mean", json!([0.5])),
+        ("mean", json!(0.5)),
+        ("std", json!([0.5, 0.0, 0.5])),
+        ("std", json!(["a", "b", "c"])),
+        ("interpolation", json!("nearest")),
+        ("interpolation", json!(3)),
+        ("resize_mode", json!("crop")),
+        ("fill_color", json!(256)),
+        ("fill_color", json!([0, 0, 0])),
+        ("alpha", json!("black")),
+    ] {
+        let change = |config: &mut Value| config["preprocess_cfg"][key] = value.clone();
+        let (dir, path) = folder("open_clip", "open_clip_config.json", change);
+        let message = refused(dir.path());
+        assert!(
+            message.contains(key) && message.contains(&*path.to_string_lossy()),
+            "{key} = {value}: {message}"
+        );
+    }
+}
+
+#[test]
+fn keys_that_open_clip_does_not_read_change_nothing() {
+    let load = |change: fn(&mut Value)| {
+        Model::load(folder("open_clip", "open_clip_config.json", change).0.path()).unwrap()
+    };
+    let plain = load(|_| ());
+    let changed = load(|config| {
+        let keys = json!({"size": [7, 9], "mode": "RGB", "interpolation": "random", "fill_color": null, "crop_pct": 0.9});
+        let keys = keys.as_object().unwrap().clone();
+        config["preprocess_cfg"].as_object_mut().unwrap().extend(keys);
+    });
+    let image = pattern(61, 45);
+    assert_eq!(plain.preprocess().prepare(&image), changed.preprocess().prepare(&image));
 }

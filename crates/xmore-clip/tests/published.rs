@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use xmore_clip::{Embeddings, Model, Region, resize_bicubic};
+use xmore_clip::{Embeddings, Interpolation, Model, Region, resize};
 use xmore_files::image::{Alpha, DecodeOptions, Orientation, decode_file};
 
 /// Past the test harness, which would keep the line to itself.
@@ -113,7 +113,8 @@ fn preprocessing_of_franz_kafka() {
     let (width, height) = photo.dimensions();
     let to_height = (224.0 * f64::from(height) / f64::from(width)) as u32;
     let y = (f64::from(to_height - 224) / 2.0).round_ties_even() as u32;
-    let square = resize_bicubic(&photo, 224, to_height, Region { x: 0, y, width: 224, height: 224 });
+    let middle = Region { x: 0, y, width: 224, height: 224 };
+    let square = resize(&photo, 224, to_height, Interpolation::Bicubic, middle);
     let [mean, std] = [[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]]
         .map(|values| values.map(|v: f64| v as f32));
     let expected = expected.as_slice();

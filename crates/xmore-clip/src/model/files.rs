@@ -14,7 +14,7 @@ pub struct DecodedFiles<'m> {
 
 impl Model {
     /// Decodes and prepares those of a batch of image files that the device decodes; `None` if files are decoded by the processor
-    /// ([`Decoding::Cpu`]). Files that are missing in the result are to be [loaded](crate::Preprocess::load_bytes) and encoded as ever: they may
+    /// ([`Decoding::Cpu`], or a model whose filter is not bicubic, which is what a GPU's resize was compared with). Files that are missing in the result are to be [loaded](crate::Preprocess::load_bytes) and encoded as ever: they may
     /// be of another format than JPEG, of a kind that is not decoded, too large, or broken.
     ///
     /// To be called for the next batch while this one is encoded: both then run at the same time.
@@ -22,7 +22,7 @@ impl Model {
     /// # Errors
     /// Those of loading the image tower, at first use; [`crate::ClipError::Device`] if the GPU fails, or has no nvJPEG.
     pub fn decode_files(&self, files: &[&[u8]]) -> Result<Option<DecodedFiles<'_>>> {
-        if self.decoding == Decoding::Cpu {
+        if self.decoding == Decoding::Cpu || !self.preprocess().may_run_on_gpu() {
             return Ok(None);
         }
         let Some(tower) = self.image()?.files() else { return Ok(None) };

@@ -1,6 +1,8 @@
 //! From a decoded image to the numbers that an image tower takes.
 
 mod buffer_pool;
+mod config;
+mod interpolation;
 mod resize;
 
 use std::path::Path;
@@ -11,51 +13,12 @@ use xmore_files::image::{
     Alpha, DecodeOptions, Decoded, ImageError, MAX_PIXELS, Orientation, decode_bytes, decode_file,
 };
 
-pub use resize::{Region, resize_bicubic};
+pub(crate) use config::{Keys, PreprocessConfig};
+pub use interpolation::Interpolation;
+pub use resize::{Region, resize};
 
 use crate::error::{ClipError, Result};
-pub(crate) use resize::taps;
 use resize::{Threads, resize_by};
-
-/// `preprocess_cfg`, with open_clip's keys and `alpha`.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(default)]
-pub(crate) struct PreprocessConfig {
-    /// Per channel, of pixels in [0, 1].
-    pub(crate) mean: [f32; 3],
-    pub(crate) std: [f32; 3],
-    pub(crate) interpolation: Interpolation,
-    pub(crate) resize_mode: ResizeMode,
-    /// Value of the bytes around an image that does not fill the square.
-    pub(crate) fill_color: u8,
-    pub(crate) alpha: Alpha,
-}
-
-/// OpenAI's, which most CLIP models share.
-impl Default for PreprocessConfig {
-    fn default() -> Self {
-        Self {
-            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
-            interpolation: Interpolation::default(),
-            resize_mode: ResizeMode::default(),
-            fill_color: 0,
-            alpha: Alpha::default(),
-        }
-    }
-}
-
-/// The resampling filter; the one that CLIP models are trained with.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Interpolation {
-    /// Pillow's BICUBIC: a = −0.5, antialiased.
-    ///
-    /// open_clip's `random` is a training augmentation; it too reads images bicubically.
-    #[default]
-    #[serde(alias = "random")]
-    Bicubic,
-}
 
 /// How a photo of any shape becomes a square; the names are open_clip's.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -134,7 +97,8 @@ pub(crate) struct Placement {
 impl Placement {
     /// The middle of an image that was resized to at least the square.
     fn cut(width: u32, height: u32, side: u32) -> Self {
-        // torchvision's CenterCrop rounds half to even, as Python does.
+        // torchvision's CenterCrop, which open_clip uses, rounds half to even, as Python does. transformers' rounds half down: a model has
+        // the same embeddings in either's layout, so one of them is taken for both.
         let offset = |length: u32| (f64::from(length - side) / 2.0).round_ties_even() as u32;
         let region = Region { x: offset(width), y: offset(height), width: side, height: side };
         Self { width, height, region, x: 0, y: 0 }
@@ -183,6 +147,16 @@ impl Preprocess {
 
     pub(crate) fn set_orientation(&mut self, orientation: Orientation) {
         self.orientation = orientation;
+    }
+
+    /// The filter that images are resized with.
+    pub fn interpolation(&self) -> Interpolation {
+        self.config.interpolation
+    }
+
+    /// Whether a GPU may resize this model's images: its resize was compared with Pillow's for bicubic models alone.
+    pub(crate) fn may_run_on_gpu(&self) -> bool {
+        self.config.interpolation == Interpolation::Bicubic
     }
 
     /// What becomes of a picture's transparency.
@@ -250,9 +224,7 @@ impl Preprocess {
 
     fn resize_by(&self, image: &RgbImage, threads: Threads) -> RgbImage {
         let Placement { width, height, region, x, y } = self.placement(image.width(), image.height());
-        let resized = match self.config.interpolation {
-            Interpolation::Bicubic => resize_by(image, width, height, region, threads),
-        };
+        let resized = resize_by(image, width, height, self.config.interpolation, region, threads);
         if resized.dimensions() == (self.size, self.size) {
             return resized;
         }

@@ -1,14 +1,12 @@
-//! Pillow's bicubic resampling, to the bit.
+//! Pillow's resampling, to the bit.
 //!
-//! Reference: Pillow, `src/libImaging/Resample.c`: the filter with a = −0.5, widened when shrinking (antialiasing), coefficients
-//! rounded to 22-bit fixed point, the horizontal pass first, bytes between the passes. No crate gives the same bytes: those that are fast
-//! run the vertical pass first or round otherwise. Only the wanted region of the output is computed.
+//! Reference: Pillow, `src/libImaging/Resample.c`: the horizontal pass first, bytes between the passes. No crate gives the same bytes: those
+//! that are fast run the vertical pass first or round otherwise. Only the wanted region of the output is computed.
 
 use image::RgbImage;
 use rayon::prelude::*;
 
-/// Bits of a coefficient's fraction: 32 minus 8 for the pixel minus 2 for overshoot.
-const PRECISION_BITS: u32 = 32 - 8 - 2;
+use super::interpolation::{Interpolation, PRECISION_BITS};
 
 /// A rectangle of the resized image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,20 +21,18 @@ pub struct Region {
     pub height: u32,
 }
 
-/// The input pixels under one output position, and their weights.
-pub(crate) struct Taps {
-    /// The first of them.
-    pub(crate) first: usize,
-    /// Fixed-point numbers with 22 bits of fraction.
-    pub(crate) weights: Vec<i32>,
-}
-
-/// Pillow's `image.resize((width, height), BICUBIC).crop(region)`.
+/// Pillow's `image.resize((width, height), interpolation).crop(region)`.
 ///
 /// # Panics
 /// If the region does not lie inside `width` × `height`, or the image has no pixels.
-pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32, region: Region) -> RgbImage {
-    resize_by(image, width, height, region, Threads::Pool)
+pub fn resize(
+    image: &RgbImage,
+    width: u32,
+    height: u32,
+    interpolation: Interpolation,
+    region: Region,
+) -> RgbImage {
+    resize_by(image, width, height, interpolation, region, Threads::Pool)
 }
 
 /// Who does the work.
@@ -60,11 +56,12 @@ impl Threads {
     }
 }
 
-/// [`resize_bicubic`] by the given threads.
+/// [`resize`] by the given threads.
 pub(super) fn resize_by(
     image: &RgbImage,
     width: u32,
     height: u32,
+    interpolation: Interpolation,
     region: Region,
     threads: Threads,
 ) -> RgbImage {
@@ -72,8 +69,8 @@ pub(super) fn resize_by(
         region.x + region.width <= width && region.y + region.height <= height,
         "{region:?} in {width}x{height}"
     );
-    let columns = taps(image.width(), width, region.x, region.width);
-    let rows = taps(image.height(), height, region.y, region.height);
+    let columns = interpolation.taps(image.width(), width, region.x, region.width);
+    let rows = interpolation.taps(image.height(), height, region.y, region.height);
     let top = rows.iter().map(|t| t.first).min().unwrap_or(0);
     let bottom = rows.iter().map(|t| t.first + t.weights.len()).max().unwrap_or(0);
     let in_stride = image.width() as usize * 3;
@@ -115,45 +112,6 @@ fn clip8(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-/// `precompute_coeffs` and `normalize_coeffs_8bpc` for the output positions `start..start + count`. A length that does not
-/// change is passed through, as Pillow skips that pass.
-pub(crate) fn taps(input: u32, output: u32, start: u32, count: u32) -> Vec<Taps> {
-    if input == output {
-        let one = 1 << PRECISION_BITS;
-        return (start..start + count).map(|x| Taps { first: x as usize, weights: vec![one] }).collect();
-    }
-    let scale = f64::from(input) / f64::from(output);
-    let filter_scale = scale.max(1.0);
-    let support = 2.0 * filter_scale;
-    let position = |x: u32| {
-        let center = (f64::from(x) + 0.5) * scale;
-        let first = ((center - support + 0.5) as i64).max(0);
-        let last = ((center + support + 0.5) as i64).min(i64::from(input));
-        let mut weights: Vec<f64> =
-            (first..last).map(|i| bicubic((i as f64 - center + 0.5) * (1.0 / filter_scale))).collect();
-        let total: f64 = weights.iter().sum();
-        if total != 0.0 {
-            weights.iter_mut().for_each(|w| *w /= total);
-        }
-        let fixed = |w: f64| (w * f64::from(1 << PRECISION_BITS) + if w < 0.0 { -0.5 } else { 0.5 }) as i32;
-        Taps { first: first as usize, weights: weights.into_iter().map(fixed).collect() }
-    };
-    (start..start + count).map(position).collect()
-}
-
-/// Keys' cubic with a = −0.5, as Pillow writes it.
-fn bicubic(x: f64) -> f64 {
-    const A: f64 = -0.5;
-    let x = x.abs();
-    if x < 1.0 {
-        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
-    } else if x < 2.0 {
-        (((x - 5.0) * x + 8.0) * x - 4.0) * A
-    } else {
-        0.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,16 +124,19 @@ mod tests {
     fn the_same_size_is_the_same_picture() {
         let image = gradient(9, 7);
         let whole = Region { x: 0, y: 0, width: 9, height: 7 };
-        assert_eq!(resize_bicubic(&image, 9, 7, whole), image);
+        assert_eq!(resize(&image, 9, 7, Interpolation::Bicubic, whole), image);
     }
 
     #[test]
     fn a_region_is_a_crop_of_the_whole() {
         let image = gradient(61, 43);
-        let whole = resize_bicubic(&image, 30, 50, Region { x: 0, y: 0, width: 30, height: 50 });
-        let part = resize_bicubic(&image, 30, 50, Region { x: 4, y: 9, width: 20, height: 31 });
-        for (x, y, pixel) in part.enumerate_pixels() {
-            assert_eq!(pixel, whole.get_pixel(x + 4, y + 9));
+        for interpolation in [Interpolation::Bicubic, Interpolation::Bilinear] {
+            let resize = |region| resize(&image, 30, 50, interpolation, region);
+            let whole = resize(Region { x: 0, y: 0, width: 30, height: 50 });
+            let part = resize(Region { x: 4, y: 9, width: 20, height: 31 });
+            for (x, y, pixel) in part.enumerate_pixels() {
+                assert_eq!(pixel, whole.get_pixel(x + 4, y + 9));
+            }
         }
     }
 
@@ -184,7 +145,7 @@ mod tests {
         // 1 x 50000 to a short side of 224: the full result would have 7.5 gigabytes.
         let image = RgbImage::from_pixel(1, 50_000, image::Rgb([3, 200, 7]));
         let region = Region { x: 0, y: 5_599_888, width: 224, height: 224 };
-        let out = resize_bicubic(&image, 224, 11_200_000, region);
+        let out = resize(&image, 224, 11_200_000, Interpolation::Bicubic, region);
         assert!(out.pixels().all(|p| p.0 == [3, 200, 7]));
     }
 }

@@ -1,71 +1,208 @@
 //! transformers' preprocessing, which lies beside a model's configuration.
 //!
-//! Reference: transformers, `image_processing_clip.py`.
+//! Reference: transformers 5.23, `PilBackend` in `image_processing_backends.py` and the classes `image_processing_pil_*`. Keys that they do
+//! not know change nothing there, and are not refused here. Images are RGB whatever `do_convert_rgb` says.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::read_json;
 use crate::error::{ClipError, Result};
-use crate::preprocess::PreprocessConfig;
+use crate::preprocess::{Interpolation, Keys, PreprocessConfig, ResizeMode};
 
-/// The file's name.
+/// The file that has an image processor alone.
 pub(crate) const FILE: &str = "preprocessor_config.json";
+/// The file that has it beside the tokenizer's settings; where both are there, transformers reads this one.
+pub(crate) const NESTED_FILE: &str = "processor_config.json";
+/// The processor's key in it.
+const NESTED: &str = "image_processor";
 
-#[derive(Default, Deserialize)]
-struct Processor {
-    size: Option<Extent>,
-    crop_size: Option<Extent>,
-    image_mean: Option<[f32; 3]>,
-    image_std: Option<[f32; 3]>,
-    resample: Option<u32>,
-    do_center_crop: Option<bool>,
-    do_resize: Option<bool>,
-    do_normalize: Option<bool>,
+/// A kind of image processor: what is done where a file says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProcessorKind {
+    /// Short side, center crop, OpenAI's mean and deviation.
+    Clip,
+    /// Both sides, 0.5 and 0.5.
+    Siglip,
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(untagged)]
-enum Extent {
-    Side(usize),
-    Shortest { shortest_edge: usize },
-    Box { height: usize, width: usize },
+/// The processors that are read, by their classes' names without `ImageProcessor` and what may follow that.
+const PROCESSORS: &[(&str, ProcessorKind)] =
+    &[("CLIP", ProcessorKind::Clip), ("ChineseCLIP", ProcessorKind::Clip), ("Siglip", ProcessorKind::Siglip)];
+
+impl ProcessorKind {
+    fn of_class(class: &str) -> Option<Self> {
+        // Older names of the same, and those of its implementations.
+        let endings = ["ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor"];
+        let name = endings.iter().find_map(|ending| class.strip_suffix(ending))?;
+        PROCESSORS.iter().find(|(known, _)| *known == name).map(|&(_, kind)| kind)
+    }
+
+    fn defaults(self) -> PreprocessConfig {
+        match self {
+            Self::Clip => PreprocessConfig::default(),
+            Self::Siglip => PreprocessConfig {
+                mean: [0.5; 3],
+                std: [0.5; 3],
+                resize_mode: ResizeMode::Squash,
+                ..PreprocessConfig::default()
+            },
+        }
+    }
 }
 
-/// Pillow's number of bicubic resampling.
-const BICUBIC: u32 = 3;
-
-/// Reads the file beside `config`, if there is one, for a tower that sees squares of `image_size`.
+/// Reads the processor beside `config`, if there is one, for a CLIP tower that sees squares of `image_size`.
 pub(crate) fn read(config: &Path, image_size: usize) -> Result<PreprocessConfig> {
+    read_or(config, image_size, ProcessorKind::Clip)
+}
+
+/// Reads the processor beside `config`, if there is one, for a tower that sees squares of `image_size`; `kind` is that of a processor whose
+/// class is not named.
+pub(crate) fn read_or(config: &Path, image_size: usize, kind: ProcessorKind) -> Result<PreprocessConfig> {
+    let Some((path, keys)) = find(config)? else { return Ok(kind.defaults()) };
+    parse(&keys, image_size, kind).map_err(|message| ClipError::config(&path, message))
+}
+
+/// The processor's keys, and the file that has them.
+fn find(config: &Path) -> Result<Option<(PathBuf, Keys)>> {
+    let nested = config.with_file_name(NESTED_FILE);
+    if nested.exists() {
+        let processor = read_json::<Keys>(&nested)?.get(NESTED);
+        if let Some(keys) = processor.map_err(|message| ClipError::config(&nested, message))? {
+            return Ok(Some((nested, keys)));
+        }
+    }
     let path = config.with_file_name(FILE);
-    let default = PreprocessConfig::default();
-    if !path.exists() {
-        return Ok(default);
+    Ok(if path.exists() { Some((path.clone(), read_json(&path)?)) } else { None })
+}
+
+fn parse(keys: &Keys, image_size: usize, kind: ProcessorKind) -> Result<PreprocessConfig, String> {
+    let kind = class(keys)?.unwrap_or(kind);
+    let default = kind.defaults();
+    for (key, supported) in
+        [("do_resize", true), ("do_rescale", true), ("do_pad", false), ("use_square_size", false)]
+    {
+        if keys.get::<bool>(key)?.is_some_and(|value| value != supported) {
+            return Err(format!("{key} is {}, which is not supported", !supported));
+        }
     }
-    let processor: Processor = read_json(&path)?;
-    let fail = |what: String| Err(ClipError::config(&path, what));
-    let side = |extent: Option<Extent>| match extent {
-        None => image_size,
-        Some(Extent::Side(n) | Extent::Shortest { shortest_edge: n }) => n,
-        Some(Extent::Box { height, width }) if height == width => height,
-        Some(Extent::Box { .. }) => 0,
+    if let Some(factor) = keys.get::<f64>("rescale_factor")?.filter(|f| !((f * 255.0 - 1.0).abs() < 1e-6)) {
+        return Err(format!("rescale_factor is {factor}, expected 1/255"));
+    }
+    let normalized = keys.get("do_normalize")?.unwrap_or(true);
+    let per_channel = |key, default, unchanged: f32| {
+        Ok::<_, String>(if normalized { numbers(keys, key)?.unwrap_or(default) } else { [unchanged; 3] })
     };
-    let (size, crop) = (side(processor.size), side(processor.crop_size));
-    if size != image_size || crop != image_size {
-        return fail(format!(
-            "resizes to {size} and crops to {crop}; only the tower's own {image_size} is supported"
-        ));
-    }
-    if processor.resample.is_some_and(|n| n != BICUBIC) {
-        return fail(format!("resample is {:?}, expected {BICUBIC}, which is bicubic", processor.resample));
-    }
-    if [processor.do_center_crop, processor.do_resize, processor.do_normalize].contains(&Some(false)) {
-        return fail("leaves out resizing, cropping or normalizing, which is not supported".into());
-    }
-    Ok(PreprocessConfig {
-        mean: processor.image_mean.unwrap_or(default.mean),
-        std: processor.image_std.unwrap_or(default.std),
+    PreprocessConfig {
+        mean: per_channel("image_mean", default.mean, 0.0)?,
+        std: per_channel("image_std", default.std, 1.0)?,
+        interpolation: interpolation(keys)?.unwrap_or(default.interpolation),
+        resize_mode: resize_mode(keys, image_size, default.resize_mode)?,
         ..default
-    })
+    }
+    .checked(["image_mean", "image_std"])
+}
+
+/// The kind of the class that the file names.
+fn class(keys: &Keys) -> Result<Option<ProcessorKind>, String> {
+    for key in ["image_processor_type", "feature_extractor_type"] {
+        if let Some(class) = keys.get::<String>(key)? {
+            let known = || {
+                let names: Vec<_> =
+                    PROCESSORS.iter().map(|(name, _)| format!("{name}ImageProcessor")).collect();
+                names.join(", ")
+            };
+            return match ProcessorKind::of_class(&class) {
+                None => Err(format!("{key} is {class:?}, expected one of {}", known())),
+                kind => Ok(kind),
+            };
+        }
+    }
+    Ok(None)
+}
+
+/// Three numbers, or one for all channels.
+fn numbers(keys: &Keys, key: &str) -> Result<Option<[f32; 3]>, String> {
+    match keys.get(key)? {
+        Some(Value::Number(_)) => Ok(keys.get(key)?.map(|value| [value; 3])),
+        _ => keys.get(key),
+    }
+}
+
+/// Pillow's numbers of its filters.
+fn interpolation(keys: &Keys) -> Result<Option<Interpolation>, String> {
+    let filter = |number: u32| match number {
+        2 => Ok(Interpolation::Bilinear),
+        3 => Ok(Interpolation::Bicubic),
+        _ => {
+            let name = ["nearest", "lanczos", "", "", "box", "hamming"].get(number as usize);
+            let name = name.map(|name| format!(" ({name})")).unwrap_or_default();
+            Err(format!("resample is {number}{name}, expected 2 (bilinear) or 3 (bicubic)"))
+        }
+    };
+    keys.get("resample")?.map(filter).transpose()
+}
+
+/// What a `size` asks for.
+#[derive(Clone, Copy, PartialEq)]
+enum Extent {
+    ShortestEdge(usize),
+    Square(usize),
+}
+
+/// How images become squares of `image_size`, which is what absent sizes stand for.
+fn resize_mode(keys: &Keys, image_size: usize, default: ResizeMode) -> Result<ResizeMode, String> {
+    let crops = keys.get("do_center_crop")?.unwrap_or(default == ResizeMode::Shortest);
+    let extent = |key| {
+        let extent = extent(keys, key)?;
+        match extent {
+            Some(Extent::ShortestEdge(side) | Extent::Square(side)) if side != image_size => {
+                Err(format!("{key} is {side}, expected {image_size}, the image size of the model"))
+            }
+            _ => Ok(extent),
+        }
+    };
+    if crops {
+        // Squares, whether it was written as one number or two.
+        extent("crop_size")?;
+    }
+    let shortest_edge = match extent("size")? {
+        Some(extent) => matches!(extent, Extent::ShortestEdge(_)),
+        None => default == ResizeMode::Shortest,
+    };
+    match (shortest_edge, crops) {
+        (false, _) => Ok(ResizeMode::Squash),
+        (true, true) => Ok(ResizeMode::Shortest),
+        (true, false) => {
+            Err("do_center_crop is false, and size is that of the shortest edge: images would not be squares"
+                .into())
+        }
+    }
+}
+
+/// One number, `[height, width]`, `{"shortest_edge"}` or `{"height", "width"}`.
+fn extent(keys: &Keys, key: &str) -> Result<Option<Extent>, String> {
+    let Some(value) = keys.get::<Value>(key)? else { return Ok(None) };
+    let unsupported =
+        || format!("{key} is {value}, expected one number, `shortest_edge`, or equal `height` and `width`");
+    let extent = match &value {
+        Value::Number(_) => keys.get(key)?.map(Extent::ShortestEdge),
+        Value::Array(_) => {
+            keys.get::<[usize; 2]>(key)?.filter(|[h, w]| h == w).map(|[h, _]| Extent::Square(h))
+        }
+        Value::Object(_) => {
+            let sides: Keys = keys.get(key)?.unwrap_or_default();
+            let side = |name: &str| sides.get(name).map_err(|error| format!("{key}: {error}"));
+            match sides.names().collect::<Vec<_>>()[..] {
+                ["shortest_edge"] => side("shortest_edge")?.map(Extent::ShortestEdge),
+                ["height", "width"] | ["width", "height"] if side("height")? == side("width")? => {
+                    side("height")?.map(Extent::Square)
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    };
+    extent.map(Some).ok_or_else(unsupported)
 }

@@ -10,7 +10,7 @@ use xmore_cuda::{Buffer, CudaError, JpegDecoder, JpegError, Limits, ResizeImage,
 use xmore_files::image::{JpegHeader, inspect_jpeg};
 
 use crate::device::DecodedFile;
-use crate::preprocess::{Placement, Preprocess, taps};
+use crate::preprocess::{Interpolation, Placement, Preprocess};
 
 use super::Images;
 
@@ -51,7 +51,7 @@ struct Axis {
 
 impl Axis {
     fn taps(self) -> xmore_cuda::Taps {
-        let positions = taps(self.input, self.output, self.start, self.count);
+        let positions = Interpolation::Bicubic.taps(self.input, self.output, self.start, self.count);
         let positions: Vec<(usize, &[i32])> =
             positions.iter().map(|taps| (taps.first, taps.weights.as_slice())).collect();
         xmore_cuda::Taps::new(&positions)
