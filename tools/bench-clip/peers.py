@@ -166,8 +166,8 @@ class Transformers:
 
     def prepare(self, row):
         cfg = config_of(self.args.cache, row["arch"])
-        if not isinstance(cfg["vision_cfg"]["layers"], int):
-            raise LookupError("transformers has no CLIP with a ResNet")
+        if not isinstance(cfg["vision_cfg"].get("layers"), int):
+            raise LookupError("not a CLIP of transformers'")
         torch, open_clip, model = open_clip_model(self.args.cache, row["arch"])
         import transformers
         torch.set_num_threads(self.args.threads)
@@ -232,13 +232,14 @@ def weights(arch, cache):
     from safetensors.torch import save_file
     torch.manual_seed(1)
     cfg = open_clip.get_model_config(arch)
-    model = open_clip.model.CLIP(**cfg)
+    model = open_clip.create_model(arch, pretrained=None)
     for m in model.modules():  # at its default, a ResNet's blocks are switched off
         if isinstance(m, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(m.weight, 0.5, 1.0)
     folder = cache / arch
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    # of no weight here: images are given as numbers
     preprocess = dict(mean=list(open_clip.OPENAI_DATASET_MEAN), std=list(open_clip.OPENAI_DATASET_STD))
     (folder / "open_clip_config.json").write_text(json.dumps(dict(model_cfg=cfg, preprocess_cfg=preprocess), indent=1))
 

@@ -30,7 +30,7 @@ struct Args {
     /// The script of the other engines
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/peers.py"))]
     script: PathBuf,
-    /// Folder for weights, graphs and inputs (3.4 GB)
+    /// Folder for weights, graphs and inputs (11 GB)
     #[arg(long, default_value = "target/bench-clip")]
     cache: PathBuf,
     /// Captions: a csv file with a column `caption`, or lines of text; without it 64 sentences that are built in

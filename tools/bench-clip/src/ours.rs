@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use xmore_clip::{Embeddings, LoadOptions, Model, Pixels, Precision};
 
 use crate::Result;
-use crate::rows::{Input, Row, SIDE};
+use crate::rows::{Input, Row};
 
 /// The ways to load a model that are timed, the reference first: each gets a column and its ratio to the first.
 pub fn variants() -> Vec<(&'static str, LoadOptions)> {
@@ -97,7 +97,8 @@ pub fn load(dir: &Path, threads: usize, repeats: u32) -> Result<Load> {
 /// The child: one grey image.
 pub fn load_probe(dir: &Path) -> Result<()> {
     let model = Model::load(dir)?;
-    let embedding = model.encode_images(&[Pixels::new(vec![0.1; SIDE * SIDE * 3])])?;
+    let side = model.preprocess().size() as usize;
+    let embedding = model.encode_images(&[Pixels::new(vec![0.1; side * side * 3])])?;
     assert!(embedding.row(0).iter().all(|v| v.is_finite()), "an embedding is finite");
     println!("{}", serde_json::to_string(&Probe { peak_bytes: peak_resident()? })?);
     Ok(())

@@ -12,6 +12,8 @@ pub struct Row {
     pub name: String,
     /// The architecture, as open_clip names it.
     pub arch: &'static str,
+    /// Side of its images, in pixels.
+    side: usize,
     pub input: Input,
 }
 
@@ -30,19 +32,27 @@ pub fn load_name(arch: &str) -> String {
     format!("load/{arch}")
 }
 
-/// Side of the images of all these architectures.
-pub const SIDE: usize = 224;
+/// Architectures whose image towers are timed, with the side of their images in pixels.
+const IMAGES: [(&str, usize); 6] = [
+    ("ViT-B-16", 224),
+    ("ViT-B-32", 224),
+    ("RN50", 224),
+    ("ViT-B-16-SigLIP", 224),
+    ("MobileCLIP-B", 224),
+    ("ViT-SO400M-14-SigLIP-384", 384),
+];
 
 pub fn all(captions: Vec<String>) -> Vec<Row> {
     let mut rows = Vec::new();
-    for arch in ["ViT-B-16", "ViT-B-32", "RN50"] {
+    for (arch, side) in IMAGES {
         for batch in [1, 8] {
-            rows.push(Row { name: format!("image/{arch}/{batch}"), arch, input: Input::Images { batch } });
+            let name = format!("image/{arch}/{batch}");
+            rows.push(Row { name, arch, side, input: Input::Images { batch } });
         }
     }
     for (name, cut) in [("text/ViT-B-16/64/77-tokens", false), ("text/ViT-B-16/64/cut", true)] {
         let input = Input::Texts { texts: captions.clone(), cut };
-        rows.push(Row { name: name.into(), arch: "ViT-B-16", input });
+        rows.push(Row { name: name.into(), arch: "ViT-B-16", side: 224, input });
     }
     rows
 }
@@ -52,12 +62,12 @@ impl Row {
     fn channels_first(&self) -> Vec<f32> {
         let Input::Images { batch } = self.input else { return Vec::new() };
         let mut rng = fastrand::Rng::with_seed(7);
-        (0..batch * 3 * SIDE * SIDE).map(|_| rng.f32() * 4.0 - 2.0).collect()
+        (0..batch * 3 * self.side * self.side).map(|_| rng.f32() * 4.0 - 2.0).collect()
     }
 
     /// The images as xmore-clip takes them.
     pub fn pixels(&self) -> Vec<Pixels> {
-        let area = SIDE * SIDE;
+        let area = self.side * self.side;
         let image = |planes: &[f32]| {
             Pixels::new((0..area).flat_map(|p| [0, 1, 2].map(|c| planes[c * area + p])).collect())
         };
@@ -68,7 +78,7 @@ impl Row {
     pub fn request(&self, cache: &Path) -> Result<Value> {
         Ok(match &self.input {
             Input::Images { batch } => {
-                let path = cache.join(format!("images-{batch}.f32"));
+                let path = cache.join(format!("images-{batch}-{}.f32", self.side));
                 let bytes: Vec<u8> = self.channels_first().into_iter().flat_map(f32::to_le_bytes).collect();
                 std::fs::write(&path, bytes).map_err(|e| format!("{}: {e}", path.display()))?;
                 json!({"arch": self.arch, "kind": "images", "batch": batch, "input": path})
