@@ -155,8 +155,9 @@ impl FileTokenizer {
             Engine::Siglip(_) => return Err(format!("expected a token {separator:?}, found none")),
         };
         let mut options = options.clone();
+        let lower = options.cleaning == Cleaning::LowerCase || config.class() == Some("Siglip2Tokenizer");
         match &mut engine {
-            Engine::Library(inner) if options.cleaning == Cleaning::LowerCase => {
+            Engine::Library(inner) if lower => {
                 let own = inner.get_normalizer().cloned();
                 let all =
                     [Some(NormalizerWrapper::Lowercase(Lowercase)), own].into_iter().flatten().collect();

@@ -76,7 +76,8 @@ impl SiglipModel {
     }
 }
 
-/// The unigram model as sentencepiece applies it, whose sums are of single precision.
+/// The unigram model as sentencepiece applies it: with sums of single precision, by which near ties are decided (the tokenizers
+/// library has double).
 ///
 /// Source: google/sentencepiece `src/unigram_model.cc`, `Model::EncodeOptimized`.
 struct Pieces {
@@ -128,11 +129,10 @@ impl Pieces {
             let so_far = best[start].map_or(0.0, |best| best.score);
             let mut single = false;
             self.each_prefix(&bytes[start..], |length, id, score| {
-                // double here and single below, as there
-                let score = f64::from(score) + f64::from(so_far);
+                let score = score + so_far;
                 let end = &mut best[start + length];
-                if end.is_none_or(|end| score > f64::from(end.score)) {
-                    *end = Some(Best { id, score: score as f32, start });
+                if end.is_none_or(|end| score > end.score) {
+                    *end = Some(Best { id, score, start });
                 }
                 single |= length == c.len_utf8();
             });
