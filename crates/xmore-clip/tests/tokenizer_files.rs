@@ -193,7 +193,10 @@ fn clip_texts_are_padded_on_demand() {
 
 #[test]
 fn malformed_files_are_refused() {
-    let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
+    let field = |number: u8, bytes: &[u8]| {
+        let length = [bytes.len() as u8 | 0x80, (bytes.len() >> 7) as u8];
+        [&[number << 3 | 2], length.as_slice(), bytes].concat()
+    };
     let piece = |text: &str| field(1, &field(1, text.as_bytes()));
     let vocabulary = ["<pad>", "</s>", "<unk>", "a"].map(piece).concat();
     let trainer = |spec: &[u8]| [vocabulary.as_slice(), &field(2, spec)].concat();
@@ -241,6 +244,12 @@ fn malformed_files_are_refused() {
         ),
         ("spiece.model", normalizer(&[18, 2, 1, 1]), "{}", "normalizer_spec.precompiled_charsmap"),
         ("spiece.model", normalizer(&[18, 2, 1, 1]), siglip, "normalizer_spec.precompiled_charsmap"),
+        (
+            "spiece.model",
+            normalizer(&[&[18, 0x84, 16, 0, 0, 0, 0], [b'x'; 2048].as_slice()].concat()),
+            "{}",
+            "normalizer_spec.precompiled_charsmap: expected replacements of at most 1024 bytes, found 2048",
+        ),
         ("spiece.model", normalizer(&[40, 0]), siglip, "expected whitespace written as a prefix"),
         ("spiece.model", piece("<unk>"), siglip, "expected a piece \"</s>\", found none"),
         (

@@ -58,11 +58,11 @@ enum Engine {
 }
 
 impl Engine {
-    /// The ids of a text, without start and end tokens.
-    fn ids(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
+    /// The ids of a text, without start and end tokens; of those behind a limit, at least the first.
+    fn ids(&self, text: &str, limit: usize) -> tokenizers::Result<Vec<u32>> {
         match self {
             Self::Library(inner) => Ok(inner.encode_fast(text, false)?.get_ids().to_vec()),
-            Self::Siglip(model) => Ok(model.ids(text)),
+            Self::Siglip(model) => Ok(model.ids(text, limit)),
         }
     }
 
@@ -173,7 +173,7 @@ impl FileTokenizer {
     }
 
     fn tokens(&self, text: &str) -> tokenizers::Result<Tokens> {
-        let mut of_text = self.engine.ids(&cleaned(text, self.options.cleaning))?;
+        let mut of_text = self.engine.ids(&cleaned(text, self.options.cleaning), self.text_length)?;
         let truncated = of_text.len() > self.text_length;
         of_text.truncate(self.text_length);
         let unknown = of_text.iter().filter(|&&id| self.unknown.contains(&Some(id))).count();

@@ -14,6 +14,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
 
+use super::charsmap;
 use super::config::{SpecialToken, TokenizerConfig, text_or};
 use super::protobuf::{Algorithm, Piece, PieceKind, SentencePieceModel};
 use super::siglip::SiglipModel;
@@ -161,6 +162,7 @@ fn unigram(
     if model.algorithm != Algorithm::Unigram {
         return Err("trainer_spec.model_type: expected 1 (unigram), found 2 (BPE)".to_owned());
     }
+    charsmap::parts(model)?;
     guard(|| {
         let unigram = Unigram::from(vocabulary, Some(unknown as usize), false)?;
         let mut inner = HfTokenizer::new(unigram);

@@ -37,11 +37,11 @@ impl SiglipModel {
         Ok(Self { normalizer, pieces, special, prefix, prefix_length })
     }
 
-    /// The ids of a text, without the end token.
-    pub(super) fn ids(&self, text: &str) -> Vec<u32> {
+    /// The ids of a text, without the end token; no further parts once there are more than a limit.
+    pub(super) fn ids(&self, text: &str, limit: usize) -> Vec<u32> {
         let text = format!("▁{}", text.replace('▁', " "));
         let (mut rest, mut ids) = (text.as_str(), Vec::new());
-        while !rest.is_empty() {
+        while !rest.is_empty() && ids.len() <= limit {
             let Some((at, (special, id))) = self.first_special(rest) else {
                 self.add_part(rest, &mut ids);
                 break;
