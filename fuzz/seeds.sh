@@ -25,6 +25,14 @@ for family in vit_gelu vit_quickgelu; do
 done
 cp $fixtures/tokenizer/nasty.json corpus/clip_text/
 cp $fixtures/tiny/tokenizer.json corpus/tokenizer_json/
+# Tokenizer files, each behind a byte that says which it is.
+mkdir -p corpus/tokenizer_file
+i=0
+for file in siglip/spiece.model mt5/spiece.model xlm-model/sentencepiece.bpe.model gemma-model/tokenizer.model bert-vocab/vocab.txt \
+    siglip/tokenizer_config.json; do
+    { printf "\\00$i"; cat "$fixtures/tokenizer/files/$file"; } > "corpus/tokenizer_file/$i"
+    i=$((i + 1))
+done
 # Sources of pairs. The embeddings begin with a byte that says whose, whole and as a header alone.
 sources=../crates/xmore-memory/fixtures/sources
 mkdir -p corpus/webdataset_tar corpus/embeddings_npy

@@ -206,7 +206,7 @@ fn parts_that_do_not_fit_are_errors() {
         ),
         ("model", unknown, "cannot tokenize"),
         ("model", bpe, "expected merges without `continuing_subword_prefix`, found \"##\""),
-        ("post_processor", twice, "tokens, expected at most 16"),
+        ("post_processor", twice, "post_processor: expected a text once in its tokens, found it 2 times"),
     ] {
         let error = with(part, value).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");

@@ -36,7 +36,8 @@ pub enum Cleaning {
     /// Nothing: transformers' tokenizers but SigLIP's.
     #[default]
     None,
-    /// Each character in lower case by itself, special tokens in the text left alone: transformers' `Siglip2Tokenizer`.
+    /// Each character in lower case by itself, special tokens in the text left alone: transformers' `Siglip2Tokenizer`, which needs not
+    /// be asked for where `tokenizer_config.json` names that class.
     LowerCase,
     /// ftfy, HTML entities, single spaces: open_clip's `clean="whitespace"`, what its `HFTokenizer` does by default.
     Whitespace,

@@ -41,7 +41,7 @@ fn plain(byte: u8) -> bool {
 }
 
 /// Python's `str.isspace`: Unicode's whitespace and four separators among the control characters.
-pub(super) fn is_space(c: char) -> bool {
+fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\x1C'..='\x1F')
 }
 

@@ -21,11 +21,11 @@ impl Normalizer {
         if model.whitespace_as_suffix || !model.escape_whitespaces {
             return Err("expected whitespace written as a prefix `▁` of pieces, found another way".to_owned());
         }
-        let (units, replacements) = table(model.charsmap).ok_or(
-            "normalizer_spec.precompiled_charsmap: expected a double array and UTF-8, found neither",
-        )?;
+        let (array, replacements) = parts(model)?;
+        let units =
+            array.chunks_exact(4).map(|unit| u32::from_le_bytes([unit[0], unit[1], unit[2], unit[3]]));
         Ok(Self {
-            units,
+            units: units.collect(),
             replacements: replacements.to_owned(),
             add_dummy_prefix: model.add_dummy_prefix,
             remove_extra_whitespaces: model.remove_extra_whitespaces,
@@ -91,13 +91,28 @@ impl Normalizer {
     }
 }
 
-/// The double array and the replacements of a table: its size in bytes, itself, and the rest.
-fn table(bytes: &[u8]) -> Option<(Vec<u32>, &str)> {
-    if bytes.is_empty() {
-        return Some((Vec::new(), ""));
+/// The most bytes that a sequence is replaced by; NFKC has 33. Each character of a text can become as many.
+const MAX_REPLACEMENT: usize = 1024;
+
+/// The bytes of the double array of a model's table, and its replacements; both empty for no table.
+///
+/// The table is the size of the array in bytes, the array, and the rest.
+pub(super) fn parts<'a>(model: &SentencePieceModel<'a>) -> Result<(&'a [u8], &'a str), String> {
+    const KEY: &str = "normalizer_spec.precompiled_charsmap";
+    if model.charsmap.is_empty() {
+        return Ok((&[], ""));
     }
-    let (size, rest) = bytes.split_first_chunk::<4>()?;
-    let (array, replacements) = rest.split_at_checked(u32::from_le_bytes(*size) as usize)?;
-    let units = array.chunks_exact(4).map(|unit| u32::from_le_bytes([unit[0], unit[1], unit[2], unit[3]]));
-    Some((units.collect(), std::str::from_utf8(replacements).ok()?))
+    let array = model
+        .charsmap
+        .split_first_chunk::<4>()
+        .and_then(|(size, rest)| rest.split_at_checked(usize::try_from(u32::from_le_bytes(*size)).ok()?));
+    let (array, rest) =
+        array.ok_or_else(|| format!("{KEY}: expected a double array, found too few bytes"))?;
+    let replacements = std::str::from_utf8(rest).map_err(|e| format!("{KEY}: replacements: {e}"))?;
+    match replacements.split('\0').map(str::len).max() {
+        Some(longest) if longest > MAX_REPLACEMENT => {
+            Err(format!("{KEY}: expected replacements of at most {MAX_REPLACEMENT} bytes, found {longest}"))
+        }
+        _ => Ok((array, replacements)),
+    }
 }

@@ -78,7 +78,12 @@ impl TokenizerConfig {
             return Ok(Self::default());
         }
         let bytes = read_bounded(&path, MAX_BYTES).map_err(|e| ClipError::io(&path, e))?;
-        serde_json::from_slice(&bytes).map_err(|e| ClipError::config(&path, e.to_string()))
+        Self::parse(&path, &bytes)
+    }
+
+    /// Reads the bytes of a file.
+    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+        serde_json::from_slice(bytes).map_err(|e| ClipError::config(path, e.to_string()))
     }
 
     /// The class that applies the vocabulary, without the `Fast` of older files.

@@ -44,8 +44,8 @@ pub(crate) struct FileTokenizer {
     options: TokenizerOptions,
     /// Tokens of the text that fit beside the start and end tokens.
     text_length: usize,
-    /// The token for what is not in the vocabulary, if there is one.
-    unknown: Option<u32>,
+    /// The tokens that say nothing of a text: for what is not in the vocabulary, and sentencepiece's for a space.
+    unknown: [Option<u32>; 2],
     /// The token that becomes 0.
     zeroed: Option<u32>,
     /// The id that fills texts up to the context length.
@@ -60,14 +60,25 @@ enum Engine {
 }
 
 impl Engine {
-    /// The ids of a text, without start and end tokens.
-    fn ids(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
+    /// The ids of a text, without start and end tokens; of those behind a limit, at least the first.
+    fn ids(&self, text: &str, limit: usize) -> tokenizers::Result<Vec<u32>> {
         match self {
             Self::Library(inner) => Ok(inner.encode_fast(text, false)?.get_ids().to_vec()),
-            Self::Siglip(model) => Ok(model.ids(text)),
+            Self::Siglip(model) => Ok(model.ids(text, limit)),
+        }
+    }
+
+    /// The id of a piece of texts.
+    fn id(&self, piece: &str) -> Option<u32> {
+        match self {
+            Self::Library(inner) => inner.token_to_id(piece),
+            Self::Siglip(model) => model.id(piece),
         }
     }
 }
+
+/// What sentencepiece writes for a space.
+const SPACE: &str = "▁";
 
 /// The tokens before and behind each text.
 #[derive(Default)]
@@ -144,26 +155,35 @@ impl FileTokenizer {
             Some(Padding::Id(id)) => Some(id),
             Some(Padding::Token) => Some(padding_of(&engine, config)?),
         };
-        let mut zeroed = None;
-        if let Engine::Library(inner) = &mut engine {
-            if options.strip_sep_token {
-                zeroed = Some(id_of(inner, text_or(&config.sep_token, "[SEP]"))?);
-            }
-            if options.cleaning == Cleaning::LowerCase {
+        let separator = text_or(&config.sep_token, "[SEP]");
+        let zeroed = match &engine {
+            _ if !options.strip_sep_token => None,
+            Engine::Library(inner) => Some(id_of(inner, separator)?),
+            Engine::Siglip(_) => return Err(format!("expected a token {separator:?}, found none")),
+        };
+        let mut options = options.clone();
+        let lower = options.cleaning == Cleaning::LowerCase || config.class() == Some("Siglip2Tokenizer");
+        match &mut engine {
+            Engine::Library(inner) if lower => {
                 let own = inner.get_normalizer().cloned();
                 let all =
                     [Some(NormalizerWrapper::Lowercase(Lowercase)), own].into_iter().flatten().collect();
                 inner.with_normalizer(Some(Sequence::new(all))).map_err(|e| e.to_string())?;
             }
+            Engine::Library(_) => {}
+            // it cleans by itself, between special tokens
+            Engine::Siglip(_) if options.cleaning == Cleaning::Siglip => options.cleaning = Cleaning::None,
+            Engine::Siglip(_) => {}
         }
-        Ok(Self { engine, ends, options: options.clone(), text_length, unknown, zeroed, padding })
+        let unknown = [unknown, engine.id(SPACE)];
+        Ok(Self { engine, ends, options, text_length, unknown, zeroed, padding })
     }
 
     fn tokens(&self, text: &str) -> tokenizers::Result<Tokens> {
-        let mut of_text = self.engine.ids(&cleaned(text, self.options.cleaning))?;
+        let mut of_text = self.engine.ids(&cleaned(text, self.options.cleaning), self.text_length)?;
         let truncated = of_text.len() > self.text_length;
         of_text.truncate(self.text_length);
-        let unknown = of_text.iter().filter(|&&id| Some(id) == self.unknown).count();
+        let unknown = of_text.iter().filter(|&&id| self.unknown.contains(&Some(id))).count();
         let mut ids = [self.ends.start.as_slice(), &of_text, &self.ends.end].concat();
         for id in ids.iter_mut().filter(|id| Some(**id) == self.zeroed) {
             *id = 0;
@@ -187,18 +207,14 @@ fn id_of(inner: &HfTokenizer, token: &str) -> Result<u32, String> {
     inner.token_to_id(token).ok_or_else(|| format!("expected a token {token:?}, found none"))
 }
 
-/// The id of the padding token.
+/// The id of the padding token, which SigLIP's models have in the end token's place.
 fn padding_of(engine: &Engine, config: &TokenizerConfig) -> Result<u32, String> {
-    match engine {
-        Engine::Library(inner) => id_of(inner, text_or(&config.pad_token, "<pad>")),
-        Engine::Siglip(model) => {
-            let token = text_or(&config.pad_token, "</s>");
-            match *model.ids(token) {
-                [id] => Ok(id),
-                _ => Err(format!("expected a padding token {token:?}, found none")),
-            }
-        }
-    }
+    let default = match engine {
+        Engine::Library(_) => "<pad>",
+        Engine::Siglip(_) => "</s>",
+    };
+    let token = text_or(&config.pad_token, default);
+    engine.id(token).ok_or_else(|| format!("expected a padding token {token:?}, found none"))
 }
 
 /// The token for what is not in the vocabulary.
@@ -231,10 +247,12 @@ fn guard<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
 /// [`ClipError::Config`] for a file that is none, [`ClipError::Tokenize`] for a text that it cannot take.
 #[doc(hidden)]
 pub fn encode_with_json(json: &[u8], text: &str, context_length: usize) -> Result<(Vec<u32>, bool)> {
-    encode_with_file("tokenizer.json", json, text, context_length)
+    let tokens =
+        encode_with_file("tokenizer.json", json, b"{}", text, &TokenizerOptions::new(context_length))?;
+    Ok((tokens.ids, tokens.truncated))
 }
 
-/// The ids of a text by a tokenizer file in memory, whose name says what it is; otherwise as [`encode_with_json`].
+/// The tokens of a text by a file in memory, whose name says what it is, beside a `tokenizer_config.json`.
 ///
 /// # Errors
 /// As for [`encode_with_json`].
@@ -242,14 +260,15 @@ pub fn encode_with_json(json: &[u8], text: &str, context_length: usize) -> Resul
 pub fn encode_with_file(
     name: &str,
     file: &[u8],
+    config: &[u8],
     text: &str,
-    context_length: usize,
-) -> Result<(Vec<u32>, bool)> {
-    let (path, options) = (Path::new(name), TokenizerOptions::new(context_length));
-    let tokenizer = FileTokenizer::parse(path, file, &TokenizerConfig::default(), &options)
-        .map_err(|message| ClipError::config(path, message))?;
-    let tokens = tokenizer.encode(text)?;
-    Ok((tokens.ids, tokens.truncated))
+    options: &TokenizerOptions,
+) -> Result<Tokens> {
+    let path = Path::new(name);
+    let config = TokenizerConfig::parse(Path::new(config::FILE), config)?;
+    FileTokenizer::parse(path, file, &config, options)
+        .map_err(|message| ClipError::config(path, message))?
+        .encode(text)
 }
 
 /// The ids of texts by the tokenizer of a folder.

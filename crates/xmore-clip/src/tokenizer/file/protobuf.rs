@@ -1,5 +1,8 @@
 //! Just enough protobuf to read sentencepiece's `ModelProto`: slices of the file, no more memory than its pieces take.
 
+/// The most pieces that are read; XLM-V has 900 000.
+const MAX_COUNT: usize = 2_000_000;
+
 /// A sentencepiece model.
 ///
 /// Source: google/sentencepiece `src/sentencepiece_model.proto`.
@@ -63,6 +66,9 @@ impl<'a> SentencePieceModel<'a> {
                 1 => {
                     let piece = Piece::read(value.bytes("pieces")?)
                         .map_err(|message| format!("piece {}: {message}", model.pieces.len()))?;
+                    if model.pieces.len() == MAX_COUNT {
+                        return Err(format!("pieces: expected at most {MAX_COUNT}, found more"));
+                    }
                     model.pieces.push(piece);
                 }
                 2 => model.read_trainer(value.bytes("trainer_spec")?)?,

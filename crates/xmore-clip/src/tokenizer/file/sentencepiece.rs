@@ -14,10 +14,19 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
 
+use super::charsmap;
 use super::config::{SpecialToken, TokenizerConfig, text_or};
 use super::protobuf::{Algorithm, Piece, PieceKind, SentencePieceModel};
 use super::siglip::SiglipModel;
 use super::{Ends, Engine, Parts, guard, id_of};
+
+/// The most bytes of all pieces: the library's trie takes some hundred for each. XLM-V's 900 000 pieces have 9 MB.
+const MAX_PIECES: usize = 16 << 20;
+/// The most bytes of all merges; Gemma's have 6 MB.
+const MAX_MERGES: usize = 64 << 20;
+
+/// The most bytes of a piece of BPE, all of whose splits are tried; Gemma's longest has 48.
+const MAX_BPE_PIECE: usize = 1024;
 
 /// Stands for a space in pieces.
 const SPACE: char = '▁';
@@ -55,6 +64,10 @@ impl Class {
 /// Builds the tokenizer.
 pub(super) fn build(path: &Path, bytes: &[u8], config: &TokenizerConfig) -> Result<Parts, String> {
     let model = SentencePieceModel::read(bytes)?;
+    let length: usize = model.pieces.iter().map(|piece| piece.text.len()).sum();
+    if length > MAX_PIECES {
+        return Err(format!("pieces: expected at most {MAX_PIECES} bytes in all, found {length}"));
+    }
     match Class::of(path, config)? {
         Class::Siglip => siglip(&model, config),
         Class::T5 => t5(&model, config),
@@ -149,6 +162,7 @@ fn unigram(
     if model.algorithm != Algorithm::Unigram {
         return Err("trainer_spec.model_type: expected 1 (unigram), found 2 (BPE)".to_owned());
     }
+    charsmap::parts(model)?;
     guard(|| {
         let unigram = Unigram::from(vocabulary, Some(unknown as usize), false)?;
         let mut inner = HfTokenizer::new(unigram);
@@ -190,18 +204,22 @@ fn add_tokens<'a>(
 
 /// All pairs of pieces that join to a piece, those of the first pieces first.
 fn merges(pieces: &[Piece<'_>], vocabulary: &Vocab) -> Result<Vec<(String, String)>, String> {
-    // joining is quadratic in it; Gemma's longest have 48 bytes
-    const MAX_PIECE: usize = 1024;
-    let mut merges = Vec::new();
-    for (id, Piece { text, .. }) in pieces.iter().enumerate() {
-        if text.len() > MAX_PIECE {
-            let length = text.len();
-            return Err(format!("piece {id}: expected at most {MAX_PIECE} bytes, found {length}"));
+    let (mut merges, mut bytes) = (Vec::new(), 0);
+    for Piece { text, .. } in pieces {
+        if text.len() > MAX_BPE_PIECE {
+            return Err(format!(
+                "pieces: expected at most {MAX_BPE_PIECE} bytes in each, found {}",
+                text.len()
+            ));
         }
         for (at, _) in text.char_indices().skip(1) {
             let (left, right) = text.split_at(at);
             if let (Some(&a), Some(&b)) = (vocabulary.get(left), vocabulary.get(right)) {
                 let lengths = (left.chars().count(), right.chars().count());
+                bytes += text.len();
+                if bytes > MAX_MERGES {
+                    return Err(format!("pieces: expected merges of at most {MAX_MERGES} bytes, found more"));
+                }
                 merges.push(((vocabulary[*text], lengths, (a, b)), (left.to_owned(), right.to_owned())));
             }
         }

@@ -2,10 +2,10 @@
 //! special tokens that it cleans.
 
 use super::charsmap::Normalizer;
-use super::config::{SpecialToken, TokenizerConfig};
+use super::config::{TokenizerConfig, text_or};
 use super::protobuf::{Algorithm, PieceKind, SentencePieceModel};
 use crate::tokenizer::Cleaning;
-use crate::tokenizer::clean::{cleaned, is_space};
+use crate::tokenizer::clean::cleaned;
 
 /// What sentencepiece takes off the least score for a character that no piece covers.
 const UNKNOWN_PENALTY: f32 = 10.0;
@@ -16,64 +16,53 @@ const UNKNOWN_PENALTY: f32 = 10.0;
 pub(super) struct SiglipModel {
     normalizer: Normalizer,
     pieces: Pieces,
-    special: Vec<Special>,
+    /// Tokens that are found in texts as they are.
+    special: Vec<(String, u32)>,
     /// Put before each part and its ids cut off again, so that no space is put before those after the first.
     prefix: String,
     prefix_length: usize,
 }
 
-/// A token that is found in texts as it is.
-struct Special {
-    text: String,
-    id: u32,
-    /// Whether spaces before and behind it belong to it.
-    strip: (bool, bool),
-}
-
 impl SiglipModel {
     pub(super) fn new(model: &SentencePieceModel<'_>, config: &TokenizerConfig) -> Result<Self, String> {
-        let default = |token: &Option<SpecialToken>, text: &str| match token {
-            Some(SpecialToken::Entry { content, lstrip, rstrip }) => (content.clone(), (*lstrip, *rstrip)),
-            Some(SpecialToken::Text(content)) => (content.clone(), (true, true)),
-            None => (text.to_owned(), (true, true)),
-        };
-        let prefix = default(&config.unk_token, "<unk>").0;
-        let named = [
-            default(&config.eos_token, "</s>"),
-            default(&config.unk_token, "<unk>"),
-            default(&config.pad_token, "</s>"),
-        ];
-        let special = named.into_iter().filter_map(|(text, strip)| {
-            let id = model.pieces.iter().position(|piece| piece.text == text)? as u32;
-            Some(Special { text, id, strip })
+        let prefix = text_or(&config.unk_token, "<unk>").to_owned();
+        let named = [text_or(&config.eos_token, "</s>"), &prefix, text_or(&config.pad_token, "</s>")];
+        let special = named.into_iter().filter_map(|token| {
+            let id = model.pieces.iter().zip(0..).find(|(piece, _)| piece.text == token)?.1;
+            Some((token.to_owned(), id))
         });
-        let special = special.filter(|special| !special.text.is_empty()).collect();
+        let special = special.collect();
         let (normalizer, pieces) = (Normalizer::new(model)?, Pieces::new(model)?);
         let prefix_length = pieces.ids(&normalizer.normalize(&prefix)).len();
         Ok(Self { normalizer, pieces, special, prefix, prefix_length })
     }
 
-    /// The ids of a text, without the end token.
-    pub(super) fn ids(&self, text: &str) -> Vec<u32> {
+    /// The ids of a text, without the end token; no further parts once there are more than a limit.
+    pub(super) fn ids(&self, text: &str, limit: usize) -> Vec<u32> {
         let text = format!("▁{}", text.replace('▁', " "));
         let (mut rest, mut ids) = (text.as_str(), Vec::new());
-        while !rest.is_empty() {
-            let Some((at, special)) = self.first_special(rest) else {
+        while !rest.is_empty() && ids.len() <= limit {
+            let Some((at, (special, id))) = self.first_special(rest) else {
                 self.add_part(rest, &mut ids);
                 break;
             };
-            let (part, behind) = (&rest[..at], &rest[at + special.text.len()..]);
-            self.add_part(if special.strip.0 { part.trim_end_matches(is_space) } else { part }, &mut ids);
-            ids.push(special.id);
-            rest = if special.strip.1 { behind.trim_start_matches(is_space) } else { behind };
+            self.add_part(&rest[..at], &mut ids);
+            ids.push(*id);
+            rest = &rest[at + special.len()..];
         }
         ids
     }
 
+    /// The id of a piece of texts.
+    pub(super) fn id(&self, piece: &str) -> Option<u32> {
+        let at = self.pieces.sorted.binary_search_by(|own| (*own.0).cmp(piece.as_bytes()));
+        at.ok().map(|at| self.pieces.sorted[at].1)
+    }
+
     /// The first special token in a text and where it is, the longest of those that start there.
-    fn first_special(&self, text: &str) -> Option<(usize, &Special)> {
-        let found = self.special.iter().filter_map(|special| Some((text.find(&special.text)?, special)));
-        found.min_by_key(|(at, special)| (*at, std::cmp::Reverse(special.text.len())))
+    fn first_special(&self, text: &str) -> Option<(usize, &(String, u32))> {
+        let found = self.special.iter().filter_map(|special| Some((text.find(&special.0)?, special)));
+        found.min_by_key(|(at, special)| (*at, std::cmp::Reverse(special.0.len())))
     }
 
     /// Appends the ids of a part without special tokens.
@@ -87,7 +76,8 @@ impl SiglipModel {
     }
 }
 
-/// The unigram model as sentencepiece applies it, whose sums are of single precision.
+/// The unigram model as sentencepiece applies it: with sums of single precision, by which near ties are decided (the tokenizers
+/// library has double).
 ///
 /// Source: google/sentencepiece `src/unigram_model.cc`, `Model::EncodeOptimized`.
 struct Pieces {
@@ -139,11 +129,10 @@ impl Pieces {
             let so_far = best[start].map_or(0.0, |best| best.score);
             let mut single = false;
             self.each_prefix(&bytes[start..], |length, id, score| {
-                // double here and single below, as there
-                let score = f64::from(score) + f64::from(so_far);
+                let score = score + so_far;
                 let end = &mut best[start + length];
-                if end.is_none_or(|end| score > f64::from(end.score)) {
-                    *end = Some(Best { id, score: score as f32, start });
+                if end.is_none_or(|end| score > end.score) {
+                    *end = Some(Best { id, score, start });
                 }
                 single |= length == c.len_utf8();
             });
