@@ -44,6 +44,9 @@ pub enum Modalities {
     Both,
 }
 
+/// Those of a method; `None` if the evidence was gathered without what it needs.
+type SigmoidsOf = fn(&SigmoidScores) -> Option<&Vec<f64>>;
+
 /// What is known of a method.
 pub(crate) struct MethodInfo {
     name: &'static str,
@@ -53,7 +56,7 @@ pub(crate) struct MethodInfo {
     scores: fn(&Evidence) -> Option<Vec<f64>>,
     /// Each label's probability by itself, of a method whose answer comes from one cosine a label. Others mix distributions: there is no
     /// logit to take a sigmoid of.
-    sigmoids: Option<fn(&SigmoidScores) -> Option<&Vec<f64>>>,
+    sigmoids: Option<SigmoidsOf>,
 }
 
 impl Method {
