@@ -59,6 +59,8 @@ impl CliError {
             )
             | Self::Xmore(
                 XmoreError::MethodNeedsMemory { .. }
+                | XmoreError::MethodWithoutSigmoids { .. }
+                | XmoreError::ModelWithoutSigmoids
                 | XmoreError::Memory(MemoryError::Remote(RemoteError::Location { .. })),
             )
             | Self::Memory(MemoryError::Remote(RemoteError::Location { .. })) => USAGE,
@@ -91,6 +93,12 @@ fn of_xmore(error: &XmoreError) -> Option<String> {
         XmoreError::Retrieval(error) => of_retrieval(error),
         XmoreError::Calibration(error) => of_calibration(error),
         XmoreError::MethodNeedsMemory { .. } => Some("give --memory, or use --method zero-shot".to_owned()),
+        XmoreError::MethodWithoutSigmoids { .. } => {
+            Some("--scores sigmoid goes with --method zero-shot or templates".to_owned())
+        }
+        XmoreError::ModelWithoutSigmoids => {
+            Some("leave --scores sigmoid out, or name a model like SigLIP with --model".to_owned())
+        }
         XmoreError::NotThisModel { .. } => Some("name the model that made them with --model".to_owned()),
         _ => None,
     }

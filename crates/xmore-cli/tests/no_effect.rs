@@ -72,6 +72,7 @@ fn flags_without_effect_on_what_is_classified() {
         world.refuses(&format!("serve --addr 127.0.0.1:0 {flag} {value}"), flag);
     }
     world.refuses("serve --addr 127.0.0.1:0 --decode gpu", "--decode");
+    world.refuses(&format!("{classify} --scores sigmoid --calibration fitted.json"), "--calibration");
     world.refuses(&format!("{classify} --exclude *.png"), "--exclude");
     world.refuses(&format!("{classify} --include-hidden"), "--include-hidden");
     let memory = format!("{classify} --memory @memory");

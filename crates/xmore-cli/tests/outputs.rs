@@ -259,3 +259,32 @@ fn a_photo_of_none_of_the_labels() {
     let row: Vec<&str> = rows.lines().nth(1).unwrap().split(',').collect();
     assert_eq!((rows.lines().count(), &row[1..3]), (2, &["1", ""][..]), "{rows}");
 }
+
+#[test]
+fn sigmoid_scores_need_a_model_that_was_trained_so_and_a_method_of_the_image_alone() {
+    let dir = pictures(1);
+    let image = dir.path().join("0.png").display().to_string();
+    let classify = |more: &[&str]| tiny(&[&["classify", &image, "--labels=a,b"], more].concat());
+    assert_eq!(classify(&["--scores=softmax"]).ok(), classify(&[]).ok());
+    let run = classify(&["--scores=sigmoid"]).run();
+    assert_eq!((run.code, &*run.stdout), (2, ""), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("no logit bias") && run.stderr.contains("--scores sigmoid"),
+        "{}",
+        run.stderr
+    );
+    let run = classify(&["--scores=other"]).run();
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    assert!(run.stderr.contains("[possible values: softmax, sigmoid]"), "{}", run.stderr);
+    fs::write(dir.path().join("pairs.csv"), "image_path,caption\n0.png,a cat\n").unwrap();
+    let [pairs, memory] = ["pairs.csv", "memory"].map(|name| dir.path().join(name).display().to_string());
+    tiny(&["memory", "build", &pairs, "-o", &memory]).ok();
+    for (more, method) in
+        [(&[][..], "xmore-kernel"), (&["--method=xmore"], "xmore"), (&["--method=equal"], "equal")]
+    {
+        let run = classify(&[&["--scores=sigmoid", "--memory", &memory], more].concat()).run();
+        assert_eq!((run.code, &*run.stdout), (2, ""), "{}", run.stderr);
+        let named = format!("method {method} has no sigmoid scores");
+        assert!(run.stderr.contains(&named) && run.stderr.contains("--method zero-shot"), "{}", run.stderr);
+    }
+}

@@ -34,7 +34,9 @@ pub use model::{DecodedFiles, Model, TextEmbeddings};
 pub use nn::gemm::time_products;
 pub use nn::precision::Precision;
 pub use options::LoadOptions;
-pub use preprocess::{Interpolation, Loaded, Pixels, Preprocess, Region, ResizeMode, resize};
+pub use preprocess::{
+    Interpolation, Loaded, NaFlex, PatchGrid, Pixels, Preprocess, Region, ResizeMode, resize,
+};
 pub use profile::profile_report;
 #[doc(hidden)]
 pub use tokenizer::{

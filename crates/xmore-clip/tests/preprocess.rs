@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use xmore_clip::{ClipError, Interpolation, Model, Region, ResizeMode, resize};
+use xmore_clip::{ClipError, Interpolation, Model, NaFlex, PatchGrid, Region, ResizeMode, resize};
 use xmore_files::image::{Alpha, DecodeOptions, Orientation, decode_bytes};
 
 #[derive(Deserialize)]
@@ -17,6 +17,10 @@ struct Expected {
     /// `WIDTHxHEIGHT` of the pattern: mode, size and filter: hash.
     resized: BTreeMap<String, BTreeMap<String, String>>,
     processors: Vec<Processor>,
+    /// Width, height, side of a patch, most patches; rows and columns.
+    grids: Vec<[u32; 6]>,
+    /// `WIDTHxHEIGHT` of the pattern: hash of at most 64 patches of 16 x 16, by the bilinear filter.
+    patches: BTreeMap<String, String>,
 }
 
 /// What one of transformers' image processors makes of the pattern of 500 x 375.
@@ -366,4 +370,18 @@ fn keys_that_open_clip_does_not_read_change_nothing() {
     });
     let image = pattern(61, 45);
     assert_eq!(plain.preprocess().prepare(&image), changed.preprocess().prepare(&image));
+}
+
+#[test]
+fn patches_are_those_of_transformers() {
+    let Expected { grids, patches, .. } = expected();
+    assert_eq!((grids.len(), patches.len()), (125, 5));
+    for [width, height, patch, most, rows, columns] in grids {
+        let found = NaFlex::new(patch, most).unwrap().grid(width, height);
+        assert_eq!(found, PatchGrid { rows, columns }, "{width}x{height}, {most} of {patch}");
+    }
+    for (size, hash) in patches {
+        let (_, found) = NaFlex::new(16, 64).unwrap().patches(&pattern_of(&size), Interpolation::Bilinear);
+        assert_eq!(sha(&found), hash, "{size}");
+    }
 }

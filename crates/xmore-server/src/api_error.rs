@@ -178,6 +178,9 @@ impl From<&XmoreError> for ApiError {
             }
             XmoreError::Clip(ClipError::Tokenize { .. } | ClipError::Tokens { .. })
             | XmoreError::Label(_)
+            | XmoreError::MethodWithoutSigmoids { .. }
+            | XmoreError::ModelWithoutSigmoids
+            | XmoreError::UnknownScores { .. }
             | XmoreError::Retrieval(
                 RetrievalError::NoCaptionsAsked | RetrievalError::TooFewNeighbors { .. },
             ) => ErrorCode::InvalidParameter,

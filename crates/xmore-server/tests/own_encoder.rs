@@ -20,21 +20,32 @@ const COLORS: [(&str, [u8; 3]); 3] =
     [("red", [250, 10, 10]), ("green", [10, 250, 10]), ("blue", [10, 10, 250])];
 
 /// An image is its mean color, a text the color that it names.
-struct Colors(ModelIdentity);
+struct Colors {
+    identity: ModelIdentity,
+    bias: f32,
+}
 
 impl Colors {
     fn new() -> Self {
-        Self(ModelIdentity::new("colors", "colors, first version", 3))
+        Self::with_bias(0.0)
+    }
+
+    fn with_bias(bias: f32) -> Self {
+        Self { identity: ModelIdentity::new("colors", "colors, first version", 3), bias }
     }
 }
 
 impl Encoder for Colors {
     fn identity(&self) -> &ModelIdentity {
-        &self.0
+        &self.identity
     }
 
     fn logit_scale(&self) -> f32 {
         10.0
+    }
+
+    fn logit_bias(&self) -> f32 {
+        self.bias
     }
 
     fn prepare(&self, image: &RgbImage) -> Pixels {
@@ -77,6 +88,13 @@ fn serve(models: ServedModels, pairs: Option<Arc<OpenPairs>>) -> SocketAddr {
 }
 
 fn send(addr: SocketAddr, head: &str, body: &[u8]) -> Value {
+    let (status, answer) = try_send(addr, head, body);
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
+/// The status and the answer.
+fn try_send(addr: SocketAddr, head: &str, body: &[u8]) -> (u16, Value) {
     let mut stream = TcpStream::connect(addr).unwrap();
     let length = body.len();
     let head = format!(
@@ -87,8 +105,8 @@ fn send(addr: SocketAddr, head: &str, body: &[u8]) -> Value {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
-    serde_json::from_str(body).unwrap()
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap())
 }
 
 #[test]
@@ -121,6 +139,8 @@ fn another_encoder_classifies_with_a_memory_of_its_own() {
         assert_eq!((&answer["model"], &answer["method"]), (&json!("colors"), &json!(method)), "{answer}");
         assert_eq!(answer["results"][0]["label"], "blue", "{answer}");
     }
+    let (_, answer) = try_send(addr, "POST /v1/classify?labels=red,blue&scores=sigmoid", &bluish);
+    assert!(answer["error"]["message"].as_str().unwrap().contains("xmore-kernel"), "{answer}");
     let found = send(addr, "POST /v1/retrieve?n=1", &bluish);
     assert_eq!(found["results"][0]["pairs"][0]["caption"], "something blue", "{found}");
     let embedded = send(addr, "POST /v1/embed", &bluish);
@@ -140,4 +160,33 @@ fn another_encoder_classifies_without_pairs() {
     let addr = serve(ServedModels::new(Arc::new(Colors::new())), None);
     let answer = send(addr, "POST /v1/classify?labels=red,green", &png([10, 200, 30]));
     assert_eq!((&answer["method"], &answer["results"][0]["label"]), (&json!("zero-shot"), &json!("green")));
+}
+
+#[test]
+fn an_encoder_with_a_bias_scores_each_label_by_itself() {
+    let addr = serve(ServedModels::new(Arc::new(Colors::with_bias(-8.0))), None);
+    let reddish = png([200, 60, 20]);
+    let ask =
+        |more: &str| try_send(addr, &format!("POST /v1/classify?labels=red,green,blue{more}"), &reddish);
+    let (status, answer) = ask("&scores=sigmoid");
+    assert_eq!((status, &answer["results"][0]["score_function"]), (200, &json!("sigmoid")), "{answer}");
+    let (_, softmax) = ask("&scores=softmax");
+    assert_eq!(softmax["results"][0].get("score_function"), None, "{softmax}");
+    let [predictions, others] =
+        [&answer, &softmax].map(|answer| answer["results"][0]["predictions"].as_array().unwrap());
+    for (prediction, other) in predictions.iter().zip(others) {
+        assert_eq!(prediction["label"], other["label"]);
+        let score = prediction["score"].as_f64().unwrap();
+        let expected = 1.0 / (1.0 + (8.0 - 10.0 * prediction["similarity"].as_f64().unwrap()).exp());
+        assert!((score - expected).abs() < 1e-6, "{score}, {expected}");
+    }
+    for (more, names) in [("&scores=sigmoids", "softmax, sigmoid"), ("&scores=", "softmax, sigmoid")] {
+        let (status, answer) = ask(more);
+        assert_eq!((status, &answer["error"]["code"]), (422, &json!("invalid_parameter")), "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(names), "{answer}");
+    }
+    let addr = serve(ServedModels::new(Arc::new(Colors::new())), None);
+    let (status, answer) = try_send(addr, "POST /v1/classify?labels=red,green&scores=sigmoid", &reddish);
+    assert_eq!((status, &answer["error"]["code"]), (422, &json!("invalid_parameter")), "{answer}");
+    assert!(answer["error"]["message"].as_str().unwrap().contains("logit bias"), "{answer}");
 }

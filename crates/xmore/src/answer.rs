@@ -11,6 +11,7 @@ use crate::kernel::{GatedPrediction, LabelSupport, SupportKind};
 use crate::labels::Labels;
 use crate::methods::Method;
 use crate::probabilities::image_weight;
+use crate::scores::Scores;
 
 /// Probability of each label.
 pub type Distribution = BTreeMap<String, f64>;
@@ -23,6 +24,9 @@ pub struct Answer {
     pub label: Option<String>,
     /// The method.
     pub method: &'static str,
+    /// `sigmoid` where scores are each label's probability by itself; absent where they are a distribution over the labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score_function: Option<&'static str>,
     /// The best labels, best first, ties in the labels' order; transformers' pipeline shape.
     pub predictions: Vec<Prediction>,
     /// 1 − H/ln C of the image's distribution.
@@ -36,7 +40,7 @@ pub struct Answer {
     /// `xmore-kernel`: the weight of the images whose captions name the labels, in [0, 1]. With the gate 0 as well the answer is zero-shot's.
     pub prototype_weight: Option<f64>,
     /// Whether the scores are calibrated. Absent where no calibration was given for the method; false where it is of no use: a method that
-    /// uses captions found none.
+    /// uses captions found none, or the scores are sigmoids.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibrated: Option<bool>,
     /// The temperature that they are calibrated with.
@@ -54,6 +58,8 @@ pub struct Answer {
 pub struct AnswerOptions {
     /// The method.
     pub method: Method,
+    /// What its scores are.
+    pub scores: Scores,
     /// How many of the best labels, at least 1.
     pub top: usize,
     /// Whether it is explained.
@@ -62,17 +68,18 @@ pub struct AnswerOptions {
     pub min_score: Option<f64>,
     /// Least similarity of the best label to be the answer.
     pub min_similarity: Option<f32>,
-    /// What scores are calibrated with; those of an image without captions are not, where the method uses captions.
+    /// What scores are calibrated with; those of an image without captions are not, where the method uses captions, and sigmoid scores never.
     pub temperature: Option<Temperature>,
     /// Least calibrated score of the best label to be the answer, where scores are calibrated and `min_score` says nothing else.
     pub calibrated_min_score: Option<f64>,
 }
 
 impl AnswerOptions {
-    /// The five best labels, without an explanation, whatever their scores.
+    /// The five best labels by their distribution, without an explanation, whatever their scores.
     pub fn new(method: Method) -> Self {
         Self {
             method,
+            scores: Scores::default(),
             top: 5,
             explain: false,
             min_score: None,
@@ -106,7 +113,7 @@ impl AnswerOptions {
 pub struct Prediction {
     /// The label.
     pub label: String,
-    /// Its probability by the method.
+    /// Its probability by the method: among the labels, or by itself where scores are sigmoids.
     pub score: f64,
     /// Cosine of the image and the label's prompt, whatever the method and the other labels; 0.2 to 0.3 is a good match of a CLIP model.
     pub similarity: f32,
@@ -173,13 +180,16 @@ impl Answer {
     /// One method's answer by the evidence on an image.
     ///
     /// # Errors
-    /// Those of [`Evidence::scores`].
+    /// Those of [`Evidence::scores_as`].
     pub fn new(evidence: &Evidence, labels: &Labels, options: &AnswerOptions) -> Result<Self> {
         let names = labels.names();
-        let temperature = options.temperature.filter(|_| evidence.answers_by(options.method));
+        // A temperature is of distributions.
+        let calibrates = options.scores == Scores::Softmax && evidence.answers_by(options.method);
+        let temperature = options.temperature.filter(|_| calibrates);
+        let scores = evidence.scores_as(options.method, options.scores)?;
         let scores = match temperature {
-            Some(temperature) => temperature.apply(&evidence.scores(options.method)?),
-            None => evidence.scores(options.method)?,
+            Some(temperature) => temperature.apply(&scores),
+            None => scores,
         };
         let image = evidence.templates.as_ref().unwrap_or(&evidence.image);
         let map = |probabilities: &[f64]| -> Distribution {
@@ -214,6 +224,7 @@ impl Answer {
         Ok(Self {
             label: named.map(|best| best.label.clone()),
             method: options.method.name(),
+            score_function: (options.scores != Scores::default()).then(|| options.scores.name()),
             predictions,
             image_confidence: image.confidence,
             caption_confidence: evidence.captions.as_ref().map(|captions| captions.confidence),

@@ -8,10 +8,10 @@ use xmore_clip::Embeddings;
 
 use crate::encoder::Encoder;
 use crate::error::Result;
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, SigmoidScores};
 use crate::kernel::{KernelState, LabelSupport, NEAR};
 use crate::labels::{LabelWarning, Labels, Template};
-use crate::math::{dot, softmax};
+use crate::math::{dot, sigmoid, softmax};
 use crate::methods::Method;
 use crate::probabilities::Probabilities;
 use crate::retrieve::{Queries, Retrieval, Retrieved};
@@ -26,6 +26,8 @@ pub struct Classifier {
     label_embeddings: Arc<Embeddings>,
     template_embeddings: Option<Arc<Embeddings>>,
     logit_scale: f64,
+    /// The logit bias of a model that was trained with a sigmoid.
+    sigmoid_bias: Option<f64>,
     retrieval: Option<Retrieval>,
     kernel: Option<Arc<KernelState>>,
     with_open_gate: bool,
@@ -87,6 +89,7 @@ impl Classifier {
             label_embeddings: Arc::new(label_embeddings),
             template_embeddings: template_embeddings.map(Arc::new),
             logit_scale,
+            sigmoid_bias: encoder.trained_with_sigmoid().then(|| f64::from(encoder.logit_bias())),
             retrieval,
             kernel: None,
             with_open_gate: false,
@@ -216,6 +219,10 @@ impl Classifier {
                 .collect();
             let image = self.probabilities(query, &self.label_embeddings);
             let templates = self.template_embeddings.as_ref().map(|labels| self.probabilities(query, labels));
+            let sigmoids = self.sigmoid_bias.map(|bias| SigmoidScores {
+                image: self.sigmoids(query, &self.label_embeddings, bias),
+                templates: self.template_embeddings.as_ref().map(|labels| self.sigmoids(query, labels, bias)),
+            });
             let prompts = self.template_embeddings.as_ref().unwrap_or(&self.label_embeddings);
             let similarities: Vec<f32> = prompts.rows().map(|prompt| dot(query, prompt)).collect();
             let gated = match (&self.kernel, &around) {
@@ -228,6 +235,7 @@ impl Classifier {
                     image: image.clone(),
                     similarities: similarities.clone(),
                     templates: templates.clone(),
+                    sigmoids: sigmoids.clone(),
                     captions: mean(&each[..kept]),
                     votes: each[..kept].iter().map(Probabilities::argmax).collect(),
                     retrieved: retrieved.captions[..kept].to_vec(),
@@ -243,9 +251,17 @@ impl Classifier {
 
     /// softmax_c(s · x·t_c) for a unit vector x and unit rows t_c.
     pub fn probabilities(&self, embedding: &[f32], labels: &Embeddings) -> Probabilities {
-        let logits: Vec<f64> =
-            labels.rows().map(|label| self.logit_scale * f64::from(dot(embedding, label))).collect();
-        Probabilities::new(softmax(&logits))
+        Probabilities::new(softmax(&self.logits(embedding, labels).collect::<Vec<f64>>()))
+    }
+
+    /// σ(s · x·t_c + b) of each label, likewise.
+    fn sigmoids(&self, embedding: &[f32], labels: &Embeddings, bias: f64) -> Vec<f64> {
+        self.logits(embedding, labels).map(|logit| sigmoid(logit + bias)).collect()
+    }
+
+    /// s · x·t_c.
+    fn logits(&self, embedding: &[f32], labels: &Embeddings) -> impl Iterator<Item = f64> {
+        labels.rows().map(move |label| self.logit_scale * f64::from(dot(embedding, label)))
     }
 }
 

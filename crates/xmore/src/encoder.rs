@@ -23,9 +23,15 @@ pub trait Encoder: Send + Sync {
     /// exp(logit_scale): what cosines are multiplied with before the softmax.
     fn logit_scale(&self) -> f32;
 
-    /// What is added to the scaled cosines. It makes no difference to a softmax.
+    /// What is added to the scaled cosines before a sigmoid. It makes no difference to a softmax.
     fn logit_bias(&self) -> f32 {
         0.0
+    }
+
+    /// Whether the model was trained with a sigmoid of each pair of image and text, so that the sigmoid of a logit is a probability
+    /// ([`Scores::Sigmoid`](crate::Scores::Sigmoid)).
+    fn trained_with_sigmoid(&self) -> bool {
+        self.logit_bias() != 0.0
     }
 
     /// A decoded image as the image tower takes it: resized, cropped, normalized.

@@ -101,6 +101,23 @@ pub enum XmoreError {
         /// The method.
         method: &'static str,
     },
+    /// Sigmoid scores of a method that mixes distributions over the labels.
+    #[error("method {method} has no sigmoid scores: its answer is made of distributions over the labels")]
+    MethodWithoutSigmoids {
+        /// The method.
+        method: &'static str,
+    },
+    /// Sigmoid scores with a model that was trained with a softmax.
+    #[error("the model has no sigmoid scores: it has no logit bias, so it was trained with a softmax")]
+    ModelWithoutSigmoids,
+    /// No such scores.
+    #[error("no scores {name:?}; there are {known}")]
+    UnknownScores {
+        /// What was asked for.
+        name: String,
+        /// All names.
+        known: String,
+    },
     /// Embeddings of a query image of other lengths than the encoders'.
     #[error("expected embeddings of lengths {expected:?}, one by each encoder, found {found:?}")]
     EmbeddingLengths {

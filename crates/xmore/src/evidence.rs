@@ -13,6 +13,8 @@ pub struct Evidence {
     pub similarities: Vec<f32>,
     /// p_img with averaged templates, where [`Method::Templates`](crate::Method::Templates) was among the methods.
     pub templates: Option<Probabilities>,
+    /// What a model that was trained with a sigmoid says of each label by itself; `None` of other models.
+    pub sigmoids: Option<SigmoidScores>,
     /// p_cap; `None` without pairs or if nothing was retrieved.
     pub captions: Option<Probabilities>,
     /// The captions, best first.
@@ -23,4 +25,13 @@ pub struct Evidence {
     pub gated: Option<GatedPrediction>,
     /// What the remote index has to say, such as why it gave fewer pairs than asked for.
     pub note: Option<String>,
+}
+
+/// σ(s·v·t_c + b) of each label.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SigmoidScores {
+    /// With the prompts given.
+    pub image: Vec<f64>,
+    /// With averaged templates, where [`Method::Templates`](crate::Method::Templates) was among the methods.
+    pub templates: Option<Vec<f64>>,
 }

@@ -31,6 +31,7 @@ mod pipeline;
 mod probabilities;
 mod retrieve;
 mod row_hash;
+mod scores;
 
 pub use answer::{
     Answer, AnswerOptions, AnsweredCaption, Distribution, Explanation, MemoryUse, Prediction, best,
@@ -49,14 +50,14 @@ pub use classify::{Classifier, StageTimes};
 pub use encode::{EncodedBatch, EncodedImages, encode_each, encode_files, encode_refs, encode_texts};
 pub use encoder::Encoder;
 pub use error::{Result, XmoreError};
-pub use evidence::Evidence;
+pub use evidence::{Evidence, SigmoidScores};
 pub use kernel::{GatedPrediction, LabelSupport, Support, SupportKind};
 pub use labels::error::LabelError;
 pub use labels::{
     DEFAULT_TEMPLATE, Label, LabelEntry, LabelFile, LabelList, LabelWarning, Labels, MAX_LABEL_BYTES,
     Template, is_wordnet_id, normalized,
 };
-pub use math::{confidence, dot, entropy, softmax};
+pub use math::{confidence, dot, entropy, sigmoid, softmax};
 pub use methods::{Method, Modalities};
 pub use model::NamedModel;
 pub use partly_seen::PartlySeen;
@@ -66,6 +67,7 @@ pub use retrieve::error::RetrievalError;
 pub use retrieve::{
     OpenPairs, Queries, Ranking, Retrieval, RetrievalModels, RetrievalOptions, Retrieved, RetrievedCaption,
 };
+pub use scores::Scores;
 pub use xmore_clip::{
     DecodedFiles, DeviceChoice, Embeddings, LoadOptions, Loaded, Pixels, Precision, ResizeMode,
     TextEmbeddings, Tokens,

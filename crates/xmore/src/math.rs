@@ -40,6 +40,11 @@ where
     sums[0]
 }
 
+/// 1 / (1 + exp(−x)).
+pub fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
 /// softmax, with the largest logit subtracted first.
 pub fn softmax(logits: &[f64]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -18,6 +18,9 @@ pub(crate) struct CalibrationArgs {
 }
 
 impl CalibrationArgs {
+    /// The flag.
+    pub(crate) const FLAGS: &[&str] = &["calibration"];
+
     /// Reads the file, if one is named.
     pub(crate) fn read(&self) -> Result<Option<Calibration>> {
         Ok(self.calibration.as_deref().map(Calibration::read).transpose()?)

@@ -4,7 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::ops::Range;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use xmore::Method;
+use xmore::{Method, Scores};
 
 /// A size in bytes with a binary unit: `512MiB`, `4G`.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
@@ -48,6 +48,12 @@ pub(crate) fn id_range(text: &str) -> Result<Range<u64>, String> {
 pub(crate) fn method_parser() -> impl TypedValueParser<Value = Method> {
     let value = |method: Method| PossibleValue::new(method.name()).help(method.summary());
     PossibleValuesParser::new(Method::ALL.map(value)).try_map(|name| name.parse::<Method>())
+}
+
+/// What scores are, with summaries in the help.
+pub(crate) fn scores_parser() -> impl TypedValueParser<Value = Scores> {
+    let value = |scores: Scores| PossibleValue::new(scores.name()).help(scores.summary());
+    PossibleValuesParser::new(Scores::ALL.map(value)).try_map(|name| name.parse::<Scores>())
 }
 
 /// A library's default as the value of a flag that must not be 0.

@@ -106,6 +106,11 @@ impl Model {
         self.facts.logit_bias
     }
 
+    /// Whether it was trained with a sigmoid of each pair of image and text, as SigLIP was: only then is the sigmoid of a logit a probability.
+    pub fn trained_with_sigmoid(&self) -> bool {
+        self.facts.logit_bias != 0.0
+    }
+
     /// SHA-256 (hex) that identifies this model; see the `fingerprint` module for what goes in.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint

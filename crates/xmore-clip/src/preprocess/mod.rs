@@ -3,6 +3,7 @@
 mod buffer_pool;
 mod config;
 mod interpolation;
+mod naflex;
 mod resize;
 
 use std::path::Path;
@@ -15,6 +16,7 @@ use xmore_files::image::{
 
 pub(crate) use config::{Keys, PreprocessConfig};
 pub use interpolation::Interpolation;
+pub use naflex::{NaFlex, PatchGrid};
 pub use resize::{Region, resize};
 
 use crate::error::{ClipError, Result};

@@ -73,6 +73,7 @@ mod tests {
             similarities: Vec::new(),
             image: distribution(image),
             templates: None,
+            sigmoids: None,
             captions: captions.map(distribution),
             retrieved: Vec::new(),
             votes: Vec::new(),

@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use xmore::{
-    Answer, AnswerOptions, LabelList, Labels, Method, MethodCalibration, RetrievalOptions, Template,
+    Answer, AnswerOptions, LabelList, Labels, Method, MethodCalibration, RetrievalOptions, Scores, Template,
     XmoreError,
 };
 
@@ -47,6 +47,10 @@ pub(crate) struct ClassifyBody {
     /// How the answer is made: zero-shot, templates, captions, equal, xmore or xmore-kernel; the default is in /v1/info.
     #[serde(default)]
     pub(crate) method: Option<String>,
+    /// What scores are: softmax, the default, one distribution over the labels; or sigmoid, each label's probability by itself, with models that were
+    /// trained so (SigLIP's) and the methods zero-shot and templates.
+    #[serde(default)]
+    scores: Option<String>,
     /// Captions kept for each image (K).
     #[serde(default)]
     #[schema(minimum = 1)]
@@ -62,8 +66,8 @@ pub(crate) struct ClassifyBody {
     #[serde(default)]
     #[schema(minimum = 1)]
     top: Option<usize>,
-    /// Least score of the best label to be the answer; below it `label` is null. The scores add up to 1, so one of them is high even if
-    /// the image shows none of the labels; see `min_similarity`.
+    /// Least score of the best label to be the answer; below it `label` is null. Softmax scores add up to 1, so one of them is high
+    /// even if the image shows none of the labels; see `min_similarity`.
     #[serde(default)]
     #[schema(minimum = 0, maximum = 1)]
     pub(crate) min_score: Option<f64>,
@@ -85,7 +89,7 @@ impl Parameters for ClassifyBody {
     const NUMBERS: &'static [&'static str] = &["k", "neighbors", "top"];
     const DECIMALS: &'static [&'static str] = &["min_score", "min_similarity"];
     const FLAGS: &'static [&'static str] = &["explain", "return_embedding"];
-    const STRINGS: &'static [&'static str] = &["label_set", "method"];
+    const STRINGS: &'static [&'static str] = &["label_set", "method", "scores"];
 
     fn images(&mut self) -> Vec<ImageInput> {
         one_or_many(&mut self.image, &mut self.images)
@@ -130,17 +134,17 @@ pub(crate) struct CalibrationUse {
 }
 
 impl CalibrationUse {
-    fn of(fitted: &Result<&MethodCalibration, XmoreError>, labels: &Labels) -> Self {
-        match fitted {
-            Ok(fitted) => Self {
+    fn of(fitted: &Result<&MethodCalibration, XmoreError>, scores: Scores, labels: &Labels) -> Self {
+        let unused = |note| Self { applied: false, temperature: None, min_score: None, note: Some(note) };
+        match (fitted, scores) {
+            (_, Scores::Sigmoid) => unused("a calibration is of softmax scores".to_owned()),
+            (Ok(fitted), Scores::Softmax) => Self {
                 applied: true,
                 temperature: Some(fitted.temperature),
                 min_score: fitted.threshold.map(|threshold| threshold.min_score),
                 note: fitted.label_warning(labels),
             },
-            Err(error) => {
-                Self { applied: false, temperature: None, min_score: None, note: Some(error.to_string()) }
-            }
+            (Err(error), Scores::Softmax) => unused(error.to_string()),
         }
     }
 }
@@ -164,7 +168,7 @@ pub(crate) struct Classified {
         (super::ImageBytes = "application/octet-stream"))),
     params(
         ("labels" = Option<String>, Query, description = "With an image as the body: labels between commas, or one each"),
-        ("label_set" = Option<String>, Query), ("method" = Option<String>, Query), ("k" = Option<usize>, Query),
+        ("label_set" = Option<String>, Query), ("method" = Option<String>, Query), ("scores" = Option<String>, Query), ("k" = Option<usize>, Query),
         ("neighbors" = Option<usize>, Query), ("templates" = Option<String>, Query, description = "A prompt; may be repeated"),
         ("top" = Option<usize>, Query), ("min_score" = Option<f64>, Query), ("min_similarity" = Option<f32>, Query),
         ("explain" = Option<bool>, Query), ("return_embedding" = Option<bool>, Query)),
@@ -192,6 +196,8 @@ pub(crate) async fn classify(
             "method xmore-kernel needs a memory with images by the classifying model; method xmore does not",
         ));
     }
+    let scores = body.scores.as_deref().map_or(Ok(Scores::default()), str::parse)?;
+    scores.check(&**snapshot.pipeline.encoder(), method)?;
     let options = retrieval(&app, body)?;
     let top = match body.top {
         Some(0) => return Err(ApiError::new(ErrorCode::InvalidParameter, "top is 0; at least 1 is needed")),
@@ -224,6 +230,7 @@ pub(crate) async fn classify(
     let (models, pipeline) = (&app.batcher.models, &prepared.snapshot.pipeline);
     let fitted = models.calibration_for(pipeline, method, &templates, options);
     let form = AnswerOptions {
+        scores,
         top,
         explain: body.explain,
         min_score: body.min_score,
@@ -234,7 +241,8 @@ pub(crate) async fn classify(
         Some(Ok(fitted)) => form.calibrated(fitted),
         _ => form,
     };
-    let calibration = fitted.as_ref().map(|fitted| CalibrationUse::of(fitted, prepared.classifier.labels()));
+    let calibration =
+        fitted.as_ref().map(|fitted| CalibrationUse::of(fitted, scores, prepared.classifier.labels()));
     let classified = |done: Done| -> Result<Classified, ApiError> {
         let Output::Evidence(evidence) = &done.output else {
             return Err(ApiError::internal(&"a classification without evidence"));

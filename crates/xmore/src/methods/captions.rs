@@ -8,6 +8,7 @@ pub(super) const INFO: MethodInfo = MethodInfo {
     summary: "the retrieved captions alone: each is classified, and their answers are averaged",
     modalities: Modalities::Captions,
     scores,
+    sigmoids: None,
 };
 
 /// p_cap; p_img where nothing was retrieved, as METHOD says.

@@ -8,6 +8,7 @@ pub(super) const INFO: MethodInfo = MethodInfo {
     summary: "the image, and what the memory says of images like it, as far as it knows the labels",
     modalities: Modalities::Both,
     scores,
+    sigmoids: None,
 };
 
 /// The distribution of [`crate::GatedPrediction`]; p_img without pairs.

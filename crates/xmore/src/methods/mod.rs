@@ -13,7 +13,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Result, XmoreError};
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, SigmoidScores};
+use crate::scores::Scores;
 
 /// How the answer is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +44,9 @@ pub enum Modalities {
     Both,
 }
 
+/// Those of a method; `None` if the evidence was gathered without what it needs.
+type SigmoidsOf = fn(&SigmoidScores) -> Option<&Vec<f64>>;
+
 /// What is known of a method.
 pub(crate) struct MethodInfo {
     name: &'static str,
@@ -50,6 +54,9 @@ pub(crate) struct MethodInfo {
     modalities: Modalities,
     /// The distribution over the labels; `None` if the evidence was gathered without what the method needs.
     scores: fn(&Evidence) -> Option<Vec<f64>>,
+    /// Each label's probability by itself, of a method whose answer comes from one cosine a label. Others mix distributions: there is no
+    /// logit to take a sigmoid of.
+    sigmoids: Option<SigmoidsOf>,
 }
 
 impl Method {
@@ -88,12 +95,32 @@ impl Method {
         !matches!(self.info().modalities, Modalities::Image)
     }
 
+    /// Whether it has [sigmoid scores](crate::Scores::Sigmoid), with models that were trained so.
+    pub const fn has_sigmoids(self) -> bool {
+        self.info().sigmoids.is_some()
+    }
+
     /// Its distribution over the labels, by the evidence on an image.
     ///
     /// # Errors
     /// [`XmoreError::MethodNotPrepared`] if the evidence was gathered without what the method needs.
     pub(crate) fn scores(self, evidence: &Evidence) -> Result<Vec<f64>> {
-        (self.info().scores)(evidence).ok_or(XmoreError::MethodNotPrepared { method: self.name() })
+        (self.info().scores)(evidence).ok_or(self.not_prepared())
+    }
+
+    /// Each label's probability by itself, by the evidence on an image.
+    ///
+    /// # Errors
+    /// [`XmoreError::MethodWithoutSigmoids`], [`XmoreError::ModelWithoutSigmoids`], or that of [`Method::scores`].
+    pub(crate) fn sigmoids(self, evidence: &Evidence) -> Result<Vec<f64>> {
+        let of_method =
+            self.info().sigmoids.ok_or(XmoreError::MethodWithoutSigmoids { method: self.name() })?;
+        let sigmoids = evidence.sigmoids.as_ref().ok_or(XmoreError::ModelWithoutSigmoids)?;
+        of_method(sigmoids).cloned().ok_or(self.not_prepared())
+    }
+
+    fn not_prepared(self) -> XmoreError {
+        XmoreError::MethodNotPrepared { method: self.name() }
     }
 }
 
@@ -121,6 +148,17 @@ impl Evidence {
     /// [`XmoreError::MethodNotPrepared`] for [`Method::Templates`] and [`Method::Kernel`] if the classifier was not made for them.
     pub fn scores(&self, method: Method) -> Result<Vec<f64>> {
         method.scores(self)
+    }
+
+    /// The method's scores of a kind: its distribution, or each label's probability by itself.
+    ///
+    /// # Errors
+    /// Those of [`Evidence::scores`]; for [`Scores::Sigmoid`] those of [`Scores::check`].
+    pub fn scores_as(&self, method: Method, scores: Scores) -> Result<Vec<f64>> {
+        match scores {
+            Scores::Softmax => method.scores(self),
+            Scores::Sigmoid => method.sigmoids(self),
+        }
     }
 
     /// Whether the method's answer is made of all that it uses: one that uses captions and has none answers by the image.

@@ -8,6 +8,7 @@ pub(super) const INFO: MethodInfo = MethodInfo {
     summary: "the image alone, each label averaged over many prompts",
     modalities: Modalities::Image,
     scores,
+    sigmoids: Some(|sigmoids| sigmoids.templates.as_ref()),
 };
 
 /// p_img, class embeddings averaged over many templates (open_clip, CLIP_benchmark).

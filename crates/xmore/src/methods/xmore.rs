@@ -9,6 +9,7 @@ pub(super) const INFO: MethodInfo = MethodInfo {
     summary: "image and captions, each weighed by its confidence, as published (X-MoRe)",
     modalities: Modalities::Both,
     scores,
+    sigmoids: None,
 };
 
 /// α / (α + β) p_img + β / (α + β) p_cap with the confidences α and β on this image (arXiv 2308.15273): no order, no stream; p_img where

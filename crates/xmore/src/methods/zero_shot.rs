@@ -8,6 +8,7 @@ pub(super) const INFO: MethodInfo = MethodInfo {
     summary: "the image alone, each label in one prompt",
     modalities: Modalities::Image,
     scores,
+    sigmoids: Some(|sigmoids| Some(&sigmoids.image)),
 };
 
 /// p_img.

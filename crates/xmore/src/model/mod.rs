@@ -97,6 +97,10 @@ impl Encoder for NamedModel {
         self.model.logit_bias()
     }
 
+    fn trained_with_sigmoid(&self) -> bool {
+        self.model.trained_with_sigmoid()
+    }
+
     fn prepare(&self, image: &RgbImage) -> Pixels {
         self.model.preprocess().prepare(image)
     }

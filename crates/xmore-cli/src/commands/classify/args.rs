@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
-use xmore::{AnswerOptions, Method};
+use xmore::{AnswerOptions, Method, Scores};
 
 use crate::error::Result;
 use crate::flags::calibration::CalibrationArgs;
@@ -15,7 +15,7 @@ use crate::flags::model::QueryModelChoice;
 use crate::flags::output::Format;
 use crate::flags::retrieval::RetrievalArgs;
 use crate::flags::skips::SkipArgs;
-use crate::flags::values::{cosine, method_parser, nonzero, probability};
+use crate::flags::values::{cosine, method_parser, nonzero, probability, scores_parser};
 
 #[derive(Debug, Args)]
 pub(crate) struct ClassifyArgs {
@@ -34,12 +34,15 @@ pub(crate) struct ClassifyArgs {
     /// How the answer is made [default: xmore-kernel with a memory where it is possible, else xmore; zero-shot without]
     #[arg(long, value_parser = method_parser(), value_name = "METHOD")]
     pub(super) method: Option<Method>,
+    /// What scores are
+    #[arg(long, value_parser = scores_parser(), default_value = Scores::default().name(), value_name = "KIND")]
+    pub(super) scores: Scores,
     /// Labels shown for each photo
     #[arg(long, default_value_t = nonzero(AnswerOptions::new(Method::ZeroShot).top), value_name = "N")]
     pub(super) top: NonZeroUsize,
     /// Least score of a best label to be the answer; below it the photo shows none of the labels
     ///
-    /// The labels' scores add up to 1, so one of them is high even if the photo shows none; see --min-similarity.
+    /// Softmax scores add up to 1, so one of them is high even if the photo shows none; see --min-similarity.
     #[arg(long, value_name = "P", value_parser = probability)]
     pub(super) min_score: Option<f64>,
     /// Least similarity of photo and best label for it to be the answer; below it the photo shows none of the labels
@@ -89,6 +92,11 @@ impl ClassifyArgs {
                     && args.retrieval.templates.len() == 1
             },
             because: "on the method templates, which has 80 prompts of its own, unless several are given",
+        },
+        NoEffect {
+            flags: &[CalibrationArgs::FLAGS],
+            when: |args| args.scores == Scores::Sigmoid,
+            because: "on sigmoid scores: a calibration is of distributions over the labels",
         },
     ];
 

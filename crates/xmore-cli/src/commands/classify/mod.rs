@@ -6,7 +6,7 @@ mod stream;
 
 use std::sync::OnceLock;
 
-use xmore::{AnswerOptions, Calibration, FittedWith, Method, MethodCalibration, XmoreError};
+use xmore::{AnswerOptions, Calibration, FittedWith, Method, MethodCalibration, Scores, XmoreError};
 
 use crate::error::{CliError, Result};
 use crate::fallback::prepare_kernel;
@@ -34,9 +34,13 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     {
         return Err(XmoreError::MethodNeedsMemory { method: method.name() }.into());
     }
-    let calibration = args.calibration.read()?;
+    let calibration = match args.scores {
+        Scores::Softmax => args.calibration.read()?,
+        Scores::Sigmoid => None,
+    };
     let setup = Setup::open(&args.retrieval, &args.model)?;
     let method = method(args, &setup);
+    args.scores.check(&**setup.pipeline.encoder(), method)?;
     let fitted = calibration.as_ref().map(|calibration| fitted(calibration, args, &setup, method));
     let fitted = fitted.transpose()?.flatten();
     if let Some(warning) = fitted.and_then(|fitted| fitted.label_warning(&labels)) {
@@ -55,6 +59,7 @@ pub(crate) fn run(args: &ClassifyArgs) -> Result<()> {
     let _orderly = interrupt::orderly();
     let bar = bar(files.len() as u64, "images");
     let answer = AnswerOptions {
+        scores: args.scores,
         top: args.top.get(),
         explain: args.explain,
         min_score: args.min_score,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use xmore::{
-    Answer, AnswerOptions, Classifier, Evidence, GatedPrediction, Labels, Method, Prediction, best,
+    Answer, AnswerOptions, Classifier, Evidence, GatedPrediction, Labels, Method, Prediction, Scores, best,
     image_weight,
 };
 use xmore_files::{escape_for_terminal, escape_json, escape_lines, escape_path, path_to_text};
@@ -139,7 +139,7 @@ impl Printer {
             }
         }
         if self.form.answer.explain {
-            text += &explanation(evidence, self.form.answer.method, labels, answer.temperature);
+            text += &explanation(evidence, &self.form.answer, labels, answer.temperature);
         }
         text
     }
@@ -150,7 +150,13 @@ fn write(text: &str) -> Result<()> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(stdout_error)
 }
 
-fn explanation(evidence: &Evidence, method: Method, labels: &Labels, temperature: Option<f64>) -> String {
+fn explanation(
+    evidence: &Evidence,
+    options: &AnswerOptions,
+    labels: &Labels,
+    temperature: Option<f64>,
+) -> String {
+    let method = options.method;
     let image = evidence.templates.as_ref().unwrap_or(&evidence.image);
     let line = |name: &str, probabilities: &[f64], confidence: f64| {
         let top: Vec<String> = best(probabilities, 3)
@@ -162,6 +168,10 @@ fn explanation(evidence: &Evidence, method: Method, labels: &Labels, temperature
     let mut text = format!("\n  method {}\n", method);
     if let Some(temperature) = temperature {
         text += &format!("  scores   calibrated with temperature {temperature:.3}\n");
+    }
+    if options.scores == Scores::Sigmoid {
+        text +=
+            "  scores   of each label by itself; the image's below are of one distribution over the labels\n";
     }
     text += &line("image", &image.values, image.confidence);
     let Some(captions) = &evidence.captions else {

@@ -316,6 +316,7 @@ mod tests {
             similarities: Vec::new(),
             image,
             templates: None,
+            sigmoids: None,
             captions: None,
             retrieved: vec![],
             votes: vec![],

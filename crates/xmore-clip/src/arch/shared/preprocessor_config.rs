@@ -87,7 +87,8 @@ fn parse(keys: &Keys, image_size: usize, kind: ProcessorKind) -> Result<Preproce
             return Err(format!("{key} is {}, which is not supported", !supported));
         }
     }
-    if let Some(factor) = keys.get::<f64>("rescale_factor")?.filter(|f| !((f * 255.0 - 1.0).abs() < 1e-6)) {
+    let is_other = |factor: &f64| !(0.999_999..1.000_001).contains(&(factor * 255.0));
+    if let Some(factor) = keys.get::<f64>("rescale_factor")?.filter(is_other) {
         return Err(format!("rescale_factor is {factor}, expected 1/255"));
     }
     let normalized = keys.get("do_normalize")?.unwrap_or(true);
