@@ -68,7 +68,7 @@ impl Engine {
         }
     }
 
-    /// The id of a piece of texts.
+    /// The id of a piece of texts, or of a special token.
     fn id(&self, piece: &str) -> Option<u32> {
         match self {
             Self::Library(inner) => inner.token_to_id(piece),

@@ -53,8 +53,11 @@ impl SiglipModel {
         ids
     }
 
-    /// The id of a piece of texts.
+    /// The id of a piece of texts, or of a special token.
     pub(super) fn id(&self, piece: &str) -> Option<u32> {
+        if let Some((_, id)) = self.special.iter().find(|(text, _)| text == piece) {
+            return Some(*id);
+        }
         let at = self.pieces.sorted.binary_search_by(|own| (*own.0).cmp(piece.as_bytes()));
         at.ok().map(|at| self.pieces.sorted[at].1)
     }
