@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::arch::shared::file_name;
 use crate::arch::shared::limits::check_dim_and_side;
+use crate::arch::shared::preprocessor_config;
 use crate::arch::{Facts, ImagePart, Opened, TextPart};
 use crate::checkpoint::Checkpoint;
 use crate::device::Place;
@@ -72,5 +73,9 @@ pub(crate) fn assemble(checkpoint: &Checkpoint, parts: Parts, options: &LoadOpti
 /// Files of a folder that are read beside configuration and weights.
 fn beside(checkpoint: &Checkpoint, text: &TextPart) -> Vec<String> {
     let index = file_name(checkpoint.path());
-    [index, super::preprocessor_config::FILE.to_owned()].into_iter().chain(text.beside.clone()).collect()
+    [index.as_str(), preprocessor_config::FILE, preprocessor_config::NESTED_FILE]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(text.beside.clone())
+        .collect()
 }

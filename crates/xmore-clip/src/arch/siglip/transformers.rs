@@ -12,7 +12,7 @@ use crate::arch::shared::assemble::{Parts, assemble};
 use crate::arch::shared::limits::{check_text, check_vit};
 use crate::arch::shared::names::TRANSFORMERS_BLOCKS;
 use crate::arch::shared::pool::{AttentionPoolNames, PoolInputNames};
-use crate::arch::shared::preprocessor_config;
+use crate::arch::shared::preprocessor_config::{self, ProcessorKind};
 use crate::arch::shared::read_json;
 use crate::arch::shared::text::{TRANSFORMERS_TEXT, TextArch, TextPool};
 use crate::arch::shared::text_config::OwnText;
@@ -69,7 +69,7 @@ pub(super) fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
         return Err(ClipError::config(path, message));
     }
     let checkpoint = folder.checkpoint()?;
-    let preprocess = preprocessor_config::read(path, vision.image_size)?;
+    let preprocess = preprocessor_config::read_or(path, vision.image_size, ProcessorKind::Siglip)?;
     let image = image_part(SiglipImage {
         checkpoint: Arc::clone(&checkpoint),
         prefix: "vision_model.",
