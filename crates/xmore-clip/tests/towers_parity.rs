@@ -54,3 +54,20 @@ fn siglip_2() {
 fn clipa() {
     check("clipa", "clip", &["open_clip"]);
 }
+
+#[test]
+fn pe_core() {
+    check("pe", "eva", &["open_clip"]);
+    check("pe_gigantic", "eva", &["open_clip"]);
+}
+
+#[test]
+fn eva02() {
+    check("eva02", "eva", &["open_clip"]);
+}
+
+#[test]
+fn eva_without_rotary_positions() {
+    check("eva02_enormous", "eva", &["open_clip"]);
+    check("eva", "eva", &["open_clip"]);
+}
