@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use common::{Expected, check_batches};
@@ -53,4 +54,35 @@ fn siglip_2() {
 #[test]
 fn clipa() {
     check("clipa", "clip", &["open_clip"]);
+}
+
+#[test]
+fn pe_core() {
+    check("pe", "eva", &["open_clip"]);
+    check("pe_gigantic", "eva", &["open_clip"]);
+}
+
+#[test]
+fn eva02() {
+    check("eva02", "eva", &["open_clip"]);
+}
+
+#[test]
+fn eva_without_rotary_positions() {
+    check("eva02_enormous", "eva", &["open_clip"]);
+    check("eva", "eva", &["open_clip"]);
+}
+
+/// Models of the real sizes, made by `make_towers.py --full`: `XMORE_FULL_TOWERS` names their folders.
+#[test]
+fn full_size_models() {
+    let Some(dirs) = std::env::var_os("XMORE_FULL_TOWERS") else {
+        // Past the test harness, which would keep the line to itself.
+        let line = "skipped: XMORE_FULL_TOWERS is not set (folders written by make_towers.py --full)\n";
+        return std::io::stderr().write_all(line.as_bytes()).unwrap();
+    };
+    for dir in std::env::split_paths(&dirs) {
+        let expected = Expected::read(&dir.join("expected.safetensors"));
+        expected.check(&dir.display().to_string(), &load(&dir));
+    }
 }

@@ -1,6 +1,7 @@
 //! The architectures: a folder for each, from its configuration by way of its weights to its towers, and a row in [`ARCHITECTURES`].
 
 mod clip;
+mod eva;
 mod lite;
 mod parts;
 mod shared;
@@ -37,7 +38,8 @@ pub struct Architecture {
 /// All architectures, in the order in which their `detect` is called.
 ///
 /// The last one takes what no other does; its errors say what is missing.
-pub static ARCHITECTURES: &[Architecture] = &[lite::ARCHITECTURE, siglip::ARCHITECTURE, clip::ARCHITECTURE];
+pub static ARCHITECTURES: &[Architecture] =
+    &[lite::ARCHITECTURE, siglip::ARCHITECTURE, eva::ARCHITECTURE, clip::ARCHITECTURE];
 
 impl Architecture {
     /// Its short name.

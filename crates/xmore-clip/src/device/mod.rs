@@ -15,6 +15,7 @@ use crate::nn::conv::{Size, Window};
 use crate::nn::linear::Part;
 use crate::nn::norm::BatchNorm;
 use crate::nn::precision::Precision;
+use crate::nn::rotary::RotaryTable;
 
 pub(crate) use choice::Place;
 pub use choice::{Decoding, DeviceChoice};
@@ -56,6 +57,8 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     type Sequences;
     /// A query that is the same for every sequence, `[width]`.
     type LearnedQuery: Send + Sync;
+    /// Rotations of queries and keys.
+    type Rotary: Send + Sync;
 
     /// Whether the device has these operations.
     ///
@@ -71,6 +74,8 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     fn values(&self, values: &[f32]) -> Result<Self::Values>;
     /// A query that is the same for every sequence, scaled by 1 / √head_width already.
     fn learned_query(&self, values: &[f32]) -> Result<Self::LearnedQuery>;
+    /// Rotations of the last tokens of each sequence.
+    fn rotary(&self, table: RotaryTable) -> Result<Self::Rotary>;
     /// The tensor `name`, `[vocabulary, width]`, of a checkpoint.
     fn token_table(
         &self,
@@ -113,7 +118,7 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     ) -> Self::Rows;
     /// x = norm(x).
     fn norm_in_place(run: &mut Self::Run<'_>, norm: &Self::Norm, x: &mut Self::Rows);
-    /// out = norm(x) Wᵀ + b; `normed`, as large as x, is overwritten with anything.
+    /// out = norm(x) Wᵀ + b, as many rows as x has; `normed`, at least as large as x, is overwritten with anything.
     fn norm_linear(
         run: &mut Self::Run<'_>,
         norm: &Self::Norm,
@@ -132,6 +137,16 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     );
     /// out += x Wᵀ + b.
     fn linear_add(run: &mut Self::Run<'_>, linear: &Self::Linear, x: &Self::Rows, out: &mut Self::Rows);
+    /// out += norm(x Wᵀ + b).
+    fn linear_norm_add(
+        run: &mut Self::Run<'_>,
+        linear: &Self::Linear,
+        norm: &Self::Norm,
+        x: &Self::Rows,
+        out: &mut Self::Rows,
+    );
+    /// out = silu(gate) · value; `x` is `[rows, 2 * width]`, gate and value side by side, `out` `[rows, width]`.
+    fn gate(run: &mut Self::Run<'_>, width: usize, x: &Self::Rows, out: &mut Self::Rows);
     /// x += fc2(activation(fc1(norm(x)))); the buffers are overwritten with anything.
     fn perceptron(
         run: &mut Self::Run<'_>,
@@ -139,6 +154,15 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
         x: &mut Self::Rows,
         normed: &mut Self::Rows,
         hidden: &mut Self::Rows,
+    );
+    /// Rotates the first `heads` heads of each row by its token's place in its sequence. The rotations are of the last tokens of a sequence; those
+    /// before them stay as they are.
+    fn rotate(
+        run: &mut Self::Run<'_>,
+        rotary: &Self::Rotary,
+        heads: usize,
+        x: &mut Self::Rows,
+        sequences: &Self::Sequences,
     );
     /// Attention of each sequence to itself; `qkv` is `[tokens, 3 * width]`, query, key and value side by side. `out` is `[tokens, width]`.
     fn self_attention(

@@ -11,6 +11,12 @@ pub(crate) enum Operation {
     PatchesAlone,
     /// Attention of a learned query.
     LearnedQuery,
+    /// Norms after residual branches.
+    NormAfterBranch,
+    /// Perceptrons with a gate.
+    GatedPerceptron,
+    /// Rotation of queries and keys by positions.
+    RotaryPositions,
     /// Means over a part of a sequence.
     Means,
     /// A row at any place of a sequence.
@@ -32,6 +38,9 @@ impl Operation {
             Self::GeluTanh => "GELU by its tanh approximation",
             Self::PatchesAlone => "patches without a class token",
             Self::LearnedQuery => "attention pooling",
+            Self::NormAfterBranch => "norms after residual branches",
+            Self::GatedPerceptron => "gated perceptrons",
+            Self::RotaryPositions => "rotary positions",
             Self::Means => "mean pooling",
             Self::PickAnywhere => "pooling at a token inside a text without a causal mask",
         }

@@ -1,8 +1,11 @@
 //! Activation functions, in place.
 
+use rayon::prelude::*;
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp, SimdUnaryOp};
-use rten_vecmath::{ApproxGelu, Exp, Gelu};
+use rten_vecmath::{ApproxGelu, Exp, Gelu, Silu};
+
+use super::gemm::Threads;
 
 /// An element-wise activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,27 @@ impl Activation {
             Activation::GeluTanh => MapRows { op: ApproxGelu {}, x, stride, rows, columns }.dispatch(),
         }
     }
+}
+
+/// Elements from which on a second thread is worth using.
+const MIN_PARALLEL: usize = 1 << 16;
+
+/// out = silu(gate) · value, where silu(x) = x σ(x); `x` is `[rows, 2 * width]`, gate and value side by side, `out` `[rows, width]`.
+pub(crate) fn gate(x: &[f32], out: &mut [f32], width: usize, threads: Threads) {
+    assert_eq!(x.len(), 2 * out.len());
+    let rows = |(x, out): (&[f32], &mut [f32])| {
+        for (row, out) in x.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
+            let (gate, value) = row.split_at(width);
+            out.copy_from_slice(gate);
+            Silu {}.map_mut(out);
+            out.iter_mut().zip(value).for_each(|(o, v)| *o *= v);
+        }
+    };
+    if threads == Threads::One || out.len() < MIN_PARALLEL {
+        return rows((x, out));
+    }
+    let part = (out.len() / width).div_ceil(2 * rayon::current_num_threads()) * width;
+    x.par_chunks(2 * part).zip(out.par_chunks_mut(part)).for_each(rows);
 }
 
 struct MapRows<Op> {
@@ -144,6 +168,24 @@ mod tests {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
             let want = 0.5 * x * (1.0 + inner.tanh());
             assert!((f64::from(y) - want).abs() <= 2e-6 * want.abs().max(0.25), "{x}: {y} {want}");
+        }
+    }
+
+    #[test]
+    fn gates_match_f64_far_out_too() {
+        let (width, rows) = (37, 2000);
+        let x: Vec<f32> = (0..2 * width * rows).map(|i| ((i * 7919 % 4001) as f32 - 2000.0) * 0.06).collect();
+        let mut y = vec![0.0; width * rows];
+        gate(&x, &mut y, width, Threads::One);
+        let mut parallel = vec![0.0; width * rows];
+        gate(&x, &mut parallel, width, Threads::Pool);
+        assert!(y == parallel);
+        for (x, y) in x.chunks(2 * width).zip(y.chunks(width)) {
+            for c in 0..width {
+                let (gate, value) = (f64::from(x[c]), f64::from(x[width + c]));
+                let want = gate / (1.0 + (-gate).exp()) * value;
+                assert!((f64::from(y[c]) - want).abs() <= 1e-6 * want.abs().max(1e-3), "{} {want}", y[c]);
+            }
         }
     }
 

@@ -14,5 +14,6 @@ mod packed_weight;
 pub(crate) mod pool;
 pub(crate) mod pool_threads;
 pub(crate) mod precision;
+pub(crate) mod rotary;
 mod simd;
 pub(crate) mod thread_buffers;

@@ -27,11 +27,18 @@ impl LayerNorm {
     }
 
     /// Normalizes each row of `x`, `[rows, width]`, in place.
-    pub(crate) fn forward(&self, x: &mut [f32]) {
-        for row in x.chunks_exact_mut(self.weight.len()) {
-            // The row is read wholly before it is written.
-            NormalizeRow { norm: self, x: row.as_ptr(), out: row.as_mut_ptr() }.dispatch();
+    pub(crate) fn forward(&self, x: &mut [f32], threads: Threads) {
+        let width = self.weight.len();
+        let rows = |x: &mut [f32]| {
+            for row in x.chunks_exact_mut(width) {
+                // The row is read wholly before it is written.
+                NormalizeRow { norm: self, x: row.as_ptr(), out: row.as_mut_ptr() }.dispatch();
+            }
+        };
+        if threads == Threads::One || x.len() < MIN_PARALLEL {
+            return rows(x);
         }
+        x.par_chunks_mut(rows_per_job(x.len(), width) * width).for_each(rows);
     }
 
     /// Writes the normalized rows of `x`, `[rows, width]`, to `out`.
@@ -46,9 +53,14 @@ impl LayerNorm {
         if threads == Threads::One || x.len() < MIN_PARALLEL {
             return rows(x, out);
         }
-        let part = (x.len() / width).div_ceil(2 * rayon::current_num_threads()) * width;
+        let part = rows_per_job(x.len(), width) * width;
         x.par_chunks(part).zip(out.par_chunks_mut(part)).for_each(|(x, out)| rows(x, out));
     }
+}
+
+/// Rows of each of a few jobs for every thread.
+fn rows_per_job(elements: usize, width: usize) -> usize {
+    (elements / width).div_ceil(2 * rayon::current_num_threads())
 }
 
 /// One row, `[width]`; `x` and `out` may be the same.
@@ -138,7 +150,7 @@ mod tests {
         let bias: Vec<f32> = (0..width).map(|i| i as f32 * 0.1 - 1.0).collect();
         let x: Vec<f32> = (0..2 * width).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.07).collect();
         let mut y = x.clone();
-        LayerNorm { weight: weight.clone(), bias: bias.clone(), epsilon: 1e-5 }.forward(&mut y);
+        LayerNorm { weight: weight.clone(), bias: bias.clone(), epsilon: 1e-5 }.forward(&mut y, Threads::One);
         for (row, out) in x.chunks(width).zip(y.chunks(width)) {
             let mean = row.iter().map(|&v| f64::from(v)).sum::<f64>() / width as f64;
             let var = row.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / width as f64;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::arch::shared::rotary::RotaryPositions;
 use crate::arch::shared::text::TextArch;
 use crate::arch::shared::transformer::TransformerSizes;
 use crate::arch::shared::vit::{Pool, VitArch};
@@ -26,6 +27,14 @@ pub(crate) fn check_vit(path: &Path, arch: &VitArch) -> Result<()> {
     check_sizes("image", &arch.sizes, path)?;
     check_range(path, "the image size", arch.image_size, 4096)?;
     check_range(path, "the patch size", arch.patch, arch.image_size)?;
+    let TransformerSizes { width, heads, .. } = arch.sizes;
+    if arch.blocks.rotary.is_some() && !(width / heads).is_multiple_of(RotaryPositions::WIDTH_UNIT) {
+        let message = format!(
+            "the image tower has rotary positions and a width of {width} in {heads} heads, expected heads as wide as a multiple of {}",
+            RotaryPositions::WIDTH_UNIT
+        );
+        return Err(ClipError::config(path, message));
+    }
     if let Pool::Attention { heads, mlp_width } = arch.pool {
         check_sizes(
             "attention pooling of the image",

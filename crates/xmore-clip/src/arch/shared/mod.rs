@@ -1,17 +1,20 @@
 //! What several architectures are made of.
 
 pub(super) mod assemble;
+pub(super) mod block;
 pub(super) mod limits;
 pub(super) mod names;
 pub(super) mod open_clip;
 pub(super) mod pool;
 pub(super) mod preprocessor_config;
+pub(super) mod rotary;
 pub(super) mod text;
 pub(super) mod text_config;
 pub(super) mod timm;
 pub(super) mod transformer;
 pub(super) mod transformers;
 pub(super) mod vit;
+pub(super) mod vit_image;
 
 use std::path::Path;
 

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::nn::linear::{Part, transposed};
 use crate::nn::precision::Precision;
 
-use super::transformer::{BlockLinear, BlockNorm, BlockWeights};
+use super::block::{BlockLinear, BlockNorm, BlockWeights};
 
 /// Names of the tensors of a transformer's blocks, each after the block's number.
 #[derive(Debug)]
@@ -22,6 +22,19 @@ pub(crate) struct BlockNames {
     /// The perceptron's two layers.
     pub(crate) perceptron: [&'static str; 2],
     pub(crate) qkv: QkvNames,
+    /// Of blocks that have more.
+    pub(crate) inner: Option<InnerNames>,
+}
+
+/// Names of what stands inside the branches of some models' blocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InnerNames {
+    /// The norm before attention's output layer.
+    pub(crate) attention_norm: &'static str,
+    /// The layer of the perceptron's gate.
+    pub(crate) gate: &'static str,
+    /// The norm before the perceptron's second layer.
+    pub(crate) perceptron_norm: &'static str,
 }
 
 /// How query, key and value are stored.
@@ -29,8 +42,12 @@ pub(crate) struct BlockNames {
 pub(crate) enum QkvNames {
     /// One weight `[3 * width, width]` and one bias `[3 * width]`.
     Fused { weight: &'static str, bias: &'static str },
+    /// The same with biases of query and value alone, `[width]`.
+    FusedWithoutKeyBias { weight: &'static str, query_bias: &'static str, value_bias: &'static str },
     /// Layers of their own.
     Split([&'static str; 3]),
+    /// The same, that of the key without a bias.
+    SplitWithoutKeyBias([&'static str; 3]),
 }
 
 /// OpenAI's and open_clip's.
@@ -40,6 +57,7 @@ pub(crate) static OPEN_CLIP_BLOCKS: BlockNames = BlockNames {
     attention_out: "attn.out_proj",
     perceptron: ["mlp.c_fc", "mlp.c_proj"],
     qkv: QkvNames::Fused { weight: "attn.in_proj_weight", bias: "attn.in_proj_bias" },
+    inner: None,
 };
 
 /// transformers', of CLIP and its successors.
@@ -49,6 +67,7 @@ pub(crate) static TRANSFORMERS_BLOCKS: BlockNames = BlockNames {
     attention_out: "self_attn.out_proj",
     perceptron: ["mlp.fc1", "mlp.fc2"],
     qkv: QkvNames::Split(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+    inner: None,
 };
 
 /// The tensors of a transformer's blocks.
@@ -75,6 +94,10 @@ impl<'a> Blocks<'a> {
         format!("{}.{n}.{part}", self.prefix)
     }
 
+    fn inner(&self) -> &'static InnerNames {
+        self.names.inner.as_ref().expect("models with norms inside blocks have names for them")
+    }
+
     /// How many blocks there are.
     pub(crate) fn count(&self) -> usize {
         let name = |n| self.name(n, &format!("{}.bias", self.names.norms[0]));
@@ -90,16 +113,19 @@ impl<'a> Blocks<'a> {
 
 impl BlockWeights for Blocks<'_> {
     fn norm(&self, n: usize, norm: BlockNorm, width: usize) -> Result<WeightAndBias<'_>> {
-        let part = self.names.norms[match norm {
-            BlockNorm::Attention => 0,
-            BlockNorm::Perceptron => 1,
-        }];
+        let part = match norm {
+            BlockNorm::Attention => self.names.norms[0],
+            BlockNorm::Perceptron => self.names.norms[1],
+            BlockNorm::AttentionOut => self.inner().attention_norm,
+            BlockNorm::PerceptronOut => self.inner().perceptron_norm,
+        };
         self.checkpoint.weight_and_bias(&format!("{}.", self.name(n, part)), &[width])
     }
 
     fn linear(&self, n: usize, layer: BlockLinear, shape: [usize; 2]) -> Result<WeightAndBias<'_>> {
         let part = match layer {
             BlockLinear::AttentionOut => self.names.attention_out,
+            BlockLinear::PerceptronGate => self.inner().gate,
             BlockLinear::PerceptronIn => self.names.perceptron[0],
             BlockLinear::PerceptronOut => self.names.perceptron[1],
         };
@@ -128,12 +154,28 @@ pub(crate) fn read_qkv<'a>(
             let [query, key, value] = names;
             Ok([part(query)?, part(key)?, part(value)?])
         }
+        QkvNames::SplitWithoutKeyBias(names) => {
+            let part = |name: &str| checkpoint.weight_and_bias(&format!("{prefix}{name}."), &[width, width]);
+            let [query, key, value] = names;
+            let key = checkpoint.tensor(&format!("{prefix}{key}.weight"), &[width, width])?;
+            Ok([part(query)?, (key, zeros(width)), part(value)?])
+        }
+        QkvNames::FusedWithoutKeyBias { weight, query_bias, value_bias } => {
+            let weight = checkpoint.tensor(&format!("{prefix}{weight}"), &[3 * width, width])?;
+            let bias = |name: &str| checkpoint.tensor(&format!("{prefix}{name}"), &[width]);
+            let [query, key, value] = [0, 1, 2].map(|n| portion(&weight, n, 3));
+            Ok([(query, bias(query_bias)?), (key, zeros(width)), (value, bias(value_bias)?)])
+        }
         QkvNames::Fused { weight, bias } => {
             let weight = checkpoint.tensor(&format!("{prefix}{weight}"), &[3 * width, width])?;
             let bias = checkpoint.tensor(&format!("{prefix}{bias}"), &[3 * width])?;
             Ok([0, 1, 2].map(|n| (portion(&weight, n, 3), portion(&bias, n, 3))))
         }
     }
+}
+
+fn zeros<'a>(width: usize) -> Cow<'a, [f32]> {
+    Cow::Owned(vec![0.0; width])
 }
 
 /// Part `n` of `count` equal parts.

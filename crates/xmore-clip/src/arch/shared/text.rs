@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use crate::arch::shared::block::BlockForm;
 use crate::arch::shared::names::{BlockNames, Blocks, learned};
-use crate::arch::shared::transformer::{Transformer, TransformerSizes};
+use crate::arch::shared::transformer::{Transformer, TransformerForm, TransformerSizes};
 use crate::checkpoint::Checkpoint;
 use crate::device::{Device, Operation, TextNetwork, TokenEmbedding, Wanted};
 use crate::error::Result;
@@ -122,16 +123,19 @@ impl<D: Device> TextTransformer<D> {
             transformer: Transformer::load(
                 device,
                 &Blocks::new(checkpoint, prefix, names.blocks, precision),
-                arch.sizes,
-                arch.activation,
-                arch.epsilon,
-                arch.causal,
-                // Of a causal transformer, or with the last token wanted, texts end at the wanted token.
-                Some(match (arch.causal, arch.pool) {
-                    (true, _) | (_, TextPool::Last) => Wanted::Last,
-                    (_, TextPool::First) => Wanted::First,
-                    _ => Wanted::Anywhere,
-                }),
+                TransformerForm {
+                    sizes: arch.sizes,
+                    activation: arch.activation,
+                    epsilon: arch.epsilon,
+                    causal: arch.causal,
+                    // Of a causal transformer, or with the last token wanted, texts end at the wanted token.
+                    wanted: Some(match (arch.causal, arch.pool) {
+                        (true, _) | (_, TextPool::Last) => Wanted::Last,
+                        (_, TextPool::First) => Wanted::First,
+                        _ => Wanted::Anywhere,
+                    }),
+                    blocks: BlockForm::CLIP,
+                },
             )?,
             norm: device.norm(&norm_weight, &norm_bias, arch.epsilon)?,
         })

@@ -27,6 +27,7 @@ pub(crate) static TIMM_BLOCKS: BlockNames = BlockNames {
     attention_out: "attn.proj",
     perceptron: ["mlp.fc1", "mlp.fc2"],
     qkv: QkvNames::Fused { weight: "attn.qkv.weight", bias: "attn.qkv.bias" },
+    inner: None,
 };
 
 /// timm's `VisionTransformer`.

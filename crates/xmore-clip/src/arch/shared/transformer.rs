@@ -1,46 +1,16 @@
-//! A transformer of images or texts: pre-norm residual blocks, as CLIP and its successors have them.
+//! A transformer of images or texts, as CLIP and its successors have them.
 //!
-//! Reference: OpenAI's `ResidualAttentionBlock`. Where only one token of each sequence is wanted of the last block (the class token, or the end of
+//! Where only one token of each sequence is wanted of the last block (the class token, or the end of
 //! the text), only its query, its output and its perceptron are computed; on the processor the numbers are the same to the bit.
 
 use rayon::prelude::*;
 
-use crate::checkpoint::WeightAndBias;
-use crate::device::{AttentionShape, Device, Operation, PerceptronLayers, Wanted};
+use crate::arch::shared::block::{BlockForm, BlockWeights, Branches, Hidden};
+use crate::arch::shared::rotary::RotaryPositions;
+use crate::device::{AttentionShape, Device, Operation, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
-use crate::nn::linear::{Part, qkv_parts};
-use crate::nn::precision::Precision;
-
-/// The norms of a block, by what follows them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BlockNorm {
-    Attention,
-    Perceptron,
-}
-
-/// The linear layers of a block, without those of query, key and value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BlockLinear {
-    AttentionOut,
-    PerceptronIn,
-    PerceptronOut,
-}
-
-/// A checkpoint's tensors of the blocks, under the names that an architecture gives them.
-pub(crate) trait BlockWeights: Sync {
-    /// A norm of block `n`, `[width]` each.
-    fn norm(&self, n: usize, norm: BlockNorm, width: usize) -> Result<WeightAndBias<'_>>;
-
-    /// A layer of block `n`, of shape `[outputs, inputs]` and `[outputs]`.
-    fn linear(&self, n: usize, layer: BlockLinear, shape: [usize; 2]) -> Result<WeightAndBias<'_>>;
-
-    /// Query, key and value of block `n`, `[width, width]` and `[width]` each.
-    fn qkv(&self, n: usize, width: usize) -> Result<[WeightAndBias<'_>; 3]>;
-
-    /// How linear layers are kept.
-    fn precision(&self) -> Precision;
-}
+use crate::nn::linear::qkv_parts;
 
 /// Sizes of a transformer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +22,23 @@ pub(crate) struct TransformerSizes {
     pub(crate) mlp_width: usize,
 }
 
+/// What a transformer computes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TransformerForm {
+    pub(crate) sizes: TransformerSizes,
+    pub(crate) activation: Activation,
+    /// Of all norms.
+    pub(crate) epsilon: f32,
+    pub(crate) causal: bool,
+    /// The token of each sequence that is wanted of the last block; none where all are. Where positions are rotary it is one that they do not rotate.
+    pub(crate) wanted: Option<Wanted>,
+    pub(crate) blocks: BlockForm,
+}
+
 /// The blocks.
 pub(crate) struct Transformer<D: Device> {
-    sizes: TransformerSizes,
-    causal: bool,
+    form: TransformerForm,
+    rotary: Option<D::Rotary>,
     blocks: Vec<Block<D>>,
     /// The last block, where one token of it is wanted.
     last: Option<(LastBlock<D>, Wanted)>,
@@ -63,67 +46,32 @@ pub(crate) struct Transformer<D: Device> {
 
 struct Block<D: Device> {
     qkv: D::Linear,
-    rest: BlockRest<D>,
+    branches: Branches<D>,
 }
 
 /// The block of which one token is wanted.
 struct LastBlock<D: Device> {
     query: D::Linear,
     key_value: D::Linear,
-    rest: BlockRest<D>,
-}
-
-struct BlockRest<D: Device> {
-    norm_1: D::Norm,
-    out: D::Linear,
-    norm_2: D::Norm,
-    fc1: D::Linear,
-    fc2: D::Linear,
-    activation: Activation,
+    branches: Branches<D>,
 }
 
 impl<D: Device> Transformer<D> {
-    /// Takes the blocks' tensors; `sizes` must have been checked. `wanted` is the token of each sequence that is wanted of the last block; none
-    /// where all are.
-    pub(crate) fn load(
-        device: &D,
-        weights: &impl BlockWeights,
-        sizes: TransformerSizes,
-        activation: Activation,
-        epsilon: f32,
-        causal: bool,
-        wanted: Option<Wanted>,
-    ) -> Result<Self> {
-        device.require(Operation::of_activation(activation))?;
-        let TransformerSizes { width, heads, layers, mlp_width } = sizes;
+    /// Takes the blocks' tensors; `form` must have been checked.
+    pub(crate) fn load(device: &D, weights: &impl BlockWeights, form: TransformerForm) -> Result<Self> {
+        device.require(Operation::of_activation(form.activation))?;
+        device.require(form.blocks.operations())?;
+        let TransformerSizes { width, heads, layers, .. } = form.sizes;
         let precision = weights.precision();
-        let norm = |n: usize, norm: BlockNorm| {
-            let (weight, bias) = weights.norm(n, norm, width)?;
-            device.norm(&weight, &bias, epsilon)
-        };
-        let linear = |n: usize, layer: BlockLinear, shape: [usize; 2]| {
-            let (weight, bias) = weights.linear(n, layer, shape)?;
-            device.linear(&[Part { weight: &weight, bias: Some(&bias), scale: 1.0 }], shape[1], precision)
-        };
-        let rest = |n: usize| -> Result<BlockRest<D>> {
-            Ok(BlockRest {
-                norm_1: norm(n, BlockNorm::Attention)?,
-                out: linear(n, BlockLinear::AttentionOut, [width, width])?,
-                norm_2: norm(n, BlockNorm::Perceptron)?,
-                fc1: linear(n, BlockLinear::PerceptronIn, [mlp_width, width])?,
-                fc2: linear(n, BlockLinear::PerceptronOut, [width, mlp_width])?,
-                activation,
-            })
-        };
         // Blocks are packed in parallel: packing is most of the time to the first embedding.
         let block = |n: usize| -> Result<Block<D>> {
             let qkv = weights.qkv(n, width)?;
             Ok(Block {
                 qkv: device.linear(&qkv_parts(&qkv, width / heads), width, precision)?,
-                rest: rest(n)?,
+                branches: Branches::load(device, weights, n, &form)?,
             })
         };
-        let whole = layers - usize::from(wanted.is_some());
+        let whole = layers - usize::from(form.wanted.is_some());
         let blocks = (0..whole).into_par_iter().map(block).collect::<Result<Vec<_>>>()?;
         let last = |wanted: Wanted| -> Result<_> {
             let qkv = weights.qkv(layers - 1, width)?;
@@ -131,17 +79,19 @@ impl<D: Device> Transformer<D> {
             let last = LastBlock {
                 query: device.linear(&[query], width, precision)?,
                 key_value: device.linear(&[key, value], width, precision)?,
-                rest: rest(layers - 1)?,
+                branches: Branches::load(device, weights, layers - 1, &form)?,
             };
             Ok((last, wanted))
         };
-        let last = wanted.map(last).transpose()?;
-        Ok(Self { sizes, causal, blocks, last })
+        let last = form.wanted.map(last).transpose()?;
+        let rotary = |positions: &RotaryPositions| device.rotary(positions.table(width / heads));
+        let rotary = form.blocks.rotary.as_ref().map(rotary).transpose()?;
+        Ok(Self { form, rotary, blocks, last })
     }
 
     fn shape(&self) -> AttentionShape {
-        let TransformerSizes { width, heads, .. } = self.sizes;
-        AttentionShape { heads, head_width: width / heads, causal: self.causal }
+        let TransformerSizes { width, heads, .. } = self.form.sizes;
+        AttentionShape { heads, head_width: width / heads, causal: self.form.causal }
     }
 
     /// Runs all blocks over `x`, `[tokens, width]`. Returns the wanted row of each sequence, `[sequences, width]`, or all rows where all are wanted.
@@ -159,44 +109,37 @@ impl<D: Device> Transformer<D> {
         lengths: &[usize],
         places: &[usize],
     ) -> D::Rows {
-        let TransformerSizes { width, mlp_width, .. } = self.sizes;
+        let TransformerSizes { width, heads, mlp_width, .. } = self.form.sizes;
         let tokens = lengths.iter().sum();
         let sequences = D::sequences(run, lengths);
         let (mut normed, mut qkv) = (D::rows(run, tokens, width), D::rows(run, tokens, 3 * width));
-        let mut hidden = D::rows(run, tokens, mlp_width);
-        for Block { qkv: linear, rest } in &self.blocks {
-            D::norm_linear(run, &rest.norm_1, linear, &x, &mut normed, &mut qkv);
+        let mut hidden = Hidden::new(run, tokens, mlp_width, self.form.blocks.perceptron);
+        for Block { qkv: linear, branches } in &self.blocks {
+            branches.attention_in(run, linear, &x, &mut normed, &mut qkv);
+            if let Some(rotary) = &self.rotary {
+                D::rotate(run, rotary, 2 * heads, &mut qkv, &sequences);
+            }
             D::self_attention(run, self.shape(), &qkv, &sequences, &mut normed);
-            D::linear_add(run, &rest.out, &normed, &mut x);
-            rest.perceptron(run, &mut x, &mut normed, &mut hidden);
+            branches.attention_out(run, &mut normed, &mut x);
+            branches.perceptron(run, &mut x, &mut normed, &mut hidden);
         }
         let Some((last, wanted)) = &self.last else { return x };
-        let rest = &last.rest;
+        let branches = &last.branches;
         let mut key_value = D::rows(run, tokens, 2 * width);
-        D::norm_linear(run, &rest.norm_1, &last.key_value, &x, &mut normed, &mut key_value);
+        branches.attention_in(run, &last.key_value, &x, &mut normed, &mut key_value);
+        if let Some(rotary) = &self.rotary {
+            D::rotate(run, rotary, heads, &mut key_value, &sequences);
+        }
         let mut x = D::pick(run, &x, &sequences, *wanted, places);
         let (mut picked, mut query) =
             (D::rows(run, lengths.len(), width), D::rows(run, lengths.len(), width));
-        D::norm_linear(run, &rest.norm_1, &last.query, &x, &mut picked, &mut query);
+        branches.attention_in(run, &last.query, &x, &mut picked, &mut query);
         // The wanted token of a causal sequence sees all of it.
         let shape = AttentionShape { causal: false, ..self.shape() };
         let mut attended = D::query_attention(run, shape, &query, &key_value, &sequences);
-        D::linear_add(run, &rest.out, &attended, &mut x);
-        rest.perceptron(run, &mut x, &mut attended, &mut hidden);
+        branches.attention_out(run, &mut attended, &mut x);
+        branches.perceptron(run, &mut x, &mut attended, &mut hidden);
         x
-    }
-}
-
-impl<D: Device> BlockRest<D> {
-    /// x += fc2(activation(fc1(norm(x)))).
-    fn perceptron(&self, run: &mut D::Run<'_>, x: &mut D::Rows, normed: &mut D::Rows, hidden: &mut D::Rows) {
-        let layers = PerceptronLayers {
-            norm: &self.norm_2,
-            fc1: &self.fc1,
-            fc2: &self.fc2,
-            activation: self.activation,
-        };
-        D::perceptron(run, layers, x, normed, hidden);
     }
 }
 
@@ -211,6 +154,7 @@ mod tests {
     use crate::checkpoint::Checkpoint;
     use crate::device::cpu::Cpu;
     use crate::nn::gemm::Threads;
+    use crate::nn::precision::Precision;
 
     /// The bits of the wanted tokens, whether or not the rest of the last block, and what follows a text's end, is computed.
     #[test]
@@ -227,8 +171,17 @@ mod tests {
             let heads = if width.is_multiple_of(80) { width / 80 } else { 1 };
             let sizes = TransformerSizes { width, heads, layers: blocks.count(), mlp_width };
             let wanted = if causal { Wanted::Last } else { Wanted::First };
-            let load =
-                |wanted| Transformer::load(&cpu, &blocks, sizes, Activation::Gelu, 1e-5, causal, wanted);
+            let load = |wanted| {
+                let form = TransformerForm {
+                    sizes,
+                    activation: Activation::Gelu,
+                    epsilon: 1e-5,
+                    causal,
+                    wanted,
+                    blocks: BlockForm::CLIP,
+                };
+                Transformer::load(&cpu, &blocks, form)
+            };
             let (tower, whole_tower) = (load(Some(wanted)).unwrap(), load(None).unwrap());
             let lengths = [1usize, 12, 77, 40];
             let mut start = 0;

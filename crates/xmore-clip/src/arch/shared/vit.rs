@@ -3,9 +3,10 @@
 //! References: OpenAI's `VisionTransformer` (a norm before and after the blocks, the class token is pooled), open_clip's of the same name
 //! (mean pooling for CLIPA), timm's `VisionTransformer` and transformers' `SiglipVisionModel` (no class token, attention pooling).
 
+use crate::arch::shared::block::BlockForm;
 use crate::arch::shared::names::{BlockNames, Blocks, learned};
 use crate::arch::shared::pool::{AttentionPool, AttentionPoolNames};
-use crate::arch::shared::transformer::{Transformer, TransformerSizes};
+use crate::arch::shared::transformer::{Transformer, TransformerForm, TransformerSizes};
 use crate::checkpoint::Checkpoint;
 use crate::device::{Device, ImageNetwork, Operation, PatchEmbedding, Wanted};
 use crate::error::Result;
@@ -28,6 +29,7 @@ pub(crate) struct VitArch {
     pub(crate) class_token: bool,
     /// Whether tokens are normalized before the blocks.
     pub(crate) norm_pre: bool,
+    pub(crate) blocks: BlockForm,
     pub(crate) pool: Pool,
 }
 
@@ -61,7 +63,8 @@ impl VitArch {
 
     /// The operations that it needs beside those of every device.
     pub(crate) fn operations(&self) -> Vec<Operation> {
-        let mut operations = Vec::from_iter(Operation::of_activation(self.activation));
+        let mut operations = self.blocks.operations();
+        operations.extend(Operation::of_activation(self.activation));
         if !self.class_token {
             operations.push(Operation::PatchesAlone);
         }
@@ -132,15 +135,17 @@ impl<D: Device> Vit<D> {
     /// Takes the network's tensors; `arch` must have been checked.
     pub(crate) fn load(device: &D, weights: &VitWeights<'_>, arch: &VitArch) -> Result<Self> {
         let wanted = (arch.pool == Pool::Class).then_some(Wanted::First);
-        let transformer = Transformer::load(
-            device,
-            &weights.blocks(),
-            arch.sizes,
-            arch.activation,
-            arch.epsilon,
-            false,
+        // The first that is taken, for it says whether the checkpoint has the image's tokens.
+        let patches = Self::patches(device, weights, arch)?;
+        let form = TransformerForm {
+            sizes: arch.sizes,
+            activation: arch.activation,
+            epsilon: arch.epsilon,
+            causal: false,
             wanted,
-        )?;
+            blocks: arch.blocks.clone(),
+        };
+        let transformer = Transformer::load(device, &weights.blocks(), form)?;
         let pool = match (&arch.pool, weights.names.pool) {
             (Pool::Class, _) => VitPool::Class,
             (Pool::Mean, _) => VitPool::Mean,
@@ -150,7 +155,7 @@ impl<D: Device> Vit<D> {
             }
         };
         Ok(Self {
-            patches: Self::patches(device, weights, arch)?,
+            patches,
             norm_pre: match arch.norm_pre {
                 true => Some(weights.norm(device, weights.names.norm_pre, arch)?),
                 false => None,

@@ -9,16 +9,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
-use crate::device::{BuildImage, Device, ImageTower};
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::nn::precision::Precision;
 
+use super::shared::block::BlockForm;
 use super::shared::limits::check_vit;
-use super::shared::names::projection;
 use super::shared::open_clip::OpenClipFolder;
 use super::shared::timm::{TIMM_BLOCKS, TIMM_VIT, TRUNK, TimmCfg, heads, infer_sizes};
-use super::shared::vit::{Pool, Vit, VitArch, VitNames, VitWeights};
+use super::shared::vit::{Pool, VitArch};
+use super::shared::vit_image::VitImage;
 use super::{Architecture, ConfigForm, Found, ImagePart};
 
 /// SigLIP's row of the table.
@@ -68,10 +68,11 @@ fn read_timm(
         epsilon: EPSILON,
         class_token: false,
         norm_pre: false,
+        blocks: BlockForm::CLIP,
         pool: Pool::Attention { heads, mlp_width },
     };
     check_vit(path, &arch)?;
-    Ok(image_part(SiglipImage {
+    Ok(VitImage {
         checkpoint: Arc::clone(checkpoint),
         prefix: TRUNK,
         names: &TIMM_VIT,
@@ -79,38 +80,6 @@ fn read_timm(
         projection: cfg.projection(path)?,
         dim,
         precision,
-    }))
-}
-
-fn image_part(image: SiglipImage) -> ImagePart {
-    ImagePart {
-        description: image.arch.describe(),
-        image_size: image.arch.image_size,
-        operations: image.arch.operations(),
-        loader: Box::new(image),
     }
-}
-
-/// An image tower in a checkpoint.
-struct SiglipImage {
-    checkpoint: Arc<Checkpoint>,
-    prefix: &'static str,
-    names: &'static VitNames,
-    arch: VitArch,
-    /// Name of the projection, where there is one.
-    projection: Option<String>,
-    dim: usize,
-    precision: Precision,
-}
-
-impl BuildImage for SiglipImage {
-    fn build<D: Device>(&self, device: &D) -> Result<ImageTower<D>> {
-        let Self { checkpoint, prefix, names, arch, projection: name, dim, precision } = self;
-        let weights = VitWeights { checkpoint, prefix, names, precision: *precision };
-        let head = match name {
-            Some(name) => Some(projection(device, checkpoint, name, arch.sizes.width, *dim)?),
-            None => None,
-        };
-        Ok(ImageTower { network: Box::new(Vit::load(device, &weights, arch)?), head })
-    }
+    .part())
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::arch::Opened;
 use crate::arch::shared::assemble::{Parts, assemble};
+use crate::arch::shared::block::BlockForm;
 use crate::arch::shared::limits::{check_text, check_vit};
 use crate::arch::shared::names::TRANSFORMERS_BLOCKS;
 use crate::arch::shared::pool::{AttentionPoolNames, PoolInputNames};
@@ -18,12 +19,13 @@ use crate::arch::shared::text::{TRANSFORMERS_TEXT, TextArch, TextPool};
 use crate::arch::shared::text_config::OwnText;
 use crate::arch::shared::transformers::{TowerConfig, TransformersFolder};
 use crate::arch::shared::vit::{Pool, VitArch, VitNames};
+use crate::arch::shared::vit_image::VitImage;
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::options::LoadOptions;
 use crate::tokenizer::{Cleaning, FileTokenizer, Padding, TOKENIZER_FILES, Tokenizer, TokenizerOptions};
 
-use super::{EPSILON, SiglipImage, image_part};
+use super::EPSILON;
 
 /// Its `model_type`.
 pub(super) const MODEL_TYPE: &str = "siglip";
@@ -70,7 +72,7 @@ pub(super) fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
     }
     let checkpoint = folder.checkpoint()?;
     let preprocess = preprocessor_config::read_or(path, vision.image_size, ProcessorKind::Siglip)?;
-    let image = image_part(SiglipImage {
+    let image = VitImage {
         checkpoint: Arc::clone(&checkpoint),
         prefix: "vision_model.",
         names: &VISION,
@@ -78,7 +80,8 @@ pub(super) fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
         projection: None,
         dim,
         precision: options.precision,
-    });
+    }
+    .part();
     let own = OwnText {
         checkpoint: Arc::clone(&checkpoint),
         prefix: "text_model.".to_owned(),
@@ -134,6 +137,7 @@ fn read_vision(path: &Path, config: &TowerConfig) -> Result<VitArch> {
         epsilon: config.layer_norm_eps.unwrap_or(EPSILON),
         class_token: false,
         norm_pre: false,
+        blocks: BlockForm::CLIP,
         pool: Pool::Attention { heads: sizes.heads, mlp_width: sizes.mlp_width },
         sizes,
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};
-use crate::nn::activation::Activation;
+use crate::nn::activation::{Activation, gate};
 use crate::nn::attention::{Attention, Sequence, Strided, self_attention};
 use crate::nn::conv::{Conv2d, DepthwiseConv2d, Size, Window};
 use crate::nn::gemm::Threads;
@@ -15,6 +15,7 @@ use crate::nn::linear::{Linear, Part};
 use crate::nn::norm::{BatchNorm, LayerNorm};
 use crate::nn::pool::average_pool;
 use crate::nn::precision::Precision;
+use crate::nn::rotary::RotaryTable;
 use crate::nn::thread_buffers::with_buffers;
 use crate::profile;
 
@@ -76,6 +77,7 @@ impl Device for Cpu {
     type Images<'i> = &'i [&'i [f32]];
     type Sequences = Vec<Range<usize>>;
     type LearnedQuery = Vec<f32>;
+    type Rotary = RotaryTable;
 
     fn require(&self, _: impl IntoIterator<Item = Operation>) -> Result<()> {
         Ok(())
@@ -95,6 +97,10 @@ impl Device for Cpu {
 
     fn learned_query(&self, values: &[f32]) -> Result<Vec<f32>> {
         Ok(values.to_vec())
+    }
+
+    fn rotary(&self, table: RotaryTable) -> Result<RotaryTable> {
+        Ok(table)
     }
 
     fn token_table(
@@ -176,8 +182,8 @@ impl Device for Cpu {
         x
     }
 
-    fn norm_in_place(_: &mut Threads, norm: &LayerNorm, x: &mut Vec<f32>) {
-        norm.forward(x);
+    fn norm_in_place(threads: &mut Threads, norm: &LayerNorm, x: &mut Vec<f32>) {
+        norm.forward(x, *threads);
     }
 
     fn norm_linear(
@@ -188,6 +194,8 @@ impl Device for Cpu {
         normed: &mut Vec<f32>,
         out: &mut Vec<f32>,
     ) {
+        normed.resize(x.len(), 0.0);
+        out.resize(x.len() / linear.inputs() * linear.outputs(), 0.0);
         norm.forward_into(x, normed, *threads);
         profile::time("attention in", 2 * x.len() * linear.outputs(), || {
             linear.forward_into(normed, out, None, *threads)
@@ -211,6 +219,24 @@ impl Device for Cpu {
         });
     }
 
+    fn linear_norm_add(
+        threads: &mut Threads,
+        linear: &Linear,
+        norm: &LayerNorm,
+        x: &Vec<f32>,
+        out: &mut Vec<f32>,
+    ) {
+        let mut branch =
+            profile::time("linear add", 2 * x.len() * linear.outputs(), || linear.forward(x, *threads));
+        norm.forward(&mut branch, *threads);
+        out.iter_mut().zip(&branch).for_each(|(out, branch)| *out += branch);
+    }
+
+    fn gate(threads: &mut Threads, width: usize, x: &Vec<f32>, out: &mut Vec<f32>) {
+        out.resize(x.len() / 2, 0.0);
+        profile::time("gate", 0, || gate(x, out, width, *threads));
+    }
+
     fn perceptron(
         threads: &mut Threads,
         layer: PerceptronLayers<'_, Self>,
@@ -225,6 +251,17 @@ impl Device for Cpu {
         norm.forward_into(x, normed, *threads);
         profile::time("mlp in", flops, || fc1.forward_into(normed, hidden, Some(activation), *threads));
         profile::time("mlp out", flops, || fc2.forward_add(hidden, x, None, *threads));
+    }
+
+    fn rotate(
+        threads: &mut Threads,
+        rotary: &RotaryTable,
+        heads: usize,
+        x: &mut Vec<f32>,
+        sequences: &Vec<Range<usize>>,
+    ) {
+        let width = x.len() / sequences.last().map_or(1, |range| range.end);
+        rotary.rotate(x, width, heads, sequences, *threads);
     }
 
     fn self_attention(

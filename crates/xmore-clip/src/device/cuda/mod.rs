@@ -18,6 +18,7 @@ use crate::nn::conv::{Size, Window};
 use crate::nn::linear::Part;
 use crate::nn::norm::BatchNorm;
 use crate::nn::precision::Precision;
+use crate::nn::rotary::RotaryTable;
 
 use super::{
     AttentionShape, Device, Operation, PatchEmbedding, PerceptronLayers, TokenEmbedding, Trunk, Wanted,
@@ -110,6 +111,7 @@ impl Device for Cuda {
     type Images<'i> = Images;
     type Sequences = Sequences;
     type LearnedQuery = Infallible;
+    type Rotary = Infallible;
 
     fn require(&self, operations: impl IntoIterator<Item = Operation>) -> Result<()> {
         match operations.into_iter().next() {
@@ -120,6 +122,10 @@ impl Device for Cuda {
 
     fn learned_query(&self, _: &[f32]) -> Result<Infallible> {
         Err(ClipError::NotOnGpu { operation: Operation::LearnedQuery.name() })
+    }
+
+    fn rotary(&self, _: RotaryTable) -> Result<Infallible> {
+        Err(ClipError::NotOnGpu { operation: Operation::RotaryPositions.name() })
     }
 
     fn linear(&self, parts: &[Part<'_>], inputs: usize, precision: Precision) -> Result<CudaLinear> {
@@ -265,6 +271,14 @@ impl Device for Cuda {
         run.multiply(linear, input, *out, true);
     }
 
+    fn linear_norm_add(_: &mut CudaRun<'_>, _: &CudaLinear, _: &CudaNorm, _: &Rows, _: &mut Rows) {
+        unreachable!("`require` refuses it before a model is loaded")
+    }
+
+    fn gate(_: &mut CudaRun<'_>, _: usize, _: &Rows, _: &mut Rows) {
+        unreachable!("`require` refuses it before a model is loaded")
+    }
+
     fn perceptron(
         run: &mut CudaRun<'_>,
         layer: PerceptronLayers<'_, Self>,
@@ -278,6 +292,10 @@ impl Device for Cuda {
         run.multiply(fc1, input, hidden, false);
         let input = run.quantize_for(fc2, hidden, Some(activation));
         run.multiply(fc2, input, *x, true);
+    }
+
+    fn rotate(_: &mut CudaRun<'_>, rotary: &Infallible, _: usize, _: &mut Rows, _: &Sequences) {
+        match *rotary {}
     }
 
     fn self_attention(

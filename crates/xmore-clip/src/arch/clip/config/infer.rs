@@ -4,6 +4,7 @@
 //! activation: OpenAI's own archives need QuickGELU.
 
 use crate::arch::clip::weights::ClipNames;
+use crate::arch::shared::block::BlockForm;
 use crate::arch::shared::limits::check_text;
 use crate::arch::shared::names::Blocks;
 use crate::arch::shared::open_clip::LAYER_NORM_EPSILON;
@@ -82,6 +83,7 @@ pub(crate) fn infer(checkpoint: &Checkpoint, names: &ClipNames, quick_gelu: bool
             epsilon: LAYER_NORM_EPSILON,
             class_token: true,
             norm_pre: true,
+            blocks: BlockForm::CLIP,
             pool: Pool::Class,
         })
     } else {

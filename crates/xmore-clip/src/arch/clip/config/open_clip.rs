@@ -5,6 +5,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::arch::shared::block::BlockForm;
 use crate::arch::shared::open_clip::{NormKwargs, OpenClipFolder, Side, epsilon, mlp_width, refuse_unknown};
 use crate::arch::shared::transformer::TransformerSizes;
 use crate::arch::shared::vit::{Pool, VitArch};
@@ -116,6 +117,7 @@ pub(crate) fn read_vision(folder: &OpenClipFolder) -> Result<VisionArch> {
             epsilon: epsilon(cfg.norm_kwargs),
             class_token: true,
             norm_pre: !cfg.no_ln_pre,
+            blocks: BlockForm::CLIP,
             pool: match (cfg.pool_type, cfg.final_ln_after_pool) {
                 // A norm of one row is the same before the class token is picked and after.
                 (PoolType::Tok, _) => Pool::Class,

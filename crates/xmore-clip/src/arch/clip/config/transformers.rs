@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 
+use crate::arch::shared::block::BlockForm;
 use crate::arch::shared::limits::check_text;
 use crate::arch::shared::open_clip::LAYER_NORM_EPSILON;
 use crate::arch::shared::preprocessor_config;
@@ -51,6 +52,7 @@ pub(crate) fn read_transformers(folder: &TransformersFolder) -> Result<ClipArch>
             epsilon: vision.layer_norm_eps.unwrap_or(LAYER_NORM_EPSILON),
             class_token: true,
             norm_pre: true,
+            blocks: BlockForm::CLIP,
             pool: Pool::Class,
         }),
         text: TextArch {

@@ -1,0 +1,89 @@
+//! EVA, EVA-02 and Perception Encoder (PE-Core): open_clip's folders with image towers of timm's `Eva`, and CLIP's text tower.
+//!
+//! References: EVA (arXiv 2211.07636), EVA-02 (arXiv 2303.11331), EVA-CLIP (arXiv 2303.15389), Perception Encoder (arXiv 2504.13181); timm 1.0,
+//! `eva.py`.
+
+mod models;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{ClipError, Result};
+use crate::nn::activation::Activation;
+use crate::nn::precision::Precision;
+
+use super::shared::limits::check_vit;
+use super::shared::open_clip::OpenClipFolder;
+use super::shared::timm::{TRUNK, TimmCfg, infer_sizes};
+use super::shared::vit::{Pool, VitArch};
+use super::shared::vit_image::VitImage;
+use super::{Architecture, ConfigForm, Found, ImagePart};
+
+/// The row of the table.
+pub(super) const ARCHITECTURE: Architecture = Architecture {
+    name: "eva",
+    summary: "EVA, EVA-02 and Perception Encoder (PE-Core): open_clip's folders",
+    detect: |found| Ok(found.timm_model_name()?.is_some_and(|name| models::find(&name).is_some())),
+    open: |found, options| match found {
+        Found::Folder(dir, ConfigForm::OpenClip) => {
+            let folder = OpenClipFolder::read(dir, options)?;
+            let cfg = TimmCfg::read(&folder)?;
+            let checkpoint = folder.checkpoint()?;
+            let image = read_image(&folder.path, &cfg, &checkpoint, folder.dim, options.precision)?;
+            folder.opened(&checkpoint, image)
+        }
+        Found::Folder(dir, form) => {
+            Err(ClipError::config(&dir.join(form.file_name()), "expected open_clip's configuration"))
+        }
+        Found::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
+    },
+};
+
+fn read_image(
+    path: &Path,
+    cfg: &TimmCfg,
+    checkpoint: &Arc<Checkpoint>,
+    dim: usize,
+    precision: Precision,
+) -> Result<ImagePart> {
+    let name = &cfg.timm_model_name;
+    let Some(model) = models::find(name) else {
+        return Err(ClipError::config(path, format!("timm_model_name is {name:?}, which is not known")));
+    };
+    let form = model.form;
+    cfg.expect_pool(path, if form.pool_heads.is_some() { "map" } else { "token" })?;
+    let (patch, sizes) = infer_sizes(checkpoint, form.names.blocks, model.heads)?;
+    let image_size = cfg.image_size(path)?;
+    let arch = VitArch {
+        image_size,
+        patch,
+        activation: Activation::Gelu,
+        epsilon: form.epsilon,
+        class_token: model.class_token,
+        norm_pre: form.norm_pre,
+        blocks: model.blocks(image_size.checked_div(patch).unwrap_or(0)),
+        pool: match form.pool_heads {
+            None => Pool::Class,
+            Some(heads) => Pool::Attention { heads, mlp_width: pool_mlp_width(checkpoint) },
+        },
+        sizes,
+    };
+    check_vit(path, &arch)?;
+    Ok(VitImage {
+        checkpoint: Arc::clone(checkpoint),
+        prefix: TRUNK,
+        names: form.names,
+        arch,
+        projection: cfg.projection(path)?,
+        dim,
+        precision,
+    }
+    .part())
+}
+
+/// Width inside the perceptron of attention pooling, by its tensor's shape; 0 where that is missing, which the check of sizes refuses.
+fn pool_mlp_width(checkpoint: &Checkpoint) -> usize {
+    let shape = checkpoint.shape(&format!("{TRUNK}attn_pool.mlp.fc1.bias"));
+    shape.and_then(|shape| shape.first().copied()).unwrap_or(0)
+}

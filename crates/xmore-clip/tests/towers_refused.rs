@@ -1,0 +1,69 @@
+//! Folders of the architectures beside CLIP's own that are not what they should be: errors that name the file, the key or the tensor.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use xmore_clip::{ClipError, Model, Pixels};
+
+const CONFIG: &str = "open_clip_config.json";
+const WEIGHTS: &str = "open_clip_model.safetensors";
+
+fn fixture(family: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/towers").join(family).join("open_clip")
+}
+
+/// The error, as words too, of loading and using a family's folder with `value` at `pointer` of its configuration.
+#[track_caller]
+fn refused(family: &str, pointer: &str, value: Value) -> (ClipError, String) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(fixture(family).join(WEIGHTS), dir.path().join(WEIGHTS)).unwrap();
+    let mut config: Value =
+        serde_json::from_slice(&std::fs::read(fixture(family).join(CONFIG)).unwrap()).unwrap();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    config.pointer_mut(parent).unwrap()[key] = value;
+    std::fs::write(dir.path().join(CONFIG), config.to_string()).unwrap();
+    let used = Model::load(dir.path()).and_then(|model| {
+        let side = model.preprocess().size() as usize;
+        model.encode_images(&[Pixels::new(vec![0.0; side * side * 3])])
+    });
+    let error = used.expect_err("it should be refused");
+    let message = error.to_string();
+    (error, message)
+}
+
+const IMAGE_SIZE: &str = "/model_cfg/vision_cfg/image_size";
+const TIMM_NAME: &str = "/model_cfg/vision_cfg/timm_model_name";
+
+#[test]
+fn eva_configurations() {
+    let cases = [
+        (IMAGE_SIZE, json!(0), "the image size is 0, expected 1 to 4096"),
+        (IMAGE_SIZE, json!(1_000_000_000), "the image size is 1000000000, expected 1 to 4096"),
+        (IMAGE_SIZE, json!("large"), "vision_cfg"),
+        (IMAGE_SIZE, json!([48, 64]), "image_size is [48, 64], expected a square"),
+        ("/model_cfg/vision_cfg/timm_pool", json!("avg"), "timm_pool of eva02_base_patch16_clip_224 is"),
+        ("/model_cfg/vision_cfg/timm_proj", json!("mlp"), "timm_proj is"),
+        ("/model_cfg/vision_cfg/layer_scale", json!(1), "`layer_scale`"),
+        (TIMM_NAME, json!("eva02_base_patch14_448"), "eva02_base_patch14_448"),
+    ];
+    for (pointer, value, expected) in cases {
+        let (error, message) = refused("eva02", pointer, value.clone());
+        assert!(matches!(error, ClipError::Config { .. }), "{pointer} = {value}: {message}");
+        assert!(message.contains(expected), "{pointer} = {value}: {message}");
+        assert!(message.contains(CONFIG), "{pointer} = {value}: {message}");
+    }
+    // The largest image that the check of sizes lets through has more patches than the checkpoint's positions.
+    let (error, message) = refused("eva02", IMAGE_SIZE, json!(4096));
+    assert!(matches!(error, ClipError::TensorShape { .. }), "{message}");
+    assert!(message.contains("pos_embed"), "{message}");
+}
+
+#[test]
+fn eva_checkpoints_of_other_models() {
+    // Widths that the named model's heads do not divide, or whose heads are too narrow for pairs of two axes.
+    let (_, message) = refused("pe", TIMM_NAME, json!("vit_pe_core_large_patch14_336"));
+    assert!(message.contains("rotary positions and a width of 48 in 16 heads"), "{message}");
+    // A perceptron that blocks of the named form do not have.
+    let (error, message) = refused("eva", TIMM_NAME, json!("eva02_large_patch14_clip_224"));
+    assert!(matches!(error, ClipError::Config { .. }), "{message}");
+}
