@@ -52,6 +52,11 @@ fn siglip_2() {
 }
 
 #[test]
+fn siglip_2_naflex() {
+    check("naflex", "siglip2-naflex", &["."]);
+}
+
+#[test]
 fn clipa() {
     check("clipa", "clip", &["open_clip"]);
 }

@@ -3,6 +3,7 @@
 mod clip;
 mod eva;
 mod lite;
+mod naflex;
 mod parts;
 mod shared;
 mod siglip;
@@ -39,7 +40,7 @@ pub struct Architecture {
 ///
 /// The last one takes what no other does; its errors say what is missing.
 pub static ARCHITECTURES: &[Architecture] =
-    &[lite::ARCHITECTURE, siglip::ARCHITECTURE, eva::ARCHITECTURE, clip::ARCHITECTURE];
+    &[lite::ARCHITECTURE, siglip::ARCHITECTURE, naflex::ARCHITECTURE, eva::ARCHITECTURE, clip::ARCHITECTURE];
 
 impl Architecture {
     /// Its short name.

@@ -2,7 +2,7 @@
 
 use crate::arch::Head;
 use crate::error::Result;
-use crate::preprocess::Preprocess;
+use crate::preprocess::{Pixels, Preprocess};
 
 use super::cuda::DecodedImages;
 use super::{Device, Place};
@@ -54,11 +54,11 @@ pub(crate) struct TextTower<D: Device> {
 
 /// An image tower on some device.
 pub(crate) trait ImageEncoder: Send + Sync {
-    /// Features before the head, `[images, width]`, and their width. Images are `[side, side, 3]`, normalized.
-    fn features(&self, images: &[&[f32]]) -> Result<(Vec<f32>, usize)>;
+    /// Features before the head, `[images, width]`, and their width. Images are of the tower's size.
+    fn features(&self, images: &[&Pixels]) -> Result<(Vec<f32>, usize)>;
 
     /// Unit rows in the joint space, `[images, dim]`.
-    fn embeddings(&self, images: &[&[f32]], dim: usize) -> Result<Vec<f32>>;
+    fn embeddings(&self, images: &[&Pixels], dim: usize) -> Result<Vec<f32>>;
 
     /// Itself, if its device decodes image files.
     fn files(&self) -> Option<&dyn FileEncoder> {
@@ -66,7 +66,7 @@ pub(crate) trait ImageEncoder: Send + Sync {
     }
 
     /// Seconds that each of `repeats` passes of these images takes, with the images where the device reads them.
-    fn time_passes(&self, images: &[&[f32]], dim: usize, repeats: usize) -> Result<Vec<f64>>;
+    fn time_passes(&self, images: &[&Pixels], dim: usize, repeats: usize) -> Result<Vec<f64>>;
 }
 
 /// An image file that was decoded where the image tower is.

@@ -59,6 +59,8 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     type LearnedQuery: Send + Sync;
     /// Rotations of queries and keys.
     type Rotary: Send + Sync;
+    /// From patches of pictures of any aspect to tokens.
+    type GridEmbedding: Send + Sync;
 
     /// Whether the device has these operations.
     ///
@@ -76,6 +78,13 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     fn learned_query(&self, values: &[f32]) -> Result<Self::LearnedQuery>;
     /// Rotations of the last tokens of each sequence.
     fn rotary(&self, table: RotaryTable) -> Result<Self::Rotary>;
+    /// From patches to tokens; `positions`, `[side * side, width]`, are those of a square, and resampled for other grids.
+    fn grid_embedding(
+        &self,
+        linear: Self::Linear,
+        positions: &[f32],
+        side: usize,
+    ) -> Result<Self::GridEmbedding>;
     /// The tensor `name`, `[vocabulary, width]`, of a checkpoint.
     fn token_table(
         &self,
@@ -108,6 +117,12 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
         layer: &PatchEmbedding<Self>,
         images: Self::Images<'_>,
     ) -> Self::Rows;
+    /// Each image's patches with their positions, `[tokens, width]`, and the images' numbers of tokens.
+    fn embed_grids(
+        run: &mut Self::Run<'_>,
+        layer: &Self::GridEmbedding,
+        images: Self::Images<'_>,
+    ) -> (Self::Rows, Vec<usize>);
     /// Each token's embedding with its type's and its position's: `[tokens, width]`. `context`, `[n, width]`, replaces the tokens after each text's
     /// first; it may be empty.
     fn embed_tokens(

@@ -7,6 +7,8 @@ use crate::nn::activation::Activation;
 pub(crate) enum Operation {
     /// GELU by its tanh approximation.
     GeluTanh,
+    /// Patches of pictures of any aspect.
+    AnyAspect,
     /// Patches without a class token.
     PatchesAlone,
     /// Attention of a learned query.
@@ -36,6 +38,7 @@ impl Operation {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::GeluTanh => "GELU by its tanh approximation",
+            Self::AnyAspect => "patches of pictures of any aspect",
             Self::PatchesAlone => "patches without a class token",
             Self::LearnedQuery => "attention pooling",
             Self::NormAfterBranch => "norms after residual branches",

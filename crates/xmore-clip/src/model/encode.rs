@@ -116,14 +116,15 @@ impl Model {
         Ok(Embeddings::new(rows, width))
     }
 
-    /// The images' values, if they are of the tower's size.
-    fn checked<'p>(&self, images: &'p [Pixels]) -> Result<Vec<&'p [f32]>> {
-        let side = self.preprocess().size() as usize;
-        let expected = side * side * 3;
-        if let Some(wrong) = images.iter().find(|image| image.0.len() != expected) {
-            return Err(ClipError::PixelCount { found: wrong.0.len(), expected, side });
+    /// The images, if they are of the tower's size.
+    fn checked<'p>(&self, images: &'p [Pixels]) -> Result<Vec<&'p Pixels>> {
+        let preprocess = self.preprocess();
+        if let Some(wrong) = images.iter().find(|image| !preprocess.expects(image)) {
+            let side = preprocess.size() as usize;
+            let found = wrong.as_slice().len();
+            return Err(ClipError::PixelCount { found, expected: side * side * 3, side });
         }
-        Ok(images.iter().map(Pixels::as_slice).collect())
+        Ok(images.iter().collect())
     }
 
     /// The text tower's features before the head, `[texts, width]`, and how many texts were cut.

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use xmore_files::image::Alpha;
 
-use super::{Interpolation, ResizeMode};
+use super::{Interpolation, NaFlex, ResizeMode};
 
 /// How images are prepared, whatever their size.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -22,6 +22,8 @@ pub(crate) struct PreprocessConfig {
     /// Value of the bytes around an image that does not fill the square.
     pub(crate) fill_color: u8,
     pub(crate) alpha: Alpha,
+    /// Of a tower that takes pictures of any aspect.
+    pub(crate) patches: Option<NaFlex>,
 }
 
 /// OpenAI's, which most CLIP models share.
@@ -34,6 +36,7 @@ impl Default for PreprocessConfig {
             resize_mode: ResizeMode::default(),
             fill_color: 0,
             alpha: Alpha::default(),
+            patches: None,
         }
     }
 }
@@ -68,6 +71,7 @@ impl TryFrom<Keys> for PreprocessConfig {
             resize_mode: keys.get("resize_mode")?.unwrap_or(default.resize_mode),
             fill_color: keys.get("fill_color")?.unwrap_or(default.fill_color),
             alpha: keys.get("alpha")?.unwrap_or(default.alpha),
+            patches: None,
         };
         config.checked(["mean", "std"])
     }

@@ -53,11 +53,15 @@ impl ResizeMode {
 ///
 /// Its memory is used again for another image when it is dropped.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Pixels(pub(crate) Vec<f32>);
+pub struct Pixels {
+    values: Vec<f32>,
+    /// How patches lie in the picture, where the values are those of patches.
+    grid: Option<PatchGrid>,
+}
 
 impl Drop for Pixels {
     fn drop(&mut self) {
-        buffer_pool::keep(std::mem::take(&mut self.0));
+        buffer_pool::keep(std::mem::take(&mut self.values));
     }
 }
 
@@ -65,12 +69,22 @@ impl Pixels {
     /// Values that were prepared elsewhere: `[size, size, 3]`, normalized, channels last. [`crate::Model::encode_images`] refuses another
     /// length than its tower's.
     pub fn new(values: Vec<f32>) -> Self {
-        Self(values)
+        Self { values, grid: None }
     }
 
-    /// The values, `[size, size, 3]`.
+    /// Patches that were prepared elsewhere, `[rows * columns, patch * patch * 3]`, for a tower that takes pictures of any aspect.
+    pub fn of_patches(values: Vec<f32>, grid: PatchGrid) -> Self {
+        Self { values, grid: Some(grid) }
+    }
+
+    /// The values, `[size, size, 3]`, or `[rows * columns, patch * patch * 3]` where there is a [grid](Self::grid).
     pub fn as_slice(&self) -> &[f32] {
-        &self.0
+        &self.values
+    }
+
+    /// How patches lie in the picture, where the values are those of patches.
+    pub fn grid(&self) -> Option<PatchGrid> {
+        self.grid
     }
 }
 
@@ -144,7 +158,8 @@ impl Preprocess {
     }
 
     pub(crate) fn set_resize_mode(&mut self, mode: ResizeMode) {
-        self.other_resize_mode = (mode != self.config.resize_mode).then_some(mode);
+        let other = mode != self.config.resize_mode || self.config.patches.is_some();
+        self.other_resize_mode = other.then_some(mode);
     }
 
     pub(crate) fn set_orientation(&mut self, orientation: Orientation) {
@@ -158,7 +173,22 @@ impl Preprocess {
 
     /// Whether a GPU may resize this model's images: its resize was compared with Pillow's for bicubic models alone.
     pub(crate) fn may_run_on_gpu(&self) -> bool {
-        self.config.interpolation == Interpolation::Bicubic
+        self.config.interpolation == Interpolation::Bicubic && self.config.patches.is_none()
+    }
+
+    /// The patches of a tower that takes pictures of any aspect, unless a resize mode was chosen.
+    pub fn any_aspect(&self) -> Option<NaFlex> {
+        self.config.patches.filter(|_| self.other_resize_mode.is_none())
+    }
+
+    /// Whether an image has as many values as the tower takes.
+    pub(crate) fn expects(&self, pixels: &Pixels) -> bool {
+        let (side, found) = (self.size as usize, pixels.values.len());
+        match (self.config.patches, pixels.grid) {
+            (Some(patches), Some(grid)) => patches.holds(grid) && found == patches.values(grid),
+            (None, None) => found == side * side * 3,
+            _ => false,
+        }
     }
 
     /// What becomes of a picture's transparency.
@@ -209,17 +239,30 @@ impl Preprocess {
         Loaded {
             far_from_square: self.is_far_from_square(width, height),
             // A thread that holds a part of the memory for decoding must not wait for the pool's threads: they may wait for that memory.
-            pixels: self.normalize(&self.resize_by(decoded.image(), Threads::Own)),
+            pixels: self.prepare_by(decoded.image(), Threads::Own),
             first_of_several: decoded.is_first_of_several(),
         }
     }
 
     /// Resizes, crops and normalizes a decoded image.
     pub fn prepare(&self, image: &RgbImage) -> Pixels {
-        self.normalize(&self.resize(image))
+        self.prepare_by(image, Threads::Pool)
     }
 
-    /// Resizes and crops to the square, as bytes: what Pillow and torchvision give, to the bit.
+    fn prepare_by(&self, image: &RgbImage, threads: Threads) -> Pixels {
+        let Some(patches) = self.config.patches else {
+            return self.normalize(&self.resize_by(image, threads));
+        };
+        let square = self.other_resize_mode.is_some().then(|| self.resize_by(image, threads));
+        let (grid, laid_out) =
+            patches.patches_by(square.as_ref().unwrap_or(image), self.config.interpolation, threads);
+        let mut pixels = self.normalize(&laid_out);
+        pixels.grid = Some(grid);
+        pixels
+    }
+
+    /// Resizes and crops to the square, as bytes: what Pillow and torchvision give, to the bit. A tower that takes pictures of any aspect is given
+    /// that only where a resize mode was chosen.
     pub fn resize(&self, image: &RgbImage) -> RgbImage {
         self.resize_by(image, Threads::Pool)
     }
@@ -271,7 +314,11 @@ impl Preprocess {
     /// Whether an image of this size is mostly cut off or much distorted.
     pub(crate) fn is_far_from_square(&self, width: u32, height: u32) -> bool {
         let (short, long) = (u64::from(width.min(height)), u64::from(width.max(height)));
-        self.resize_mode() != ResizeMode::Longest && 2 * short < long
+        let cut_or_distorted = match self.any_aspect() {
+            Some(_) => false,
+            None => self.resize_mode() != ResizeMode::Longest,
+        };
+        cut_or_distorted && 2 * short < long
     }
 
     /// What each value of a byte becomes in each channel: torchvision's arithmetic, (value / 255 − mean) / std in f32.
@@ -287,6 +334,6 @@ impl Preprocess {
         for pixel in image.as_raw().as_chunks::<3>().0 {
             values.extend([0, 1, 2].map(|c| tables[c][usize::from(pixel[c])]));
         }
-        Pixels(values)
+        Pixels::new(values)
     }
 }

@@ -37,6 +37,26 @@ impl NaFlex {
         (1..=MAX_PIXELS).contains(&pixels).then_some(Self { patch, max_patches })
     }
 
+    /// Side of a patch, in pixels.
+    pub fn patch(self) -> u32 {
+        self.patch
+    }
+
+    /// Most patches of an image.
+    pub fn max_patches(self) -> u32 {
+        self.max_patches
+    }
+
+    /// Whether a grid has at least one patch, and no more than an image may have.
+    pub(crate) fn holds(self, grid: PatchGrid) -> bool {
+        (1..=u64::from(self.max_patches)).contains(&(u64::from(grid.rows) * u64::from(grid.columns)))
+    }
+
+    /// The values of a grid that [holds](Self::holds).
+    pub(crate) fn values(self, grid: PatchGrid) -> usize {
+        (grid.rows * grid.columns * self.patch * self.patch * 3) as usize
+    }
+
     /// The patches of an image of this size: `get_image_size_for_max_num_patches`, in patches instead of pixels.
     pub fn grid(self, width: u32, height: u32) -> PatchGrid {
         let patches = |length: u32, scale: f64| {
@@ -66,10 +86,20 @@ impl NaFlex {
     /// # Panics
     /// If the image has no pixels.
     pub fn patches(self, image: &RgbImage, interpolation: Interpolation) -> (PatchGrid, RgbImage) {
+        self.patches_by(image, interpolation, Threads::Pool)
+    }
+
+    /// [`NaFlex::patches`] by the given threads.
+    pub(super) fn patches_by(
+        self,
+        image: &RgbImage,
+        interpolation: Interpolation,
+        threads: Threads,
+    ) -> (PatchGrid, RgbImage) {
         let grid = self.grid(image.width(), image.height());
         let (width, height) = (grid.columns * self.patch, grid.rows * self.patch);
         let whole = Region { x: 0, y: 0, width, height };
-        let resized = resize_by(image, width, height, interpolation, whole, Threads::Pool);
+        let resized = resize_by(image, width, height, interpolation, whole, threads);
         let row = self.patch as usize * 3;
         let band = row * width as usize;
         let mut bytes = Vec::with_capacity(resized.as_raw().len());

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use safetensors::SafeTensors;
-use xmore_clip::{Embeddings, Model, Pixels};
+use xmore_clip::{Embeddings, Model, PatchGrid, Pixels};
 
 /// Largest difference of a component of a unit embedding.
 pub const TOLERANCE: f32 = 2e-5;
@@ -35,7 +35,22 @@ impl Expected {
         let one = images.shape()[1..].iter().product::<usize>();
         let normalize =
             |(n, &v): (usize, &u8)| (f32::from(v) / 255.0 - mean[n % 3] as f32) / std[n % 3] as f32;
-        let pixels = images.data().chunks(one).map(|image| image.iter().enumerate().map(normalize).collect());
+        let values = images.data().chunks(one).map(|image| image.iter().enumerate().map(normalize).collect());
+        let values: Vec<Vec<f32>> = values.collect();
+        let pixels = match tensors.tensor("spatial_shapes") {
+            Err(_) => values.into_iter().map(Pixels::new).collect(),
+            // Patches of pictures of any aspect, followed by padding.
+            Ok(_) => {
+                let patch = images.shape()[2];
+                let grids = integers("spatial_shapes");
+                let grids = grids.chunks(2).map(|grid| PatchGrid { rows: grid[0], columns: grid[1] });
+                let cut = |(mut values, grid): (Vec<f32>, PatchGrid)| {
+                    values.truncate((grid.rows * grid.columns) as usize * patch);
+                    Pixels::of_patches(values, grid)
+                };
+                values.into_iter().zip(grids).map(cut).collect()
+            }
+        };
         let context = tensors.tensor("token_ids").unwrap().shape()[1];
         let all_ids = integers("token_ids");
         let ids = all_ids.chunks(context).zip(integers("lengths")).map(|(row, n)| row[..n as usize].to_vec());
@@ -49,7 +64,7 @@ impl Expected {
             embeddings.push(("transformers", images, texts));
         }
         Self {
-            pixels: pixels.map(Pixels::new).collect(),
+            pixels,
             ids: ids.collect(),
             files: serde_json::from_str(&notes["images"]).unwrap(),
             embeddings,

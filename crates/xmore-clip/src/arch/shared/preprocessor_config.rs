@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::read_json;
 use crate::error::{ClipError, Result};
-use crate::preprocess::{Interpolation, Keys, PreprocessConfig, ResizeMode};
+use crate::preprocess::{Interpolation, Keys, NaFlex, PreprocessConfig, ResizeMode};
 
 /// The file that has an image processor alone.
 pub(crate) const FILE: &str = "preprocessor_config.json";
@@ -25,11 +25,17 @@ pub(crate) enum ProcessorKind {
     Clip,
     /// Both sides, 0.5 and 0.5.
     Siglip,
+    /// Patches of pictures of any aspect, 0.5 and 0.5, bilinear.
+    Siglip2,
 }
 
 /// The processors that are read, by their classes' names without `ImageProcessor` and what may follow that.
-const PROCESSORS: &[(&str, ProcessorKind)] =
-    &[("CLIP", ProcessorKind::Clip), ("ChineseCLIP", ProcessorKind::Clip), ("Siglip", ProcessorKind::Siglip)];
+const PROCESSORS: &[(&str, ProcessorKind)] = &[
+    ("CLIP", ProcessorKind::Clip),
+    ("ChineseCLIP", ProcessorKind::Clip),
+    ("Siglip", ProcessorKind::Siglip),
+    ("Siglip2", ProcessorKind::Siglip2),
+];
 
 impl ProcessorKind {
     fn of_class(class: &str) -> Option<Self> {
@@ -46,6 +52,13 @@ impl ProcessorKind {
                 mean: [0.5; 3],
                 std: [0.5; 3],
                 resize_mode: ResizeMode::Squash,
+                ..PreprocessConfig::default()
+            },
+            Self::Siglip2 => PreprocessConfig {
+                mean: [0.5; 3],
+                std: [0.5; 3],
+                interpolation: Interpolation::Bilinear,
+                patches: NaFlex::new(16, 256),
                 ..PreprocessConfig::default()
             },
         }
@@ -99,7 +112,11 @@ fn parse(keys: &Keys, image_size: usize, kind: ProcessorKind) -> Result<Preproce
         mean: per_channel("image_mean", default.mean, 0.0)?,
         std: per_channel("image_std", default.std, 1.0)?,
         interpolation: interpolation(keys)?.unwrap_or(default.interpolation),
-        resize_mode: resize_mode(keys, image_size, default.resize_mode)?,
+        resize_mode: match default.patches {
+            Some(_) => default.resize_mode,
+            None => resize_mode(keys, image_size, default.resize_mode)?,
+        },
+        patches: default.patches.map(|default| patches(keys, default)).transpose()?,
         ..default
     }
     .checked(["image_mean", "image_std"])
@@ -143,6 +160,15 @@ fn interpolation(keys: &Keys) -> Result<Option<Interpolation>, String> {
         }
     };
     keys.get("resample")?.map(filter).transpose()
+}
+
+/// Sizes of patches of pictures of any aspect.
+fn patches(keys: &Keys, default: NaFlex) -> Result<NaFlex, String> {
+    let patch = keys.get("patch_size")?.unwrap_or(default.patch());
+    let most = keys.get("max_num_patches")?.unwrap_or(default.max_patches());
+    NaFlex::new(patch, most).ok_or_else(|| {
+        format!("patch_size is {patch} and max_num_patches {most}, which are no patches of images")
+    })
 }
 
 /// What a `size` asks for.

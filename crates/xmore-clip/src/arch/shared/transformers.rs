@@ -72,6 +72,8 @@ pub(crate) struct TowerConfig {
     pub(crate) projection_size: Option<usize>,
     pub(crate) eos_token_id: Option<u32>,
     pub(crate) vision_use_head: Option<bool>,
+    /// Of towers that take pictures of any aspect: how many positions are learned.
+    pub(crate) num_patches: Option<usize>,
 }
 
 impl TowerConfig {

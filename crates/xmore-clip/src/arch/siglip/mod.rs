@@ -3,7 +3,7 @@
 //! References: SigLIP (arXiv 2303.15343), SigLIP 2 (arXiv 2502.14786); timm's `vit_*_siglip_*`; transformers' `modeling_siglip.py`. Images
 //! are pooled by attention, texts at the last token; the text tower has no causal mask, so that padding is a part of its input.
 
-mod transformers;
+pub(in crate::arch) mod transformers;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
 };
 
 /// timm's epsilon of layer norms, and SigLIP's.
-const EPSILON: f32 = 1e-6;
+pub(in crate::arch) const EPSILON: f32 = 1e-6;
 
 fn read_timm(
     path: &Path,

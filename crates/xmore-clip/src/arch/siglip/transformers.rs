@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::arch::Opened;
 use crate::arch::shared::assemble::{Parts, assemble};
 use crate::arch::shared::block::BlockForm;
 use crate::arch::shared::limits::{check_text, check_vit};
@@ -20,6 +19,8 @@ use crate::arch::shared::text_config::OwnText;
 use crate::arch::shared::transformers::{TowerConfig, TransformersFolder};
 use crate::arch::shared::vit::{Pool, VitArch, VitNames};
 use crate::arch::shared::vit_image::VitImage;
+use crate::arch::{Opened, TextPart};
+use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::options::LoadOptions;
@@ -30,7 +31,7 @@ use super::EPSILON;
 /// Its `model_type`.
 pub(super) const MODEL_TYPE: &str = "siglip";
 
-static VISION: VitNames = VitNames {
+pub(in crate::arch) static VISION: VitNames = VitNames {
     patches: "embeddings.patch_embedding",
     class: "",
     positions: "embeddings.position_embedding.weight",
@@ -82,14 +83,26 @@ pub(super) fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
         precision: options.precision,
     }
     .part();
+    let text = text_part(&folder, &checkpoint, text, dim)?;
+    let parts = Parts { dim, preprocess, image, text, config: Some(folder.path) };
+    assemble(&checkpoint, parts, options)
+}
+
+/// SigLIP's text tower and its tokenizer, of `siglip` and `siglip2`.
+pub(in crate::arch) fn text_part(
+    folder: &TransformersFolder,
+    checkpoint: &Arc<Checkpoint>,
+    text: TextArch,
+    dim: usize,
+) -> Result<TextPart> {
     let own = OwnText {
-        checkpoint: Arc::clone(&checkpoint),
+        checkpoint: Arc::clone(checkpoint),
         prefix: "text_model.".to_owned(),
         names: &TRANSFORMERS_TEXT,
         arch: text,
         projection: Some("text_model.head".to_owned()),
         dim,
-        precision: options.precision,
+        precision: folder.options.precision,
     };
     let tokenizer_options = TokenizerOptions {
         cleaning: cleaning(&folder.dir)?,
@@ -101,9 +114,7 @@ pub(super) fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
         Ok(Box::new(FileTokenizer::open(&dir, &tokenizer_options)?))
     };
     let files = TOKENIZER_FILES.iter().map(|&name| name.to_owned()).collect();
-    let text = own.part(Box::new(tokenizer), files);
-    let parts = Parts { dim, preprocess, image, text, config: Some(folder.path) };
-    assemble(&checkpoint, parts, options)
+    Ok(own.part(Box::new(tokenizer), files))
 }
 
 /// What transformers' tokenizer of the folder does to a text: that of SigLIP removes punctuation and lowers the case, that of SigLIP 2 lowers the
@@ -145,7 +156,7 @@ fn read_vision(path: &Path, config: &TowerConfig) -> Result<VitArch> {
     Ok(arch)
 }
 
-fn read_text(path: &Path, config: &TowerConfig) -> Result<TextArch> {
+pub(in crate::arch) fn read_text(path: &Path, config: &TowerConfig) -> Result<TextArch> {
     let arch = TextArch {
         context_length: config.max_position_embeddings.unwrap_or(64),
         vocabulary: config.vocab_size.unwrap_or(32000),

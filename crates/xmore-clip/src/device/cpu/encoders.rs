@@ -9,6 +9,7 @@ use crate::device::{ImageEncoder, ImageNetwork, ImageTower, TextEncoder, TextNet
 use crate::error::Result;
 use crate::nn::gemm::{Threads, split};
 use crate::nn::pool_threads::with_spinning_pool;
+use crate::preprocess::Pixels;
 
 use super::Cpu;
 
@@ -58,7 +59,7 @@ pub(crate) fn normalize_rows(x: &mut [f32], width: usize) {
 }
 
 impl ImageEncoder for CpuImages {
-    fn features(&self, images: &[&[f32]]) -> Result<(Vec<f32>, usize)> {
+    fn features(&self, images: &[&Pixels]) -> Result<(Vec<f32>, usize)> {
         let network = &self.network;
         // Whole images for each thread as long as every thread gets as many; the last few are shared by all threads.
         let workers = rayon::current_num_threads();
@@ -76,11 +77,11 @@ impl ImageEncoder for CpuImages {
         Ok((rows, network.width()))
     }
 
-    fn embeddings(&self, images: &[&[f32]], dim: usize) -> Result<Vec<f32>> {
+    fn embeddings(&self, images: &[&Pixels], dim: usize) -> Result<Vec<f32>> {
         Ok(embed(self.head.as_ref(), images.len(), self.features(images)?.0, dim))
     }
 
-    fn time_passes(&self, images: &[&[f32]], dim: usize, repeats: usize) -> Result<Vec<f64>> {
+    fn time_passes(&self, images: &[&Pixels], dim: usize, repeats: usize) -> Result<Vec<f64>> {
         let timed = (0..repeats).map(|_| {
             let start = Instant::now();
             self.embeddings(images, dim)?;

@@ -1,6 +1,7 @@
 //! The processor: the layers of `nn`, over slices of 32-bit floats.
 
 mod encoders;
+mod grids;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::nn::pool::average_pool;
 use crate::nn::precision::Precision;
 use crate::nn::rotary::RotaryTable;
 use crate::nn::thread_buffers::with_buffers;
+use crate::preprocess::Pixels;
 use crate::profile;
 
 use super::{
@@ -25,6 +27,7 @@ use super::{
 };
 
 pub(crate) use encoders::normalize_rows;
+pub(crate) use grids::GridEmbedding;
 
 /// The processor.
 #[derive(Clone)]
@@ -74,9 +77,10 @@ impl Device for Cpu {
     type TokenTable = MappedTable;
     type Conv = Conv2d;
     type Depthwise = DepthwiseConv2d;
-    type Images<'i> = &'i [&'i [f32]];
+    type Images<'i> = &'i [&'i Pixels];
     type Sequences = Vec<Range<usize>>;
     type LearnedQuery = Vec<f32>;
+    type GridEmbedding = GridEmbedding;
     type Rotary = RotaryTable;
 
     fn require(&self, _: impl IntoIterator<Item = Operation>) -> Result<()> {
@@ -101,6 +105,10 @@ impl Device for Cpu {
 
     fn rotary(&self, table: RotaryTable) -> Result<RotaryTable> {
         Ok(table)
+    }
+
+    fn grid_embedding(&self, linear: Linear, positions: &[f32], side: usize) -> Result<GridEmbedding> {
+        Ok(GridEmbedding::new(linear, positions, side))
     }
 
     fn token_table(
@@ -136,14 +144,14 @@ impl Device for Cpu {
         bounds(lengths).windows(2).map(|ends| ends[0]..ends[1]).collect()
     }
 
-    fn count(images: &[&[f32]]) -> usize {
+    fn count(images: &[&Pixels]) -> usize {
         images.len()
     }
 
-    fn embed_patches(threads: &mut Threads, layer: &PatchEmbedding<Self>, images: &[&[f32]]) -> Vec<f32> {
+    fn embed_patches(threads: &mut Threads, layer: &PatchEmbedding<Self>, images: &[&Pixels]) -> Vec<f32> {
         let (width, patches, tokens) = (layer.width, layer.patches(), layer.tokens());
         let mut pixels = Vec::with_capacity(images.len() * patches * layer.linear.inputs());
-        images.iter().for_each(|image| lay_out(layer, image, &mut pixels));
+        images.iter().for_each(|image| lay_out(layer, image.as_slice(), &mut pixels));
         let embedded =
             profile::time("patches", pixels.len() * 2 * width, || layer.linear.forward(&pixels, *threads));
         let mut x = Vec::with_capacity(images.len() * tokens * width);
@@ -154,6 +162,14 @@ impl Device for Cpu {
             x[start..].iter_mut().zip(&layer.positions).for_each(|(x, p)| *x += p);
         }
         x
+    }
+
+    fn embed_grids(
+        threads: &mut Threads,
+        layer: &GridEmbedding,
+        images: &[&Pixels],
+    ) -> (Vec<f32>, Vec<usize>) {
+        layer.forward(images, *threads)
     }
 
     fn embed_tokens(
@@ -334,7 +350,7 @@ impl Device for Cpu {
         means
     }
 
-    fn trunk(threads: &mut Threads, images: &[&[f32]], trunk: &Trunk<'_, Self>) -> Vec<f32> {
+    fn trunk(threads: &mut Threads, images: &[&Pixels], trunk: &Trunk<'_, Self>) -> Vec<f32> {
         let mut rows = Vec::new();
         for image in images {
             with_buffers(|buffers: &mut [Vec<f32>; 3]| {
@@ -350,8 +366,8 @@ impl Device for Cpu {
         rows
     }
 
-    fn conv_images(threads: &mut Threads, conv: &Conv2d, images: &[&[f32]], size: Size, out: &mut Map) {
-        out.size = Some(conv.forward(images[0], size, &mut out.data, *threads));
+    fn conv_images(threads: &mut Threads, conv: &Conv2d, images: &[&Pixels], size: Size, out: &mut Map) {
+        out.size = Some(conv.forward(images[0].as_slice(), size, &mut out.data, *threads));
     }
 
     fn conv_into(threads: &mut Threads, conv: &Conv2d, x: &Map, out: &mut Map) {

@@ -13,6 +13,7 @@ use crate::device::{
     FileEncoder, ImageEncoder, ImageNetwork, ImageTower, TextEncoder, TextNetwork, TextTower,
 };
 use crate::error::{ClipError, Result};
+use crate::preprocess::Pixels;
 use crate::preprocess::Preprocess;
 use crate::profile;
 
@@ -54,7 +55,7 @@ pub(crate) struct CudaImages {
 #[derive(Clone, Copy)]
 enum Batch<'a> {
     /// Values of this machine.
-    Pixels(&'a [&'a [f32]]),
+    Pixels(&'a [&'a Pixels]),
     /// Bytes on the card.
     Decoded(&'a DecodedImages),
 }
@@ -212,13 +213,20 @@ impl CudaImages {
     }
 
     /// Copies images to the card; the pass waits for that.
-    fn copy(&self, state: &mut ImageState, slot: usize, images: &[&[f32]], output: Output) -> Result<Images> {
-        let values = images[0].len();
+    fn copy(
+        &self,
+        state: &mut ImageState,
+        slot: usize,
+        images: &[&Pixels],
+        output: Output,
+    ) -> Result<Images> {
+        let values = images[0].as_slice().len();
         state.slot(&self.cuda, slot, images.len(), [values, self.length(output)])?;
         let place = &mut state.slots[slot];
         let bytes = images.len() * values * 4;
         let pinned = &mut place.pinned.as_mut_slice()[..bytes];
-        let copy = |(to, image): (&mut [u8], &&[f32])| to.copy_from_slice(bytemuck::cast_slice(image));
+        let copy =
+            |(to, image): (&mut [u8], &&Pixels)| to.copy_from_slice(bytemuck::cast_slice(image.as_slice()));
         // A thread of the pool that waits for others may be given other work, which may want the lock that this one holds.
         if rayon::current_thread_index().is_some() {
             pinned.chunks_exact_mut(values * 4).zip(images).for_each(copy);
@@ -333,11 +341,11 @@ impl ImageState {
 }
 
 impl ImageEncoder for CudaImages {
-    fn features(&self, images: &[&[f32]]) -> Result<(Vec<f32>, usize)> {
+    fn features(&self, images: &[&Pixels]) -> Result<(Vec<f32>, usize)> {
         Ok((self.encode(Batch::Pixels(images), Output::Features)?, self.network.width()))
     }
 
-    fn embeddings(&self, images: &[&[f32]], dim: usize) -> Result<Vec<f32>> {
+    fn embeddings(&self, images: &[&Pixels], dim: usize) -> Result<Vec<f32>> {
         self.encode(Batch::Pixels(images), Output::Embeddings(dim))
     }
 
@@ -345,7 +353,7 @@ impl ImageEncoder for CudaImages {
         Some(self)
     }
 
-    fn time_passes(&self, images: &[&[f32]], dim: usize, repeats: usize) -> Result<Vec<f64>> {
+    fn time_passes(&self, images: &[&Pixels], dim: usize, repeats: usize) -> Result<Vec<f64>> {
         let mut state = lock(&self.state);
         state.batch = state.batch.max(images.len());
         let wanted = Output::Embeddings(dim);

@@ -112,6 +112,7 @@ impl Device for Cuda {
     type Sequences = Sequences;
     type LearnedQuery = Infallible;
     type Rotary = Infallible;
+    type GridEmbedding = Infallible;
 
     fn require(&self, operations: impl IntoIterator<Item = Operation>) -> Result<()> {
         match operations.into_iter().next() {
@@ -138,6 +139,10 @@ impl Device for Cuda {
 
     fn values(&self, values: &[f32]) -> Result<Buffer> {
         Ok(Buffer::of(&self.device, values)?)
+    }
+
+    fn grid_embedding(&self, _: CudaLinear, _: &[f32], _: usize) -> Result<Infallible> {
+        Err(ClipError::NotOnGpu { operation: Operation::AnyAspect.name() })
     }
 
     fn token_table(&self, checkpoint: &Arc<Checkpoint>, name: &str, shape: [usize; 2]) -> Result<Buffer> {
@@ -202,6 +207,10 @@ impl Device for Cuda {
         ];
         run.launch(Source::Embed, "assemble", Launch::threads(images.count * tokens * width / 8, 256), &args);
         x
+    }
+
+    fn embed_grids(_: &mut CudaRun<'_>, layer: &Infallible, _: Images) -> (Rows, Vec<usize>) {
+        match *layer {}
     }
 
     fn embed_tokens(
