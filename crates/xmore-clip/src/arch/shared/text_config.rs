@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::arch::shared::hf_text;
 use crate::arch::shared::limits::check_text;
 use crate::arch::shared::names::projection;
 use crate::arch::shared::open_clip::{NormKwargs, OpenClipFolder, epsilon, mlp_width, refuse_unknown};
@@ -29,7 +30,10 @@ struct TextTowerKind {
 }
 
 /// All kinds, in the order in which `detect` is called. The last one takes what no other does.
-static TEXT_TOWERS: &[TextTowerKind] = &[TextTowerKind { detect: |_| true, read: read_own }];
+static TEXT_TOWERS: &[TextTowerKind] = &[
+    TextTowerKind { detect: |folder| folder.text_has(hf_text::KEY), read: hf_text::read },
+    TextTowerKind { detect: |_| true, read: read_own },
+];
 
 /// The text tower that the configuration names.
 ///
@@ -132,9 +136,9 @@ const HARMLESS: &[&str] = &[
 /// What the tokenizer does beside its file.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct TokenizerKwargs {
-    clean: Option<String>,
-    strip_sep_token: bool,
+pub(crate) struct TokenizerKwargs {
+    pub(crate) clean: Option<String>,
+    pub(crate) strip_sep_token: bool,
 }
 
 /// open_clip's names of what is done to a text first.
@@ -210,7 +214,7 @@ fn read_own(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<Tex
 }
 
 /// What is done to a text before the tokenizer; open_clip's tokenizers of the hub tidy whitespace where nothing else is asked for.
-fn cleaning(path: &Path, named: bool, clean: Option<&str>) -> Result<Cleaning> {
+pub(crate) fn cleaning(path: &Path, named: bool, clean: Option<&str>) -> Result<Cleaning> {
     match clean {
         None if named => Ok(Cleaning::Whitespace),
         None => Ok(Cleaning::None),
