@@ -120,6 +120,29 @@ fn chinese_clip() {
     check_masked("chinese_clip", "chinese-clip", "transformers", 0, 24);
 }
 
+/// Tokenizer files of open_clip's folders are the folder's own, or else in the part of it for files of other repositories.
+#[test]
+fn a_tokenizer_of_another_repository() {
+    for family in ["biomed", "worldwide"] {
+        let places = ["", "hf_text"].map(|place| {
+            let dir = tempfile::tempdir().unwrap();
+            for file in ["open_clip_config.json", "open_clip_model.safetensors"] {
+                std::fs::copy(towers().join(family).join("open_clip").join(file), dir.path().join(file))
+                    .unwrap();
+            }
+            assert!(load(dir.path()).encode_texts(&["7 + 7"]).is_err(), "{family}: there is no tokenizer");
+            let place = dir.path().join(place);
+            std::fs::create_dir_all(&place).unwrap();
+            std::fs::copy(towers().join("../tiny/tokenizer.json"), place.join("tokenizer.json")).unwrap();
+            load(dir.path()).encode_texts(&["7 + 7"]).unwrap().embeddings
+        });
+        // `[CLS]`, the three signs, `[SEP]`.
+        let model = load(&towers().join(family).join("open_clip"));
+        let expected = model.encode_token_ids(&[&[2, 26, 14, 26, 3]]).unwrap();
+        assert!(places.iter().all(|found| *found == expected), "{family}");
+    }
+}
+
 /// Models of the real sizes, made by `make_towers.py --full`: `XMORE_FULL_TOWERS` names their folders.
 #[test]
 fn full_size_models() {

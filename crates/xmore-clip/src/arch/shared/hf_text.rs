@@ -4,13 +4,12 @@
 //! `hf_text/config.json` of the folder where that is there; otherwise the tensors' shapes give the sizes, and a table of the published names what
 //! shapes do not say. The tokenizer's files lie in the folder, or in `hf_text`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::arch::TextPart;
 use crate::arch::shared::bert::{BertArch, BertPool};
 use crate::arch::shared::bert_config::{BertKind, infer_bert, read_bert};
 use crate::arch::shared::bert_text::{BertHead, BertText};
@@ -19,14 +18,15 @@ use crate::arch::shared::open_clip::{OpenClipFolder, refuse_unknown};
 use crate::arch::shared::read_json;
 use crate::arch::shared::text_config::{TokenizerKwargs, cleaning};
 use crate::arch::shared::transformers::TowerConfig;
+use crate::arch::{TextPart, TokenizerLoader};
 use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};
-use crate::tokenizer::{FileTokenizer, TOKENIZER_FILES, Tokenizer, TokenizerOptions};
+use crate::tokenizer::{FileTokenizer, TOKENIZER_FILES, TokenizerOptions};
 
 /// The key that names such a tower.
 pub(crate) const KEY: &str = "hf_model_name";
 
-/// The part of a model's folder that has the tower's own files.
+/// The part of a model's folder for the files that a configuration of open_clip's takes from other repositories.
 const DIR: &str = "hf_text";
 const CONFIG: &str = "hf_text/config.json";
 
@@ -99,16 +99,24 @@ pub(crate) fn read(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Res
         strip_sep_token: kwargs.strip_sep_token,
         ..TokenizerOptions::new(cfg.context_length)
     };
-    let dir = folder.dir.clone();
-    let tokenizer = move || -> Result<Box<dyn Tokenizer>> {
+    let files = tokenizer_files().into_iter().chain([CONFIG.to_owned()]).collect();
+    Ok(text.part(tokenizer(folder.dir.clone(), options), files))
+}
+
+/// The tokenizer that `hf_tokenizer_name` names: its files are in the model's folder, or else in the part of it for other repositories' files.
+pub(crate) fn tokenizer(dir: PathBuf, options: TokenizerOptions) -> TokenizerLoader {
+    Box::new(move || {
         let inner = dir.join(DIR);
         let has = |dir: &Path| TOKENIZER_FILES.iter().any(|file| dir.join(file).is_file());
         let dir = if !has(&dir) && has(&inner) { &inner } else { &dir };
         Ok(Box::new(FileTokenizer::open(dir, &options)?))
-    };
-    let in_dir = TOKENIZER_FILES.iter().map(|file| format!("{DIR}/{file}"));
-    let files = TOKENIZER_FILES.iter().map(|&file| file.to_owned());
-    Ok(text.part(Box::new(tokenizer), files.chain(in_dir).chain([CONFIG.to_owned()]).collect()))
+    })
+}
+
+/// All files that [`tokenizer`] may read.
+pub(crate) fn tokenizer_files() -> Vec<String> {
+    let inner = TOKENIZER_FILES.iter().map(|file| format!("{DIR}/{file}"));
+    TOKENIZER_FILES.iter().map(|&file| file.to_owned()).chain(inner).collect()
 }
 
 /// The network's sizes.

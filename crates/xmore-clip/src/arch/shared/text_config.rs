@@ -2,7 +2,7 @@
 //!
 //! Reference: open_clip 3.3, `CLIPTextCfg` in `model.py` and `TextTransformer` in `transformer.py`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -20,7 +20,7 @@ use crate::device::{BuildText, Device, TextTower};
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::nn::precision::Precision;
-use crate::tokenizer::{Cleaning, ClipTokenizer, FileTokenizer, Padding, TOKENIZER_FILES, TokenizerOptions};
+use crate::tokenizer::{Cleaning, ClipTokenizer, Padding, TokenizerOptions};
 
 /// A kind of text tower in open_clip's configurations.
 struct TextTowerKind {
@@ -206,11 +206,12 @@ fn read_own(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<Tex
         strip_sep_token: kwargs.strip_sep_token,
         ..TokenizerOptions::new(cfg.context_length)
     };
-    let files = TOKENIZER_FILES.iter().map(|&name| name.to_owned()).collect();
-    Ok(own.part(
-        tokenizer(folder.dir.clone(), named || cfg.vocab_size != ClipTokenizer::VOCABULARY, options),
-        files,
-    ))
+    let of_folder = named || cfg.vocab_size != ClipTokenizer::VOCABULARY;
+    let tokenizer = match of_folder {
+        true => hf_text::tokenizer(folder.dir.clone(), options),
+        false => clip_tokenizer(options),
+    };
+    Ok(own.part(tokenizer, hf_text::tokenizer_files()))
 }
 
 /// What is done to a text before the tokenizer; open_clip's tokenizers of the hub tidy whitespace where nothing else is asked for.
@@ -242,14 +243,11 @@ fn activation(path: &Path, activation: Activation, kwargs: Option<&ActKwargs>) -
     }
 }
 
-/// The folder's tokenizer, or CLIP's own.
-fn tokenizer(dir: PathBuf, of_folder: bool, options: TokenizerOptions) -> TokenizerLoader {
-    Box::new(move || match of_folder {
-        true => Ok(Box::new(FileTokenizer::open(&dir, &options)?)),
-        false => {
-            let tokenizer = ClipTokenizer::new(options.context_length);
-            Ok(Box::new(if options.padding.is_some() { tokenizer.padded() } else { tokenizer }))
-        }
+/// CLIP's own tokenizer.
+fn clip_tokenizer(options: TokenizerOptions) -> TokenizerLoader {
+    Box::new(move || {
+        let tokenizer = ClipTokenizer::new(options.context_length);
+        Ok(Box::new(if options.padding.is_some() { tokenizer.padded() } else { tokenizer }))
     })
 }
 
