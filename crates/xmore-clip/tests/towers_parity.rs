@@ -78,6 +78,76 @@ fn eva_without_rotary_positions() {
     check("eva", "eva", &["open_clip"]);
 }
 
+/// A family whose text tower does not see padding: what stands behind a text's end changes no bit.
+#[track_caller]
+fn check_masked(family: &str, architecture: &str, layout: &str, padding: u32, context_length: usize) {
+    check(family, architecture, &[layout]);
+    let expected = Expected::read(&towers().join(format!("{family}.safetensors")));
+    let model = load(&towers().join(family).join(layout));
+    assert_eq!(model.context_length(), context_length);
+    let pad =
+        |ids: &Vec<u32>| ids.iter().copied().chain(std::iter::repeat(padding)).take(context_length).collect();
+    let padded: Vec<Vec<u32>> = expected.ids.iter().map(pad).collect();
+    assert!(padded != expected.ids);
+    let padded: Vec<&[u32]> = padded.iter().map(Vec::as_slice).collect();
+    let (whole, cut) =
+        (model.encode_token_ids(&padded).unwrap(), model.encode_token_ids(&expected.ids()).unwrap());
+    assert!(whole == cut, "{family}: padding changes the embedding");
+}
+
+#[test]
+fn roberta() {
+    check_masked("roberta", "clip", "open_clip", 1, 24);
+}
+
+#[test]
+fn xlm_roberta() {
+    check_masked("xlm_roberta", "clip", "open_clip", 1, 24);
+}
+
+#[test]
+fn biomed_clip() {
+    check_masked("biomed", "timm-vit", "open_clip", 0, 24);
+}
+
+#[test]
+fn mobile_clip_2_large() {
+    check("mobileclip2_large", "timm-vit", &["open_clip"]);
+}
+
+#[test]
+fn worldwide() {
+    check("worldwide", "clip", &["open_clip", "transformers"]);
+}
+
+#[test]
+fn chinese_clip() {
+    check_masked("chinese_clip", "chinese-clip", "transformers", 0, 24);
+}
+
+/// Tokenizer files of open_clip's folders are the folder's own, or else in the part of it for files of other repositories.
+#[test]
+fn a_tokenizer_of_another_repository() {
+    for family in ["biomed", "worldwide"] {
+        let places = ["", "hf_text"].map(|place| {
+            let dir = tempfile::tempdir().unwrap();
+            for file in ["open_clip_config.json", "open_clip_model.safetensors"] {
+                std::fs::copy(towers().join(family).join("open_clip").join(file), dir.path().join(file))
+                    .unwrap();
+            }
+            assert!(load(dir.path()).encode_texts(&["7 + 7"]).is_err(), "{family}: there is no tokenizer");
+            let place = dir.path().join(place);
+            std::fs::create_dir_all(&place).unwrap();
+            std::fs::copy(towers().join("../tiny/tokenizer.json"), place.join("tokenizer.json")).unwrap();
+            load(dir.path()).encode_texts(&["7 + 7"]).unwrap().embeddings
+        });
+        // `[CLS]`, the three signs, `[SEP]`.
+        let model = load(&towers().join(family).join("open_clip"));
+        let expected = model.encode_token_ids(&[&[2, 26, 14, 26, 3]]).unwrap();
+        assert!(places.iter().all(|found| *found == expected), "{family}");
+    }
+}
+
 /// Models of the real sizes, made by `make_towers.py --full`: `XMORE_FULL_TOWERS` names their folders.
 #[test]
 fn full_size_models() {

@@ -1,5 +1,6 @@
 //! The architectures: a folder for each, from its configuration by way of its weights to its towers, and a row in [`ARCHITECTURES`].
 
+mod chinese_clip;
 mod clip;
 mod eva;
 mod lite;
@@ -7,6 +8,7 @@ mod naflex;
 mod parts;
 mod shared;
 mod siglip;
+mod timm_vit;
 
 use std::path::{Path, PathBuf};
 
@@ -39,8 +41,15 @@ pub struct Architecture {
 /// All architectures, in the order in which their `detect` is called.
 ///
 /// The last one takes what no other does; its errors say what is missing.
-pub static ARCHITECTURES: &[Architecture] =
-    &[lite::ARCHITECTURE, siglip::ARCHITECTURE, naflex::ARCHITECTURE, eva::ARCHITECTURE, clip::ARCHITECTURE];
+pub static ARCHITECTURES: &[Architecture] = &[
+    lite::ARCHITECTURE,
+    siglip::ARCHITECTURE,
+    naflex::ARCHITECTURE,
+    eva::ARCHITECTURE,
+    timm_vit::ARCHITECTURE,
+    chinese_clip::ARCHITECTURE,
+    clip::ARCHITECTURE,
+];
 
 impl Architecture {
     /// Its short name.

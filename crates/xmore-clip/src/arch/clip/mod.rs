@@ -10,20 +10,18 @@ use std::sync::Arc;
 use crate::checkpoint::{Checkpoint, CheckpointKind};
 use crate::device::{BuildImage, Device, ImageTower};
 use crate::error::{ClipError, Result};
-use crate::nn::precision::Precision;
 use crate::options::LoadOptions;
-use crate::tokenizer::{ClipTokenizer, FileTokenizer, TokenizerOptions};
+use crate::tokenizer::{ClipTokenizer, FileTokenizer, TOKENIZER_FILES, TokenizerOptions};
 
 use super::shared::assemble::{Parts, assemble};
-use super::shared::names::projection;
 use super::shared::open_clip::OpenClipFolder;
 use super::shared::text_config::OwnText;
 use super::shared::transformers::TransformersFolder;
-use super::shared::vit::{Vit, VitWeights};
+use super::shared::vit_image::VitImage;
 use super::{
     Architecture, ConfigForm, Found, ImagePart, Opened, TRANSFORMERS_CONFIG, TextPart, TokenizerLoader,
 };
-use config::{ClipArch, VisionArch, infer, read_transformers, read_vision};
+use config::{ClipArch, ResNetArch, VisionArch, infer, read_transformers, read_vision};
 use resnet::ResNet;
 use weights::{ClipNames, OPEN_CLIP, TRANSFORMERS};
 
@@ -45,14 +43,13 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     },
 };
 
-const TOKENIZER: &str = "tokenizer.json";
-
 fn open_transformers(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
     let folder = TransformersFolder::new(dir, options);
     let arch = read_transformers(&folder)?;
     let checkpoint = folder.checkpoint()?;
-    let path = Some(folder.dir.join(TOKENIZER)).filter(|path| path.is_file());
-    parts(&checkpoint, &TRANSFORMERS, arch, path, Some(folder.path), options)
+    let own = TOKENIZER_FILES.iter().any(|file| folder.dir.join(file).is_file());
+    let tokenizer = own.then_some(folder.dir);
+    parts(&checkpoint, &TRANSFORMERS, arch, tokenizer, Some(folder.path), options)
 }
 
 /// Opens a single checkpoint file, whose tensors' shapes give the sizes.
@@ -88,28 +85,29 @@ fn parts(
         precision: options.precision,
         arch: text,
     };
-    let beside = tokenizer.iter().map(|_| TOKENIZER.to_owned()).collect();
+    let beside = tokenizer.iter().flat_map(|_| TOKENIZER_FILES.map(str::to_owned)).collect();
     let load = load_tokenizer(checkpoint, tokenizer, own.arch.vocabulary, own.arch.context_length);
     let text: TextPart = own.part(load, beside);
     assemble(checkpoint, Parts { dim, preprocess, image, text, config }, options)
 }
 
-/// The folder's `tokenizer.json` where there is one, else CLIP's own tokenizer.
+/// The tokenizer of the folder `dir` where there is one, else CLIP's own.
 fn load_tokenizer(
     checkpoint: &Arc<Checkpoint>,
-    path: Option<PathBuf>,
+    dir: Option<PathBuf>,
     vocabulary: usize,
     context_length: usize,
 ) -> TokenizerLoader {
     let checkpoint = Arc::clone(checkpoint);
-    Box::new(move || match &path {
-        Some(path) => Ok(Box::new(FileTokenizer::load(path, &TokenizerOptions::new(context_length))?)),
+    Box::new(move || match &dir {
+        Some(dir) => Ok(Box::new(FileTokenizer::open(dir, &TokenizerOptions::new(context_length))?)),
         None if vocabulary == ClipTokenizer::VOCABULARY => Ok(Box::new(ClipTokenizer::new(context_length))),
         None => Err(ClipError::config(
             checkpoint.path(),
             format!(
-                "the text tower knows {vocabulary} tokens, CLIP's own vocabulary has {}; put a {TOKENIZER} beside the weights",
-                ClipTokenizer::VOCABULARY
+                "the text tower knows {vocabulary} tokens, CLIP's own vocabulary has {}; put a {} beside the weights",
+                ClipTokenizer::VOCABULARY,
+                TOKENIZER_FILES[0]
             ),
         )),
     })
@@ -122,51 +120,37 @@ fn image_part(
     dim: usize,
     options: &LoadOptions,
 ) -> ImagePart {
-    ImagePart {
-        description: arch.describe(),
-        image_size: arch.image_size(),
-        operations: match &arch {
-            VisionArch::Vit(vit) => vit.operations(),
-            VisionArch::ResNet(_) => Vec::new(),
-        },
-        loader: Box::new(ClipImage {
-            checkpoint: Arc::clone(checkpoint),
-            names,
+    let checkpoint = Arc::clone(checkpoint);
+    match arch {
+        VisionArch::Vit(arch) => VitImage {
+            checkpoint,
+            prefix: names.vision_prefix,
+            names: names.vision,
             arch,
+            projection: Some(names.vision_projection.to_owned()),
             dim,
             precision: options.precision,
-        }),
+        }
+        .part(),
+        VisionArch::ResNet(arch) => ImagePart {
+            description: arch.describe(),
+            image_size: arch.image_size,
+            operations: Vec::new(),
+            loader: Box::new(ResNetImage { checkpoint, arch, dim }),
+        },
     }
 }
 
-/// An image tower of CLIP's in a checkpoint.
-struct ClipImage {
+/// A ResNet of CLIP's in a checkpoint.
+struct ResNetImage {
     checkpoint: Arc<Checkpoint>,
-    names: &'static ClipNames,
-    arch: VisionArch,
+    arch: ResNetArch,
     dim: usize,
-    precision: Precision,
 }
 
-impl BuildImage for ClipImage {
+impl BuildImage for ResNetImage {
     fn build<D: Device>(&self, device: &D) -> Result<ImageTower<D>> {
-        let Self { checkpoint, names, arch, dim, precision } = self;
-        Ok(match arch {
-            VisionArch::Vit(vit) => {
-                let width = vit.sizes.width;
-                let head = projection(device, checkpoint, names.vision_projection, width, *dim)?;
-                let weights = VitWeights {
-                    checkpoint,
-                    prefix: names.vision_prefix,
-                    names: names.vision,
-                    precision: *precision,
-                };
-                ImageTower { network: Box::new(Vit::load(device, &weights, vit)?), head: Some(head) }
-            }
-            VisionArch::ResNet(resnet) => {
-                let network = ResNet::load(device, checkpoint, resnet, *dim)?;
-                ImageTower { network: Box::new(network), head: None }
-            }
-        })
+        let network = ResNet::load(device, &self.checkpoint, &self.arch, self.dim)?;
+        Ok(ImageTower { network: Box::new(network), head: None })
     }
 }

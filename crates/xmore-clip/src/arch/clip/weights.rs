@@ -3,8 +3,9 @@
 //! transformers' `CLIPModel` splits attention's input layer in three and stores projections transposed. The numbers are the same, so a model
 //! loads to the same bits from each.
 
-use crate::arch::shared::names::{OPEN_CLIP_BLOCKS, TRANSFORMERS_BLOCKS};
+use crate::arch::shared::names::OPEN_CLIP_BLOCKS;
 use crate::arch::shared::text::{OPEN_CLIP_TEXT, TRANSFORMERS_TEXT, TextNames};
+use crate::arch::shared::transformers::CLIP_VISION;
 use crate::arch::shared::vit::VitNames;
 use crate::checkpoint::Checkpoint;
 
@@ -31,16 +32,6 @@ static OPEN_CLIP_VISION: VitNames = VitNames {
     pool: None,
 };
 
-static TRANSFORMERS_VISION: VitNames = VitNames {
-    patches: "embeddings.patch_embedding",
-    class: "embeddings.class_embedding",
-    positions: "embeddings.position_embedding.weight",
-    norm_pre: "pre_layrnorm",
-    norm_post: "post_layernorm",
-    blocks: &TRANSFORMERS_BLOCKS,
-    pool: None,
-};
-
 /// OpenAI's and open_clip's.
 pub(crate) static OPEN_CLIP: ClipNames = ClipNames {
     vision_prefix: "visual.",
@@ -58,7 +49,7 @@ static OPEN_CLIP_CUSTOM_TEXT: ClipNames =
 /// transformers'.
 pub(crate) static TRANSFORMERS: ClipNames = ClipNames {
     vision_prefix: "vision_model.",
-    vision: &TRANSFORMERS_VISION,
+    vision: &CLIP_VISION,
     vision_projection: "visual_projection",
     text_prefix: "text_model.",
     text: &TRANSFORMERS_TEXT,

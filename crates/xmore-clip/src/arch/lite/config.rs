@@ -77,17 +77,3 @@ pub(crate) struct TextConfig {
     /// transformers' `config.json` of the tower.
     pub(crate) config: String,
 }
-
-/// What is needed of transformers' `BertConfig`.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct BertConfig {
-    pub(crate) hidden_size: usize,
-    pub(crate) num_hidden_layers: usize,
-    pub(crate) num_attention_heads: usize,
-    pub(crate) intermediate_size: usize,
-    pub(crate) layer_norm_eps: f32,
-    pub(crate) max_position_embeddings: usize,
-    pub(crate) type_vocab_size: usize,
-    pub(crate) vocab_size: usize,
-    pub(crate) hidden_act: String,
-}

@@ -1,6 +1,5 @@
 //! `lite` and its kind: a folder whose towers were published apart from one another, and heads that join them.
 
-mod bert;
 mod config;
 mod efficientnet;
 mod head;
@@ -19,10 +18,13 @@ use crate::options::LoadOptions;
 use crate::preprocess::Preprocess;
 use crate::tokenizer::{FileTokenizer, Tokenizer, TokenizerOptions};
 
+use super::shared::bert::{Bert, BertPool};
+use super::shared::bert_config::read_bert;
+use super::shared::limits::check_bert_context;
 use super::shared::read_json;
+use super::shared::transformers::TowerConfig;
 use super::{Architecture, CONFIG_FILE, ConfigForm, Facts, Found, Head, Opened};
-use bert::Bert;
-use config::{BertConfig, ModelConfig};
+use config::ModelConfig;
 use efficientnet::EfficientNet;
 use head::load_head;
 
@@ -132,11 +134,13 @@ impl BuildText for LiteText {
         let Self(lite) = self;
         let text = &lite.config.model_cfg.text_cfg;
         let path = lite.dir.join(&text.config);
-        let bert: BertConfig = read_json(&path)?;
-        check_bert(&bert, text.context_length, &path)?;
+        let (_, mut bert) = read_bert(&path, &read_json::<TowerConfig>(&path)?, BertPool::UnitMean)?;
+        // sentence-transformers' mask is the tokenizer's, by place and not by id.
+        bert.padding = None;
+        check_bert_context(&lite.dir.join(CONFIG_FILE), &bert, text.context_length)?;
         let checkpoint = Arc::new(Checkpoint::open(lite.dir.join(&text.weights))?);
-        let network = Bert::load(device, &checkpoint, &bert, lite.precision)?;
-        let head = lite.head(device, "text.", bert.hidden_size)?;
+        let network = Bert::load(device, &checkpoint, "", &bert, lite.precision)?;
+        let head = lite.head(device, "text.", bert.sizes.width)?;
         Ok(TextTower { network: Box::new(network), head })
     }
 }
@@ -189,26 +193,6 @@ fn check(config: &ModelConfig, path: &Path) -> Result<()> {
         if limits.iter().any(|&(n, max)| !(1..=max).contains(&n)) {
             return fail(format!("stage {stage:?} has a number out of range"));
         }
-    }
-    Ok(())
-}
-
-fn check_bert(config: &BertConfig, context_length: usize, path: &Path) -> Result<()> {
-    let fail = |message: String| Err(ClipError::config(path, message));
-    if config.num_attention_heads == 0 || !config.hidden_size.is_multiple_of(config.num_attention_heads) {
-        return fail(format!("hidden_size {} in {} heads", config.hidden_size, config.num_attention_heads));
-    }
-    if config.hidden_act != "gelu" {
-        return fail(format!("hidden_act is {:?}, expected \"gelu\"", config.hidden_act));
-    }
-    if !(3..=config.max_position_embeddings).contains(&context_length) {
-        return fail(format!(
-            "has {} positions, but {CONFIG_FILE} asks for a context_length of {context_length}",
-            config.max_position_embeddings
-        ));
-    }
-    if config.num_hidden_layers > 256 || config.hidden_size > 1 << 16 || config.intermediate_size > 1 << 20 {
-        return fail("has a size out of range".into());
     }
     Ok(())
 }

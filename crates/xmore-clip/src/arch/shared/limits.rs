@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::arch::shared::bert::BertArch;
 use crate::arch::shared::rotary::RotaryPositions;
 use crate::arch::shared::text::TextArch;
 use crate::arch::shared::transformer::TransformerSizes;
@@ -50,6 +51,28 @@ pub(crate) fn check_text(path: &Path, arch: &TextArch) -> Result<()> {
     check_sizes("text", &arch.sizes, path)?;
     check_range(path, "the context length", arch.context_length, 1 << 16)?;
     check_range(path, "the vocabulary", arch.vocabulary, 1 << 24)
+}
+
+/// Checks BERT's sizes.
+pub(crate) fn check_bert(path: &Path, arch: &BertArch) -> Result<()> {
+    check_sizes("text", &arch.sizes, path)?;
+    check_range(path, "the number of positions", arch.positions, 1 << 16)?;
+    check_range(path, "the number of token types", arch.kinds, 1 << 10)?;
+    check_range(path, "the vocabulary", arch.vocabulary, 1 << 24)
+}
+
+/// Checks that there is a position for each token of a text; `path` is the file that asks for that context length.
+pub(crate) fn check_bert_context(path: &Path, arch: &BertArch, context_length: usize) -> Result<()> {
+    let most = arch.positions.saturating_sub(arch.numbering.first());
+    if (3..=most).contains(&context_length) {
+        return Ok(());
+    }
+    Err(ClipError::config(
+        path,
+        format!(
+            "the context length is {context_length}, expected 3 to {most}, for which the text tower has positions"
+        ),
+    ))
 }
 
 fn check_sizes(tower: &str, sizes: &TransformerSizes, path: &Path) -> Result<()> {

@@ -1,7 +1,11 @@
 //! What several architectures are made of.
 
 pub(super) mod assemble;
+pub(super) mod bert;
+pub(super) mod bert_config;
+pub(super) mod bert_text;
 pub(super) mod block;
+pub(super) mod hf_text;
 pub(super) mod limits;
 pub(super) mod names;
 pub(super) mod open_clip;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::arch::Head;
+use crate::arch::{Head, HeadPerceptron};
 use crate::checkpoint::{Checkpoint, WeightAndBias};
 use crate::device::Device;
 use crate::error::Result;
@@ -215,5 +215,23 @@ pub(crate) fn projection<D: Device>(
         (Cow::Owned(transposed(&checkpoint.tensor(name, &[inputs, dim])?, inputs, dim)), None)
     };
     let part = Part { weight: &weight, bias: bias.as_deref(), scale: 1.0 };
-    Ok(Head { linear: device.linear(&[part], inputs, Precision::F32)?, mlp: None })
+    Ok(Head::Linear(device.linear(&[part], inputs, Precision::F32)?))
+}
+
+/// A projection of two layers without biases, `{name}.0.weight` and `{name}.2.weight`, of (inputs + dim) / 2 hidden values, as open_clip has it
+/// behind transformers' text towers.
+pub(crate) fn perceptron_projection<D: Device>(
+    device: &D,
+    checkpoint: &Checkpoint,
+    name: &str,
+    inputs: usize,
+    dim: usize,
+) -> Result<Head<D>> {
+    let width = (inputs + dim) / 2;
+    let linear = |layer: usize, outputs: usize, inputs: usize| {
+        let weight = checkpoint.tensor(&format!("{name}.{layer}.weight"), &[outputs, inputs])?;
+        device.linear(&[Part { weight: &weight, bias: None, scale: 1.0 }], inputs, Precision::F32)
+    };
+    let (fc1, fc2) = (linear(0, width, inputs)?, linear(2, dim, width)?);
+    Ok(Head::Perceptron(HeadPerceptron { fc1, fc2, width }))
 }

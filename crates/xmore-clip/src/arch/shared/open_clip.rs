@@ -105,7 +105,6 @@ impl OpenClipFolder {
     }
 
     /// Whether `text_cfg` has this key with a value.
-    #[allow(dead_code)]
     pub(crate) fn text_has(&self, key: &str) -> bool {
         self.text.get(key).is_some_and(|value| !value.is_null())
     }

@@ -2,12 +2,13 @@
 //!
 //! Reference: open_clip 3.3, `CLIPTextCfg` in `model.py` and `TextTransformer` in `transformer.py`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::arch::shared::hf_text;
 use crate::arch::shared::limits::check_text;
 use crate::arch::shared::names::projection;
 use crate::arch::shared::open_clip::{NormKwargs, OpenClipFolder, epsilon, mlp_width, refuse_unknown};
@@ -19,7 +20,7 @@ use crate::device::{BuildText, Device, TextTower};
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::nn::precision::Precision;
-use crate::tokenizer::{Cleaning, ClipTokenizer, FileTokenizer, Padding, TOKENIZER_FILES, TokenizerOptions};
+use crate::tokenizer::{Cleaning, ClipTokenizer, Padding, TokenizerOptions};
 
 /// A kind of text tower in open_clip's configurations.
 struct TextTowerKind {
@@ -29,7 +30,10 @@ struct TextTowerKind {
 }
 
 /// All kinds, in the order in which `detect` is called. The last one takes what no other does.
-static TEXT_TOWERS: &[TextTowerKind] = &[TextTowerKind { detect: |_| true, read: read_own }];
+static TEXT_TOWERS: &[TextTowerKind] = &[
+    TextTowerKind { detect: |folder| folder.text_has(hf_text::KEY), read: hf_text::read },
+    TextTowerKind { detect: |_| true, read: read_own },
+];
 
 /// The text tower that the configuration names.
 ///
@@ -132,9 +136,9 @@ const HARMLESS: &[&str] = &[
 /// What the tokenizer does beside its file.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct TokenizerKwargs {
-    clean: Option<String>,
-    strip_sep_token: bool,
+pub(crate) struct TokenizerKwargs {
+    pub(crate) clean: Option<String>,
+    pub(crate) strip_sep_token: bool,
 }
 
 /// open_clip's names of what is done to a text first.
@@ -202,15 +206,16 @@ fn read_own(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<Tex
         strip_sep_token: kwargs.strip_sep_token,
         ..TokenizerOptions::new(cfg.context_length)
     };
-    let files = TOKENIZER_FILES.iter().map(|&name| name.to_owned()).collect();
-    Ok(own.part(
-        tokenizer(folder.dir.clone(), named || cfg.vocab_size != ClipTokenizer::VOCABULARY, options),
-        files,
-    ))
+    let of_folder = named || cfg.vocab_size != ClipTokenizer::VOCABULARY;
+    let tokenizer = match of_folder {
+        true => hf_text::tokenizer(folder.dir.clone(), options),
+        false => clip_tokenizer(options),
+    };
+    Ok(own.part(tokenizer, hf_text::tokenizer_files()))
 }
 
 /// What is done to a text before the tokenizer; open_clip's tokenizers of the hub tidy whitespace where nothing else is asked for.
-fn cleaning(path: &Path, named: bool, clean: Option<&str>) -> Result<Cleaning> {
+pub(crate) fn cleaning(path: &Path, named: bool, clean: Option<&str>) -> Result<Cleaning> {
     match clean {
         None if named => Ok(Cleaning::Whitespace),
         None => Ok(Cleaning::None),
@@ -238,14 +243,11 @@ fn activation(path: &Path, activation: Activation, kwargs: Option<&ActKwargs>) -
     }
 }
 
-/// The folder's tokenizer, or CLIP's own.
-fn tokenizer(dir: PathBuf, of_folder: bool, options: TokenizerOptions) -> TokenizerLoader {
-    Box::new(move || match of_folder {
-        true => Ok(Box::new(FileTokenizer::open(&dir, &options)?)),
-        false => {
-            let tokenizer = ClipTokenizer::new(options.context_length);
-            Ok(Box::new(if options.padding.is_some() { tokenizer.padded() } else { tokenizer }))
-        }
+/// CLIP's own tokenizer.
+fn clip_tokenizer(options: TokenizerOptions) -> TokenizerLoader {
+    Box::new(move || {
+        let tokenizer = ClipTokenizer::new(options.context_length);
+        Ok(Box::new(if options.padding.is_some() { tokenizer.padded() } else { tokenizer }))
     })
 }
 

@@ -107,6 +107,11 @@ impl TimmCfg {
         Err(ClipError::config(path, format!("timm_pool of {name} is {found:?}, expected {expected:?}")))
     }
 
+    /// Whether tokens are pooled as the model does by itself: only behind a projection of open_clip's is an empty `timm_pool` that.
+    pub(crate) fn pools_by_default(&self) -> bool {
+        self.timm_pool.as_deref() == Some("") && self.timm_proj.as_deref() == Some("linear")
+    }
+
     /// Name of the projection into the joint space; none where the trunk's features are of that space.
     ///
     /// # Errors

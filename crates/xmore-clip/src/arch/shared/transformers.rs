@@ -10,8 +10,12 @@ use serde::de::DeserializeOwned;
 
 use crate::arch::TRANSFORMERS_CONFIG;
 use crate::arch::shared::assemble::open_weights;
+use crate::arch::shared::block::BlockForm;
+use crate::arch::shared::names::TRANSFORMERS_BLOCKS;
+use crate::arch::shared::open_clip::LAYER_NORM_EPSILON;
 use crate::arch::shared::read_json;
 use crate::arch::shared::transformer::TransformerSizes;
+use crate::arch::shared::vit::{Pool, VitArch, VitNames};
 use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
@@ -55,9 +59,21 @@ impl TransformersFolder {
     }
 }
 
+/// CLIP's image tower.
+pub(crate) static CLIP_VISION: VitNames = VitNames {
+    patches: "embeddings.patch_embedding",
+    class: "embeddings.class_embedding",
+    positions: "embeddings.position_embedding.weight",
+    norm_pre: "pre_layrnorm",
+    norm_post: "post_layernorm",
+    blocks: &TRANSFORMERS_BLOCKS,
+    pool: None,
+};
+
 /// The keys of either tower.
 #[derive(Default, Deserialize)]
 pub(crate) struct TowerConfig {
+    pub(crate) model_type: Option<String>,
     pub(crate) hidden_size: Option<usize>,
     pub(crate) intermediate_size: Option<usize>,
     pub(crate) num_hidden_layers: Option<usize>,
@@ -71,6 +87,9 @@ pub(crate) struct TowerConfig {
     pub(crate) max_position_embeddings: Option<usize>,
     pub(crate) projection_size: Option<usize>,
     pub(crate) eos_token_id: Option<u32>,
+    pub(crate) pad_token_id: Option<u32>,
+    pub(crate) type_vocab_size: Option<usize>,
+    pub(crate) position_embedding_type: Option<String>,
     pub(crate) vision_use_head: Option<bool>,
     /// Of towers that take pictures of any aspect: how many positions are learned.
     pub(crate) num_patches: Option<usize>,
@@ -85,6 +104,25 @@ impl TowerConfig {
             layers: self.num_hidden_layers.unwrap_or(layers),
             mlp_width: self.intermediate_size.unwrap_or(mlp_width),
         }
+    }
+
+    /// CLIP's image tower, which its successors have too; not checked yet. `quick_gelu` overrides the activation.
+    ///
+    /// # Errors
+    /// [`ClipError::Config`] for what is not known of it.
+    pub(crate) fn clip_vision(&self, path: &Path, quick_gelu: Option<bool>) -> Result<VitArch> {
+        self.check_channels(path)?;
+        Ok(VitArch {
+            image_size: self.image_size.unwrap_or(224),
+            patch: self.patch_size.unwrap_or(32),
+            sizes: self.sizes([768, 3072, 12, 12]),
+            activation: self.activation(path, quick_gelu, Activation::QuickGelu)?,
+            epsilon: self.layer_norm_eps.unwrap_or(LAYER_NORM_EPSILON),
+            class_token: true,
+            norm_pre: true,
+            blocks: BlockForm::CLIP,
+            pool: Pool::Class,
+        })
     }
 
     /// `hidden_act`; `quick_gelu` overrides it.

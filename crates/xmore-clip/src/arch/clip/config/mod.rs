@@ -78,20 +78,11 @@ impl VisionArch {
             }
         }
     }
+}
 
-    /// Side of the square input, in pixels.
-    pub(crate) fn image_size(&self) -> usize {
-        match self {
-            VisionArch::Vit(vit) => vit.image_size,
-            VisionArch::ResNet(resnet) => resnet.image_size,
-        }
-    }
-
+impl ResNetArch {
     /// What it is, in words.
     pub(crate) fn describe(&self) -> String {
-        match self {
-            VisionArch::Vit(vit) => vit.describe(),
-            VisionArch::ResNet(r) => format!("ResNet, layers {:?}, width {}", r.layers, r.width),
-        }
+        format!("ResNet, layers {:?}, width {}", self.layers, self.width)
     }
 }

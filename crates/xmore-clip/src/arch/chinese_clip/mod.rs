@@ -1,0 +1,90 @@
+//! Chinese-CLIP: CLIP's vision transformer and a Chinese BERT, in transformers' folders.
+//!
+//! References: Chinese CLIP (arXiv 2211.01335); transformers, `configuration_chinese_clip.py`, whose defaults fill what a file leaves out, and
+//! `modeling_chinese_clip.py`. A text's feature is the first token's row. Tokens of padding are not seen wherever they stand, as in the authors'
+//! `cn_clip`; transformers leaves the mask to its caller.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::error::{ClipError, Result};
+use crate::options::LoadOptions;
+use crate::tokenizer::{FileTokenizer, TOKENIZER_FILES, Tokenizer, TokenizerOptions};
+
+use super::shared::assemble::{Parts, assemble};
+use super::shared::bert::BertPool;
+use super::shared::bert_config::read_bert;
+use super::shared::bert_text::{BertHead, BertText};
+use super::shared::limits::{check_bert_context, check_vit};
+use super::shared::preprocessor_config;
+use super::shared::transformers::{CLIP_VISION, TowerConfig, TransformersFolder};
+use super::shared::vit_image::VitImage;
+use super::{Architecture, ConfigForm, Found, Opened};
+
+/// Chinese-CLIP's row of the table.
+pub(super) const ARCHITECTURE: Architecture = Architecture {
+    name: "chinese-clip",
+    summary: "Chinese-CLIP with a vision transformer: transformers' folders",
+    detect: |found| Ok(found.model_type()?.as_deref() == Some("chinese_clip")),
+    open: |found, options| match found {
+        Found::Folder(dir, ConfigForm::Transformers) => open(dir, options),
+        Found::Folder(dir, ConfigForm::OpenClip) => {
+            Err(ClipError::config(&dir, "expected transformers' configuration"))
+        }
+        Found::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
+    },
+};
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(default = "default_dim")]
+    projection_dim: usize,
+    #[serde(default)]
+    vision_config: TowerConfig,
+    #[serde(default)]
+    text_config: TowerConfig,
+}
+
+fn default_dim() -> usize {
+    512
+}
+
+fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
+    let folder = TransformersFolder::new(dir, options);
+    let path = &folder.path;
+    let File { projection_dim: dim, vision_config, text_config } = folder.config()?;
+    let vision = vision_config.clip_vision(path, options.quick_gelu)?;
+    check_vit(path, &vision)?;
+    let (kind, text) = read_bert(path, &text_config, BertPool::First)?;
+    let context_length = text.positions;
+    check_bert_context(path, &text, context_length)?;
+    let checkpoint = folder.checkpoint()?;
+    let preprocess = preprocessor_config::read(path, vision.image_size)?;
+    let image = VitImage {
+        checkpoint: Arc::clone(&checkpoint),
+        prefix: "vision_model.",
+        names: &CLIP_VISION,
+        arch: vision,
+        projection: Some("visual_projection".to_owned()),
+        dim,
+        precision: options.precision,
+    };
+    let text = BertText {
+        checkpoint: Arc::clone(&checkpoint),
+        prefix: "text_model.",
+        kind,
+        arch: text,
+        context_length,
+        head: BertHead::Linear("text_projection"),
+        dim,
+        precision: options.precision,
+    };
+    let tokenizer = move || -> Result<Box<dyn Tokenizer>> {
+        Ok(Box::new(FileTokenizer::open(&folder.dir, &TokenizerOptions::new(context_length))?))
+    };
+    let text = text.part(Box::new(tokenizer), TOKENIZER_FILES.map(str::to_owned).to_vec());
+    let parts = Parts { dim, preprocess, image: image.part(), text, config: Some(folder.path) };
+    assemble(&checkpoint, parts, options)
+}

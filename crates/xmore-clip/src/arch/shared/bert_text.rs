@@ -1,0 +1,64 @@
+//! BERT and its successors in a checkpoint as the text tower of a model.
+
+use std::sync::Arc;
+
+use crate::arch::shared::bert::{Bert, BertArch};
+use crate::arch::shared::bert_config::BertKind;
+use crate::arch::shared::names::{perceptron_projection, projection};
+use crate::arch::shared::transformer::TransformerSizes;
+use crate::arch::{TextPart, TokenizerLoader};
+use crate::checkpoint::Checkpoint;
+use crate::device::{BuildText, Device, TextTower};
+use crate::error::Result;
+use crate::nn::precision::Precision;
+
+/// The tower.
+pub(crate) struct BertText {
+    pub(crate) checkpoint: Arc<Checkpoint>,
+    pub(crate) prefix: &'static str,
+    pub(crate) kind: &'static BertKind,
+    /// Checked sizes.
+    pub(crate) arch: BertArch,
+    pub(crate) context_length: usize,
+    pub(crate) head: BertHead,
+    pub(crate) dim: usize,
+    pub(crate) precision: Precision,
+}
+
+/// From the pooled row into the joint space, by the tensors' name.
+#[derive(Clone, Copy)]
+pub(crate) enum BertHead {
+    None,
+    Linear(&'static str),
+    /// Two layers without biases, GELU between them.
+    Perceptron(&'static str),
+}
+
+impl BertText {
+    /// The part of a model; `beside` are the files that it and its tokenizer are read from.
+    pub(crate) fn part(self, tokenizer: TokenizerLoader, beside: Vec<String>) -> TextPart {
+        let (TransformerSizes { width, layers, .. }, activation) = (self.arch.sizes, self.arch.activation);
+        TextPart {
+            description: format!("{}, {layers} layers of {width}, {}", self.kind.name, activation.name()),
+            context_length: self.context_length,
+            operations: self.arch.operations(),
+            tokenizer,
+            beside,
+            loader: Box::new(self),
+        }
+    }
+}
+
+impl BuildText for BertText {
+    fn build<D: Device>(&self, device: &D) -> Result<TextTower<D>> {
+        let Self { checkpoint, prefix, arch, dim, precision, .. } = self;
+        let width = arch.sizes.width;
+        let head = match self.head {
+            BertHead::None => None,
+            BertHead::Linear(name) => Some(projection(device, checkpoint, name, width, *dim)?),
+            BertHead::Perceptron(name) => Some(perceptron_projection(device, checkpoint, name, width, *dim)?),
+        };
+        let network = Bert::load(device, checkpoint, prefix, arch, *precision)?;
+        Ok(TextTower { network: Box::new(network), head })
+    }
+}

@@ -1,0 +1,84 @@
+//! timm's plain vision transformers as image towers of open_clip's models: BiomedCLIP's and MobileCLIP 2's L-14.
+//!
+//! Reference: timm 1.0, `vision_transformer.py`. The class token is pooled. A name says whether there is a norm before the blocks, and the norms'
+//! epsilon, which tensors' shapes do not; so the names of published models alone are read.
+
+use crate::error::{ClipError, Result};
+use crate::nn::activation::Activation;
+
+use super::shared::block::BlockForm;
+use super::shared::limits::check_vit;
+use super::shared::open_clip::OpenClipFolder;
+use super::shared::timm::{TIMM_BLOCKS, TIMM_VIT, TRUNK, TimmCfg, heads, infer_sizes};
+use super::shared::vit::{Pool, VitArch};
+use super::shared::vit_image::VitImage;
+use super::{Architecture, ConfigForm, Found, Opened};
+
+/// Its row of the table.
+pub(super) const ARCHITECTURE: Architecture = Architecture {
+    name: "timm-vit",
+    summary: "timm's ViT with a class token (BiomedCLIP, MobileCLIP2-L-14): open_clip's folders",
+    detect: |found| Ok(found.timm_model_name()?.is_some_and(|name| named(&name).is_some())),
+    open: |found, options| match found {
+        Found::Folder(dir, ConfigForm::OpenClip) => open(OpenClipFolder::read(dir, options)?),
+        Found::Folder(dir, ConfigForm::Transformers) => {
+            Err(ClipError::config(&dir, "expected open_clip's configuration"))
+        }
+        Found::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
+    },
+};
+
+/// A model of timm's.
+struct Named {
+    name: &'static str,
+    /// Whether tokens are normalized before the blocks; patches then have no bias.
+    norm_pre: bool,
+    epsilon: f32,
+}
+
+static NAMED: &[Named] = &[
+    Named { name: "vit_base_patch16_224", norm_pre: false, epsilon: 1e-6 },
+    Named { name: "vit_large_patch14_clip_224", norm_pre: true, epsilon: 1e-5 },
+];
+
+fn named(name: &str) -> Option<&'static Named> {
+    NAMED.iter().find(|known| known.name == name)
+}
+
+fn open(folder: OpenClipFolder) -> Result<Opened> {
+    let path = &folder.path;
+    let cfg = TimmCfg::read(&folder)?;
+    let name = &cfg.timm_model_name;
+    let (Some(&Named { norm_pre, epsilon, .. }), Some(heads)) = (named(name), heads(name)) else {
+        let known = NAMED.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
+        return Err(ClipError::config(path, format!("timm_model_name is {name:?}, expected one of {known}")));
+    };
+    let projection = cfg.projection(path)?;
+    if !cfg.pools_by_default() {
+        cfg.expect_pool(path, "token")?;
+    }
+    let checkpoint = folder.checkpoint()?;
+    let (patch, sizes) = infer_sizes(&checkpoint, &TIMM_BLOCKS, heads)?;
+    let arch = VitArch {
+        image_size: cfg.image_size(path)?,
+        patch,
+        sizes,
+        activation: Activation::Gelu,
+        epsilon,
+        class_token: true,
+        norm_pre,
+        blocks: BlockForm::CLIP,
+        pool: Pool::Class,
+    };
+    check_vit(path, &arch)?;
+    let image = VitImage {
+        checkpoint: checkpoint.clone(),
+        prefix: TRUNK,
+        names: &TIMM_VIT,
+        arch,
+        projection,
+        dim: folder.dim,
+        precision: folder.options.precision,
+    };
+    folder.opened(&checkpoint, image.part())
+}
