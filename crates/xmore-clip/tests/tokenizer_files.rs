@@ -18,6 +18,7 @@ struct Case {
     folder: String,
     context_length: usize,
     cleaning: String,
+    /// The id that the reference pads with, by the tokenizer's own padding token.
     padding: Option<u32>,
     strip_sep_token: bool,
     /// Every how many captions the hash is of.
@@ -37,7 +38,7 @@ impl Case {
                 "siglip" => Cleaning::Siglip,
                 other => panic!("{other}"),
             },
-            padding: self.padding.map(Padding::Id),
+            padding: self.padding.map(|_| Padding::Token),
             strip_sep_token: self.strip_sep_token,
         }
     }

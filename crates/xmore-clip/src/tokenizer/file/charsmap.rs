@@ -2,6 +2,7 @@
 //!
 //! The tokenizers library has another (`Precompiled`), which takes the first sequence of the table that matches, not the longest.
 
+use super::SPACE;
 use super::protobuf::SentencePieceModel;
 
 /// A model's normalizer.
@@ -47,13 +48,13 @@ impl Normalizer {
                 continue;
             }
             if !std::mem::replace(&mut started, true) && self.add_dummy_prefix {
-                out.push('▁');
+                out.push(SPACE);
             }
-            out.extend(part.chars().map(|c| if c == ' ' { '▁' } else { c }));
+            out.extend(part.chars().map(|c| if c == ' ' { SPACE } else { c }));
             after_space = self.remove_extra_whitespaces && part.ends_with(' ');
         }
         if self.remove_extra_whitespaces {
-            out.truncate(out.trim_end_matches('▁').len());
+            out.truncate(out.trim_end_matches(SPACE).len());
         }
         out
     }

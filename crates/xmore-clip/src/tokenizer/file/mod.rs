@@ -56,7 +56,7 @@ pub(crate) struct FileTokenizer {
 enum Engine {
     /// The tokenizers library, without post-processor.
     Library(Box<HfTokenizer>),
-    Siglip(SiglipModel),
+    Siglip(Box<SiglipModel>),
 }
 
 impl Engine {
@@ -68,7 +68,7 @@ impl Engine {
         }
     }
 
-    /// The id of a piece of texts.
+    /// The id of a piece or a special token.
     fn id(&self, piece: &str) -> Option<u32> {
         match self {
             Self::Library(inner) => inner.token_to_id(piece),
@@ -78,7 +78,7 @@ impl Engine {
 }
 
 /// What sentencepiece writes for a space.
-const SPACE: &str = "▁";
+const SPACE: char = '▁';
 
 /// The tokens before and behind each text.
 #[derive(Default)]
@@ -175,7 +175,7 @@ impl FileTokenizer {
             Engine::Siglip(_) if options.cleaning == Cleaning::Siglip => options.cleaning = Cleaning::None,
             Engine::Siglip(_) => {}
         }
-        let unknown = [unknown, engine.id(SPACE)];
+        let unknown = [unknown, engine.id(&SPACE.to_string())];
         Ok(Self { engine, ends, options, text_length, unknown, zeroed, padding })
     }
 
@@ -207,9 +207,10 @@ fn id_of(inner: &HfTokenizer, token: &str) -> Result<u32, String> {
     inner.token_to_id(token).ok_or_else(|| format!("expected a token {token:?}, found none"))
 }
 
-/// The id of the padding token, which SigLIP's models have in the end token's place.
+/// The id of the padding token: the configuration's, or else the one of the tokenizer's class.
 fn padding_of(engine: &Engine, config: &TokenizerConfig) -> Result<u32, String> {
     let default = match engine {
+        Engine::Library(inner) if matches!(inner.get_model(), ModelWrapper::WordPiece(_)) => "[PAD]",
         Engine::Library(_) => "<pad>",
         Engine::Siglip(_) => "</s>",
     };

@@ -18,18 +18,14 @@ use super::charsmap;
 use super::config::{SpecialToken, TokenizerConfig, text_or};
 use super::protobuf::{Algorithm, Piece, PieceKind, SentencePieceModel};
 use super::siglip::SiglipModel;
-use super::{Ends, Engine, Parts, guard, id_of};
+use super::{Ends, Engine, Parts, SPACE, guard, id_of};
 
 /// The most bytes of all pieces: the library's trie takes some hundred for each. XLM-V's 900 000 pieces have 9 MB.
 const MAX_PIECES: usize = 16 << 20;
 /// The most bytes of all merges; Gemma's have 6 MB.
 const MAX_MERGES: usize = 64 << 20;
-
 /// The most bytes of a piece of BPE, all of whose splits are tried; Gemma's longest has 48.
 const MAX_BPE_PIECE: usize = 1024;
-
-/// Stands for a space in pieces.
-const SPACE: char = '▁';
 
 /// How a class of transformers uses a model.
 enum Class {
@@ -81,7 +77,7 @@ fn siglip(model: &SentencePieceModel<'_>, config: &TokenizerConfig) -> Result<Pa
     let end = text_or(&config.eos_token, "</s>");
     let id = model.pieces.iter().zip(0..).find(|(piece, _)| piece.text == end);
     let (_, id) = id.ok_or_else(|| format!("expected a piece {end:?}, found none"))?;
-    let engine = Engine::Siglip(SiglipModel::new(model, config)?);
+    let engine = Engine::Siglip(Box::new(SiglipModel::new(model, config)?));
     Ok(Parts { engine, ends: Ends { start: vec![], end: vec![id] }, unknown: Some(model.unknown) })
 }
 

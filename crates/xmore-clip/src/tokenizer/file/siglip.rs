@@ -1,6 +1,7 @@
 //! transformers' `SiglipTokenizer`: the only class here that has sentencepiece itself apply the model, to parts of a text between
 //! special tokens that it cleans.
 
+use super::SPACE;
 use super::charsmap::Normalizer;
 use super::config::{TokenizerConfig, text_or};
 use super::protobuf::{Algorithm, PieceKind, SentencePieceModel};
@@ -39,7 +40,7 @@ impl SiglipModel {
 
     /// The ids of a text, without the end token; no further parts once there are more than a limit.
     pub(super) fn ids(&self, text: &str, limit: usize) -> Vec<u32> {
-        let text = format!("▁{}", text.replace('▁', " "));
+        let text = format!("{SPACE}{}", text.replace(SPACE, " "));
         let (mut rest, mut ids) = (text.as_str(), Vec::new());
         while !rest.is_empty() && ids.len() <= limit {
             let Some((at, (special, id))) = self.first_special(rest) else {
@@ -53,10 +54,10 @@ impl SiglipModel {
         ids
     }
 
-    /// The id of a piece of texts.
+    /// The id of a piece that texts are split into, or of a special token.
     pub(super) fn id(&self, piece: &str) -> Option<u32> {
-        let at = self.pieces.sorted.binary_search_by(|own| (*own.0).cmp(piece.as_bytes()));
-        at.ok().map(|at| self.pieces.sorted[at].1)
+        let special = self.special.iter().find(|(own, _)| own == piece).map(|&(_, id)| id);
+        special.or_else(|| self.pieces.id(piece))
     }
 
     /// The first special token in a text and where it is, the longest of those that start there.
@@ -112,6 +113,11 @@ impl Pieces {
             std::array::from_fn(|byte| sorted.partition_point(|piece| usize::from(piece.0[0]) < byte));
         let least = sorted.iter().map(|piece| piece.2).fold(f32::MAX, f32::min);
         Ok(Self { sorted, starts, unknown: model.unknown, unknown_score: least - UNKNOWN_PENALTY })
+    }
+
+    fn id(&self, piece: &str) -> Option<u32> {
+        let at = self.sorted.binary_search_by(|own| (*own.0).cmp(piece.as_bytes()));
+        at.ok().map(|at| self.sorted[at].1)
     }
 
     /// The ids of the split with the greatest sum of scores; a run of unknown characters has one.
