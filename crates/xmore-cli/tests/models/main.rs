@@ -321,11 +321,36 @@ fn the_list_has_what_can_be_asked_for() {
     for part in ["lite", "RN50x64,openai", "ViT-bigG-14,laion2b_s39b_b160k", "hf-hub:", "local-dir:"] {
         assert!(list.contains(part), "{part}: {list}");
     }
-    let rows =
-        json(&machine.xmore(&closed_address(), &["model", "list", "L/14@336px", "--format=json"]).ok());
-    assert_eq!(rows.as_array().unwrap().len(), 1);
+    for line in list.lines().take_while(|line| !line.is_empty()) {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+    let listed = |filter: &[&str]| {
+        let args = [&["model", "list", "--format=json"], filter].concat();
+        json(&machine.xmore(&closed_address(), &args).ok()).as_array().unwrap().clone()
+    };
+    // open_clip's pairs, and the bundled models.
+    assert_eq!(listed(&[]).len(), 196 + 2);
+    let rows = listed(&["ViT-L/14@336px"]);
+    assert_eq!(rows.len(), 2, "open_clip has two names for it");
+    assert_eq!(rows[1]["name"], "ViT-L-14-336-quickgelu,openai");
     assert_eq!(rows[0]["image_size"], 336);
     assert_eq!(rows[0]["repository"], "timm/vit_large_patch14_clip_336.openai");
+    assert_eq!((&rows[0]["read"], &rows[0]["license"]), (&true.into(), &"apache-2.0".into()));
+    // One that is not read is listed with the reason, one that is not free with its license.
+    let coca = listed(&["coca_ViT-B-32,laion2b"]);
+    assert_eq!((&coca[0]["family"], &coca[0]["read"]), (&"coca".into(), &false.into()));
+    assert!(coca[0]["reason"].as_str().unwrap().contains("CoCa"));
+    let line = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.split_whitespace().next() == Some(name));
+        line.unwrap_or_else(|| panic!("{name}: {text}")).to_owned()
+    };
+    assert!(line(&list, "coca_ViT-B-32,laion2b_s13b_b90k").ends_with("not read"));
+    assert!(line(&list, "ViT-L-14-quickgelu,dfn2b").contains("apple-amlr"));
+    assert!(line(&list, "ViT-B-32,laion2b_e16").contains("unknown"));
+    assert!(list.contains("No commercial use: models under apple-amlr, cc-by-nc-4.0, nc-research."));
+    assert!(list.contains("\n  coca: CoCa"), "{list}");
+    let free = machine.xmore(&closed_address(), &["model", "list", "RN50"]).ok();
+    assert!(!free.contains("commercial") && !free.contains("not read"), "{free}");
     assert!(machine.xmore(&closed_address(), &["model", "list", "gpt"]).fails(1).contains("gpt"));
     // The variables do the same as the flags.
     let error = machine
