@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use xmore_clip::{LoadOptions, Model};
 
+pub use digests::sha256;
 pub use error::{ModelError, Result};
 use fetch::{Progress, cache};
 pub use hub::{Hub, HubError, RepoId};

@@ -2,13 +2,14 @@
 
 mod args;
 mod list;
+mod published;
+mod verify;
 
-use serde::Serialize;
 use serde_json::json;
 use xmore::{ModelName, NamedModel};
 use xmore_files::path_to_text;
 use xmore_hub::lite::{BundledModel, MODELS};
-use xmore_hub::{FileVerdict, Presence, VerifiedFile, license};
+use xmore_hub::{Presence, license};
 
 use crate::error::{CliError, Result};
 use crate::flags::output::ShortFormat;
@@ -22,7 +23,7 @@ pub(crate) fn run(args: &ModelArgs) -> Result<()> {
         ModelCommand::Fetch(name) => fetch(&name.name()?),
         ModelCommand::Info { name, format } => info(&name.name()?, *format),
         ModelCommand::Verify { name, pretrained, record, format } => {
-            verify(&verified_names(name, pretrained.as_deref())?, *record, *format)
+            verify::verify(&verified_names(name, pretrained.as_deref())?, *record, *format)
         }
         ModelCommand::List { filter, format } => list::list(filter.as_deref().unwrap_or(""), *format),
     }
@@ -68,56 +69,4 @@ fn info(name: &ModelName, format: ShortFormat) -> Result<()> {
         format!("{:<13}{value}", key.replace('_', " "))
     });
     print(&lines.collect::<Vec<_>>().join("\n"))
-}
-
-/// A model and its files.
-#[derive(Serialize)]
-struct Verified {
-    model: String,
-    files: Vec<VerifiedFile>,
-}
-
-fn verify(names: &[ModelName], record: bool, format: ShortFormat) -> Result<()> {
-    let mut models = Vec::new();
-    for name in names {
-        models.push(Verified { model: name.to_string(), files: xmore_hub::verify(name, record)? });
-    }
-    let files = || models.iter().flat_map(|model| &model.files);
-    let bad = files().filter(|file| !file.verdict.is_good()).count();
-    match format {
-        ShortFormat::Json => print_json(&models)?,
-        ShortFormat::Table => print(&verified_text(&models))?,
-    }
-    if bad > 0 {
-        let unknown = files().any(|file| file.verdict == FileVerdict::NotRecorded);
-        let hint = if unknown { "; --record records your own files as they are now" } else { "" };
-        return Err(CliError::Failed(format!(
-            "{bad} of {} files are not what was recorded{hint}",
-            files().count()
-        )));
-    }
-    Ok(())
-}
-
-fn verified_text(models: &[Verified]) -> String {
-    let mut text = Vec::new();
-    for model in models {
-        text.push(format!("{}: {} files", model.model, model.files.len()));
-        for VerifiedFile { path, verdict } in &model.files {
-            let verdict = match verdict {
-                FileVerdict::Same => "as recorded".to_owned(),
-                FileVerdict::Recorded => "recorded".to_owned(),
-                FileVerdict::Missing => "MISSING".to_owned(),
-                FileVerdict::Different { recorded, found } => {
-                    format!("DIFFERENT: {recorded} was recorded, found {found}")
-                }
-                _ => "NOT RECORDED".to_owned(),
-            };
-            text.push(format!("  {}: {verdict}", path.display()));
-        }
-    }
-    if models.is_empty() {
-        text.push("no models on this machine".to_owned());
-    }
-    text.join("\n")
 }
