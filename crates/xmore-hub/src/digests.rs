@@ -148,7 +148,10 @@ fn real(file: &Path) -> PathBuf {
 }
 
 /// SHA-256 of a file in hexadecimal.
-pub(super) fn sha256(path: &Path) -> Result<String> {
+///
+/// # Errors
+/// [`ModelError::Io`].
+pub fn sha256(path: &Path) -> Result<String> {
     let io = |e| ModelError::io("read", path, e);
     let mut file = File::open(path).map_err(io)?;
     match copy_hashed(&mut file, &mut io::sink(), u64::MAX - 1, &mut |_| ()) {

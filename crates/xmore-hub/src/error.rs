@@ -71,14 +71,12 @@ pub enum ModelError {
         /// The repository of the hub that may be meant.
         repo: Option<String>,
     },
-    /// An architecture of open_clip's that is not CLIP's.
-    #[error(
-        "architecture {architecture} is not supported: {reason}. CLIP's own are, with ResNet or ViT image towers"
-    )]
+    /// An architecture of open_clip's that is not read.
+    #[error("architecture {architecture} is not supported: {reason}")]
     UnsupportedModel {
         /// The architecture.
         architecture: String,
-        /// What is different about it.
+        /// Why it is not read.
         reason: &'static str,
     },
     /// An architecture without weights: a model with random ones would only guess.

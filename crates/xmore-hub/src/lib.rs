@@ -7,6 +7,7 @@ mod digests;
 mod error;
 pub mod fetch;
 mod hub;
+mod license;
 pub mod lite;
 mod names;
 mod table;
@@ -16,12 +17,14 @@ use std::path::{Path, PathBuf};
 
 use xmore_clip::{LoadOptions, Model};
 
+pub use digests::sha256;
 pub use error::{ModelError, Result};
 use fetch::{Progress, cache};
 pub use hub::{Hub, HubError, RepoId};
+pub use license::{License, license};
 use lite::BundledModel;
 pub use names::ModelName;
-pub use table::{Architecture, Pretrained, pretrained};
+pub use table::{Architecture, Family, Pretrained, families, pretrained};
 pub use verify::{FileVerdict, VerifiedFile, check, present, record, verify};
 
 /// The name of the default model, a bundled one.
@@ -127,7 +130,10 @@ pub fn fetch(name: &ModelName, progress: Progress) -> Result<PathBuf> {
             record(&load(name, &path, &LoadOptions::default())?)?;
             Ok(path)
         }
-        Origin::Bundled(model) => Ok(model.fetch(progress)?),
+        Origin::Bundled(model) => {
+            license::note(model.name(), license(name).as_ref(), progress);
+            Ok(model.fetch(progress)?)
+        }
         Origin::Local(path) => local(name, path),
     }
 }
@@ -167,7 +173,8 @@ impl ModelName {
             Self::Pretrained(entry) => (entry.repository(), entry.file, entry.plain),
             Self::Hub(repo) => (repo.clone(), "", false),
         };
-        Origin::Hub(hub::Request { name: self.to_string(), repo, file, bare, quick_gelu: self.quick_gelu() })
+        let (quick_gelu, license) = (self.quick_gelu(), license(self));
+        Origin::Hub(hub::Request { name: self.to_string(), repo, file, bare, quick_gelu, license })
     }
 
     /// The activation, where the name has it.

@@ -13,7 +13,7 @@ use xmore_files::hex;
 use crate::digests::{self, Digests};
 use crate::error::{ModelError, Result};
 use crate::fetch::cache;
-use crate::hub::is_etag;
+use crate::hub::{TEXT_TOWER_FOLDER, is_etag};
 use crate::lite::MODELS;
 use crate::{Hub, ModelName, Origin, Presence, presence, pretrained};
 
@@ -138,7 +138,7 @@ pub fn present() -> Result<Vec<ModelName>> {
             folders.extend(dir.canonicalize());
         }
     }
-    for entry in pretrained() {
+    for entry in pretrained().iter().filter(|entry| entry.architecture.family.refused().is_none()) {
         let name = ModelName::Pretrained(entry);
         if let Presence::Ready(path) = presence(&name)? {
             let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")).to_owned() };
@@ -255,7 +255,18 @@ fn git_sha1(path: &Path) -> Result<String> {
     Ok(hex(hash.finalize()))
 }
 
+/// The files in a snapshot, and in the folder of its text tower.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = files_in(folder)?;
+    let text_tower = folder.join(TEXT_TOWER_FOLDER);
+    if text_tower.is_dir() {
+        files.extend(files_in(&text_tower)?);
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let io = |e| ModelError::io("list", folder, e);
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(io)? {
@@ -265,7 +276,6 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
             files.push(path);
         }
     }
-    files.sort();
     Ok(files)
 }
 

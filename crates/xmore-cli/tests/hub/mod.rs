@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 use sha2::{Digest, Sha256};
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// The commit of other repositories.
+const OTHER_COMMIT: &str = "89abcdef0123456789abcdef0123456789abcdef";
 /// Files of this length on lie on the "storage", as large files do.
 const LARGE: usize = 10_000;
 
@@ -45,6 +47,10 @@ type Faults = dyn Fn(&Seen, usize) -> Fault + Send + Sync;
 pub struct World {
     pub files: HashMap<String, Vec<u8>>,
     pub repo: String,
+    /// Small files of other repositories, by repository and name.
+    pub others: HashMap<(String, String), Vec<u8>>,
+    /// The repository's card, as the hub tells it.
+    pub card: serde_json::Value,
     pub commit: String,
     /// A hash given in place of the right one.
     pub etag: Option<String>,
@@ -66,7 +72,8 @@ impl World {
         files.insert("README.md".into(), b"# A model".to_vec());
         files.insert("pytorch_model.bin".into(), vec![0; 2 * LARGE]);
         let fault = Box::new(|_: &Seen, _| Fault::None);
-        Self { files, repo: repo.into(), commit: COMMIT.into(), etag: None, token: None, fault }
+        let (repo, others, card) = (repo.into(), HashMap::new(), serde_json::Value::Null);
+        Self { files, repo, others, card, commit: COMMIT.into(), etag: None, token: None, fault }
     }
 
     pub fn with_fault(mut self, fault: impl Fn(&Seen, usize) -> Fault + Send + Sync + 'static) -> Self {
@@ -153,9 +160,11 @@ fn answer(world: &World, log: &Mutex<Vec<Seen>>, port: u16, stream: TcpStream) -
     if seen.path == format!("/api/models/{}/revision/main", world.repo) {
         let siblings: Vec<_> =
             world.files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
-        let body =
-            serde_json::json!({ "id": world.repo, "sha": world.commit, "siblings": siblings }).to_string();
-        return body_of(&mut out, 200, "", body.as_bytes(), usize::MAX, &seen);
+        let body = serde_json::json!({ "id": world.repo, "sha": world.commit, "siblings": siblings, "cardData": world.card });
+        return body_of(&mut out, 200, "", body.to_string().as_bytes(), usize::MAX, &seen);
+    }
+    if let Some((about, body)) = of_other(world, &seen.path) {
+        return body_of(&mut out, 200, &about, &body, usize::MAX, &seen);
     }
     let resolve = |revision: &str| seen.path.strip_prefix(&format!("/{}/resolve/{revision}/", world.repo));
     let Some(name) = storage.or_else(|| resolve(&world.commit)).or_else(|| resolve("main")) else {
@@ -214,6 +223,23 @@ fn answer(world: &World, log: &Mutex<Vec<Seen>>, port: u16, stream: TcpStream) -
         return body_of(&mut out, 206, &range, body, limit, &seen);
     }
     body_of(&mut out, 200, "", body, limit, &seen)
+}
+
+/// Headers and body for a request for another repository.
+fn of_other(world: &World, path: &str) -> Option<(String, Vec<u8>)> {
+    for ((repo, name), bytes) in &world.others {
+        if path == format!("/api/models/{repo}/revision/main") {
+            let names = world.others.keys().filter(|(of, _)| of == repo).map(|(_, name)| name);
+            let siblings: Vec<_> = names.map(|name| serde_json::json!({ "rfilename": name })).collect();
+            let body = serde_json::json!({ "id": repo, "sha": OTHER_COMMIT, "siblings": siblings });
+            return Some((String::new(), body.to_string().into_bytes()));
+        }
+        if path == format!("/{repo}/resolve/{OTHER_COMMIT}/{name}") {
+            let etag = &xmore_files::hex(Sha256::digest(bytes))[..40];
+            return Some((format!("X-Repo-Commit: {OTHER_COMMIT}\r\nETag: \"{etag}\"\r\n"), bytes.clone()));
+        }
+    }
+    None
 }
 
 fn plain(out: &mut TcpStream, status: u16, headers: &str) -> std::io::Result<()> {

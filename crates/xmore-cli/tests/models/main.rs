@@ -105,6 +105,7 @@ fn a_model_is_fetched_into_the_cache_that_python_reads() {
     let asked = hub.seen().len();
     let info = json(&machine.xmore(&hub.url(), &["model", "info", "ViT-B/16", "--format=json"]).ok());
     assert_eq!((&info["name"], &info["embed_dim"]), (&NAME.into(), &16.into()));
+    assert_eq!(info["license"], "apache-2.0");
     let listed = machine.xmore(&hub.url(), &["model", "list", "ViT-B/16", "--format=json"]).ok();
     let cached = |name: &str| {
         let all = json(&listed);
@@ -218,6 +219,51 @@ fn a_model_of_another_kind_is_refused_before_its_weights_are_fetched() {
     assert!(!hub.seen().iter().any(|seen| seen.path.ends_with("open_clip_model.safetensors")));
 }
 
+/// The configuration of a text tower is another repository's, and lies beside the model's own.
+#[test]
+fn the_text_tower_s_configuration_is_fetched_from_its_repository() {
+    let mut world = tiny();
+    // An image tower that is none of timm's: refused for good, after the small files are here.
+    let config = r#"{"model_cfg": {"embed_dim": 512, "vision_cfg": {"image_size": 224, "timm_model_name": "no_such_tower"},
+        "text_cfg": {"hf_model_name": "org/text-tower", "hf_tokenizer_name": "org/text-tower"}}, "preprocess_cfg": {}}"#;
+    world.files.insert("open_clip_config.json".into(), config.into());
+    world.files.insert("open_clip_model.safetensors".into(), vec![1; 50_000]);
+    let text_config = br#"{"model_type": "xlm-roberta"}"#.to_vec();
+    world.others.insert(("org/text-tower".into(), "config.json".into()), text_config.clone());
+    world.others.insert(("org/text-tower".into(), "model.safetensors".into()), vec![2; 100]);
+    let (machine, hub) = (Machine::new(), Hub::start(world));
+    machine.xmore(&hub.url(), &["model", "fetch", &format!("hf-hub:{REPO}")]).fails(1);
+    let shown = machine.repo().join("snapshots").join(COMMIT).join("hf_text/config.json");
+    assert_eq!(fs::read(&shown).unwrap(), text_config);
+    #[cfg(unix)]
+    assert!(fs::read_link(&shown).unwrap().starts_with("../../../../models--org--text-tower/blobs"));
+    let verified = machine.xmore(&hub.url(), &["model", "verify", &format!("hf-hub:{REPO}@{COMMIT}")]).run();
+    assert!(verified.stdout.contains("hf_text/config.json"), "{}", verified.stdout);
+    assert!(!hub.seen().iter().any(|seen| seen.path.contains("safetensors")));
+}
+
+#[test]
+fn a_license_that_forbids_commercial_use_is_said_once() {
+    let told = |world: World, name: &str| {
+        let (machine, hub) = (Machine::new(), Hub::start(world));
+        let run = machine.xmore(&hub.url(), &["model", "fetch", name]).run();
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let lines: Vec<_> = run.stderr.lines().filter(|line| line.contains("commercial")).collect();
+        lines.join("\n")
+    };
+    // Of the repository's card, which goes before the table.
+    let card = |card: Value| World { card, ..tiny() };
+    let apple = card(serde_json::json!({"license": "other", "license_name": "apple-amlr"}));
+    let line = told(apple, NAME);
+    assert!(line.contains(NAME) && line.ends_with("its license is apple-amlr"), "{line}");
+    assert_eq!(told(card(serde_json::json!({"license": "mit"})), NAME), "");
+    assert_eq!(told(tiny(), NAME), "");
+    // Of the table, where the repository has no card.
+    let metaclip = World { repo: "timm/vit_base_patch16_clip_224.metaclip_400m".into(), ..tiny() };
+    let line = told(metaclip, "ViT-B-16,metaclip_400m");
+    assert_eq!(line.matches("cc-by-nc-4.0").count(), 1, "{line}");
+}
+
 #[test]
 fn a_server_without_ranges_is_read_from_the_start() {
     let fault = |seen: &Seen, before| match seen.path.starts_with("/storage") && before == 0 {
@@ -321,11 +367,36 @@ fn the_list_has_what_can_be_asked_for() {
     for part in ["lite", "RN50x64,openai", "ViT-bigG-14,laion2b_s39b_b160k", "hf-hub:", "local-dir:"] {
         assert!(list.contains(part), "{part}: {list}");
     }
-    let rows =
-        json(&machine.xmore(&closed_address(), &["model", "list", "L/14@336px", "--format=json"]).ok());
-    assert_eq!(rows.as_array().unwrap().len(), 1);
+    for line in list.lines().take_while(|line| !line.is_empty()) {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+    let listed = |filter: &[&str]| {
+        let args = [&["model", "list", "--format=json"], filter].concat();
+        json(&machine.xmore(&closed_address(), &args).ok()).as_array().unwrap().clone()
+    };
+    // open_clip's pairs, and the bundled models.
+    assert_eq!(listed(&[]).len(), 196 + 2);
+    let rows = listed(&["ViT-L/14@336px"]);
+    assert_eq!(rows.len(), 2, "open_clip has two names for it");
+    assert_eq!(rows[1]["name"], "ViT-L-14-336-quickgelu,openai");
     assert_eq!(rows[0]["image_size"], 336);
     assert_eq!(rows[0]["repository"], "timm/vit_large_patch14_clip_336.openai");
+    assert_eq!((&rows[0]["read"], &rows[0]["license"]), (&true.into(), &"apache-2.0".into()));
+    // One that is not read is listed with the reason, one that is not free with its license.
+    let coca = listed(&["coca_ViT-B-32,laion2b"]);
+    assert_eq!((&coca[0]["family"], &coca[0]["read"]), (&"coca".into(), &false.into()));
+    assert!(coca[0]["reason"].as_str().unwrap().contains("CoCa"));
+    let line = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.split_whitespace().next() == Some(name));
+        line.unwrap_or_else(|| panic!("{name}: {text}")).to_owned()
+    };
+    assert!(line(&list, "coca_ViT-B-32,laion2b_s13b_b90k").ends_with("not read"));
+    assert!(line(&list, "ViT-L-14-quickgelu,dfn2b").contains("apple-amlr"));
+    assert!(line(&list, "ViT-B-32,laion2b_e16").contains("unknown"));
+    assert!(list.contains("No commercial use: models under apple-amlr, cc-by-nc-4.0, nc-research."));
+    assert!(list.contains("\n  coca: CoCa"), "{list}");
+    let free = machine.xmore(&closed_address(), &["model", "list", "RN50"]).ok();
+    assert!(!free.contains("commercial") && !free.contains("not read"), "{free}");
     assert!(machine.xmore(&closed_address(), &["model", "list", "gpt"]).fails(1).contains("gpt"));
     // The variables do the same as the flags.
     let error = machine

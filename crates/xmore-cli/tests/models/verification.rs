@@ -32,6 +32,37 @@ fn every_byte_of_a_fetched_model_is_verified() {
     assert_eq!(verify(NAME), good);
 }
 
+/// Another model where OpenAI's ViT-B/32 should be: its bytes are those that were fetched, its numbers are not the published ones.
+#[test]
+fn numbers_are_compared_with_published_ones() {
+    const REPO: &str = "timm/vit_base_patch32_clip_224.openai";
+    let (machine, hub) = (Machine::new(), Hub::start(World::of(REPO, &fixture("tiny"))));
+    machine.xmore(&hub.url(), &["model", "fetch", "ViT-B/32"]).ok();
+    let verify = |name: &str| machine.xmore(&hub.url(), &["model", "verify", name, "--format=json"]).run();
+    for name in ["ViT-B/32", "hf-hub:timm/vit_base_patch32_clip_224.openai"] {
+        let run = verify(name);
+        assert_eq!(run.code, 1, "{}", run.stderr);
+        assert!(run.stderr.contains("other numbers than were published"), "{}", run.stderr);
+        let found = json(&run.stdout)[0].clone();
+        assert!(found["files"].as_array().unwrap().iter().all(|file| file["state"] == "same"));
+        assert_eq!(found["numbers"]["state"], "compared");
+        let checks = found["numbers"]["checks"].as_array().unwrap();
+        assert!(!checks.is_empty() && checks.iter().all(|check| check["as_published"] == false));
+    }
+    // Bytes that are damaged are said to be; their numbers are not asked for.
+    let blob = machine.0.path().join("hf/hub/models--timm--vit_base_patch32_clip_224.openai/snapshots");
+    let image = blob.join(COMMIT).join(WEIGHTS).canonicalize().unwrap();
+    fs::write(&image, "x").unwrap();
+    let run = verify("ViT-B/32");
+    assert_eq!(json(&run.stdout)[0]["numbers"]["state"], "not_compared");
+    assert!(run.code == 1 && run.stderr.contains("not what was recorded"), "{}", run.stderr);
+
+    let (machine, hub) = (Machine::new(), Hub::start(tiny()));
+    machine.xmore(&hub.url(), &["model", "fetch", NAME]).ok();
+    let text = machine.xmore(&hub.url(), &["model", "verify", NAME]).ok();
+    assert!(text.contains("no published values for this model are known: bytes only"), "{text}");
+}
+
 /// A copy of the tiny model with megabytes that no tower reads, of which the fingerprint sees samples only.
 fn large_model(dir: &Path) -> PathBuf {
     fs::create_dir_all(dir).unwrap();

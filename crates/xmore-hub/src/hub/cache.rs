@@ -12,7 +12,9 @@ use super::{HubError, RepoId, Result};
 const MAX_REF_BYTES: u64 = 4096;
 
 pub(super) struct RepoCache {
-    /// `models--org--name`.
+    /// Its folder in the cache: `models--org--name`.
+    folder: String,
+    /// That folder's path.
     dir: PathBuf,
     /// Where the hub's programs lock its blobs.
     locks: PathBuf,
@@ -21,7 +23,7 @@ pub(super) struct RepoCache {
 impl RepoCache {
     pub fn new(cache: &Path, repo: &RepoId) -> Self {
         let folder = format!("models--{}", repo.name().replace('/', "--"));
-        Self { dir: cache.join(&folder), locks: cache.join(".locks").join(folder) }
+        Self { dir: cache.join(&folder), locks: cache.join(".locks").join(&folder), folder }
     }
 
     /// The commit that a revision was when it was last fetched.
@@ -75,35 +77,47 @@ impl RepoCache {
 
     /// Makes `snapshots/commit/file` show the blob; returns that path.
     pub fn link(&self, commit: &str, file: &str, etag: &str) -> Result<PathBuf> {
-        let dir = self.snapshot(commit);
-        create(&dir)?;
-        let path = dir.join(file);
-        let shown = fs::metadata(&path).ok().map(|meta| meta.len());
-        if shown.is_some() && shown == fs::metadata(self.blob(etag)).ok().map(|meta| meta.len()) {
-            return Ok(path);
+        show(self.snapshot(commit).join(file), &Path::new("../../blobs").join(etag), &self.blob(etag))
+    }
+
+    /// Makes a folder in a snapshot of another repository of this cache show a file of a snapshot of this one; returns its path there.
+    pub fn show_in(&self, folder: &Path, file: &Path) -> Result<PathBuf> {
+        let shown = folder.join(file.file_name().unwrap_or_default());
+        // A file that is no link to a blob, as on Windows, is copied.
+        let link = fs::read_link(file).unwrap_or_default();
+        let blob = link.file_name().and_then(|name| name.to_str()).filter(|name| is_etag(name));
+        let target = blob.map(|etag| Path::new("../../../..").join(&self.folder).join("blobs").join(etag));
+        show(shown, &target.unwrap_or_default(), file)
+    }
+}
+
+/// Makes `path` a link to `target`, relative to its folder, or else a copy of `blob`, which is the same file.
+fn show(path: PathBuf, target: &Path, blob: &Path) -> Result<PathBuf> {
+    create(path.parent().unwrap_or(&path))?;
+    let shown = fs::metadata(&path).ok().map(|meta| meta.len());
+    if shown.is_some() && shown == fs::metadata(blob).ok().map(|meta| meta.len()) {
+        return Ok(path);
+    }
+    // A link to nothing, or to something else.
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(HubError::io("replace", &path)(e));
         }
-        // A link to nothing, or to something else.
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(HubError::io("replace", &path)(e));
-            }
-            _ => {}
-        }
-        let target = Path::new("../../blobs").join(etag);
-        #[cfg(unix)]
-        let linked = std::os::unix::fs::symlink(&target, &path);
-        #[cfg(windows)]
-        let linked = std::os::windows::fs::symlink_file(&target, &path);
-        match linked {
-            Ok(()) => Ok(path),
-            // Another process was first.
-            Err(_) if path.is_file() => Ok(path),
-            // No links are possible, as on Windows without the privilege: a copy, as the hub's own programs make.
-            Err(_) => match fs::copy(self.blob(etag), &path) {
-                Ok(_) => Ok(path),
-                Err(e) => Err(HubError::io("write", &path)(e)),
-            },
-        }
+        _ => {}
+    }
+    #[cfg(unix)]
+    let linked = std::os::unix::fs::symlink(target, &path);
+    #[cfg(windows)]
+    let linked = std::os::windows::fs::symlink_file(target, &path);
+    match linked {
+        Ok(()) => Ok(path),
+        // Another process was first.
+        Err(_) if path.is_file() => Ok(path),
+        // No links are possible, as on Windows without the privilege: a copy, as the hub's own programs make.
+        Err(_) => match fs::copy(blob, &path) {
+            Ok(_) => Ok(path),
+            Err(e) => Err(HubError::io("write", &path)(e)),
+        },
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, Response, StatusCode, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig};
@@ -13,6 +14,7 @@ use xmore_files::read_bounded;
 use super::cache::{is_commit, is_etag};
 use super::settings::Settings;
 use super::{HubError, Request, Result};
+use crate::license::License;
 
 /// A connection without any bytes for so long has failed.
 const IDLE_GRACE: Duration = Duration::from_secs(60);
@@ -35,6 +37,8 @@ pub(super) struct Client {
 pub(super) struct Listing {
     pub commit: String,
     pub files: HashSet<String>,
+    /// What the repository's card says.
+    pub license: Option<License>,
 }
 
 /// What the hub announces of a file.
@@ -90,6 +94,8 @@ impl Client {
         struct Answer {
             sha: String,
             siblings: Vec<Sibling>,
+            #[serde(default, rename = "cardData")]
+            card: Value,
         }
         #[derive(Deserialize)]
         struct Sibling {
@@ -108,7 +114,7 @@ impl Client {
             return Err(HubError::Answer { url, reason: format!("commit {:?}", answer.sha) });
         }
         let files = answer.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
-        Ok(Listing { commit: answer.sha, files })
+        Ok(Listing { commit: answer.sha, files, license: license(&answer.card) })
     }
 
     /// Asks for a file's metadata. Large files are stored elsewhere: the hub's own answer has what is wanted, the storage's has not.
@@ -236,6 +242,15 @@ impl Client {
     }
 }
 
+/// The license in a card. The hub knows some by identifiers; others are `other`, with a name beside it.
+fn license(card: &Value) -> Option<License> {
+    let id = match card["license"].as_str()? {
+        "other" => card["license_name"].as_str()?,
+        id => id,
+    };
+    License::new(id.to_owned())
+}
+
 fn meta(headers: &HeaderMap, status: StatusCode) -> std::result::Result<Meta, String> {
     let etag = text(headers, "x-linked-etag").or_else(|| text(headers, "etag")).ok_or("no ETag")?;
     let etag = etag.trim_start_matches("W/").trim_matches('"').to_owned();
@@ -295,6 +310,19 @@ mod tests {
         assert!(read(&[("content-length", "7")], StatusCode::OK).is_err());
         assert!(read(&[("etag", "../../x")], StatusCode::OK).is_err());
         assert!(read(&[("etag", "0123abcd"), ("content-length", "many")], StatusCode::OK).is_err());
+    }
+
+    #[test]
+    fn licenses_of_cards() {
+        let of = |card| license(&card).map(|license| license.id().to_owned());
+        assert_eq!(of(serde_json::json!({"license": "mit"})), Some("mit".into()));
+        let apple = serde_json::json!({"license": "other", "license_name": "apple-amlr"});
+        assert_eq!(of(apple), Some("apple-amlr".into()));
+        for card in
+            [Value::Null, serde_json::json!({"license": "other"}), serde_json::json!({"license": ["a"]})]
+        {
+            assert_eq!(of(card), None);
+        }
     }
 
     #[test]

@@ -10,7 +10,8 @@ use xmore_clip::{ClipError, LoadOptions, Model};
 use super::cache::RepoCache;
 use super::client::{Client, Listing, Meta, Trouble};
 use super::select::Files;
-use super::{HubError, Request, Result};
+use super::text_tower;
+use super::{HubError, RepoId, Request, Result};
 use crate::fetch::{CopyError, FetchEvent, Progress, copy_hashed};
 
 /// Before another attempt that follows one without a single byte; after the last the download is given up.
@@ -19,6 +20,9 @@ const PAUSES_MS: [u64; 4] = [250, 500, 1000, 2000];
 /// A repository of the hub at the commit of its listing.
 pub(super) struct Remote<'a> {
     pub client: &'a Client,
+    /// The cache of all repositories.
+    pub root: &'a Path,
+    /// This one's part of it.
     pub cache: &'a RepoCache,
     pub listing: &'a Listing,
     pub request: &'a Request,
@@ -59,6 +63,17 @@ impl Files for Remote<'_> {
         self.cache.link(commit, file, &meta.etag)
     }
 
+    fn other(&mut self, repo: &RepoId) -> Result<Box<dyn Files + '_>> {
+        let request = Request::of(&self.request.name, repo.clone());
+        Ok(Box::new(RemoteOther {
+            listing: self.client.list(&request)?,
+            cache: RepoCache::new(self.root, repo),
+            shown: self.cache.snapshot(&self.listing.commit).join(text_tower::FOLDER),
+            request,
+            model: self,
+        }))
+    }
+
     fn check(&self, dir: &Path) -> Result<()> {
         let mut options = LoadOptions::default();
         options.quick_gelu = self.request.quick_gelu;
@@ -67,6 +82,42 @@ impl Files for Remote<'_> {
             // Weights that are missing are on their way.
             _ => Ok(()),
         }
+    }
+}
+
+/// Another repository of the hub, whose files are shown in the folder of the text tower of the model's snapshot.
+struct RemoteOther<'a> {
+    model: &'a Remote<'a>,
+    request: Request,
+    listing: Listing,
+    cache: RepoCache,
+    /// The folder where they are shown.
+    shown: PathBuf,
+}
+
+impl RemoteOther<'_> {
+    fn remote(&self) -> Remote<'_> {
+        let Remote { client, root, progress, .. } = *self.model;
+        Remote { client, root, cache: &self.cache, listing: &self.listing, request: &self.request, progress }
+    }
+}
+
+impl Files for RemoteOther<'_> {
+    fn repo(&self) -> String {
+        self.request.repo.to_string()
+    }
+
+    fn has(&self, file: &str) -> bool {
+        self.listing.files.contains(file)
+    }
+
+    fn get(&mut self, file: &str) -> Result<PathBuf> {
+        let fetched = self.remote().get(file)?;
+        self.cache.show_in(&self.shown, &fetched)
+    }
+
+    fn other(&mut self, repo: &RepoId) -> Result<Box<dyn Files + '_>> {
+        Err(HubError::NoModel { repo: self.repo(), expected: repo.to_string() })
     }
 }
 

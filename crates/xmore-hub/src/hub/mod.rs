@@ -10,6 +10,7 @@ mod error;
 mod repo;
 mod select;
 mod settings;
+mod text_tower;
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,10 @@ pub(crate) use cache::is_etag;
 pub use error::HubError;
 pub use repo::RepoId;
 use settings::Settings;
+pub(crate) use text_tower::FOLDER as TEXT_TOWER_FOLDER;
 
 use crate::fetch::{FetchEvent, Progress};
+use crate::license::{self, License};
 use cache::RepoCache;
 use client::Client;
 use download::Remote;
@@ -47,6 +50,15 @@ pub(crate) struct Request {
     pub bare: bool,
     /// The activation, where the name has it.
     pub quick_gelu: Option<bool>,
+    /// The license, where the name tells it.
+    pub license: Option<License>,
+}
+
+impl Request {
+    /// A request for a repository of which nothing else is known.
+    pub(crate) fn of(name: &str, repo: RepoId) -> Self {
+        Self { name: name.to_owned(), repo, file: "", bare: false, quick_gelu: None, license: None }
+    }
 }
 
 impl Hub {
@@ -137,7 +149,10 @@ impl Hub {
         };
         let cache = self.repo_cache(&request.repo);
         let listing = client.list(request)?;
-        let mut remote = Remote { client, cache: &cache, listing: &listing, request, progress };
+        let known = listing.license.as_ref().or(request.license.as_ref());
+        license::note(&request.name, known, progress);
+        let root = &self.settings.cache;
+        let mut remote = Remote { client, root, cache: &cache, listing: &listing, request, progress };
         let selected = select::select(&mut remote, request.file)?;
         // Last, so that a revision which is named is there.
         cache.write_ref(request.repo.revision(), &listing.commit)?;
@@ -158,7 +173,7 @@ impl Hub {
     fn selected(&self, request: &Request) -> Option<Selected> {
         let cache = self.repo_cache(&request.repo);
         let dir = cache.snapshot(&cache.commit(request.repo.revision())?);
-        select::select(&mut Local(dir), request.file).ok()
+        select::select(&mut Local { dir, cache: &self.settings.cache }, request.file).ok()
     }
 
     fn repo_cache(&self, repo: &RepoId) -> RepoCache {

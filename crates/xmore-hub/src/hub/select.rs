@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use xmore_files::read_bounded;
 
-use super::{HubError, Result};
+use super::cache::RepoCache;
+use super::text_tower;
+use super::{HubError, RepoId, Result};
 use xmore_files::is_plain_name;
 
 /// No configuration or index is longer.
@@ -37,6 +39,15 @@ pub(super) trait Files {
     fn has(&self, file: &str) -> bool;
     /// The path of a file in the snapshot's folder, where it is now if it was not before.
     fn get(&mut self, file: &str) -> Result<PathBuf>;
+    /// The files of another repository, which `get` shows in this snapshot's folder for the text tower.
+    fn other(&mut self, repo: &RepoId) -> Result<Box<dyn Files + '_>>;
+    /// Gets a file if there is one.
+    fn optional(&mut self, file: &str) -> Result<()> {
+        if self.has(file) {
+            self.get(file)?;
+        }
+        Ok(())
+    }
     /// Refuses a model that its configuration, which is there, shows to be unreadable: before its weights are fetched.
     fn check(&self, _dir: &Path) -> Result<()> {
         Ok(())
@@ -44,23 +55,73 @@ pub(super) trait Files {
 }
 
 /// A snapshot in the cache, as far as it is there.
-pub(super) struct Local(pub PathBuf);
+pub(super) struct Local<'a> {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// The cache it is in.
+    pub cache: &'a Path,
+}
 
-impl Files for Local {
+impl Files for Local<'_> {
     fn repo(&self) -> String {
-        self.0.display().to_string()
+        self.dir.display().to_string()
     }
 
     fn has(&self, file: &str) -> bool {
-        self.0.join(file).is_file()
+        self.dir.join(file).is_file()
     }
 
     fn get(&mut self, file: &str) -> Result<PathBuf> {
-        let path = self.0.join(file);
+        let path = self.dir.join(file);
         match self.has(file) {
             true => Ok(path),
             false => Err(no_model(self, file)),
         }
+    }
+
+    fn other(&mut self, repo: &RepoId) -> Result<Box<dyn Files + '_>> {
+        let cache = RepoCache::new(self.cache, repo);
+        let snapshot = cache.commit(repo.revision()).map(|commit| cache.snapshot(&commit));
+        let shown = self.dir.join(text_tower::FOLDER);
+        Ok(Box::new(LocalOther { repo: repo.to_string(), cache, snapshot, shown }))
+    }
+}
+
+/// Files of another repository in the cache: those that are shown already, and those that another program fetched.
+struct LocalOther {
+    repo: String,
+    cache: RepoCache,
+    snapshot: Option<PathBuf>,
+    /// The folder where they are shown.
+    shown: PathBuf,
+}
+
+impl LocalOther {
+    fn fetched(&self, file: &str) -> Option<PathBuf> {
+        self.snapshot.as_ref().map(|snapshot| snapshot.join(file)).filter(|path| path.is_file())
+    }
+}
+
+impl Files for LocalOther {
+    fn repo(&self) -> String {
+        self.repo.clone()
+    }
+
+    fn has(&self, file: &str) -> bool {
+        self.shown.join(file).is_file() || self.fetched(file).is_some()
+    }
+
+    fn get(&mut self, file: &str) -> Result<PathBuf> {
+        let path = self.shown.join(file);
+        if path.is_file() {
+            return Ok(path);
+        }
+        let fetched = self.fetched(file).ok_or_else(|| no_model(self, file))?;
+        self.cache.show_in(&self.shown, &fetched)
+    }
+
+    fn other(&mut self, repo: &RepoId) -> Result<Box<dyn Files + '_>> {
+        Err(no_model(self, repo.name()))
     }
 }
 
@@ -101,10 +162,14 @@ pub(super) fn select(files: &mut impl Files, weights: &str) -> Result<Selected> 
 fn open_clip(files: &mut impl Files) -> Result<Selected> {
     let config = files.get(OPEN_CLIP)?;
     let selected = folder(&config);
-    let named = named_files(&config)?;
+    let json = read(&config)?;
+    let named = named_files(&config, &json)?;
+    if named.is_empty() {
+        text_tower::config(files, &config, &json)?;
+    }
     files.check(&selected.path)?;
     if named.is_empty() {
-        optional(files, "tokenizer.json")?;
+        text_tower::named_tokenizer(files, &config, &json)?;
         weights(files, &OPEN_CLIP_WEIGHTS)?;
     }
     for file in named {
@@ -116,9 +181,10 @@ fn open_clip(files: &mut impl Files) -> Result<Selected> {
 fn transformers(files: &mut impl Files) -> Result<Selected> {
     let config = files.get(TRANSFORMERS)?;
     let selected = folder(&config);
-    optional(files, "preprocessor_config.json")?;
+    files.optional("preprocessor_config.json")?;
+    files.optional("processor_config.json")?;
     files.check(&selected.path)?;
-    optional(files, "tokenizer.json")?;
+    text_tower::tokenizer(files)?;
     weights(files, &TRANSFORMERS_WEIGHTS)?;
     Ok(selected)
 }
@@ -141,16 +207,8 @@ fn folder(file: &Path) -> Selected {
     Selected { path: file.parent().unwrap_or(Path::new(".")).to_owned(), configured: true }
 }
 
-fn optional(files: &mut impl Files, file: &str) -> Result<()> {
-    if files.has(file) {
-        files.get(file)?;
-    }
-    Ok(())
-}
-
 /// The files that a configuration of `lite`'s kind names; none for open_clip's own.
-fn named_files(config: &Path) -> Result<Vec<String>> {
-    let json = read(config)?;
+fn named_files(config: &Path, json: &Value) -> Result<Vec<String>> {
     let model = &json["model_cfg"];
     let (vision, text) = (&model["vision_cfg"], &model["text_cfg"]);
     let named =
@@ -205,7 +263,8 @@ mod tests {
 
     fn chosen(files: &[(&str, &str)], weights: &str) -> Result<(String, bool)> {
         let dir = world(files);
-        let selected = select(&mut Local(dir.path().to_owned()), weights)?;
+        let mut local = Local { dir: dir.path().to_owned(), cache: dir.path() };
+        let selected = select(&mut local, weights)?;
         let path = selected.path.strip_prefix(dir.path()).unwrap().display().to_string();
         Ok((path, selected.configured))
     }
@@ -223,6 +282,67 @@ mod tests {
         assert!(same(&[("config.json", "{}"), index]).unwrap_err().contains("m-1.safetensors"));
         assert!(same(&[config]).unwrap_err().contains("open_clip_model.safetensors"));
         assert!(same(&[]).unwrap_err().contains("open_clip_config.json"));
+    }
+
+    #[test]
+    fn a_text_tower_of_another_repository() {
+        const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+        let cache = tempfile::tempdir().unwrap();
+        let snapshot = |repo: &str| {
+            let repo = cache.path().join(format!("models--{repo}"));
+            std::fs::create_dir_all(repo.join("refs")).unwrap();
+            std::fs::write(repo.join("refs/main"), COMMIT).unwrap();
+            let snapshot = repo.join("snapshots").join(COMMIT);
+            std::fs::create_dir_all(&snapshot).unwrap();
+            snapshot
+        };
+        let dir = snapshot("org--model");
+        let text = serde_json::json!({"hf_model_name": "xlm/base", "hf_tokenizer_name": "xlm/base"});
+        let config = serde_json::json!({"model_cfg": {"text_cfg": text}}).to_string();
+        std::fs::write(dir.join("open_clip_config.json"), config).unwrap();
+        std::fs::write(dir.join("open_clip_model.safetensors"), "").unwrap();
+        let selected = || select(&mut Local { dir: dir.clone(), cache: cache.path() }, "");
+        // What makes the model whole is named in the order in which it is looked for.
+        let missing = |told: &str| {
+            let error = selected().unwrap_err().to_string();
+            assert!(error.contains("xlm/base") && error.contains(told), "{error}");
+        };
+        missing("config.json");
+        let other = snapshot("xlm--base");
+        std::fs::write(other.join("config.json"), r#"{"model_type": "xlm-roberta"}"#).unwrap();
+        missing("sentencepiece.bpe.model");
+        // Half of a tokenizer is none.
+        std::fs::write(other.join("vocab.json"), "{}").unwrap();
+        missing("vocab.json and merges.txt");
+        for file in ["sentencepiece.bpe.model", "tokenizer_config.json", "model.safetensors"] {
+            std::fs::write(other.join(file), file).unwrap();
+        }
+        assert_eq!(selected().unwrap().path, dir);
+        let shown = |dir: &Path| {
+            let files = std::fs::read_dir(dir.join("hf_text")).unwrap();
+            let mut names: Vec<_> =
+                files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(shown(&dir), ["config.json", "sentencepiece.bpe.model", "tokenizer_config.json"]);
+        // A tokenizer of the model's own is preferred, and what is shown stays.
+        std::fs::remove_dir_all(cache.path().join("models--xlm--base")).unwrap();
+        std::fs::write(dir.join("vocab.txt"), "").unwrap();
+        std::fs::remove_file(dir.join("hf_text/sentencepiece.bpe.model")).unwrap();
+        assert_eq!(selected().unwrap().path, dir);
+        std::fs::remove_file(dir.join("hf_text/config.json")).unwrap();
+        missing("config.json");
+    }
+
+    #[test]
+    fn repositories_of_text_towers_that_lead_elsewhere_are_refused() {
+        for key in ["hf_model_name", "hf_tokenizer_name"] {
+            let config = serde_json::json!({"model_cfg": {"text_cfg": {key: "../../secret"}}}).to_string();
+            let files = [("open_clip_config.json", config.as_str()), ("open_clip_model.safetensors", "")];
+            let error = chosen(&files, "").unwrap_err();
+            assert!(matches!(&error, HubError::BadFile { reason, .. } if reason.contains(key)), "{error}");
+        }
     }
 
     #[test]

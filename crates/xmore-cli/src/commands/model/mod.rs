@@ -1,18 +1,18 @@
 //! `xmore model`: listing, fetching and inspecting models.
 
 mod args;
+mod list;
+mod published;
+mod verify;
 
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use xmore::{ModelName, NamedModel};
-use xmore_clip::CONFIG_FILE;
 use xmore_files::path_to_text;
 use xmore_hub::lite::{BundledModel, MODELS};
-use xmore_hub::{FileVerdict, Presence, Pretrained, VerifiedFile};
+use xmore_hub::{Presence, license};
 
 use crate::error::{CliError, Result};
 use crate::flags::output::ShortFormat;
-use crate::output::table::{add_row, table, trimmed};
 use crate::output::{print, print_json};
 use crate::progress::fetch_progress;
 pub(crate) use args::ModelArgs;
@@ -23,9 +23,9 @@ pub(crate) fn run(args: &ModelArgs) -> Result<()> {
         ModelCommand::Fetch(name) => fetch(&name.name()?),
         ModelCommand::Info { name, format } => info(&name.name()?, *format),
         ModelCommand::Verify { name, pretrained, record, format } => {
-            verify(&verified_names(name, pretrained.as_deref())?, *record, *format)
+            verify::verify(&verified_names(name, pretrained.as_deref())?, *record, *format)
         }
-        ModelCommand::List { filter, format } => list(filter.as_deref().unwrap_or(""), *format),
+        ModelCommand::List { filter, format } => list::list(filter.as_deref().unwrap_or(""), *format),
     }
 }
 
@@ -58,6 +58,7 @@ fn info(name: &ModelName, format: ShortFormat) -> Result<()> {
         "image_size": model.preprocess().size(),
         "embed_dim": model.dim(),
         "logit_scale": model.logit_scale(),
+        "license": license(name).map_or_else(|| "unknown".to_owned(), |license| license.to_string()),
         "fingerprint": model.fingerprint(),
     });
     if format == ShortFormat::Json {
@@ -68,136 +69,4 @@ fn info(name: &ModelName, format: ShortFormat) -> Result<()> {
         format!("{:<13}{value}", key.replace('_', " "))
     });
     print(&lines.collect::<Vec<_>>().join("\n"))
-}
-
-/// A model and its files.
-#[derive(Serialize)]
-struct Verified {
-    model: String,
-    files: Vec<VerifiedFile>,
-}
-
-fn verify(names: &[ModelName], record: bool, format: ShortFormat) -> Result<()> {
-    let mut models = Vec::new();
-    for name in names {
-        models.push(Verified { model: name.to_string(), files: xmore_hub::verify(name, record)? });
-    }
-    let files = || models.iter().flat_map(|model| &model.files);
-    let bad = files().filter(|file| !file.verdict.is_good()).count();
-    match format {
-        ShortFormat::Json => print_json(&models)?,
-        ShortFormat::Table => print(&verified_text(&models))?,
-    }
-    if bad > 0 {
-        let unknown = files().any(|file| file.verdict == FileVerdict::NotRecorded);
-        let hint = if unknown { "; --record records your own files as they are now" } else { "" };
-        return Err(CliError::Failed(format!(
-            "{bad} of {} files are not what was recorded{hint}",
-            files().count()
-        )));
-    }
-    Ok(())
-}
-
-fn verified_text(models: &[Verified]) -> String {
-    let mut text = Vec::new();
-    for model in models {
-        text.push(format!("{}: {} files", model.model, model.files.len()));
-        for VerifiedFile { path, verdict } in &model.files {
-            let verdict = match verdict {
-                FileVerdict::Same => "as recorded".to_owned(),
-                FileVerdict::Recorded => "recorded".to_owned(),
-                FileVerdict::Missing => "MISSING".to_owned(),
-                FileVerdict::Different { recorded, found } => {
-                    format!("DIFFERENT: {recorded} was recorded, found {found}")
-                }
-                _ => "NOT RECORDED".to_owned(),
-            };
-            text.push(format!("  {}: {verdict}", path.display()));
-        }
-    }
-    if models.is_empty() {
-        text.push("no models on this machine".to_owned());
-    }
-    text.join("\n")
-}
-
-/// A line of the list.
-struct Row {
-    name: ModelName,
-    embed_dim: Value,
-    image_size: Value,
-    presence: Presence,
-}
-
-impl Row {
-    fn bundled(model: &'static BundledModel) -> Result<Self> {
-        let config = model.file(CONFIG_FILE).unwrap_or_default();
-        let config: Value = serde_json::from_slice(config).unwrap_or_default();
-        let arch = &config["model_cfg"];
-        let (embed_dim, image_size) = (arch["embed_dim"].clone(), arch["vision_cfg"]["image_size"].clone());
-        let name = ModelName::Bundled(model);
-        Ok(Self { presence: xmore_hub::presence(&name)?, name, embed_dim, image_size })
-    }
-
-    fn pretrained(entry: &'static Pretrained) -> Result<Self> {
-        let name = ModelName::Pretrained(entry);
-        let (embed_dim, image_size) =
-            (entry.architecture.embed_dim.into(), entry.architecture.image_size.into());
-        Ok(Self { presence: xmore_hub::presence(&name)?, name, embed_dim, image_size })
-    }
-
-    fn matches(&self, filter: &str) -> bool {
-        self.name.to_string().to_lowercase().contains(filter)
-    }
-
-    fn json(&self) -> Value {
-        let mut value = json!({
-            "name": self.name.to_string(),
-            "embed_dim": self.embed_dim,
-            "image_size": self.image_size,
-            "cached": matches!(self.presence, Presence::Ready(_)),
-        });
-        if let ModelName::Pretrained(entry) = &self.name {
-            value["model"] = entry.architecture.name.into();
-            value["pretrained"] = entry.tag.into();
-            value["quick_gelu"] = entry.quick_gelu.into();
-            value["repository"] = entry.repo.into();
-        }
-        value
-    }
-}
-
-fn list(filter: &str, format: ShortFormat) -> Result<()> {
-    // OpenAI's spelling finds its model too.
-    let wanted = filter.to_lowercase().replace('/', "-").replace("@336px", "-336");
-    let mut rows = Vec::new();
-    for model in &MODELS {
-        rows.push(Row::bundled(model)?);
-    }
-    for entry in xmore_hub::pretrained() {
-        rows.push(Row::pretrained(entry)?);
-    }
-    rows.retain(|row| row.matches(&wanted));
-    if format == ShortFormat::Json {
-        return print_json(&rows.iter().map(Row::json).collect::<Vec<_>>());
-    }
-    if rows.is_empty() {
-        let message = format!("no model has {filter:?} in its name; `xmore model list` shows all of them");
-        return Err(CliError::Failed(message));
-    }
-    let mut lines = table(&["model", "dim", "image", "here"], &["dim", "image"]);
-    for row in &rows {
-        let here = if matches!(row.presence, Presence::Ready(_)) { "ready" } else { "to be fetched" };
-        let (name, dim, size) = (row.name.to_string(), row.embed_dim.to_string(), row.image_size.to_string());
-        add_row(&mut lines, [name.as_str(), &dim, &size, here]);
-    }
-    let mut text = trimmed(&lines);
-    if filter.is_empty() {
-        text.push_str(
-            "\n\nAlso: hf-hub:ORG/NAME, a CLIP model of the hub in the form of open_clip or transformers; \
-             local-dir:PATH, a folder or checkpoint of yours.",
-        );
-    }
-    print(&text)
 }
