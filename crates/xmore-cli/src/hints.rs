@@ -150,6 +150,8 @@ fn of_clip(error: &ClipError) -> Option<String> {
                 .to_owned(),
         ),
         ClipError::Device(error) => of_gpu(error),
+        ClipError::Cleaning { .. } => Some("leave out --clean-texts".to_owned()),
+        ClipError::NotOnGpu { .. } => Some("give --device cpu, or auto".to_owned()),
         ClipError::Decoding => {
             Some("--decode gpu is for --device cuda; --decode cpu decodes on the processor".to_owned())
         }

@@ -147,6 +147,12 @@ pub enum ClipError {
         /// What it lacks.
         reason: String,
     },
+    /// Texts were to be cleaned in another way, but the model's tokenizer does that by itself.
+    #[error("{}: its tokenizer cleans texts by itself, in one way only", path.display())]
+    Cleaning {
+        /// The model.
+        path: PathBuf,
+    },
     /// A model needs an operation that is not written for GPUs yet.
     #[error("the model needs {operation}, which is not computed on a GPU yet; the processor computes it")]
     NotOnGpu {

@@ -2,6 +2,7 @@
 
 use crate::device::{Decoding, DeviceChoice};
 use crate::nn::precision::Precision;
+use crate::tokenizer::Cleaning;
 
 /// What a caller may choose about loading a model; the default is what the model's own files say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,4 +16,7 @@ pub struct LoadOptions {
     pub device: DeviceChoice,
     /// What decodes image files that are encoded.
     pub decoding: Decoding,
+    /// What is done to texts before the tokenizer, instead of what the model's files say. SigLIP 2 was trained with canonical texts: open_clip makes them,
+    /// transformers' tokenizers only lower the case, or not even that.
+    pub cleaning: Option<Cleaning>,
 }

@@ -148,7 +148,7 @@ fn another_encoder_classifies_with_a_memory_of_its_own() {
 
     let info = send(addr, "GET /v1/info", b"");
     let expected = json!({
-        "name": "colors", "fingerprint": "colors, first version", "dim": 3, "image_size": null, "logit_scale": 10.0, "device": null
+        "name": "colors", "fingerprint": "colors, first version", "dim": 3, "image_size": null, "logit_scale": 10.0, "logit_bias": 0.0, "device": null
     });
     assert_eq!(info["model"], expected);
     assert_eq!(info["memory"]["pairs"], 3);

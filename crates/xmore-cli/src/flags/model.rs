@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use xmore::{LITE, ModelName, NamedModel, XmoreError};
-use xmore_clip::{Decoding, DeviceChoice, LoadOptions, Precision, ResizeMode};
+use xmore_clip::{Cleaning, Decoding, DeviceChoice, LoadOptions, Precision, ResizeMode};
 use xmore_files::image::Orientation;
 use xmore_hub::ModelError;
 use xmore_memory::store::ModelIdentity;
@@ -27,6 +27,13 @@ pub(crate) struct ModelChoice {
     /// Numbers that a transformer's weights are kept in; a memory belongs to one of them [default: that of the memory's model, else f32]
     #[arg(long, value_enum, env = "XMORE_PRECISION")]
     pub(crate) precision: Option<PrecisionArg>,
+    /// What is done to texts first: none, whitespace, lower-case, lower, canonicalize or siglip [default: what the model's files say]
+    ///
+    /// SigLIP 2 was trained with canonical texts: lower case, no punctuation. open_clip's folders ask for that; transformers' tokenizers only lower
+    /// the case, or not even that. `xmore model info` shows what is done. A model whose tokenizer cleans by itself, such as OpenAI's CLIP, takes no
+    /// other choice. Embeddings are others with another choice: a memory belongs to one of them.
+    #[arg(long, value_parser = cleaning, env = "XMORE_CLEAN_TEXTS", value_name = "MODE")]
+    pub(crate) clean_texts: Option<Cleaning>,
     /// What encodes and searches: the processor (cpu), an NVIDIA GPU (cuda, cuda:N), or a GPU where there is one and else the processor (auto)
     ///
     /// A GPU needs NVIDIA's driver and the libraries NVRTC and cuBLASLt of CUDA 12 or 13: the system's, or pip's `nvidia-cuda-nvrtc` and
@@ -102,6 +109,7 @@ impl ModelChoice {
             DecodeArg::Cpu => Decoding::Cpu,
             DecodeArg::Gpu => Decoding::Gpu,
         };
+        options.cleaning = self.clean_texts;
         let model = NamedModel::open_or_fetch(name, &options, &fetch_progress())?;
         Ok(model.with_orientation(self.orientation.unwrap_or_default()))
     }
@@ -190,6 +198,11 @@ pub(crate) fn model_name(model: &str, pretrained: Option<&str>) -> Result<ModelN
 
 fn orientation(text: &str) -> Result<Orientation, String> {
     text.parse()
+}
+
+fn cleaning(text: &str) -> Result<Cleaning, String> {
+    let found = Cleaning::ALL.into_iter().find(|cleaning| cleaning.name() == text);
+    found.ok_or_else(|| format!("expected one of {}", Cleaning::ALL.map(Cleaning::name).join(", ")))
 }
 
 fn resize_mode(text: &str) -> Result<ResizeMode, String> {

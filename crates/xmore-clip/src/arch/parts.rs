@@ -4,7 +4,7 @@ use crate::device::{Device, ImageLoader, Operation, Place, TextLoader};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::preprocess::Preprocess;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Cleaning, Tokenizer};
 
 /// A model whose configuration has been read.
 pub(crate) struct Opened {
@@ -40,6 +40,8 @@ pub(crate) struct TextPart {
     pub(crate) operations: Vec<Operation>,
     pub(crate) loader: Box<dyn TextLoader>,
     pub(crate) tokenizer: TokenizerLoader,
+    /// What is done to a text before the tokenizer; none where the tokenizer does all of it.
+    pub(crate) cleaning: Option<Cleaning>,
     /// Files of the folder that it and its tokenizer are read from, beside the weights.
     pub(crate) beside: Vec<String>,
 }
@@ -55,6 +57,8 @@ pub(crate) struct Facts {
     /// What the towers are, image first.
     pub(crate) towers: [String; 2],
     pub(crate) context_length: usize,
+    /// What is done to a text before the tokenizer; none where the tokenizer does all of it.
+    pub(crate) cleaning: Option<Cleaning>,
     /// The files that the fingerprint is made of, in order.
     pub(crate) files: Vec<String>,
     /// Other files that are read, where they are there.

@@ -10,11 +10,11 @@ use xmore_files::image::Orientation;
 
 use crate::arch::{self, Architecture, Facts, Opened, TokenizerLoader};
 use crate::device::{Decoding, ImageEncoder, ImageLoader, Place, TextEncoder, TextLoader};
-use crate::error::Result;
+use crate::error::{ClipError, Result};
 use crate::fingerprint::fingerprint;
 use crate::options::LoadOptions;
 use crate::preprocess::{Preprocess, ResizeMode};
-use crate::tokenizer::{Tokenizer, Tokens};
+use crate::tokenizer::{Cleaning, Tokenizer, Tokens};
 
 pub use encode::TextEmbeddings;
 pub use files::DecodedFiles;
@@ -68,6 +68,13 @@ impl Model {
         let mut fingerprint = fingerprint(dir, facts.files.iter().map(String::as_str))?;
         // Other numbers, so another model to a memory.
         fingerprint.push_str(options.precision.fingerprint_suffix());
+        if let Some(cleaning) = options.cleaning {
+            if facts.cleaning.is_none() {
+                return Err(ClipError::Cleaning { path: path.to_owned() });
+            }
+            fingerprint.push_str("-texts-");
+            fingerprint.push_str(cleaning.name());
+        }
         Ok(Self {
             path: path.to_owned(),
             dir: dir.to_owned(),
@@ -164,6 +171,11 @@ impl Model {
     /// Most tokens of a text, start and end included; longer ones are cut.
     pub fn context_length(&self) -> usize {
         self.facts.context_length
+    }
+
+    /// What is done to a text before the tokenizer; none where the tokenizer does all of it.
+    pub fn text_cleaning(&self) -> Option<Cleaning> {
+        self.facts.cleaning
     }
 
     /// The tokens of a text as the text tower reads it. Texts with the same ids have the same embedding.

@@ -50,3 +50,21 @@ pub enum Cleaning {
     /// `SiglipTokenizer`.
     Siglip,
 }
+
+impl Cleaning {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::None, Self::LowerCase, Self::Whitespace, Self::Lower, Self::Canonical, Self::Siglip];
+
+    /// Its name; open_clip's for those that it has.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::LowerCase => "lower-case",
+            Self::Whitespace => "whitespace",
+            Self::Lower => "lower",
+            Self::Canonical => "canonicalize",
+            Self::Siglip => "siglip",
+        }
+    }
+}

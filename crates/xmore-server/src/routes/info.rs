@@ -59,6 +59,8 @@ struct ModelInfo {
     image_size: Option<u32>,
     /// exp(logit_scale).
     logit_scale: f32,
+    /// What is added to scaled cosines before a sigmoid; 0 where the model was not trained with one.
+    logit_bias: f32,
     /// What it computes on: `cpu`, or a GPU's name; null where it does not tell.
     device: Option<String>,
 }
@@ -125,6 +127,7 @@ pub(crate) async fn info(State(app): State<Shared>) -> Result<Json<Info>, ApiErr
         dim: encoder.dim(),
         image_size: encoder.image_size(),
         logit_scale: encoder.logit_scale(),
+        logit_bias: encoder.logit_bias(),
         device: encoder.device().map(str::to_owned),
     };
     let memory = models.pairs.as_ref().zip(snapshot.pairs()).map(|(source, pairs)| MemoryInfo {

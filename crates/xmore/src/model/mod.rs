@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use image::RgbImage;
 use xmore_clip::{
-    DecodedFiles, Decoding, Embeddings, Loaded, Model, Pixels, Precision, ResizeMode, TextEmbeddings, Tokens,
+    Cleaning, DecodedFiles, Decoding, Embeddings, Loaded, Model, Pixels, Precision, ResizeMode,
+    TextEmbeddings, Tokens,
 };
 use xmore_files::image::Orientation;
 use xmore_memory::store::ModelIdentity;
@@ -56,6 +57,11 @@ impl NamedModel {
     /// The canonical name, such as `ViT-B-16,openai` where `ViT-B/16` was asked for, and the precision behind it if it is not float32.
     pub fn name(&self) -> &str {
         &self.shown
+    }
+
+    /// What is done to a text before the tokenizer; none where the tokenizer does all of it.
+    pub fn text_cleaning(&self) -> Option<Cleaning> {
+        self.model.text_cleaning()
     }
 
     /// The model, decoding images this way up.

@@ -44,6 +44,7 @@ impl EmbedArgs {
             when: |args| args.texts.is_some(),
             because: "on texts",
         },
+        NoEffect { flags: &[&["clean_texts"]], when: |args| args.texts.is_none(), because: "on photos" },
         NoEffect {
             flags: &[FolderArgs::FLAGS],
             when: |args| args.images.iter().all(|path| path.is_file()),

@@ -7,6 +7,7 @@ mod verify;
 
 use serde_json::json;
 use xmore::{ModelName, NamedModel};
+use xmore_clip::Cleaning;
 use xmore_files::path_to_text;
 use xmore_hub::lite::{BundledModel, MODELS};
 use xmore_hub::{Presence, license};
@@ -58,6 +59,8 @@ fn info(name: &ModelName, format: ShortFormat) -> Result<()> {
         "image_size": model.preprocess().size(),
         "embed_dim": model.dim(),
         "logit_scale": model.logit_scale(),
+        "logit_bias": model.logit_bias(),
+        "texts": model.text_cleaning().map_or("as its tokenizer has it", Cleaning::name),
         "license": license(name).map_or_else(|| "unknown".to_owned(), |license| license.to_string()),
         "fingerprint": model.fingerprint(),
     });

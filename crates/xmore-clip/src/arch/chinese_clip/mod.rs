@@ -81,10 +81,12 @@ fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
         dim,
         precision: options.precision,
     };
+    let cleaning = options.cleaning.unwrap_or_default();
+    let tokenizer_options = TokenizerOptions { cleaning, ..TokenizerOptions::new(context_length) };
     let tokenizer = move || -> Result<Box<dyn Tokenizer>> {
-        Ok(Box::new(FileTokenizer::open(&folder.dir, &TokenizerOptions::new(context_length))?))
+        Ok(Box::new(FileTokenizer::open(&folder.dir, &tokenizer_options)?))
     };
-    let text = text.part(Box::new(tokenizer), TOKENIZER_FILES.map(str::to_owned).to_vec());
+    let text = text.part(Box::new(tokenizer), cleaning, TOKENIZER_FILES.map(str::to_owned).to_vec());
     let parts = Parts { dim, preprocess, image: image.part(), text, config: Some(folder.path) };
     assemble(&checkpoint, parts, options)
 }

@@ -86,8 +86,13 @@ fn parts(
         arch: text,
     };
     let beside = tokenizer.iter().flat_map(|_| TOKENIZER_FILES.map(str::to_owned)).collect();
-    let load = load_tokenizer(checkpoint, tokenizer, own.arch.vocabulary, own.arch.context_length);
-    let text: TextPart = own.part(load, beside);
+    let cleaning = tokenizer.as_ref().map(|_| options.cleaning.unwrap_or_default());
+    let tokenizer_options = TokenizerOptions {
+        cleaning: cleaning.unwrap_or_default(),
+        ..TokenizerOptions::new(own.arch.context_length)
+    };
+    let load = load_tokenizer(checkpoint, tokenizer, own.arch.vocabulary, tokenizer_options);
+    let text: TextPart = own.part(load, cleaning, beside);
     assemble(checkpoint, Parts { dim, preprocess, image, text, config }, options)
 }
 
@@ -96,12 +101,14 @@ fn load_tokenizer(
     checkpoint: &Arc<Checkpoint>,
     dir: Option<PathBuf>,
     vocabulary: usize,
-    context_length: usize,
+    options: TokenizerOptions,
 ) -> TokenizerLoader {
     let checkpoint = Arc::clone(checkpoint);
     Box::new(move || match &dir {
-        Some(dir) => Ok(Box::new(FileTokenizer::open(dir, &TokenizerOptions::new(context_length))?)),
-        None if vocabulary == ClipTokenizer::VOCABULARY => Ok(Box::new(ClipTokenizer::new(context_length))),
+        Some(dir) => Ok(Box::new(FileTokenizer::open(dir, &options)?)),
+        None if vocabulary == ClipTokenizer::VOCABULARY => {
+            Ok(Box::new(ClipTokenizer::new(options.context_length)))
+        }
         None => Err(ClipError::config(
             checkpoint.path(),
             format!(

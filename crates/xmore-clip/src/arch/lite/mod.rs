@@ -84,6 +84,7 @@ impl Lite {
             preprocess: Preprocess::new(arch.vision_cfg.image_size, config.preprocess_cfg.clone()),
             towers: [arch.vision_cfg.timm_model_name.clone(), text.hf_model_name.clone()],
             context_length: text.context_length,
+            cleaning: None,
             files: std::iter::once(CONFIG_FILE.to_owned()).chain(files.map(String::clone)).collect(),
             beside: Vec::new(),
         };

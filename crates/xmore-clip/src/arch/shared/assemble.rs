@@ -57,6 +57,7 @@ pub(crate) fn assemble(checkpoint: &Checkpoint, parts: Parts, options: &LoadOpti
         preprocess: Preprocess::new(image.image_size, preprocess),
         towers: [image.description, text.description],
         context_length: text.context_length,
+        cleaning: text.cleaning,
         files,
         beside,
     };

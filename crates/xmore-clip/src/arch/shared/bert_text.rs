@@ -11,6 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::device::{BuildText, Device, TextTower};
 use crate::error::Result;
 use crate::nn::precision::Precision;
+use crate::tokenizer::Cleaning;
 
 /// The tower.
 pub(crate) struct BertText {
@@ -36,13 +37,19 @@ pub(crate) enum BertHead {
 
 impl BertText {
     /// The part of a model; `beside` are the files that it and its tokenizer are read from.
-    pub(crate) fn part(self, tokenizer: TokenizerLoader, beside: Vec<String>) -> TextPart {
+    pub(crate) fn part(
+        self,
+        tokenizer: TokenizerLoader,
+        cleaning: Cleaning,
+        beside: Vec<String>,
+    ) -> TextPart {
         let (TransformerSizes { width, layers, .. }, activation) = (self.arch.sizes, self.arch.activation);
         TextPart {
             description: format!("{}, {layers} layers of {width}, {}", self.kind.name, activation.name()),
             context_length: self.context_length,
             operations: self.arch.operations(),
             tokenizer,
+            cleaning: Some(cleaning),
             beside,
             loader: Box::new(self),
         }

@@ -95,12 +95,13 @@ pub(crate) fn read(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Res
     };
     let kwargs = cfg.tokenizer_kwargs.unwrap_or_default();
     let options = TokenizerOptions {
-        cleaning: cleaning(path, true, kwargs.clean.as_deref())?,
+        cleaning: folder.options.cleaning.unwrap_or(cleaning(path, true, kwargs.clean.as_deref())?),
         strip_sep_token: kwargs.strip_sep_token,
         ..TokenizerOptions::new(cfg.context_length)
     };
     let files = tokenizer_files().into_iter().chain([CONFIG.to_owned()]).collect();
-    Ok(text.part(tokenizer(folder.dir.clone(), options), files))
+    let cleaning = options.cleaning;
+    Ok(text.part(tokenizer(folder.dir.clone(), options), cleaning, files))
 }
 
 /// The tokenizer that `hf_tokenizer_name` names: its files are in the model's folder, or else in the part of it for other repositories' files.

@@ -201,17 +201,18 @@ fn read_own(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<Tex
     let kwargs = cfg.tokenizer_kwargs.unwrap_or_default();
     let named = cfg.hf_tokenizer_name.is_some();
     let options = TokenizerOptions {
-        cleaning: cleaning(path, named, kwargs.clean.as_deref())?,
+        cleaning: folder.options.cleaning.unwrap_or(cleaning(path, named, kwargs.clean.as_deref())?),
         padding,
         strip_sep_token: kwargs.strip_sep_token,
         ..TokenizerOptions::new(cfg.context_length)
     };
     let of_folder = named || cfg.vocab_size != ClipTokenizer::VOCABULARY;
+    let cleaning = of_folder.then_some(options.cleaning);
     let tokenizer = match of_folder {
         true => hf_text::tokenizer(folder.dir.clone(), options),
         false => clip_tokenizer(options),
     };
-    Ok(own.part(tokenizer, hf_text::tokenizer_files()))
+    Ok(own.part(tokenizer, cleaning, hf_text::tokenizer_files()))
 }
 
 /// What is done to a text before the tokenizer; open_clip's tokenizers of the hub tidy whitespace where nothing else is asked for.
@@ -265,13 +266,19 @@ pub(crate) struct OwnText {
 
 impl OwnText {
     /// The part of a model; `beside` are the tokenizer's files.
-    pub(crate) fn part(self, tokenizer: TokenizerLoader, beside: Vec<String>) -> TextPart {
+    pub(crate) fn part(
+        self,
+        tokenizer: TokenizerLoader,
+        cleaning: Option<Cleaning>,
+        beside: Vec<String>,
+    ) -> TextPart {
         let TransformerSizes { width, layers, .. } = self.arch.sizes;
         TextPart {
             description: format!("CLIP text, {layers} layers of {width}, {}", self.arch.activation.name()),
             context_length: self.arch.context_length,
             operations: self.arch.operations(),
             tokenizer,
+            cleaning,
             beside,
             loader: Box::new(self),
         }

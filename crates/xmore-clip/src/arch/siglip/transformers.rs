@@ -105,16 +105,17 @@ pub(in crate::arch) fn text_part(
         precision: folder.options.precision,
     };
     let tokenizer_options = TokenizerOptions {
-        cleaning: cleaning(&folder.dir)?,
+        cleaning: folder.options.cleaning.unwrap_or(cleaning(&folder.dir)?),
         padding: Some(Padding::Token),
         ..TokenizerOptions::new(own.arch.context_length)
     };
+    let cleaning = tokenizer_options.cleaning;
     let dir = folder.dir.clone();
     let tokenizer = move || -> Result<Box<dyn Tokenizer>> {
         Ok(Box::new(FileTokenizer::open(&dir, &tokenizer_options)?))
     };
     let files = TOKENIZER_FILES.iter().map(|&name| name.to_owned()).collect();
-    Ok(own.part(Box::new(tokenizer), files))
+    Ok(own.part(Box::new(tokenizer), Some(cleaning), files))
 }
 
 /// What transformers' tokenizer of the folder does to a text: that of SigLIP removes punctuation and lowers the case, that of SigLIP 2 lowers the
