@@ -197,10 +197,7 @@ impl<D: Device> Branches<D> {
         normed: &mut D::Rows,
         out: &mut D::Rows,
     ) {
-        match self.place {
-            NormPlace::Before => D::norm_linear(run, &self.norms[0], linear, x, normed, out),
-            NormPlace::After => D::linear_into(run, linear, x, out, None),
-        }
+        self.enter(run, linear, 0, x, normed, out);
     }
 
     /// Adds attention's result, which is overwritten, to x by the output layer.
@@ -228,18 +225,31 @@ impl<D: Device> Branches<D> {
                 D::linear_into(run, fc1, x, &mut hidden.first, Some(*activation));
                 self.add(run, fc2, 1, &hidden.first, x);
             }
-            (Perceptron::Gated { width, fc1, norm, fc2 }, place) => {
+            (Perceptron::Gated { width, fc1, norm, fc2 }, _) => {
                 let Hidden { first, gated: Some(gated) } = hidden else {
                     unreachable!("`Hidden::new` makes it for gated perceptrons")
                 };
-                match place {
-                    NormPlace::Before => D::norm_linear(run, &self.norms[1], fc1, x, normed, first),
-                    NormPlace::After => D::linear_into(run, fc1, x, first, None),
-                }
+                self.enter(run, fc1, 1, x, normed, first);
                 D::gate(run, *width, first, gated);
                 D::norm_in_place(run, norm, gated);
                 self.add(run, fc2, 1, gated, x);
             }
+        }
+    }
+
+    /// out = the first layer of branch `n` for x, normalized where norms stand before branches.
+    fn enter(
+        &self,
+        run: &mut D::Run<'_>,
+        linear: &D::Linear,
+        n: usize,
+        x: &D::Rows,
+        normed: &mut D::Rows,
+        out: &mut D::Rows,
+    ) {
+        match self.place {
+            NormPlace::Before => D::norm_linear(run, &self.norms[n], linear, x, normed, out),
+            NormPlace::After => D::linear_into(run, linear, x, out, None),
         }
     }
 

@@ -213,7 +213,7 @@ impl Device for Cpu {
         normed.resize(x.len(), 0.0);
         out.resize(x.len() / linear.inputs() * linear.outputs(), 0.0);
         norm.forward_into(x, normed, *threads);
-        profile::time("attention in", 2 * x.len() * linear.outputs(), || {
+        profile::time("norm linear", 2 * x.len() * linear.outputs(), || {
             linear.forward_into(normed, out, None, *threads)
         });
     }
