@@ -1,8 +1,11 @@
 //! The architectures: a folder for each, from its configuration by way of its weights to its towers, and a row in [`ARCHITECTURES`].
 
 mod clip;
+mod convnext;
 mod eva;
+mod fastvit;
 mod lite;
+mod mobileclip;
 mod parts;
 mod shared;
 mod siglip;
@@ -38,8 +41,15 @@ pub struct Architecture {
 /// All architectures, in the order in which their `detect` is called.
 ///
 /// The last one takes what no other does; its errors say what is missing.
-pub static ARCHITECTURES: &[Architecture] =
-    &[lite::ARCHITECTURE, siglip::ARCHITECTURE, eva::ARCHITECTURE, clip::ARCHITECTURE];
+pub static ARCHITECTURES: &[Architecture] = &[
+    lite::ARCHITECTURE,
+    siglip::ARCHITECTURE,
+    eva::ARCHITECTURE,
+    mobileclip::ARCHITECTURE,
+    convnext::ARCHITECTURE,
+    fastvit::ARCHITECTURE,
+    clip::ARCHITECTURE,
+];
 
 impl Architecture {
     /// Its short name.

@@ -61,13 +61,15 @@ pub(crate) struct Facts {
     pub(crate) beside: Vec<String>,
 }
 
-/// From a tower's features into the joint space: a linear map, then a residual perceptron of two layers, where there is one.
-pub(crate) struct Head<D: Device> {
-    pub(crate) linear: D::Linear,
-    pub(crate) mlp: Option<HeadPerceptron<D>>,
+/// From a tower's features into the joint space.
+pub(crate) enum Head<D: Device> {
+    Linear(D::Linear),
+    Perceptron(HeadPerceptron<D>),
+    /// A linear map, to whose result that of a perceptron is added.
+    LinearAndResidual(D::Linear, HeadPerceptron<D>),
 }
 
-/// x + fc2(gelu(fc1(x))), of `width` hidden values.
+/// fc2(gelu(fc1(x))), of `width` hidden values.
 pub(crate) struct HeadPerceptron<D: Device> {
     pub(crate) fc1: D::Linear,
     pub(crate) fc2: D::Linear,
@@ -84,12 +86,26 @@ impl<D: Device> Head<D> {
         dim: usize,
     ) -> D::Rows {
         let mut out = D::rows(run, rows, dim);
-        D::linear_into(run, &self.linear, features, &mut out, None);
-        if let Some(HeadPerceptron { fc1, fc2, width }) = &self.mlp {
-            let mut hidden = D::rows(run, rows, *width);
-            D::linear_into(run, fc1, &out, &mut hidden, Some(Activation::Gelu));
-            D::linear_add(run, fc2, &hidden, &mut out);
+        match self {
+            Self::Linear(linear) => D::linear_into(run, linear, features, &mut out, None),
+            Self::Perceptron(perceptron) => {
+                let hidden = perceptron.hidden(run, rows, features);
+                D::linear_into(run, &perceptron.fc2, &hidden, &mut out, None);
+            }
+            Self::LinearAndResidual(linear, perceptron) => {
+                D::linear_into(run, linear, features, &mut out, None);
+                let hidden = perceptron.hidden(run, rows, &out);
+                D::linear_add(run, &perceptron.fc2, &hidden, &mut out);
+            }
         }
         out
+    }
+}
+
+impl<D: Device> HeadPerceptron<D> {
+    fn hidden(&self, run: &mut D::Run<'_>, rows: usize, x: &D::Rows) -> D::Rows {
+        let mut hidden = D::rows(run, rows, self.width);
+        D::linear_into(run, &self.fc1, x, &mut hidden, Some(Activation::Gelu));
+        hidden
     }
 }

@@ -36,13 +36,14 @@ pub(crate) fn load_head<D: Device>(
     let linear = |weight: &[f32], bias: &[f32], inputs| {
         device.linear(&[Part { weight, bias: Some(bias), scale: 1.0 }], inputs, Precision::F32)
     };
-    let mlp = match hidden {
-        None => None,
+    let map = linear(&weight, &bias, inputs)?;
+    Ok(match hidden {
+        None => Head::Linear(map),
         Some(width) => {
             let (w1, b1) = ckpt.weight_and_bias(&format!("{prefix}mlp.fc1."), &[width, outputs])?;
             let (w2, b2) = ckpt.weight_and_bias(&format!("{prefix}mlp.fc2."), &[outputs, width])?;
-            Some(HeadPerceptron { fc1: linear(&w1, &b1, outputs)?, fc2: linear(&w2, &b2, width)?, width })
+            let (fc1, fc2) = (linear(&w1, &b1, outputs)?, linear(&w2, &b2, width)?);
+            Head::LinearAndResidual(map, HeadPerceptron { fc1, fc2, width })
         }
-    };
-    Ok(Head { linear: linear(&weight, &bias, inputs)?, mlp })
+    })
 }

@@ -215,5 +215,5 @@ pub(crate) fn projection<D: Device>(
         (Cow::Owned(transposed(&checkpoint.tensor(name, &[inputs, dim])?, inputs, dim)), None)
     };
     let part = Part { weight: &weight, bias: bias.as_deref(), scale: 1.0 };
-    Ok(Head { linear: device.linear(&[part], inputs, Precision::F32)?, mlp: None })
+    Ok(Head::Linear(device.linear(&[part], inputs, Precision::F32)?))
 }
