@@ -148,6 +148,23 @@ fn a_tokenizer_of_another_repository() {
     }
 }
 
+#[test]
+fn mobileclip() {
+    check("mobileclip", "mobileclip", &["open_clip"]);
+}
+
+#[test]
+fn convnext() {
+    check("convnext", "convnext", &["open_clip"]);
+    check("convnext_xxlarge", "convnext", &["open_clip"]);
+}
+
+#[test]
+fn fastvit() {
+    check("fastvit", "fastvit", &["open_clip"]);
+    check("fastvit_large", "fastvit", &["open_clip"]);
+}
+
 /// Models of the real sizes, made by `make_towers.py --full`: `XMORE_FULL_TOWERS` names their folders.
 #[test]
 fn full_size_models() {

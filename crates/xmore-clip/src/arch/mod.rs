@@ -2,8 +2,11 @@
 
 mod chinese_clip;
 mod clip;
+mod convnext;
 mod eva;
+mod fastvit;
 mod lite;
+mod mobileclip;
 mod naflex;
 mod parts;
 mod shared;
@@ -47,6 +50,9 @@ pub static ARCHITECTURES: &[Architecture] = &[
     naflex::ARCHITECTURE,
     eva::ARCHITECTURE,
     timm_vit::ARCHITECTURE,
+    mobileclip::ARCHITECTURE,
+    convnext::ARCHITECTURE,
+    fastvit::ARCHITECTURE,
     chinese_clip::ARCHITECTURE,
     clip::ARCHITECTURE,
 ];

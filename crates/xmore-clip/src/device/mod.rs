@@ -49,7 +49,7 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     type TokenTable: Send + Sync;
     /// A dense convolution with folded batch normalization.
     type Conv: Send + Sync;
-    /// A depthwise convolution with folded batch normalization and ReLU6.
+    /// A depthwise convolution with folded batch normalization.
     type Depthwise: Send + Sync;
     /// Prepared images, `[n, side, side, 3]`.
     type Images<'i>: Copy;
@@ -101,8 +101,16 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
         bn: BatchNorm,
         activation: Option<Activation>,
     ) -> Result<Self::Conv>;
-    /// From PyTorch's `[channels, 1, kernel, kernel]`.
-    fn depthwise(&self, weight: &[f32], window: Window, bn: BatchNorm) -> Result<Self::Depthwise>;
+    /// From PyTorch's `[outputs, 1, kernel, kernel]`, of as many outputs as inputs or a multiple; several outputs of an input come in the order of
+    /// [`depthwise_order`](crate::nn::conv::depthwise_order).
+    fn depthwise(
+        &self,
+        weight: &[f32],
+        inputs: usize,
+        window: Window,
+        bn: BatchNorm,
+        activation: Option<Activation>,
+    ) -> Result<Self::Depthwise>;
 
     /// Rows of unknown content.
     fn rows(run: &mut Self::Run<'_>, rows: usize, width: usize) -> Self::Rows;
@@ -230,7 +238,7 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     fn conv_into(run: &mut Self::Run<'_>, conv: &Self::Conv, x: &Self::Maps, out: &mut Self::Maps);
     /// out = activation(out + conv(x)), of a 1×1 kernel.
     fn conv_add(run: &mut Self::Run<'_>, conv: &Self::Conv, x: &Self::Maps, out: &mut Self::Maps);
-    /// out = relu6(depthwise(x)).
+    /// out = activation(depthwise(x)).
     fn depthwise_into(run: &mut Self::Run<'_>, conv: &Self::Depthwise, x: &Self::Maps, out: &mut Self::Maps);
     /// out = means over squares of `side` pixels; pixels that fill no square are left out.
     fn average_pool(run: &mut Self::Run<'_>, x: &Self::Maps, side: usize, out: &mut Self::Maps);
@@ -243,6 +251,31 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
         positions: usize,
         learned: &Self::Values,
     ) -> Self::Rows;
+    /// `class`, `[width]`, before each image's rows, to which `learned`, `[positions, width]`, is added: `[n * (1 + positions), width]`.
+    fn prepend_class(
+        run: &mut Self::Run<'_>,
+        x: &Self::Rows,
+        class: &Self::Values,
+        learned: &Self::Values,
+    ) -> Self::Rows;
+    /// out = norm(x) at every position.
+    fn norm_map(run: &mut Self::Run<'_>, norm: &Self::Norm, x: &Self::Maps, out: &mut Self::Maps);
+    /// out += fc2(activation(fc1(norm(x)))) at every position.
+    fn perceptron_map(
+        run: &mut Self::Run<'_>,
+        layer: MapPerceptronLayers<'_, Self>,
+        x: &Self::Maps,
+        out: &mut Self::Maps,
+    );
+    /// x = activation(x · σ(fc2(relu(fc1(mean(x)))))), the mean over each image's positions.
+    fn squeeze_excite(
+        run: &mut Self::Run<'_>,
+        layers: [&Self::Linear; 2],
+        x: &mut Self::Maps,
+        activation: Activation,
+    );
+    /// Attention of each image's positions to one another: `qkv` has query, key and value side by side in its channels.
+    fn attend_map(run: &mut Self::Run<'_>, shape: AttentionShape, qkv: &Self::Maps, out: &mut Self::Maps);
 }
 
 /// The convolutions of an image tower, from an image to the first of three buffers.
@@ -289,6 +322,15 @@ pub(crate) struct TokenEmbedding<D: Device> {
 /// The layers of a perceptron on a residual branch.
 pub(crate) struct PerceptronLayers<'a, D: Device> {
     pub(crate) norm: &'a D::Norm,
+    pub(crate) fc1: &'a D::Linear,
+    pub(crate) fc2: &'a D::Linear,
+    pub(crate) activation: Activation,
+}
+
+/// The layers of a perceptron at every position of a map.
+pub(crate) struct MapPerceptronLayers<'a, D: Device> {
+    /// Where there is one.
+    pub(crate) norm: Option<&'a D::Norm>,
     pub(crate) fc1: &'a D::Linear,
     pub(crate) fc2: &'a D::Linear,
     pub(crate) activation: Activation,

@@ -19,6 +19,18 @@ pub(crate) enum Operation {
     GatedPerceptron,
     /// Rotation of queries and keys by positions.
     RotaryPositions,
+    /// Class tokens before the positions of maps.
+    ClassBeforeMaps,
+    /// Depthwise convolutions with another activation than ReLU6, or several outputs for each input.
+    DepthwiseForm,
+    /// Norms at every position of a map.
+    MapNorm,
+    /// Perceptrons at every position of a map.
+    MapPerceptron,
+    /// Squeeze and excitation.
+    SqueezeExcite,
+    /// Attention between the positions of a map.
+    MapAttention,
     /// Means over a part of a sequence.
     Means,
     /// A row at any place of a sequence.
@@ -44,6 +56,12 @@ impl Operation {
             Self::NormAfterBranch => "norms after residual branches",
             Self::GatedPerceptron => "gated perceptrons",
             Self::RotaryPositions => "rotary positions",
+            Self::ClassBeforeMaps => "class tokens behind convolutions",
+            Self::DepthwiseForm => "depthwise convolutions with other activations than ReLU6",
+            Self::MapNorm => "layer norms between convolutions",
+            Self::MapPerceptron => "perceptrons between convolutions",
+            Self::SqueezeExcite => "squeeze and excitation",
+            Self::MapAttention => "attention between convolutions",
             Self::Means => "mean pooling",
             Self::PickAnywhere => "pooling at a token inside a text without a causal mask",
         }

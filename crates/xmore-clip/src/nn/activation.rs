@@ -34,6 +34,15 @@ impl Activation {
         }
     }
 
+    /// Applies the activation to all values.
+    pub(crate) fn apply(self, x: &mut [f32]) {
+        // SAFETY: one row, of all elements, which is borrowed.
+        #[allow(unsafe_code)]
+        unsafe {
+            self.apply_rows(x.as_mut_ptr(), x.len(), 1, x.len());
+        }
+    }
+
     /// Applies the activation to `rows` rows of `columns` elements, `stride` elements apart.
     ///
     /// # Safety
@@ -142,11 +151,7 @@ mod tests {
 
     fn applied(activation: Activation, x: &[f32]) -> Vec<f32> {
         let mut y = x.to_vec();
-        // SAFETY: one row of all elements.
-        #[allow(unsafe_code)]
-        unsafe {
-            activation.apply_rows(y.as_mut_ptr(), y.len(), 1, y.len());
-        }
+        activation.apply(&mut y);
         y
     }
 

@@ -195,23 +195,44 @@ impl Conv2d {
     }
 }
 
-/// A depthwise convolution with folded batch normalization and ReLU6: each channel has a kernel of its own.
+/// A depthwise convolution with folded batch normalization: each input channel has kernels of its own, one or several.
 pub(crate) struct DepthwiseConv2d {
-    /// `[kernel * kernel, channels]`.
+    /// `[kernel * kernel, outputs]`.
     weight: Vec<f32>,
     bias: Vec<f32>,
     window: Window,
+    inputs: usize,
+    activation: Option<Activation>,
+}
+
+/// PyTorch's places of a depthwise convolution's outputs in the order in which they are written here: the first output of every input, then the
+/// second of every input, and so on. PyTorch has all outputs of an input side by side.
+pub(crate) fn depthwise_order(inputs: usize, outputs: usize) -> impl Iterator<Item = usize> {
+    let each = outputs / inputs;
+    (0..each).flat_map(move |n| (0..inputs).map(move |input| input * each + n))
 }
 
 impl DepthwiseConv2d {
-    /// `weight` is PyTorch's `[channels, 1, kernel, kernel]`.
-    pub(crate) fn new(weight: &[f32], window: Window, bn: BatchNorm) -> Self {
-        let folded = fold_depthwise(weight, &bn.scale);
-        Self { weight: folded, bias: bn.shift, window }
+    /// `weight` is PyTorch's `[outputs, 1, kernel, kernel]`; there are as many outputs as inputs, or a multiple, which come in the order of
+    /// [`depthwise_order`].
+    pub(crate) fn new(
+        weight: &[f32],
+        inputs: usize,
+        window: Window,
+        bn: BatchNorm,
+        activation: Option<Activation>,
+    ) -> Self {
+        let (outputs, taps) = (bn.scale.len(), window.kernel * window.kernel);
+        assert!(outputs.is_multiple_of(inputs) && weight.len() == outputs * taps);
+        let order: Vec<usize> = depthwise_order(inputs, outputs).collect();
+        let ordered = |values: &[f32]| order.iter().map(|&o| values[o]).collect::<Vec<_>>();
+        let rows = order.iter().flat_map(|&o| &weight[o * taps..(o + 1) * taps]).copied().collect::<Vec<_>>();
+        let weight = fold_depthwise(&rows, &ordered(&bn.scale));
+        Self { weight, bias: ordered(&bn.shift), window, inputs, activation }
     }
 
-    /// `x` is one image `[height, width, channels]`; `[height', width', channels]` is written to `out`.
-    pub(crate) fn forward_relu6(&self, x: &[f32], size: Size, out: &mut Vec<f32>, threads: Threads) -> Size {
+    /// `x` is one image `[height, width, inputs]`; `[height', width', outputs]` is written to `out`.
+    pub(crate) fn forward(&self, x: &[f32], size: Size, out: &mut Vec<f32>, threads: Threads) -> Size {
         let channels = self.bias.len();
         let to = self.window.output(size);
         out.resize(to.area() * channels, 0.0);
@@ -221,6 +242,15 @@ impl DepthwiseConv2d {
             Threads::Pool => out.par_chunks_exact_mut(to.width * channels).enumerate().for_each(row),
         }
         to
+    }
+
+    /// Between which values the sums are clamped before they are stored, and the activation that is left.
+    fn clamps(&self) -> ([f32; 2], Option<Activation>) {
+        match self.activation {
+            Some(Activation::Relu) => ([0.0, f32::INFINITY], None),
+            Some(Activation::Relu6) => ([0.0, 6.0], None),
+            other => ([f32::NEG_INFINITY, f32::INFINITY], other),
+        }
     }
 }
 
@@ -238,28 +268,33 @@ impl SimdOp for DepthwiseRow<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        const TOGETHER: usize = 4;
         let Self { layer, x, size, oy, out } = self;
         let Window { kernel, stride, .. } = layer.window;
         let channels = layer.bias.len();
         let width = out.len() / channels;
-        assert!(x.len() == size.area() * channels && layer.weight.len() == kernel * kernel * channels);
+        assert!(x.len() == size.area() * layer.inputs && layer.weight.len() == kernel * kernel * channels);
         let (ky, y, rows) = layer.window.taps(oy, size.height);
-        let (padding, patch) = (layer.window.padding_before(size.width), Patch { x, size, ky, y, rows });
+        let (clamps, activation) = layer.clamps();
+        let padding = layer.window.padding_before(size.width);
+        let patch = Patch { x, size, ky, y, rows, clamps };
         let inside = |ox: usize| ox * stride >= padding && ox * stride - padding + kernel <= size.width;
         let mut ox = 0;
         while ox < width {
             // Where all of the window lies inside, neighbors share each weight that is loaded.
-            if ox + TOGETHER <= width && inside(ox) && inside(ox + TOGETHER - 1) {
-                let out = &mut out[ox * channels..(ox + TOGETHER) * channels];
-                layer.pixels::<I, TOGETHER>(isa, &patch, [0, ox * stride - padding, kernel], out);
-                ox += TOGETHER;
-            } else {
-                let (kx, x, columns) = layer.window.taps(ox, size.width);
-                let out = &mut out[ox * channels..(ox + 1) * channels];
-                layer.pixels::<I, 1>(isa, &patch, [kx, x, columns], out);
-                ox += 1;
+            let together = [8, 4].into_iter().find(|n| ox + n <= width && inside(ox) && inside(ox + n - 1));
+            let pixels = &mut out[ox * channels..(ox + together.unwrap_or(1)) * channels];
+            match together {
+                Some(8) => layer.pixels::<I, 8, 1>(isa, &patch, [0, ox * stride - padding, kernel], pixels),
+                Some(_) => layer.pixels::<I, 4, 2>(isa, &patch, [0, ox * stride - padding, kernel], pixels),
+                None => {
+                    let (kx, x, columns) = layer.window.taps(ox, size.width);
+                    layer.pixels::<I, 1, 4>(isa, &patch, [kx, x, columns], pixels);
+                }
             }
+            ox += together.unwrap_or(1);
+        }
+        if let Some(activation) = activation {
+            activation.apply(out);
         }
     }
 }
@@ -272,64 +307,114 @@ struct Patch<'a> {
     ky: usize,
     y: usize,
     rows: usize,
+    clamps: [f32; 2],
+}
+
+/// Where the sums of some pixels begin: in the image, in the weights and in the output.
+struct Start {
+    pixel: usize,
+    weight: usize,
+    out: usize,
 }
 
 impl DepthwiseConv2d {
-    /// `N` output pixels side by side, `[N, channels]`. `[kx, x, columns]`: the first column of the kernel that lies inside, the image's
-    /// column under it for the first pixel, and how many do.
+    /// `N` output pixels side by side, `[N, outputs]`, `C` vectors of channels at a time. `[kx, x, columns]`: the first column of the kernel that lies
+    /// inside, the image's column under it for the first pixel, and how many do.
     #[inline(always)]
-    fn pixels<I: Isa, const N: usize>(
+    fn pixels<I: Isa, const N: usize, const C: usize>(
         &self,
         isa: I,
         patch: &Patch<'_>,
         [kx, x, columns]: [usize; 3],
         out: &mut [f32],
     ) {
-        let ops = isa.f32();
-        let (channels, kernel, stride) = (self.bias.len(), self.window.kernel, self.window.stride);
-        let (zero, six) = (ops.zero(), ops.splat(6.0));
-        let line = patch.size.width * channels;
-        let start = patch.y * line + x * channels;
-        let weights = (patch.ky * kernel + kx) * channels;
+        let lanes = isa.f32().len();
+        let (inputs, outputs) = (self.inputs, self.bias.len());
+        let (kernel, stride) = (self.window.kernel, self.window.stride);
+        let line = patch.size.width * inputs;
+        let start = patch.y * line + x * inputs;
+        let weights = (patch.ky * kernel + kx) * outputs;
         if patch.rows > 0 && columns > 0 {
-            let last = start + (patch.rows - 1) * line + ((N - 1) * stride + columns) * channels;
+            let last = start + (patch.rows - 1) * line + ((N - 1) * stride + columns) * inputs;
             assert!(last <= patch.x.len());
-            assert!(weights + ((patch.rows - 1) * kernel + columns) * channels <= self.weight.len());
+            assert!(weights + ((patch.rows - 1) * kernel + columns) * outputs <= self.weight.len());
         }
-        assert_eq!(out.len(), N * channels);
-        let mut c = 0;
-        while c + ops.len() <= channels {
-            // SAFETY: the last pixel and the last weight that are read were just checked to lie in their slices, as was the output's length.
+        assert_eq!(out.len(), N * outputs);
+        for first in (0..outputs).step_by(inputs) {
+            let at = |c: usize| Start { pixel: start + c, weight: weights + first + c, out: first + c };
+            let mut c = 0;
+            // SAFETY: the last pixel and the last weight that are read were just checked to lie in their slices, as was the output's length; no
+            // channel is beyond the last.
             #[allow(unsafe_code)]
             unsafe {
-                let mut sums = [ops.load_ptr(self.bias.as_ptr().add(c)); N];
-                for r in 0..patch.rows {
-                    let pixel = patch.x.as_ptr().add(start + r * line + c);
-                    let weight = self.weight.as_ptr().add(weights + r * kernel * channels + c);
-                    for k in 0..columns {
-                        let weight = ops.load_ptr(weight.add(k * channels));
-                        for (n, sum) in sums.iter_mut().enumerate() {
-                            let pixel = ops.load_ptr(pixel.add((n * stride + k) * channels));
-                            *sum = ops.mul_add(pixel, weight, *sum);
+                while c + C * lanes <= inputs {
+                    self.vectors::<I, N, C>(isa, patch, at(c), columns, out);
+                    c += C * lanes;
+                }
+                while c + lanes <= inputs {
+                    self.vectors::<I, N, 1>(isa, patch, at(c), columns, out);
+                    c += lanes;
+                }
+            }
+            for c in c..inputs {
+                let Start { pixel, weight, out: o } = at(c);
+                for n in 0..N {
+                    let mut sum = self.bias[o];
+                    for r in 0..patch.rows {
+                        for k in 0..columns {
+                            let pixel = patch.x[pixel + r * line + (n * stride + k) * inputs];
+                            sum = pixel.mul_add(self.weight[weight + (r * kernel + k) * outputs], sum);
+                        }
+                    }
+                    out[n * outputs + o] = sum.clamp(patch.clamps[0], patch.clamps[1]);
+                }
+            }
+        }
+    }
+
+    /// `C` vectors of channels of `N` pixels.
+    ///
+    /// # Safety
+    /// Pixels, weights and outputs from `at` on must lie in their slices for every row and column of the window.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    unsafe fn vectors<I: Isa, const N: usize, const C: usize>(
+        &self,
+        isa: I,
+        patch: &Patch<'_>,
+        at: Start,
+        columns: usize,
+        out: &mut [f32],
+    ) {
+        let ops = isa.f32();
+        let lanes = ops.len();
+        let (inputs, outputs) = (self.inputs, self.bias.len());
+        let (kernel, stride) = (self.window.kernel, self.window.stride);
+        let [low, high] = patch.clamps.map(|clamp| ops.splat(clamp));
+        // SAFETY: the caller promises the places.
+        unsafe {
+            let bias: [_; C] =
+                std::array::from_fn(|i| ops.load_ptr(self.bias.as_ptr().add(at.out + i * lanes)));
+            let mut sums = [bias; N];
+            for r in 0..patch.rows {
+                let pixel = patch.x.as_ptr().add(at.pixel + r * patch.size.width * inputs);
+                let weight = self.weight.as_ptr().add(at.weight + r * kernel * outputs);
+                for k in 0..columns {
+                    let weights: [_; C] =
+                        std::array::from_fn(|i| ops.load_ptr(weight.add(k * outputs + i * lanes)));
+                    for (n, sums) in sums.iter_mut().enumerate() {
+                        let pixel = pixel.add((n * stride + k) * inputs);
+                        for (i, sum) in sums.iter_mut().enumerate() {
+                            *sum = ops.mul_add(ops.load_ptr(pixel.add(i * lanes)), weights[i], *sum);
                         }
                     }
                 }
-                for (n, sum) in sums.into_iter().enumerate() {
-                    ops.store_ptr(ops.min(ops.max(sum, zero), six), out.as_mut_ptr().add(n * channels + c));
-                }
             }
-            c += ops.len();
-        }
-        for c in c..channels {
-            for n in 0..N {
-                let mut sum = self.bias[c];
-                for r in 0..patch.rows {
-                    for k in 0..columns {
-                        let pixel = patch.x[start + r * line + (n * stride + k) * channels + c];
-                        sum = pixel.mul_add(self.weight[weights + (r * kernel + k) * channels + c], sum);
-                    }
+            for (n, sums) in sums.into_iter().enumerate() {
+                for (i, sum) in sums.into_iter().enumerate() {
+                    let to = out.as_mut_ptr().add(n * outputs + at.out + i * lanes);
+                    ops.store_ptr(ops.min(ops.max(sum, low), high), to);
                 }
-                out[n * channels + c] = sum.clamp(0.0, 6.0);
             }
         }
     }
@@ -371,7 +456,7 @@ mod tests {
                                 if y < 0 || xx < 0 || y >= size.height as isize || xx >= size.width as isize {
                                     continue;
                                 }
-                                let channel = if depthwise { o } else { i };
+                                let channel = if depthwise { o / (outputs / inputs) } else { i };
                                 let pixel = x[(y as usize * size.width + xx as usize) * inputs + channel];
                                 let tap = weight[((o * per_group + i) * w.kernel + ky) * w.kernel + kx];
                                 sum += f64::from(pixel) * f64::from(tap);
@@ -413,16 +498,26 @@ mod tests {
         }
 
         #[test]
-        fn depthwise_matches_f64(height in 1usize..12, width in 1usize..12, channels in 1usize..40,
-                                 kernel in 1usize..6, stride in 1usize..3, seed: u32) {
-            let padding = Padding::Same;
+        fn depthwise_matches_f64(height in 1usize..12, width in 1usize..24, inputs in 1usize..80, multiple in 1usize..3,
+                                 kernel in 1usize..8, stride in 1usize..3, around: bool, activation in 0usize..3, seed: u32) {
+            let padding = if around { Padding::Around(kernel / 2) } else { Padding::Same };
             let (size, window) = (Size { height, width }, Window { kernel, stride, padding });
-            let x = values(size.area() * channels, seed);
-            let weight = values(channels * kernel * kernel, !seed);
+            let outputs = inputs * multiple;
+            let x = values(size.area() * inputs, seed);
+            let weight = values(outputs * kernel * kernel, !seed);
+            let (activation, apply): (_, fn(f64) -> f64) = [
+                (None, (|v| v) as fn(f64) -> f64),
+                (Some(Activation::Relu6), |v| v.clamp(0.0, 6.0)),
+                (Some(Activation::QuickGelu), |v| v / (1.0 + (-1.702 * v).exp())),
+            ][activation];
+            let layer = DepthwiseConv2d::new(&weight, inputs, window, identity(outputs), activation);
             let mut out = Vec::new();
-            DepthwiseConv2d::new(&weight, window, identity(channels)).forward_relu6(&x, size, &mut out, Threads::Pool);
-            for (found, want) in out.iter().zip(reference(&x, size, channels, &weight, channels, true, window)) {
-                prop_assert!((f64::from(*found) - want.clamp(0.0, 6.0)).abs() < 1e-5, "{found} {want}");
+            layer.forward(&x, size, &mut out, Threads::Pool);
+            let order: Vec<usize> = depthwise_order(inputs, outputs).collect();
+            let wanted = reference(&x, size, inputs, &weight, outputs, true, window);
+            for (n, found) in out.iter().enumerate() {
+                let want = apply(wanted[n / outputs * outputs + order[n % outputs]]);
+                prop_assert!((f64::from(*found) - want).abs() < 1e-5, "{found} {want}");
             }
         }
     }

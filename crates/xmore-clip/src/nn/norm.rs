@@ -122,6 +122,11 @@ pub(crate) struct BatchNorm {
 }
 
 impl BatchNorm {
+    /// That of a convolution which has a bias, `[channels]`, and no normalization.
+    pub(crate) fn bias(bias: Vec<f32>) -> Self {
+        Self { scale: vec![1.0; bias.len()], shift: bias }
+    }
+
     /// Takes `weight`, `bias`, `running_mean` and `running_var` under `prefix`, `[channels]` each.
     pub(crate) fn load(ckpt: &Checkpoint, prefix: &str, channels: usize, epsilon: f32) -> Result<Self> {
         let get = |name: &str| ckpt.tensor(&format!("{prefix}{name}"), &[channels]);

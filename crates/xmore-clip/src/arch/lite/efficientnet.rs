@@ -76,7 +76,7 @@ impl<D: Device> EfficientNet<D> {
                 let bn = BatchNorm::load(ckpt, &name("_bn1."), wide, BN_EPSILON)?;
                 blocks.push(Block {
                     expand,
-                    depthwise: device.depthwise(&weight, window, bn)?,
+                    depthwise: device.depthwise(&weight, wide, window, bn, relu6)?,
                     project: conv(
                         device,
                         ckpt,

@@ -75,7 +75,8 @@ pub(crate) fn check_bert_context(path: &Path, arch: &BertArch, context_length: u
     ))
 }
 
-fn check_sizes(tower: &str, sizes: &TransformerSizes, path: &Path) -> Result<()> {
+/// Checks a transformer's sizes; `tower` says whose.
+pub(crate) fn check_sizes(tower: &str, sizes: &TransformerSizes, path: &Path) -> Result<()> {
     let &TransformerSizes { width, heads, layers, mlp_width } = sizes;
     let limits = [(width, 1 << 14), (heads, 1 << 10), (layers, 256), (mlp_width, 1 << 17)];
     if limits.iter().any(|&(n, max)| !(1..=max).contains(&n)) || !width.is_multiple_of(heads) {

@@ -112,6 +112,20 @@ impl TimmCfg {
         self.timm_pool.as_deref() == Some("") && self.timm_proj.as_deref() == Some("linear")
     }
 
+    /// Checks how positions are pooled; behind a projection of open_clip's, an empty name stands for the model's own way, `own`.
+    ///
+    /// # Errors
+    /// [`ClipError::Config`] if it is in another way.
+    pub(crate) fn expect_own_pool(&self, path: &Path, own: &str) -> Result<()> {
+        let projected = matches!(self.timm_proj(), Some("linear" | "mlp"));
+        if projected && self.timm_pool.as_deref() == Some("") { Ok(()) } else { self.expect_pool(path, own) }
+    }
+
+    /// The kind of projection into the joint space; none where timm's own classifier is one.
+    pub(crate) fn timm_proj(&self) -> Option<&str> {
+        self.timm_proj.as_deref().filter(|kind| !kind.is_empty())
+    }
+
     /// Name of the projection into the joint space; none where the trunk's features are of that space.
     ///
     /// # Errors

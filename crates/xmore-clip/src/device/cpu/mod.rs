@@ -2,6 +2,7 @@
 
 mod encoders;
 mod grids;
+mod maps;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use crate::preprocess::Pixels;
 use crate::profile;
 
 use super::{
-    AttentionShape, Device, Operation, PatchEmbedding, PerceptronLayers, TokenEmbedding, Trunk, Wanted,
-    bounds,
+    AttentionShape, Device, MapPerceptronLayers, Operation, PatchEmbedding, PerceptronLayers, TokenEmbedding,
+    Trunk, Wanted, bounds,
 };
 
 pub(crate) use encoders::normalize_rows;
@@ -132,8 +133,15 @@ impl Device for Cpu {
         Ok(Conv2d::new(weight, inputs, window, bn, activation))
     }
 
-    fn depthwise(&self, weight: &[f32], window: Window, bn: BatchNorm) -> Result<DepthwiseConv2d> {
-        Ok(DepthwiseConv2d::new(weight, window, bn))
+    fn depthwise(
+        &self,
+        weight: &[f32],
+        inputs: usize,
+        window: Window,
+        bn: BatchNorm,
+        activation: Option<Activation>,
+    ) -> Result<DepthwiseConv2d> {
+        Ok(DepthwiseConv2d::new(weight, inputs, window, bn, activation))
     }
 
     fn rows(_: &mut Threads, rows: usize, width: usize) -> Vec<f32> {
@@ -379,7 +387,7 @@ impl Device for Cpu {
     }
 
     fn depthwise_into(threads: &mut Threads, conv: &DepthwiseConv2d, x: &Map, out: &mut Map) {
-        out.size = Some(conv.forward_relu6(&x.data, x.size(), &mut out.data, *threads));
+        out.size = Some(conv.forward(&x.data, x.size(), &mut out.data, *threads));
     }
 
     fn average_pool(threads: &mut Threads, x: &Map, side: usize, out: &mut Map) {
@@ -405,6 +413,36 @@ impl Device for Cpu {
             all[start..].iter_mut().zip(learned).for_each(|(v, p)| *v += p);
         }
         all
+    }
+
+    fn prepend_class(_: &mut Threads, x: &Vec<f32>, class: &Vec<f32>, learned: &Vec<f32>) -> Vec<f32> {
+        let mut all = Vec::with_capacity(x.len() + x.len() / learned.len() * class.len());
+        for image in x.chunks_exact(learned.len()) {
+            all.extend_from_slice(class);
+            all.extend(image.iter().zip(learned).map(|(v, p)| v + p));
+        }
+        all
+    }
+
+    fn norm_map(threads: &mut Threads, norm: &LayerNorm, x: &Map, out: &mut Map) {
+        out.data.resize(x.data.len(), 0.0);
+        norm.forward_into(&x.data, &mut out.data, *threads);
+        out.size = x.size;
+    }
+
+    fn perceptron_map(threads: &mut Threads, layer: MapPerceptronLayers<'_, Self>, x: &Map, out: &mut Map) {
+        maps::perceptron(&layer, &x.data, &mut out.data, *threads);
+    }
+
+    fn squeeze_excite(threads: &mut Threads, layers: [&Linear; 2], x: &mut Map, activation: Activation) {
+        maps::squeeze_excite(layers, &mut x.data, activation, *threads);
+    }
+
+    fn attend_map(threads: &mut Threads, shape: AttentionShape, qkv: &Map, out: &mut Map) {
+        out.data.resize(qkv.data.len() / 3, 0.0);
+        out.size = qkv.size;
+        let positions = 0..qkv.size().area();
+        Self::self_attention(threads, shape, &qkv.data, &vec![positions], &mut out.data);
     }
 }
 

@@ -21,7 +21,8 @@ use crate::nn::precision::Precision;
 use crate::nn::rotary::RotaryTable;
 
 use super::{
-    AttentionShape, Device, Operation, PatchEmbedding, PerceptronLayers, TokenEmbedding, Trunk, Wanted,
+    AttentionShape, Device, MapPerceptronLayers, Operation, PatchEmbedding, PerceptronLayers, TokenEmbedding,
+    Trunk, Wanted,
 };
 pub(crate) use files::DecodedImages;
 use layers::{CudaConv, CudaDepthwise, CudaLinear, CudaNorm};
@@ -161,7 +162,17 @@ impl Device for Cuda {
         CudaConv::new(self, weight, inputs, window, &bn, activation)
     }
 
-    fn depthwise(&self, weight: &[f32], window: Window, bn: BatchNorm) -> Result<CudaDepthwise> {
+    fn depthwise(
+        &self,
+        weight: &[f32],
+        inputs: usize,
+        window: Window,
+        bn: BatchNorm,
+        activation: Option<Activation>,
+    ) -> Result<CudaDepthwise> {
+        if activation != Some(Activation::Relu6) || inputs != bn.scale.len() {
+            self.require([Operation::DepthwiseForm])?;
+        }
         CudaDepthwise::new(self, weight, window, &bn)
     }
 
@@ -409,5 +420,24 @@ impl Device for Cuda {
         ];
         run.launch(Source::Convolution, "prepend_mean", Launch::blocks([images, 1, 1], 256, 0), &args);
         out
+    }
+    fn prepend_class(_: &mut CudaRun<'_>, _: &Rows, _: &Buffer, _: &Buffer) -> Rows {
+        unreachable!("`require` refuses it before a model is loaded")
+    }
+
+    fn norm_map(_: &mut CudaRun<'_>, _: &CudaNorm, _: &CudaMap, _: &mut CudaMap) {
+        unreachable!("`require` refuses it before a model is loaded")
+    }
+
+    fn perceptron_map(_: &mut CudaRun<'_>, _: MapPerceptronLayers<'_, Self>, _: &CudaMap, _: &mut CudaMap) {
+        unreachable!("`require` refuses it before a model is loaded")
+    }
+
+    fn squeeze_excite(_: &mut CudaRun<'_>, _: [&CudaLinear; 2], _: &mut CudaMap, _: Activation) {
+        unreachable!("`require` refuses it before a model is loaded")
+    }
+
+    fn attend_map(_: &mut CudaRun<'_>, _: AttentionShape, _: &CudaMap, _: &mut CudaMap) {
+        unreachable!("`require` refuses it before a model is loaded")
     }
 }

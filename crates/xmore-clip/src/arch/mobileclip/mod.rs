@@ -1,0 +1,110 @@
+//! MobileCLIP-B and MobileCLIP2-B: open_clip's folders with timm's vision transformer behind three convolutions.
+//!
+//! References: MobileCLIP (arXiv 2311.17049), MobileCLIP2 (arXiv 2508.20691); timm 1.0, `vit_base_mci_224` in `vision_transformer_hybrid.py`. The
+//! models whose image tower is a FastViT are an architecture of their own.
+
+mod network;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::checkpoint::Checkpoint;
+use crate::device::{BuildImage, Device, ImageTower, Operation};
+use crate::error::{ClipError, Result};
+use crate::nn::precision::Precision;
+
+use super::shared::limits::{check_range, check_sizes};
+use super::shared::names::{Blocks, projection};
+use super::shared::open_clip::OpenClipFolder;
+use super::shared::timm::{TIMM_BLOCKS, TRUNK, TimmCfg, heads};
+use super::shared::transformer::TransformerSizes;
+use super::{Architecture, ConfigForm, Found, ImagePart};
+use network::{MobileClipArch, MobileClipVit, PATCH};
+
+/// The row of the table.
+pub(super) const ARCHITECTURE: Architecture = Architecture {
+    name: "mobileclip",
+    summary: "MobileCLIP-B and MobileCLIP2-B: open_clip's folders",
+    detect: |found| Ok(found.timm_model_name()?.is_some_and(|name| name == MODEL_NAME)),
+    open: |found, options| match found {
+        Found::Folder(dir, ConfigForm::OpenClip) => {
+            let folder = OpenClipFolder::read(dir, options)?;
+            let cfg = TimmCfg::read(&folder)?;
+            let checkpoint = folder.checkpoint()?;
+            let image = read_image(&folder.path, &cfg, &checkpoint, folder.dim, options.precision)?;
+            folder.opened(&checkpoint, image)
+        }
+        Found::Folder(dir, form) => {
+            Err(ClipError::config(&dir.join(form.file_name()), "expected open_clip's configuration"))
+        }
+        Found::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
+    },
+};
+
+/// timm's name of the image tower.
+const MODEL_NAME: &str = "vit_base_mci_224";
+
+fn read_image(
+    path: &Path,
+    cfg: &TimmCfg,
+    checkpoint: &Arc<Checkpoint>,
+    dim: usize,
+    precision: Precision,
+) -> Result<ImagePart> {
+    cfg.expect_pool(path, "token")?;
+    let size = |name: &str| {
+        let shape = checkpoint.shape(&format!("{TRUNK}{name}"));
+        // Zeros for what is missing, which the checks of sizes refuse.
+        shape.and_then(|shape| shape.first().copied()).unwrap_or(0)
+    };
+    let blocks = Blocks::new(checkpoint, TRUNK, &TIMM_BLOCKS, precision);
+    let arch = MobileClipArch {
+        image_size: cfg.image_size(path)?,
+        stem_width: size("patch_embed.backbone.0.conv.weight"),
+        sizes: TransformerSizes {
+            width: size("norm.weight"),
+            heads: heads(MODEL_NAME).unwrap_or(0),
+            layers: blocks.count(),
+            mlp_width: blocks.mlp_width(0).unwrap_or(0),
+        },
+    };
+    check_sizes("image", &arch.sizes, path)?;
+    check_range(path, "the image size", arch.image_size, 4096)?;
+    check_range(path, "the patch size", PATCH, arch.image_size)?;
+    check_range(path, "the channels of the first convolution", arch.stem_width, 1 << 14)?;
+    let TransformerSizes { width, layers, .. } = arch.sizes;
+    Ok(ImagePart {
+        description: format!("ViT behind convolutions, {layers} layers of {width}, patch {PATCH}, GELU"),
+        image_size: arch.image_size,
+        operations: vec![Operation::ClassBeforeMaps],
+        loader: Box::new(MobileClipImage {
+            checkpoint: Arc::clone(checkpoint),
+            arch,
+            projection: cfg.projection(path)?,
+            dim,
+            precision,
+        }),
+    })
+}
+
+/// The image tower in a checkpoint.
+struct MobileClipImage {
+    checkpoint: Arc<Checkpoint>,
+    arch: MobileClipArch,
+    /// Name of the projection, where there is one.
+    projection: Option<String>,
+    dim: usize,
+    precision: Precision,
+}
+
+impl BuildImage for MobileClipImage {
+    fn build<D: Device>(&self, device: &D) -> Result<ImageTower<D>> {
+        let Self { checkpoint, arch, projection: name, dim, precision } = self;
+        let head = match name {
+            Some(name) => Some(projection(device, checkpoint, name, arch.sizes.width, *dim)?),
+            None => None,
+        };
+        let network = MobileClipVit::load(device, checkpoint, arch, *precision)?;
+        Ok(ImageTower { network: Box::new(network), head })
+    }
+}
