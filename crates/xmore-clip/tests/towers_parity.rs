@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use common::{Expected, check_batches};
-use xmore_clip::Model;
+use xmore_clip::{LoadOptions, Model, Precision};
 
 /// Images whose pixels are not compared.
 const SKIPPED: [&str; 3] = ["alpha.png", "strip.png", "tall.png"];
@@ -176,5 +176,49 @@ fn full_size_models() {
     for dir in std::env::split_paths(&dirs) {
         let expected = Expected::read(&dir.join("expected.safetensors"));
         expected.check(&dir.display().to_string(), &load(&dir));
+    }
+}
+
+/// The linear layers of every tower's blocks may be kept in 8 bits: other numbers, but near.
+#[test]
+fn int8_is_near_for_every_family() {
+    let mut options = LoadOptions::default();
+    options.precision = Precision::Int8;
+    for family in [
+        "siglip/open_clip",
+        "siglip2/open_clip",
+        "naflex",
+        "pe/open_clip",
+        "eva02/open_clip",
+        "eva02_enormous/open_clip",
+        "clipa/open_clip",
+        "biomed/open_clip",
+        "xlm_roberta/open_clip",
+        "chinese_clip/transformers",
+        "mobileclip/open_clip",
+        "convnext/open_clip",
+    ] {
+        let name = family.split('/').next().unwrap();
+        let expected = Expected::read(&towers().join(format!("{name}.safetensors")));
+        let (exact, near) =
+            (load(&towers().join(family)), Model::load_with(towers().join(family), &options).unwrap());
+        let pairs = [
+            (
+                "images",
+                exact.encode_images(&expected.pixels).unwrap(),
+                near.encode_images(&expected.pixels).unwrap(),
+            ),
+            (
+                "texts",
+                exact.encode_token_ids(&expected.ids()).unwrap(),
+                near.encode_token_ids(&expected.ids()).unwrap(),
+            ),
+        ];
+        for (what, exact, near) in pairs {
+            let cosine = |(a, b): (&[f32], &[f32])| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+            let least = exact.rows().zip(near.rows()).map(cosine).fold(1.0, f32::min);
+            eprintln!("{family}: {what}, least cosine {least}");
+            assert!(least > 0.98 && exact != near, "{family}: {what}, least cosine {least}");
+        }
     }
 }

@@ -209,8 +209,8 @@ fn a_killed_download_is_continued() {
 #[test]
 fn a_model_of_another_kind_is_refused_before_its_weights_are_fetched() {
     let mut world = tiny();
-    let config = r#"{"model_cfg": {"embed_dim": 768, "vision_cfg": {"image_size": 224, "timm_model_name": "vit_base_patch16_siglip_224"},
-        "text_cfg": {"context_length": 64, "hf_tokenizer_name": "x"}}, "preprocess_cfg": {}}"#;
+    let config = r#"{"model_cfg": {"embed_dim": 768, "vision_cfg": {"image_size": 224, "timm_model_name": "vitamin_small_224"},
+        "text_cfg": {"context_length": 77}}, "preprocess_cfg": {}}"#;
     world.files.insert("open_clip_config.json".into(), config.into());
     world.files.insert("open_clip_model.safetensors".into(), vec![1; 50_000]);
     let (machine, hub) = (Machine::new(), Hub::start(world));
