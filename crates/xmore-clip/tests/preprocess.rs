@@ -293,6 +293,7 @@ fn refused(path: &Path) -> String {
 fn what_an_image_processor_asks_for_and_is_not_supported_is_named() {
     for (key, value) in [
         ("image_processor_type", json!("ViTImageProcessor")),
+        ("image_processor_type", json!("BlipImageProcessor")),
         ("image_processor_type", json!("Siglip2ImageProcessor")),
         ("image_processor_type", json!(["CLIPImageProcessor"])),
         ("size", json!({"height": 48, "width": 24})),

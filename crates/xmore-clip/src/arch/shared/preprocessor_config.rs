@@ -71,7 +71,7 @@ pub(crate) fn read(config: &Path, image_size: usize) -> Result<PreprocessConfig>
 }
 
 /// Reads the processor beside `config`, if there is one, for a tower that sees squares of `image_size`; `kind` is that of a processor whose
-/// class is not named.
+/// class is not named. One of patches of any aspect is for such a tower alone.
 pub(crate) fn read_or(config: &Path, image_size: usize, kind: ProcessorKind) -> Result<PreprocessConfig> {
     let Some((path, keys)) = find(config)? else { return Ok(kind.defaults()) };
     parse(&keys, image_size, kind).map_err(|message| ClipError::config(&path, message))
@@ -91,7 +91,13 @@ fn find(config: &Path) -> Result<Option<(PathBuf, Keys)>> {
 }
 
 fn parse(keys: &Keys, image_size: usize, kind: ProcessorKind) -> Result<PreprocessConfig, String> {
+    let expected = kind;
     let kind = class(keys)?.unwrap_or(kind);
+    if kind == ProcessorKind::Siglip2 && expected != kind {
+        return Err(
+            "image_processor_type is Siglip2's, of patches of any aspect, but the model sees squares".into(),
+        );
+    }
     let default = kind.defaults();
     for (key, supported) in
         [("do_resize", true), ("do_rescale", true), ("do_pad", false), ("use_square_size", false)]
