@@ -67,15 +67,15 @@ fn open_clips_keys_of_a_text_tower() {
         check("xlm_roberta/open_clip", "open_clip_config.json", &[(&text(key), value, &[word])]);
     }
     // Without a configuration of its own, the name has to be known.
-    let name = json!("facebook/nllb-200-distilled-600M");
-    let words: &[&str] = &["hf_model_name", "nllb-200", "hf_text/config.json"];
+    let name = json!("google/mt5-base");
+    let words: &[&str] = &["hf_model_name", "mt5-base", "hf_text/config.json"];
     check("roberta/open_clip", "open_clip_config.json", &[(&text("hf_model_name"), name, words)]);
 }
 
 #[test]
 fn transformers_keys_of_a_text_tower() {
     let cases: [(&str, Value, &[&str]); 10] = [
-        ("/model_type", json!("m2m_100"), &["model_type", "xlm-roberta"]),
+        ("/model_type", json!("mt5"), &["model_type", "xlm-roberta"]),
         ("/position_embedding_type", json!("relative_key"), &["position_embedding_type", "absolute"]),
         ("/hidden_act", json!("silu"), &["hidden_act", "silu"]),
         ("/hidden_size", json!(0), &["width 0"]),
@@ -94,6 +94,29 @@ fn transformers_keys_of_a_text_tower() {
         ("/projection_dim", json!(0), &["embedding's length"]),
     ];
     check("chinese_clip/transformers", "config.json", &cases);
+}
+
+#[test]
+fn keys_of_m2m100() {
+    let pooler = "/model_cfg/text_cfg/hf_pooler_type";
+    let cases: [(&str, Value, &[&str]); 3] = [
+        (pooler, json!("mean_pooler"), &["mean_pooler", "cls_pooler"]),
+        ("/model_cfg/text_cfg/hf_proj_type", Value::Null, &["embed_dim"]),
+        ("/model_cfg/text_cfg/context_length", json!(1u64 << 40), &["context length"]),
+    ];
+    check("nllb_siglip/open_clip", "open_clip_config.json", &cases);
+    let cases: [(&str, Value, &[&str]); 9] = [
+        ("/activation_function", json!("gelu"), &["activation_function", "relu"]),
+        ("/d_model", json!(0), &["width 0"]),
+        ("/d_model", json!(33), &["width is 33", "even"]),
+        ("/d_model", json!("36"), &["36"]),
+        ("/encoder_attention_heads", json!(5), &["5 heads"]),
+        ("/encoder_layers", json!(1u64 << 40), &["1099511627776 layers"]),
+        ("/encoder_ffn_dim", json!(0), &["inner width of 0"]),
+        ("/vocab_size", json!(1u64 << 40), &["vocabulary"]),
+        ("/pad_token_id", json!(96), &["pad_token_id", "96"]),
+    ];
+    check("nllb_siglip/open_clip", "hf_text/config.json", &cases);
 }
 
 #[test]

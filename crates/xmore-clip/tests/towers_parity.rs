@@ -106,6 +106,12 @@ fn xlm_roberta() {
 }
 
 #[test]
+fn nllb() {
+    check_masked("nllb", "clip", "open_clip", 1, 24);
+    check_masked("nllb_siglip", "siglip", "open_clip", 2, 24);
+}
+
+#[test]
 fn biomed_clip() {
     check_masked("biomed", "timm-vit", "open_clip", 0, 24);
 }

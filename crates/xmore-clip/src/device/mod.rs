@@ -317,6 +317,8 @@ pub(crate) struct TokenEmbedding<D: Device> {
     pub(crate) positions: D::Values,
     /// `[width]`, added to every token where there is one.
     pub(crate) kind: Option<D::Values>,
+    /// What the table's rows are multiplied by, where it is not 1.
+    pub(crate) scale: Option<f32>,
 }
 
 /// The layers of a perceptron on a residual branch.

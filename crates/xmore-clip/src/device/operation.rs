@@ -35,6 +35,8 @@ pub(crate) enum Operation {
     Means,
     /// A row at any place of a sequence.
     PickAnywhere,
+    /// Embeddings of tokens multiplied by a number.
+    ScaledTokens,
 }
 
 impl Operation {
@@ -64,6 +66,7 @@ impl Operation {
             Self::MapAttention => "attention between convolutions",
             Self::Means => "mean pooling",
             Self::PickAnywhere => "pooling at a token inside a text without a causal mask",
+            Self::ScaledTokens => "scaled embeddings of tokens",
         }
     }
 }

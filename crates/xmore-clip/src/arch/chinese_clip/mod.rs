@@ -16,7 +16,8 @@ use crate::tokenizer::{FileTokenizer, TOKENIZER_FILES, Tokenizer, TokenizerOptio
 use super::shared::assemble::{Parts, assemble};
 use super::shared::bert::BertPool;
 use super::shared::bert_config::read_bert;
-use super::shared::bert_text::{BertHead, BertText};
+use super::shared::bert_text::BertText;
+use super::shared::hf_head::HfHead;
 use super::shared::limits::{check_bert_context, check_vit};
 use super::shared::preprocessor_config;
 use super::shared::transformers::{CLIP_VISION, TowerConfig, TransformersFolder};
@@ -77,7 +78,7 @@ fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
         kind,
         arch: text,
         context_length,
-        head: BertHead::Linear("text_projection"),
+        head: HfHead::Linear("text_projection"),
         dim,
         precision: options.precision,
     };

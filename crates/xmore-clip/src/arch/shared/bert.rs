@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::arch::shared::padding::{gaps, picked, seen};
 use crate::arch::shared::transformer::TransformerSizes;
 use crate::checkpoint::Checkpoint;
 use crate::device::{AttentionShape, Device, Operation, TextNetwork, TokenEmbedding, Wanted};
@@ -116,6 +117,7 @@ impl<D: Device> Bert<D> {
             width,
             positions: device.values(positions.get(arch.numbering.first() * width..).unwrap_or_default())?,
             kind: Some(device.values(kinds.get(..width).unwrap_or_default())?),
+            scale: None,
         };
         let norm = |name: &str| {
             let (weight, bias) = ckpt.weight_and_bias(&format!("{prefix}{name}."), &[width])?;
@@ -158,9 +160,7 @@ impl<D: Device> Bert<D> {
 
     /// The rows of the tokens that are seen, and how many each text has.
     fn embed(&self, run: &mut D::Run<'_>, texts: &[&[u32]], context: &[f32]) -> (D::Rows, Vec<usize>) {
-        let seen = |&(place, &id): &(usize, &u32)| place == 0 || Some(id) != self.padding;
-        let seen = |text: &[u32]| text.iter().enumerate().filter(seen).map(|(place, _)| place).collect();
-        let places: Vec<Vec<usize>> = texts.iter().map(|text| seen(text)).collect();
+        let places: Vec<Vec<usize>> = texts.iter().map(|text| seen(text, self.padding)).collect();
         let lengths: Vec<usize> = places.iter().map(Vec::len).collect();
         match self.numbering {
             Numbering::From(_) => {
@@ -175,7 +175,7 @@ impl<D: Device> Bert<D> {
                 let texts: Vec<&[u32]> =
                     texts.iter().zip(&places).map(|(text, places)| &text[..end(places)]).collect();
                 let x = D::embed_tokens(run, &self.embedding, &texts, context);
-                let gaps = gaps(&texts, &places);
+                let gaps = gaps(texts.iter().map(|text| text.len()), &places);
                 if gaps.iter().all(|&gap| gap == 1) {
                     return (x, lengths);
                 }
@@ -184,23 +184,6 @@ impl<D: Device> Bert<D> {
             }
         }
     }
-}
-
-/// The tokens at these places.
-fn picked<'a>(text: &'a [u32], places: &[usize]) -> Cow<'a, [u32]> {
-    if places.len() == text.len() {
-        return Cow::Borrowed(text);
-    }
-    places.iter().map(|&place| text[place]).collect()
-}
-
-/// From each seen token of each text to the next one, or to the text's end.
-fn gaps(texts: &[&[u32]], places: &[Vec<usize>]) -> Vec<usize> {
-    let of_text = |(text, places): (&&[u32], &Vec<usize>)| {
-        let next = places.iter().skip(1).copied().chain([text.len()]).collect::<Vec<_>>();
-        places.iter().zip(next).map(|(place, next)| next - place).collect::<Vec<_>>()
-    };
-    texts.iter().zip(places).flat_map(of_text).collect()
 }
 
 impl<D: Device> TextNetwork<D> for Bert<D> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::arch::shared::bert::{Bert, BertArch};
 use crate::arch::shared::bert_config::BertKind;
-use crate::arch::shared::names::{perceptron_projection, projection};
+use crate::arch::shared::hf_head::HfHead;
 use crate::arch::shared::transformer::TransformerSizes;
 use crate::arch::{TextPart, TokenizerLoader};
 use crate::checkpoint::Checkpoint;
@@ -21,18 +21,9 @@ pub(crate) struct BertText {
     /// Checked sizes.
     pub(crate) arch: BertArch,
     pub(crate) context_length: usize,
-    pub(crate) head: BertHead,
+    pub(crate) head: HfHead,
     pub(crate) dim: usize,
     pub(crate) precision: Precision,
-}
-
-/// From the pooled row into the joint space, by the tensors' name.
-#[derive(Clone, Copy)]
-pub(crate) enum BertHead {
-    None,
-    Linear(&'static str),
-    /// Two layers without biases, GELU between them.
-    Perceptron(&'static str),
 }
 
 impl BertText {
@@ -59,12 +50,7 @@ impl BertText {
 impl BuildText for BertText {
     fn build<D: Device>(&self, device: &D) -> Result<TextTower<D>> {
         let Self { checkpoint, prefix, arch, dim, precision, .. } = self;
-        let width = arch.sizes.width;
-        let head = match self.head {
-            BertHead::None => None,
-            BertHead::Linear(name) => Some(projection(device, checkpoint, name, width, *dim)?),
-            BertHead::Perceptron(name) => Some(perceptron_projection(device, checkpoint, name, width, *dim)?),
-        };
+        let head = self.head.load(device, checkpoint, arch.sizes.width, *dim)?;
         let network = Bert::load(device, checkpoint, prefix, arch, *precision)?;
         Ok(TextTower { network: Box::new(network), head })
     }

@@ -1,4 +1,4 @@
-//! The text towers of transformers' that open_clip's configurations name by `hf_model_name`: BERT, RoBERTa, XLM-RoBERTa.
+//! The text towers of transformers' that open_clip's configurations name by `hf_model_name`: a row of [`TOWERS`] for each kind.
 //!
 //! Reference: open_clip 3.3, `HFTextEncoder` in `hf_model.py`. open_clip asks the hub for the tower's configuration. Here it is read from
 //! `hf_text/config.json` of the folder where that is there; otherwise the tensors' shapes give the sizes, and a table of the published names what
@@ -10,10 +10,12 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::arch::shared::bert::{BertArch, BertPool};
-use crate::arch::shared::bert_config::{BertKind, infer_bert, read_bert};
-use crate::arch::shared::bert_text::{BertHead, BertText};
+use crate::arch::shared::bert::BertPool;
+use crate::arch::shared::bert_config::{infer_bert, read_bert};
+use crate::arch::shared::bert_text::BertText;
+use crate::arch::shared::hf_head::HfHead;
 use crate::arch::shared::limits::check_bert_context;
+use crate::arch::shared::m2m100;
 use crate::arch::shared::open_clip::{OpenClipFolder, refuse_unknown};
 use crate::arch::shared::read_json;
 use crate::arch::shared::text_config::{TokenizerKwargs, cleaning};
@@ -21,7 +23,7 @@ use crate::arch::shared::transformers::TowerConfig;
 use crate::arch::{TextPart, TokenizerLoader};
 use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};
-use crate::tokenizer::{FileTokenizer, TOKENIZER_FILES, TokenizerOptions};
+use crate::tokenizer::{Cleaning, FileTokenizer, TOKENIZER_FILES, TokenizerOptions};
 
 /// The key that names such a tower.
 pub(crate) const KEY: &str = "hf_model_name";
@@ -30,9 +32,8 @@ pub(crate) const KEY: &str = "hf_model_name";
 const DIR: &str = "hf_text";
 const CONFIG: &str = "hf_text/config.json";
 
-/// Where open_clip's checkpoints have the tower's tensors, and its projection.
-const PREFIX: &str = "text.transformer.";
-const PROJECTION: &str = "text.proj";
+/// Where open_clip's checkpoints have the tower's tensors.
+pub(crate) const PREFIX: &str = "text.transformer.";
 
 #[derive(Deserialize)]
 struct TextCfg {
@@ -75,33 +76,138 @@ const HARMLESS: &[&str] = &[
     "eos_id",
 ];
 
+/// A kind of such towers.
+struct HfTower {
+    detect: fn(&HfText<'_>) -> bool,
+    read: fn(&HfText<'_>) -> Result<TextPart>,
+}
+
+/// All kinds, in the order in which `detect` is called. The last one takes what no other does; its errors say what is known.
+static TOWERS: &[HfTower] = &[
+    HfTower { detect: m2m100::detect, read: m2m100::read },
+    HfTower { detect: |_| true, read: read_bert_text },
+];
+
+/// Such a tower as open_clip's configuration has it, its keys checked.
+pub(crate) struct HfText<'a> {
+    pub(crate) folder: &'a OpenClipFolder,
+    pub(crate) checkpoint: &'a Arc<Checkpoint>,
+    pub(crate) context_length: usize,
+    /// The name of the tower on the hub.
+    pub(crate) name: String,
+    /// The tower's configuration with its `model_type`, where the folder has it.
+    pub(crate) config: Option<(PathBuf, Option<String>)>,
+    pooler: Option<String>,
+    projection: Option<String>,
+    tokenizer: TokenizerKwargs,
+}
+
+impl HfText<'_> {
+    /// The last layer's tokens become one row as one of `known` says, by open_clip's names.
+    ///
+    /// # Errors
+    /// [`ClipError::Config`] for another name.
+    pub(crate) fn pool<T: Copy>(&self, known: &[(&str, T)]) -> Result<T> {
+        let name = self.pooler.as_deref();
+        match known.iter().find(|(known, _)| Some(*known) == name) {
+            Some(&(_, pool)) => Ok(pool),
+            None => {
+                let found = name.map_or_else(|| "null".to_owned(), |name| format!("{name:?}"));
+                let known: Vec<_> = known.iter().map(|(known, _)| format!("{known:?}")).collect();
+                let message = format!("text_cfg.hf_pooler_type is {found}, expected {}", known.join(" or "));
+                Err(ClipError::config(&self.folder.path, message))
+            }
+        }
+    }
+
+    /// The head behind rows of this width.
+    ///
+    /// # Errors
+    /// Those of [`HfHead::of`].
+    pub(crate) fn head(&self, width: usize) -> Result<HfHead> {
+        HfHead::of(&self.folder.path, self.projection.as_deref(), width, self.folder.dim)
+    }
+
+    /// That the tower's configuration is neither there nor known by its name.
+    pub(crate) fn unknown(&self) -> ClipError {
+        let name = &self.name;
+        let message =
+            format!("text_cfg.{KEY} is {name:?}, whose configuration is not known: expected it in {CONFIG}");
+        ClipError::config(&self.folder.path, message)
+    }
+
+    /// The tokenizer, what is done to a text before it, and the files that it and the tower are read from.
+    ///
+    /// # Errors
+    /// [`ClipError::Config`] for a way of cleaning that is not known.
+    pub(crate) fn tokenizer(&self) -> Result<(TokenizerLoader, Cleaning, Vec<String>)> {
+        let Self { folder, tokenizer: kwargs, .. } = self;
+        let options = TokenizerOptions {
+            cleaning: match folder.options.cleaning {
+                Some(cleaning) => cleaning,
+                None => cleaning(&folder.path, true, kwargs.clean.as_deref())?,
+            },
+            strip_sep_token: kwargs.strip_sep_token,
+            ..TokenizerOptions::new(self.context_length)
+        };
+        let files = tokenizer_files().into_iter().chain([CONFIG.to_owned()]).collect();
+        let cleaning = options.cleaning;
+        Ok((tokenizer(folder.dir.clone(), options), cleaning, files))
+    }
+}
+
 /// Reads such a tower.
 pub(crate) fn read(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<TextPart> {
+    /// What tells the kind.
+    #[derive(Deserialize)]
+    struct Kind {
+        model_type: Option<String>,
+    }
     let cfg: TextCfg = folder.text()?;
-    let path = &folder.path;
-    refuse_unknown(path, "text_cfg", &cfg.rest, HARMLESS)?;
-    let pool = pool(path, cfg.hf_pooler_type.as_deref())?;
-    let (kind, arch) = arch(folder, checkpoint, &cfg.hf_model_name, pool)?;
-    check_bert_context(path, &arch, cfg.context_length)?;
-    let text = BertText {
-        checkpoint: Arc::clone(checkpoint),
+    refuse_unknown(&folder.path, "text_cfg", &cfg.rest, HARMLESS)?;
+    let config = folder.dir.join(CONFIG);
+    let config = match config.is_file() {
+        true => {
+            let Kind { model_type } = read_json(&config)?;
+            Some((config, model_type))
+        }
+        false => None,
+    };
+    let text = HfText {
+        folder,
+        checkpoint,
+        context_length: cfg.context_length,
+        name: cfg.hf_model_name,
+        config,
+        pooler: cfg.hf_pooler_type,
+        projection: cfg.hf_proj_type,
+        tokenizer: cfg.tokenizer_kwargs.unwrap_or_default(),
+    };
+    let kind = TOWERS.iter().find(|kind| (kind.detect)(&text));
+    (kind.expect("the last one takes every tower").read)(&text)
+}
+
+/// Reads BERT or one of its successors.
+fn read_bert_text(text: &HfText<'_>) -> Result<TextPart> {
+    let pool =
+        text.pool(&[("mean_pooler", BertPool::Mean), ("cls_last_hidden_state_pooler", BertPool::First)])?;
+    let (kind, arch) = match &text.config {
+        Some((path, _)) => read_bert(path, &read_json::<TowerConfig>(path)?, pool)?,
+        None => infer_bert(text.checkpoint, PREFIX, &text.name, pool)?.ok_or_else(|| text.unknown())?,
+    };
+    check_bert_context(&text.folder.path, &arch, text.context_length)?;
+    let (tokenizer, cleaning, files) = text.tokenizer()?;
+    let tower = BertText {
+        checkpoint: Arc::clone(text.checkpoint),
         prefix: PREFIX,
         kind,
-        head: head(path, cfg.hf_proj_type.as_deref(), arch.sizes.width, folder.dim)?,
+        head: text.head(arch.sizes.width)?,
         arch,
-        context_length: cfg.context_length,
-        dim: folder.dim,
-        precision: folder.options.precision,
+        context_length: text.context_length,
+        dim: text.folder.dim,
+        precision: text.folder.options.precision,
     };
-    let kwargs = cfg.tokenizer_kwargs.unwrap_or_default();
-    let options = TokenizerOptions {
-        cleaning: folder.options.cleaning.unwrap_or(cleaning(path, true, kwargs.clean.as_deref())?),
-        strip_sep_token: kwargs.strip_sep_token,
-        ..TokenizerOptions::new(cfg.context_length)
-    };
-    let files = tokenizer_files().into_iter().chain([CONFIG.to_owned()]).collect();
-    let cleaning = options.cleaning;
-    Ok(text.part(tokenizer(folder.dir.clone(), options), cleaning, files))
+    Ok(tower.part(tokenizer, cleaning, files))
 }
 
 /// The tokenizer that `hf_tokenizer_name` names: its files are in the model's folder, or else in the part of it for other repositories' files.
@@ -118,56 +224,4 @@ pub(crate) fn tokenizer(dir: PathBuf, options: TokenizerOptions) -> TokenizerLoa
 pub(crate) fn tokenizer_files() -> Vec<String> {
     let inner = TOKENIZER_FILES.iter().map(|file| format!("{DIR}/{file}"));
     TOKENIZER_FILES.iter().map(|&file| file.to_owned()).chain(inner).collect()
-}
-
-/// The network's sizes.
-fn arch(
-    folder: &OpenClipFolder,
-    checkpoint: &Checkpoint,
-    name: &str,
-    pool: BertPool,
-) -> Result<(&'static BertKind, BertArch)> {
-    let config = folder.dir.join(CONFIG);
-    if config.is_file() {
-        return read_bert(&config, &read_json::<TowerConfig>(&config)?, pool);
-    }
-    infer_bert(checkpoint, PREFIX, name, pool)?.ok_or_else(|| {
-        let message =
-            format!("text_cfg.{KEY} is {name:?}, whose configuration is not known: expected it in {CONFIG}");
-        ClipError::config(&folder.path, message)
-    })
-}
-
-/// open_clip's names of poolers.
-fn pool(path: &Path, name: Option<&str>) -> Result<BertPool> {
-    match name {
-        Some("mean_pooler") => Ok(BertPool::Mean),
-        Some("cls_last_hidden_state_pooler") => Ok(BertPool::First),
-        other => {
-            let found = other.map_or_else(|| "null".to_owned(), |name| format!("{name:?}"));
-            let message = format!(
-                "text_cfg.hf_pooler_type is {found}, expected \"mean_pooler\" or \"cls_last_hidden_state_pooler\""
-            );
-            Err(ClipError::config(path, message))
-        }
-    }
-}
-
-/// By open_clip's name.
-fn head(path: &Path, name: Option<&str>, width: usize, dim: usize) -> Result<BertHead> {
-    match name {
-        None if width == dim => Ok(BertHead::None),
-        None => {
-            let message = format!(
-                "text_cfg.hf_proj_type is null, but the tower's width is {width} and `embed_dim` {dim}"
-            );
-            Err(ClipError::config(path, message))
-        }
-        Some("linear") => Ok(BertHead::Linear(PROJECTION)),
-        Some("mlp") => Ok(BertHead::Perceptron(PROJECTION)),
-        Some(other) => {
-            let message = format!("text_cfg.hf_proj_type is {other:?}, expected \"linear\", \"mlp\" or null");
-            Err(ClipError::config(path, message))
-        }
-    }
 }

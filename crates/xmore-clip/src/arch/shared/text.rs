@@ -116,6 +116,7 @@ impl<D: Device> TextTransformer<D> {
                 width,
                 positions: device.values(&positions)?,
                 kind: None,
+                scale: None,
             },
             vocabulary,
             causal: arch.causal,

@@ -196,6 +196,9 @@ impl Device for Cpu {
                     row.copy_from_slice(&context[(place - 1) * width..place * width]);
                 } else {
                     layer.table.checkpoint.add_row(&layer.table.name, id as usize, row);
+                    if let Some(scale) = layer.scale {
+                        row.iter_mut().for_each(|x| *x *= scale);
+                    }
                 }
                 let position = &layer.positions[place * width..(place + 1) * width];
                 for values in layer.kind.as_deref().into_iter().chain([position]) {

@@ -230,6 +230,9 @@ impl Device for Cuda {
         texts: &[&[u32]],
         context: &[f32],
     ) -> Rows {
+        if layer.scale.is_some() {
+            unreachable!("`require` refuses it before a model is loaded");
+        }
         let width = layer.width;
         let replaced = 1..1 + context.len() / width;
         let (mut ids, mut places) = (Vec::<i32>::new(), Vec::<i32>::new());

@@ -24,6 +24,9 @@ pub(super) struct TokenizerConfig {
     pub tokenize_chinese_chars: Option<bool>,
     pub add_bos_token: Option<bool>,
     pub add_eos_token: Option<bool>,
+    /// NLLB's language, and whether it stands behind a text.
+    pub src_lang: Option<String>,
+    pub legacy_behaviour: Option<bool>,
     /// Tokens that T5 appends to its vocabulary.
     pub extra_ids: Option<usize>,
     pub bos_token: Option<SpecialToken>,
@@ -103,15 +106,32 @@ impl TokenizerConfig {
         )
     }
 
-    /// The start and end tokens of Gemma's tokenizers (SigLIP 2), which transformers adds as the configuration says whatever
-    /// `tokenizer.json` says; nothing for other classes, or where nothing is said.
-    ///
-    /// Source: transformers `TokenizersBackend.update_post_processor`.
+    /// The start and end tokens that transformers adds as the configuration says whatever `tokenizer.json` says; nothing for classes that
+    /// do not, or where nothing is said.
     pub(super) fn own_ends(&self, inner: &HfTokenizer) -> Result<Option<Ends>, String> {
+        match self.class() {
+            Some("GemmaTokenizer" | "Siglip2Tokenizer") => self.gemma_ends(inner),
+            Some("NllbTokenizer") => self.nllb_ends(inner).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// A language before the text and an end token behind it, or both behind it.
+    ///
+    /// Source: transformers `NllbTokenizer.set_src_lang_special_tokens`.
+    fn nllb_ends(&self, inner: &HfTokenizer) -> Result<Ends, String> {
+        let language = id_of(inner, self.src_lang.as_deref().unwrap_or("eng_Latn"))?;
+        let end = id_of(inner, text_or(&self.eos_token, "</s>"))?;
+        Ok(match self.legacy_behaviour {
+            Some(true) => Ends { start: vec![], end: vec![end, language] },
+            _ => Ends { start: vec![language], end: vec![end] },
+        })
+    }
+
+    /// Source: transformers `TokenizersBackend.update_post_processor`.
+    fn gemma_ends(&self, inner: &HfTokenizer) -> Result<Option<Ends>, String> {
         let (start, end) = (self.add_bos_token, self.add_eos_token);
-        if !matches!(self.class(), Some("GemmaTokenizer" | "Siglip2Tokenizer"))
-            || (start, end) == (None, None)
-        {
+        if (start, end) == (None, None) {
             return Ok(None);
         }
         let id = |add: Option<bool>, token, default| -> Result<Vec<u32>, String> {
