@@ -208,15 +208,26 @@ fn a_killed_download_is_continued() {
 
 #[test]
 fn a_model_of_another_kind_is_refused_before_its_weights_are_fetched() {
-    let mut world = tiny();
-    let config = r#"{"model_cfg": {"embed_dim": 768, "vision_cfg": {"image_size": 224, "timm_model_name": "vitamin_small_224"},
-        "text_cfg": {"context_length": 77}}, "preprocess_cfg": {}}"#;
-    world.files.insert("open_clip_config.json".into(), config.into());
-    world.files.insert("open_clip_model.safetensors".into(), vec![1; 50_000]);
-    let (machine, hub) = (Machine::new(), Hub::start(world));
-    let error = machine.xmore(&hub.url(), &["model", "fetch", &format!("hf-hub:{REPO}")]).fails(1);
-    assert!(error.contains("open_clip_config.json") && error.contains("not fetched"), "{error}");
-    assert!(!hub.seen().iter().any(|seen| seen.path.ends_with("open_clip_model.safetensors")));
+    let vision = r#""vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32}"#;
+    for (towers, named) in [
+        (
+            r#""vision_cfg": {"timm_model_name": "vitamin_small_224"}, "text_cfg": {}"#.to_owned(),
+            "vitamin_small_224",
+        ),
+        (format!(r#"{vision}, "text_cfg": {{"scale_heads": true}}"#), "scale_heads"),
+        (format!(r#"{vision}, "text_cfg": {{"hf_model_name": "org/text-tower"}}"#), "mt5"),
+    ] {
+        let mut world = tiny();
+        let config = format!(r#"{{"model_cfg": {{"embed_dim": 768, {towers}}}, "preprocess_cfg": {{}}}}"#);
+        world.files.insert("open_clip_config.json".into(), config.into());
+        world.files.insert("open_clip_model.safetensors".into(), vec![1; 50_000]);
+        let text_config = br#"{"model_type": "mt5"}"#.to_vec();
+        world.others.insert(("org/text-tower".into(), "config.json".into()), text_config);
+        let (machine, hub) = (Machine::new(), Hub::start(world));
+        let error = machine.xmore(&hub.url(), &["model", "fetch", &format!("hf-hub:{REPO}")]).fails(1);
+        assert!(error.contains(named) && error.contains("not fetched"), "{error}");
+        assert!(!hub.seen().iter().any(|seen| seen.path.ends_with("open_clip_model.safetensors")));
+    }
 }
 
 /// The configuration of a text tower is another repository's, and lies beside the model's own.

@@ -16,6 +16,7 @@ use crate::arch::shared::bert_text::BertText;
 use crate::arch::shared::hf_head::HfHead;
 use crate::arch::shared::limits::check_bert_context;
 use crate::arch::shared::m2m100;
+use crate::arch::shared::m2m100_config::is_m2m100;
 use crate::arch::shared::open_clip::{OpenClipFolder, refuse_unknown};
 use crate::arch::shared::read_json;
 use crate::arch::shared::text_config::{TokenizerKwargs, cleaning};
@@ -156,8 +157,8 @@ impl HfText<'_> {
     }
 }
 
-/// Reads such a tower.
-pub(crate) fn read(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<TextPart> {
+/// The keys of such a tower, and its configuration with its `model_type`, where the folder has it.
+fn read_cfg(folder: &OpenClipFolder) -> Result<(TextCfg, Option<(PathBuf, Option<String>)>)> {
     /// What tells the kind.
     #[derive(Deserialize)]
     struct Kind {
@@ -166,13 +167,27 @@ pub(crate) fn read(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Res
     let cfg: TextCfg = folder.text()?;
     refuse_unknown(&folder.path, "text_cfg", &cfg.rest, HARMLESS)?;
     let config = folder.dir.join(CONFIG);
-    let config = match config.is_file() {
-        true => {
-            let Kind { model_type } = read_json(&config)?;
-            Some((config, model_type))
+    if !config.is_file() {
+        return Ok((cfg, None));
+    }
+    let Kind { model_type } = read_json(&config)?;
+    Ok((cfg, Some((config, model_type))))
+}
+
+/// Checks what can be checked of such a tower without the weights.
+pub(crate) fn check(folder: &OpenClipFolder) -> Result<()> {
+    let (cfg, config) = read_cfg(folder)?;
+    match config {
+        Some((path, model_type)) if !is_m2m100(Some(model_type.as_deref()), &cfg.hf_model_name) => {
+            read_bert(&path, &read_json::<TowerConfig>(&path)?, BertPool::Mean).map(drop)
         }
-        false => None,
-    };
+        _ => Ok(()),
+    }
+}
+
+/// Reads such a tower.
+pub(crate) fn read(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<TextPart> {
+    let (cfg, config) = read_cfg(folder)?;
     let text = HfText {
         folder,
         checkpoint,

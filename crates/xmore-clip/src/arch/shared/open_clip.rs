@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::arch::shared::assemble::{Parts, assemble, open_weights};
 use crate::arch::shared::read_json;
-use crate::arch::shared::text_config::read_open_clip_text;
+use crate::arch::shared::text_config::{check_open_clip_text, read_open_clip_text};
 use crate::arch::{CONFIG_FILE, ImagePart, Opened};
 use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};
@@ -109,11 +109,12 @@ impl OpenClipFolder {
         self.text.get(key).is_some_and(|value| !value.is_null())
     }
 
-    /// The checkpoint.
+    /// The checkpoint. The text tower's configuration is checked before it.
     ///
     /// # Errors
-    /// [`ClipError::MissingFile`] if there is none; those of [`Checkpoint::open`].
+    /// [`ClipError::Config`] for a text tower that is not known, [`ClipError::MissingFile`] if there is no checkpoint; those of [`Checkpoint::open`].
     pub(crate) fn checkpoint(&self) -> Result<Arc<Checkpoint>> {
+        check_open_clip_text(self)?;
         open_weights(&self.dir, WEIGHTS).map(Arc::new)
     }
 

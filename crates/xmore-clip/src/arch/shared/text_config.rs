@@ -26,22 +26,41 @@ use crate::tokenizer::{Cleaning, ClipTokenizer, Padding, TokenizerOptions};
 struct TextTowerKind {
     /// Whether the configuration names such a tower.
     detect: fn(&OpenClipFolder) -> bool,
+    /// Checks what can be checked without the weights.
+    check: fn(&OpenClipFolder) -> Result<()>,
     read: fn(&OpenClipFolder, &Arc<Checkpoint>) -> Result<TextPart>,
 }
 
 /// All kinds, in the order in which `detect` is called. The last one takes what no other does.
 static TEXT_TOWERS: &[TextTowerKind] = &[
-    TextTowerKind { detect: |folder| folder.text_has(hf_text::KEY), read: hf_text::read },
-    TextTowerKind { detect: |_| true, read: read_own },
+    TextTowerKind {
+        detect: |folder| folder.text_has(hf_text::KEY),
+        check: hf_text::check,
+        read: hf_text::read,
+    },
+    TextTowerKind { detect: |_| true, check: |folder| read_own_cfg(folder).map(drop), read: read_own },
 ];
+
+/// The row of the text tower that the configuration names.
+fn kind_of(folder: &OpenClipFolder) -> &'static TextTowerKind {
+    let kind = TEXT_TOWERS.iter().find(|kind| (kind.detect)(folder));
+    kind.expect("the last one takes every tower")
+}
+
+/// Checks what can be checked of the text tower without the weights, which may be large and yet to be fetched.
+///
+/// # Errors
+/// [`ClipError::Config`] for what is not known of it.
+pub(crate) fn check_open_clip_text(folder: &OpenClipFolder) -> Result<()> {
+    (kind_of(folder).check)(folder)
+}
 
 /// The text tower that the configuration names.
 ///
 /// # Errors
 /// [`ClipError::Config`] for what is not known of it.
 pub(crate) fn read_open_clip_text(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<TextPart> {
-    let kind = TEXT_TOWERS.iter().find(|kind| (kind.detect)(folder));
-    (kind.expect("the last one takes every tower").read)(folder, checkpoint)
+    (kind_of(folder).read)(folder, checkpoint)
 }
 
 #[derive(Deserialize)]
@@ -145,11 +164,17 @@ pub(crate) struct TokenizerKwargs {
 const CLEANING: [(&str, Cleaning); 3] =
     [("whitespace", Cleaning::Whitespace), ("lower", Cleaning::Lower), ("canonicalize", Cleaning::Canonical)];
 
+/// The keys of open_clip's own transformer.
+fn read_own_cfg(folder: &OpenClipFolder) -> Result<TextCfg> {
+    let cfg: TextCfg = folder.text()?;
+    refuse_unknown(&folder.path, "text_cfg", &cfg.rest, HARMLESS)?;
+    Ok(cfg)
+}
+
 /// Reads open_clip's own transformer.
 fn read_own(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<TextPart> {
-    let cfg: TextCfg = folder.text()?;
+    let cfg = read_own_cfg(folder)?;
     let path = &folder.path;
-    refuse_unknown(path, "text_cfg", &cfg.rest, HARMLESS)?;
     if let Some(block) = cfg.rest.get("block_type").filter(|block| **block != "default" && !block.is_null()) {
         return Err(ClipError::config(
             path,
