@@ -89,6 +89,9 @@ static TOWERS: &[HfTower] = &[
     HfTower { detect: |_| true, read: read_bert_text },
 ];
 
+/// The tower's own configuration, where the folder has it: the file, and its `model_type`.
+pub(crate) type HfConfig = (PathBuf, Option<String>);
+
 /// Such a tower as open_clip's configuration has it, its keys checked.
 pub(crate) struct HfText<'a> {
     pub(crate) folder: &'a OpenClipFolder,
@@ -96,8 +99,7 @@ pub(crate) struct HfText<'a> {
     pub(crate) context_length: usize,
     /// The name of the tower on the hub.
     pub(crate) name: String,
-    /// The tower's configuration with its `model_type`, where the folder has it.
-    pub(crate) config: Option<(PathBuf, Option<String>)>,
+    pub(crate) config: Option<HfConfig>,
     pooler: Option<String>,
     projection: Option<String>,
     tokenizer: TokenizerKwargs,
@@ -158,7 +160,7 @@ impl HfText<'_> {
 }
 
 /// The keys of such a tower, and its configuration with its `model_type`, where the folder has it.
-fn read_cfg(folder: &OpenClipFolder) -> Result<(TextCfg, Option<(PathBuf, Option<String>)>)> {
+fn read_cfg(folder: &OpenClipFolder) -> Result<(TextCfg, Option<HfConfig>)> {
     /// What tells the kind.
     #[derive(Deserialize)]
     struct Kind {
