@@ -67,3 +67,49 @@ fn eva_checkpoints_of_other_models() {
     let (error, message) = refused("eva", TIMM_NAME, json!("eva02_large_patch14_clip_224"));
     assert!(matches!(error, ClipError::Config { .. }), "{message}");
 }
+
+const TIMM_POOL: &str = "/model_cfg/vision_cfg/timm_pool";
+const TIMM_PROJ: &str = "/model_cfg/vision_cfg/timm_proj";
+
+#[test]
+fn configurations_of_convolutional_towers() {
+    for family in ["mobileclip", "convnext", "fastvit"] {
+        let cases = [
+            (IMAGE_SIZE, json!(0), "the image size is 0, expected 1 to 4096"),
+            (IMAGE_SIZE, json!(1_000_000_000), "the image size is 1000000000, expected 1 to 4096"),
+            (IMAGE_SIZE, json!([48, 64]), "image_size is [48, 64], expected a square"),
+            (TIMM_POOL, json!("map"), "timm_pool of"),
+            (TIMM_PROJ, json!("attention"), "timm_proj"),
+            ("/model_cfg/vision_cfg/layer_scale", json!(1), "`layer_scale`"),
+        ];
+        for (pointer, value, expected) in cases {
+            let (error, message) = refused(family, pointer, value.clone());
+            assert!(matches!(error, ClipError::Config { .. }), "{family}, {pointer} = {value}: {message}");
+            assert!(message.contains(expected), "{family}, {pointer} = {value}: {message}");
+            assert!(message.contains(CONFIG), "{family}, {pointer} = {value}: {message}");
+        }
+    }
+    // Positions are of one size; maps of convolutions are not, down to one position of the last.
+    let (error, message) = refused("mobileclip", IMAGE_SIZE, json!(4096));
+    assert!(matches!(error, ClipError::TensorShape { .. }) && message.contains("pos_embed"), "{message}");
+    let (_, message) = refused("convnext", IMAGE_SIZE, json!(31));
+    assert!(message.contains("the stride of the last stage is 32, expected 1 to 31"), "{message}");
+}
+
+#[test]
+fn checkpoints_of_other_convolutional_towers() {
+    // A perceptron into the joint space, and a projection, that the checkpoint does not have.
+    let (error, message) = refused("convnext", TIMM_PROJ, json!("mlp"));
+    assert!(matches!(error, ClipError::MissingTensor { .. }), "{message}");
+    assert!(message.contains("visual.head.mlp.fc1.weight"), "{message}");
+    let (_, message) = refused("convnext_xxlarge", TIMM_PROJ, json!("linear"));
+    assert!(message.contains("visual.head.proj"), "{message}");
+    // Without a projection behind it, timm pools nothing.
+    let (_, message) = refused("convnext", TIMM_PROJ, json!(null));
+    assert!(message.contains("timm_pool of convnext_base is \"\", expected \"avg\""), "{message}");
+    // Four stages for a model of five, and layer norms for one with batch norms.
+    let (_, message) = refused("fastvit", TIMM_NAME, json!("fastvit_mci4"));
+    assert!(message.contains("the channels of stage 4 of the image tower is 0"), "{message}");
+    let (error, message) = refused("fastvit_large", TIMM_NAME, json!("fastvit_mci2"));
+    assert!(matches!(error, ClipError::MissingTensor { .. }), "{message}");
+}

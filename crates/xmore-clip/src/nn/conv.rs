@@ -390,18 +390,23 @@ impl DepthwiseConv2d {
         let lanes = ops.len();
         let (inputs, outputs) = (self.inputs, self.bias.len());
         let (kernel, stride) = (self.window.kernel, self.window.stride);
-        let [low, high] = patch.clamps.map(|clamp| ops.splat(clamp));
+        let (low, high) = (ops.splat(patch.clamps[0]), ops.splat(patch.clamps[1]));
         // SAFETY: the caller promises the places.
         unsafe {
-            let bias: [_; C] =
-                std::array::from_fn(|i| ops.load_ptr(self.bias.as_ptr().add(at.out + i * lanes)));
+            // Loops rather than closures, which would not be compiled for the instruction set.
+            let mut bias = [ops.zero(); C];
+            for (i, bias) in bias.iter_mut().enumerate() {
+                *bias = ops.load_ptr(self.bias.as_ptr().add(at.out + i * lanes));
+            }
             let mut sums = [bias; N];
             for r in 0..patch.rows {
                 let pixel = patch.x.as_ptr().add(at.pixel + r * patch.size.width * inputs);
                 let weight = self.weight.as_ptr().add(at.weight + r * kernel * outputs);
                 for k in 0..columns {
-                    let weights: [_; C] =
-                        std::array::from_fn(|i| ops.load_ptr(weight.add(k * outputs + i * lanes)));
+                    let mut weights = [ops.zero(); C];
+                    for (i, value) in weights.iter_mut().enumerate() {
+                        *value = ops.load_ptr(weight.add(k * outputs + i * lanes));
+                    }
                     for (n, sums) in sums.iter_mut().enumerate() {
                         let pixel = pixel.add((n * stride + k) * inputs);
                         for (i, sum) in sums.iter_mut().enumerate() {

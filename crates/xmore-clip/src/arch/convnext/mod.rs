@@ -64,7 +64,6 @@ fn read_image(
     let Some(epsilon) = epsilon(name) else {
         return Err(ClipError::config(path, format!("timm_model_name is {name:?}, which is not known")));
     };
-    cfg.expect_own_pool(path, "avg")?;
     let projection = match cfg.timm_proj() {
         None => Projection::Linear(format!("{TRUNK}head.fc")),
         Some("linear") => Projection::Linear("visual.head.proj".to_owned()),
@@ -74,6 +73,7 @@ fn read_image(
             return Err(ClipError::config(path, message));
         }
     };
+    cfg.expect_own_pool(path, "avg")?;
     let arch = ConvNeXtArch::infer(path, cfg.image_size(path)?, epsilon, checkpoint)?;
     Ok(ImagePart {
         description: arch.describe(),
