@@ -112,6 +112,12 @@ fn nllb() {
 }
 
 #[test]
+fn coca() {
+    check_masked("coca", "clip", "open_clip", 0, 14);
+    check_masked("coca_square", "clip", "open_clip", 2, 6);
+}
+
+#[test]
 fn biomed_clip() {
     check_masked("biomed", "timm-vit", "open_clip", 0, 24);
 }

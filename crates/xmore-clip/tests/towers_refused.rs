@@ -59,6 +59,33 @@ fn eva_configurations() {
 }
 
 #[test]
+fn coca_configurations() {
+    let cases = [
+        ("/model_cfg/vision_cfg/attentional_pool", json!("parallel"), "`attentional_pool` = \"parallel\""),
+        ("/model_cfg/vision_cfg/attn_pooler_heads", json!(7), "in 7 heads"),
+        ("/model_cfg/vision_cfg/attn_pooler_heads", json!(0), "in 0 heads"),
+        (
+            "/model_cfg/vision_cfg/attn_pooler_queries",
+            json!(1_000_000_000),
+            "the number of queries is 1000000000",
+        ),
+        ("/model_cfg/vision_cfg/pool_type", json!("avg"), "with `attentional_pool`"),
+        ("/model_cfg/text_cfg/no_causal_mask", json!(true), "`embed_cls` with `no_causal_mask`"),
+        ("/model_cfg/text_cfg/correct_cls_mask", json!(true), "`correct_cls_mask`"),
+        ("/model_cfg/text_cfg/pad_id", json!(96), "the id of padding is 96"),
+        ("/model_cfg/text_cfg/pad_id", json!(-1), "text_cfg"),
+    ];
+    for (pointer, value, expected) in cases {
+        let (error, message) = refused("coca", pointer, value.clone());
+        assert!(matches!(error, ClipError::Config { .. }), "{pointer} = {value}: {message}");
+        assert!(message.contains(expected), "{pointer} = {value}: {message}");
+        assert!(message.contains(CONFIG), "{pointer} = {value}: {message}");
+    }
+    let (error, message) = refused("coca", "/model_cfg/vision_cfg/attn_pooler_queries", json!(6));
+    assert!(matches!(error, ClipError::TensorShape { .. }), "{message}");
+}
+
+#[test]
 fn eva_checkpoints_of_other_models() {
     // Widths that the named model's heads do not divide, or whose heads are too narrow for pairs of two axes.
     let (_, message) = refused("pe", TIMM_NAME, json!("vit_pe_core_large_patch14_336"));

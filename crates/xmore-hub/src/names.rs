@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_loaded_is_said() {
-        assert!(refused("coca_ViT-B-32", None).contains("CoCa"));
+        assert!(refused("ViTamin-B", None).contains("ViTamin is not"));
         assert!(refused("swin_base_patch4_window7_224", None).contains("timm"));
     }
 

@@ -211,6 +211,6 @@ mod tests {
         }
         assert_eq!(find("ViT-B-32,laion2b_e16").license, None);
         assert_eq!(find("ViT-B-32,openai").architecture.family.refused(), None);
-        assert!(find("coca_ViT-L-14,laion2b_s13b_b90k").architecture.family.refused().is_some());
+        assert!(find("ViTamin-L,datacomp1b").architecture.family.refused().is_some());
     }
 }

@@ -97,7 +97,7 @@ fn invalid_names_are_refused() {
     assert!(classify(&["--model=ViT-B-16", "--pretrained=opnai"]).contains("did you mean \"openai\"?"));
     assert!(classify(&["--model=ViT-B-16"]).contains("laion2b_s34b_b88k"));
     assert!(classify(&["--pretrained=openai"]).contains("--model lite"));
-    assert!(classify(&["--model=coca_ViT-L-14,laion2b_s13b_b90k"]).contains("CoCa"));
+    assert!(classify(&["--model=ViTamin-L,datacomp1b"]).contains("ViTamin is not"));
     assert!(
         classify(&["--model=openai/clip-vit-base-patch32"]).contains("hf-hub:openai/clip-vit-base-patch32")
     );

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::nn::activation::Activation;
+pub(crate) use crate::nn::attention::Mask;
 use crate::nn::conv::{Size, Window};
 use crate::nn::linear::Part;
 use crate::nn::norm::BatchNorm;
@@ -195,7 +196,7 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
         sequences: &Self::Sequences,
         out: &mut Self::Rows,
     );
-    /// Attention of one query to each sequence: `query` is `[sequences, width]`, `key_value` `[tokens, 2 * width]`; returns `[sequences, width]`.
+    /// Attention of one query to each sequence, without its last token where the mask hides that: `query` is `[sequences, width]`, `key_value` `[tokens, 2 * width]`; returns `[sequences, width]`.
     fn query_attention(
         run: &mut Self::Run<'_>,
         shape: AttentionShape,
@@ -319,6 +320,15 @@ pub(crate) struct TokenEmbedding<D: Device> {
     pub(crate) kind: Option<D::Values>,
     /// What the table's rows are multiplied by, where it is not 1.
     pub(crate) scale: Option<f32>,
+    pub(crate) class: Option<ClassRow<D>>,
+}
+
+/// A learned token beside those of the table.
+pub(crate) struct ClassRow<D: Device> {
+    /// An id that the table does not have.
+    pub(crate) id: u32,
+    /// `[width]`, with its position.
+    pub(crate) row: D::Values,
 }
 
 /// The layers of a perceptron on a residual branch.
@@ -343,8 +353,7 @@ pub(crate) struct MapPerceptronLayers<'a, D: Device> {
 pub(crate) struct AttentionShape {
     pub(crate) heads: usize,
     pub(crate) head_width: usize,
-    /// Whether a token sees those up to itself only.
-    pub(crate) causal: bool,
+    pub(crate) mask: Mask,
 }
 
 impl AttentionShape {

@@ -37,6 +37,8 @@ pub(crate) enum Operation {
     PickAnywhere,
     /// Embeddings of tokens multiplied by a number.
     ScaledTokens,
+    /// A learned token behind texts.
+    ClassBehindTexts,
 }
 
 impl Operation {
@@ -67,6 +69,7 @@ impl Operation {
             Self::Means => "mean pooling",
             Self::PickAnywhere => "pooling at a token inside a text without a causal mask",
             Self::ScaledTokens => "scaled embeddings of tokens",
+            Self::ClassBehindTexts => "class tokens behind texts",
         }
     }
 }

@@ -9,6 +9,40 @@ use rten_vecmath::Softmax;
 pub(crate) use super::gemm::Strided;
 use super::gemm::{ColumnBlock, OperandBuffer, Threads, split};
 
+/// Which tokens of its sequence a token sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mask {
+    /// All.
+    None,
+    /// Those up to itself.
+    Causal,
+    /// Those up to itself but the sequence's last token, which none sees, not even itself.
+    CausalWithoutLast,
+}
+
+impl Mask {
+    /// Whether a token sees none of those behind it.
+    pub(crate) fn causal(self) -> bool {
+        self != Self::None
+    }
+
+    /// The same for the last token of a sequence alone, from which a causal mask hides nothing.
+    pub(crate) fn of_last(self) -> Self {
+        match self {
+            Self::None | Self::Causal => Self::None,
+            Self::CausalWithoutLast => self,
+        }
+    }
+
+    /// The tokens of a sequence that can be seen.
+    pub(crate) fn keys(self, sequence: &Range<usize>) -> Range<usize> {
+        match self {
+            Self::None | Self::Causal => sequence.clone(),
+            Self::CausalWithoutLast => sequence.start..sequence.end - 1,
+        }
+    }
+}
+
 /// Which queries attend to which keys.
 #[derive(Clone, Debug)]
 pub(crate) struct Sequence {
@@ -71,7 +105,7 @@ impl Attention<'_> {
             let count = tile.min(sequence.queries.len() - first);
             keys.multiply(skip(queries, first), count, at, &mut ColumnBlock::whole(scores, stride));
             for (r, row) in scores.chunks_exact_mut(stride).take(count).enumerate() {
-                let seen = if self.causal { first + r + 1 } else { n };
+                let seen = if self.causal { (first + r + 1).min(n) } else { n };
                 let (seen, unseen) = row[..n].split_at_mut(seen);
                 Softmax::new_mut(seen).dispatch();
                 unseen.fill(0.0);
@@ -97,16 +131,23 @@ pub(crate) fn self_attention(
     qkv: &[f32],
     heads: usize,
     head_width: usize,
-    causal: bool,
+    mask: Mask,
     ranges: &[Range<usize>],
     out: &mut [f32],
     threads: Threads,
 ) {
     let width = heads * head_width;
     let part = |n: usize| Strided { data: qkv.get(n * width..).unwrap_or_default(), stride: 3 * width };
-    let attention = Attention { queries: part(0), keys: part(1), values: part(2), heads, head_width, causal };
+    let attention = Attention {
+        queries: part(0),
+        keys: part(1),
+        values: part(2),
+        heads,
+        head_width,
+        causal: mask.causal(),
+    };
     let sequences: Vec<_> =
-        ranges.iter().map(|range| Sequence { queries: range.clone(), keys: range.clone() }).collect();
+        ranges.iter().map(|range| Sequence { queries: range.clone(), keys: mask.keys(range) }).collect();
     attention.forward(&sequences, out, threads);
 }
 
@@ -116,8 +157,15 @@ mod tests {
 
     #[test]
     fn matches_f64_and_ignores_the_neighboring_sequences() {
-        for (heads, head_width, causal) in [(3, 8, false), (2, 24, true), (2, 64, true), (1, 88, false)] {
-            let (width, lengths) = (heads * head_width, [1usize, 5, 18, 77]);
+        let cases = [
+            (3, 8, Mask::None),
+            (2, 24, Mask::Causal),
+            (2, 64, Mask::Causal),
+            (1, 88, Mask::None),
+            (2, 16, Mask::CausalWithoutLast),
+        ];
+        for (heads, head_width, mask) in cases {
+            let (width, lengths) = (heads * head_width, [2usize, 5, 18, 77]);
             let tokens: usize = lengths.iter().sum();
             let qkv: Vec<f32> =
                 (0..tokens * 3 * width).map(|i| ((i * 7919 % 1009) as f32 / 1009.0 - 0.5) * 2.0).collect();
@@ -125,7 +173,7 @@ mod tests {
             let ranges: Vec<_> = lengths.iter().map(|&n| (start..start + n, start += n).0).collect();
             let run = |threads| {
                 let mut out = vec![0.0; tokens * width];
-                self_attention(&qkv, heads, head_width, causal, &ranges, &mut out, threads);
+                self_attention(&qkv, heads, head_width, mask, &ranges, &mut out, threads);
                 out
             };
             let out = run(Threads::One);
@@ -134,7 +182,11 @@ mod tests {
                 |token: usize, part: usize, c: usize| f64::from(qkv[token * 3 * width + part * width + c]);
             for range in &ranges {
                 for token in range.clone() {
-                    let keys = range.start..if causal { token + 1 } else { range.end };
+                    let keys = match mask {
+                        Mask::None => range.clone(),
+                        Mask::Causal => range.start..token + 1,
+                        Mask::CausalWithoutLast => range.start..(token + 1).min(range.end - 1),
+                    };
                     for c in 0..width {
                         let head = c / head_width * head_width;
                         let score = |other: usize| {

@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use crate::checkpoint::{Checkpoint, WeightAndBias};
-use crate::device::{AttentionShape, Device, ImageNetwork, Wanted};
+use crate::device::{AttentionShape, Device, ImageNetwork, Mask, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::conv::{Padding, Size, Window};
@@ -173,7 +173,8 @@ impl<D: Device> AttentionPool<D> {
         D::linear_into(run, &self.query, &means, &mut query, None);
         let mut key_value = D::rows(run, images * (self.positions + 1), 2 * self.inputs);
         D::linear_into(run, &self.key_value, &tokens, &mut key_value, None);
-        let shape = AttentionShape { heads: self.heads, head_width: self.inputs / self.heads, causal: false };
+        let shape =
+            AttentionShape { heads: self.heads, head_width: self.inputs / self.heads, mask: Mask::None };
         let attended = D::query_attention(run, shape, &query, &key_value, &sequences);
         let mut out = D::rows(run, images, self.dim);
         D::linear_into(run, &self.out, &attended, &mut out, None);

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::arch::shared::limits::check_range;
 use crate::arch::shared::timm::TRUNK;
 use crate::checkpoint::Checkpoint;
-use crate::device::{AttentionShape, Device, ImageNetwork, MapPerceptronLayers, Operation};
+use crate::device::{AttentionShape, Device, ImageNetwork, MapPerceptronLayers, Mask, Operation};
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::nn::conv::Size;
@@ -284,7 +284,8 @@ impl<D: Device> Attention<D> {
                 D::conv_into(run, &self.qkv, z, y);
             }
         }
-        let shape = AttentionShape { heads: self.width / HEAD_WIDTH, head_width: HEAD_WIDTH, causal: false };
+        let shape =
+            AttentionShape { heads: self.width / HEAD_WIDTH, head_width: HEAD_WIDTH, mask: Mask::None };
         D::attend_map(run, shape, y, z);
         D::conv_add(run, &self.out, z, x);
     }

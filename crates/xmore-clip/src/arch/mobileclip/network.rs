@@ -5,7 +5,7 @@ use crate::arch::shared::names::{Blocks, learned};
 use crate::arch::shared::timm::{TIMM_BLOCKS, TRUNK};
 use crate::arch::shared::transformer::{Transformer, TransformerForm, TransformerSizes};
 use crate::checkpoint::Checkpoint;
-use crate::device::{Device, ImageNetwork, Operation, Wanted};
+use crate::device::{Device, ImageNetwork, Mask, Operation, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::conv::{Padding, Size, Window};
@@ -61,7 +61,7 @@ impl<D: Device> MobileClipVit<D> {
             sizes: arch.sizes,
             activation: Activation::Gelu,
             epsilon: EPSILON,
-            causal: false,
+            mask: Mask::None,
             wanted: Some(Wanted::First),
             blocks: BlockForm::CLIP,
         };

@@ -3,7 +3,7 @@
 use crate::arch::shared::pool::AttentionPool;
 use crate::arch::shared::transformer::{Transformer, TransformerForm};
 use crate::arch::shared::vit::{Pool, VitArch, VitWeights};
-use crate::device::{Device, ImageNetwork};
+use crate::device::{Device, ImageNetwork, Mask};
 use crate::error::Result;
 use crate::nn::linear::Part;
 use crate::nn::precision::Precision;
@@ -32,7 +32,7 @@ impl<D: Device> NaFlexVit<D> {
             sizes: arch.sizes,
             activation: arch.activation,
             epsilon: arch.epsilon,
-            causal: false,
+            mask: Mask::None,
             wanted: None,
             blocks: arch.blocks.clone(),
         };

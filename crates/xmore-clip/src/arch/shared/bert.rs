@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::arch::shared::padding::{gaps, picked, seen};
+use crate::arch::shared::padding::{gaps, keep, picked, seen};
 use crate::arch::shared::transformer::TransformerSizes;
 use crate::checkpoint::Checkpoint;
-use crate::device::{AttentionShape, Device, Operation, TextNetwork, TokenEmbedding, Wanted};
+use crate::device::{AttentionShape, Device, Mask, Operation, TextNetwork, TokenEmbedding, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::linear::{Part, qkv_parts};
@@ -118,6 +118,7 @@ impl<D: Device> Bert<D> {
             positions: device.values(positions.get(arch.numbering.first() * width..).unwrap_or_default())?,
             kind: Some(device.values(kinds.get(..width).unwrap_or_default())?),
             scale: None,
+            class: None,
         };
         let norm = |name: &str| {
             let (weight, bias) = ckpt.weight_and_bias(&format!("{prefix}{name}."), &[width])?;
@@ -152,7 +153,7 @@ impl<D: Device> Bert<D> {
             padding: arch.padding,
             pool: arch.pool,
             embedding_norm: norm("embeddings.LayerNorm")?,
-            shape: AttentionShape { heads, head_width: width / heads, causal: false },
+            shape: AttentionShape { heads, head_width: width / heads, mask: Mask::None },
             inner,
             activation: arch.activation,
         })
@@ -176,11 +177,7 @@ impl<D: Device> Bert<D> {
                     texts.iter().zip(&places).map(|(text, places)| &text[..end(places)]).collect();
                 let x = D::embed_tokens(run, &self.embedding, &texts, context);
                 let gaps = gaps(texts.iter().map(|text| text.len()), &places);
-                if gaps.iter().all(|&gap| gap == 1) {
-                    return (x, lengths);
-                }
-                let sequences = D::sequences(run, &gaps);
-                (D::pick(run, &x, &sequences, Wanted::First, &[]), lengths)
+                (keep::<D>(run, x, &gaps), lengths)
             }
         }
     }

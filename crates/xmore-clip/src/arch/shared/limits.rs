@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::arch::shared::bert::BertArch;
+use crate::arch::shared::query_pool::QueryPoolArch;
 use crate::arch::shared::rotary::RotaryPositions;
 use crate::arch::shared::text::TextArch;
 use crate::arch::shared::transformer::TransformerSizes;
@@ -36,21 +37,29 @@ pub(crate) fn check_vit(path: &Path, arch: &VitArch) -> Result<()> {
         );
         return Err(ClipError::config(path, message));
     }
-    if let Pool::Attention { heads, mlp_width } = arch.pool {
-        check_sizes(
-            "attention pooling of the image",
-            &TransformerSizes { heads, mlp_width, ..arch.sizes },
-            path,
-        )?;
-    }
-    Ok(())
+    let pooling = match arch.pool {
+        Pool::Class | Pool::Mean => return Ok(()),
+        Pool::Attention { heads, mlp_width } => TransformerSizes { heads, mlp_width, ..arch.sizes },
+        Pool::Query(QueryPoolArch { queries, heads, width }) => {
+            check_range(path, "the number of queries", queries, 1 << 14)?;
+            TransformerSizes { heads, width, ..arch.sizes }
+        }
+    };
+    check_sizes("attention pooling of the image", &pooling, path)
 }
 
 /// Checks a text transformer's sizes.
 pub(crate) fn check_text(path: &Path, arch: &TextArch) -> Result<()> {
     check_sizes("text", &arch.sizes, path)?;
     check_range(path, "the context length", arch.context_length, 1 << 16)?;
-    check_range(path, "the vocabulary", arch.vocabulary, 1 << 24)
+    check_range(path, "the vocabulary", arch.vocabulary, 1 << 24)?;
+    match arch.class_padding {
+        Some(id) if id as usize >= arch.vocabulary => {
+            let message = format!("the id of padding is {id}, expected less than {}", arch.vocabulary);
+            Err(ClipError::config(path, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Checks BERT's sizes.

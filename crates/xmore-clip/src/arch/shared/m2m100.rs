@@ -16,7 +16,7 @@ use crate::arch::shared::open_clip::LAYER_NORM_EPSILON;
 use crate::arch::shared::padding::{picked, seen};
 use crate::arch::shared::transformer::{Transformer, TransformerForm, TransformerSizes};
 use crate::checkpoint::Checkpoint;
-use crate::device::{BuildText, Device, Operation, TextNetwork, TextTower, TokenEmbedding, Wanted};
+use crate::device::{BuildText, Device, Mask, Operation, TextNetwork, TextTower, TokenEmbedding, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::precision::Precision;
@@ -136,6 +136,7 @@ impl<D: Device> M2m100<D> {
                 positions: device.values(&sinusoids(arch.padding as usize + 1, *context_length, width))?,
                 kind: None,
                 scale: arch.scale(),
+                class: None,
             },
             vocabulary: arch.vocabulary,
             padding: arch.padding,
@@ -146,7 +147,7 @@ impl<D: Device> M2m100<D> {
                     sizes: arch.sizes,
                     activation: ACTIVATION,
                     epsilon: LAYER_NORM_EPSILON,
-                    causal: false,
+                    mask: Mask::None,
                     wanted: Some(Wanted::First),
                     blocks: BlockForm::CLIP,
                 },

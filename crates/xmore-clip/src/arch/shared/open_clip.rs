@@ -61,7 +61,7 @@ pub(crate) struct OpenClipFolder {
     pub(crate) options: LoadOptions,
 }
 
-/// Keys of `model_cfg` that change nothing at inference.
+/// Keys of `model_cfg` that change nothing at inference, or describe CoCa's captioning decoder, which is not read.
 const HARMLESS: &[&str] = &[
     "init_logit_scale",
     "init_logit_bias",
@@ -69,6 +69,7 @@ const HARMLESS: &[&str] = &[
     "custom_text",
     "cast_dtype",
     "output_dict",
+    "multimodal_cfg",
 ];
 
 impl OpenClipFolder {

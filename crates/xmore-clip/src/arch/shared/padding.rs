@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::device::{Device, Wanted};
+
 /// The places of the tokens that are seen: all but those of padding, and the first whatever it is.
 pub(crate) fn seen(text: &[u32], padding: Option<u32>) -> Vec<usize> {
     let seen = |&(place, &id): &(usize, &u32)| place == 0 || Some(id) != padding;
@@ -23,4 +25,13 @@ pub(crate) fn gaps(lengths: impl Iterator<Item = usize>, places: &[Vec<usize>]) 
         places.iter().zip(next).map(|(place, next)| next - place).collect::<Vec<_>>()
     };
     lengths.zip(places).flat_map(of_text).collect()
+}
+
+/// The rows at the places between which these gaps are, of which each text's first is 0.
+pub(crate) fn keep<D: Device>(run: &mut D::Run<'_>, x: D::Rows, gaps: &[usize]) -> D::Rows {
+    if gaps.iter().all(|&gap| gap == 1) {
+        return x;
+    }
+    let sequences = D::sequences(run, gaps);
+    D::pick(run, &x, &sequences, Wanted::First, &[])
 }

@@ -5,7 +5,7 @@
 use crate::arch::shared::names::learned;
 use crate::arch::shared::vit::{VitArch, VitWeights};
 use crate::checkpoint::Checkpoint;
-use crate::device::{AttentionShape, Device, PerceptronLayers};
+use crate::device::{AttentionShape, Device, Mask, PerceptronLayers};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::linear::{Part, query_scale};
@@ -60,15 +60,7 @@ impl<D: Device> AttentionPool<D> {
         let (weight, bias) = read_input(checkpoint, weights.prefix, &names.input, width)?;
         let (query_weight, key_value_weight) = weight.split_at(width * width);
         let (query_bias, key_value_bias) = bias.split_at(width);
-        let scale = f64::from(query_scale(width / heads));
-        let query: Vec<f32> = query_weight
-            .chunks_exact(width)
-            .zip(query_bias)
-            .map(|(row, &bias)| {
-                let products = row.iter().zip(&*latent).map(|(&w, &x)| f64::from(w) * f64::from(x));
-                ((products.sum::<f64>() + f64::from(bias)) * scale) as f32
-            })
-            .collect();
+        let query = projected_query(query_weight, query_bias, &latent, heads);
         let linear = |part: &str, shape: [usize; 2]| {
             let (weight, bias) = checkpoint.weight_and_bias(&format!("{}.", name(part)), &shape)?;
             let part = Part { weight: &weight, bias: Some(&bias), scale: 1.0 };
@@ -78,7 +70,7 @@ impl<D: Device> AttentionPool<D> {
         let (norm_weight, norm_bias) =
             checkpoint.weight_and_bias(&format!("{}.", name(names.norm)), &[width])?;
         Ok(Self {
-            shape: AttentionShape { heads, head_width: width / heads, causal: false },
+            shape: AttentionShape { heads, head_width: width / heads, mask: Mask::None },
             query: device.learned_query(&query)?,
             key_value: device.linear(&[key_value], width, weights.precision)?,
             out: linear(names.out, [width, width])?,
@@ -111,6 +103,16 @@ impl<D: Device> AttentionPool<D> {
         D::perceptron(run, layers, &mut out, &mut attended, &mut hidden);
         out
     }
+}
+
+/// A learned query, `[width]`, through its layer, scaled by 1 / √head_width.
+pub(crate) fn projected_query(weight: &[f32], bias: &[f32], latent: &[f32], heads: usize) -> Vec<f32> {
+    let scale = f64::from(query_scale(latent.len() / heads));
+    let value = |(row, &bias): (&[f32], &f32)| {
+        let products = row.iter().zip(latent).map(|(&w, &x)| f64::from(w) * f64::from(x));
+        ((products.sum::<f64>() + f64::from(bias)) * scale) as f32
+    };
+    weight.chunks_exact(latent.len()).zip(bias).map(value).collect()
 }
 
 /// Weights `[3 * width, width]` and biases `[3 * width]` of query, key and value.

@@ -9,7 +9,7 @@ use crate::arch::shared::block::BlockForm;
 use crate::arch::shared::names::{BlockNames, Blocks, learned};
 use crate::arch::shared::transformer::{Transformer, TransformerForm, TransformerSizes};
 use crate::checkpoint::Checkpoint;
-use crate::device::{Device, Operation, TextNetwork, TokenEmbedding, Wanted};
+use crate::device::{Device, Mask, Operation, TextNetwork, TokenEmbedding, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::precision::Precision;
@@ -25,6 +25,8 @@ pub(crate) struct TextArch {
     /// Whether a token sees those up to itself only.
     pub(crate) causal: bool,
     pub(crate) pool: TextPool,
+    /// Of a tower with a learned token behind each text, which is the feature whatever `pool` says: the id of padding.
+    pub(crate) class_padding: Option<u32>,
 }
 
 /// Which token's row is the feature.
@@ -56,7 +58,8 @@ impl TextArch {
     pub(crate) fn operations(&self) -> Vec<Operation> {
         let anywhere = !self.causal && matches!(self.pool, TextPool::Largest | TextPool::Id(_));
         let pick = anywhere.then_some(Operation::PickAnywhere);
-        Operation::of_activation(self.activation).into_iter().chain(pick).collect()
+        let class = self.class_padding.map(|_| Operation::ClassBehindTexts);
+        Operation::of_activation(self.activation).into_iter().chain(pick).chain(class).collect()
     }
 }
 
@@ -117,6 +120,7 @@ impl<D: Device> TextTransformer<D> {
                 positions: device.values(&positions)?,
                 kind: None,
                 scale: None,
+                class: None,
             },
             vocabulary,
             causal: arch.causal,
@@ -128,7 +132,7 @@ impl<D: Device> TextTransformer<D> {
                     sizes: arch.sizes,
                     activation: arch.activation,
                     epsilon: arch.epsilon,
-                    causal: arch.causal,
+                    mask: if arch.causal { Mask::Causal } else { Mask::None },
                     // Of a causal transformer, or with the last token wanted, texts end at the wanted token.
                     wanted: Some(match (arch.causal, arch.pool) {
                         (true, _) | (_, TextPool::Last) => Wanted::Last,

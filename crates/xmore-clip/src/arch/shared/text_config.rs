@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::arch::shared::class_text::ClassText;
 use crate::arch::shared::hf_text;
 use crate::arch::shared::limits::check_text;
 use crate::arch::shared::names::projection;
@@ -16,7 +17,7 @@ use crate::arch::shared::text::{OPEN_CLIP_TEXT, TextArch, TextNames, TextPool, T
 use crate::arch::shared::transformer::TransformerSizes;
 use crate::arch::{TextPart, TokenizerLoader};
 use crate::checkpoint::Checkpoint;
-use crate::device::{BuildText, Device, TextTower};
+use crate::device::{BuildText, Device, TextNetwork, TextTower};
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::nn::precision::Precision;
@@ -82,6 +83,9 @@ struct TextCfg {
     #[serde(default)]
     no_causal_mask: bool,
     #[serde(default)]
+    embed_cls: bool,
+    pad_id: Option<u32>,
+    #[serde(default)]
     pool_type: PoolType,
     #[serde(default = "default_eos_id")]
     eos_id: u32,
@@ -144,7 +148,6 @@ fn default_eos_id() -> u32 {
 const HARMLESS: &[&str] = &[
     "block_type",
     "output_tokens",
-    "pad_id",
     "proj_bias",
     "hf_model_pretrained",
     "hf_proj_type",
@@ -181,6 +184,10 @@ fn read_own(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<Tex
             format!("text_cfg asks for `block_type` = {block}, expected \"default\""),
         ));
     }
+    if cfg.embed_cls && cfg.no_causal_mask {
+        let message = "text_cfg asks for `embed_cls` with `no_causal_mask`, which is not supported";
+        return Err(ClipError::config(path, message));
+    }
     let arch = TextArch {
         context_length: cfg.context_length,
         vocabulary: cfg.vocab_size,
@@ -199,6 +206,7 @@ fn read_own(folder: &OpenClipFolder, checkpoint: &Arc<Checkpoint>) -> Result<Tex
             PoolType::Argmax => TextPool::Largest,
             PoolType::Eos => TextPool::Id(cfg.eos_id),
         },
+        class_padding: cfg.embed_cls.then(|| cfg.pad_id.unwrap_or(0)),
     };
     check_text(path, &arch)?;
     let prefix = if checkpoint.contains("text.token_embedding.weight") { "text." } else { "" };
@@ -313,11 +321,14 @@ impl OwnText {
 impl BuildText for OwnText {
     fn build<D: Device>(&self, device: &D) -> Result<TextTower<D>> {
         let Self { checkpoint, prefix, names, arch, projection: name, dim, precision } = self;
-        let network = TextTransformer::load(device, checkpoint, prefix, names, arch, *precision)?;
+        let network: Box<dyn TextNetwork<D>> = match arch.class_padding {
+            Some(id) => Box::new(ClassText::load(device, checkpoint, prefix, names, arch, id, *precision)?),
+            None => Box::new(TextTransformer::load(device, checkpoint, prefix, names, arch, *precision)?),
+        };
         let head = match name {
             Some(name) => Some(projection(device, checkpoint, name, arch.sizes.width, *dim)?),
             None => None,
         };
-        Ok(TextTower { network: Box::new(network), head })
+        Ok(TextTower { network, head })
     }
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::arch::shared::block::{BlockForm, BlockWeights, Branches, Hidden};
 use crate::arch::shared::rotary::RotaryPositions;
-use crate::device::{AttentionShape, Device, Operation, Wanted};
+use crate::device::{AttentionShape, Device, Mask, Operation, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::linear::qkv_parts;
@@ -29,7 +29,7 @@ pub(crate) struct TransformerForm {
     pub(crate) activation: Activation,
     /// Of all norms.
     pub(crate) epsilon: f32,
-    pub(crate) causal: bool,
+    pub(crate) mask: Mask,
     /// The token of each sequence that is wanted of the last block; none where all are. Where positions are rotary it is one that they do not rotate.
     pub(crate) wanted: Option<Wanted>,
     pub(crate) blocks: BlockForm,
@@ -91,7 +91,7 @@ impl<D: Device> Transformer<D> {
 
     fn shape(&self) -> AttentionShape {
         let TransformerSizes { width, heads, .. } = self.form.sizes;
-        AttentionShape { heads, head_width: width / heads, causal: self.form.causal }
+        AttentionShape { heads, head_width: width / heads, mask: self.form.mask }
     }
 
     /// Runs all blocks over `x`, `[tokens, width]`. Returns the wanted row of each sequence, `[sequences, width]`, or all rows where all are wanted.
@@ -131,11 +131,10 @@ impl<D: Device> Transformer<D> {
             D::rotate(run, rotary, heads, &mut key_value, &sequences);
         }
         let mut x = D::pick(run, &x, &sequences, *wanted, places);
+        let shape = AttentionShape { mask: self.form.mask.of_last(), ..self.shape() };
         let (mut picked, mut query) =
             (D::rows(run, lengths.len(), width), D::rows(run, lengths.len(), width));
         branches.attention_in(run, &last.query, &x, &mut picked, &mut query);
-        // The wanted token of a causal sequence sees all of it.
-        let shape = AttentionShape { causal: false, ..self.shape() };
         let mut attended = D::query_attention(run, shape, &query, &key_value, &sequences);
         branches.attention_out(run, &mut attended, &mut x);
         branches.perceptron(run, &mut x, &mut attended, &mut hidden);
@@ -176,7 +175,7 @@ mod tests {
                     sizes,
                     activation: Activation::Gelu,
                     epsilon: 1e-5,
-                    causal,
+                    mask: if causal { Mask::Causal } else { Mask::None },
                     wanted,
                     blocks: BlockForm::CLIP,
                 };

@@ -6,9 +6,10 @@
 use crate::arch::shared::block::BlockForm;
 use crate::arch::shared::names::{BlockNames, Blocks, learned};
 use crate::arch::shared::pool::{AttentionPool, AttentionPoolNames};
+use crate::arch::shared::query_pool::{QueryPool, QueryPoolArch};
 use crate::arch::shared::transformer::{Transformer, TransformerForm, TransformerSizes};
 use crate::checkpoint::Checkpoint;
-use crate::device::{Device, ImageNetwork, Operation, PatchEmbedding, Wanted};
+use crate::device::{Device, ImageNetwork, Mask, Operation, PatchEmbedding, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::linear::Part;
@@ -47,9 +48,19 @@ pub(crate) enum Pool {
         /// Width inside its perceptron.
         mlp_width: usize,
     },
+    /// A learned query attends to the tokens, between two norms.
+    Query(QueryPoolArch),
 }
 
 impl VitArch {
+    /// Length of a feature row.
+    pub(crate) fn feature_width(&self) -> usize {
+        match self.pool {
+            Pool::Query(pool) => pool.width,
+            Pool::Class | Pool::Mean | Pool::Attention { .. } => self.sizes.width,
+        }
+    }
+
     /// Tokens of an image. Pixels at the edges that fill no patch are left out, as by a convolution.
     pub(crate) fn tokens(&self) -> usize {
         (self.image_size / self.patch).pow(2) + usize::from(self.class_token)
@@ -71,7 +82,7 @@ impl VitArch {
         match self.pool {
             Pool::Class => {}
             Pool::Mean => operations.push(Operation::Means),
-            Pool::Attention { .. } => operations.push(Operation::LearnedQuery),
+            Pool::Attention { .. } | Pool::Query(_) => operations.push(Operation::LearnedQuery),
         }
         operations
     }
@@ -109,10 +120,16 @@ impl<'a> VitWeights<'a> {
         Blocks::new(self.checkpoint, self.prefix, self.names.blocks, self.precision)
     }
 
-    fn norm<D: Device>(&self, device: &D, name: &str, arch: &VitArch) -> Result<D::Norm> {
-        let width = arch.sizes.width;
+    /// The norm of that name over rows of `width`.
+    pub(crate) fn norm<D: Device>(
+        &self,
+        device: &D,
+        name: &str,
+        width: usize,
+        epsilon: f32,
+    ) -> Result<D::Norm> {
         let (weight, bias) = self.checkpoint.weight_and_bias(&format!("{}.", self.name(name)), &[width])?;
-        device.norm(&weight, &bias, arch.epsilon)
+        device.norm(&weight, &bias, epsilon)
     }
 }
 
@@ -121,14 +138,15 @@ pub(crate) struct Vit<D: Device> {
     patches: PatchEmbedding<D>,
     norm_pre: Option<D::Norm>,
     transformer: Transformer<D>,
-    norm_post: D::Norm,
     pool: VitPool<D>,
 }
 
+/// Each with the norm behind the blocks.
 enum VitPool<D: Device> {
-    Class,
-    Mean,
-    Attention(AttentionPool<D>),
+    Class(D::Norm),
+    Mean(D::Norm),
+    Attention(D::Norm, AttentionPool<D>),
+    Query(QueryPool<D>),
 }
 
 impl<D: Device> Vit<D> {
@@ -141,27 +159,32 @@ impl<D: Device> Vit<D> {
             sizes: arch.sizes,
             activation: arch.activation,
             epsilon: arch.epsilon,
-            causal: false,
+            mask: Mask::None,
             wanted,
             blocks: arch.blocks.clone(),
         };
         let transformer = Transformer::load(device, &weights.blocks(), form)?;
+        let norm = |name: &str| weights.norm(device, name, arch.sizes.width, arch.epsilon);
+        let norm_post = || norm(weights.names.norm_post);
         let pool = match (&arch.pool, weights.names.pool) {
-            (Pool::Class, _) => VitPool::Class,
-            (Pool::Mean, _) => VitPool::Mean,
+            (Pool::Class, _) => VitPool::Class(norm_post()?),
+            (Pool::Mean, _) => VitPool::Mean(norm_post()?),
             (&Pool::Attention { heads, mlp_width }, names) => {
                 let names = names.expect("models that pool by attention have names for it");
-                VitPool::Attention(AttentionPool::load(device, weights, names, arch, heads, mlp_width)?)
+                let pool = AttentionPool::load(device, weights, names, arch, heads, mlp_width)?;
+                VitPool::Attention(norm_post()?, pool)
+            }
+            (&Pool::Query(pool), _) => {
+                VitPool::Query(QueryPool::load(device, weights, pool, arch.sizes.width, arch.epsilon)?)
             }
         };
         Ok(Self {
             patches,
             norm_pre: match arch.norm_pre {
-                true => Some(weights.norm(device, weights.names.norm_pre, arch)?),
+                true => Some(norm(weights.names.norm_pre)?),
                 false => None,
             },
             transformer,
-            norm_post: weights.norm(device, weights.names.norm_post, arch)?,
             pool,
         })
     }
@@ -199,7 +222,10 @@ impl<D: Device> Vit<D> {
 
 impl<D: Device> ImageNetwork<D> for Vit<D> {
     fn width(&self) -> usize {
-        self.patches.width
+        match &self.pool {
+            VitPool::Query(pool) => pool.width(),
+            VitPool::Class(_) | VitPool::Mean(_) | VitPool::Attention(..) => self.patches.width,
+        }
     }
 
     fn images_per_pass(&self) -> usize {
@@ -214,21 +240,22 @@ impl<D: Device> ImageNetwork<D> for Vit<D> {
         let lengths = vec![self.patches.tokens(); D::count(images)];
         let mut x = self.transformer.forward(run, x, &lengths);
         match &self.pool {
-            VitPool::Class => {
-                D::norm_in_place(run, &self.norm_post, &mut x);
+            VitPool::Class(norm) => {
+                D::norm_in_place(run, norm, &mut x);
                 x
             }
-            VitPool::Mean => {
+            VitPool::Mean(norm) => {
                 let sequences = D::sequences(run, &lengths);
                 let skipped = usize::from(self.patches.class.is_some());
                 let mut means = D::means(run, &x, &sequences, skipped);
-                D::norm_in_place(run, &self.norm_post, &mut means);
+                D::norm_in_place(run, norm, &mut means);
                 means
             }
-            VitPool::Attention(pool) => {
-                D::norm_in_place(run, &self.norm_post, &mut x);
+            VitPool::Attention(norm, pool) => {
+                D::norm_in_place(run, norm, &mut x);
                 pool.forward(run, &x, &lengths)
             }
+            VitPool::Query(pool) => pool.forward(run, x, &lengths),
         }
     }
 }

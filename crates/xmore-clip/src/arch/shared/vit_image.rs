@@ -40,7 +40,7 @@ impl BuildImage for VitImage {
         let Self { checkpoint, prefix, names, arch, projection: name, dim, precision } = self;
         let weights = VitWeights { checkpoint, prefix, names, precision: *precision };
         let head = match name {
-            Some(name) => Some(projection(device, checkpoint, name, arch.sizes.width, *dim)?),
+            Some(name) => Some(projection(device, checkpoint, name, arch.feature_width(), *dim)?),
             None => None,
         };
         Ok(ImageTower { network: Box::new(Vit::load(device, &weights, arch)?), head })

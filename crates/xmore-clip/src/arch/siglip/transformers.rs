@@ -165,6 +165,7 @@ pub(in crate::arch) fn read_text(path: &Path, config: &TowerConfig) -> Result<Te
         activation: config.activation(path, None, Activation::GeluTanh)?,
         epsilon: config.layer_norm_eps.unwrap_or(EPSILON),
         causal: false,
+        class_padding: None,
         pool: TextPool::Last,
     };
     check_text(path, &arch)?;

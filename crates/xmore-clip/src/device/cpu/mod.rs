@@ -192,6 +192,10 @@ impl Device for Cpu {
         let mut rows = x.chunks_exact_mut(width);
         for text in texts {
             for ((place, &id), row) in text.iter().enumerate().zip(rows.by_ref()) {
+                if let Some(class) = layer.class.as_ref().filter(|class| class.id == id) {
+                    row.copy_from_slice(&class.row);
+                    continue;
+                }
                 if replaced.contains(&place) {
                     row.copy_from_slice(&context[(place - 1) * width..place * width]);
                 } else {
@@ -298,9 +302,9 @@ impl Device for Cpu {
         sequences: &Vec<Range<usize>>,
         out: &mut Vec<f32>,
     ) {
-        let AttentionShape { heads, head_width, causal } = shape;
+        let AttentionShape { heads, head_width, mask } = shape;
         profile::time("attention", 0, || {
-            self_attention(qkv, heads, head_width, causal, sequences, out, *threads)
+            self_attention(qkv, heads, head_width, mask, sequences, out, *threads)
         });
     }
 
@@ -314,12 +318,13 @@ impl Device for Cpu {
         let width = shape.width();
         let rows = |at: usize| Strided { data: key_value.get(at..).unwrap_or_default(), stride: 2 * width };
         let queries = Strided { data: query, stride: width };
-        let AttentionShape { heads, head_width, causal } = shape;
-        let attention = Attention { queries, keys: rows(0), values: rows(width), heads, head_width, causal };
+        let AttentionShape { heads, head_width, mask } = shape;
+        let attention =
+            Attention { queries, keys: rows(0), values: rows(width), heads, head_width, causal: false };
         let all: Vec<_> = sequences
             .iter()
             .enumerate()
-            .map(|(n, keys)| Sequence { queries: n..n + 1, keys: keys.clone() })
+            .map(|(n, keys)| Sequence { queries: n..n + 1, keys: mask.keys(keys) })
             .collect();
         let mut out = vec![0.0; query.len()];
         profile::time("attention", 0, || attention.forward(&all, &mut out, *threads));

@@ -230,7 +230,7 @@ impl Device for Cuda {
         texts: &[&[u32]],
         context: &[f32],
     ) -> Rows {
-        if layer.scale.is_some() {
+        if layer.scale.is_some() || layer.class.is_some() {
             unreachable!("`require` refuses it before a model is loaded");
         }
         let width = layer.width;

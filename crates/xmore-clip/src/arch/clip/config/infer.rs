@@ -63,6 +63,7 @@ pub(crate) fn infer(checkpoint: &Checkpoint, names: &ClipNames, quick_gelu: bool
         activation,
         epsilon: LAYER_NORM_EPSILON,
         causal: true,
+        class_padding: None,
         pool: TextPool::Largest,
     };
     let vision = if checkpoint.shape("visual.proj").is_some() {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::arch::shared::block::BlockForm;
 use crate::arch::shared::open_clip::{NormKwargs, OpenClipFolder, Side, epsilon, mlp_width, refuse_unknown};
+use crate::arch::shared::query_pool::QueryPoolArch;
 use crate::arch::shared::transformer::TransformerSizes;
 use crate::arch::shared::vit::{Pool, VitArch};
 use crate::error::{ClipError, Result};
@@ -33,6 +34,9 @@ struct VisionCfg {
     pool_type: PoolType,
     #[serde(default)]
     final_ln_after_pool: bool,
+    attentional_pool: Option<Value>,
+    attn_pooler_queries: Option<usize>,
+    attn_pooler_heads: Option<usize>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -80,8 +84,6 @@ const HARMLESS: &[&str] = &[
     "timm_proj_bias",
     "timm_drop",
     "timm_drop_path",
-    "attn_pooler_queries",
-    "attn_pooler_heads",
 ];
 
 /// Reads `vision_cfg`.
@@ -95,6 +97,14 @@ pub(crate) fn read_vision(folder: &OpenClipFolder) -> Result<VisionArch> {
             return Err(ClipError::config(path, message));
         }
     }
+    let by_query = match &cfg.attentional_pool {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::Bool(true)) => true,
+        Some(other) => {
+            let message = format!("vision_cfg asks for `attentional_pool` = {other}, expected true or false");
+            return Err(ClipError::config(path, message));
+        }
+    };
     let image_size = cfg.image_size.of_square(path)?;
     let heads = |width: usize| width.checked_div(cfg.head_width).unwrap_or(0);
     let vision = match cfg.layers {
@@ -119,6 +129,16 @@ pub(crate) fn read_vision(folder: &OpenClipFolder) -> Result<VisionArch> {
             norm_pre: !cfg.no_ln_pre,
             blocks: BlockForm::CLIP,
             pool: match (cfg.pool_type, cfg.final_ln_after_pool) {
+                (PoolType::Tok, _) if by_query => Pool::Query(QueryPoolArch {
+                    queries: cfg.attn_pooler_queries.unwrap_or(256),
+                    heads: cfg.attn_pooler_heads.unwrap_or(8),
+                    width: folder.dim,
+                }),
+                (PoolType::Avg, _) if by_query => {
+                    let message =
+                        "vision_cfg asks for `pool_type` = \"avg\" with `attentional_pool`, expected \"tok\"";
+                    return Err(ClipError::config(path, message));
+                }
                 // A norm of one row is the same before the class token is picked and after.
                 (PoolType::Tok, _) => Pool::Class,
                 (PoolType::Avg, true) => Pool::Mean,

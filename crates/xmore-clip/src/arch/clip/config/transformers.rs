@@ -56,6 +56,7 @@ pub(crate) fn read_transformers(folder: &TransformersFolder) -> Result<ClipArch>
             activation: text.activation(path, quick_gelu, Activation::QuickGelu)?,
             epsilon: text.layer_norm_eps.unwrap_or(LAYER_NORM_EPSILON),
             causal: true,
+            class_padding: None,
             pool,
         },
     };
