@@ -120,6 +120,21 @@ impl Found {
         }
     }
 
+    /// The folder, if its configuration is of that form.
+    ///
+    /// # Errors
+    /// [`ClipError::Config`] or [`ClipError::Checkpoint`] if it is of another.
+    pub(crate) fn folder(self, form: ConfigForm) -> Result<PathBuf> {
+        match self {
+            Self::Folder(dir, found) if found == form => Ok(dir),
+            Self::Folder(dir, found) => {
+                let message = format!("expected {} beside it", form.file_name());
+                Err(ClipError::config(&dir.join(found.file_name()), message))
+            }
+            Self::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
+        }
+    }
+
     /// The name of timm's image tower, if it is a folder with open_clip's configuration that names one.
     pub(crate) fn timm_model_name(&self) -> Result<Option<String>> {
         let config: Option<Value> = self.config(ConfigForm::OpenClip)?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::error::{ClipError, Result};
+use crate::error::Result;
 use crate::options::LoadOptions;
 use crate::tokenizer::{FileTokenizer, TOKENIZER_FILES, Tokenizer, TokenizerOptions};
 
@@ -22,20 +22,14 @@ use super::shared::limits::{check_bert_context, check_vit};
 use super::shared::preprocessor_config;
 use super::shared::transformers::{CLIP_VISION, TowerConfig, TransformersFolder};
 use super::shared::vit_image::VitImage;
-use super::{Architecture, ConfigForm, Found, Opened};
+use super::{Architecture, ConfigForm, Opened};
 
 /// Chinese-CLIP's row of the table.
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "chinese-clip",
     summary: "Chinese-CLIP with a vision transformer: transformers' folders",
     detect: |found| Ok(found.model_type()?.as_deref() == Some("chinese_clip")),
-    open: |found, options| match found {
-        Found::Folder(dir, ConfigForm::Transformers) => open(dir, options),
-        Found::Folder(dir, ConfigForm::OpenClip) => {
-            Err(ClipError::config(&dir, "expected transformers' configuration"))
-        }
-        Found::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
-    },
+    open: |found, options| open(found.folder(ConfigForm::Transformers)?, options),
 };
 
 #[derive(Deserialize)]

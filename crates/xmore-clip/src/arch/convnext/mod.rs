@@ -14,9 +14,8 @@ use crate::nn::linear::Part;
 use crate::nn::precision::Precision;
 
 use super::shared::names::projection;
-use super::shared::open_clip::OpenClipFolder;
-use super::shared::timm::{TRUNK, TimmCfg};
-use super::{Architecture, ConfigForm, Found, Head, HeadPerceptron, ImagePart};
+use super::shared::timm::{TRUNK, TimmCfg, open_timm};
+use super::{Architecture, Head, HeadPerceptron, ImagePart};
 use network::{ConvNeXt, ConvNeXtArch};
 
 /// The row of the table.
@@ -24,19 +23,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "convnext",
     summary: "ConvNeXt: open_clip's folders",
     detect: |found| Ok(found.timm_model_name()?.is_some_and(|name| epsilon(&name).is_some())),
-    open: |found, options| match found {
-        Found::Folder(dir, ConfigForm::OpenClip) => {
-            let folder = OpenClipFolder::read(dir, options)?;
-            let cfg = TimmCfg::read(&folder)?;
-            let checkpoint = folder.checkpoint()?;
-            let image = read_image(&folder.path, &cfg, &checkpoint, folder.dim, options.precision)?;
-            folder.opened(&checkpoint, image)
-        }
-        Found::Folder(dir, form) => {
-            Err(ClipError::config(&dir.join(form.file_name()), "expected open_clip's configuration"))
-        }
-        Found::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
-    },
+    open: |found, options| open_timm(found, options, read_image),
 };
 
 /// timm's models of that form, and their norms' epsilon. timm has others, with other stems, heads or norms.

@@ -14,30 +14,17 @@ use crate::nn::activation::Activation;
 use crate::nn::precision::Precision;
 
 use super::shared::limits::check_vit;
-use super::shared::open_clip::OpenClipFolder;
-use super::shared::timm::{TRUNK, TimmCfg, infer_sizes};
+use super::shared::timm::{TRUNK, TimmCfg, infer_sizes, open_timm};
 use super::shared::vit::{Pool, VitArch};
 use super::shared::vit_image::VitImage;
-use super::{Architecture, ConfigForm, Found, ImagePart};
+use super::{Architecture, ImagePart};
 
 /// The row of the table.
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "eva",
     summary: "EVA, EVA-02 and Perception Encoder (PE-Core): open_clip's folders",
     detect: |found| Ok(found.timm_model_name()?.is_some_and(|name| models::find(&name).is_some())),
-    open: |found, options| match found {
-        Found::Folder(dir, ConfigForm::OpenClip) => {
-            let folder = OpenClipFolder::read(dir, options)?;
-            let cfg = TimmCfg::read(&folder)?;
-            let checkpoint = folder.checkpoint()?;
-            let image = read_image(&folder.path, &cfg, &checkpoint, folder.dim, options.precision)?;
-            folder.opened(&checkpoint, image)
-        }
-        Found::Folder(dir, form) => {
-            Err(ClipError::config(&dir.join(form.file_name()), "expected open_clip's configuration"))
-        }
-        Found::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
-    },
+    open: |found, options| open_timm(found, options, read_image),
 };
 
 fn read_image(

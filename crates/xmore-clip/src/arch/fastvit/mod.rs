@@ -15,9 +15,8 @@ use crate::device::{BuildImage, Device, ImageTower};
 use crate::error::{ClipError, Result};
 use crate::nn::precision::Precision;
 
-use super::shared::open_clip::OpenClipFolder;
-use super::shared::timm::TimmCfg;
-use super::{Architecture, ConfigForm, Found, ImagePart};
+use super::shared::timm::{TimmCfg, open_timm};
+use super::{Architecture, ImagePart};
 use network::{FastVit, FastVitArch};
 use parts::Loader;
 
@@ -26,19 +25,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "fastvit",
     summary: "MobileCLIP-S and MobileCLIP2-S (FastViT): open_clip's folders",
     detect: |found| Ok(found.timm_model_name()?.is_some_and(|name| is_large(&name).is_some())),
-    open: |found, options| match found {
-        Found::Folder(dir, ConfigForm::OpenClip) => {
-            let folder = OpenClipFolder::read(dir, options)?;
-            let cfg = TimmCfg::read(&folder)?;
-            let checkpoint = folder.checkpoint()?;
-            let image = read_image(&folder.path, &cfg, &checkpoint, folder.dim, options.precision)?;
-            folder.opened(&checkpoint, image)
-        }
-        Found::Folder(dir, form) => {
-            Err(ClipError::config(&dir.join(form.file_name()), "expected open_clip's configuration"))
-        }
-        Found::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
-    },
+    open: |found, options| open_timm(found, options, read_image),
 };
 
 /// timm's models of that form, and whether each is one of the larger two; its others have no activation between the convolutions that reduce a

@@ -10,15 +10,14 @@ use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
 use crate::device::{BuildImage, Device, ImageTower, Operation};
-use crate::error::{ClipError, Result};
+use crate::error::Result;
 use crate::nn::precision::Precision;
 
 use super::shared::limits::{check_range, check_sizes};
 use super::shared::names::{Blocks, projection};
-use super::shared::open_clip::OpenClipFolder;
-use super::shared::timm::{TIMM_BLOCKS, TRUNK, TimmCfg, heads};
+use super::shared::timm::{TIMM_BLOCKS, TRUNK, TimmCfg, heads, open_timm};
 use super::shared::transformer::TransformerSizes;
-use super::{Architecture, ConfigForm, Found, ImagePart};
+use super::{Architecture, ImagePart};
 use network::{MobileClipArch, MobileClipVit, PATCH};
 
 /// The row of the table.
@@ -26,19 +25,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "mobileclip",
     summary: "MobileCLIP-B and MobileCLIP2-B: open_clip's folders",
     detect: |found| Ok(found.timm_model_name()?.is_some_and(|name| name == MODEL_NAME)),
-    open: |found, options| match found {
-        Found::Folder(dir, ConfigForm::OpenClip) => {
-            let folder = OpenClipFolder::read(dir, options)?;
-            let cfg = TimmCfg::read(&folder)?;
-            let checkpoint = folder.checkpoint()?;
-            let image = read_image(&folder.path, &cfg, &checkpoint, folder.dim, options.precision)?;
-            folder.opened(&checkpoint, image)
-        }
-        Found::Folder(dir, form) => {
-            Err(ClipError::config(&dir.join(form.file_name()), "expected open_clip's configuration"))
-        }
-        Found::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
-    },
+    open: |found, options| open_timm(found, options, read_image),
 };
 
 /// timm's name of the image tower.

@@ -26,7 +26,7 @@ use super::shared::transformers::{TowerConfig, TransformersFolder};
 use super::shared::vit::{Pool, VitArch, VitWeights};
 use super::siglip::EPSILON;
 use super::siglip::transformers::{VISION, read_text, text_part};
-use super::{Architecture, ConfigForm, Found, ImagePart, Opened};
+use super::{Architecture, ConfigForm, ImagePart, Opened};
 use network::NaFlexVit;
 
 /// Its `model_type`.
@@ -37,13 +37,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "siglip2-naflex",
     summary: "SigLIP 2 NaFlex, pictures of any aspect: transformers' folders",
     detect: |found| Ok(found.model_type()?.as_deref() == Some(MODEL_TYPE)),
-    open: |found, options| match found {
-        Found::Folder(dir, ConfigForm::Transformers) => open(dir, options),
-        Found::Folder(path, ConfigForm::OpenClip) => {
-            Err(ClipError::config(&path, "expected transformers' folder"))
-        }
-        Found::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
-    },
+    open: |found, options| open(found.folder(ConfigForm::Transformers)?, options),
 };
 
 #[derive(Deserialize)]

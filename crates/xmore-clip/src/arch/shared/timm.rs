@@ -4,6 +4,7 @@
 //! heads there are and how tokens are pooled; the tensors' shapes say the rest.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -13,9 +14,11 @@ use crate::arch::shared::open_clip::{OpenClipFolder, Side, refuse_unknown};
 use crate::arch::shared::pool::{AttentionPoolNames, PoolInputNames};
 use crate::arch::shared::transformer::TransformerSizes;
 use crate::arch::shared::vit::VitNames;
+use crate::arch::{ConfigForm, Found, ImagePart, Opened};
 use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};
 use crate::nn::precision::Precision;
+use crate::options::LoadOptions;
 
 /// Where open_clip's checkpoints have timm's tensors.
 pub(crate) const TRUNK: &str = "visual.trunk.";
@@ -63,6 +66,21 @@ pub(crate) struct TimmCfg {
 
 fn default_image_size() -> Side {
     Side::One(224)
+}
+
+/// Reads an image tower of timm's by its name; the path is the configuration's, the number the length of the joint embedding.
+pub(crate) type ReadTimm = fn(&Path, &TimmCfg, &Arc<Checkpoint>, usize, Precision) -> Result<ImagePart>;
+
+/// Opens a folder of open_clip's with an image tower of timm's.
+///
+/// # Errors
+/// [`ClipError::Config`] and the like for what is not known of it.
+pub(crate) fn open_timm(found: Found, options: &LoadOptions, read: ReadTimm) -> Result<Opened> {
+    let folder = OpenClipFolder::read(found.folder(ConfigForm::OpenClip)?, options)?;
+    let cfg = TimmCfg::read(&folder)?;
+    let checkpoint = folder.checkpoint()?;
+    let image = read(&folder.path, &cfg, &checkpoint, folder.dim, options.precision)?;
+    folder.opened(&checkpoint, image)
 }
 
 /// Keys that change nothing at inference.

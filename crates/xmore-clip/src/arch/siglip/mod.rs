@@ -15,8 +15,7 @@ use crate::nn::precision::Precision;
 
 use super::shared::block::BlockForm;
 use super::shared::limits::check_vit;
-use super::shared::open_clip::OpenClipFolder;
-use super::shared::timm::{TIMM_BLOCKS, TIMM_VIT, TRUNK, TimmCfg, heads, infer_sizes};
+use super::shared::timm::{TIMM_BLOCKS, TIMM_VIT, TRUNK, TimmCfg, heads, infer_sizes, open_timm};
 use super::shared::vit::{Pool, VitArch};
 use super::shared::vit_image::VitImage;
 use super::{Architecture, ConfigForm, Found, ImagePart};
@@ -30,15 +29,8 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
         Ok(timm || found.model_type()?.as_deref() == Some(transformers::MODEL_TYPE))
     },
     open: |found, options| match found {
-        Found::Folder(dir, ConfigForm::OpenClip) => {
-            let folder = OpenClipFolder::read(dir, options)?;
-            let cfg = TimmCfg::read(&folder)?;
-            let checkpoint = folder.checkpoint()?;
-            let image = read_timm(&folder.path, &cfg, &checkpoint, folder.dim, options.precision)?;
-            folder.opened(&checkpoint, image)
-        }
         Found::Folder(dir, ConfigForm::Transformers) => transformers::open(dir, options),
-        Found::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
+        found => open_timm(found, options, read_timm),
     },
 };
 

@@ -3,29 +3,27 @@
 //! Reference: timm 1.0, `vision_transformer.py`. The class token is pooled. A name says whether there is a norm before the blocks, and the norms'
 //! epsilon, which tensors' shapes do not; so the names of published models alone are read.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
+use crate::nn::precision::Precision;
 
 use super::shared::block::BlockForm;
 use super::shared::limits::check_vit;
-use super::shared::open_clip::OpenClipFolder;
-use super::shared::timm::{TIMM_BLOCKS, TIMM_VIT, TRUNK, TimmCfg, heads, infer_sizes};
+use super::shared::timm::{TIMM_BLOCKS, TIMM_VIT, TRUNK, TimmCfg, heads, infer_sizes, open_timm};
 use super::shared::vit::{Pool, VitArch};
 use super::shared::vit_image::VitImage;
-use super::{Architecture, ConfigForm, Found, Opened};
+use super::{Architecture, ImagePart};
 
 /// Its row of the table.
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "timm-vit",
     summary: "timm's ViT with a class token (BiomedCLIP, MobileCLIP2-L-14): open_clip's folders",
     detect: |found| Ok(found.timm_model_name()?.is_some_and(|name| named(&name).is_some())),
-    open: |found, options| match found {
-        Found::Folder(dir, ConfigForm::OpenClip) => open(OpenClipFolder::read(dir, options)?),
-        Found::Folder(dir, ConfigForm::Transformers) => {
-            Err(ClipError::config(&dir, "expected open_clip's configuration"))
-        }
-        Found::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
-    },
+    open: |found, options| open_timm(found, options, read_image),
 };
 
 /// A model of timm's.
@@ -45,9 +43,13 @@ fn named(name: &str) -> Option<&'static Named> {
     NAMED.iter().find(|known| known.name == name)
 }
 
-fn open(folder: OpenClipFolder) -> Result<Opened> {
-    let path = &folder.path;
-    let cfg = TimmCfg::read(&folder)?;
+fn read_image(
+    path: &Path,
+    cfg: &TimmCfg,
+    checkpoint: &Arc<Checkpoint>,
+    dim: usize,
+    precision: Precision,
+) -> Result<ImagePart> {
     let name = &cfg.timm_model_name;
     let (Some(&Named { norm_pre, epsilon, .. }), Some(heads)) = (named(name), heads(name)) else {
         let known = NAMED.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
@@ -57,8 +59,7 @@ fn open(folder: OpenClipFolder) -> Result<Opened> {
     if !cfg.pools_by_default() {
         cfg.expect_pool(path, "token")?;
     }
-    let checkpoint = folder.checkpoint()?;
-    let (patch, sizes) = infer_sizes(&checkpoint, &TIMM_BLOCKS, heads)?;
+    let (patch, sizes) = infer_sizes(checkpoint, &TIMM_BLOCKS, heads)?;
     let arch = VitArch {
         image_size: cfg.image_size(path)?,
         patch,
@@ -72,13 +73,13 @@ fn open(folder: OpenClipFolder) -> Result<Opened> {
     };
     check_vit(path, &arch)?;
     let image = VitImage {
-        checkpoint: checkpoint.clone(),
+        checkpoint: Arc::clone(checkpoint),
         prefix: TRUNK,
         names: &TIMM_VIT,
         arch,
         projection,
-        dim: folder.dim,
-        precision: folder.options.precision,
+        dim,
+        precision,
     };
-    folder.opened(&checkpoint, image.part())
+    Ok(image.part())
 }
