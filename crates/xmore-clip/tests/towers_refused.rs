@@ -140,3 +140,12 @@ fn checkpoints_of_other_convolutional_towers() {
     let (error, message) = refused("fastvit_large", TIMM_NAME, json!("fastvit_mci2"));
     assert!(matches!(error, ClipError::MissingTensor { .. }), "{message}");
 }
+
+#[test]
+fn weights_alone_of_another_family_ask_for_their_configuration() {
+    for family in ["siglip", "biomed", "roberta"] {
+        let message =
+            Model::load(fixture(family).join(WEIGHTS)).err().expect("it should be refused").to_string();
+        assert!(message.contains("open_clip_config.json") && message.contains(family), "{message}");
+    }
+}

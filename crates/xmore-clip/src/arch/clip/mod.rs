@@ -16,10 +16,12 @@ use crate::tokenizer::{ClipTokenizer, FileTokenizer, TOKENIZER_FILES, TokenizerO
 use super::shared::assemble::{Parts, assemble};
 use super::shared::open_clip::OpenClipFolder;
 use super::shared::text_config::OwnText;
+use super::shared::timm::TRUNK;
 use super::shared::transformers::TransformersFolder;
 use super::shared::vit_image::VitImage;
 use super::{
-    Architecture, ConfigForm, Found, ImagePart, Opened, TRANSFORMERS_CONFIG, TextPart, TokenizerLoader,
+    Architecture, CONFIG_FILE, ConfigForm, Found, ImagePart, Opened, TRANSFORMERS_CONFIG, TextPart,
+    TokenizerLoader,
 };
 use config::{ClipArch, ResNetArch, VisionArch, infer, read_transformers, read_vision};
 use resnet::ResNet;
@@ -58,6 +60,16 @@ fn open_file(checkpoint: Checkpoint, options: &LoadOptions) -> Result<Opened> {
     if std::ptr::eq(names, &TRANSFORMERS) {
         let message =
             format!("transformers' weights need their {TRANSFORMERS_CONFIG}: give the folder instead");
+        return Err(ClipError::checkpoint(checkpoint.path(), message));
+    }
+    let foreign = |name: &str| {
+        let text = name.strip_prefix("text.transformer.");
+        name.starts_with(TRUNK) || text.is_some_and(|rest| !rest.starts_with("resblocks."))
+    };
+    if checkpoint.names().any(foreign) {
+        let message = format!(
+            "its towers are not CLIP's own, and shapes alone do not say what they are: give the folder with their {CONFIG_FILE}"
+        );
         return Err(ClipError::checkpoint(checkpoint.path(), message));
     }
     // OpenAI published TorchScript archives, and trained with QuickGELU.
