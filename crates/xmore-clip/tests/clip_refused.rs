@@ -100,9 +100,12 @@ fn weights_that_are_no_numbers_are_refused() {
 
 #[test]
 fn what_a_configuration_asks_for_and_is_not_supported_is_named() {
-    for (key, value) in
-        [("attentional_pool", serde_json::json!(true)), ("pool_type", "avg".into()), ("qk_norm", true.into())]
-    {
+    for (key, value) in [
+        ("scale_heads", serde_json::json!(true)),
+        ("attentional_pool", "parallel".into()),
+        ("pool_type", "avg".into()),
+        ("qk_norm", true.into()),
+    ] {
         let dir = changed(|_| {}, |config| config["model_cfg"]["vision_cfg"][key] = value.clone());
         let (error, message) = refused(dir.path());
         assert!(matches!(error, ClipError::Config { .. }) && message.contains(key), "{message}");
