@@ -53,10 +53,6 @@ fn open(folder: OpenClipFolder) -> Result<Opened> {
         let known = NAMED.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
         return Err(ClipError::config(path, format!("timm_model_name is {name:?}, expected one of {known}")));
     };
-    let projection = cfg.projection(path)?;
-    if !cfg.pools_by_default() {
-        cfg.expect_pool(path, "token")?;
-    }
     let checkpoint = folder.checkpoint()?;
     let (patch, sizes) = infer_sizes(&checkpoint, &TIMM_BLOCKS, heads)?;
     let arch = VitArch {
@@ -71,6 +67,10 @@ fn open(folder: OpenClipFolder) -> Result<Opened> {
         pool: Pool::Class,
     };
     check_vit(path, &arch)?;
+    let projection = cfg.projection(path, arch.sizes.width, folder.dim)?;
+    if !cfg.pools_by_default() {
+        cfg.expect_pool(path, "token")?;
+    }
     let image = VitImage {
         checkpoint: checkpoint.clone(),
         prefix: TRUNK,
