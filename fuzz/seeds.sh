@@ -23,6 +23,21 @@ for family in vit_gelu vit_quickgelu; do
       cat $fixtures/clip/$family/transformers/preprocessor_config.json; } > corpus/config/$family.transformers
     { printf 'b'; cat $fixtures/clip/$family/open_clip/open_clip_config.json; } > corpus/config/$family.open_clip
 done
+# Configurations of every family in the order of their paths, each behind a byte that says which: whole, with one value changed (the third), and
+# an image processor's one level deeper.
+mkdir -p corpus/model_config
+i=0
+for file in $(find $fixtures/clip $fixtures/tiny $fixtures/towers -name open_clip_config.json -o -name config.json -o -name text_config.json \
+    -o -name preprocessor_config.json -o -name tokenizer_config.json | LC_ALL=C sort); do
+    which="\\$(printf %03o $i)"
+    { printf "$which\\000"; cat "$file"; } > "corpus/model_config/$i.whole"
+    printf "$which"'\001\0031\000' > "corpus/model_config/$i.changed"
+    case $file in
+        *preprocessor_config.json)
+            { printf "$which\\002"; printf '{"image_processor": '; cat "$file"; printf '}'; } > "corpus/model_config/$i.nested" ;;
+    esac
+    i=$((i + 1))
+done
 cp $fixtures/tokenizer/nasty.json corpus/clip_text/
 cp $fixtures/tiny/tokenizer.json corpus/tokenizer_json/
 # Tokenizer files, each behind a byte that says which it is.

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use xmore_clip::{Cleaning, TokenizerOptions, encode_with_file};
+use xmore_clip::{Cleaning, Padding, TokenizerOptions, encode_with_file};
 
 const TEXT: &str = "a dog's Café 42 日本 <s>▁</s> ＡＢ\u{301}";
 const VOCABULARY: &[u8] = b"[PAD]\n[UNK]\n[CLS]\n[SEP]\na\ndog\n";
@@ -23,8 +23,11 @@ fuzz_target!(|data: &[u8]| {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let result = std::panic::catch_unwind(|| {
-        let options =
-            TokenizerOptions { cleaning: Cleaning::Siglip, padding: Some(1), ..TokenizerOptions::new(16) };
+        let options = TokenizerOptions {
+            cleaning: Cleaning::Siglip,
+            padding: Some(Padding::Id(1)),
+            ..TokenizerOptions::new(16)
+        };
         encode_with_file(name, file, config, TEXT, &options).map(|tokens| tokens.ids.len())
     });
     std::panic::set_hook(hook);

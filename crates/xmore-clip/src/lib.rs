@@ -17,6 +17,7 @@ mod device;
 mod embeddings;
 mod error;
 mod fingerprint;
+mod json;
 mod model;
 mod nn;
 mod options;

@@ -323,6 +323,7 @@ fn what_an_image_processor_asks_for_and_is_not_supported_is_named() {
         ("image_std", json!([0.5, 0.0, 0.5])),
         ("image_std", json!(0)),
         ("image_std", json!([1e-300, 1.0, 1.0])),
+        ("image_mean", json!([0.5, 1e30, 0.5])),
     ] {
         let (dir, path) = folder("transformers", PROCESSOR, |config| config[key] = value.clone());
         let message = refused(dir.path());

@@ -6,22 +6,29 @@ use serde_json::{Value, json};
 use xmore_clip::{ClipError, Model, Pixels};
 
 const CONFIG: &str = "open_clip_config.json";
-const WEIGHTS: &str = "open_clip_model.safetensors";
 
-fn fixture(family: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/towers").join(family).join("open_clip")
+fn fixture(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/towers").join(folder)
 }
 
 /// The error, as words too, of loading and using a family's folder with `value` at `pointer` of its configuration.
 #[track_caller]
 fn refused(family: &str, pointer: &str, value: Value) -> (ClipError, String) {
+    refused_file(&format!("{family}/open_clip"), CONFIG, pointer, value)
+}
+
+/// The same of another folder and another file of it.
+#[track_caller]
+fn refused_file(folder: &str, file: &str, pointer: &str, value: Value) -> (ClipError, String) {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::copy(fixture(family).join(WEIGHTS), dir.path().join(WEIGHTS)).unwrap();
-    let mut config: Value =
-        serde_json::from_slice(&std::fs::read(fixture(family).join(CONFIG)).unwrap()).unwrap();
+    for entry in std::fs::read_dir(fixture(folder)).unwrap() {
+        let from = entry.unwrap().path();
+        std::fs::copy(&from, dir.path().join(from.file_name().unwrap())).unwrap();
+    }
+    let mut config: Value = serde_json::from_slice(&std::fs::read(dir.path().join(file)).unwrap()).unwrap();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
     config.pointer_mut(parent).unwrap()[key] = value;
-    std::fs::write(dir.path().join(CONFIG), config.to_string()).unwrap();
+    std::fs::write(dir.path().join(file), config.to_string()).unwrap();
     let used = Model::load(dir.path()).and_then(|model| {
         let side = model.preprocess().size() as usize;
         model.encode_images(&[Pixels::new(vec![0.0; side * side * 3])])
@@ -39,7 +46,7 @@ fn eva_configurations() {
     let cases = [
         (IMAGE_SIZE, json!(0), "the image size is 0, expected 1 to 4096"),
         (IMAGE_SIZE, json!(1_000_000_000), "the image size is 1000000000, expected 1 to 4096"),
-        (IMAGE_SIZE, json!("large"), "vision_cfg"),
+        (IMAGE_SIZE, json!("large"), "model_cfg.vision_cfg.image_size: expected one number"),
         (IMAGE_SIZE, json!([48, 64]), "image_size is [48, 64], expected a square"),
         ("/model_cfg/vision_cfg/timm_pool", json!("avg"), "timm_pool of eva02_base_patch16_clip_224 is"),
         ("/model_cfg/vision_cfg/timm_proj", json!("mlp"), "timm_proj is"),
@@ -145,7 +152,65 @@ fn checkpoints_of_other_convolutional_towers() {
 fn weights_alone_of_another_family_ask_for_their_configuration() {
     for family in ["siglip", "biomed", "roberta"] {
         let message =
-            Model::load(fixture(family).join(WEIGHTS)).err().expect("it should be refused").to_string();
+            Model::load(fixture(&format!("{family}/open_clip")).join("open_clip_model.safetensors")).err().expect("it should be refused").to_string();
         assert!(message.contains("open_clip_config.json") && message.contains(family), "{message}");
+    }
+}
+
+#[test]
+fn values_of_other_types_are_named_by_their_keys() {
+    let cases = [
+        ("siglip/open_clip", CONFIG, "/model_cfg/embed_dim", "model_cfg.embed_dim: invalid type"),
+        ("siglip/open_clip", CONFIG, "/model_cfg/text_cfg/width", "model_cfg.text_cfg.width: invalid type"),
+        ("siglip/open_clip", CONFIG, "/preprocess_cfg/mean", "preprocess_cfg: mean: invalid type"),
+        ("clipa/open_clip", CONFIG, "/model_cfg/vision_cfg/layers", "vision_cfg.layers: expected one number"),
+        (
+            "siglip/transformers",
+            "config.json",
+            "/vision_config/patch_size",
+            "vision_config.patch_size: invalid",
+        ),
+        ("naflex", "preprocessor_config.json", "/patch_size", "patch_size: invalid type"),
+    ];
+    for (folder, file, pointer, expected) in cases {
+        let (error, message) = refused_file(folder, file, pointer, json!("many"));
+        assert!(matches!(error, ClipError::Config { .. }), "{pointer}: {message}");
+        assert!(message.contains(file) && message.contains(expected), "{pointer}: {message}");
+    }
+}
+
+#[test]
+fn features_of_another_length_than_the_joint_space_need_a_projection() {
+    let (error, message) = refused("siglip", "/model_cfg/embed_dim", json!(24));
+    assert!(matches!(error, ClipError::Config { .. }), "{message}");
+    assert!(message.contains("`timm_proj` \"none\"") && message.contains("`embed_dim` 24"), "{message}");
+}
+
+#[test]
+fn image_processors_of_the_other_kind_of_tower() {
+    let key = "/image_processor_type";
+    for (folder, class, known) in [
+        ("naflex", "SiglipImageProcessor", "expected one of Siglip2ImageProcessor"),
+        ("siglip/transformers", "Siglip2ImageProcessor", "expected one of CLIPImageProcessor"),
+    ] {
+        let (error, message) = refused_file(folder, "preprocessor_config.json", key, json!(class));
+        assert!(matches!(error, ClipError::Config { .. }), "{message}");
+        assert!(message.contains(class) && message.contains(known), "{message}");
+    }
+}
+
+#[test]
+fn norms_without_a_usable_epsilon() {
+    let text = "/model_cfg/text_cfg/norm_kwargs/eps";
+    for epsilon in [json!(-1e-5), json!(0), json!(2), json!(1e-60)] {
+        for (folder, file, pointer) in [
+            ("siglip/open_clip", CONFIG, text),
+            ("siglip/transformers", "config.json", "/vision_config/layer_norm_eps"),
+            ("chinese_clip/transformers", "config.json", "/text_config/layer_norm_eps"),
+        ] {
+            let (error, message) = refused_file(folder, file, pointer, epsilon.clone());
+            assert!(matches!(error, ClipError::Config { .. }), "{pointer}: {message}");
+            assert!(message.contains("epsilon") && message.contains(file), "{pointer}: {message}");
+        }
     }
 }

@@ -42,13 +42,14 @@ impl Default for PreprocessConfig {
 }
 
 impl PreprocessConfig {
-    /// Checks that every byte becomes a number; `keys` are the file's names of `mean` and `std`.
+    /// Checks that every byte becomes a number that a tower can take; `keys` are the file's names of `mean` and `std`.
     pub(crate) fn checked(self, [mean, std]: [&str; 2]) -> Result<Self, String> {
-        let infinite =
-            |&c: &usize| ![0.0, 1.0].iter().all(|value| ((value - self.mean[c]) / self.std[c]).is_finite());
-        match (0..3).find(infinite) {
+        /// Far beyond those of any model, and far from what sums of them overflow at.
+        const LARGEST: f32 = 1e6;
+        let usable = |c: usize, value: f32| ((value - self.mean[c]) / self.std[c]).abs() <= LARGEST;
+        match (0..3).find(|&c| !(usable(c, 0.0) && usable(c, 1.0))) {
             Some(c) => Err(format!(
-                "{mean} {} and {std} {} of channel {c} make no numbers of pixels",
+                "{mean} {} and {std} {} of channel {c} make no numbers of at most {LARGEST} of pixels",
                 self.mean[c], self.std[c]
             )),
             None => Ok(self),

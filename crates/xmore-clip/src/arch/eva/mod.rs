@@ -61,8 +61,8 @@ fn read_image(
         checkpoint: Arc::clone(checkpoint),
         prefix: TRUNK,
         names: form.names,
+        projection: cfg.projection(path, arch.sizes.width, dim)?,
         arch,
-        projection: cfg.projection(path)?,
         dim,
         precision,
     }

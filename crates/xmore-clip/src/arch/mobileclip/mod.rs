@@ -66,8 +66,8 @@ fn read_image(
         operations: vec![Operation::ClassBeforeMaps],
         loader: Box::new(MobileClipImage {
             checkpoint: Arc::clone(checkpoint),
+            projection: cfg.projection(path, width, dim)?,
             arch,
-            projection: cfg.projection(path)?,
             dim,
             precision,
         }),

@@ -24,9 +24,21 @@ pub(crate) fn check_dim_and_side(path: &Path, dim: usize, side: usize) -> Result
     check_range(path, "the image size", side, 4096)
 }
 
+/// Checks the epsilon of a tower's norms, without which rows of one value have no norm.
+fn check_epsilon(path: &Path, tower: &str, epsilon: f32) -> Result<()> {
+    if epsilon > 0.0 && epsilon <= 1.0 {
+        return Ok(());
+    }
+    Err(ClipError::config(
+        path,
+        format!("the epsilon of the {tower} tower's norms is {epsilon}, expected more than 0 and at most 1"),
+    ))
+}
+
 /// Checks a vision transformer's sizes.
 pub(crate) fn check_vit(path: &Path, arch: &VitArch) -> Result<()> {
     check_sizes("image", &arch.sizes, path)?;
+    check_epsilon(path, "image", arch.epsilon)?;
     check_range(path, "the image size", arch.image_size, 4096)?;
     check_range(path, "the patch size", arch.patch, arch.image_size)?;
     let TransformerSizes { width, heads, .. } = arch.sizes;
@@ -51,6 +63,7 @@ pub(crate) fn check_vit(path: &Path, arch: &VitArch) -> Result<()> {
 /// Checks a text transformer's sizes.
 pub(crate) fn check_text(path: &Path, arch: &TextArch) -> Result<()> {
     check_sizes("text", &arch.sizes, path)?;
+    check_epsilon(path, "text", arch.epsilon)?;
     check_range(path, "the context length", arch.context_length, 1 << 16)?;
     check_range(path, "the vocabulary", arch.vocabulary, 1 << 24)?;
     match arch.class_padding {
@@ -65,6 +78,7 @@ pub(crate) fn check_text(path: &Path, arch: &TextArch) -> Result<()> {
 /// Checks BERT's sizes.
 pub(crate) fn check_bert(path: &Path, arch: &BertArch) -> Result<()> {
     check_sizes("text", &arch.sizes, path)?;
+    check_epsilon(path, "text", arch.epsilon)?;
     check_range(path, "the number of positions", arch.positions, 1 << 16)?;
     check_range(path, "the number of token types", arch.kinds, 1 << 10)?;
     check_range(path, "the vocabulary", arch.vocabulary, 1 << 24)

@@ -16,6 +16,7 @@ use crate::arch::shared::text_config::{check_open_clip_text, read_open_clip_text
 use crate::arch::{CONFIG_FILE, ImagePart, Opened};
 use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};
+use crate::json;
 use crate::nn::activation::Activation;
 use crate::options::LoadOptions;
 use crate::preprocess::PreprocessConfig;
@@ -97,12 +98,12 @@ impl OpenClipFolder {
 
     /// `vision_cfg` as a tower's own type, which gathers what it does not know in a flattened map.
     pub(crate) fn vision<T: DeserializeOwned>(&self) -> Result<T> {
-        typed(&self.path, "vision_cfg", &self.vision)
+        json::typed(&self.path, "model_cfg.vision_cfg", &self.vision)
     }
 
     /// `text_cfg` likewise.
     pub(crate) fn text<T: DeserializeOwned>(&self) -> Result<T> {
-        typed(&self.path, "text_cfg", &self.text)
+        json::typed(&self.path, "model_cfg.text_cfg", &self.text)
     }
 
     /// Whether `text_cfg` has this key with a value.
@@ -131,11 +132,6 @@ impl OpenClipFolder {
     }
 }
 
-fn typed<T: DeserializeOwned>(path: &Path, place: &str, map: &Map<String, Value>) -> Result<T> {
-    serde_json::from_value(Value::Object(map.clone()))
-        .map_err(|error| ClipError::config(path, format!("{place}: {error}")))
-}
-
 /// Refuses keys that have a value and are not among `harmless`.
 pub(crate) fn refuse_unknown(
     path: &Path,
@@ -155,7 +151,7 @@ pub(crate) fn refuse_unknown(
 
 /// One number, or a square's two.
 #[derive(Clone, Copy, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected one number, or the two of a square")]
 pub(crate) enum Side {
     One(usize),
     Two([usize; 2]),

@@ -45,6 +45,11 @@ impl ProcessorKind {
         PROCESSORS.iter().find(|(known, _)| *known == name).map(|&(_, kind)| kind)
     }
 
+    /// Whether a tower of this kind of processor takes pictures of any aspect, not squares.
+    fn keeps_aspect(self) -> bool {
+        self.defaults().patches.is_some()
+    }
+
     fn defaults(self) -> PreprocessConfig {
         match self {
             Self::Clip => PreprocessConfig::default(),
@@ -91,13 +96,7 @@ fn find(config: &Path) -> Result<Option<(PathBuf, Keys)>> {
 }
 
 fn parse(keys: &Keys, image_size: usize, kind: ProcessorKind) -> Result<PreprocessConfig, String> {
-    let expected = kind;
-    let kind = class(keys)?.unwrap_or(kind);
-    if kind == ProcessorKind::Siglip2 && expected != kind {
-        return Err(
-            "image_processor_type is Siglip2's, of patches of any aspect, but the model sees squares".into(),
-        );
-    }
+    let kind = class(keys, kind.keeps_aspect())?.unwrap_or(kind);
     let default = kind.defaults();
     for (key, supported) in
         [("do_resize", true), ("do_rescale", true), ("do_pad", false), ("use_square_size", false)]
@@ -128,16 +127,16 @@ fn parse(keys: &Keys, image_size: usize, kind: ProcessorKind) -> Result<Preproce
     .checked(["image_mean", "image_std"])
 }
 
-/// The kind of the class that the file names.
-fn class(keys: &Keys) -> Result<Option<ProcessorKind>, String> {
+/// The kind of the class that the file names; `keeps_aspect` is that of the model's tower.
+fn class(keys: &Keys, keeps_aspect: bool) -> Result<Option<ProcessorKind>, String> {
+    let fits = |kind: &ProcessorKind| kind.keeps_aspect() == keeps_aspect;
     for key in ["image_processor_type", "feature_extractor_type"] {
         if let Some(class) = keys.get::<String>(key)? {
             let known = || {
-                let names: Vec<_> =
-                    PROCESSORS.iter().map(|(name, _)| format!("{name}ImageProcessor")).collect();
-                names.join(", ")
+                let known = PROCESSORS.iter().filter(|(_, kind)| fits(kind));
+                known.map(|(name, _)| format!("{name}ImageProcessor")).collect::<Vec<_>>().join(", ")
             };
-            return match ProcessorKind::of_class(&class) {
+            return match ProcessorKind::of_class(&class).filter(fits) {
                 None => Err(format!("{key} is {class:?}, expected one of {}", known())),
                 kind => Ok(kind),
             };

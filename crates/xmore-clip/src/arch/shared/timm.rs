@@ -144,16 +144,22 @@ impl TimmCfg {
         self.timm_proj.as_deref().filter(|kind| !kind.is_empty())
     }
 
-    /// Name of the projection into the joint space; none where the trunk's features are of that space.
+    /// Name of the projection from features of `width` values into the joint space of `dim`; none where features are of that space.
     ///
     /// # Errors
-    /// [`ClipError::Config`] for a kind that is not known.
-    pub(crate) fn projection(&self, path: &Path) -> Result<Option<String>> {
+    /// [`ClipError::Config`] for a kind that is not known, and for none where the two differ.
+    pub(crate) fn projection(&self, path: &Path, width: usize, dim: usize) -> Result<Option<String>> {
         match self.timm_proj.as_deref() {
             // timm's own classifier.
             None | Some("") => Ok(Some(format!("{TRUNK}head"))),
             Some("linear") => Ok(Some("visual.head.proj".to_owned())),
-            Some("none") => Ok(None),
+            Some("none") if width == dim => Ok(None),
+            Some("none") => {
+                let message = format!(
+                    "vision_cfg has `timm_proj` \"none\", but the image tower's width is {width} and `embed_dim` {dim}"
+                );
+                Err(ClipError::config(path, message))
+            }
             Some(other) => {
                 let message = format!("timm_proj is {other:?}, expected \"linear\", \"none\" or null");
                 Err(ClipError::config(path, message))

@@ -68,8 +68,8 @@ fn read_timm(
         checkpoint: Arc::clone(checkpoint),
         prefix: TRUNK,
         names: &TIMM_VIT,
+        projection: cfg.projection(path, arch.sizes.width, dim)?,
         arch,
-        projection: cfg.projection(path)?,
         dim,
         precision,
     }

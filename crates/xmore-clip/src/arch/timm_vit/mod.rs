@@ -55,10 +55,6 @@ fn read_image(
         let known = NAMED.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
         return Err(ClipError::config(path, format!("timm_model_name is {name:?}, expected one of {known}")));
     };
-    let projection = cfg.projection(path)?;
-    if !cfg.pools_by_default() {
-        cfg.expect_pool(path, "token")?;
-    }
     let (patch, sizes) = infer_sizes(checkpoint, &TIMM_BLOCKS, heads)?;
     let arch = VitArch {
         image_size: cfg.image_size(path)?,
@@ -72,6 +68,10 @@ fn read_image(
         pool: Pool::Class,
     };
     check_vit(path, &arch)?;
+    let projection = cfg.projection(path, arch.sizes.width, dim)?;
+    if !cfg.pools_by_default() {
+        cfg.expect_pool(path, "token")?;
+    }
     let image = VitImage {
         checkpoint: Arc::clone(checkpoint),
         prefix: TRUNK,

@@ -9,6 +9,7 @@ use xmore_files::read_bounded;
 
 use super::{Ends, id_of};
 use crate::error::{ClipError, Result};
+use crate::json;
 
 pub(super) const FILE: &str = "tokenizer_config.json";
 /// The largest file that is read: some list each of a thousand added tokens.
@@ -40,7 +41,7 @@ pub(super) struct TokenizerConfig {
 
 /// A special token: its text, or an entry that says more.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, or an object with the text as `content`")]
 pub(super) enum SpecialToken {
     Text(String),
     Entry {
@@ -86,7 +87,7 @@ impl TokenizerConfig {
 
     /// Reads the bytes of a file.
     pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
-        serde_json::from_slice(bytes).map_err(|e| ClipError::config(path, e.to_string()))
+        json::parse(path, bytes)
     }
 
     /// The class that applies the vocabulary, without the `Fast` of older files.

@@ -42,7 +42,7 @@ struct VisionCfg {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected one number, or the four of a ResNet")]
 enum Layers {
     Transformer(usize),
     ResNet([usize; 4]),
