@@ -152,7 +152,10 @@ fn checkpoints_of_other_convolutional_towers() {
 fn weights_alone_of_another_family_ask_for_their_configuration() {
     for family in ["siglip", "biomed", "roberta"] {
         let message =
-            Model::load(fixture(&format!("{family}/open_clip")).join("open_clip_model.safetensors")).err().expect("it should be refused").to_string();
+            Model::load(fixture(&format!("{family}/open_clip")).join("open_clip_model.safetensors"))
+                .err()
+                .expect("it should be refused")
+                .to_string();
         assert!(message.contains("open_clip_config.json") && message.contains(family), "{message}");
     }
 }
