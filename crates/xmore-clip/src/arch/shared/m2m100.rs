@@ -129,6 +129,19 @@ impl<D: Device> M2m100<D> {
         let TransformerSizes { width, .. } = arch.sizes;
         let (norm_weight, norm_bias) = checkpoint.weight_and_bias(&format!("{PREFIX}{NORM}"), &[width])?;
         let table = format!("{PREFIX}{TOKENS}");
+        // Before the positions, which are computed: no tensor's shape confirms how many they are, and blocks of that width take more memory.
+        let transformer = Transformer::load(
+            device,
+            &Blocks::new(checkpoint, PREFIX, &M2M100_BLOCKS, *precision),
+            TransformerForm {
+                sizes: arch.sizes,
+                activation: ACTIVATION,
+                epsilon: LAYER_NORM_EPSILON,
+                mask: Mask::None,
+                wanted: Some(Wanted::First),
+                blocks: BlockForm::CLIP,
+            },
+        )?;
         Ok(Self {
             embedding: TokenEmbedding {
                 table: device.token_table(checkpoint, &table, [arch.vocabulary, width])?,
@@ -140,18 +153,7 @@ impl<D: Device> M2m100<D> {
             },
             vocabulary: arch.vocabulary,
             padding: arch.padding,
-            transformer: Transformer::load(
-                device,
-                &Blocks::new(checkpoint, PREFIX, &M2M100_BLOCKS, *precision),
-                TransformerForm {
-                    sizes: arch.sizes,
-                    activation: ACTIVATION,
-                    epsilon: LAYER_NORM_EPSILON,
-                    mask: Mask::None,
-                    wanted: Some(Wanted::First),
-                    blocks: BlockForm::CLIP,
-                },
-            )?,
+            transformer,
             norm: device.norm(&norm_weight, &norm_bias, LAYER_NORM_EPSILON)?,
         })
     }
