@@ -267,7 +267,12 @@ fn malformed_files_are_refused() {
             r#"{"extra_ids":1000000000}"#,
             "extra_ids: expected at most 10000, found",
         ),
-        ("spiece.model", vocabulary.clone(), r#"{"extra_ids":"x"}"#, "tokenizer_config.json: invalid type"),
+        (
+            "spiece.model",
+            vocabulary.clone(),
+            r#"{"extra_ids":"x"}"#,
+            "tokenizer_config.json: extra_ids: invalid type",
+        ),
         ("vocab.txt", b"[CLS]\n[SEP]\na".to_vec(), "{}", "expected a token \"[UNK]\", found none"),
         ("vocab.txt", b"[UNK]\n[SEP]\na".to_vec(), "{}", "expected a token \"[CLS]\", found none"),
         ("vocab.txt", vec![0xFF], "{}", "not UTF-8"),
