@@ -25,7 +25,7 @@ mod preprocess;
 mod profile;
 mod tokenizer;
 
-pub use arch::{ARCHITECTURES, Architecture, CONFIG_FILE, LITE_FILES, LITE2_FILES};
+pub use arch::{ARCHITECTURES, Architecture, CONFIG_FILE, LITE_FILES, LITE2_FILES, TEXT_TOWER_FOLDER};
 pub use checkpoint::{Checkpoint, CheckpointKind, Dtype};
 pub use device::{DecodedFile, Decoding, DeviceChoice};
 pub use embeddings::Embeddings;

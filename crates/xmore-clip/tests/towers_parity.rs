@@ -234,3 +234,19 @@ fn int8_is_near_for_every_family() {
         }
     }
 }
+
+/// open_clip's default of `timm_proj` is a linear layer; null is timm's own classifier.
+#[test]
+fn an_absent_projection_is_a_linear_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, weights) = ("open_clip_config.json", "open_clip_model.safetensors");
+    let from = towers().join("biomed/open_clip");
+    std::fs::copy(from.join(weights), dir.path().join(weights)).unwrap();
+    let text = std::fs::read_to_string(from.join(config)).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let vision = json["model_cfg"]["vision_cfg"].as_object_mut().unwrap();
+    assert_eq!(vision.remove("timm_proj").unwrap(), "linear");
+    std::fs::write(dir.path().join(config), json.to_string()).unwrap();
+    let expected = Expected::read(&towers().join("biomed.safetensors"));
+    expected.check("without timm_proj", &load(dir.path()));
+}

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sha1::{Digest, Sha1};
-use xmore_clip::Model;
+use xmore_clip::{Model, TEXT_TOWER_FOLDER};
 use xmore_files::hex;
 
 use crate::digests::{self, Digests};
 use crate::error::{ModelError, Result};
 use crate::fetch::cache;
-use crate::hub::{TEXT_TOWER_FOLDER, is_etag};
+use crate::hub::is_etag;
 use crate::lite::MODELS;
 use crate::{Hub, ModelName, Origin, Presence, presence, pretrained};
 

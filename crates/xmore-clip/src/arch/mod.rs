@@ -15,7 +15,6 @@ mod timm_vit;
 
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use lite::{LITE_FILES, LITE2_FILES};
@@ -27,6 +26,9 @@ use crate::options::LoadOptions;
 
 /// Name of open_clip's configuration file in a model folder.
 pub const CONFIG_FILE: &str = "open_clip_config.json";
+/// The part of a folder of open_clip's for the small files that its configuration takes from other repositories: the `config.json` of
+/// a text tower of transformers', and a tokenizer.
+pub const TEXT_TOWER_FOLDER: &str = "hf_text";
 /// transformers' configuration file.
 pub(crate) const TRANSFORMERS_CONFIG: &str = "config.json";
 
@@ -35,8 +37,8 @@ pub(crate) const TRANSFORMERS_CONFIG: &str = "config.json";
 pub struct Architecture {
     name: &'static str,
     summary: &'static str,
-    /// Whether a file or folder holds such a model; reads configurations and headers only.
-    detect: fn(&Found) -> Result<bool>,
+    /// Whether a file or folder holds such a model.
+    detect: fn(&Found) -> bool,
     /// Reads what is known before the towers are loaded.
     open: fn(Found, &LoadOptions) -> Result<Opened>,
 }
@@ -73,8 +75,8 @@ impl Architecture {
 pub(crate) enum Found {
     /// A checkpoint file, whose tensors' names and shapes are known.
     File(Box<Checkpoint>),
-    /// A folder with a configuration.
-    Folder(PathBuf, ConfigForm),
+    /// A folder with a configuration, which is read once for all rows.
+    Folder { dir: PathBuf, form: ConfigForm, config: Value },
 }
 
 /// Whose configuration a model folder has.
@@ -101,7 +103,10 @@ impl Found {
         }
         let forms = [ConfigForm::OpenClip, ConfigForm::Transformers];
         match forms.into_iter().find(|form| path.join(form.file_name()).is_file()) {
-            Some(form) => Ok(Self::Folder(path.to_owned(), form)),
+            Some(form) => {
+                let config = shared::read_json(&path.join(form.file_name()))?;
+                Ok(Self::Folder { dir: path.to_owned(), form, config })
+            }
             None => Err(ClipError::MissingFile {
                 dir: path.to_owned(),
                 file: format!("{CONFIG_FILE} (or transformers' {TRANSFORMERS_CONFIG})"),
@@ -110,13 +115,11 @@ impl Found {
         }
     }
 
-    /// The configuration, if it is of that form.
-    pub(crate) fn config<T: DeserializeOwned>(&self, form: ConfigForm) -> Result<Option<T>> {
+    /// The value at a JSON pointer of the configuration, if it is of that form and has one.
+    pub(crate) fn value(&self, form: ConfigForm, pointer: &str) -> Option<&Value> {
         match self {
-            Self::Folder(dir, found) if *found == form => {
-                shared::read_json(&dir.join(form.file_name())).map(Some)
-            }
-            _ => Ok(None),
+            Self::Folder { form: found, config, .. } if *found == form => config.pointer(pointer),
+            _ => None,
         }
     }
 
@@ -126,8 +129,8 @@ impl Found {
     /// [`ClipError::Config`] or [`ClipError::Checkpoint`] if it is of another.
     pub(crate) fn folder(self, form: ConfigForm) -> Result<PathBuf> {
         match self {
-            Self::Folder(dir, found) if found == form => Ok(dir),
-            Self::Folder(dir, found) => {
+            Self::Folder { dir, form: found, .. } if found == form => Ok(dir),
+            Self::Folder { dir, form: found, .. } => {
                 let message = format!("expected {} beside it", form.file_name());
                 Err(ClipError::config(&dir.join(found.file_name()), message))
             }
@@ -136,16 +139,13 @@ impl Found {
     }
 
     /// The name of timm's image tower, if it is a folder with open_clip's configuration that names one.
-    pub(crate) fn timm_model_name(&self) -> Result<Option<String>> {
-        let config: Option<Value> = self.config(ConfigForm::OpenClip)?;
-        let name = config.as_ref().and_then(|config| config.pointer("/model_cfg/vision_cfg/timm_model_name"));
-        Ok(name.and_then(Value::as_str).map(str::to_owned))
+    pub(crate) fn timm_model_name(&self) -> Option<&str> {
+        self.value(ConfigForm::OpenClip, "/model_cfg/vision_cfg/timm_model_name")?.as_str()
     }
 
     /// transformers' `model_type`, if it is a folder with transformers' configuration.
-    pub(crate) fn model_type(&self) -> Result<Option<String>> {
-        let config: Option<Value> = self.config(ConfigForm::Transformers)?;
-        Ok(config.and_then(|config| config["model_type"].as_str().map(str::to_owned)))
+    pub(crate) fn model_type(&self) -> Option<&str> {
+        self.value(ConfigForm::Transformers, "/model_type")?.as_str()
     }
 }
 
@@ -153,7 +153,7 @@ impl Found {
 pub(crate) fn open(path: &Path, options: &LoadOptions) -> Result<(&'static Architecture, Opened)> {
     let found = Found::read(path)?;
     for architecture in ARCHITECTURES {
-        if (architecture.detect)(&found)? {
+        if (architecture.detect)(&found) {
             return Ok((architecture, (architecture.open)(found, options)?));
         }
     }
@@ -187,7 +187,7 @@ mod tests {
         assert!(ARCHITECTURES.iter().all(|row| !row.summary().is_empty()));
         let last = ARCHITECTURES.last().unwrap();
         for form in [ConfigForm::OpenClip, ConfigForm::Transformers] {
-            assert!((last.detect)(&Found::Folder("nowhere".into(), form)).unwrap());
+            assert!((last.detect)(&Found::Folder { dir: "nowhere".into(), form, config: Value::Null }));
         }
     }
 }

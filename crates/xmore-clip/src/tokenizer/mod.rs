@@ -7,7 +7,7 @@ mod file;
 mod options;
 
 pub use clip::ClipTokenizer;
-pub(crate) use file::{FileTokenizer, NAMES as TOKENIZER_FILES};
+pub(crate) use file::{FileTokenizer, NAMES as TOKENIZER_FILES, tokenizer_class};
 #[doc(hidden)]
 pub use file::{encode_with_file, encode_with_folder, encode_with_json};
 #[doc(hidden)]

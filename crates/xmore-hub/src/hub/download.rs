@@ -5,12 +5,11 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use xmore_clip::{ClipError, LoadOptions, Model};
+use xmore_clip::{ClipError, LoadOptions, Model, TEXT_TOWER_FOLDER};
 
 use super::cache::RepoCache;
 use super::client::{Client, Listing, Meta, Trouble};
 use super::select::Files;
-use super::text_tower;
 use super::{HubError, RepoId, Request, Result};
 use crate::fetch::{CopyError, FetchEvent, Progress, copy_hashed};
 
@@ -68,7 +67,7 @@ impl Files for Remote<'_> {
         Ok(Box::new(RemoteOther {
             listing: self.client.list(&request)?,
             cache: RepoCache::new(self.root, repo),
-            shown: self.cache.snapshot(&self.listing.commit).join(text_tower::FOLDER),
+            shown: self.cache.snapshot(&self.listing.commit).join(TEXT_TOWER_FOLDER),
             request,
             model: self,
         }))

@@ -19,7 +19,6 @@ pub(crate) use cache::is_etag;
 pub use error::HubError;
 pub use repo::RepoId;
 use settings::Settings;
-pub(crate) use text_tower::FOLDER as TEXT_TOWER_FOLDER;
 
 use crate::fetch::{FetchEvent, Progress};
 use crate::license::{self, License};

@@ -82,7 +82,7 @@ impl Files for Local<'_> {
     fn other(&mut self, repo: &RepoId) -> Result<Box<dyn Files + '_>> {
         let cache = RepoCache::new(self.cache, repo);
         let snapshot = cache.commit(repo.revision()).map(|commit| cache.snapshot(&commit));
-        let shown = self.dir.join(text_tower::FOLDER);
+        let shown = self.dir.join(xmore_clip::TEXT_TOWER_FOLDER);
         Ok(Box::new(LocalOther { repo: repo.to_string(), cache, snapshot, shown }))
     }
 }

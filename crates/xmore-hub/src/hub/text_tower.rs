@@ -17,8 +17,6 @@ use serde_json::Value;
 use super::select::Files;
 use super::{HubError, RepoId, Result};
 
-/// The folder of these files in a model's folder.
-pub(crate) const FOLDER: &str = "hf_text";
 const CONFIG: &str = "config.json";
 /// What makes a tokenizer, in the order in which it is preferred: of each, all files.
 const VOCABULARIES: [&[&str]; 6] = [

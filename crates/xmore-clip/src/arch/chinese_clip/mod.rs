@@ -7,11 +7,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use crate::error::Result;
 use crate::options::LoadOptions;
-use crate::tokenizer::{FileTokenizer, TOKENIZER_FILES, Tokenizer, TokenizerOptions};
+use crate::tokenizer::TokenizerOptions;
 
 use super::shared::assemble::{Parts, assemble};
 use super::shared::bert::BertPool;
@@ -20,7 +18,7 @@ use super::shared::bert_text::BertText;
 use super::shared::hf_head::HfHead;
 use super::shared::limits::{check_bert_context, check_vit};
 use super::shared::preprocessor_config;
-use super::shared::transformers::{CLIP_VISION, TowerConfig, TransformersFolder};
+use super::shared::transformers::{CLIP_VISION, ClipConfig, TransformersFolder};
 use super::shared::vit_image::VitImage;
 use super::{Architecture, ConfigForm, Opened};
 
@@ -28,28 +26,14 @@ use super::{Architecture, ConfigForm, Opened};
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "chinese-clip",
     summary: "Chinese-CLIP with a vision transformer: transformers' folders",
-    detect: |found| Ok(found.model_type()?.as_deref() == Some("chinese_clip")),
+    detect: |found| found.model_type() == Some("chinese_clip"),
     open: |found, options| open(found.folder(ConfigForm::Transformers)?, options),
 };
-
-#[derive(Deserialize)]
-struct File {
-    #[serde(default = "default_dim")]
-    projection_dim: usize,
-    #[serde(default)]
-    vision_config: TowerConfig,
-    #[serde(default)]
-    text_config: TowerConfig,
-}
-
-fn default_dim() -> usize {
-    512
-}
 
 fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
     let folder = TransformersFolder::new(dir, options);
     let path = &folder.path;
-    let File { projection_dim: dim, vision_config, text_config } = folder.config()?;
+    let ClipConfig { projection_dim: dim, vision_config, text_config, .. } = folder.config()?;
     let vision = vision_config.clip_vision(path, options.quick_gelu)?;
     check_vit(path, &vision)?;
     let (kind, text) = read_bert(path, &text_config, BertPool::First)?;
@@ -78,10 +62,8 @@ fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
     };
     let cleaning = options.cleaning.unwrap_or_default();
     let tokenizer_options = TokenizerOptions { cleaning, ..TokenizerOptions::new(context_length) };
-    let tokenizer = move || -> Result<Box<dyn Tokenizer>> {
-        Ok(Box::new(FileTokenizer::open(&folder.dir, &tokenizer_options)?))
-    };
-    let text = text.part(Box::new(tokenizer), cleaning, TOKENIZER_FILES.map(str::to_owned).to_vec());
+    let (tokenizer, cleaning, files) = folder.tokenizer(tokenizer_options);
+    let text = text.part(tokenizer, cleaning, files);
     let parts = Parts { dim, preprocess, image: image.part(), text, config: Some(folder.path) };
     assemble(&checkpoint, parts, options)
 }

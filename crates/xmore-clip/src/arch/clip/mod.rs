@@ -31,17 +31,17 @@ use weights::{ClipNames, OPEN_CLIP, TRANSFORMERS};
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "clip",
     summary: "CLIP's ViT or ResNet and its text transformer: open_clip's and transformers' folders, single checkpoint files",
-    detect: |_| Ok(true),
+    detect: |_| true,
     open: |found, options| match found {
         Found::File(checkpoint) => open_file(*checkpoint, options),
-        Found::Folder(dir, ConfigForm::OpenClip) => {
+        Found::Folder { dir, form: ConfigForm::OpenClip, .. } => {
             let folder = OpenClipFolder::read(dir, options)?;
             let vision = read_vision(&folder)?;
             let checkpoint = folder.checkpoint()?;
             let image = image_part(&checkpoint, &OPEN_CLIP, vision, folder.dim, options);
             folder.opened(&checkpoint, image)
         }
-        Found::Folder(dir, ConfigForm::Transformers) => open_transformers(dir, options),
+        Found::Folder { dir, form: ConfigForm::Transformers, .. } => open_transformers(dir, options),
     },
 };
 

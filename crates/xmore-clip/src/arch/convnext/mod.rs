@@ -4,17 +4,16 @@
 
 mod network;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
 use crate::device::{BuildImage, Device, ImageTower};
-use crate::error::{ClipError, Result};
+use crate::error::Result;
 use crate::nn::linear::Part;
 use crate::nn::precision::Precision;
 
 use super::shared::names::projection;
-use super::shared::timm::{TRUNK, TimmCfg, open_timm};
+use super::shared::timm::{TRUNK, TimmTower, open_timm};
 use super::{Architecture, Head, HeadPerceptron, ImagePart};
 use network::{ConvNeXt, ConvNeXtArch};
 
@@ -22,7 +21,7 @@ use network::{ConvNeXt, ConvNeXtArch};
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "convnext",
     summary: "ConvNeXt: open_clip's folders",
-    detect: |found| Ok(found.timm_model_name()?.is_some_and(|name| epsilon(&name).is_some())),
+    detect: |found| found.timm_model_name().is_some_and(|name| epsilon(name).is_some()),
     open: |found, options| open_timm(found, options, read_image),
 };
 
@@ -40,38 +39,28 @@ fn epsilon(model: &str) -> Option<f32> {
     MODELS.iter().find(|(name, _)| *name == model).map(|&(_, epsilon)| epsilon)
 }
 
-fn read_image(
-    path: &Path,
-    cfg: &TimmCfg,
-    checkpoint: &Arc<Checkpoint>,
-    dim: usize,
-    precision: Precision,
-) -> Result<ImagePart> {
-    let name = &cfg.timm_model_name;
-    let Some(epsilon) = epsilon(name) else {
-        return Err(ClipError::config(path, format!("timm_model_name is {name:?}, which is not known")));
-    };
-    let projection = match cfg.timm_proj() {
+fn read_image(tower: &TimmTower<'_>) -> Result<ImagePart> {
+    let Some(epsilon) = epsilon(tower.name()) else { return Err(tower.unknown_name()) };
+    let projection = match tower.timm_proj() {
         None => Projection::Linear(format!("{TRUNK}head.fc")),
         Some("linear") => Projection::Linear("visual.head.proj".to_owned()),
         Some("mlp") => Projection::Perceptron("visual.head.mlp".to_owned()),
         Some(other) => {
-            let message = format!("timm_proj is {other:?}, expected \"linear\", \"mlp\" or null");
-            return Err(ClipError::config(path, message));
+            return Err(tower.error(format!("timm_proj is {other:?}, expected \"linear\", \"mlp\" or null")));
         }
     };
-    cfg.expect_own_pool(path, "avg")?;
-    let arch = ConvNeXtArch::infer(path, cfg.image_size(path)?, epsilon, checkpoint)?;
+    tower.expect_own_pool("avg")?;
+    let arch = ConvNeXtArch::infer(tower.path, tower.image_size()?, epsilon, tower.checkpoint)?;
     Ok(ImagePart {
         description: arch.describe(),
         image_size: arch.image_size,
         operations: arch.operations(),
         loader: Box::new(ConvNeXtImage {
-            checkpoint: Arc::clone(checkpoint),
+            checkpoint: Arc::clone(tower.checkpoint),
             arch,
             projection,
-            dim,
-            precision,
+            dim: tower.dim,
+            precision: tower.precision,
         }),
     })
 }

@@ -5,43 +5,28 @@
 
 mod models;
 
-use std::path::Path;
-use std::sync::Arc;
-
 use crate::checkpoint::Checkpoint;
-use crate::error::{ClipError, Result};
+use crate::error::Result;
 use crate::nn::activation::Activation;
-use crate::nn::precision::Precision;
 
-use super::shared::limits::check_vit;
-use super::shared::timm::{TRUNK, TimmCfg, infer_sizes, open_timm};
+use super::shared::timm::{TRUNK, TimmTower, infer_sizes, open_timm};
 use super::shared::vit::{Pool, VitArch};
-use super::shared::vit_image::VitImage;
 use super::{Architecture, ImagePart};
 
 /// The row of the table.
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "eva",
     summary: "EVA, EVA-02 and Perception Encoder (PE-Core): open_clip's folders",
-    detect: |found| Ok(found.timm_model_name()?.is_some_and(|name| models::find(&name).is_some())),
+    detect: |found| found.timm_model_name().is_some_and(|name| models::find(name).is_some()),
     open: |found, options| open_timm(found, options, read_image),
 };
 
-fn read_image(
-    path: &Path,
-    cfg: &TimmCfg,
-    checkpoint: &Arc<Checkpoint>,
-    dim: usize,
-    precision: Precision,
-) -> Result<ImagePart> {
-    let name = &cfg.timm_model_name;
-    let Some(model) = models::find(name) else {
-        return Err(ClipError::config(path, format!("timm_model_name is {name:?}, which is not known")));
-    };
+fn read_image(tower: &TimmTower<'_>) -> Result<ImagePart> {
+    let Some(model) = models::find(tower.name()) else { return Err(tower.unknown_name()) };
     let form = model.form;
-    cfg.expect_pool(path, if form.pool_heads.is_some() { "map" } else { "token" })?;
-    let (patch, sizes) = infer_sizes(checkpoint, form.names.blocks, model.heads)?;
-    let image_size = cfg.image_size(path)?;
+    tower.expect_pool(if form.pool_heads.is_some() { "map" } else { "token" })?;
+    let (patch, sizes) = infer_sizes(tower.checkpoint, form.names.blocks, model.heads)?;
+    let image_size = tower.image_size()?;
     let arch = VitArch {
         image_size,
         patch,
@@ -52,21 +37,11 @@ fn read_image(
         blocks: model.blocks(image_size.checked_div(patch).unwrap_or(0)),
         pool: match form.pool_heads {
             None => Pool::Class,
-            Some(heads) => Pool::Attention { heads, mlp_width: pool_mlp_width(checkpoint) },
+            Some(heads) => Pool::Attention { heads, mlp_width: pool_mlp_width(tower.checkpoint) },
         },
         sizes,
     };
-    check_vit(path, &arch)?;
-    Ok(VitImage {
-        checkpoint: Arc::clone(checkpoint),
-        prefix: TRUNK,
-        names: form.names,
-        projection: cfg.projection(path, arch.sizes.width, dim)?,
-        arch,
-        dim,
-        precision,
-    }
-    .part())
+    tower.vit(form.names, arch)
 }
 
 /// Width inside the perceptron of attention pooling, by its tensor's shape; 0 where that is missing, which the check of sizes refuses.

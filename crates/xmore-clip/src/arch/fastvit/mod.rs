@@ -7,15 +7,14 @@ mod branches;
 mod network;
 mod parts;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
 use crate::device::{BuildImage, Device, ImageTower};
-use crate::error::{ClipError, Result};
+use crate::error::Result;
 use crate::nn::precision::Precision;
 
-use super::shared::timm::{TimmCfg, open_timm};
+use super::shared::timm::{TimmTower, open_timm};
 use super::{Architecture, ImagePart};
 use network::{FastVit, FastVitArch};
 use parts::Loader;
@@ -24,7 +23,7 @@ use parts::Loader;
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "fastvit",
     summary: "MobileCLIP-S and MobileCLIP2-S (FastViT): open_clip's folders",
-    detect: |found| Ok(found.timm_model_name()?.is_some_and(|name| is_large(&name).is_some())),
+    detect: |found| found.timm_model_name().is_some_and(|name| is_large(name).is_some()),
     open: |found, options| open_timm(found, options, read_image),
 };
 
@@ -42,27 +41,23 @@ fn is_large(model: &str) -> Option<bool> {
     MODELS.iter().find(|(name, _)| *name == model).map(|&(_, large)| large)
 }
 
-fn read_image(
-    path: &Path,
-    cfg: &TimmCfg,
-    checkpoint: &Arc<Checkpoint>,
-    dim: usize,
-    precision: Precision,
-) -> Result<ImagePart> {
-    let name = &cfg.timm_model_name;
-    let Some(large) = is_large(name) else {
-        return Err(ClipError::config(path, format!("timm_model_name is {name:?}, which is not known")));
-    };
-    cfg.expect_pool(path, "avg")?;
-    if let Some(kind) = cfg.timm_proj() {
-        return Err(ClipError::config(path, format!("timm_proj of {name} is {kind:?}, expected null")));
+fn read_image(tower: &TimmTower<'_>) -> Result<ImagePart> {
+    let Some(large) = is_large(tower.name()) else { return Err(tower.unknown_name()) };
+    tower.expect_pool("avg")?;
+    if let Some(kind) = tower.timm_proj() {
+        return Err(tower.error(format!("timm_proj of {} is {kind:?}, expected null", tower.name())));
     }
-    let arch = FastVitArch::infer(path, cfg.image_size(path)?, large, checkpoint)?;
+    let arch = FastVitArch::infer(tower.path, tower.image_size()?, large, tower.checkpoint)?;
     Ok(ImagePart {
         description: arch.describe(),
         image_size: arch.image_size,
         operations: arch.operations(),
-        loader: Box::new(FastVitImage { checkpoint: Arc::clone(checkpoint), arch, dim, precision }),
+        loader: Box::new(FastVitImage {
+            checkpoint: Arc::clone(tower.checkpoint),
+            arch,
+            dim: tower.dim,
+            precision: tower.precision,
+        }),
     })
 }
 

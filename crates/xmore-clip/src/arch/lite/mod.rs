@@ -8,8 +8,6 @@ mod stages;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use crate::checkpoint::Checkpoint;
 use crate::device::{BuildImage, BuildText, Device, ImageNetwork, ImageTower, Place, TextTower};
 use crate::error::{ClipError, Result};
@@ -23,7 +21,7 @@ use super::shared::bert_config::read_bert;
 use super::shared::limits::check_bert_context;
 use super::shared::read_json;
 use super::shared::transformers::TowerConfig;
-use super::{Architecture, CONFIG_FILE, ConfigForm, Facts, Found, Head, Opened};
+use super::{Architecture, CONFIG_FILE, ConfigForm, Facts, Head, Opened};
 use config::ModelConfig;
 use efficientnet::EfficientNet;
 use head::load_head;
@@ -32,14 +30,8 @@ use head::load_head;
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "lite",
     summary: "EfficientNet-Lite and MiniLM with trained heads: a folder with a file for each tower",
-    detect: |found| {
-        let config: Option<Value> = found.config(ConfigForm::OpenClip)?;
-        Ok(config.is_some_and(|config| config.pointer("/model_cfg/head_weights").is_some()))
-    },
-    open: |found, options| match found {
-        Found::Folder(dir, _) => Lite::open(dir, options),
-        Found::File(checkpoint) => Err(ClipError::checkpoint(checkpoint.path(), "expected a folder")),
-    },
+    detect: |found| found.value(ConfigForm::OpenClip, "/model_cfg/head_weights").is_some(),
+    open: |found, options| Lite::open(found.folder(ConfigForm::OpenClip)?, options),
 };
 
 /// The files of `lite` that are part of this crate: configuration and heads, as (name, content). Its towers are fetched; see the model

@@ -5,7 +5,6 @@
 
 mod network;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
@@ -15,7 +14,7 @@ use crate::nn::precision::Precision;
 
 use super::shared::limits::{check_range, check_sizes};
 use super::shared::names::{Blocks, projection};
-use super::shared::timm::{TIMM_BLOCKS, TRUNK, TimmCfg, heads, open_timm};
+use super::shared::timm::{TIMM_BLOCKS, TRUNK, TimmTower, heads, open_timm};
 use super::shared::transformer::TransformerSizes;
 use super::{Architecture, ImagePart};
 use network::{MobileClipArch, MobileClipVit, PATCH};
@@ -24,29 +23,24 @@ use network::{MobileClipArch, MobileClipVit, PATCH};
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "mobileclip",
     summary: "MobileCLIP-B and MobileCLIP2-B: open_clip's folders",
-    detect: |found| Ok(found.timm_model_name()?.is_some_and(|name| name == MODEL_NAME)),
+    detect: |found| found.timm_model_name().is_some_and(|name| name == MODEL_NAME),
     open: |found, options| open_timm(found, options, read_image),
 };
 
 /// timm's name of the image tower.
 const MODEL_NAME: &str = "vit_base_mci_224";
 
-fn read_image(
-    path: &Path,
-    cfg: &TimmCfg,
-    checkpoint: &Arc<Checkpoint>,
-    dim: usize,
-    precision: Precision,
-) -> Result<ImagePart> {
-    cfg.expect_pool(path, "token")?;
+fn read_image(tower: &TimmTower<'_>) -> Result<ImagePart> {
+    tower.expect_pool("token")?;
+    let (path, checkpoint) = (tower.path, tower.checkpoint);
     let size = |name: &str| {
         let shape = checkpoint.shape(&format!("{TRUNK}{name}"));
         // Zeros for what is missing, which the checks of sizes refuse.
         shape.and_then(|shape| shape.first().copied()).unwrap_or(0)
     };
-    let blocks = Blocks::new(checkpoint, TRUNK, &TIMM_BLOCKS, precision);
+    let blocks = Blocks::new(checkpoint, TRUNK, &TIMM_BLOCKS, tower.precision);
     let arch = MobileClipArch {
-        image_size: cfg.image_size(path)?,
+        image_size: tower.image_size()?,
         stem_width: size("patch_embed.backbone.0.conv.weight"),
         sizes: TransformerSizes {
             width: size("norm.weight"),
@@ -66,10 +60,10 @@ fn read_image(
         operations: vec![Operation::ClassBeforeMaps],
         loader: Box::new(MobileClipImage {
             checkpoint: Arc::clone(checkpoint),
-            projection: cfg.projection(path, width, dim)?,
+            projection: tower.projection(width)?,
             arch,
-            dim,
-            precision,
+            dim: tower.dim,
+            precision: tower.precision,
         }),
     })
 }

@@ -8,24 +8,19 @@ mod network;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use crate::checkpoint::Checkpoint;
 use crate::device::{BuildImage, Device, ImageTower, Operation};
 use crate::error::{ClipError, Result};
-use crate::nn::activation::Activation;
 use crate::nn::precision::Precision;
 use crate::options::LoadOptions;
 use crate::preprocess::NaFlex;
 
 use super::shared::assemble::{Parts, assemble};
-use super::shared::block::BlockForm;
-use super::shared::limits::{check_range, check_vit};
+use super::shared::limits::check_range;
 use super::shared::preprocessor_config::{self, ProcessorKind};
-use super::shared::transformers::{TowerConfig, TransformersFolder};
-use super::shared::vit::{Pool, VitArch, VitWeights};
-use super::siglip::EPSILON;
-use super::siglip::transformers::{VISION, read_text, text_part};
+use super::shared::transformers::TransformersFolder;
+use super::shared::vit::{VitArch, VitWeights};
+use super::siglip::transformers::{Config, VISION, text_part};
 use super::{Architecture, ConfigForm, ImagePart, Opened};
 use network::NaFlexVit;
 
@@ -36,30 +31,17 @@ const MODEL_TYPE: &str = "siglip2";
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "siglip2-naflex",
     summary: "SigLIP 2 NaFlex, pictures of any aspect: transformers' folders",
-    detect: |found| Ok(found.model_type()?.as_deref() == Some(MODEL_TYPE)),
+    detect: |found| found.model_type() == Some(MODEL_TYPE),
     open: |found, options| open(found.folder(ConfigForm::Transformers)?, options),
 };
-
-#[derive(Deserialize)]
-struct File {
-    #[serde(default)]
-    vision_config: TowerConfig,
-    #[serde(default)]
-    text_config: TowerConfig,
-}
 
 fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
     let folder = TransformersFolder::new(dir, options);
     let path = &folder.path;
-    let File { vision_config, text_config } = folder.config()?;
-    let (vision, side) = read_vision(path, &vision_config)?;
-    let text = read_text(path, &text_config)?;
+    let config: Config = folder.config()?;
+    let (vision, side) = read_vision(path, &config)?;
     let dim = vision.sizes.width;
-    let projected = text_config.projection_size.unwrap_or(text.sizes.width);
-    if projected != dim {
-        let message = format!("text_config.projection_size is {projected}, expected the image tower's {dim}");
-        return Err(ClipError::config(path, message));
-    }
+    let text = config.text(path, dim)?;
     let checkpoint = folder.checkpoint()?;
     let mut preprocess = preprocessor_config::read_or(path, vision.image_size, ProcessorKind::Siglip2)?;
     let patches = preprocess.patches.map_or(256, NaFlex::max_patches);
@@ -87,12 +69,8 @@ fn open(dir: PathBuf, options: &LoadOptions) -> Result<Opened> {
 }
 
 /// The tower, as that of a square of as many patches as there are learned positions, and the square's side in patches.
-fn read_vision(path: &Path, config: &TowerConfig) -> Result<(VitArch, usize)> {
-    config.check_channels(path)?;
-    if config.vision_use_head == Some(false) {
-        return Err(ClipError::config(path, "vision_config.vision_use_head is false, expected true"));
-    }
-    let positions = config.num_patches.unwrap_or(256);
+fn read_vision(path: &Path, config: &Config) -> Result<(VitArch, usize)> {
+    let positions = config.vision_config.num_patches.unwrap_or(256);
     check_range(path, "vision_config.num_patches", positions, 1 << 16)?;
     let side = positions.isqrt();
     if side * side != positions {
@@ -101,22 +79,9 @@ fn read_vision(path: &Path, config: &TowerConfig) -> Result<(VitArch, usize)> {
             format!("vision_config.num_patches is {positions}, expected a square"),
         ));
     }
-    let patch = config.patch_size.unwrap_or(16);
+    let patch = config.vision_config.patch_size.unwrap_or(16);
     check_range(path, "vision_config.patch_size", patch, 256)?;
-    let sizes = config.sizes([768, 3072, 12, 12]);
-    let arch = VitArch {
-        image_size: side * patch,
-        patch,
-        activation: config.activation(path, None, Activation::GeluTanh)?,
-        epsilon: config.layer_norm_eps.unwrap_or(EPSILON),
-        class_token: false,
-        norm_pre: false,
-        pool: Pool::Attention { heads: sizes.heads, mlp_width: sizes.mlp_width },
-        blocks: BlockForm::CLIP,
-        sizes,
-    };
-    check_vit(path, &arch)?;
-    Ok((arch, side))
+    Ok((config.vision(path, side * patch, patch)?, side))
 }
 
 /// An image tower in a checkpoint.

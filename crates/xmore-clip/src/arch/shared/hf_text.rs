@@ -21,7 +21,7 @@ use crate::arch::shared::open_clip::{OpenClipFolder, refuse_unknown};
 use crate::arch::shared::read_json;
 use crate::arch::shared::text_config::{TokenizerKwargs, cleaning};
 use crate::arch::shared::transformers::TowerConfig;
-use crate::arch::{TextPart, TokenizerLoader};
+use crate::arch::{TEXT_TOWER_FOLDER, TRANSFORMERS_CONFIG, TextPart, TokenizerLoader};
 use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};
 use crate::tokenizer::{Cleaning, FileTokenizer, TOKENIZER_FILES, TokenizerOptions};
@@ -29,9 +29,10 @@ use crate::tokenizer::{Cleaning, FileTokenizer, TOKENIZER_FILES, TokenizerOption
 /// The key that names such a tower.
 pub(crate) const KEY: &str = "hf_model_name";
 
-/// The part of a model's folder for the files that a configuration of open_clip's takes from other repositories.
-const DIR: &str = "hf_text";
-const CONFIG: &str = "hf_text/config.json";
+/// The tower's configuration in the folder.
+fn config_name() -> String {
+    format!("{TEXT_TOWER_FOLDER}/{TRANSFORMERS_CONFIG}")
+}
 
 /// Where open_clip's checkpoints have the tower's tensors.
 pub(crate) const PREFIX: &str = "text.transformer.";
@@ -134,8 +135,10 @@ impl HfText<'_> {
     /// That the tower's configuration is neither there nor known by its name.
     pub(crate) fn unknown(&self) -> ClipError {
         let name = &self.name;
-        let message =
-            format!("text_cfg.{KEY} is {name:?}, whose configuration is not known: expected it in {CONFIG}");
+        let message = format!(
+            "text_cfg.{KEY} is {name:?}, whose configuration is not known: expected it in {}",
+            config_name()
+        );
         ClipError::config(&self.folder.path, message)
     }
 
@@ -153,7 +156,7 @@ impl HfText<'_> {
             strip_sep_token: kwargs.strip_sep_token,
             ..TokenizerOptions::new(self.context_length)
         };
-        let files = tokenizer_files().into_iter().chain([CONFIG.to_owned()]).collect();
+        let files = tokenizer_files().into_iter().chain([config_name()]).collect();
         let cleaning = options.cleaning;
         Ok((tokenizer(folder.dir.clone(), options), cleaning, files))
     }
@@ -168,7 +171,7 @@ fn read_cfg(folder: &OpenClipFolder) -> Result<(TextCfg, Option<HfConfig>)> {
     }
     let cfg: TextCfg = folder.text()?;
     refuse_unknown(&folder.path, "text_cfg", &cfg.rest, HARMLESS)?;
-    let config = folder.dir.join(CONFIG);
+    let config = folder.dir.join(config_name());
     if !config.is_file() {
         return Ok((cfg, None));
     }
@@ -230,7 +233,7 @@ fn read_bert_text(text: &HfText<'_>) -> Result<TextPart> {
 /// The tokenizer that `hf_tokenizer_name` names: its files are in the model's folder, or else in the part of it for other repositories' files.
 pub(crate) fn tokenizer(dir: PathBuf, options: TokenizerOptions) -> TokenizerLoader {
     Box::new(move || {
-        let inner = dir.join(DIR);
+        let inner = dir.join(TEXT_TOWER_FOLDER);
         let has = |dir: &Path| TOKENIZER_FILES.iter().any(|file| dir.join(file).is_file());
         let dir = if !has(&dir) && has(&inner) { &inner } else { &dir };
         Ok(Box::new(FileTokenizer::open(dir, &options)?))
@@ -239,6 +242,6 @@ pub(crate) fn tokenizer(dir: PathBuf, options: TokenizerOptions) -> TokenizerLoa
 
 /// All files that [`tokenizer`] may read.
 pub(crate) fn tokenizer_files() -> Vec<String> {
-    let inner = TOKENIZER_FILES.iter().map(|file| format!("{DIR}/{file}"));
+    let inner = TOKENIZER_FILES.iter().map(|file| format!("{TEXT_TOWER_FOLDER}/{file}"));
     TOKENIZER_FILES.iter().map(|&file| file.to_owned()).chain(inner).collect()
 }

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::arch::shared::limits::check_vit;
 use crate::arch::shared::names::{BlockNames, Blocks, QkvNames};
 use crate::arch::shared::open_clip::{OpenClipFolder, Side, refuse_unknown};
 use crate::arch::shared::pool::{AttentionPoolNames, PoolInputNames};
 use crate::arch::shared::transformer::TransformerSizes;
-use crate::arch::shared::vit::VitNames;
+use crate::arch::shared::vit::{VitArch, VitNames};
+use crate::arch::shared::vit_image::VitImage;
 use crate::arch::{ConfigForm, Found, ImagePart, Opened};
 use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};
@@ -52,11 +54,11 @@ pub(crate) static TIMM_VIT: VitNames = VitNames {
 
 /// `vision_cfg` with a model of timm's.
 #[derive(Deserialize)]
-pub(crate) struct TimmCfg {
-    pub(crate) timm_model_name: String,
+struct TimmCfg {
+    timm_model_name: String,
     #[serde(default)]
     timm_pool: Option<String>,
-    #[serde(default)]
+    #[serde(default = "default_proj")]
     timm_proj: Option<String>,
     #[serde(default = "default_image_size")]
     image_size: Side,
@@ -64,22 +66,40 @@ pub(crate) struct TimmCfg {
     rest: Map<String, Value>,
 }
 
+fn default_proj() -> Option<String> {
+    Some("linear".to_owned())
+}
 fn default_image_size() -> Side {
     Side::One(224)
 }
 
-/// Reads an image tower of timm's by its name; the path is the configuration's, the number the length of the joint embedding.
-pub(crate) type ReadTimm = fn(&Path, &TimmCfg, &Arc<Checkpoint>, usize, Precision) -> Result<ImagePart>;
+/// An image tower of timm's in a folder of open_clip's.
+pub(crate) struct TimmTower<'a> {
+    /// The configuration, for errors.
+    pub(crate) path: &'a Path,
+    cfg: TimmCfg,
+    pub(crate) checkpoint: &'a Arc<Checkpoint>,
+    /// Length of the joint embedding.
+    pub(crate) dim: usize,
+    /// How linear layers are kept.
+    pub(crate) precision: Precision,
+}
 
-/// Opens a folder of open_clip's with an image tower of timm's.
+/// Opens a folder of open_clip's with an image tower of timm's, which `read` reads.
 ///
 /// # Errors
 /// [`ClipError::Config`] and the like for what is not known of it.
-pub(crate) fn open_timm(found: Found, options: &LoadOptions, read: ReadTimm) -> Result<Opened> {
+pub(crate) fn open_timm(
+    found: Found,
+    options: &LoadOptions,
+    read: fn(&TimmTower<'_>) -> Result<ImagePart>,
+) -> Result<Opened> {
     let folder = OpenClipFolder::read(found.folder(ConfigForm::OpenClip)?, options)?;
-    let cfg = TimmCfg::read(&folder)?;
+    let cfg: TimmCfg = folder.vision()?;
+    refuse_unknown(&folder.path, "vision_cfg", &cfg.rest, HARMLESS)?;
     let checkpoint = folder.checkpoint()?;
-    let image = read(&folder.path, &cfg, &checkpoint, folder.dim, options.precision)?;
+    let (path, dim, precision) = (&*folder.path, folder.dim, options.precision);
+    let image = read(&TimmTower { path, cfg, checkpoint: &checkpoint, dim, precision })?;
     folder.opened(&checkpoint, image)
 }
 
@@ -93,78 +113,92 @@ const HARMLESS: &[&str] = &[
     "output_tokens",
 ];
 
-impl TimmCfg {
-    /// Reads `vision_cfg`.
-    ///
-    /// # Errors
-    /// [`ClipError::Config`] for what is not known of it.
-    pub(crate) fn read(folder: &OpenClipFolder) -> Result<Self> {
-        let cfg: Self = folder.vision()?;
-        refuse_unknown(&folder.path, "vision_cfg", &cfg.rest, HARMLESS)?;
-        Ok(cfg)
+impl TimmTower<'_> {
+    /// timm's name of it.
+    pub(crate) fn name(&self) -> &str {
+        &self.cfg.timm_model_name
+    }
+
+    /// An error of the configuration.
+    pub(crate) fn error(&self, message: impl Into<String>) -> ClipError {
+        ClipError::config(self.path, message)
+    }
+
+    /// That the name is none of the architecture's.
+    pub(crate) fn unknown_name(&self) -> ClipError {
+        self.error(format!("timm_model_name is {:?}, which is not known", self.name()))
     }
 
     /// Side of the square image.
     ///
     /// # Errors
     /// [`ClipError::Config`] if it is none.
-    pub(crate) fn image_size(&self, path: &Path) -> Result<usize> {
-        self.image_size.of_square(path)
+    pub(crate) fn image_size(&self) -> Result<usize> {
+        self.cfg.image_size.of_square(self.path)
     }
 
     /// Checks how tokens are pooled.
     ///
     /// # Errors
     /// [`ClipError::Config`] if it is in another way.
-    pub(crate) fn expect_pool(&self, path: &Path, expected: &str) -> Result<()> {
-        let found = self.timm_pool.as_deref().unwrap_or("avg");
+    pub(crate) fn expect_pool(&self, expected: &str) -> Result<()> {
+        let found = self.cfg.timm_pool.as_deref().unwrap_or("avg");
         if found == expected {
             return Ok(());
         }
-        let name = &self.timm_model_name;
-        Err(ClipError::config(path, format!("timm_pool of {name} is {found:?}, expected {expected:?}")))
-    }
-
-    /// Whether tokens are pooled as the model does by itself: only behind a projection of open_clip's is an empty `timm_pool` that.
-    pub(crate) fn pools_by_default(&self) -> bool {
-        self.timm_pool.as_deref() == Some("") && self.timm_proj.as_deref() == Some("linear")
+        Err(self.error(format!("timm_pool of {} is {found:?}, expected {expected:?}", self.name())))
     }
 
     /// Checks how positions are pooled; behind a projection of open_clip's, an empty name stands for the model's own way, `own`.
     ///
     /// # Errors
     /// [`ClipError::Config`] if it is in another way.
-    pub(crate) fn expect_own_pool(&self, path: &Path, own: &str) -> Result<()> {
+    pub(crate) fn expect_own_pool(&self, own: &str) -> Result<()> {
         let projected = matches!(self.timm_proj(), Some("linear" | "mlp"));
-        if projected && self.timm_pool.as_deref() == Some("") { Ok(()) } else { self.expect_pool(path, own) }
+        if projected && self.cfg.timm_pool.as_deref() == Some("") { Ok(()) } else { self.expect_pool(own) }
     }
 
     /// The kind of projection into the joint space; none where timm's own classifier is one.
     pub(crate) fn timm_proj(&self) -> Option<&str> {
-        self.timm_proj.as_deref().filter(|kind| !kind.is_empty())
+        self.cfg.timm_proj.as_deref().filter(|kind| !kind.is_empty())
     }
 
-    /// Name of the projection from features of `width` values into the joint space of `dim`; none where features are of that space.
+    /// Name of the projection from features of `width` values into the joint space; none where features are of that space.
     ///
     /// # Errors
     /// [`ClipError::Config`] for a kind that is not known, and for none where the two differ.
-    pub(crate) fn projection(&self, path: &Path, width: usize, dim: usize) -> Result<Option<String>> {
-        match self.timm_proj.as_deref() {
+    pub(crate) fn projection(&self, width: usize) -> Result<Option<String>> {
+        let dim = self.dim;
+        match self.timm_proj() {
             // timm's own classifier.
-            None | Some("") => Ok(Some(format!("{TRUNK}head"))),
+            None => Ok(Some(format!("{TRUNK}head"))),
             Some("linear") => Ok(Some("visual.head.proj".to_owned())),
             Some("none") if width == dim => Ok(None),
-            Some("none") => {
-                let message = format!(
-                    "vision_cfg has `timm_proj` \"none\", but the image tower's width is {width} and `embed_dim` {dim}"
-                );
-                Err(ClipError::config(path, message))
-            }
+            Some("none") => Err(self.error(format!(
+                "vision_cfg has `timm_proj` \"none\", but the image tower's width is {width} and `embed_dim` {dim}"
+            ))),
             Some(other) => {
-                let message = format!("timm_proj is {other:?}, expected \"linear\", \"none\" or null");
-                Err(ClipError::config(path, message))
+                Err(self.error(format!("timm_proj is {other:?}, expected \"linear\", \"none\" or null")))
             }
         }
+    }
+
+    /// A vision transformer in the checkpoint, with its projection.
+    ///
+    /// # Errors
+    /// Those of [`check_vit`] and [`TimmTower::projection`].
+    pub(crate) fn vit(&self, names: &'static VitNames, arch: VitArch) -> Result<ImagePart> {
+        check_vit(self.path, &arch)?;
+        let image = VitImage {
+            checkpoint: Arc::clone(self.checkpoint),
+            prefix: TRUNK,
+            names,
+            projection: self.projection(arch.sizes.width)?,
+            arch,
+            dim: self.dim,
+            precision: self.precision,
+        };
+        Ok(image.part())
     }
 }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::arch::TRANSFORMERS_CONFIG;
 use crate::arch::shared::assemble::open_weights;
 use crate::arch::shared::block::BlockForm;
 use crate::arch::shared::names::TRANSFORMERS_BLOCKS;
@@ -16,10 +15,12 @@ use crate::arch::shared::open_clip::LAYER_NORM_EPSILON;
 use crate::arch::shared::read_json;
 use crate::arch::shared::transformer::TransformerSizes;
 use crate::arch::shared::vit::{Pool, VitArch, VitNames};
+use crate::arch::{TRANSFORMERS_CONFIG, TokenizerLoader};
 use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::options::LoadOptions;
+use crate::tokenizer::{Cleaning, FileTokenizer, TOKENIZER_FILES, TokenizerOptions};
 
 /// Weights in such a folder, in order of preference.
 const WEIGHTS: &[&str] = &[
@@ -57,6 +58,13 @@ impl TransformersFolder {
     pub(crate) fn checkpoint(&self) -> Result<Arc<Checkpoint>> {
         open_weights(&self.dir, WEIGHTS).map(Arc::new)
     }
+
+    /// The folder's tokenizer, what is done to a text before it, and the files that it may be read from.
+    pub(crate) fn tokenizer(&self, options: TokenizerOptions) -> (TokenizerLoader, Cleaning, Vec<String>) {
+        let (dir, cleaning) = (self.dir.clone(), options.cleaning);
+        let load: TokenizerLoader = Box::new(move || Ok(Box::new(FileTokenizer::open(&dir, &options)?)));
+        (load, cleaning, TOKENIZER_FILES.map(str::to_owned).to_vec())
+    }
 }
 
 /// CLIP's image tower.
@@ -69,6 +77,23 @@ pub(crate) static CLIP_VISION: VitNames = VitNames {
     blocks: &TRANSFORMERS_BLOCKS,
     pool: None,
 };
+
+/// `config.json` of CLIP and its successors with projections of both towers.
+#[derive(Deserialize)]
+pub(crate) struct ClipConfig {
+    pub(crate) model_type: Option<String>,
+    /// Length of the joint embedding.
+    #[serde(default = "default_projection_dim")]
+    pub(crate) projection_dim: usize,
+    #[serde(default)]
+    pub(crate) vision_config: TowerConfig,
+    #[serde(default)]
+    pub(crate) text_config: TowerConfig,
+}
+
+fn default_projection_dim() -> usize {
+    512
+}
 
 /// The keys of either tower.
 #[derive(Default, Deserialize)]

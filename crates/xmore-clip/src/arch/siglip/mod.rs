@@ -5,19 +5,13 @@
 
 pub(in crate::arch) mod transformers;
 
-use std::path::Path;
-use std::sync::Arc;
-
-use crate::checkpoint::Checkpoint;
-use crate::error::{ClipError, Result};
+use crate::error::Result;
 use crate::nn::activation::Activation;
-use crate::nn::precision::Precision;
 
 use super::shared::block::BlockForm;
-use super::shared::limits::check_vit;
-use super::shared::timm::{TIMM_BLOCKS, TIMM_VIT, TRUNK, TimmCfg, heads, infer_sizes, open_timm};
+use super::shared::timm::{TIMM_BLOCKS, TIMM_VIT, TimmTower, heads, infer_sizes, open_timm};
+use super::shared::transformer::TransformerSizes;
 use super::shared::vit::{Pool, VitArch};
-use super::shared::vit_image::VitImage;
 use super::{Architecture, ConfigForm, Found, ImagePart};
 
 /// SigLIP's row of the table.
@@ -25,53 +19,47 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "siglip",
     summary: "SigLIP and SigLIP 2 of fixed image sizes: open_clip's and transformers' folders",
     detect: |found| {
-        let timm = found.timm_model_name()?.is_some_and(|name| name.contains("_siglip_"));
-        Ok(timm || found.model_type()?.as_deref() == Some(transformers::MODEL_TYPE))
+        found.timm_model_name().is_some_and(|name| name.contains("_siglip_"))
+            || found.model_type() == Some(transformers::MODEL_TYPE)
     },
     open: |found, options| match found {
-        Found::Folder(dir, ConfigForm::Transformers) => transformers::open(dir, options),
+        Found::Folder { dir, form: ConfigForm::Transformers, .. } => transformers::open(dir, options),
         found => open_timm(found, options, read_timm),
     },
 };
 
 /// timm's epsilon of layer norms, and SigLIP's.
-pub(in crate::arch) const EPSILON: f32 = 1e-6;
+const EPSILON: f32 = 1e-6;
 
-fn read_timm(
-    path: &Path,
-    cfg: &TimmCfg,
-    checkpoint: &Arc<Checkpoint>,
-    dim: usize,
-    precision: Precision,
-) -> Result<ImagePart> {
-    let name = &cfg.timm_model_name;
+fn read_timm(tower: &TimmTower<'_>) -> Result<ImagePart> {
+    let name = tower.name();
     let Some(heads) = heads(name) else {
-        return Err(ClipError::config(path, format!("timm_model_name is {name:?}, whose size is not known")));
+        return Err(tower.error(format!("timm_model_name is {name:?}, whose size is not known")));
     };
-    cfg.expect_pool(path, "map")?;
-    let (patch, sizes) = infer_sizes(checkpoint, &TIMM_BLOCKS, heads)?;
-    let mlp_width = sizes.mlp_width;
-    let arch = VitArch {
-        image_size: cfg.image_size(path)?,
+    tower.expect_pool("map")?;
+    let (patch, sizes) = infer_sizes(tower.checkpoint, &TIMM_BLOCKS, heads)?;
+    // timm 1.0 builds the largest alone with the approximation that all of SigLIP was trained with.
+    let activation = if name.contains("giantopt") { Activation::GeluTanh } else { Activation::Gelu };
+    tower.vit(&TIMM_VIT, vision_arch(tower.image_size()?, patch, sizes, activation, EPSILON))
+}
+
+/// SigLIP's image tower: no class token, attention pooling of as many heads and the same inner width as the blocks.
+pub(in crate::arch) fn vision_arch(
+    image_size: usize,
+    patch: usize,
+    sizes: TransformerSizes,
+    activation: Activation,
+    epsilon: f32,
+) -> VitArch {
+    VitArch {
+        image_size,
         patch,
         sizes,
-        // timm 1.0 builds the largest alone with the approximation that all of SigLIP was trained with.
-        activation: if name.contains("giantopt") { Activation::GeluTanh } else { Activation::Gelu },
-        epsilon: EPSILON,
+        activation,
+        epsilon,
         class_token: false,
         norm_pre: false,
         blocks: BlockForm::CLIP,
-        pool: Pool::Attention { heads, mlp_width },
-    };
-    check_vit(path, &arch)?;
-    Ok(VitImage {
-        checkpoint: Arc::clone(checkpoint),
-        prefix: TRUNK,
-        names: &TIMM_VIT,
-        projection: cfg.projection(path, arch.sizes.width, dim)?,
-        arch,
-        dim,
-        precision,
+        pool: Pool::Attention { heads: sizes.heads, mlp_width: sizes.mlp_width },
     }
-    .part())
 }

@@ -3,26 +3,19 @@
 //! Reference: timm 1.0, `vision_transformer.py`. The class token is pooled. A name says whether there is a norm before the blocks, and the norms'
 //! epsilon, which tensors' shapes do not; so the names of published models alone are read.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use crate::checkpoint::Checkpoint;
-use crate::error::{ClipError, Result};
+use crate::error::Result;
 use crate::nn::activation::Activation;
-use crate::nn::precision::Precision;
 
 use super::shared::block::BlockForm;
-use super::shared::limits::check_vit;
-use super::shared::timm::{TIMM_BLOCKS, TIMM_VIT, TRUNK, TimmCfg, heads, infer_sizes, open_timm};
+use super::shared::timm::{TIMM_BLOCKS, TIMM_VIT, TimmTower, heads, infer_sizes, open_timm};
 use super::shared::vit::{Pool, VitArch};
-use super::shared::vit_image::VitImage;
 use super::{Architecture, ImagePart};
 
 /// Its row of the table.
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     name: "timm-vit",
     summary: "timm's ViT with a class token (BiomedCLIP, MobileCLIP2-L-14): open_clip's folders",
-    detect: |found| Ok(found.timm_model_name()?.is_some_and(|name| named(&name).is_some())),
+    detect: |found| found.timm_model_name().is_some_and(|name| named(name).is_some()),
     open: |found, options| open_timm(found, options, read_image),
 };
 
@@ -43,21 +36,15 @@ fn named(name: &str) -> Option<&'static Named> {
     NAMED.iter().find(|known| known.name == name)
 }
 
-fn read_image(
-    path: &Path,
-    cfg: &TimmCfg,
-    checkpoint: &Arc<Checkpoint>,
-    dim: usize,
-    precision: Precision,
-) -> Result<ImagePart> {
-    let name = &cfg.timm_model_name;
+fn read_image(tower: &TimmTower<'_>) -> Result<ImagePart> {
+    let name = tower.name();
     let (Some(&Named { norm_pre, epsilon, .. }), Some(heads)) = (named(name), heads(name)) else {
         let known = NAMED.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
-        return Err(ClipError::config(path, format!("timm_model_name is {name:?}, expected one of {known}")));
+        return Err(tower.error(format!("timm_model_name is {name:?}, expected one of {known}")));
     };
-    let (patch, sizes) = infer_sizes(checkpoint, &TIMM_BLOCKS, heads)?;
+    let (patch, sizes) = infer_sizes(tower.checkpoint, &TIMM_BLOCKS, heads)?;
     let arch = VitArch {
-        image_size: cfg.image_size(path)?,
+        image_size: tower.image_size()?,
         patch,
         sizes,
         activation: Activation::Gelu,
@@ -67,19 +54,7 @@ fn read_image(
         blocks: BlockForm::CLIP,
         pool: Pool::Class,
     };
-    check_vit(path, &arch)?;
-    let projection = cfg.projection(path, arch.sizes.width, dim)?;
-    if !cfg.pools_by_default() {
-        cfg.expect_pool(path, "token")?;
-    }
-    let image = VitImage {
-        checkpoint: Arc::clone(checkpoint),
-        prefix: TRUNK,
-        names: &TIMM_VIT,
-        arch,
-        projection,
-        dim,
-        precision,
-    };
-    Ok(image.part())
+    let image = tower.vit(&TIMM_VIT, arch)?;
+    tower.expect_own_pool("token")?;
+    Ok(image)
 }

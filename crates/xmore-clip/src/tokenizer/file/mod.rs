@@ -195,6 +195,14 @@ impl FileTokenizer {
     }
 }
 
+/// The class that transformers applies a folder's tokenizer by, where its `tokenizer_config.json` names one.
+///
+/// # Errors
+/// [`ClipError::Io`] and [`ClipError::Config`] for a file that cannot be read or is malformed.
+pub(crate) fn tokenizer_class(dir: &Path) -> Result<Option<String>> {
+    Ok(TokenizerConfig::read(dir)?.class().map(str::to_owned))
+}
+
 impl Tokenizer for FileTokenizer {
     fn encode(&self, text: &str) -> Result<Tokens> {
         guard(|| self.tokens(text))

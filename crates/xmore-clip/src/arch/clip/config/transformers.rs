@@ -2,37 +2,20 @@
 //!
 //! Reference: transformers, `configuration_clip.py` and `configuration_metaclip_2.py`, whose defaults fill what a file leaves out.
 
-use serde::Deserialize;
-
 use crate::arch::shared::limits::check_text;
 use crate::arch::shared::open_clip::LAYER_NORM_EPSILON;
 use crate::arch::shared::preprocessor_config;
 use crate::arch::shared::text::{TextArch, TextPool};
-use crate::arch::shared::transformers::{TowerConfig, TransformersFolder};
+use crate::arch::shared::transformers::{ClipConfig, TransformersFolder};
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 
 use super::{ClipArch, VisionArch};
 
-#[derive(Deserialize)]
-struct File {
-    model_type: Option<String>,
-    #[serde(default = "default_dim")]
-    projection_dim: usize,
-    #[serde(default)]
-    vision_config: TowerConfig,
-    #[serde(default)]
-    text_config: TowerConfig,
-}
-
-fn default_dim() -> usize {
-    512
-}
-
 /// Reads `config.json` and, where there is one, the preprocessor's file beside it.
 pub(crate) fn read_transformers(folder: &TransformersFolder) -> Result<ClipArch> {
     let (path, quick_gelu) = (&folder.path, folder.options.quick_gelu);
-    let file: File = folder.config()?;
+    let file: ClipConfig = folder.config()?;
     let (vision, text) = (&file.vision_config, &file.text_config);
     let pool = match file.model_type.as_deref() {
         // Files of its first years name another end token than the one that texts have, whose id is the largest.
