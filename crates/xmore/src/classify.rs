@@ -217,14 +217,15 @@ impl Classifier {
                 .chunks_exact(self.label_embeddings.dim())
                 .map(|caption| self.probabilities(caption, &self.label_embeddings))
                 .collect();
-            let image = self.probabilities(query, &self.label_embeddings);
-            let templates = self.template_embeddings.as_ref().map(|labels| self.probabilities(query, labels));
+            let of_labels = similarities(query, &self.label_embeddings);
+            let of_templates = self.template_embeddings.as_ref().map(|labels| similarities(query, labels));
+            let image = self.distribution(&of_labels);
+            let templates = of_templates.as_deref().map(|cosines| self.distribution(cosines));
             let sigmoids = self.sigmoid_bias.map(|bias| SigmoidScores {
-                image: self.sigmoids(query, &self.label_embeddings, bias),
-                templates: self.template_embeddings.as_ref().map(|labels| self.sigmoids(query, labels, bias)),
+                image: self.sigmoids(&of_labels, bias),
+                templates: of_templates.as_deref().map(|cosines| self.sigmoids(cosines, bias)),
             });
-            let prompts = self.template_embeddings.as_ref().unwrap_or(&self.label_embeddings);
-            let similarities: Vec<f32> = prompts.rows().map(|prompt| dot(query, prompt)).collect();
+            let similarities = of_templates.unwrap_or(of_labels);
             let gated = match (&self.kernel, &around) {
                 (Some(kernel), Some(around)) => Some(kernel.answer(query, &image, around)?),
                 _ => None,
@@ -251,18 +252,28 @@ impl Classifier {
 
     /// softmax_c(s · x·t_c) for a unit vector x and unit rows t_c.
     pub fn probabilities(&self, embedding: &[f32], labels: &Embeddings) -> Probabilities {
-        Probabilities::new(softmax(&self.logits(embedding, labels).collect::<Vec<f64>>()))
+        self.distribution(&similarities(embedding, labels))
     }
 
-    /// σ(s · x·t_c + b) of each label, likewise.
-    fn sigmoids(&self, embedding: &[f32], labels: &Embeddings, bias: f64) -> Vec<f64> {
-        self.logits(embedding, labels).map(|logit| sigmoid(logit + bias)).collect()
+    /// softmax_c(s · v_c) of cosines v_c.
+    fn distribution(&self, cosines: &[f32]) -> Probabilities {
+        Probabilities::new(softmax(&self.logits(cosines).collect::<Vec<f64>>()))
     }
 
-    /// s · x·t_c.
-    fn logits(&self, embedding: &[f32], labels: &Embeddings) -> impl Iterator<Item = f64> {
-        labels.rows().map(move |label| self.logit_scale * f64::from(dot(embedding, label)))
+    /// σ(s · v_c + b) of cosines v_c.
+    fn sigmoids(&self, cosines: &[f32], bias: f64) -> Vec<f64> {
+        self.logits(cosines).map(|logit| sigmoid(logit + bias)).collect()
     }
+
+    /// s · v_c.
+    fn logits(&self, cosines: &[f32]) -> impl Iterator<Item = f64> {
+        cosines.iter().map(|&cosine| self.logit_scale * f64::from(cosine))
+    }
+}
+
+/// The cosines x·t_c of a unit vector x and unit rows t_c.
+fn similarities(embedding: &[f32], rows: &Embeddings) -> Vec<f32> {
+    rows.rows().map(|row| dot(embedding, row)).collect()
 }
 
 /// (1/K) Σ p_k.
