@@ -8,6 +8,7 @@ mod kernel;
 mod packed;
 mod small;
 mod speed;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod windows;
@@ -18,6 +19,7 @@ use rayon::prelude::*;
 
 use super::activation::Activation;
 use super::simd::{MAX_ROWS, MAX_WIDTH};
+use super::thread_buffers::with_buffers;
 use kernel::Tile;
 pub(crate) use packed::Packed;
 use packed::{Panels, panel_width};
@@ -25,10 +27,10 @@ pub(crate) use small::{ColumnBlock, OperandBuffer, Strided};
 pub use speed::time_products;
 pub(crate) use windows::Windows;
 
-/// Inputs that are multiplied before the next block of them: a panel of so many rows stays in the first cache.
-const DEPTH_BLOCK: usize = 256;
-/// Rows that are taken together: their block of inputs stays in the second cache.
-const ROW_BLOCK: usize = 256;
+/// Inputs that are multiplied before the next block of them: a panel of so many rows stays in the second cache.
+const DEPTH_BLOCK: usize = 768;
+/// Rows that are taken together: their block of inputs stays in the second cache, too.
+const ROW_BLOCK: usize = 128;
 /// Columns whose sums are finished before the next ones begin, so that they stay in the second cache.
 const COLUMN_BLOCK: usize = 512;
 
@@ -78,6 +80,22 @@ pub(crate) fn multiply(
     if count == 0 || panels.columns == 0 {
         return;
     }
+    if let Some(dense) = spread::needed(rows, count, panels) {
+        return with_buffers(|[buffer]: &mut [Vec<f32>; 1]| {
+            multiply_as_they_lie(dense.spread(buffer, threads), count, panels, out, finish, threads)
+        });
+    }
+    multiply_as_they_lie(rows, count, panels, out, finish, threads);
+}
+
+fn multiply_as_they_lie(
+    rows: Rows<'_>,
+    count: usize,
+    panels: Panels<'_>,
+    out: &mut Output<'_>,
+    finish: Finish<'_>,
+    threads: Threads,
+) {
     let job = Job::new(rows, count, panels, out, finish);
     let full = 2 * panels.kernel.lanes;
     let all_panels = panels.columns.div_ceil(full);

@@ -112,3 +112,32 @@ proptest! {
         }
     }
 }
+
+/// Rows that are copied further apart have the bits of rows multiplied where they lie, as one row alone is.
+#[test]
+fn spread_rows_keep_their_bits() {
+    let columns = 160;
+    for (count, stride, depth) in [(9, 512, 512), (23, 1024, 1024), (40, 1024, 700), (17, 1536, 1531)] {
+        let (x, w) = (values((count - 1) * stride + depth, 3), values(columns * depth, 5));
+        let packed = Packed::from_rows(columns, depth, |c| (&w[c * depth..(c + 1) * depth], 1.0));
+        let run = |x: &[f32], count: usize, threads| {
+            let mut out = vec![0.0; count * columns];
+            let rows = Rows::Dense { data: x, stride };
+            assert_eq!(spread::needed(rows, count, packed.view()).is_some(), count > 1);
+            multiply(
+                rows,
+                count,
+                &packed,
+                &mut Output { data: &mut out, stride: columns },
+                Finish::default(),
+                threads,
+            );
+            out
+        };
+        let all = run(&x, count, Threads::Pool);
+        assert_eq!(all, run(&x, count, Threads::One));
+        for (r, row) in all.chunks_exact(columns).enumerate() {
+            assert_eq!(row, run(&x[r * stride..][..depth], 1, Threads::One), "row {r} of {count}");
+        }
+    }
+}
