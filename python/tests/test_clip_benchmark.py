@@ -1,0 +1,33 @@
+"""xmore.clip_benchmark with the real CLIP_benchmark and torch, where they are installed; the first run was by hand, with version 1.6.2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from references import IMAGES, LABELS, SIGLIP_OPEN_CLIP
+
+import xmore
+
+FOLDER = f"local-dir:{SIGLIP_OPEN_CLIP}"
+
+
+def test_a_registered_model_is_evaluated(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    models = pytest.importorskip("clip_benchmark.models", reason="CLIP_benchmark is not installed")
+    from clip_benchmark.metrics import zeroshot_classification
+
+    from xmore import clip_benchmark
+
+    clip_benchmark.register()
+    model, transform, tokenizer = models.load_clip("xmore", FOLDER, "", None, "cpu")
+    images = [(transform(Image.open(path)), n) for n, path in enumerate(IMAGES)]
+    loader = torch.utils.data.DataLoader(images, batch_size=2)
+    metrics = zeroshot_classification.evaluate(
+        model, loader, tokenizer, LABELS[: len(IMAGES)], ["a photo of a {c}."], "cpu", amp=False
+    )
+    own = xmore.Classifier(xmore.Model(FOLDER), LABELS[: len(IMAGES)], templates="a photo of a {}.")
+    answers = own.predict(IMAGES).to_numpy().argmax(axis=1)
+    assert metrics["acc1"] == pytest.approx(np.mean(answers == np.arange(len(IMAGES))))

@@ -1,0 +1,96 @@
+"""A numpy array with those methods of torch's tensors that code around CLIP uses."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Tensor(np.ndarray):  # type: ignore[type-arg]
+    """A numpy array that also answers to torch's names; ``dim`` is numpy's ``axis``, ``keepdim`` its ``keepdims``."""
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        """The same with an axis of length one at ``dim``."""
+        return np.expand_dims(self, dim).view(Tensor)
+
+    def norm(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """Euclidean norms along ``dim``; of the whole without it."""
+        norms = np.linalg.norm(np.asarray(self), axis=dim, keepdims=keepdim)
+        return np.asarray(norms, dtype=self.dtype).view(Tensor)
+
+    def softmax(self, dim: int) -> Tensor:
+        """The softmax along ``dim``."""
+        shifted = np.exp(self - np.max(self, axis=dim, keepdims=True))
+        return (shifted / np.sum(shifted, axis=dim, keepdims=True)).view(Tensor)
+
+    def sigmoid(self) -> Tensor:
+        """1 / (1 + exp(-x))."""
+        return np.where(self >= 0, 1 / (1 + np.exp(-np.abs(self))), 1 - 1 / (1 + np.exp(-np.abs(self)))).view(Tensor)
+
+    def exp(self) -> Tensor:
+        """e to the power of each value."""
+        return np.exp(self).view(Tensor)
+
+    def topk(self, k: int, dim: int = -1) -> tuple[Tensor, Tensor]:
+        """The ``k`` largest values along ``dim``, largest first, and their places."""
+        places = np.flip(np.argsort(self, axis=dim, kind="stable"), axis=dim).take(range(k), axis=dim)
+        return np.take_along_axis(self, places, axis=dim).view(Tensor), places.view(Tensor)
+
+    def t(self) -> Tensor:
+        """The transpose of a matrix."""
+        return self.T.view(Tensor)
+
+    def mean(self, dim: Any = None, keepdim: bool = False, **more: Any) -> Any:  # type: ignore[override]
+        """The mean along ``dim``."""
+        return super().mean(**_numpy_names(dim, keepdim, more))
+
+    def sum(self, dim: Any = None, keepdim: bool = False, **more: Any) -> Any:  # type: ignore[override]
+        """The sum along ``dim``."""
+        return super().sum(**_numpy_names(dim, keepdim, more))
+
+    def argmax(self, dim: Any = None, keepdim: bool = False, **more: Any) -> Any:  # type: ignore[override]
+        """The place of the largest value along ``dim``."""
+        return super().argmax(**_numpy_names(dim, keepdim, more))
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """The plain array."""
+        return self.view(np.ndarray)
+
+    def float(self) -> Tensor:
+        """The same in 32-bit floats."""
+        return self.astype(np.float32, copy=False).view(Tensor)
+
+    def detach(self) -> Tensor:
+        """The same: there are no gradients."""
+        return self
+
+    def cpu(self) -> Tensor:
+        """The same: it lies in the processor's memory."""
+        return self
+
+    def to(self, device: Any = None, **_: Any) -> Tensor:
+        """The same: where a model computes is the model's own matter."""
+        return self
+
+
+def _numpy_names(dim: Any, keepdim: bool, more: dict[str, Any]) -> dict[str, Any]:
+    names = dict(more)
+    names.setdefault("axis", dim)
+    names["keepdims"] = names.get("keepdims", False) or keepdim
+    return names
+
+
+def is_torch(value: Any) -> bool:
+    """Whether a value is a tensor of the real torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def like(given: Any, values: npt.NDArray[Any]) -> Any:
+    """An answer to what was given: a tensor of torch to one of torch, else a :class:`Tensor`."""
+    if is_torch(given):
+        return sys.modules["torch"].from_numpy(values).to(given.device)
+    return values.view(Tensor)
