@@ -23,7 +23,7 @@ use xmore_files::image::Orientation;
 use xmore_memory::ingest::ImageRef;
 
 use crate::error::{EvalError, Result};
-use xmore::{EncodedBatch, Encoder, Labels, PartlySeen, Template, encode_refs};
+use xmore::{EncodedBatch, Encoder, Labels, PartlySeen, Template, XmoreError, encode_refs};
 use xmore_files::cache_file::{self, CacheFile};
 
 /// Images of one file: at most so many are encoded again after an interruption.
@@ -90,6 +90,21 @@ impl EmbeddingCache {
         images: &[ImageRef],
         progress: &mut dyn FnMut(usize),
     ) -> Result<CachedImages> {
+        self.images_until(model, root, images, &|| false, progress)
+    }
+
+    /// The same, ended where `stop`, which is asked now and then, says so: what is whole by then is kept.
+    ///
+    /// # Errors
+    /// As [`EmbeddingCache::images`], and [`XmoreError::Interrupted`].
+    pub fn images_until(
+        &self,
+        model: &dyn Encoder,
+        root: &Path,
+        images: &[ImageRef],
+        stop: &(dyn Fn() -> bool + Sync),
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<CachedImages> {
         let dir =
             self.dir.as_ref().map(|dir| dir.join(format!("{IMAGES}{}", images_key(model, root, images))));
         if let Some(dir) = &dir {
@@ -127,11 +142,14 @@ impl EmbeddingCache {
                 progress: &mut |now| progress(done + now),
             };
             let mut written = Ok(());
-            encode_refs(&[model], &images[range.clone()], &|| false, &mut |batch| {
+            encode_refs(&[model], &images[range.clone()], stop, &mut |batch| {
                 written = sink.take(batch);
                 written.is_ok()
             })?;
             written?;
+            if sink.taken < range.len() {
+                return Err(XmoreError::Interrupted.into());
+            }
             let Chunks { chunks, failed, .. } = sink;
             partly_seen += sink.partly_seen;
             for (n, rows) in (first..next).zip(chunks) {

@@ -47,7 +47,10 @@ pub use calibration::{
 };
 pub use captions::CaptionStore;
 pub use classify::{Classifier, StageTimes};
-pub use encode::{EncodedBatch, EncodedImages, encode_each, encode_files, encode_refs, encode_texts};
+pub use encode::{
+    EncodedBatch, EncodedImages, GivenImage, encode_each, encode_files, encode_given, encode_refs,
+    encode_texts,
+};
 pub use encoder::Encoder;
 pub use error::{Result, XmoreError};
 pub use evidence::{Evidence, SigmoidScores};

@@ -14,7 +14,7 @@ use super::values::cosine;
 use crate::error::CliError;
 
 /// Above this cosine two images are taken for copies of one another.
-pub(crate) const SAME_IMAGE: f32 = 0.98;
+pub(crate) const SAME_IMAGE: f32 = RetrievalOptions::SAME_IMAGE;
 /// Above this cosine two captions are taken for one another.
 const SAME_CAPTION: f32 = 0.94;
 

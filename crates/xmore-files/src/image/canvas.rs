@@ -7,7 +7,7 @@ use super::Alpha;
 
 /// What the samples of a decoded row are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Samples {
+pub enum Samples {
     /// Bytes.
     U8,
     /// Two bytes in the machine's order; the high one is kept, as Pillow does for colors.
@@ -18,10 +18,11 @@ pub(super) enum Samples {
 
 /// How the pixels of a decoded row lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
+pub struct Layout {
     /// 1: grey, 2: grey and alpha, 3: RGB, 4: RGB and alpha.
-    pub(super) channels: u8,
-    pub(super) samples: Samples,
+    pub channels: u8,
+    /// What each channel's sample is.
+    pub samples: Samples,
 }
 
 impl Layout {
@@ -38,7 +39,7 @@ impl Layout {
 }
 
 /// Appends a row's pixels as 8-bit RGB.
-pub(super) fn to_rgb(row: &[u8], layout: Layout, alpha: Alpha, out: &mut Vec<u8>) {
+pub fn to_rgb(row: &[u8], layout: Layout, alpha: Alpha, out: &mut Vec<u8>) {
     match layout.samples {
         Samples::U8 => bytes_to_rgb(row, layout.channels, alpha, out),
         Samples::U16 => {

@@ -27,6 +27,7 @@ use ::image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 pub use budget::{decode_memory, set_decode_memory};
+pub use canvas::{Layout, Samples, to_rgb};
 pub use error::ImageError;
 pub use formats::{HEAD_BYTES, IMAGE_FORMATS, ImageFormat};
 pub use jpeg::JpegHeader;

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
+use half::f16;
+
 use super::identity::ModelIdentity;
 use super::layout::{BUILDING_DIR, EMBEDDING_SETS_DIR, IMAGES, LOOKUP, MANIFEST_FILE, METADATA, Modality};
 use super::lookup::Lookup;
@@ -336,6 +338,14 @@ impl EmbeddingSet {
         };
         let (path, model) = (self.memory.clone(), self.model.to_string());
         StoreError::NoEmbeddings { path, what, model, have: self.rows_with(modality), len: self.len }.into()
+    }
+
+    /// The stored rows of a modality, part by part: the id of a part's first row, and its rows `[rows, dim]` as its file has them, which is
+    /// mapped. Nothing of a modality that the embedding set lacks.
+    pub fn stored_rows(&self, modality: Modality) -> impl Iterator<Item = (u64, &[f16])> {
+        self.parts
+            .iter()
+            .filter_map(move |part| Some((part.first_id, part.embeddings(modality)?.matrix.data())))
     }
 
     /// Writes the image embedding of pair `id` to `out`, `[dim]`.

@@ -24,7 +24,15 @@ impl NamedModel {
     /// # Errors
     /// Those of [`xmore_hub::locate`] and [`xmore_hub::load`].
     pub fn open_cached(name: &ModelName) -> Result<Self> {
-        Self::load(name, &xmore_hub::locate(name)?, &LoadOptions::default())
+        Self::open_cached_with(name, &LoadOptions::default())
+    }
+
+    /// The same with a choice of precision and device.
+    ///
+    /// # Errors
+    /// As [`NamedModel::open_cached`].
+    pub fn open_cached_with(name: &ModelName, options: &LoadOptions) -> Result<Self> {
+        Self::load(name, &xmore_hub::locate(name)?, options)
     }
 
     /// Opens a model with a choice of precision and device, and fetches it before if it is one of the hub's that its cache does not have.

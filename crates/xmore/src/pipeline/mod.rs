@@ -6,6 +6,7 @@ mod images;
 mod opened;
 
 use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
@@ -16,7 +17,7 @@ use xmore_memory::store::Modality;
 use crate::answer::{Answer, AnswerOptions};
 use crate::captions::CaptionStore;
 use crate::classify::Classifier;
-use crate::encode::{BATCH, EncodedBatch, encode_each};
+use crate::encode::{BATCH, EncodedBatch, GivenImage, encode_each, encode_given};
 use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
 use crate::evidence::Evidence;
@@ -145,6 +146,16 @@ impl Pipeline {
         }
     }
 
+    /// The method that answers where none is named: [`Method::Kernel`] with pairs where it is possible, else [`Method::Xmore`];
+    /// [`Method::ZeroShot`] without pairs.
+    pub fn default_method(&self) -> Method {
+        match &self.0.retrieval {
+            Some(_) if self.allows(Method::Kernel) => Method::Kernel,
+            Some(_) => Method::Xmore,
+            None => Method::ZeroShot,
+        }
+    }
+
     /// Whether an error is a remote index's absence that is to be tolerated.
     pub fn is_tolerated(&self, error: &XmoreError) -> bool {
         self.0.if_unreachable == IfUnreachable::ZeroShot
@@ -190,11 +201,26 @@ impl Pipeline {
         stop: &(dyn Fn() -> bool + Sync),
         take: &mut dyn FnMut(EncodedQueries) -> bool,
     ) -> Result<()> {
-        encode_each(&self.encoders(), files, stop, &mut |batch| {
-            let EncodedBatch { end, kept, failed, partly_seen, embeddings } = batch;
-            let queries = (!kept.is_empty()).then(|| self.queries(embeddings));
-            take(EncodedQueries { end, kept, failed, partly_seen, queries })
-        })
+        encode_each(&self.encoders(), files, stop, &mut |batch| take(self.encoded(batch)))
+    }
+
+    /// The same for images that another thread hands over; see [`encode_given`].
+    ///
+    /// # Errors
+    /// As [`encode_each`].
+    pub fn encode_given(
+        &self,
+        batches: Receiver<Vec<GivenImage>>,
+        stop: &(dyn Fn() -> bool + Sync),
+        take: &mut dyn FnMut(EncodedQueries) -> bool,
+    ) -> Result<()> {
+        encode_given(&self.encoders(), batches, stop, &mut |batch| take(self.encoded(batch)))
+    }
+
+    fn encoded(&self, batch: EncodedBatch) -> EncodedQueries {
+        let EncodedBatch { end, kept, failed, partly_seen, embeddings } = batch;
+        let queries = (!kept.is_empty()).then(|| self.queries(embeddings));
+        EncodedQueries { end, kept, failed, partly_seen, queries }
     }
 
     /// Classifies images in batches, each with the answer that it has alone. An image that cannot be read has an error in its place.

@@ -43,6 +43,9 @@ impl Default for RetrievalOptions {
 }
 
 impl RetrievalOptions {
+    /// Above this cosine two images are taken for copies of one another, where nothing else is said.
+    pub const SAME_IMAGE: f32 = 0.98;
+
     /// # Errors
     /// [`RetrievalError::NoCaptionsAsked`] for K = 0, [`RetrievalError::TooFewNeighbors`] if fewer pairs are looked at than kept.
     pub fn check(&self) -> Result<()> {

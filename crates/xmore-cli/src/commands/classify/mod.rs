@@ -125,11 +125,12 @@ fn fitted<'a>(
 fn method(args: &ClassifyArgs, setup: &Setup) -> Method {
     match (args.method, &args.retrieval.memory) {
         (Some(method), _) => method,
-        (None, Some(_)) if setup.pipeline.allows(Method::Kernel) => Method::Kernel,
-        (None, Some(_)) => Method::Xmore,
+        // A remote index that cannot be reached now is none of the pipeline's.
+        (None, Some(_)) if setup.pipeline.pairs().is_none() => Method::Xmore,
+        (None, Some(_)) => setup.pipeline.default_method(),
         (None, None) => {
             tell!("no --memory given: zero-shot, by the image alone");
-            Method::ZeroShot
+            setup.pipeline.default_method()
         }
     }
 }

@@ -3,11 +3,11 @@
 //! Reading, decoding and encoding overlap: a thread reads the files of the batch after next, and the pool, or the encoder's device, decodes the next batch
 //! beside the encoder, so that neither disk nor decoder is waited for. Batches change no number.
 
+mod read_ahead;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::sync::mpsc::Receiver;
 
 use rayon::prelude::*;
 use xmore_clip::{DecodedFiles, Embeddings, Loaded, Pixels, TextEmbeddings};
@@ -17,13 +17,13 @@ use xmore_memory::ingest::{ImageReader, ImageRef};
 use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
 use crate::partly_seen::PartlySeen;
+pub use read_ahead::GivenImage;
+use read_ahead::{Content, Images, ReadAhead, ReadBatch};
 
 /// Images that are decoded and encoded together: bounds memory.
 pub(crate) const BATCH: usize = 32;
 /// The same where an encoder's device decodes: it takes more to keep one busy.
 const DEVICE_BATCH: usize = 256;
-/// A batch with this many bytes of files is complete, however few they are.
-const BATCH_BYTES: usize = 64 << 20;
 /// Texts that are encoded together.
 const TEXT_BATCH: usize = 256;
 
@@ -88,7 +88,7 @@ pub fn encode_each(
     stop: &(dyn Fn() -> bool + Sync),
     take: &mut dyn FnMut(EncodedBatch) -> bool,
 ) -> Result<()> {
-    each(models, &Images::Files(files), stop, take)
+    each(models, Images::Files(files), stop, take)
 }
 
 /// The same for images wherever they are: in files, tars or tables.
@@ -101,12 +101,26 @@ pub fn encode_refs(
     stop: &(dyn Fn() -> bool + Sync),
     take: &mut dyn FnMut(EncodedBatch) -> bool,
 ) -> Result<()> {
-    each(models, &Images::Refs(images), stop, take)
+    each(models, Images::Refs(images), stop, take)
+}
+
+/// The same for images that another thread hands over, in batches of at least one: how many are decoded and encoded together is its choice. The channel's
+/// end is the images' end. An image's index counts from the first that was handed over.
+///
+/// # Errors
+/// As [`encode_each`].
+pub fn encode_given(
+    models: &[&dyn Encoder],
+    batches: Receiver<Vec<GivenImage>>,
+    stop: &(dyn Fn() -> bool + Sync),
+    take: &mut dyn FnMut(EncodedBatch) -> bool,
+) -> Result<()> {
+    each(models, Images::Given(batches), stop, take)
 }
 
 fn each(
     models: &[&dyn Encoder],
-    images: &Images<'_>,
+    images: Images<'_>,
     stop: &(dyn Fn() -> bool + Sync),
     take: &mut dyn FnMut(EncodedBatch) -> bool,
 ) -> Result<()> {
@@ -152,7 +166,7 @@ pub(crate) struct Batch {
 /// # Errors
 /// Those of loading the towers, and the sink's.
 pub(crate) fn encode_images(model: &dyn Encoder, images: &[ImageRef], sink: &mut dyn Sink) -> Result<()> {
-    run(&Encoders { model, others: &[] }, &Images::Refs(images), &|| false, sink)
+    run(&Encoders { model, others: &[] }, Images::Refs(images), &|| false, sink)
 }
 
 /// The models that encode the same images.
@@ -218,31 +232,9 @@ impl Image {
     }
 }
 
-/// The images of a run.
-enum Images<'a> {
-    Refs(&'a [ImageRef]),
-    Files(&'a [PathBuf]),
-}
-
-impl Images<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Self::Refs(refs) => refs.len(),
-            Self::Files(files) => files.len(),
-        }
-    }
-
-    fn get(&self, i: usize) -> ImageRef {
-        match self {
-            Self::Refs(refs) => refs[i].clone(),
-            Self::Files(files) => ImageRef::File(files[i].clone()),
-        }
-    }
-}
-
 fn run(
     encoders: &Encoders<'_>,
-    images: &Images<'_>,
+    images: Images<'_>,
     stop: &(dyn Fn() -> bool + Sync),
     sink: &mut dyn Sink,
 ) -> Result<()> {
@@ -272,96 +264,6 @@ fn run(
     Ok(())
 }
 
-/// Bytes of consecutive images, with the index of each.
-type ReadBatch = Vec<(usize, Result<Vec<u8>>, PathBuf)>;
-
-/// Images that the reader is asked for at once.
-type Wanted = Vec<(usize, ImageRef)>;
-
-/// A thread that reads files while others are decoded and encoded. It is not joined: a read that never ends, such as from a server that
-/// is gone, keeps it but nobody else.
-struct ReadAhead<'a> {
-    images: &'a Images<'a>,
-    /// Images of a batch.
-    batch: usize,
-    /// Images that the reader has been asked for, and those that have come.
-    asked: usize,
-    come: usize,
-    ask: SyncSender<Wanted>,
-    read: Receiver<ReadBatch>,
-    reader: Option<JoinHandle<()>>,
-}
-
-/// Batches that the reader is asked for ahead of the one that is waited for.
-const AHEAD: usize = 2;
-/// How often a wait asks whether to stop.
-const STOP_CHECK: Duration = Duration::from_millis(50);
-
-impl<'a> ReadAhead<'a> {
-    fn start(images: &'a Images<'a>, batch: usize) -> Result<Self> {
-        let (ask, wanted) = sync_channel::<Wanted>(AHEAD + 1);
-        let (send, read) = sync_channel(1);
-        let reader = Builder::new().name("read-ahead".to_owned());
-        let reader = reader.spawn(move || read_ahead(&wanted, &send));
-        let reader = Some(reader.map_err(|source| XmoreError::System { action: "start a thread", source })?);
-        Ok(Self { images, batch, asked: 0, come: 0, ask, read, reader })
-    }
-
-    /// The next batch that was read; `None` at the end, or if `stop` says so.
-    fn next(&mut self, stop: &(dyn Fn() -> bool + Sync)) -> Option<ReadBatch> {
-        while self.asked < self.images.len() && self.asked < self.come + (AHEAD + 1) * self.batch {
-            let end = (self.asked + self.batch).min(self.images.len());
-            let wanted = (self.asked..end).map(|i| (i, self.images.get(i))).collect();
-            // Without room, or without a reader, it is asked for when the next batch has come.
-            if self.ask.try_send(wanted).is_err() {
-                break;
-            }
-            self.asked = end;
-        }
-        if self.come == self.images.len() {
-            return None;
-        }
-        loop {
-            if stop() {
-                return None;
-            }
-            match self.read.recv_timeout(STOP_CHECK) {
-                Ok(batch) => {
-                    self.come += batch.len();
-                    return Some(batch);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    // It ends before us only by a panic.
-                    match self.reader.take().map(JoinHandle::join) {
-                        Some(Err(panic)) => std::panic::resume_unwind(panic),
-                        _ => return None,
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn read_ahead(wanted: &Receiver<Wanted>, send: &SyncSender<ReadBatch>) {
-    let reader = ImageReader::new();
-    while let Ok(images) = wanted.recv() {
-        let (mut batch, mut bytes, last) = (ReadBatch::new(), 0, images.len() - 1);
-        for (n, (i, image)) in images.into_iter().enumerate() {
-            let read = reader.read(&image).map_err(XmoreError::from);
-            bytes += read.as_ref().map_or(0, Vec::len);
-            batch.push((i, read, PathBuf::from(image.to_string())));
-            if bytes >= BATCH_BYTES || n == last {
-                // At an early end nobody waits for it.
-                if send.send(std::mem::take(&mut batch)).is_err() {
-                    return;
-                }
-                bytes = 0;
-            }
-        }
-    }
-}
-
 /// Decodes what was read for each encoder; an image is kept if all of them can use it.
 fn decode_next<'m>(
     encoders: &Encoders<'m>,
@@ -370,17 +272,17 @@ fn decode_next<'m>(
     let Some(read) = read else { return Ok(None) };
     let end = read.last().map_or(0, |(i, ..)| i + 1);
     let on_device = encoders.all().map(|model| decode_on_device(model, &read)).collect::<Result<Vec<_>>>()?;
-    let decode = |n: usize, bytes: &[u8], name: &Path| -> Result<Vec<Image>> {
+    let decode = |n: usize, content: &Content, name: &Path| -> Result<Vec<Image>> {
         let prepare = |(model, (_, places)): (&dyn Encoder, &(_, HashMap<usize, _>))| match places.get(&n) {
             Some(&(row, far_from_square)) => Ok(Image::OnDevice(row, far_from_square)),
-            None => Ok(Image::Loaded(model.load(bytes, name, MAX_PIXELS)?)),
+            None => Ok(Image::Loaded(content.load(model, name)?)),
         };
         encoders.all().zip(&on_device).map(prepare).collect()
     };
     let decoded: Vec<_> = read
         .into_par_iter()
         .enumerate()
-        .map(|(n, (i, bytes, name))| (i, bytes.and_then(|bytes| decode(n, &bytes, &name))))
+        .map(|(n, (i, content, name))| (i, content.and_then(|content| decode(n, &content, &name))))
         .collect();
     let empty = |(on_device, _)| Prepared { on_device, pixels: Vec::new(), rows: Vec::new() };
     let mut prepared: Vec<Prepared> = on_device.into_iter().map(empty).collect();
@@ -418,7 +320,8 @@ fn decode_on_device<'m>(model: &'m dyn Encoder, read: &ReadBatch) -> Result<OnDe
     if !model.decodes_files() {
         return Ok((None, HashMap::new()));
     }
-    let readable = read.iter().enumerate().filter_map(|(n, (_, bytes, _))| Some((n, bytes.as_deref().ok()?)));
+    let readable =
+        read.iter().enumerate().filter_map(|(n, (_, content, _))| Some((n, content.as_ref().ok()?.file()?)));
     let (places, files): (Vec<usize>, Vec<&[u8]>) = readable.unzip();
     let decoded = model.decode_files(&files)?;
     let rows = decoded.iter().flat_map(DecodedFiles::files).enumerate();
@@ -466,6 +369,7 @@ pub fn encode_texts<S: AsRef<str> + Sync>(
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::sync::mpsc::sync_channel;
 
     use super::*;
     use crate::NamedModel;
@@ -510,6 +414,39 @@ mod tests {
     }
 
     #[test]
+    fn images_that_are_handed_over_have_the_rows_of_their_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let (model, files) = files(dir.path(), 50);
+        let whole = encode_files(&model, &files, &mut |_| {}).unwrap();
+        let given = |(i, path): (usize, &PathBuf)| match i % 3 {
+            0 => GivenImage::Path(path.clone()),
+            1 => GivenImage::Bytes { bytes: std::fs::read(path).unwrap(), name: path.clone() },
+            _ => match image::open(path) {
+                Ok(pixels) => GivenImage::Pixels(pixels.to_rgb8()),
+                Err(_) => GivenImage::Path(path.clone()),
+            },
+        };
+        let images: Vec<GivenImage> = files.iter().enumerate().map(given).collect();
+        let (send, batches) = sync_channel(1);
+        let (mut rows, mut kept, mut failed, mut ends) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        std::thread::scope(|scope| {
+            scope.spawn(move || images.chunks(7).for_each(|batch| send.send(batch.to_vec()).unwrap()));
+            encode_given(&[&model], batches, &|| false, &mut |batch| {
+                rows.extend_from_slice(batch.embeddings[0].as_slice());
+                kept.extend(batch.kept);
+                failed.extend(batch.failed.into_iter().map(|(i, _)| i));
+                ends.push(batch.end);
+                true
+            })
+            .unwrap();
+        });
+        assert_eq!(rows, whole.embeddings.as_slice());
+        assert_eq!(kept, whole.kept);
+        assert_eq!(failed, whole.failed.iter().map(|(i, _)| *i).collect::<Vec<_>>());
+        assert_eq!(ends, [7, 14, 21, 28, 35, 42, 49, 50]);
+    }
+
+    #[test]
     fn rows_of_the_device_and_the_processor_are_put_in_the_images_order() {
         let on_device = Embeddings::new(vec![10.0, 11.0, 20.0, 21.0, 30.0, 31.0], 2);
         let others = Embeddings::new(vec![1.0, 2.0, 3.0, 4.0], 2);
@@ -539,5 +476,9 @@ mod tests {
         })
         .unwrap();
         assert_eq!(taken.get(), 0);
+        // Also while nothing is handed over.
+        let (send, batches) = sync_channel(1);
+        encode_given(&[&model], batches, &|| true, &mut |_| unreachable!("nothing was handed over")).unwrap();
+        drop(send);
     }
 }

@@ -1,0 +1,76 @@
+//! The `xmore` command: flags in, one `run` for each command, data on stdout, everything else on stderr.
+//!
+//! A library, so that other programs can be the command too: the Python package is one.
+
+// Messages go through `messages::tell`, data through `output`.
+#![warn(clippy::print_stderr, clippy::print_stdout)]
+
+mod cli;
+mod commands;
+mod error;
+mod fallback;
+mod flags;
+mod hints;
+mod html;
+mod images;
+mod interrupt;
+mod messages;
+mod output;
+mod progress;
+mod setup;
+mod skip_limit;
+mod threads;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::cli::Cli;
+use crate::flags::effect::Given;
+use crate::messages::tell;
+
+/// Runs the command; `arguments` begin with the program's name. Returns the exit status.
+///
+/// It is the program: signals, the panic hook and rayon's global pool become its own, and a signal may end the process. To be called once.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let mut command = Cli::command();
+    let matches = match command.try_get_matches_from_mut(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return answer(&error),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return answer(&error),
+    };
+    if let Err(error) = cli.command.check(&Given::of(&matches, &command)) {
+        return error.report();
+    }
+    threads::exit_where_memory_is_refused();
+    if !cli.command.handles_signals() {
+        interrupt::install();
+    }
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !xmore_memory::ingest::catches_panics() {
+            report(panic);
+        }
+    }));
+    if let Some(bytes) = cli.decode_memory {
+        xmore_files::image::set_decode_memory(bytes);
+    }
+    let result = threads::start(cli.threads).and_then(|()| cli.command.run());
+    if let Some(report) = xmore_clip::profile_report() {
+        tell!("{report}");
+    }
+    match result {
+        Ok(()) => 0,
+        Err(error) => error.report(),
+    }
+}
+
+/// Prints what clap says of arguments, such as the help that was asked for; returns the exit status.
+fn answer(said: &clap::Error) -> u8 {
+    // As clap's own `exit` has it: there is no other place to report this failure.
+    let _ = said.print();
+    u8::try_from(said.exit_code()).unwrap_or(2)
+}
