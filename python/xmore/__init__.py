@@ -19,6 +19,7 @@ from xmore.classifier import Classifier
 from xmore.evaluation import Evaluation, evaluate
 from xmore.memory import Embeddings, Hit, Memory
 from xmore.model import Model
+from xmore.pipelines import pipeline
 from xmore.prediction import Caption, Prediction, Predictions
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "XmoreWarning",
     "__version__",
     "evaluate",
+    "pipeline",
 ]

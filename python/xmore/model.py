@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from xmore import _native
+from xmore import _encode, _native
 from xmore._errors import ModelMismatch, SkippedImages, XmoreWarning
 from xmore._types import Float32, Image, Images, OnError, Precision
 
@@ -151,6 +151,35 @@ class Model(_native.Model):
         for row, ids in zip(rows, tokens, strict=True):
             row[: len(ids)] = ids
         return rows[0] if isinstance(texts, str) else rows
+
+    def encode(
+        self,
+        sentences: str | Image | Sequence[str | Image],
+        batch_size: int = 64,
+        show_progress_bar: bool | None = None,
+        *,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        normalize_embeddings: bool = True,
+    ) -> Any:
+        """Embeds texts and images in one call, as sentence-transformers' models do: a ``str`` is a text, anything else an image.
+
+        Args:
+            sentences: a text, an image, or a list of both.
+            batch_size: images that are encoded together, at most.
+            show_progress_bar: whether to show progress, by tqdm where it is installed.
+            convert_to_numpy: answers are numpy arrays unless ``convert_to_tensor`` is given.
+            convert_to_tensor: whether to answer with a tensor of torch, which must be installed.
+            normalize_embeddings: embeddings are unit vectors whether it is given or not.
+
+        Returns:
+            float32 unit rows ``[n, dim]`` in the order given; ``[dim]`` for one text or image.
+        """
+        return _encode.encode(self, sentences, batch_size, bool(show_progress_bar), convert_to_tensor)
+
+    def encode_pixels(self, pixels: Float32) -> Float32:
+        """Embeds images as :meth:`preprocess` gives them, float32 ``[n, 3, size, size]``: float32 unit rows ``[n, dim]``."""
+        return super().encode_pixels(np.asarray(pixels, dtype=np.float32))
 
     def encode_tokens(self, tokens: npt.NDArray[np.int64] | Sequence[Sequence[int]]) -> Float32:
         """Embeds texts by their tokens, as :meth:`tokenize` gives them: float32 unit rows ``[n, dim]``."""

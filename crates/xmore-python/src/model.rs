@@ -3,8 +3,9 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use numpy::{PyArray1, PyArrayMethods};
-use pyo3::exceptions::PyRuntimeError;
+use numpy::ndarray::{ArrayView3, Axis};
+use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray4, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use xmore::{
     DeviceChoice, Encoder, GivenImage, LoadOptions, ModelName, NamedModel, Pixels, XmoreError, encode_given,
@@ -24,6 +25,9 @@ use crate::progress::{Event, Progress};
 
 /// Texts that are encoded between two looks at whether to go on.
 const TEXTS_AT_A_TIME: usize = 1024;
+
+/// Prepared images that are encoded together.
+const IMAGES_AT_A_TIME: usize = 64;
 
 /// An opened model.
 #[pyclass(frozen, subclass, module = "xmore._native")]
@@ -278,6 +282,32 @@ impl Model {
         let ids: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
         let rows = job::call(py, self.threads, || model.encode_token_ids(&ids))?.or_raise()?;
         matrix(py, rows.as_slice().to_vec(), rows.len(), model.dim(), false)
+    }
+
+    /// Embeds images as [`Self::preprocess`] gives them, float32 `[n, 3, size, size]`: unit rows.
+    fn encode_pixels<'py>(
+        &self,
+        py: Python<'py>,
+        pixels: PyReadonlyArray4<'py, f32>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let model = self.usable()?;
+        let (found, side) = (pixels.shape(), model.preprocess().size() as usize);
+        if found[1..] != [3, side, side] {
+            let message = format!("pixels: expected the shape [n, 3, {side}, {side}], found {found:?}");
+            return Err(PyValueError::new_err(message));
+        }
+        let (images, count) = (pixels.as_array(), found[0]);
+        let rows = job::call(py, self.threads, || {
+            let mut rows = Vec::with_capacity(count * model.dim());
+            for batch in images.axis_chunks_iter(Axis(0), IMAGES_AT_A_TIME) {
+                // Channels first becomes channels last.
+                let last = |image: ArrayView3<'_, f32>| image.permuted_axes([1, 2, 0]).iter().copied().collect();
+                let batch: Vec<_> = batch.outer_iter().map(|image| Pixels::new(last(image))).collect();
+                rows.extend_from_slice(model.encode_images(&batch)?.as_slice());
+            }
+            Ok::<_, XmoreError>(rows)
+        })?;
+        matrix(py, rows.or_raise()?, count, model.dim(), false)
     }
 
     /// An image as the image tower takes it: float32 `[3, size, size]`, or patches `[patches, values]` of towers that take pictures of any
