@@ -3,7 +3,7 @@
 
 use std::io::{self, ErrorKind};
 
-use xmore::{CalibrationError, LabelError, RetrievalError, XmoreError};
+use xmore::{CalibrationError, LabelError, PartError, RetrievalError, XmoreError};
 use xmore_clip::{ClipError, CudaError};
 use xmore_eval::{DatasetOption, EvalError};
 use xmore_files::image::ImageError;
@@ -99,9 +99,26 @@ fn of_xmore(error: &XmoreError) -> Option<String> {
         XmoreError::ModelWithoutSigmoids => {
             Some("leave --scores sigmoid out, or name a model like SigLIP with --model".to_owned())
         }
+        XmoreError::Part(error) => of_part(error),
         XmoreError::NotThisModel { .. } => Some("name the model that made them with --model".to_owned()),
         _ => None,
     }
+}
+
+fn of_part(error: &PartError) -> Option<String> {
+    let hint = match error {
+        PartError::Embeddings { .. } => "leave out --part: taking embeddings as they are needs no encoder",
+        PartError::OtherPart { .. } => "choose a folder of its own for each part, or remove this one",
+        PartError::IsAPart { .. } => {
+            "merge all parts with `xmore memory merge`, then add to the merged memory"
+        }
+        PartError::NotAPart { .. } => "build it with `xmore memory build … --part I/N`",
+        PartError::Unfinished { .. } => "run the command that builds it again: it goes on where it stopped",
+        PartError::Changed { .. } => "build it again after removing its folder",
+        PartError::Missing { .. } => "name the folders of all parts",
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
 
 fn of_retrieval(error: &RetrievalError) -> Option<String> {

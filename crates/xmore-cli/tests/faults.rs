@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use hub::{COMMIT, Hub};
 use support::faults::{Call, Fault, Faults};
-use support::files::{assert_same_files, copy_folder, picture, second_model};
+use support::files::{assert_same_files, bytes_of, copy_folder, picture, second_model};
 use support::milvus::Milvus;
 use support::{Xmore, fixture, tiny_model, xmore};
 use xmore_memory::store::verify;
@@ -198,6 +198,74 @@ fn a_build() {
         },
         between: Between::Incomplete { before: PICTURES, after: PICTURES },
     });
+}
+
+#[test]
+fn a_part_of_a_build() {
+    let Some(world) = World::new() else { return };
+    world.try_all(&Case {
+        name: "part",
+        base: None,
+        command: &|memory| {
+            let memory = memory.display().to_string();
+            world.memory(&["build", "@many.csv", "--part=3/3", "-o", &memory, &world.model])
+        },
+        between: Between::Incomplete { before: PICTURES / 3, after: PICTURES / 3 },
+    });
+}
+
+/// A part of which nothing can be read has no memory, only the record of that.
+#[test]
+fn a_part_without_a_pair() {
+    let Some(world) = World::new() else { return };
+    let command = |part: &Path| {
+        let (output, rows) = (part.display().to_string(), PICTURES + 1);
+        let last = format!("--part={rows}/{rows}");
+        let args = ["build", "@many.csv", &last, "--max-skipped=100%", "-o", &output, &world.model];
+        world.memory(&args)
+    };
+    let (whole, part) = (world.path("empty-whole"), world.path("empty"));
+    let prepare = |to: &Path| {
+        let _ = fs::remove_dir_all(to);
+        fs::create_dir_all(to).unwrap();
+    };
+    prepare(&whole);
+    let calls = world.faults.calls(command(&whole), &whole);
+    for fault in [Fault::Kill, Fault::Lose] {
+        for at in 1..=calls.len() {
+            prepare(&part);
+            world.faults.run(command(&part), &part, fault, at);
+            command(&part).ok();
+            let (found, expected) = (bytes_of(&part), bytes_of(&whole));
+            let is_kept = |name: &PathBuf| name.starts_with(".xmore-partial");
+            assert!(expected.keys().all(is_kept), "{expected:?}");
+            let found: Vec<_> = found.into_iter().filter(|(name, _)| is_kept(name)).collect();
+            assert_eq!(found, Vec::from_iter(expected), "{fault:?} at call {at}");
+        }
+    }
+}
+
+#[test]
+fn a_merge() {
+    let Some(world) = World::new() else { return };
+    let parts: Vec<String> =
+        (1..=3).map(|number| world.path(&format!("p{number}")).display().to_string()).collect();
+    for (number, part) in parts.iter().enumerate() {
+        let which = format!("--part={}/3", number + 1);
+        world.memory(&["build", "@many.csv", &which, "-o", part, &world.model]).ok();
+    }
+    world.try_all(&Case {
+        name: "merge",
+        base: None,
+        command: &|memory| {
+            let memory = memory.display().to_string();
+            let args = ["merge", &parts[0], &parts[1], &parts[2], "-o", &memory];
+            world.memory(&args)
+        },
+        between: Between::Incomplete { before: PICTURES, after: PICTURES },
+    });
+    world.build("@many.csv", "@one-build");
+    assert_same_files(&world.path("merge-whole"), &world.path("one-build"));
 }
 
 #[test]

@@ -301,7 +301,8 @@ impl Model {
             let mut rows = Vec::with_capacity(count * model.dim());
             for batch in images.axis_chunks_iter(Axis(0), IMAGES_AT_A_TIME) {
                 // Channels first becomes channels last.
-                let last = |image: ArrayView3<'_, f32>| image.permuted_axes([1, 2, 0]).iter().copied().collect();
+                let last =
+                    |image: ArrayView3<'_, f32>| image.permuted_axes([1, 2, 0]).iter().copied().collect();
                 let batch: Vec<_> = batch.outer_iter().map(|image| Pixels::new(last(image))).collect();
                 rows.extend_from_slice(model.encode_images(&batch)?.as_slice());
             }

@@ -10,6 +10,7 @@ use xmore_hub::ModelError;
 use xmore_memory::MemoryError;
 use xmore_memory::store::Mode;
 
+use crate::build::PartError;
 use crate::calibration::error::CalibrationError;
 use crate::labels::error::LabelError;
 use crate::retrieve::error::RetrievalError;
@@ -74,6 +75,9 @@ pub enum XmoreError {
         /// What was expected and what was found.
         reason: String,
     },
+    /// The parts of a divided build.
+    #[error(transparent)]
+    Part(#[from] PartError),
     /// A build or an append cannot go on: its sources do not list any more what it has written.
     #[error(
         "the sources of {} have changed since it was interrupted: {missing} of the {done} pairs that it had come to are not in them",

@@ -4,7 +4,7 @@
 //!
 //! 1. Open a model: [`NamedModel::open`], or [`NamedModel::open_or_fetch`] for one of the hub's by a [`ModelName`]; or bring an
 //!    [`Encoder`] of your own.
-//! 2. Build a memory of image–caption pairs: [`build_memory`]; open it, or a remote index: [`OpenPairs::open`].
+//! 2. Build a memory of image–caption pairs: [`build_memory`], or [`build_part`] on several machines and [`merge_memories`]; open it, or a remote index: [`OpenPairs::open`].
 //! 3. Set up a [`Pipeline`], and make [`Labels`] ready for one [`Method`] or several: [`Pipeline::classifier`].
 //! 4. Ask for answers: [`Pipeline::classify`], or [`Pipeline::evidence`] for what every method's answer follows from.
 //!
@@ -38,7 +38,8 @@ pub use answer::{
 };
 pub use build::{
     BuildOptions, BuildOutcome, BuildProgress, BuildReport, EmbeddingSetProgress, EmbeddingSetReport,
-    SkipLimit, SkipSummary, Skipped, add_embedding_set, build_memory,
+    MergeProgress, MergeReport, Part, PartError, SkipLimit, SkipSummary, Skipped, add_embedding_set,
+    build_memory, build_part, merge_memories,
 };
 pub use calibration::error::CalibrationError;
 pub use calibration::{

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -217,14 +218,37 @@ impl Source {
             Source::Parquet { files, image_root, columns, .. } => {
                 parquet::read(files, image_root.as_deref(), columns)
             }
-            Source::WebDataset { tars, folder, walk, .. } => webdataset::read(tars, folder.as_deref(), walk),
+            Source::WebDataset { tars, .. } => return self.read_files(0..tars.len()),
             Source::Coco { path, image_root } => coco::read(path, image_root.as_deref()),
             Source::Embeddings(folder) => {
                 let hint = "its embeddings are taken as they are, without an encoder";
                 return Err(wrong(folder.path(), "images with captions", "embeddings", hint));
             }
         }?;
-        if let Source::Parquet { left_out, .. } | Source::WebDataset { left_out, .. } = self {
+        if let Source::Parquet { left_out, .. } = self {
+            ingested.left_out.merge(left_out.clone());
+        }
+        Ok(ingested)
+    }
+
+    /// The files that can be read apart from each other: what they give together, in their order, is what [`read`](Self::read) gives.
+    /// `None` for a source that is read as a whole.
+    pub fn files(&self) -> Option<&[PathBuf]> {
+        match self {
+            Source::WebDataset { tars, .. } => Some(tars),
+            _ => None,
+        }
+    }
+
+    /// As [`read`](Self::read), but reads only a range of [`files`](Self::files); all of a source that has none.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_files(&self, range: Range<usize>) -> Result<Ingested> {
+        let Source::WebDataset { tars, folder, walk, left_out } = self else { return self.read() };
+        let is_last = range.end == tars.len();
+        let mut ingested = webdataset::read(tars, range, folder.as_deref(), walk)?;
+        if is_last {
             ingested.left_out.merge(left_out.clone());
         }
         Ok(ingested)

@@ -1,6 +1,7 @@
 //! Pairs from webdataset shards: tars in which members of one key are a sample (`<key>.jpg`, `<key>.txt`, `<key>.json`).
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,12 +17,18 @@ use super::{ImageRef, Ingested, Pair, Skip, SkipReason, is_image_name, tar_membe
 use crate::error::{AtPath, Result};
 use crate::ingest::SourceError;
 
-/// Reads shards in order. Of a `folder` that holds them, images that lie loose are counted as one skip.
+/// Reads the shards `range` of all `tars` in order. With the last, images that lie loose in the `folder` that holds them are counted as
+/// one skip.
 ///
-/// One shard alone must be readable and hold images; of several, those that do not are skipped.
-pub(super) fn read(tars: &[PathBuf], folder: Option<&Path>, options: &WalkOptions) -> Result<Ingested> {
+/// If there is but one shard it must be readable and hold images; of several, those that do not are skipped.
+pub(super) fn read(
+    tars: &[PathBuf],
+    range: Range<usize>,
+    folder: Option<&Path>,
+    options: &WalkOptions,
+) -> Result<Ingested> {
     let mut ingested = Ingested::default();
-    for tar in tars {
+    for tar in &tars[range.clone()] {
         if let Err(error) = read_tar(tar, options, &mut ingested) {
             if tars.len() == 1 {
                 return Err(error);
@@ -29,7 +36,7 @@ pub(super) fn read(tars: &[PathBuf], folder: Option<&Path>, options: &WalkOption
             ingested.skipped.push(Skip::file(tar, &error));
         }
     }
-    if let Some(folder) = folder {
+    if let Some(folder) = folder.filter(|_| range.end == tars.len()) {
         let loose = walk_images(folder, options).at("list", folder)?.files.len() as u64;
         if loose > 0 {
             let reason = SkipReason::LooseImages { count: loose };

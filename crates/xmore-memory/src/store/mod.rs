@@ -17,7 +17,8 @@
 //!
 //! While a memory is built or grows, new parts are in `.xmore-building/` with a checkpoint that says how far they are
 //! good (`staging`): a build that was killed continues from there and ends with the bytes of an undisturbed one. Parts
-//! are put in place by renames that are finished by the next writer (`publish`); the manifest goes last.
+//! are put in place by renames that are finished by the next writer (`publish`); the manifest goes last. The memory of a build that is
+//! divided among several processes has `.xmore-partial/` too (`partial`), by which such memories are merged.
 
 mod checksum;
 mod embedding_set;
@@ -32,6 +33,7 @@ pub(crate) mod metadata;
 pub(crate) mod npy;
 mod open_part;
 mod pairs;
+mod partial;
 mod publish;
 mod reader;
 mod repair;
@@ -50,13 +52,14 @@ pub use layout::{BUILDING_DIR, MANIFEST_FILE, MAX_DIM, Modality};
 pub(crate) use layout::{IMAGES, METADATA, Series, TEXTS};
 pub use manifest::{EmbeddingSetInfo, Manifest, PartInfo, SetAside, SourceInfo};
 pub use pairs::{KnownBy, KnownPairs, PairKey, PairKeys};
+pub use partial::{Division, FinishedPart, Listing, ListingWriter, PartialBuild, Segment};
 pub use publish::finish_interrupted;
 pub use reader::{EmbeddingSet, Memory};
 pub use repair::{RepairReport, repair};
 pub use skip_list::{SkipCounts, SkipEntry, failures, read_skip_list};
 pub use staging::{Cursor, Mode};
 pub use verify::{Finding, VerifyReport, verify};
-pub use writer::MemoryWriter;
+pub use writer::{MemoryWriter, check_part};
 
 #[cfg(test)]
 mod tests;

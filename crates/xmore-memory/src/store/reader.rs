@@ -63,6 +63,16 @@ pub(crate) struct Embeddings {
     pub codes: Option<Codes>,
 }
 
+/// The embeddings of one part of a memory as they are stored.
+pub(super) struct StoredPart<'a> {
+    /// Id of its first row.
+    pub first_id: u64,
+    /// Image embeddings `[rows, dim]`.
+    pub images: &'a [f16],
+    /// Caption embeddings `[rows, dim]`.
+    pub texts: &'a [f16],
+}
+
 /// The strings of one part.
 struct Strings {
     first_id: u64,
@@ -215,6 +225,13 @@ impl Memory {
     /// As [`EmbeddingSet::text_embedding`].
     pub fn text_embedding(&self, id: u64, out: &mut [f32]) -> Result<()> {
         self.primary().text_embedding(id, out)
+    }
+
+    /// The embeddings of the part in a place below the number of parts.
+    pub(super) fn stored_part(&self, place: usize) -> StoredPart<'_> {
+        let part = &self.primary().parts[place];
+        let images = part.images.as_ref().map_or(&[][..], |images| images.matrix.data());
+        StoredPart { first_id: part.first_id, images, texts: part.texts.matrix.data() }
     }
 
     /// Part and row of a pair.

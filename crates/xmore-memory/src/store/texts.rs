@@ -47,6 +47,69 @@ impl KnownTexts {
     }
 }
 
+/// Which strings a writer remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remembered {
+    /// Captions, to find the embedding of one that comes again, and image paths, to count them.
+    All,
+    /// Image paths.
+    ImagePaths,
+    /// None: so many distinct image paths are given.
+    Nothing {
+        /// Distinct image paths of all rows that will be written.
+        images: u64,
+    },
+}
+
+/// What a writer remembers of the strings of its rows.
+pub(super) struct SeenStrings {
+    remembered: Remembered,
+    texts: KnownTexts,
+    images: DistinctCount,
+}
+
+impl SeenStrings {
+    /// No row yet.
+    pub fn new(remembered: Remembered) -> SeenStrings {
+        SeenStrings { remembered, texts: KnownTexts::default(), images: DistinctCount::default() }
+    }
+
+    /// Which strings are remembered.
+    pub fn remembered(&self) -> Remembered {
+        self.remembered
+    }
+
+    /// Whether captions are found again.
+    pub fn remembers_captions(&self) -> bool {
+        self.remembered == Remembered::All
+    }
+
+    /// Remembers the strings of a row.
+    pub fn add(&mut self, image_path: &str, caption: &str, row: u64) {
+        match self.remembered {
+            Remembered::All => {
+                self.images.add(image_path);
+                self.texts.add(caption, row);
+            }
+            Remembered::ImagePaths => self.images.add(image_path),
+            Remembered::Nothing { .. } => {}
+        }
+    }
+
+    /// The first row with this caption.
+    pub fn row_of(&self, caption: &str) -> Option<u64> {
+        self.texts.row(caption)
+    }
+
+    /// Number of distinct image paths.
+    pub fn images(&self) -> u64 {
+        match self.remembered {
+            Remembered::Nothing { images } => images,
+            Remembered::All | Remembered::ImagePaths => self.images.count(),
+        }
+    }
+}
+
 /// Reads row `row` of closed parts that follow one another into `out`, `[dim]`; `Err` has the row's number behind them, in the open part.
 pub(super) fn read_closed(closed: &[NpyMatrix], mut row: u64, out: &mut [f32]) -> Result<(), u64> {
     for part in closed {

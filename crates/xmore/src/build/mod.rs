@@ -3,9 +3,14 @@
 //! One rule for every state in which a memory can be: what the sources list and the memory does not have is read, encoded and added
 //! (`plan`). So a build goes on where an earlier run was stopped, takes what has come to the sources since, and tries again what could
 //! not be read; where nothing is left to do, nothing is written.
+//!
+//! A build can be divided: `part` builds one part of it, `merge` makes of all parts what one build would have made.
 
 mod embedding_set;
 mod limit;
+mod merge;
+mod part;
+mod part_error;
 mod plan;
 mod report;
 mod sources;
@@ -19,7 +24,7 @@ use xmore_clip::Embeddings;
 use xmore_files::image::Orientation;
 use xmore_memory::Memory;
 use xmore_memory::ingest::{EmbeddingsFolder, InputFormat, SourceOptions};
-use xmore_memory::store::{Manifest, MemoryWriter, Mode, SourceInfo, finish_interrupted};
+use xmore_memory::store::{Manifest, MemoryWriter, Mode, PartialBuild, SourceInfo, finish_interrupted};
 
 use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
@@ -27,6 +32,9 @@ use crate::math::dot;
 use crate::partly_seen::PartlySeen;
 pub use embedding_set::{EmbeddingSetProgress, EmbeddingSetReport, add_embedding_set};
 pub use limit::SkipLimit;
+pub use merge::{MergeProgress, MergeReport, merge_memories};
+pub use part::{Part, build_part};
+pub use part_error::PartError;
 use plan::{Plan, is_covered};
 pub use report::{BuildOutcome, BuildReport, SkipSummary, Skipped};
 use sources::Sources;
@@ -85,7 +93,7 @@ pub struct BuildProgress {
 ///
 /// # Errors
 /// Sources that cannot be read, or do not list any more what an interrupted run has written ([`XmoreError::SourcesChanged`]); a folder
-/// that cannot be written or holds something else; [`XmoreError::NotThisModel`] for embeddings that are not the model's.
+/// that cannot be written or holds something else, such as a part of a divided build ([`PartError::IsAPart`]); [`XmoreError::NotThisModel`] for embeddings that are not the model's.
 pub fn build_memory(
     model: &dyn Encoder,
     sources: &[impl AsRef<OsStr>],
@@ -93,6 +101,9 @@ pub fn build_memory(
     options: &BuildOptions,
     progress: &mut dyn FnMut(BuildProgress) -> bool,
 ) -> Result<BuildReport> {
+    if let Some(there) = PartialBuild::read(dir)? {
+        return Err(PartError::IsAPart { dir: dir.to_owned(), part: Part::from(&there) }.into());
+    }
     let sources = Sources::open(sources, options)?;
     for folder in &sources.embedded {
         check_claim(model, folder)?;

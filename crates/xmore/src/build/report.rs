@@ -58,8 +58,8 @@ pub enum BuildOutcome {
     NothingNew,
     /// The memory has none of the sources' pairs, since none could be read; nothing was written.
     NothingRead,
-    /// More failed than is allowed for replacing a memory: the former one stays. What could be read is kept, and the same call goes on
-    /// with it.
+    /// More failed than is allowed for replacing a memory, where the former one stays, or for finishing a part of a divided build. What
+    /// could be read is kept, and the same call goes on with it.
     FormerKept,
 }
 

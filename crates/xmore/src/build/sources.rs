@@ -1,7 +1,8 @@
 //! All that a build's sources list, in one order, and its digest.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use xmore_files::{LeftOut, hex, path_to_text};
@@ -29,8 +30,15 @@ pub(super) struct Sources {
 impl Sources {
     /// Lists all sources. Paths are made absolute, so that a memory's images are found from anywhere.
     pub fn open(arguments: &[impl AsRef<OsStr>], options: &BuildOptions) -> Result<Sources> {
-        let absolute = |path: &Path| std::path::absolute(path).map_err(|e| XmoreError::io("find", path, e));
-        let image_root = options.source.image_root.as_deref().map(absolute).transpose()?;
+        let mut sources = Sources::named(arguments, options)?;
+        for source in detect(arguments, options)? {
+            sources.read(source, None)?;
+        }
+        Ok(sources)
+    }
+
+    /// Sources that go by these arguments, of which none has been read.
+    pub fn named(arguments: &[impl AsRef<OsStr>], options: &BuildOptions) -> Result<Sources> {
         let mut from = Vec::new();
         for argument in arguments {
             from.push(path_to_text(&absolute(Path::new(argument))?).into_owned());
@@ -38,36 +46,42 @@ impl Sources {
         if options.format != InputFormat::Auto {
             from.push(format!("as {}", options.format));
         }
-        if let Some(root) = &image_root {
-            from.push(format!("images in {}", path_to_text(root)));
+        if let Some(root) = &options.source.image_root {
+            from.push(format!("images in {}", path_to_text(&absolute(root)?)));
         }
-        let mut sources = Sources {
+        Ok(Sources {
             from,
             skipped: Vec::new(),
             pairs: Vec::new(),
             embedded: Vec::new(),
             notes: Vec::new(),
             left_out: LeftOut::default(),
-        };
-        let source_options = SourceOptions { image_root, ..options.source.clone() };
-        for path in expand(arguments)? {
-            match Source::detect(absolute(&path)?, options.format, &source_options)? {
-                Source::Embeddings(folder) => sources.embedded.push(folder),
-                source => {
-                    let ingested = source.read()?;
-                    sources.pairs.extend(ingested.pairs);
-                    sources.notes.extend(ingested.notes);
-                    sources.left_out.merge(ingested.left_out);
-                    let skipped = ingested.skipped.into_iter();
-                    sources.skipped.extend(skipped.map(|skip| Skipped {
-                        path: skip.path,
-                        kind: skip.reason.kind(),
-                        reason: skip.reason.to_string(),
-                    }));
-                }
+        })
+    }
+
+    /// Adds what a source lists, or what a range of its files does.
+    pub fn read(&mut self, source: Source, files: Option<Range<usize>>) -> Result<()> {
+        let source = match source {
+            Source::Embeddings(folder) => {
+                self.embedded.push(folder);
+                return Ok(());
             }
-        }
-        Ok(sources)
+            source => source,
+        };
+        let ingested = match files {
+            Some(files) => source.read_files(files)?,
+            None => source.read()?,
+        };
+        self.pairs.extend(ingested.pairs);
+        self.notes.extend(ingested.notes);
+        self.left_out.merge(ingested.left_out);
+        let skipped = ingested.skipped.into_iter();
+        self.skipped.extend(skipped.map(|skip| Skipped {
+            path: skip.path,
+            kind: skip.reason.kind(),
+            reason: skip.reason.to_string(),
+        }));
+        Ok(())
     }
 
     /// Images and rows of embeddings, and what failed while they were listed.
@@ -101,40 +115,83 @@ impl Sources {
     }
 }
 
-/// SHA-256 over strings with their lengths.
+/// The kind of each source that the arguments name.
+pub(super) fn detect(arguments: &[impl AsRef<OsStr>], options: &BuildOptions) -> Result<Vec<Source>> {
+    let image_root = options.source.image_root.as_deref().map(absolute).transpose()?;
+    let source_options = SourceOptions { image_root, ..options.source.clone() };
+    let detect = |path: PathBuf| Ok(Source::detect(absolute(&path)?, options.format, &source_options)?);
+    expand(arguments)?.into_iter().map(detect).collect()
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| XmoreError::io("find", path, e))
+}
+
+/// Appends the bytes by which something that was skipped while listing goes into a digest.
+pub(super) fn append_skip(bytes: &mut Vec<u8>, skip: &Skipped) {
+    append(bytes, &["skip", &skip.path, &skip.reason]);
+}
+
+/// The same of a pair.
+pub(super) fn append_pair(bytes: &mut Vec<u8>, pair: &Pair) {
+    append(bytes, &["pair", &pair.image.to_string()]);
+    bytes.extend_from_slice(&(pair.captions.len() as u64).to_le_bytes());
+    pair.captions.iter().for_each(|caption| append(bytes, &[caption]));
+}
+
+/// Appends strings with their lengths.
+fn append(bytes: &mut Vec<u8>, strings: &[&str]) {
+    for string in strings {
+        bytes.extend_from_slice(&(string.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(string.as_bytes());
+    }
+}
+
+/// SHA-256 of all that sources list.
 #[derive(Clone, Default)]
-pub(super) struct Digest(Sha256);
+pub(super) struct Digest {
+    hash: Sha256,
+    /// Reused.
+    bytes: Vec<u8>,
+}
 
 impl Digest {
     fn add_skip(&mut self, skip: &Skipped) {
-        self.add(&["skip", &skip.path, &skip.reason]);
+        self.add_appended(|bytes| append_skip(bytes, skip));
     }
 
     fn add_pair(&mut self, pair: &Pair) {
-        self.add(&["pair", &pair.image.to_string()]);
-        self.0.update((pair.captions.len() as u64).to_le_bytes());
-        pair.captions.iter().for_each(|caption| self.add(&[caption]));
+        self.add_appended(|bytes| append_pair(bytes, pair));
     }
 
     pub fn add_embedded(&mut self, batch: &EmbeddingsBatch) {
-        self.0.update(batch.skipped.total().to_le_bytes());
+        self.add(&batch.skipped.total().to_le_bytes());
         for (path, caption) in batch.image_paths.iter().zip(&batch.captions) {
-            self.add(&["row", path, caption]);
+            self.add_strings(&["row", path, caption]);
         }
         for values in [Some(&batch.images), batch.texts.as_ref()].into_iter().flatten() {
-            values.iter().for_each(|value| self.0.update(value.to_le_bytes()));
+            values.iter().for_each(|value| self.hash.update(value.to_le_bytes()));
         }
+    }
+
+    /// Adds bytes as they are.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+    }
+
+    /// Adds strings with their lengths.
+    pub fn add_strings(&mut self, strings: &[&str]) {
+        self.add_appended(|bytes| append(bytes, strings));
     }
 
     /// In hexadecimal.
     pub fn value(&self) -> String {
-        hex(self.0.clone().finalize())
+        hex(self.hash.clone().finalize())
     }
 
-    fn add(&mut self, strings: &[&str]) {
-        for string in strings {
-            self.0.update((string.len() as u64).to_le_bytes());
-            self.0.update(string.as_bytes());
-        }
+    fn add_appended(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
+        self.bytes.clear();
+        append(&mut self.bytes);
+        self.hash.update(&self.bytes);
     }
 }

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use xmore::{BuildOptions, BuildOutcome, BuildReport, NamedModel, build_memory};
+use xmore::{
+    BuildOptions, BuildOutcome, BuildProgress, BuildReport, NamedModel, Part, XmoreError, build_memory,
+    build_part,
+};
 use xmore_memory::Memory;
 use xmore_memory::ingest::{ColumnNames, InputFormat, Source, SourceOptions, expand};
 use xmore_memory::store::Mode;
@@ -35,6 +38,10 @@ pub(crate) struct BuildArgs {
     /// Build anew and replace the memory that is there, or what an interrupted build with other sources or another model left
     #[arg(long)]
     overwrite: bool,
+    /// Build only part I of N, counted from 1, as one of several workers: each with the same sources, model and flags and a folder of its
+    /// own. `xmore memory merge` makes of all N parts the memory that this command builds without --part
+    #[arg(long, value_name = "I/N", conflicts_with = "overwrite")]
+    part: Option<Part>,
     #[command(flatten)]
     model: ModelChoice,
 }
@@ -152,7 +159,7 @@ pub(super) fn build(args: &BuildArgs) -> Result<()> {
         Ok(memory) if !args.overwrite => args.model.decoding_as(memory.manifest().orientation).open()?,
         _ => args.model.open()?,
     };
-    write_pairs(&model, &args.sources, &args.output, mode)
+    write_pairs(&model, &args.sources, &args.output, mode, args.part)
 }
 
 pub(super) fn append(args: &AppendArgs) -> Result<()> {
@@ -160,29 +167,63 @@ pub(super) fn append(args: &AppendArgs) -> Result<()> {
     let manifest = memory.manifest();
     let model = args.model.decoding_as(manifest.orientation).open_for(Some(&manifest.model))?;
     drop(memory);
-    write_pairs(&model, &args.sources, &args.memory, Mode::Append)
+    write_pairs(&model, &args.sources, &args.memory, Mode::Append, None)
 }
 
-fn write_pairs(model: &NamedModel, sources: &SourceArgs, dir: &Path, mode: Mode) -> Result<()> {
+fn write_pairs(
+    model: &NamedModel,
+    sources: &SourceArgs,
+    dir: &Path,
+    mode: Mode,
+    part: Option<Part>,
+) -> Result<()> {
     let _orderly = interrupt::orderly();
     let start = Instant::now();
     let mut bar = DeferredBar::new("images");
-    let report = build_memory(model, &sources.sources, dir, &sources.options(mode), &mut |at| {
+    let options = sources.options(mode);
+    let mut progress = |at: BuildProgress| {
         bar.show(at.done, at.total);
         !interrupt::requested()
-    });
+    };
+    let report = match part {
+        None => build_memory(model, &sources.sources, dir, &options, &mut progress),
+        Some(part) => build_part(model, &sources.sources, part, dir, &options, &mut progress),
+    };
     drop(bar);
-    let report = or_interrupted(report, dir)?;
-    tell_report(&report, dir, start.elapsed().as_secs_f64());
+    let report = match report {
+        Err(error @ XmoreError::SourcesChanged { .. }) if part.is_some() => {
+            let message = format!("{error}; restore them, or start again by removing {}", dir.display());
+            return Err(CliError::Failed(message));
+        }
+        report => or_interrupted(report, dir)?,
+    };
+    tell_report(&report, dir, start.elapsed().as_secs_f64(), part);
     tell_partly_seen(report.partly_seen, model);
     tell_left_out(&report.left_out);
+    if let Some(part) = part {
+        return end_of_part(&report, dir, sources.skips, part);
+    }
     if report.manifest.is_some() && report.outcome != BuildOutcome::NothingRead {
         print(&format!("{}", dir.display()))?;
     }
     enough(&report, dir, sources.skips)
 }
 
-fn tell_report(report: &BuildReport, dir: &Path, seconds: f64) {
+/// Says what became of a part, and whether that is enough for exit status 0.
+fn end_of_part(report: &BuildReport, dir: &Path, skips: SkipArgs, part: Part) -> Result<()> {
+    if report.outcome == BuildOutcome::FormerKept {
+        return Err(CliError::NotEnough(format!(
+            "{}: part {part} is not finished; what could be read is kept, and the same command goes on with it",
+            too_many(report, skips)
+        )));
+    }
+    if report.outcome == BuildOutcome::NothingRead {
+        tell!("no pair came of part {part}; it is finished all the same");
+    }
+    print(&format!("{}", dir.display()))
+}
+
+fn tell_report(report: &BuildReport, dir: &Path, seconds: f64, part: Option<Part>) {
     for note in &report.notes {
         tell!("{note}");
     }
@@ -223,7 +264,7 @@ fn tell_report(report: &BuildReport, dir: &Path, seconds: f64) {
         }
         _ => {}
     }
-    if failed > 0 && !matches!(report.outcome, BuildOutcome::FormerKept) {
+    if failed > 0 && part.is_none() && report.outcome != BuildOutcome::FormerKept {
         tell!("the same command tries again what could not be read");
     }
     if report.repeated > 0 {
@@ -243,11 +284,7 @@ fn tell_report(report: &BuildReport, dir: &Path, seconds: f64) {
 
 /// Whether what was done is enough for exit status 0.
 fn enough(report: &BuildReport, dir: &Path, skips: SkipArgs) -> Result<()> {
-    let failed = report.skipped.failed();
-    let share = format!(
-        "{failed} of {} images, rows and files could not be read, and --max-skipped allows {}",
-        report.things, skips.max_skipped
-    );
+    let share = too_many(report, skips);
     let message = match report.outcome {
         BuildOutcome::NothingRead => {
             let state = match &report.manifest {
@@ -268,4 +305,14 @@ fn enough(report: &BuildReport, dir: &Path, skips: SkipArgs) -> Result<()> {
         _ => return Ok(()),
     };
     Err(CliError::NotEnough(message))
+}
+
+/// How many things failed, and how many may.
+fn too_many(report: &BuildReport, skips: SkipArgs) -> String {
+    format!(
+        "{} of {} images, rows and files could not be read, and --max-skipped allows {}",
+        report.skipped.failed(),
+        report.things,
+        skips.max_skipped
+    )
 }

@@ -1,4 +1,4 @@
-//! `xmore memory`: building, growing, checking, searching and uploading memories.
+//! `xmore memory`: building, growing, merging, checking, searching and uploading memories.
 
 mod build;
 mod check;
@@ -6,6 +6,7 @@ mod duplicates;
 mod embed;
 mod info;
 mod interrupted;
+mod merge;
 mod search;
 mod skipped;
 mod upload;
@@ -38,6 +39,14 @@ enum MemoryCommand {
     /// Exit status: 0 if done, 3 if no pair came or more failed than --max-skipped allows (what could be read is in the memory
     /// then, but a memory is not replaced), 1 for an error, 2 for wrong flags.
     Build(build::BuildArgs),
+    /// Merge the parts of a divided build into the memory that one build would have made
+    ///
+    /// N workers run `xmore memory build … --part 1/N` to `N/N`, each with the same sources (at the same paths), model and flags and a folder of
+    /// its own. The merged memory has the bytes of a build by one worker, whatever N is and however often workers were killed and started again.
+    /// It is put in place when it is complete; stopped or killed at any moment, the same command goes on. The parts stay as they are.
+    ///
+    /// Exit status: 0 if done, 1 for an error, such as a part that is missing, not finished or of another build.
+    Merge(merge::MergeArgs),
     /// Add the pairs of sources that a memory does not have; what is there is not rewritten
     ///
     /// Pairs, what could not be read and the exit status are treated as by `build`.
@@ -75,7 +84,8 @@ impl MemoryArgs {
             MemoryCommand::Embed(args) => args.check(given),
             MemoryCommand::Info(args) => args.check(given),
             MemoryCommand::Search(args) => args.check(given),
-            MemoryCommand::Verify(_)
+            MemoryCommand::Merge(_)
+            | MemoryCommand::Verify(_)
             | MemoryCommand::Repair(_)
             | MemoryCommand::Duplicates(_)
             | MemoryCommand::Upload(_) => Ok(()),
@@ -87,6 +97,7 @@ pub(crate) fn run(args: &MemoryArgs) -> Result<()> {
     match &args.command {
         MemoryCommand::Build(args) => build::build(args),
         MemoryCommand::Append(args) => build::append(args),
+        MemoryCommand::Merge(args) => merge::run(args),
         MemoryCommand::Embed(args) => embed::run(args),
         MemoryCommand::Info(args) => info::run(args),
         MemoryCommand::Search(args) => search::run(args),

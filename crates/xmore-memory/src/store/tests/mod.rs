@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use half::f16;
 use proptest::prelude::*;
 
+mod copying;
 mod embedding_sets;
 mod gaps;
 mod mending;

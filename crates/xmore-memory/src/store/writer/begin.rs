@@ -20,7 +20,7 @@ use super::super::reader::Memory;
 use super::super::repair::open_with_checksums;
 use super::super::skip_list::SkipList;
 use super::super::staging::{Checkpoint, Mode, Staging, foreign_entry, unfinished_is_damaged};
-use super::super::texts::{DistinctCount, KnownTexts};
+use super::super::texts::{Remembered, SeenStrings};
 use super::super::{checksum, lookup};
 use super::MemoryWriter;
 use crate::error::{AtPath, MemoryError, Result};
@@ -36,7 +36,7 @@ impl MemoryWriter {
     /// [`WriteError::AlreadyExists`] over a complete memory, [`WriteError::NotEmpty`] over anything else,
     /// [`WriteError::Busy`] if another process is building here, [`WriteError::Dim`], [`MemoryError::Io`].
     pub fn create(dir: impl AsRef<Path>, model: ModelIdentity) -> Result<MemoryWriter> {
-        let mut writer = Self::locked(dir.as_ref(), model, Mode::Create)?;
+        let mut writer = Self::locked(dir.as_ref(), model, Mode::Create, Remembered::All)?;
         writer.start_anew()?;
         Ok(writer)
     }
@@ -47,7 +47,7 @@ impl MemoryWriter {
     /// # Errors
     /// As [`create`](Self::create), without [`WriteError::AlreadyExists`].
     pub fn create_overwriting(dir: impl AsRef<Path>, model: ModelIdentity) -> Result<MemoryWriter> {
-        let mut writer = Self::locked(dir.as_ref(), model, Mode::Overwrite)?;
+        let mut writer = Self::locked(dir.as_ref(), model, Mode::Overwrite, Remembered::All)?;
         writer.start_anew()?;
         Ok(writer)
     }
@@ -60,7 +60,16 @@ impl MemoryWriter {
     /// [`Mode::Overwrite`] it is discarded); with [`Mode::Append`] those of [`Memory::open`] and
     /// [`WriteError::OtherModel`] if the memory is of another model.
     pub fn open(dir: impl AsRef<Path>, model: ModelIdentity, mode: Mode) -> Result<MemoryWriter> {
-        let mut writer = Self::locked(dir.as_ref(), model, mode)?;
+        Self::open_remembering(dir.as_ref(), model, mode, Remembered::All)
+    }
+
+    pub(super) fn open_remembering(
+        dir: &Path,
+        model: ModelIdentity,
+        mode: Mode,
+        remembered: Remembered,
+    ) -> Result<MemoryWriter> {
+        let mut writer = Self::locked(dir, model, mode, remembered)?;
         match writer.staging.checkpoint()? {
             Some(left) if left.base == writer.state.base => {
                 let (ours, theirs) = (&writer.state, &left);
@@ -88,7 +97,7 @@ impl MemoryWriter {
         Ok(writer)
     }
 
-    fn locked(dir: &Path, model: ModelIdentity, mode: Mode) -> Result<MemoryWriter> {
+    fn locked(dir: &Path, model: ModelIdentity, mode: Mode, remembered: Remembered) -> Result<MemoryWriter> {
         if !(1..=MAX_DIM).contains(&model.dim) {
             return Err(WriteError::Dim { model: model.to_string(), found: model.dim, max: MAX_DIM }.into());
         }
@@ -141,8 +150,7 @@ impl MemoryWriter {
             part_rows: PART_ROWS,
             open: None,
             closed_texts: Vec::new(),
-            known: KnownTexts::default(),
-            images: DistinctCount::default(),
+            seen: SeenStrings::new(remembered),
             pairs: 0,
             from: Vec::new(),
             entry: None,
@@ -178,7 +186,7 @@ impl MemoryWriter {
         let growing = if left.open.rows > 0 { OpenPart::growing_files(root, number) } else { Vec::new() };
         self.staging.clean(&left, &growing)?;
         self.staging.check_closed(&left)?;
-        for part in &left.parts {
+        for part in left.parts.iter().filter(|_| self.seen.remembers_captions()) {
             let path = TEXTS.path(root, part.number);
             self.closed_texts.push(NpyMatrix::open(&path, part.rows, dim)?);
         }
@@ -194,12 +202,14 @@ impl MemoryWriter {
 
     /// Learns the strings of all rows there are.
     fn learn_strings(&mut self) -> Result<()> {
-        (self.known, self.images) = Default::default();
+        let mut seen = SeenStrings::new(self.seen.remembered());
+        if matches!(seen.remembered(), Remembered::Nothing { .. }) {
+            return Ok(());
+        }
         let mut row = 0;
         if let Some(base) = &self.base {
             for id in 0..base.len() {
-                self.images.add(base.image_path(id)?);
-                self.known.add(base.caption(id)?, id);
+                seen.add(base.image_path(id)?, base.caption(id)?, id);
             }
             row = base.len();
         }
@@ -207,19 +217,18 @@ impl MemoryWriter {
             let path = LOOKUP.path(&self.staging.root, part.number);
             let strings = lookup::Lookup::open(&path, part.rows)?;
             for r in 0..part.rows as usize {
-                self.images.add(strings.image_path(r)?);
-                self.known.add(strings.caption(r)?, row);
+                seen.add(strings.image_path(r)?, strings.caption(r)?, row);
                 row += 1;
             }
         }
         if let Some(open) = &self.open {
             let metadata = open.metadata();
             for (image_path, caption) in metadata.image_paths.iter().zip(metadata.captions.iter()) {
-                self.images.add(image_path);
-                self.known.add(caption, row);
+                seen.add(image_path, caption, row);
                 row += 1;
             }
         }
+        self.seen = seen;
         Ok(())
     }
 

@@ -72,7 +72,7 @@ impl MemoryWriter {
         });
         let lost = manifest.pairs_lost();
         manifest.pairs += self.pairs;
-        manifest.images = self.images.count();
+        manifest.images = self.seen.images();
         manifest.parts.extend(state.parts.iter().cloned());
         manifest.truncated += cursor.truncated;
         let mut source = SourceInfo {

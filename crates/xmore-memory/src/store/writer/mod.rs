@@ -1,8 +1,9 @@
 //! Writing a memory: rows go to the part at hand, the manifest last. Left at any moment, it is taken up at the last checkpoint.
 //!
-//! How a writer begins is in `begin`, how it ends in `finish`.
+//! How a writer begins is in `begin`, how it ends in `finish`, how it copies rows of other memories in `copy`.
 
 mod begin;
+mod copy;
 mod finish;
 
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ use super::reader::Memory;
 use super::rounding::to_f16;
 use super::skip_list::{SkipCounts, SkipList};
 use super::staging::{Checkpoint, Cursor, Staging};
-use super::texts::{DistinctCount, KnownTexts, read_closed};
+use super::texts::{SeenStrings, read_closed};
 #[cfg(doc)]
 use crate::error::MemoryError;
 use crate::error::Result;
@@ -30,6 +31,8 @@ use crate::ingest::SkipKind;
 #[cfg(doc)]
 use crate::search::VectorError;
 use crate::store::WriteError;
+
+pub use copy::check_part;
 
 /// A part is closed early when its paths and captions, which are held until then, take this many bytes.
 const PART_TEXT_BYTES: usize = 64 << 20;
@@ -52,8 +55,7 @@ pub struct MemoryWriter {
     open: Option<OpenPart>,
     /// Text embeddings of the closed parts, for texts that come again.
     closed_texts: Vec<NpyMatrix>,
-    known: KnownTexts,
-    images: DistinctCount,
+    seen: SeenStrings,
     /// Rows written, those of the base not counted.
     pairs: u64,
     /// What the sources are, and the entry of the base's sources that they are the present state of.
@@ -165,8 +167,7 @@ impl MemoryWriter {
             }
         };
         part.push(image_path, caption, &self.image_row, &self.text_row)?;
-        self.images.add(image_path);
-        self.known.add(caption, self.base_len() + self.pairs);
+        self.seen.add(image_path, caption, self.base_len() + self.pairs);
         self.pairs += 1;
         if let Some(part) = &self.open
             && (part.rows() >= self.part_rows || part.text_bytes() >= PART_TEXT_BYTES)
@@ -180,8 +181,10 @@ impl MemoryWriter {
         let Some(open) = self.open.take() else { return Ok(()) };
         let number = self.state.first_part + self.state.parts.len();
         let info = open.close()?;
-        let texts = TEXTS.path(&self.staging.root, number);
-        self.closed_texts.push(NpyMatrix::open(&texts, info.rows, self.state.model.dim)?);
+        if self.seen.remembers_captions() {
+            let texts = TEXTS.path(&self.staging.root, number);
+            self.closed_texts.push(NpyMatrix::open(&texts, info.rows, self.state.model.dim)?);
+        }
         self.state.parts.push(info);
         Ok(())
     }
@@ -192,7 +195,7 @@ impl MemoryWriter {
     /// # Errors
     /// [`MemoryError::Io`].
     pub fn known_text(&mut self, caption: &str) -> Result<Option<Vec<f32>>> {
-        let Some(row) = self.known.row(caption) else { return Ok(None) };
+        let Some(row) = self.seen.row_of(caption) else { return Ok(None) };
         let mut out = vec![0.0; self.state.model.dim];
         if row < self.base_len() {
             if let Some(base) = &self.base {
