@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The other engines of bench-clip: one process each, a line of JSON in, a line of JSON out.
 
-    peers.py PEER --cache DIR --threads N      PEER: onnxruntime, torch, transformers or faster-clip
+    peers.py PEER --cache DIR --threads N      PEER: one of PEERS below
     peers.py weights ARCH --cache DIR          random weights of a published architecture, as an open_clip folder
 
-{"op": "prepare", "row": ROW} -> {"ready": true, "version": "..."} or {"not_run": "why"}
+{"op": "prepare", "row": ROW} -> {"ready": true, "version": "...", "precision": "f32"} or {"not_run": "why"}
 {"op": "run"}                 -> {"ms": 12.3}
 {"op": "output"}              -> {"rows": [[...], ...]}, unit embeddings
 
@@ -17,10 +17,10 @@ import argparse, io, json, os, pathlib, sys, time
 import numpy as np
 
 
-def open_clip_model(cache, arch):
+def open_clip_model(cache, arch, precision="fp32"):
     import open_clip
     import torch
-    model = open_clip.create_model(f"local-dir:{cache / arch}").eval()
+    model = open_clip.create_model(f"local-dir:{cache / arch}", precision=precision).eval()
     for p in model.parameters():
         p.requires_grad_(False)
     return torch, open_clip, model
@@ -59,14 +59,19 @@ class Tower:
 
 
 class Torch:
+    precision = "f32"
+
     def __init__(self, args):
         self.args = args
 
     def prepare(self, row):
-        torch, open_clip, model = open_clip_model(self.args.cache, row["arch"])
+        names = {"f32": "fp32", "bf16": "pure_bf16"}
+        torch, open_clip, model = open_clip_model(self.args.cache, row["arch"], names[self.precision])
         torch.set_num_threads(self.args.threads)
         self.torch, self.tower, self.x = torch, Tower(torch, model, row), inputs(torch, open_clip, model, row)
         shorten(torch, model, self.x, row)
+        if row["kind"] == "images":
+            self.x = self.x.to(next(model.parameters()).dtype)
         return f"torch {torch.__version__}, open_clip {open_clip.__version__}"
 
     def run(self):
@@ -74,44 +79,96 @@ class Torch:
             return self.tower(self.x)
 
     def output(self):
-        return self.run().numpy()
+        return self.run().float().numpy()
+
+
+class TorchBf16(Torch):
+    precision = "bf16"
+
+
+def onnx_graph(args, row):
+    """The tower of a row as a file, its input, and what PyTorch computes of it."""
+    torch, open_clip, model = open_clip_model(args.cache, row["arch"])
+    torch.set_num_threads(args.threads)
+    tower, x = Tower(torch, model, row), inputs(torch, open_clip, model, row)
+    shorten(torch, model, x, row)
+    # A text graph is exported at its length: the causal mask is a constant of that size.
+    name = row["arch"] + (f"-text{x.shape[1]}" if row["kind"] == "texts" else "-image")
+    path = args.cache / f"{name}.onnx"
+    if not path.exists():
+        print(f"exporting {path.name}", file=sys.stderr)
+        torch.backends.mha.set_fastpath_enabled(False)  # a fused operator that ONNX has not
+        example = x[:2] if len(x) > 1 else torch.cat([x, x])
+        torch.onnx.export(tower, (example,), str(path.with_suffix(".tmp")), input_names=["x"], output_names=["y"],
+                          dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}}, opset_version=17, dynamo=False)
+        path.with_suffix(".tmp").rename(path)
+    with torch.inference_mode():
+        return path, x.numpy(), tower(x).numpy()
+
+
+def check_graph(found, want):
+    error = np.abs(found - want).max() / np.abs(want).max()
+    if not error < 1e-3:
+        raise RuntimeError(f"the exported graph differs from torch by {error:.1e}")
 
 
 class Onnxruntime:
+    precision = "f32"
+
     def __init__(self, args):
         self.args = args
 
     def prepare(self, row):
         import onnxruntime
-        torch, open_clip, model = open_clip_model(self.args.cache, row["arch"])
-        torch.set_num_threads(self.args.threads)
-        tower, x = Tower(torch, model, row), inputs(torch, open_clip, model, row)
-        shorten(torch, model, x, row)
-        # A text graph is exported at its length: the causal mask is a constant of that size.
-        name = row["arch"] + (f"-text{x.shape[1]}" if row["kind"] == "texts" else "-image")
-        path = self.args.cache / f"{name}.onnx"
-        if not path.exists():
-            print(f"exporting {path.name}", file=sys.stderr)
-            torch.backends.mha.set_fastpath_enabled(False)  # a fused operator that ONNX has not
-            example = x[:2] if len(x) > 1 else torch.cat([x, x])
-            torch.onnx.export(tower, (example,), str(path.with_suffix(".tmp")), input_names=["x"], output_names=["y"],
-                              dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}}, opset_version=17, dynamo=False)
-            path.with_suffix(".tmp").rename(path)
+        path, x, want = onnx_graph(self.args, row)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.args.threads, 1
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.feed = {"x": x.numpy()}
-        with torch.inference_mode():
-            want = tower(x).numpy()
-        error = np.abs(self.run() - want).max() / np.abs(want).max()
-        if not error < 1e-3:
-            raise RuntimeError(f"the exported graph differs from torch by {error:.1e}")
+        self.feed = {"x": x}
+        check_graph(self.run(), want)
         return f"onnxruntime {onnxruntime.__version__}"
 
     def run(self):
         return self.session.run(None, self.feed)[0]
 
     output = run
+
+
+class Openvino:
+    """OpenVINO in the precision that it chooses by itself, which is bf16 where the processor has instructions for it."""
+
+    hint = {}
+
+    def __init__(self, args):
+        self.args = args
+
+    def prepare(self, row):
+        try:
+            import openvino
+        except ImportError as e:
+            raise LookupError(f"not installed ({e})")
+        path, self.x, want = onnx_graph(self.args, row)
+        core = openvino.Core()
+        model = core.read_model(str(path))
+        model.reshape(list(self.x.shape))  # static shapes are its fastest
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": self.args.threads, "NUM_STREAMS": 1}
+        compiled = core.compile_model(model, "CPU", settings | self.hint)
+        self.request = compiled.create_infer_request()
+        chosen = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+        self.precision = next((ours for ours, theirs in [("bf16", "bf"), ("f32", "32"), ("f16", "f16")] if theirs in chosen.lower()), chosen)
+        if self.precision == "f32":
+            check_graph(self.run(), want)
+        return f"openvino {openvino.__version__.split('-')[0]}"
+
+    def run(self):
+        return self.request.infer({0: self.x}, share_inputs=True)[0]
+
+    def output(self):
+        return self.run().copy()
+
+
+class OpenvinoF32(Openvino):
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 def transformers_model(torch, model, cfg):
@@ -161,6 +218,8 @@ def config_of(cache, arch):
 
 
 class Transformers:
+    precision = "f32"
+
     def __init__(self, args):
         self.args = args
 
@@ -187,6 +246,8 @@ class Transformers:
 
 class FasterClip:
     """PyPI's faster-clip 0.4: an int8 engine of ViT-B/32's image tower; its texts go through another model's tower."""
+
+    precision = "int8"
 
     def __init__(self, args):
         self.args = args
@@ -244,7 +305,8 @@ def weights(arch, cache):
     (folder / "open_clip_config.json").write_text(json.dumps(dict(model_cfg=cfg, preprocess_cfg=preprocess), indent=1))
 
 
-PEERS = {"onnxruntime": Onnxruntime, "torch": Torch, "transformers": Transformers, "faster-clip": FasterClip}
+PEERS = {"onnxruntime": Onnxruntime, "openvino-f32": OpenvinoF32, "openvino": Openvino, "torch": Torch, "torch-bf16": TorchBf16,
+         "transformers": Transformers, "faster-clip": FasterClip}
 
 
 def main():
@@ -268,7 +330,7 @@ def main():
                 version = peer.prepare(request["row"])
                 for _ in range(2):
                     peer.run()
-                answer = {"ready": True, "version": version}
+                answer = {"ready": True, "version": version, "precision": peer.precision}
             elif request["op"] == "run":
                 start = time.perf_counter()
                 peer.run()

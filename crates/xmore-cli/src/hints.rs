@@ -173,7 +173,7 @@ fn of_clip(error: &ClipError) -> Option<String> {
             Some("--decode gpu is for --device cuda; --decode cpu decodes on the processor".to_owned())
         }
         ClipError::Precision { .. } => {
-            Some("--precision f32 and int8 are for --device cpu; f32, f16, bf16 and fp8 for --device cuda".to_owned())
+            Some("--precision f32, bf16 and int8 are for --device cpu; f32, f16, bf16 and fp8 for --device cuda".to_owned())
         }
         ClipError::NotFinite { .. } => Some("download it again, or take an earlier one".to_owned()),
         ClipError::Image { source: ImageError::TooMuchMemory { .. }, .. } => {

@@ -32,8 +32,9 @@ pub use embeddings::Embeddings;
 pub use error::{ClipError, Result};
 pub use model::{DecodedFiles, Model, TextEmbeddings};
 #[doc(hidden)]
-pub use nn::gemm::time_products;
 pub use nn::precision::Precision;
+#[doc(hidden)]
+pub use nn::speed::time_products;
 pub use options::LoadOptions;
 pub use preprocess::{
     Interpolation, Loaded, NaFlex, PatchGrid, Pixels, Preprocess, Region, ResizeMode, resize,

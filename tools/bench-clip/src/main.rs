@@ -1,9 +1,10 @@
 //! Times xmore-clip against other engines on the same random weights: interleaved, one at a time, medians.
 
-mod int8;
+mod agreement;
 mod ours;
 mod peak;
 mod peer;
+mod processor;
 mod report;
 mod rows;
 
@@ -15,7 +16,7 @@ use clap::{Parser, ValueEnum};
 
 use ours::Ours;
 use peer::Peer;
-use report::{PeerResult, RowReport};
+use report::{Compared, OurResult, PeerResult, RowReport};
 use rows::{Input, Row};
 
 /// Anything that goes wrong, in words.
@@ -36,14 +37,17 @@ struct Args {
     /// Captions: a csv file with a column `caption`, or lines of text; without it 64 sentences that are built in
     #[arg(long)]
     captions: Option<PathBuf>,
-    /// Model folder whose int8 text embeddings are compared with its f32 ones, such as lite's
+    /// Model folder whose text embeddings in int8 and bf16 are compared with its f32 ones, such as lite's
     #[arg(long)]
-    int8_texts: Option<PathBuf>,
+    near_texts: Option<PathBuf>,
     /// Rows to run: parts of their names, separated by commas (`--rows list` names them)
     #[arg(long, default_value = "")]
     rows: String,
     /// Engines to compare with, separated by commas
-    #[arg(long, default_value = "onnxruntime,torch,transformers,faster-clip")]
+    #[arg(
+        long,
+        default_value = "onnxruntime,openvino-f32,openvino,torch,torch-bf16,transformers,faster-clip"
+    )]
     peers: String,
     /// Runs of each engine in each row, of which the median counts
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
@@ -57,6 +61,9 @@ struct Args {
     /// (internal) Loads a model, encodes one image and prints what it took
     #[arg(long, hide = true)]
     load_probe: Option<PathBuf>,
+    /// (internal) The precision of --load-probe
+    #[arg(long, hide = true, default_value = "f32")]
+    load_precision: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,7 +85,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global()?;
     if let Some(dir) = &args.load_probe {
-        return ours::load_probe(dir);
+        return ours::load_probe(dir, &args.load_precision);
     }
     let wanted: Vec<&str> = args.rows.split(',').filter(|part| !part.is_empty()).collect();
     let chosen = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part));
@@ -86,7 +93,7 @@ fn run(args: &Args) -> Result<()> {
     let rows: Vec<Row> = rows::all(captions).into_iter().filter(|row| chosen(&row.name)).collect();
     if wanted == ["list"] {
         rows::all(Vec::new()).iter().for_each(|row| println!("{}", row.name));
-        rows::LOADS.iter().for_each(|arch| println!("{}", rows::load_name(arch)));
+        rows::loads().for_each(|(arch, precision)| println!("{}", rows::load_name(arch, precision)));
         println!("peak");
         return Ok(());
     }
@@ -110,17 +117,19 @@ fn run(args: &Args) -> Result<()> {
         report.rows.push(row);
     }
     drop(peers);
-    for arch in rows::LOADS.iter().filter(|arch| chosen(&rows::load_name(arch))) {
-        weights(args, &cache, arch)?;
-        let load = ours::load(&cache.join(arch), args.threads, args.repeats)?;
-        eprintln!("{}: {load}", rows::load_name(arch));
-        report.loads.push((rows::load_name(arch), load));
+    for (arch, precision) in rows::loads() {
+        let name = rows::load_name(arch, precision);
+        if chosen(&name) {
+            weights(args, &cache, arch)?;
+            let load = ours::load(&cache.join(arch), precision, args.threads, args.repeats)?;
+            eprintln!("{name}: {load}");
+            report.loads.push((name, load));
+        }
     }
-    if let Some(dir) = &args.int8_texts {
+    if let Some(dir) = &args.near_texts {
         let texts = rows::captions(args.captions.as_deref(), 2000)?;
-        let agreement = int8::measure(dir, &texts)?;
-        eprintln!("int8/texts: {agreement}");
-        report.int8_texts = Some(agreement);
+        report.near_texts = agreement::measure(dir, &texts)?;
+        report.near_texts.iter().for_each(|agreement| eprintln!("texts: {agreement}"));
     }
     match args.format {
         Format::Table => print!("{report}"),
@@ -155,17 +164,15 @@ fn measure(row: &Row, peers: &mut [Peer], cache: &Path, repeats: u32) -> Result<
     let mut results: Vec<PeerResult> = Vec::new();
     for peer in peers.iter_mut() {
         results.push(match peer.prepare(&request)? {
-            Ok(version) => PeerResult::new(peer.name(), version),
+            Ok(ready) => PeerResult::new(peer.name(), ready),
             Err(why) => PeerResult::not_run(peer.name(), why),
         });
     }
     let variants = ours::variants();
     let engines: Vec<Ours> =
         variants.iter().map(|(_, options)| Ours::new(row, cache, options)).collect::<Result<_>>()?;
-    let first = engines[0].run()?;
-    for engine in &engines {
-        engine.run()?;
-    }
+    let outputs = engines.iter().map(Ours::run).collect::<Result<Vec<_>>>()?;
+    let first = &outputs[0];
     let mut times = vec![Vec::new(); engines.len()];
     for _ in 0..repeats {
         for (engine, times) in engines.iter().zip(&mut times) {
@@ -186,10 +193,15 @@ fn measure(row: &Row, peers: &mut [Peer], cache: &Path, repeats: u32) -> Result<
     }
     for (peer, result) in peers.iter_mut().zip(&mut results) {
         if result.not_run.is_none() {
-            result.difference = peer.output()?.map(|rows| report::difference(&first, &rows));
+            result.compared = peer.output()?.map(|rows| Compared::of(first, &rows));
         }
     }
-    let ours = variants.into_iter().map(|(name, _)| name.to_owned()).zip(times).collect();
+    let ours = variants.into_iter().zip(times).zip(&outputs).map(|(((name, _), times), rows)| OurResult {
+        name,
+        times,
+        compared: Compared::of(first, rows),
+    });
+    let ours = ours.collect();
     let items = match &row.input {
         Input::Images { batch } => *batch,
         Input::Texts { texts, .. } => texts.len(),

@@ -11,11 +11,19 @@ use xmore_clip::{Embeddings, LoadOptions, Model, Pixels, Precision};
 use crate::Result;
 use crate::rows::{Input, Row};
 
-/// The ways to load a model that are timed, the reference first: each gets a column and its ratio to the first.
+/// The ways to load a model that are timed, the reference first: each gets a column. bf16 is timed where the processor has instructions for it.
 pub fn variants() -> Vec<(&'static str, LoadOptions)> {
-    let mut int8 = LoadOptions::default();
-    int8.precision = Precision::Int8;
-    vec![("f32", LoadOptions::default()), ("int8", int8)]
+    let mut variants = vec![("f32", options(Precision::F32)), ("int8", options(Precision::Int8))];
+    if Precision::Bf16.is_accelerated() {
+        variants.push(("bf16", options(Precision::Bf16)));
+    }
+    variants
+}
+
+fn options(precision: Precision) -> LoadOptions {
+    let mut options = LoadOptions::default();
+    options.precision = precision;
+    options
 }
 
 /// A model and a row's input.
@@ -70,8 +78,8 @@ struct Probe {
     peak_bytes: u64,
 }
 
-/// Times fresh processes of this very program.
-pub fn load(dir: &Path, threads: usize, repeats: u32) -> Result<Load> {
+/// Times fresh processes of this very program, in a precision of [`variants`].
+pub fn load(dir: &Path, precision: &str, threads: usize, repeats: u32) -> Result<Load> {
     let file = dir.join("open_clip_model.safetensors");
     // Into the page cache.
     let file_bytes = std::fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))?.len() as u64;
@@ -80,7 +88,7 @@ pub fn load(dir: &Path, threads: usize, repeats: u32) -> Result<Load> {
     for _ in 0..repeats {
         let start = Instant::now();
         let output = Command::new(std::env::current_exe()?)
-            .args(["--threads", &threads.to_string(), "--load-probe"])
+            .args(["--threads", &threads.to_string(), "--load-precision", precision, "--load-probe"])
             .arg(dir)
             .stderr(Stdio::inherit())
             .output()?;
@@ -95,8 +103,10 @@ pub fn load(dir: &Path, threads: usize, repeats: u32) -> Result<Load> {
 }
 
 /// The child: one grey image.
-pub fn load_probe(dir: &Path) -> Result<()> {
-    let model = Model::load(dir)?;
+pub fn load_probe(dir: &Path, precision: &str) -> Result<()> {
+    let (_, options) =
+        variants().into_iter().find(|(name, _)| *name == precision).ok_or("no such precision")?;
+    let model = Model::load_with(dir, &options)?;
     let side = model.preprocess().size() as usize;
     let embedding = model.encode_images(&[Pixels::new(vec![0.1; side * side * 3])])?;
     assert!(embedding.row(0).iter().all(|v| v.is_finite()), "an embedding is finite");

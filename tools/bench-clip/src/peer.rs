@@ -11,6 +11,14 @@ use xmore_clip::Embeddings;
 
 use crate::Result;
 
+/// What a worker says of itself when it is ready.
+#[derive(Default)]
+pub struct Ready {
+    pub version: String,
+    /// What it computes in, `f32` or less.
+    pub precision: String,
+}
+
 /// A running worker; it ends when this is dropped.
 pub struct Peer(Worker);
 
@@ -18,6 +26,7 @@ pub struct Peer(Worker);
 #[serde(default)]
 struct Answer {
     version: Option<String>,
+    precision: Option<String>,
     ms: Option<f64>,
     rows: Option<Vec<Vec<f32>>>,
     not_run: Option<String>,
@@ -43,10 +52,15 @@ impl Peer {
         self.0.name()
     }
 
-    /// Makes it ready for a row, warmed up: its version, or why it cannot.
-    pub fn prepare(&mut self, row: &Value) -> Result<std::result::Result<String, String>> {
+    /// Makes it ready for a row, warmed up, or says why it cannot.
+    pub fn prepare(&mut self, row: &Value) -> Result<std::result::Result<Ready, String>> {
         let answer: Answer = self.0.ask(&json!({"op": "prepare", "row": row}))?;
-        Ok(answer.version.ok_or(answer.not_run.unwrap_or_default()))
+        Ok(match answer.version {
+            Some(version) => {
+                Ok(Ready { version, precision: answer.precision.unwrap_or_else(|| "f32".into()) })
+            }
+            None => Err(answer.not_run.unwrap_or_default()),
+        })
     }
 
     /// Milliseconds of one run.

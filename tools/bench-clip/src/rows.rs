@@ -26,10 +26,18 @@ pub enum Input {
 }
 
 /// Architectures whose loading is timed.
-pub const LOADS: [&str; 2] = ["ViT-B-16", "ViT-B-32"];
+const LOADS: [&str; 2] = ["ViT-B-16", "ViT-B-32"];
 
-pub fn load_name(arch: &str) -> String {
-    format!("load/{arch}")
+/// Precisions in which it is timed.
+const LOAD_PRECISIONS: [&str; 2] = ["f32", "bf16"];
+
+pub fn load_name(arch: &str, precision: &str) -> String {
+    format!("load/{arch}/{precision}")
+}
+
+/// All of [`LOADS`] in each of [`LOAD_PRECISIONS`].
+pub fn loads() -> impl Iterator<Item = (&'static str, &'static str)> {
+    LOADS.into_iter().flat_map(|arch| LOAD_PRECISIONS.map(|precision| (arch, precision)))
 }
 
 /// Architectures whose image towers are timed, with the side of their images in pixels.

@@ -196,6 +196,11 @@ impl Checkpoint {
         bad.map_or(Ok(()), |found| Err(not_finite_error(source, name, found)))
     }
 
+    /// Gives back the memory of the files' pages that were read. Tensors stay as they are: their pages come again when they are read.
+    pub(crate) fn release(&self) {
+        self.sources.iter().for_each(Source::release);
+    }
+
     /// The tensor of that name and shape, and the file it lies in.
     fn info(&self, name: &str, shape: &[usize]) -> Result<(&Source, &TensorInfo)> {
         let info = self.tensors.get(name).ok_or_else(|| ClipError::MissingTensor {

@@ -29,6 +29,16 @@ impl Source {
         Ok(Self { path: path.to_owned(), bytes: Bytes::Mapped(map) })
     }
 
+    /// Gives back the memory of mapped pages that were read; reading them again takes them from the system's cache.
+    pub(super) fn release(&self) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = &self.bytes {
+            // SAFETY: the map is of a file and never written to, so that no byte changes by it. That it fails is no error.
+            #[allow(unsafe_code)]
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+
     pub(super) fn owned(bytes: Vec<u8>, name: &Path) -> Self {
         Self { path: name.to_owned(), bytes: Bytes::Owned(bytes) }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::nn::activation::Activation;
-pub(crate) use crate::nn::attention::Mask;
+pub(crate) use crate::nn::attention::{AttentionShape, Mask};
 use crate::nn::conv::{Size, Window};
 use crate::nn::linear::Part;
 use crate::nn::norm::BatchNorm;
@@ -346,20 +346,6 @@ pub(crate) struct MapPerceptronLayers<'a, D: Device> {
     pub(crate) fc1: &'a D::Linear,
     pub(crate) fc2: &'a D::Linear,
     pub(crate) activation: Activation,
-}
-
-/// Sizes of an attention. Queries are scaled by 1 / √head_width already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AttentionShape {
-    pub(crate) heads: usize,
-    pub(crate) head_width: usize,
-    pub(crate) mask: Mask,
-}
-
-impl AttentionShape {
-    pub(crate) fn width(self) -> usize {
-        self.heads * self.head_width
-    }
 }
 
 /// Which row of a sequence is wanted.

@@ -1,5 +1,6 @@
 //! A dual encoder of any architecture, loaded from a folder or a checkpoint file.
 
+mod agreement;
 mod encode;
 mod files;
 

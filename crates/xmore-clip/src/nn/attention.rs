@@ -7,7 +7,9 @@ use rten_simd::SimdOp;
 use rten_vecmath::Softmax;
 
 pub(crate) use super::gemm::Strided;
-use super::gemm::{ColumnBlock, OperandBuffer, Threads, split};
+use super::gemm::{ColumnBlock, Threads, split};
+use super::operand::Operand;
+use super::precision::Precision;
 
 /// Which tokens of its sequence a token sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,22 @@ impl Mask {
     }
 }
 
+/// Sizes of an attention. Queries are scaled by 1 / √head_width already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AttentionShape {
+    pub(crate) heads: usize,
+    pub(crate) head_width: usize,
+    pub(crate) mask: Mask,
+    /// Of the linear layers around it, as a processor takes them; a GPU attends in its own.
+    pub(crate) precision: Precision,
+}
+
+impl AttentionShape {
+    pub(crate) fn width(self) -> usize {
+        self.heads * self.head_width
+    }
+}
+
 /// Which queries attend to which keys.
 #[derive(Clone, Debug)]
 pub(crate) struct Sequence {
@@ -61,6 +79,8 @@ pub(crate) struct Attention<'a> {
     pub(crate) head_width: usize,
     /// Whether a token sees those up to itself only.
     pub(crate) causal: bool,
+    /// Of the linear layers around it.
+    pub(crate) precision: Precision,
 }
 
 impl Attention<'_> {
@@ -79,8 +99,11 @@ impl Attention<'_> {
         }
         assert!(rest.is_empty(), "the sequences cover all rows");
         let run = |units: &mut [(&Sequence, usize, ColumnBlock<'_>)]| {
-            let mut buffers =
-                Buffers { keys: OperandBuffer::new(), values: OperandBuffer::new(), scores: Vec::new() };
+            let mut buffers = Buffers {
+                keys: self.precision.operand(),
+                values: self.precision.operand(),
+                scores: Vec::new(),
+            };
             for (sequence, head, out) in units {
                 self.one(sequence, *head, out, &mut buffers);
             }
@@ -117,8 +140,8 @@ impl Attention<'_> {
 }
 
 struct Buffers {
-    keys: OperandBuffer,
-    values: OperandBuffer,
+    keys: Box<dyn Operand>,
+    values: Box<dyn Operand>,
     scores: Vec<f32>,
 }
 
@@ -129,14 +152,13 @@ fn skip(rows: Strided<'_>, first: usize) -> Strided<'_> {
 /// Self-attention over `qkv`, `[tokens, 3 * width]`: query, key and value of a token side by side.
 pub(crate) fn self_attention(
     qkv: &[f32],
-    heads: usize,
-    head_width: usize,
-    mask: Mask,
+    shape: AttentionShape,
     ranges: &[Range<usize>],
     out: &mut [f32],
     threads: Threads,
 ) {
-    let width = heads * head_width;
+    let AttentionShape { heads, head_width, mask, precision } = shape;
+    let width = shape.width();
     let part = |n: usize| Strided { data: qkv.get(n * width..).unwrap_or_default(), stride: 3 * width };
     let attention = Attention {
         queries: part(0),
@@ -145,6 +167,7 @@ pub(crate) fn self_attention(
         heads,
         head_width,
         causal: mask.causal(),
+        precision,
     };
     let sequences: Vec<_> =
         ranges.iter().map(|range| Sequence { queries: range.clone(), keys: mask.keys(range) }).collect();
@@ -165,41 +188,55 @@ mod tests {
             (2, 16, Mask::CausalWithoutLast),
         ];
         for (heads, head_width, mask) in cases {
-            let (width, lengths) = (heads * head_width, [2usize, 5, 18, 77]);
-            let tokens: usize = lengths.iter().sum();
-            let qkv: Vec<f32> =
-                (0..tokens * 3 * width).map(|i| ((i * 7919 % 1009) as f32 / 1009.0 - 0.5) * 2.0).collect();
-            let mut start = 0;
-            let ranges: Vec<_> = lengths.iter().map(|&n| (start..start + n, start += n).0).collect();
-            let run = |threads| {
-                let mut out = vec![0.0; tokens * width];
-                self_attention(&qkv, heads, head_width, mask, &ranges, &mut out, threads);
-                out
-            };
-            let out = run(Threads::One);
-            assert_eq!(out, run(Threads::Pool));
-            let at =
-                |token: usize, part: usize, c: usize| f64::from(qkv[token * 3 * width + part * width + c]);
-            for range in &ranges {
-                for token in range.clone() {
-                    let keys = match mask {
-                        Mask::None => range.clone(),
-                        Mask::Causal => range.start..token + 1,
-                        Mask::CausalWithoutLast => range.start..(token + 1).min(range.end - 1),
+            for precision in [Precision::F32, Precision::Int8] {
+                check(AttentionShape { heads, head_width, mask, precision }, 0.0);
+            }
+            // A rounding to bf16 is off by a factor of 1 + 2⁻⁹ at most.
+            check(AttentionShape { heads, head_width, mask, precision: Precision::Bf16 }, (-9f64).exp2());
+        }
+    }
+
+    /// Every output is off by at most what inputs and weights that are rounded by factors of up to 1 + `rounding` explain: scores by
+    /// δ = Σ|q||k| ((1 + u)² − 1), weights by e^(2δ), and once more as they and the values are rounded.
+    fn check(shape: AttentionShape, rounding: f64) {
+        let AttentionShape { head_width, mask, .. } = shape;
+        let (width, lengths) = (shape.width(), [2usize, 5, 18, 77]);
+        let tokens: usize = lengths.iter().sum();
+        let qkv: Vec<f32> =
+            (0..tokens * 3 * width).map(|i| ((i * 7919 % 1009) as f32 / 1009.0 - 0.5) * 2.0).collect();
+        let mut start = 0;
+        let ranges: Vec<_> = lengths.iter().map(|&n| (start..start + n, start += n).0).collect();
+        let run = |threads| {
+            let mut out = vec![0.0; tokens * width];
+            self_attention(&qkv, shape, &ranges, &mut out, threads);
+            out
+        };
+        let out = run(Threads::One);
+        assert_eq!(out, run(Threads::Pool));
+        let at = |token: usize, part: usize, c: usize| f64::from(qkv[token * 3 * width + part * width + c]);
+        let twice = (1.0 + rounding).powi(2);
+        for range in &ranges {
+            for token in range.clone() {
+                let keys = match mask {
+                    Mask::None => range.clone(),
+                    Mask::Causal => range.start..token + 1,
+                    Mask::CausalWithoutLast => range.start..(token + 1).min(range.end - 1),
+                };
+                for c in 0..width {
+                    let head = c / head_width * head_width;
+                    let dot = |other: usize, size: fn(f64) -> f64| -> f64 {
+                        (head..head + head_width).map(|i| size(at(token, 0, i) * at(other, 1, i))).sum()
                     };
-                    for c in 0..width {
-                        let head = c / head_width * head_width;
-                        let score = |other: usize| {
-                            let dot: f64 =
-                                (head..head + head_width).map(|i| at(token, 0, i) * at(other, 1, i)).sum();
-                            dot.exp()
-                        };
-                        let total: f64 = keys.clone().map(score).sum();
-                        let want: f64 =
-                            keys.clone().map(|other| score(other) / total * at(other, 2, c)).sum();
-                        let found = f64::from(out[token * width + c]);
-                        assert!((found - want).abs() < 1e-5, "{found} {want}");
-                    }
+                    let weight = |other: usize| dot(other, |product| product).exp();
+                    let total: f64 = keys.clone().map(weight).sum();
+                    let sum = |size: fn(f64) -> f64| -> f64 {
+                        keys.clone().map(|other| weight(other) / total * size(at(other, 2, c))).sum()
+                    };
+                    let score_error =
+                        keys.clone().map(|other| dot(other, f64::abs)).fold(0.0, f64::max) * (twice - 1.0);
+                    let bound = sum(f64::abs) * ((2.0 * score_error).exp() * twice - 1.0) + 1e-5;
+                    let (found, want) = (f64::from(out[token * width + c]), sum(|value| value));
+                    assert!((found - want).abs() <= bound, "{shape:?}: {found} {want}, bound {bound}");
                 }
             }
         }

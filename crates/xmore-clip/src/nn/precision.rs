@@ -1,7 +1,11 @@
-//! The number formats of linear layers: a variant of [`Precision`], its implementation of [`PackedWeight`], and a line in each function here.
+//! The number formats of linear layers: a variant of [`Precision`], its implementation of [`PackedWeight`], one of [`Operand`] where attention is
+//! computed in it, too, and a line in each function here.
 
+use super::bf16::{Bf16, Bf16Operand};
 use super::float32::Float32;
+use super::gemm::OperandBuffer;
 use super::int8::Int8;
+use super::operand::Operand;
 use super::packed_weight::PackedWeight;
 
 /// How a layer's weights are kept and multiplied.
@@ -15,7 +19,9 @@ pub enum Precision {
     Int8,
     /// 16-bit floats with 10 fraction bits: on GPUs.
     F16,
-    /// 16-bit floats with 7 fraction bits and the range of 32-bit ones: on GPUs.
+    /// 16-bit floats with 7 fraction bits and the range of 32-bit ones. On GPUs everything; on a processor the transformers' linear layers, with sums
+    /// and all that lies between in 32 bits: half the memory, and faster where it has instructions for them (AVX512-BF16). The bits are the same on
+    /// every processor, and near a GPU's.
     Bf16,
     /// 8-bit floats in the transformers' linear layers, weights scaled per output channel, activations per token, and 16-bit floats between
     /// them: on GPUs from Ada and Hopper on.
@@ -28,7 +34,25 @@ impl Precision {
 
     /// Whether a processor computes in it.
     pub(crate) fn is_of_cpu(self) -> bool {
-        matches!(self, Self::F32 | Self::Int8)
+        matches!(self, Self::F32 | Self::Int8 | Self::Bf16)
+    }
+
+    /// Whether this processor multiplies faster in it than in 32-bit floats, by instructions of its own. Those of bf16 are checked when first asked for.
+    pub fn is_accelerated(self) -> bool {
+        self == Self::Bf16 && Bf16::is_accelerated()
+    }
+
+    /// How the first layer of an image tower, from pixels to patches, is kept where the blocks are in this precision: 8 bits are too few for pixels.
+    pub(crate) fn of_patches(self) -> Self {
+        if self == Self::Bf16 { self } else { Self::F32 }
+    }
+
+    /// What attention multiplies with where the linear layers are in this precision: 8 bits are too few for it.
+    pub(super) fn operand(self) -> Box<dyn Operand> {
+        match self {
+            Self::Bf16 => Box::new(Bf16Operand::new()),
+            _ => Box::new(OperandBuffer::new()),
+        }
     }
 
     /// Packs a weight that is given by its outputs' rows of `inputs` elements, each with a factor, and a bias `[outputs]`.
@@ -42,7 +66,8 @@ impl Precision {
         match self {
             Self::F32 => Box::new(Float32::from_rows(outputs, inputs, bias, row)),
             Self::Int8 => Box::new(Int8::from_rows(outputs, inputs, &bias.unwrap_or_default(), row)),
-            Self::F16 | Self::Bf16 | Self::Fp8 => {
+            Self::Bf16 => Box::new(Bf16::from_rows(outputs, inputs, &bias.unwrap_or_default(), row)),
+            Self::F16 | Self::Fp8 => {
                 unreachable!("a processor's device is opened for its own precisions alone")
             }
         }

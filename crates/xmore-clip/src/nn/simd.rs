@@ -20,6 +20,14 @@ pub(super) struct Kernel<F: 'static> {
     pub(super) tiles: [[Option<F>; MAX_ROWS]; 2],
 }
 
+impl<F> Kernel<F> {
+    /// Columns of panel `p` of a matrix, those that do not exist included: the last panel is one vector wide if that suffices.
+    pub(super) fn panel_width(&self, columns: usize, p: usize) -> usize {
+        let rest = columns - p * 2 * self.lanes;
+        if rest <= self.lanes { self.lanes } else { 2 * self.lanes }
+    }
+}
+
 impl<F: Copy> Kernel<F> {
     /// The function of a tile of `rows` rows, at most [`Kernel::rows`], and one or two vectors.
     pub(super) fn tile(&self, rows: usize, vectors: usize) -> F {
@@ -53,6 +61,22 @@ impl<F> Kernels<F> {
             available.swap_remove(chosen.unwrap_or(0))
         })
     }
+}
+
+/// Asks for a cache line; no more than a hint, at any address.
+#[inline(always)]
+pub(super) fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing and faults at no address; SSE is part of x86-64.
+        #[allow(unsafe_code)]
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T1>(at.cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// Whether the processor has AVX2 and fused multiply-add.

@@ -1,11 +1,11 @@
-//! The matrix product alone, ours and two crates', on the shapes of ViT-B/16, ViT-B/32 and RN50, in turn, medians, in GFLOP/s.
+//! The matrix product alone, ours in f32 and bf16 and two crates' in f32, on the shapes of ViT-B/16, ViT-B/32 and RN50, in turn, medians, in GFLOP/s.
 //!
 //! `cargo run --release -p bench-clip --bin products -- [THREADS]`
 
 use gemm::Parallelism;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
 use rten_tensor::NdTensorView;
-use xmore_clip::time_products;
+use xmore_clip::{Precision, time_products};
 
 /// Rows, inputs, outputs.
 const SHAPES: [[usize; 3]; 12] = [
@@ -27,8 +27,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = std::env::args().nth(1).map_or(Ok(2), |n| n.parse())?;
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     println!(
-        "{threads} threads, GFLOP/s\n{:<20}{:>8}{:>12}{:>8}",
-        "rows x in x out", "ours", "rten-gemm", "gemm"
+        "{threads} threads, GFLOP/s\n{:<20}{:>8}{:>8}{:>12}{:>8}",
+        "rows x in x out", "ours", "bf16", "rten-gemm", "gemm"
     );
     for shape @ [m, k, n] in SHAPES {
         let flops = 2.0 * (m * k * n) as f64;
@@ -74,13 +74,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 );
             }
         };
-        let times = time_products(shape, runs, &mut [&mut rten, &mut plain]);
+        let times =
+            time_products(shape, &[Precision::F32, Precision::Bf16], runs, &mut [&mut rten, &mut plain]);
         let rates = times.into_iter().map(|mut times| {
             times.sort_by(f64::total_cmp);
             flops / times[times.len() / 2] / 1e9
         });
-        let [ours, rten, plain] = rates.collect::<Vec<_>>()[..] else { return Err("three engines".into()) };
-        println!("{:<20}{ours:>8.0}{rten:>12.0}{plain:>8.0}", format!("{m} x {k} x {n}"));
+        let [ours, bf16, rten, plain] = rates.collect::<Vec<_>>()[..] else {
+            return Err("four engines".into());
+        };
+        println!("{:<20}{ours:>8.0}{bf16:>8.0}{rten:>12.0}{plain:>8.0}", format!("{m} x {k} x {n}"));
     }
     Ok(())
 }

@@ -173,8 +173,8 @@ impl<D: Device> AttentionPool<D> {
         D::linear_into(run, &self.query, &means, &mut query, None);
         let mut key_value = D::rows(run, images * (self.positions + 1), 2 * self.inputs);
         D::linear_into(run, &self.key_value, &tokens, &mut key_value, None);
-        let shape =
-            AttentionShape { heads: self.heads, head_width: self.inputs / self.heads, mask: Mask::None };
+        let (heads, head_width, precision) = (self.heads, self.inputs / self.heads, Precision::F32);
+        let shape = AttentionShape { heads, head_width, mask: Mask::None, precision };
         let attended = D::query_attention(run, shape, &query, &key_value, &sequences);
         let mut out = D::rows(run, images, self.dim);
         D::linear_into(run, &self.out, &attended, &mut out, None);

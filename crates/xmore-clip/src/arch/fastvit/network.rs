@@ -14,6 +14,7 @@ use crate::device::{AttentionShape, Device, ImageNetwork, MapPerceptronLayers, M
 use crate::error::{ClipError, Result};
 use crate::nn::activation::Activation;
 use crate::nn::conv::Size;
+use crate::nn::precision::Precision;
 use crate::profile;
 
 use super::parts::{Branch, Loader, SMALL};
@@ -284,8 +285,9 @@ impl<D: Device> Attention<D> {
                 D::conv_into(run, &self.qkv, z, y);
             }
         }
-        let shape =
-            AttentionShape { heads: self.width / HEAD_WIDTH, head_width: HEAD_WIDTH, mask: Mask::None };
+        // Its layers are convolutions, which are in 32 bits whatever the precision.
+        let (heads, head_width, precision) = (self.width / HEAD_WIDTH, HEAD_WIDTH, Precision::F32);
+        let shape = AttentionShape { heads, head_width, mask: Mask::None, precision };
         D::attend_map(run, shape, y, z);
         D::conv_add(run, &self.out, z, x);
     }

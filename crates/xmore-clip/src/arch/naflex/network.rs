@@ -6,7 +6,6 @@ use crate::arch::shared::vit::{Pool, VitArch, VitWeights};
 use crate::device::{Device, ImageNetwork, Mask};
 use crate::error::Result;
 use crate::nn::linear::Part;
-use crate::nn::precision::Precision;
 
 /// The network.
 pub(super) struct NaFlexVit<D: Device> {
@@ -26,7 +25,7 @@ impl<D: Device> NaFlexVit<D> {
         let (weight, bias) =
             checkpoint.weight_and_bias(&format!("{}.", name(names.patches)), &[width, inputs])?;
         let part = Part { weight: &weight, bias: Some(&bias), scale: 1.0 };
-        let linear = device.linear(&[part], inputs, Precision::F32)?;
+        let linear = device.linear(&[part], inputs, weights.precision.of_patches())?;
         let positions = checkpoint.tensor(&name(names.positions), &[side * side, width])?;
         let form = TransformerForm {
             sizes: arch.sizes,

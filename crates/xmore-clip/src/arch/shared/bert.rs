@@ -136,14 +136,17 @@ impl<D: Device> Bert<D> {
                 ckpt.weight_and_bias(&format!("{prefix}{name}."), &[width, width])
             };
             let qkv = [part("query")?, part("key")?, part("value")?];
-            Ok(Layer {
+            let layer = Layer {
                 qkv: device.linear(&qkv_parts(&qkv, width / heads), width, precision)?,
                 attention_out: linear(&name("attention.output.dense"), [width, width])?,
                 attention_norm: norm(&name("attention.output.LayerNorm"))?,
                 intermediate: linear(&name("intermediate.dense"), [inner, width])?,
                 output: linear(&name("output.dense"), [width, inner])?,
                 output_norm: norm(&name("output.LayerNorm"))?,
-            })
+            };
+            // Else the file's pages would stay in memory beside the packed weights.
+            ckpt.release();
+            Ok(layer)
         });
         Ok(Self {
             layers: layers.collect::<Result<Vec<_>>>()?,
@@ -153,7 +156,7 @@ impl<D: Device> Bert<D> {
             padding: arch.padding,
             pool: arch.pool,
             embedding_norm: norm("embeddings.LayerNorm")?,
-            shape: AttentionShape { heads, head_width: width / heads, mask: Mask::None },
+            shape: AttentionShape { heads, head_width: width / heads, mask: Mask::None, precision },
             inner,
             activation: arch.activation,
         })

@@ -92,6 +92,9 @@ pub(crate) trait BlockWeights: Sync {
 
     /// How linear layers are kept.
     fn precision(&self) -> Precision;
+
+    /// Gives back the memory of tensors that were read; they may be read again.
+    fn release(&self);
 }
 
 /// The layers of a block, without those of query, key and value.

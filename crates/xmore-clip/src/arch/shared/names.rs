@@ -136,6 +136,10 @@ impl BlockWeights for Blocks<'_> {
         self.precision
     }
 
+    fn release(&self) {
+        self.checkpoint.release();
+    }
+
     fn qkv(&self, n: usize, width: usize) -> Result<[WeightAndBias<'_>; 3]> {
         read_qkv(self.checkpoint, &format!("{}.{n}.", self.prefix), &self.names.qkv, width)
     }

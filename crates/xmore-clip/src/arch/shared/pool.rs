@@ -70,7 +70,12 @@ impl<D: Device> AttentionPool<D> {
         let (norm_weight, norm_bias) =
             checkpoint.weight_and_bias(&format!("{}.", name(names.norm)), &[width])?;
         Ok(Self {
-            shape: AttentionShape { heads, head_width: width / heads, mask: Mask::None },
+            shape: AttentionShape {
+                heads,
+                head_width: width / heads,
+                mask: Mask::None,
+                precision: weights.precision,
+            },
             query: device.learned_query(&query)?,
             key_value: device.linear(&[key_value], width, weights.precision)?,
             out: linear(names.out, [width, width])?,

@@ -67,7 +67,7 @@ impl<D: Device> QueryPool<D> {
         let precision = weights.precision;
         Ok(Self {
             token_norm: weights.norm(device, TOKEN_NORM, tokens, epsilon)?,
-            shape: AttentionShape { heads, head_width: width / heads, mask: Mask::None },
+            shape: AttentionShape { heads, head_width: width / heads, mask: Mask::None, precision },
             query: device.learned_query(&projected_query(&query, query_bias, &first, heads))?,
             key_value: device.linear(
                 &[part(&*key, key_bias), part(&*value, value_bias)],

@@ -11,6 +11,7 @@ use crate::device::{AttentionShape, Device, Mask, Operation, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::linear::qkv_parts;
+use crate::nn::precision::Precision;
 
 /// Sizes of a transformer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,7 @@ pub(crate) struct TransformerForm {
 /// The blocks.
 pub(crate) struct Transformer<D: Device> {
     form: TransformerForm,
+    precision: Precision,
     rotary: Option<D::Rotary>,
     blocks: Vec<Block<D>>,
     /// The last block, where one token of it is wanted.
@@ -66,10 +68,13 @@ impl<D: Device> Transformer<D> {
         // Blocks are packed in parallel: packing is most of the time to the first embedding.
         let block = |n: usize| -> Result<Block<D>> {
             let qkv = weights.qkv(n, width)?;
-            Ok(Block {
+            let block = Block {
                 qkv: device.linear(&qkv_parts(&qkv, width / heads), width, precision)?,
                 branches: Branches::load(device, weights, n, &form)?,
-            })
+            };
+            // Else the file's pages would stay in memory beside the packed weights.
+            weights.release();
+            Ok(block)
         };
         let whole = layers - usize::from(form.wanted.is_some());
         let blocks = (0..whole).into_par_iter().map(block).collect::<Result<Vec<_>>>()?;
@@ -86,12 +91,12 @@ impl<D: Device> Transformer<D> {
         let last = form.wanted.map(last).transpose()?;
         let rotary = |positions: &RotaryPositions| device.rotary(positions.table(width / heads));
         let rotary = form.blocks.rotary.as_ref().map(rotary).transpose()?;
-        Ok(Self { form, rotary, blocks, last })
+        Ok(Self { form, precision, rotary, blocks, last })
     }
 
     fn shape(&self) -> AttentionShape {
         let TransformerSizes { width, heads, .. } = self.form.sizes;
-        AttentionShape { heads, head_width: width / heads, mask: self.form.mask }
+        AttentionShape { heads, head_width: width / heads, mask: self.form.mask, precision: self.precision }
     }
 
     /// Runs all blocks over `x`, `[tokens, width]`. Returns the wanted row of each sequence, `[sequences, width]`, or all rows where all are wanted.
@@ -153,7 +158,6 @@ mod tests {
     use crate::checkpoint::Checkpoint;
     use crate::device::cpu::Cpu;
     use crate::nn::gemm::Threads;
-    use crate::nn::precision::Precision;
 
     /// The bits of the wanted tokens, whether or not the rest of the last block, and what follows a text's end, is computed.
     #[test]

@@ -213,7 +213,7 @@ impl<D: Device> Vit<D> {
             side: arch.image_size,
             patch,
             width,
-            linear: device.linear(&[embedding], 3 * area, Precision::F32)?,
+            linear: device.linear(&[embedding], 3 * area, weights.precision.of_patches())?,
             class,
             positions: device.values(&positions)?,
         })

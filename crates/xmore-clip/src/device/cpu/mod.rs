@@ -44,7 +44,7 @@ impl Cpu {
         Err(ClipError::Precision {
             precision: precision.name(),
             device: "cpu".to_owned(),
-            reason: "it computes in float32 and int8".to_owned(),
+            reason: "it computes in float32, bfloat16 and int8".to_owned(),
         })
     }
 }
@@ -302,10 +302,7 @@ impl Device for Cpu {
         sequences: &Vec<Range<usize>>,
         out: &mut Vec<f32>,
     ) {
-        let AttentionShape { heads, head_width, mask } = shape;
-        profile::time("attention", 0, || {
-            self_attention(qkv, heads, head_width, mask, sequences, out, *threads)
-        });
+        profile::time("attention", 0, || self_attention(qkv, shape, sequences, out, *threads));
     }
 
     fn query_attention(
@@ -318,9 +315,9 @@ impl Device for Cpu {
         let width = shape.width();
         let rows = |at: usize| Strided { data: key_value.get(at..).unwrap_or_default(), stride: 2 * width };
         let queries = Strided { data: query, stride: width };
-        let AttentionShape { heads, head_width, mask } = shape;
-        let attention =
-            Attention { queries, keys: rows(0), values: rows(width), heads, head_width, causal: false };
+        let AttentionShape { heads, head_width, mask, precision } = shape;
+        let (keys, values) = (rows(0), rows(width));
+        let attention = Attention { queries, keys, values, heads, head_width, causal: false, precision };
         let all: Vec<_> = sequences
             .iter()
             .enumerate()

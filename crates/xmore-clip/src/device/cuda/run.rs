@@ -409,7 +409,7 @@ impl<'r> CudaRun<'r> {
         queries: Option<usize>,
         out: Rows,
     ) {
-        let AttentionShape { heads, head_width, mask } = shape;
+        let AttentionShape { heads, head_width, mask, .. } = shape;
         let causal = mask.causal();
         let longest = queries.unwrap_or(sequences.longest);
         let uniform = sequences.uniform.unwrap_or(0);

@@ -52,22 +52,6 @@ pub(super) static KERNELS: Kernels<TileFn> = Kernels::new(&[
     &PORTABLE,
 ]);
 
-/// Asks for a cache line; no more than a hint, at any address.
-#[inline(always)]
-fn prefetch(at: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing and faults at no address; SSE is part of x86-64.
-        #[allow(unsafe_code)]
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T1>(at.cast());
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}
-
 /// Writes a tile function's body: `$zero`, `$load`, `$store`, `$splat`, `$add`, `$max`, `$fma` are the instruction set's.
 macro_rules! tile {
     ($(#[$attribute:meta])* $name:ident, $lanes:expr, $zero:expr, $load:expr, $store:expr, $splat:expr, $add:expr, $max:expr, $fma:expr) => {
@@ -148,7 +132,8 @@ macro_rules! tile {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{LINE, MAX_ROWS, Range, Tile, prefetch};
+    use super::{LINE, MAX_ROWS, Range, Tile};
+    use crate::nn::simd::prefetch;
 
     tile!(
         #[target_feature(enable = "avx512f")]
@@ -202,7 +187,8 @@ static AVX2: Kernel = {
 /// Plain Rust, which compilers turn into the target's own vectors (NEON, for one).
 mod plain {
     #![allow(unsafe_code)]
-    use super::{LINE, MAX_ROWS, Range, Tile, prefetch};
+    use super::{LINE, MAX_ROWS, Range, Tile};
+    use crate::nn::simd::prefetch;
 
     type V = [f32; 4];
 

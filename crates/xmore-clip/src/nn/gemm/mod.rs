@@ -7,7 +7,6 @@
 mod kernel;
 mod packed;
 mod small;
-mod speed;
 mod spread;
 #[cfg(test)]
 mod tests;
@@ -22,9 +21,8 @@ use super::simd::{MAX_ROWS, MAX_WIDTH};
 use super::thread_buffers::with_buffers;
 use kernel::Tile;
 pub(crate) use packed::Packed;
-use packed::{Panels, panel_width};
+use packed::Panels;
 pub(crate) use small::{ColumnBlock, OperandBuffer, Strided};
-pub use speed::time_products;
 pub(crate) use windows::Windows;
 
 /// Inputs that are multiplied before the next block of them: a panel of so many rows stays in the second cache.
@@ -239,7 +237,7 @@ impl<'a> Job<'a> {
     /// The weights of a panel for a step, and the panel's width.
     fn panel(&self, panel: usize, step: &DepthStep) -> (&[f32], usize) {
         let column = panel * 2 * self.panels.kernel.lanes;
-        let width = panel_width(self.panels.kernel, self.panels.columns, panel);
+        let width = self.panels.kernel.panel_width(self.panels.columns, panel);
         let start = column * self.panels.depth + (step.taps.start * self.depth + step.inputs.start) * width;
         (&self.panels.data[start..start + step.taps.len() * step.inputs.len() * width], width)
     }

@@ -1,61 +1,18 @@
 //! Weights laid out as the tile functions read them, made once when a layer is loaded.
 
-use memmap2::MmapMut;
 use rayon::prelude::*;
 
 use super::kernel::{KERNELS, Kernel};
+use crate::nn::aligned_buffer::AlignedBuffer;
 use crate::nn::simd::MAX_WIDTH;
-
-/// From this size on a matrix gets pages of its own, huge ones where the system has them: fewer page faults while
-/// loading, fewer misses of the address cache while multiplying.
-const OWN_PAGES: usize = 1 << 20;
 
 /// A matrix `[depth, columns]` in panels of `2 * lanes` columns, each panel `[depth, width]` in row-major order. The last panel is
 /// one vector wide if that suffices; columns that do not exist are zero.
 pub(crate) struct Packed {
-    buffer: Buffer,
+    buffer: AlignedBuffer<f32>,
     pub(super) depth: usize,
     pub(super) columns: usize,
     pub(super) kernel: &'static Kernel,
-}
-
-enum Buffer {
-    Pages(MmapMut),
-    /// With the offset that aligns it to a cache line.
-    Heap(Vec<f32>, usize),
-}
-
-/// Cache line, in f32.
-const LINE: usize = 16;
-
-impl Buffer {
-    fn zeroed(len: usize) -> Self {
-        if len * size_of::<f32>() >= OWN_PAGES
-            && let Ok(map) = MmapMut::map_anon(len * size_of::<f32>())
-        {
-            // Optional: without huge pages everything works, a little slower.
-            #[cfg(target_os = "linux")]
-            let _ = map.advise(memmap2::Advice::HugePage);
-            return Self::Pages(map);
-        }
-        let heap = vec![0.0; len + LINE];
-        let offset = heap.as_ptr().align_offset(LINE * 4).min(LINE);
-        Self::Heap(heap, offset)
-    }
-
-    fn as_slice(&self) -> &[f32] {
-        match self {
-            Self::Pages(map) => bytemuck::cast_slice(map),
-            Self::Heap(heap, offset) => &heap[*offset..],
-        }
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [f32] {
-        match self {
-            Self::Pages(map) => bytemuck::cast_slice_mut(map),
-            Self::Heap(heap, offset) => &mut heap[*offset..],
-        }
-    }
 }
 
 impl Packed {
@@ -76,11 +33,11 @@ impl Packed {
     ) -> Self {
         let full = 2 * kernel.lanes;
         let len = packed_len(kernel, depth, columns);
-        let mut buffer = Buffer::zeroed(len);
+        let mut buffer = AlignedBuffer::zeroed(len);
         // A chunk is one panel; the last may be shorter.
         buffer.as_mut_slice()[..len].par_chunks_mut((depth * full).max(1)).enumerate().for_each(
             |(p, panel)| {
-                let width = panel_width(kernel, columns, p);
+                let width = kernel.panel_width(columns, p);
                 let first = p * full;
                 transpose((first..columns.min(first + full)).map(&row), panel, width);
             },
@@ -106,12 +63,6 @@ impl Packed {
 /// Elements of a packed matrix.
 pub(super) fn packed_len(kernel: &Kernel, depth: usize, columns: usize) -> usize {
     columns.next_multiple_of(kernel.lanes) * depth
-}
-
-/// Columns of panel `p`, those that do not exist included.
-pub(super) fn panel_width(kernel: &Kernel, columns: usize, p: usize) -> usize {
-    let rest = columns - p * 2 * kernel.lanes;
-    if rest <= kernel.lanes { kernel.lanes } else { 2 * kernel.lanes }
 }
 
 /// A packed matrix that lies anywhere.

@@ -4,10 +4,11 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::nn::activation::Activation;
+use crate::nn::operand::Operand;
 use crate::nn::simd::MAX_ROWS;
 
 use super::kernel::{KERNELS, Kernel, Tile};
-use super::packed::{packed_len, panel_width, transpose};
+use super::packed::{packed_len, transpose};
 use super::run_edge_tile;
 
 /// The right operand of a small product, packed into a buffer that is reused.
@@ -28,7 +29,8 @@ pub(crate) struct Strided<'a> {
 }
 
 impl<'a> Strided<'a> {
-    fn row(&self, r: usize, at: usize, len: usize) -> &'a [f32] {
+    /// Elements `at..at + len` of row `r`.
+    pub(crate) fn row(&self, r: usize, at: usize, len: usize) -> &'a [f32] {
         &self.data[r * self.stride + at..][..len]
     }
 }
@@ -36,16 +38,6 @@ impl<'a> Strided<'a> {
 impl OperandBuffer {
     pub(crate) fn new() -> Self {
         Self { kernel: KERNELS.best(), buffer: Vec::new(), start: 0, depth: 0, columns: 0 }
-    }
-
-    /// Rows of the tile that uses the registers best.
-    pub(crate) fn tile_rows(&self) -> usize {
-        self.kernel.rows
-    }
-
-    /// `columns`, rounded up to a length of output rows that [`OperandBuffer::multiply`] can write to without copies.
-    pub(crate) fn padded(&self, columns: usize) -> usize {
-        columns.next_multiple_of(self.kernel.lanes)
     }
 
     fn resize(&mut self, depth: usize, columns: usize) {
@@ -57,25 +49,33 @@ impl OperandBuffer {
             self.start = self.buffer.as_ptr().align_offset(LINE).min(LINE);
         }
     }
+}
 
-    /// Takes the transpose of `count` rows' elements `at..at + len`: column c is row c.
-    pub(crate) fn set_transposed(&mut self, rows: Strided<'_>, count: usize, at: usize, len: usize) {
+impl Operand for OperandBuffer {
+    fn tile_rows(&self) -> usize {
+        self.kernel.rows
+    }
+
+    fn padded(&self, columns: usize) -> usize {
+        columns.next_multiple_of(self.kernel.lanes)
+    }
+
+    fn set_transposed(&mut self, rows: Strided<'_>, count: usize, at: usize, len: usize) {
         self.resize(len, count);
         let full = 2 * self.kernel.lanes;
         for p in 0..count.div_ceil(full) {
-            let width = panel_width(self.kernel, count, p);
+            let width = self.kernel.panel_width(count, p);
             let columns = p * full..count.min((p + 1) * full);
             let panel = &mut self.buffer[self.start + p * full * len..][..width * len];
             transpose(columns.map(|c| (rows.row(c, at, len), 1.0)), panel, width);
         }
     }
 
-    /// Takes `count` rows' elements `at..at + len` as they are.
-    pub(crate) fn set(&mut self, rows: Strided<'_>, count: usize, at: usize, len: usize) {
+    fn set(&mut self, rows: Strided<'_>, count: usize, at: usize, len: usize) {
         self.resize(count, len);
         let full = 2 * self.kernel.lanes;
         for p in 0..len.div_ceil(full) {
-            let width = panel_width(self.kernel, len, p);
+            let width = self.kernel.panel_width(len, p);
             let have = width.min(len - p * full);
             let panel = &mut self.buffer[self.start + p * full * count..][..width * count];
             for (r, line) in panel.chunks_exact_mut(width).enumerate() {
@@ -84,9 +84,7 @@ impl OperandBuffer {
         }
     }
 
-    /// `out = a · self` for `count` rows of `a`, whose elements from `at` on are read. `out` must have at least the padded
-    /// number of columns, or exactly those of the product.
-    pub(crate) fn multiply(&self, a: Strided<'_>, count: usize, at: usize, out: &mut ColumnBlock<'_>) {
+    fn multiply(&mut self, a: Strided<'_>, count: usize, at: usize, out: &mut ColumnBlock<'_>) {
         let full = 2 * self.kernel.lanes;
         assert!(
             out.rows >= count && (out.columns == self.columns || out.columns >= self.padded(self.columns))
@@ -98,7 +96,7 @@ impl OperandBuffer {
                 *pointer = a.row(first + r, at, self.depth).as_ptr();
             }
             for p in 0..self.columns.div_ceil(full) {
-                let width = panel_width(self.kernel, self.columns, p);
+                let width = self.kernel.panel_width(self.columns, p);
                 let columns = width.min(out.columns - p * full);
                 let panel = &self.buffer[self.start + p * full * self.depth..][..width * self.depth];
                 let function = self.kernel.tile(rows, width / self.kernel.lanes);
@@ -188,6 +186,11 @@ impl<'a> ColumnBlock<'a> {
         #[allow(unsafe_code)]
         let data = unsafe { self.data.add(row * self.stride + column) };
         ColumnBlock { data, rows, columns, stride: self.stride, lifetime: PhantomData }
+    }
+
+    /// Columns of the block.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
     }
 
     /// Where the block begins, and the elements from one of its rows to the next.

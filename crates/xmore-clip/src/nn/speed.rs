@@ -1,0 +1,38 @@
+//! One product again and again, for the program that compares this crate's with others'.
+
+use std::time::Instant;
+
+use super::gemm::Threads;
+use super::linear::{Linear, Part};
+use super::precision::Precision;
+
+/// Multiplies `[rows, inputs]` with a packed weight `[inputs, outputs]` over and over in these precisions, in turn with `others`; returns the seconds
+/// of each run, this crate's first.
+#[doc(hidden)]
+pub fn time_products(
+    [rows, inputs, outputs]: [usize; 3],
+    precisions: &[Precision],
+    runs: usize,
+    others: &mut [&mut dyn FnMut()],
+) -> Vec<Vec<f64>> {
+    let value = |i: usize| (i * 7919 % 1009) as f32 / 1009.0 - 0.5;
+    let x: Vec<f32> = (0..rows * inputs).map(value).collect();
+    let weight: Vec<f32> = (0..outputs * inputs).map(value).collect();
+    let part = || Part { weight: &weight, bias: None, scale: 1.0 };
+    let layers: Vec<Linear> =
+        precisions.iter().map(|&precision| Linear::fused(&[part()], inputs, precision)).collect();
+    let mut out = vec![0.0; rows * outputs];
+    let mut times = vec![Vec::new(); layers.len() + others.len()];
+    for _ in 0..runs {
+        let mut time = |n: usize, run: &mut dyn FnMut()| {
+            let start = Instant::now();
+            run();
+            times[n].push(start.elapsed().as_secs_f64());
+        };
+        for (n, layer) in layers.iter().enumerate() {
+            time(n, &mut || layer.forward_into(&x, &mut out, None, Threads::Pool));
+        }
+        others.iter_mut().enumerate().for_each(|(n, other)| time(layers.len() + n, other));
+    }
+    times
+}
