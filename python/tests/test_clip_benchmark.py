@@ -14,6 +14,12 @@ import xmore
 FOLDER = f"local-dir:{SIGLIP_OPEN_CLIP}"
 
 
+class Labeled(list):  # type: ignore[type-arg]
+    """A dataset of images and labels."""
+
+    classes = LABELS[: len(IMAGES)]
+
+
 def test_a_registered_model_is_evaluated(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     models = pytest.importorskip("clip_benchmark.models", reason="CLIP_benchmark is not installed")
@@ -23,11 +29,11 @@ def test_a_registered_model_is_evaluated(tmp_path: Path) -> None:
 
     clip_benchmark.register()
     model, transform, tokenizer = models.load_clip("xmore", FOLDER, "", None, "cpu")
-    images = [(transform(Image.open(path)), n) for n, path in enumerate(IMAGES)]
+    images = Labeled((transform(Image.open(path)), n) for n, path in enumerate(IMAGES))
     loader = torch.utils.data.DataLoader(images, batch_size=2)
     metrics = zeroshot_classification.evaluate(
-        model, loader, tokenizer, LABELS[: len(IMAGES)], ["a photo of a {c}."], "cpu", amp=False
+        model, loader, tokenizer, Labeled.classes, ["a photo of a {c}."], "cpu", amp=False
     )
-    own = xmore.Classifier(xmore.Model(FOLDER), LABELS[: len(IMAGES)], templates="a photo of a {}.")
+    own = xmore.Classifier(xmore.Model(FOLDER), Labeled.classes, templates="a photo of a {}.")
     answers = own.predict(IMAGES).to_numpy().argmax(axis=1)
     assert metrics["acc1"] == pytest.approx(np.mean(answers == np.arange(len(IMAGES))))
