@@ -55,13 +55,14 @@ def test_a_signal_ends_it_as_the_tool(pictures: list[Path]) -> None:
         [*words, "--model", f"local-dir:{TINY}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        bufsize=0,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert child.stdout is not None
-    # Its output does not fit into the pipe: it is at work until it is read.
-    assert child.stdout.read(1) == "["
-    child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=120)
-    assert child.returncode == 130 and "interrupted after" in err and "Traceback" not in err
-    assert isinstance(json.loads("[" + out), list)
+    with child:
+        assert child.stdout is not None
+        # Its output does not fit into the pipe: it is at work until it is read.
+        assert child.stdout.read(1) == b"["
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=120)
+    assert child.returncode == 130 and b"interrupted after" in err and b"Traceback" not in err
+    assert isinstance(json.loads(b"[" + out), list)

@@ -86,15 +86,15 @@ def test_all_orientations_of_pil_images(model: xmore.Model, tmp_path: Path, valu
 
 
 def test_transparency_is_treated_as_the_model_has_it(tmp_path: Path) -> None:
-    """A model that blends transparency with white does so for PIL images, too."""
-    folder = tmp_path / "white"
+    """A model that blends transparency with white does so for PIL images, too, and one that drops it does not."""
+    folder = tmp_path / "drop"
     folder.mkdir()
     for file in TINY.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     config = json.loads((folder / "open_clip_config.json").read_text())
-    config["preprocess_cfg"]["alpha"] = "white"
+    config["preprocess_cfg"]["alpha"] = "drop"
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    white, drop = xmore.Model(folder), xmore.Model(TINY)
+    white, drop = xmore.Model(TINY), xmore.Model(folder)
     differs = False
     for name in (
         "rgba.png",
@@ -106,6 +106,7 @@ def test_transparency_is_treated_as_the_model_has_it(tmp_path: Path) -> None:
         path = FIXTURES / "preprocess" / name
         with Image.open(path) as image:
             np.testing.assert_array_equal(white.preprocess(image), white.preprocess(path), err_msg=name)
+            np.testing.assert_array_equal(drop.preprocess(image), drop.preprocess(path), err_msg=name)
         differs |= not np.array_equal(white.preprocess(path), drop.preprocess(path))
     assert differs
 

@@ -73,7 +73,7 @@ fn exception(kind: Kind<'_>, message: String) -> PyErr {
     match kind {
         // Python chooses the class by the number: FileNotFoundError, PermissionError, …
         Kind::Os(path, source) => match source.raw_os_error() {
-            Some(number) => PyOSError::new_err((number, without_number(source), path.to_owned())),
+            Some(number) => PyOSError::new_err((number, without_number(source), path.as_os_str().to_owned())),
             None if source.kind() == io::ErrorKind::NotFound => PyFileNotFoundError::new_err(message),
             None => PyOSError::new_err(message),
         },

@@ -206,7 +206,8 @@ fn pil(image: &Bound<'_, PyAny>, name: &str, options: ImageOptions) -> Result<Rg
             );
             return Err(NoImage::Argument(PyValueError::new_err(message)));
         }
-        _ if options.alpha == Alpha::White && has_alpha(image, &mode).map_err(unreadable)? => {
+        // Also where transparency is dropped: Pillow warns of palettes with transparency that become RGB at once.
+        _ if has_alpha(image, &mode).map_err(unreadable)? => {
             ("RGBA", Layout { channels: 4, samples: Samples::U8 })
         }
         _ => ("RGB", Layout { channels: 3, samples: Samples::U8 }),
