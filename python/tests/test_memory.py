@@ -191,10 +191,9 @@ def test_a_table_of_arrow(memory: xmore.Memory) -> None:
     rows = np.stack(table["image_embedding"].to_numpy())
     np.testing.assert_array_equal(rows, np.asarray(memory.image_embeddings))
     # The values are the mapped file's, not a copy.
-    [_, values] = table["image_embedding"].chunk(0).flatten().buffers()
-    assert values.address == memory.image_embeddings.parts[0].__array_interface__["data"][0] or len(
-        memory.image_embeddings.parts
-    )
+    [stored] = memory.image_embeddings.parts
+    values = table["image_embedding"].chunk(0).flatten().buffers()[1]
+    assert values.address == stored.__array_interface__["data"][0]
     assert memory.to_arrow(embeddings=False).num_columns == 2
 
 

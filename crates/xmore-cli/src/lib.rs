@@ -22,6 +22,7 @@ mod skip_limit;
 mod threads;
 
 use std::ffi::OsString;
+use std::sync::Once;
 
 use clap::{CommandFactory, FromArgMatches};
 
@@ -49,12 +50,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     if !cli.command.handles_signals() {
         interrupt::install();
     }
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if !xmore_memory::ingest::catches_panics() {
-            report(panic);
-        }
-    }));
+    hide_caught_panics();
     if let Some(bytes) = cli.decode_memory {
         xmore_files::image::set_decode_memory(bytes);
     }
@@ -66,6 +62,19 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(()) => 0,
         Err(error) => error.report(),
     }
+}
+
+/// Has panics print nothing where the library catches them, in this process: it has an error for each.
+pub fn hide_caught_panics() {
+    static HIDDEN: Once = Once::new();
+    HIDDEN.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !xmore_memory::ingest::catches_panics() {
+                report(panic);
+            }
+        }));
+    });
 }
 
 /// Prints what clap says of arguments, such as the help that was asked for; returns the exit status.

@@ -39,6 +39,7 @@ mod _native {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         use pyo3::types::PyModuleMethods;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        xmore_cli::hide_caught_panics();
         crate::job::watch_forks(module)
     }
 }
