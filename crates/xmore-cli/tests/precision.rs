@@ -3,14 +3,9 @@
 mod support;
 
 use support::files::{picture, source};
-use support::{Xmore, fixture, xmore_in};
+use support::{Xmore, fixture, tiny_model, xmore_in};
 
-/// A small CLIP with random weights: both towers have linear layers.
-fn clip() -> String {
-    format!("--model=local-dir:{}", fixture("clip/vit_gelu/open_clip").display())
-}
-
-/// Pairs and photos.
+/// Pairs, photos and texts.
 struct World(tempfile::TempDir);
 
 impl World {
@@ -21,6 +16,8 @@ impl World {
         for n in 0..5 {
             picture(&world.0.path().join(format!("queries/{n}.png")), n);
         }
+        std::fs::write(world.0.path().join("texts"), "zebra\na thing seen often\npicture number 5\n")
+            .unwrap();
         world
     }
 
@@ -28,11 +25,10 @@ impl World {
         xmore_in(self.0.path(), args)
     }
 
-    /// Embeddings of the photos, and what was told.
-    fn embed(&self, precision: &str, simd: Option<&str>) -> (Vec<u8>, String) {
-        let (model, file) = (clip(), self.0.path().join("out.npy"));
-        let args = ["embed", "@queries", "-o", "@out.npy", "--precision", precision, &model];
-        let mut run = self.run(&args);
+    /// Embeddings, and what was told.
+    fn embed(&self, what: &[&str], precision: &str, simd: Option<&str>) -> (Vec<u8>, String) {
+        let file = self.0.path().join("out.npy");
+        let mut run = self.run(&[&["embed", "-o", "@out.npy", "--precision", precision], what].concat());
         if let Some(simd) = simd {
             run = run.env("XMORE_SIMD", simd);
         }
@@ -47,7 +43,9 @@ impl World {
 #[test]
 fn embeddings_in_bf16_are_near_and_the_same_with_every_instruction_set() {
     let world = World::new();
-    let [(exact, _), (near, _)] = ["f32", "bf16"].map(|precision| world.embed(precision, None));
+    let model = format!("--model=local-dir:{}", fixture("clip/vit_gelu/open_clip").display());
+    let photos = ["@queries", &model];
+    let [(exact, _), (near, _)] = ["f32", "bf16"].map(|precision| world.embed(&photos, precision, None));
     let values = |npy: &[u8]| -> Vec<f32> {
         let header = 10 + usize::from(u16::from_le_bytes([npy[8], npy[9]]));
         npy[header..].as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
@@ -57,14 +55,14 @@ fn embeddings_in_bf16_are_near_and_the_same_with_every_instruction_set() {
     let sum = exact.iter().zip(&near).map(|(a, b)| a * b).sum::<f32>();
     assert!(sum / 5.0 > 0.9995, "the mean cosine is {}", sum / 5.0);
     for simd in ["avx512", "avx2", "portable"] {
-        assert!(values(&world.embed("bf16", Some(simd)).0) == near, "{simd}");
+        assert!(values(&world.embed(&photos, "bf16", Some(simd)).0) == near, "{simd}");
     }
 }
 
 #[test]
 fn a_memory_in_bf16_says_so_and_is_searched_in_bf16() {
     let world = World::new();
-    let model = clip();
+    let model = tiny_model();
     let build =
         ["memory", "build", "@pairs.csv", "-o", "@memory", "--max-skipped=50%", "--precision=bf16", &model];
     world.run(&build).ok();
@@ -85,12 +83,14 @@ fn a_memory_in_bf16_says_so_and_is_searched_in_bf16() {
 #[test]
 fn auto_tells_what_it_takes() {
     let world = World::new();
-    let (found, told) = world.embed("auto", None);
+    let model = tiny_model();
+    let texts = ["--texts", "@texts", &model];
+    let (found, told) = world.embed(&texts, "auto", None);
     // On an instruction set without products in bf16 it is f32.
-    let (portable, portably) = world.embed("auto", Some("portable"));
+    let (portable, portably) = world.embed(&texts, "auto", Some("portable"));
     assert!(portably.contains("precision f32: "), "{portably}");
-    assert!(portable == world.embed("f32", Some("portable")).0);
+    assert!(portable == world.embed(&texts, "f32", Some("portable")).0);
     let precision = if told.contains("precision bf16: ") { "bf16" } else { "f32" };
     assert!(told.contains(&format!("precision {precision}: ")), "{told}");
-    assert!(found == world.embed(precision, None).0);
+    assert!(found == world.embed(&texts, precision, None).0);
 }
