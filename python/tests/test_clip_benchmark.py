@@ -31,9 +31,12 @@ def test_a_registered_model_is_evaluated(tmp_path: Path) -> None:
     model, transform, tokenizer = models.load_clip("xmore", FOLDER, "", None, "cpu")
     images = Labeled((transform(Image.open(path)), n) for n, path in enumerate(IMAGES))
     loader = torch.utils.data.DataLoader(images, batch_size=2)
-    metrics = zeroshot_classification.evaluate(
-        model, loader, tokenizer, Labeled.classes, ["a photo of a {c}."], "cpu", amp=False
+    # Not `evaluate`, whose accuracy does not run with numpy from 2.4 on.
+    classifier = zeroshot_classification.zero_shot_classifier(
+        model, tokenizer, Labeled.classes, ["a photo of a {c}."], "cpu", amp=False
     )
-    own = xmore.Classifier(xmore.Model(FOLDER), Labeled.classes, templates="a photo of a {}.")
-    answers = own.predict(IMAGES).to_numpy().argmax(axis=1)
-    assert metrics["acc1"] == pytest.approx(np.mean(answers == np.arange(len(IMAGES))))
+    logits, target = zeroshot_classification.run_classification(model, classifier, loader, "cpu", amp=False)
+    assert target.tolist() == list(range(len(IMAGES)))
+    own = xmore.Model(FOLDER)
+    expected = own.encode_image(IMAGES) @ own.encode_text(Labeled.classes, template="a photo of a {}.").T
+    np.testing.assert_allclose(logits.numpy(), 100 * expected, atol=1e-3)
