@@ -34,7 +34,7 @@ def test_what_is_not_there(model: xmore.Model, tmp_path: Path) -> None:
         ({"name": "no-such-model"}, "no model"),
         ({"name": "ViT-B-32", "pretrained": "nothing"}, "has no weights"),
         ({"name": TINY, "precision": "f64"}, "precision: expected one of f32, int8"),
-        ({"name": TINY, "precision": "bf16"}, "cpu does not compute in bfloat16"),
+        ({"name": TINY, "precision": "f16"}, "cpu does not compute in float16"),
         ({"name": TINY, "threads": 0}, "threads: expected 1 to"),
         ({"name": TINY, "device": "tpu"}, "device: expected auto, cpu"),
         ({"name": TINY, "orientation": "up"}, "orientation: expected one of exif, stored"),

@@ -29,7 +29,7 @@ class Model(_native.Model):
     Args:
         name: ``"lite"``; a name of open_clip's such as ``"ViT-B-16,openai"``; ``"hf-hub:org/name"``; or the path of a model folder or a
             checkpoint file.
-        precision: number format of the linear layers; processors compute in ``f32`` and ``int8``.
+        precision: number format of the linear layers; processors compute in ``f32``, ``int8`` and ``bf16``.
         threads: threads that compute; all cores, or ``XMORE_THREADS``, if ``None``.
         local_files_only: whether to open only what is on this machine; else what is missing is fetched.
         pretrained: the weights of an architecture, if they are not part of the name.

@@ -59,18 +59,23 @@ fn environment() -> Result<PathBuf, String> {
     Ok(program)
 }
 
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (entry, to) = entry.map(|entry| (entry.path(), to.join(entry.file_name()))).unwrap();
+        match entry.is_dir() {
+            true => copy_folder(&entry, &to),
+            false => drop(fs::copy(entry, to).unwrap()),
+        }
+    }
+}
+
 /// The package as it would be installed; returns the folder that it is in.
 fn package() -> PathBuf {
     let dir = temporary().join("python-package");
     let package = dir.join("xmore");
     let _ = fs::remove_dir_all(&package);
-    fs::create_dir_all(&package).unwrap();
-    for entry in fs::read_dir(root().join("python/xmore")).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_file() {
-            fs::copy(entry.path(), package.join(entry.file_name())).unwrap();
-        }
-    }
+    copy_folder(&root().join("python/xmore"), &package);
     let beside = std::env::current_exe().unwrap().with_file_name(format!(
         "{}xmore_python{}",
         std::env::consts::DLL_PREFIX,
