@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray2};
 use pyo3::exceptions::PyValueError;
@@ -208,7 +207,7 @@ pub(crate) fn build_memory<'py>(
             walk: WalkOptions { include_hidden, ..WalkOptions::default() },
         },
         max_skipped: options::parsed::<SkipLimit>("max_skipped", max_skipped)?,
-        checkpoint_every: Duration::from_secs(5),
+        ..BuildOptions::default()
     };
     let model = model.get();
     let encoder = model.usable()?;

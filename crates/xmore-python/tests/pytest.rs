@@ -59,13 +59,16 @@ fn environment() -> Result<PathBuf, String> {
     Ok(program)
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+/// Copies a folder and those in it.
+fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
-        let (entry, to) = entry.map(|entry| (entry.path(), to.join(entry.file_name()))).unwrap();
-        match entry.is_dir() {
-            true => copy_folder(&entry, &to),
-            false => drop(fs::copy(entry, to).unwrap()),
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
         }
     }
 }
@@ -75,7 +78,7 @@ fn package() -> PathBuf {
     let dir = temporary().join("python-package");
     let package = dir.join("xmore");
     let _ = fs::remove_dir_all(&package);
-    copy_folder(&root().join("python/xmore"), &package);
+    copy(&root().join("python/xmore"), &package);
     let beside = std::env::current_exe().unwrap().with_file_name(format!(
         "{}xmore_python{}",
         std::env::consts::DLL_PREFIX,
