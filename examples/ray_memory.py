@@ -16,7 +16,12 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("sources", nargs="+", help="folders, tables, tars; braces and globs are expanded")
 parser.add_argument("memory", help="folder of the new memory")
 parser.add_argument("--model", default="lite")
-parser.add_argument("--parts", type=int, default=8, help="several for each machine: what a lost machine costs, and how evenly they end")
+parser.add_argument(
+    "--parts",
+    type=int,
+    default=8,
+    help="several for each machine: what a lost machine costs, and how evenly they end",
+)
 parser.add_argument("--cpus-per-part", type=int, default=2)
 parser.add_argument("--max-skipped", default="10%", help="most images that may fail in a part")
 arguments = parser.parse_args()

@@ -1,8 +1,10 @@
 """A memory built by the executors of a Spark cluster.
 
-    spark-submit --conf spark.task.cpus=8 --conf spark.executor.cores=8 examples/spark_memory.py '/data/{00000..00099}.tar' /shared/memory --threads 8
+    spark-submit --conf spark.task.cpus=8 --conf spark.executor.cores=8 examples/spark_memory.py \\
+        '/data/{00000..00099}.tar' /shared/memory --threads 8
 
-The sources, the memory's folder and the model are in storage that all machines see under the same names. Run again, it goes on where it stopped.
+The sources, the memory's folder and the model are in storage that all machines see under the same names. Run again,
+it goes on where it stopped.
 """
 
 import argparse
@@ -22,6 +24,11 @@ arguments = parser.parse_args()
 spark = SparkSession.builder.appName("xmore").getOrCreate()
 print(
     xmore.spark.build_memory(
-        spark, arguments.sources, arguments.memory, model=arguments.model, parts=arguments.parts, threads=arguments.threads
+        spark,
+        arguments.sources,
+        arguments.memory,
+        model=arguments.model,
+        parts=arguments.parts,
+        threads=arguments.threads,
     )
 )

@@ -51,16 +51,33 @@ def pairs(folder: Path, count: int) -> Path:
 
 def build(table: Path, memory: Path) -> None:
     """Builds at once, by the command."""
-    command = [sys.executable, "-m", "xmore", "memory", "build", str(table), "-o", str(memory), "--model", MODEL, *FLAGS]
+    command = [
+        sys.executable,
+        "-m",
+        "xmore",
+        "memory",
+        "build",
+        str(table),
+        "-o",
+        str(memory),
+        "--model",
+        MODEL,
+        *FLAGS,
+    ]
     subprocess.run(command, check=True, capture_output=True)
 
 
 def assert_same_files(found: Path, expected: Path) -> None:
     """Every file but the lock, byte for byte."""
-    files = [{str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()} for folder in (found, expected)]
+    files = [
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (found, expected)
+    ]
     for content in files:
         content.pop(".xmore-lock", None)
-    different = [name for name in files[0].keys() | files[1].keys() if files[0].get(name) != files[1].get(name)]
+    different = [
+        name for name in files[0].keys() | files[1].keys() if files[0].get(name) != files[1].get(name)
+    ]
     assert not different, different
 
 
@@ -73,7 +90,9 @@ def working_on(memory: str) -> list[int]:
                 arguments = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"--part" in arguments and any(argument.startswith(f"{memory}.parts/".encode()) for argument in arguments):
+            if b"--part" in arguments and any(
+                argument.startswith(f"{memory}.parts/".encode()) for argument in arguments
+            ):
                 found.append(int(entry.name))
     return found
 

@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ray = pytest.importorskip("ray", reason="ray is not installed: pip install -r python/tests/requirements-engines.txt")
+ray = pytest.importorskip(
+    "ray", reason="ray is not installed: pip install -r python/tests/requirements-engines.txt"
+)
 
-import divided
-import xmore.ray
-from ray.cluster_utils import Cluster
+import divided  # noqa: E402
+from ray.cluster_utils import Cluster  # noqa: E402
+
+import xmore.ray  # noqa: E402
 
 # Ray's own warnings are not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -42,14 +45,17 @@ def test_rows_of_a_dataset_are_embedded_as_by_the_model(cluster, tmp_path):
     dataset = ray.data.from_items([{"path": path, "caption": f"picture {i}"} for i, path in enumerate(paths)])
     embedder = {"model": divided.MODEL, "image": "path", "text": "caption"}
     rows = dataset.map_batches(
-        xmore.ray.Embedder, fn_constructor_kwargs=embedder, compute=ray.data.ActorPoolStrategy(size=2), batch_size=16
+        xmore.ray.Embedder,
+        fn_constructor_kwargs=embedder,
+        compute=ray.data.ActorPoolStrategy(size=2),
+        batch_size=16,
     ).take_all()
     assert table.exists() and len(rows) == len(paths)
     rows = {row["path"]: row for row in rows}
     images = model.encode_image(paths, on_error="nan")
     texts = model.encode_text([f"picture {i}" for i in range(len(paths))])
     assert np.isnan(images).any(axis=1).sum() == divided.broken(60)
-    for path, image, text in zip(paths, images, texts):
+    for path, image, text in zip(paths, images, texts, strict=True):
         np.testing.assert_array_equal(rows[path]["image_embedding"], image)
         np.testing.assert_array_equal(rows[path]["text_embedding"], text)
 
@@ -59,11 +65,18 @@ def test_a_memory_built_by_workers_of_which_one_is_killed_has_the_bytes_of_one_b
     whole, merged = tmp_path / "whole", tmp_path / "merged"
     divided.build(table, whole)
     # The second process kills workers as long as the first one builds.
-    killer = subprocess.Popen([sys.executable, divided.__file__, str(merged)], stdout=subprocess.PIPE, text=True)
+    killer = subprocess.Popen(
+        [sys.executable, divided.__file__, str(merged)], stdout=subprocess.PIPE, text=True
+    )
     seen = []
     try:
         path = xmore.ray.build_memory(
-            table, merged, model=divided.MODEL, parts=6, flags=divided.FLAGS, progress=lambda done, of: seen.append((done, of))
+            table,
+            merged,
+            model=divided.MODEL,
+            parts=6,
+            flags=divided.FLAGS,
+            progress=lambda done, of: seen.append((done, of)),
         )
     finally:
         killer.send_signal(signal.SIGTERM)

@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("pyspark", reason="pyspark is not installed: pip install -r python/tests/requirements-engines.txt")
+pytest.importorskip(
+    "pyspark", reason="pyspark is not installed: pip install -r python/tests/requirements-engines.txt"
+)
 if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
     pytest.skip("Java is not installed", allow_module_level=True)
 
 import divided
-import xmore.spark
 from pyspark.sql import SparkSession
+
+import xmore.spark
 
 # Spark's own warnings are not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -44,7 +47,7 @@ def test_rows_of_a_frame_are_embedded_as_by_the_model(spark, tmp_path):
     rows = frame.mapInPandas(embedder, schema="path string, image_embedding array<float>").collect()
     images = xmore.Model(divided.MODEL).encode_image(paths, on_error="nan")
     found = {row.path: np.array(row.image_embedding, dtype=np.float32) for row in rows}
-    for path, image in zip(paths, images):
+    for path, image in zip(paths, images, strict=True):
         np.testing.assert_array_equal(found[path], image)
 
 
@@ -52,9 +55,13 @@ def test_a_memory_built_by_executors_of_which_a_worker_is_killed_has_the_bytes_o
     table = divided.pairs(tmp_path, 300)
     whole, merged = tmp_path / "whole", tmp_path / "merged"
     divided.build(table, whole)
-    killer = subprocess.Popen([sys.executable, divided.__file__, str(merged)], stdout=subprocess.PIPE, text=True)
+    killer = subprocess.Popen(
+        [sys.executable, divided.__file__, str(merged)], stdout=subprocess.PIPE, text=True
+    )
     try:
-        path = xmore.spark.build_memory(spark, table, merged, model=divided.MODEL, parts=5, flags=divided.FLAGS)
+        path = xmore.spark.build_memory(
+            spark, table, merged, model=divided.MODEL, parts=5, flags=divided.FLAGS
+        )
     finally:
         killer.send_signal(signal.SIGTERM)
         killed = killer.communicate()[0].split()

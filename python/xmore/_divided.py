@@ -76,7 +76,11 @@ class DividedBuild:
     def _run(self, arguments: list[str]) -> None:
         command = [sys.executable, "-m", "xmore", *arguments, "--threads", str(self.threads)]
         ended = subprocess.run(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=_end_with_parent()
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=_end_with_parent(),
         )
         if ended.returncode == 0:
             return
@@ -84,7 +88,9 @@ class DividedBuild:
         if "another process is building a memory" in told:
             time.sleep(BUSY_WAIT)
             raise PartIsBusy(told)
-        raise XmoreError(f"`xmore memory {arguments[1]}` ended with status {ended.returncode}: {told[-4000:]}")
+        raise XmoreError(
+            f"`xmore memory {arguments[1]}` ended with status {ended.returncode}: {told[-4000:]}"
+        )
 
 
 def _end_with_parent() -> Callable[[], None] | None:

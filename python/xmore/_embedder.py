@@ -17,9 +17,15 @@ class Embedder:
     ``embed_images`` and ``embed_texts`` take a column's values. It travels to workers as its arguments; the model is opened there, once for
     each process.
 
-    model: the name of a model, as for ``xmore.Model``; options are that class's further arguments.
-    image, text: the columns to embed; one of them may be left out. Images are paths, bytes, arrays, or whatever else ``Model.encode_image`` takes.
-    image_output, text_output: the columns that are added, float32, a row of ``model.dim`` values each. The row of an image that cannot be read is NaN.
+    Args:
+        model: the name of a model, as for ``xmore.Model``.
+        image: the column of images: paths, bytes, arrays, or whatever else ``Model.encode_image`` takes.
+        text: the column of texts. One of the two may be left out.
+        image_output: the column of image embeddings that is added: float32, ``model.dim`` values in each row; NaN where an image cannot be
+            read.
+        text_output: the same of texts.
+        batch_size: images that are encoded together.
+        options: further arguments of ``xmore.Model``.
     """
 
     def __init__(
@@ -59,7 +65,7 @@ class Embedder:
         return self.model.encode_text([str(text) for text in texts])
 
     def __call__(self, batch: Any) -> Any:
-        """The batch with the further columns: a mapping of names to arrays, a pandas frame, or an iterator over these, which gives an iterator."""
+        """The batch with the further columns: a mapping of names to arrays, or a pandas frame. An iterator over these gives an iterator."""
         if isinstance(batch, Iterator):
             return map(self, batch)
         (image, image_output), (text, text_output) = self.columns["image"], self.columns["text"]

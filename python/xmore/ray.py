@@ -33,19 +33,28 @@ def build_memory(
     keep_parts: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> str:
-    """Builds the memory that ``xmore memory build SOURCES -o PATH`` builds, byte for byte, on a Ray cluster; returns its folder.
+    """Builds the memory that ``xmore memory build SOURCES -o PATH`` builds, byte for byte, on a Ray cluster.
 
-    Each of ``parts`` tasks builds one part with ``cpus_per_part`` processors in ``PATH.parts``; one whose worker dies is started again, wherever there
-    is room, and goes on at its last checkpoint. When all are finished a task merges them. The same call goes on where an earlier one stopped. Sources and
-    ``path`` are in storage that all nodes see under the same names, and all nodes have this package and the model.
+    Returns its folder.
 
-    flags: further flags of ``xmore memory build``, such as ``["--max-skipped", "20%"]``.
-    keep_parts: whether the parts stay when they are merged.
-    progress: called with the number of parts that are finished, and of all.
+    Each of ``parts`` tasks builds one part in ``PATH.parts``; one whose worker dies is started again, wherever there is room, and goes on at its
+    last checkpoint. When all are finished a task merges them. The same call goes on where an earlier one stopped. Sources and ``path`` are
+    in storage that all nodes see under the same names, and all nodes have this package and the model.
 
-    Raises ``xmore.XmoreError`` with what the command says if a part cannot be built.
+    Args:
+        sources: folders, tables, tars, as ``xmore memory build`` takes them, or one of them.
+        path: folder of the new memory.
+        model: the name of a model, as for ``xmore.Model``.
+        parts: number of parts.
+        cpus_per_part: processors, and threads, of a part.
+        flags: further flags of ``xmore memory build``, such as ``["--max-skipped", "20%"]``.
+        keep_parts: whether the parts stay when they are merged.
+        progress: called with the number of parts that are finished, and of all.
+
+    Raises:
+        xmore.XmoreError: with what the command says, if a part cannot be built.
     """
-    import ray
+    import ray  # type: ignore[import-not-found, unused-ignore]
 
     build = DividedBuild.of(sources, path, model, parts, flags, cpus_per_part)
     # A worker that dies is no failure of the task, however often that happens; nor is one that is slow to die.
@@ -59,10 +68,10 @@ def build_memory(
             ray.get(finished)
             if progress is not None:
                 progress(parts - len(waiting), parts)
-        memory = ray.get(merge.remote(build))
+        ray.get(merge.remote(build))
     finally:
         for task in waiting:
             ray.cancel(task, force=True)
     if not keep_parts:
         shutil.rmtree(build.folder)
-    return memory
+    return build.path

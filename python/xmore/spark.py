@@ -33,7 +33,9 @@ def build_memory(
     flags: Sequence[str] = (),
     keep_parts: bool = False,
 ) -> str:
-    """Builds the memory that ``xmore memory build SOURCES -o PATH`` builds, byte for byte, on the executors of a Spark session; returns its folder.
+    """Builds the memory that ``xmore memory build SOURCES -o PATH`` builds, byte for byte, by Spark's executors.
+
+    Returns its folder.
 
     As ``xmore.ray.build_memory``; a part whose executor is lost is started again as often as ``spark.task.maxFailures`` says. ``threads`` is
     best what ``spark.task.cpus`` is. Parts are merged by the driver.

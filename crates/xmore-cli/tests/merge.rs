@@ -231,7 +231,7 @@ fn workers_are_killed_and_started_again() {
             }
             fs::remove_dir_all(world.path(&format!("part{number}"))).unwrap();
         }
-        let error = world.merge(&[folder.clone()], "@merged").fails(1);
+        let error = world.merge(std::slice::from_ref(&folder), "@merged").fails(1);
         assert!(error.contains("is not finished") && error.contains("goes on where it stopped"), "{error}");
         world.build(&sources, &folder, &[&part]).ok();
         let before = bytes_of(&world.path(&format!("part{number}")));
