@@ -33,7 +33,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         picture(tmp_path / f"pairs/{n}.png", n)
         (tmp_path / f"pairs/{n}.txt").write_text(f"{LABELS[n % 3]} {n}")
     shutil.copytree(tmp_path / "pairs", tmp_path / "more")
-    (tmp_path / "more-pairs.csv").write_text("image_path,caption\nmore/0.png,a dog in the snow\nmore/1.png,a cat\n")
+    (tmp_path / "more-pairs.csv").write_text(
+        "image_path,caption\nmore/0.png,a dog in the snow\nmore/1.png,a cat\n"
+    )
     return tmp_path
 
 
@@ -57,9 +59,17 @@ def test_the_commands_of_the_readme_run(folder: Path) -> None:
             continue
         words = shlex.split(line, comments=True)
         assert words[0] == "xmore"
-        environment = {"XMORE_HOME": str(folder / "home"), "XMORE_MODEL": str(TINY), "PYTHONPATH": ":".join(sys.path)}
+        environment = {
+            "XMORE_HOME": str(folder / "home"),
+            "XMORE_MODEL": str(TINY),
+            "PYTHONPATH": ":".join(sys.path),
+        }
         done = subprocess.run(
-            [sys.executable, "-m", "xmore", *words[1:]], env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "xmore", *words[1:]],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, f"{line}: {done.stderr}"
         ran += 1

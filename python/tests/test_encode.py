@@ -32,6 +32,8 @@ def test_one_input_gives_one_vector(clip: xmore.Model) -> None:
 
 
 def test_the_names_of_sentence_transformers_are_taken(clip: xmore.Model) -> None:
-    found = clip.encode(LABELS, batch_size=2, show_progress_bar=False, normalize_embeddings=True, convert_to_numpy=True)
+    found = clip.encode(
+        LABELS, batch_size=2, show_progress_bar=False, normalize_embeddings=True, convert_to_numpy=True
+    )
     assert np.array_equal(found, clip.encode_text(LABELS))
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)

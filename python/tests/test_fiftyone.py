@@ -22,7 +22,12 @@ def test_samples_get_labels_and_embeddings() -> None:
     classifier = xmore.Classifier(xmore.Model(CHINESE_CLIP), LABELS)
     model = ClassifierModel(classifier)
     assert isinstance(model, models.Model)
-    assert (model.media_type, model.ragged_batches, model.transforms, model.has_logits) == ("image", False, None, False)
+    assert (model.media_type, model.ragged_batches, model.transforms, model.has_logits) == (
+        "image",
+        False,
+        None,
+        False,
+    )
     assert model.has_embeddings and model.can_embed_prompts
     arrays = [images.read(str(path)) for path in IMAGES]
     with model:

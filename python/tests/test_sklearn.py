@@ -19,6 +19,7 @@ from sklearn.utils import estimator_checks
 import xmore
 from xmore.sklearn import ImageEncoder, ZeroShotClassifier
 
+
 @pytest.fixture(scope="module")
 def colored(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[str]]:
     """Red and blue pictures, and their names."""
@@ -35,7 +36,9 @@ def colored(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[s
     return paths, names
 
 
-def test_a_pipeline_with_logistic_regression_learns_from_embeddings(colored: tuple[list[str], list[str]]) -> None:
+def test_a_pipeline_with_logistic_regression_learns_from_embeddings(
+    colored: tuple[list[str], list[str]],
+) -> None:
     paths, names = colored
     pipeline = make_pipeline(ImageEncoder(str(CHINESE_CLIP)), LogisticRegression(C=100))
     assert cross_val_score(pipeline, paths, names, cv=3).mean() == 1.0
@@ -92,7 +95,9 @@ def test_the_zero_shot_classifier_answers_as_the_classifier(colored: tuple[list[
     learned = ZeroShotClassifier(str(CHINESE_CLIP)).fit(paths, names)
     assert learned.classes_.tolist() == ["blue", "red"]
     assert 0 <= learned.score(paths, names) <= 1
-    assert cross_val_score(ZeroShotClassifier(str(CHINESE_CLIP), ["red", "blue"]), paths, names, cv=2).shape == (2,)
+    assert cross_val_score(
+        ZeroShotClassifier(str(CHINESE_CLIP), ["red", "blue"]), paths, names, cv=2
+    ).shape == (2,)
     with pytest.raises(ValueError, match="labels: expected labels, or y"):
         ZeroShotClassifier(str(CHINESE_CLIP)).fit()
     with pytest.raises(ValueError, match="y: expected the labels red, blue, found green"):

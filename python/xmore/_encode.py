@@ -23,7 +23,7 @@ def encode(
 ) -> Any:
     """Unit rows of texts (``str``) and images (anything else), in the order given; see :meth:`xmore.Model.encode`."""
     single = isinstance(sentences, (str, bytes)) or not isinstance(sentences, Sequence)
-    items = [sentences] if single else list(sentences)
+    items: list[Any] = [sentences] if single else list(sentences)
     rows: Float32 = np.empty((len(items), model.dim), dtype=np.float32)
     texts = [n for n, item in enumerate(items) if isinstance(item, str)]
     images = [n for n, item in enumerate(items) if not isinstance(item, str)]

@@ -74,7 +74,8 @@ class ClassifierModel(_models.Model, _models.EmbeddingsMixin, _models.PromptMixi
 
     def embed(self, arg: Any) -> Float32:
         """The unit embedding of one image."""
-        return self.embed_all([arg])[0]
+        row: Float32 = self.embed_all([arg])[0]
+        return row
 
     def embed_all(self, args: Sequence[Any]) -> Float32:
         """float32 unit rows ``[n, dim]``."""

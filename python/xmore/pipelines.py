@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
 
@@ -56,10 +56,6 @@ class ZeroShotImageClassification:
         self.model = model
         self._batch_size = batch_size
 
-    @overload
-    def __call__(self, image: Image, candidate_labels: Sequence[str], **options: Any) -> Scores: ...
-    @overload
-    def __call__(self, image: Iterable[Image], candidate_labels: Sequence[str], **options: Any) -> list[Scores]: ...
     def __call__(
         self,
         image: Any = None,
@@ -69,7 +65,7 @@ class ZeroShotImageClassification:
         batch_size: int | None = None,
         *,
         images: Any = None,
-    ) -> Scores | list[Scores] | Iterator[Scores]:
+    ) -> Any:
         """Scores of the labels for an image, best first.
 
         Args:

@@ -133,9 +133,7 @@ class ZeroShotClassifier(_base.ClassifierMixin, _ReadsImages):  # type: ignore[m
             if y is None:
                 raise ValueError("labels: expected labels, or y to take them from; found neither")
             labels = [str(value) for value in np.unique(np.asarray(y))]
-        self.classifier_ = Classifier(
-            self.model, labels, self.memory, self.method, self.templates, self.k
-        )
+        self.classifier_ = Classifier(self.model, labels, self.memory, self.method, self.templates, self.k)
         names = np.array(self.classifier_.labels)
         self._columns = np.argsort(names, kind="stable")
         self.classes_ = names[self._columns]
@@ -154,7 +152,8 @@ class ZeroShotClassifier(_base.ClassifierMixin, _ReadsImages):  # type: ignore[m
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """The best label of each image."""
-        return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+        best: npt.NDArray[Any] = self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+        return best
 
 
 def _opened(model: Model | str, precision: str) -> Model:

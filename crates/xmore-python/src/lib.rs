@@ -1,7 +1,7 @@
 //! The module `xmore._native`: models, memories, classification and evaluation for the Python package, and the command line tool.
 //!
 //! `python/xmore/` has the classes that users see, with types and documentation; here is what they stand on. Nothing here computes on a thread of
-//! Python's: [`job`] hands all work to a thread pool and waits without the interpreter's lock.
+//! Python's: `job` hands all work to a thread pool and waits without the interpreter's lock.
 
 mod answer;
 mod classifier;

@@ -9,7 +9,14 @@ from xmore.model import Model
 from xmore.open_clip.model import CLIP, Preprocess, Tokenizer
 
 #: What open_clip calls number formats.
-_PRECISIONS = {"fp32": "f32", "fp16": "f16", "pure_fp16": "f16", "bf16": "bf16", "pure_bf16": "bf16", "int8": "int8"}
+_PRECISIONS = {
+    "fp32": "f32",
+    "fp16": "f16",
+    "pure_fp16": "f16",
+    "bf16": "bf16",
+    "pure_bf16": "bf16",
+    "int8": "int8",
+}
 
 #: The model that was created last under each name, for its tokenizer: an architecture's name alone does not say whose files to read.
 _created: dict[str, Model] = {}

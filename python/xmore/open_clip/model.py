@@ -107,5 +107,7 @@ class Tokenizer:
 def _batch(values: Any, axes: int, kind: Any = np.float32) -> npt.NDArray[Any]:
     array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
     if array.ndim != axes:
-        raise ValueError(f"expected {axes} axes, the first that of the batch, found the shape {list(array.shape)}")
+        raise ValueError(
+            f"expected {axes} axes, the first that of the batch, found the shape {list(array.shape)}"
+        )
     return array.astype(kind, copy=False)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-class Tensor(np.ndarray):  # type: ignore[type-arg]
+class Tensor(np.ndarray):
     """A numpy array that also answers to torch's names; ``dim`` is numpy's ``axis``, ``keepdim`` its ``keepdims``."""
 
     def unsqueeze(self, dim: int) -> Tensor:
@@ -23,20 +23,22 @@ class Tensor(np.ndarray):  # type: ignore[type-arg]
 
     def softmax(self, dim: int) -> Tensor:
         """The softmax along ``dim``."""
-        shifted = np.exp(self - np.max(self, axis=dim, keepdims=True))
-        return (shifted / np.sum(shifted, axis=dim, keepdims=True)).view(Tensor)
+        values = np.asarray(self)
+        shifted = np.exp(values - values.max(axis=dim, keepdims=True))
+        return _tensor(shifted / shifted.sum(axis=dim, keepdims=True))
 
     def sigmoid(self) -> Tensor:
         """1 / (1 + exp(-x))."""
-        return np.where(self >= 0, 1 / (1 + np.exp(-np.abs(self))), 1 - 1 / (1 + np.exp(-np.abs(self)))).view(Tensor)
+        small = np.exp(-np.abs(np.asarray(self)))
+        return np.where(self >= 0, 1 / (1 + small), small / (1 + small)).view(Tensor)
 
     def exp(self) -> Tensor:
         """e to the power of each value."""
-        return np.exp(self).view(Tensor)
+        return _tensor(np.exp(self))
 
     def topk(self, k: int, dim: int = -1) -> tuple[Tensor, Tensor]:
         """The ``k`` largest values along ``dim``, largest first, and their places."""
-        places = np.flip(np.argsort(self, axis=dim, kind="stable"), axis=dim).take(range(k), axis=dim)
+        places = np.argsort(-np.asarray(self), axis=dim, kind="stable").take(range(k), axis=dim)
         return np.take_along_axis(self, places, axis=dim).view(Tensor), places.view(Tensor)
 
     def t(self) -> Tensor:
@@ -74,6 +76,12 @@ class Tensor(np.ndarray):  # type: ignore[type-arg]
     def to(self, device: Any = None, **_: Any) -> Tensor:
         """The same: where a model computes is the model's own matter."""
         return self
+
+
+def _tensor(values: Any) -> Tensor:
+    """Any values as a tensor."""
+    tensor: Tensor = np.asarray(values).view(Tensor)
+    return tensor
 
 
 def _numpy_names(dim: Any, keepdim: bool, more: dict[str, Any]) -> dict[str, Any]:
