@@ -30,7 +30,7 @@ class Tensor(np.ndarray):
     def sigmoid(self) -> Tensor:
         """1 / (1 + exp(-x))."""
         small = np.exp(-np.abs(np.asarray(self)))
-        return np.where(self >= 0, 1 / (1 + small), small / (1 + small)).view(Tensor)
+        return _tensor(np.where(self >= 0, 1 / (1 + small), small / (1 + small)))
 
     def exp(self) -> Tensor:
         """e to the power of each value."""
@@ -39,11 +39,11 @@ class Tensor(np.ndarray):
     def topk(self, k: int, dim: int = -1) -> tuple[Tensor, Tensor]:
         """The ``k`` largest values along ``dim``, largest first, and their places."""
         places = np.argsort(-np.asarray(self), axis=dim, kind="stable").take(range(k), axis=dim)
-        return np.take_along_axis(self, places, axis=dim).view(Tensor), places.view(Tensor)
+        return _tensor(np.take_along_axis(self, places, axis=dim)), _tensor(places)
 
     def t(self) -> Tensor:
         """The transpose of a matrix."""
-        return self.T.view(Tensor)
+        return _tensor(self.T)
 
     def mean(self, dim: Any = None, keepdim: bool = False, **more: Any) -> Any:  # type: ignore[override]
         """The mean along ``dim``."""

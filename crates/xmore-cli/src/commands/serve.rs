@@ -58,7 +58,7 @@ pub(crate) struct ServeArgs {
     /// Serve other machines without a key
     #[arg(long, env = "XMORE_ALLOW_REMOTE", help_heading = "Access")]
     allow_remote: bool,
-    /// Origin whose pages may ask, such as https://example.org, or * for any (CORS)
+    /// Origin whose pages may ask, such as `https://example.org`, or * for any (CORS)
     #[arg(
         long,
         value_name = "ORIGIN",
