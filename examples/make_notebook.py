@@ -15,7 +15,8 @@ CELLS = [
 
 Zero-shot classification of pictures, alone and with retrieved captions. Pictures: scikit-image's
 ([their licenses](https://github.com/scikit-image/scikit-image/blob/main/skimage/data/README.txt)). The model is
-`lite`, which comes by way of pip; CLIP's own models go by their names, such as `ViT-B-16,openai`. `examples/make_notebook.py` wrote and executed this.""",
+`lite`, which comes by way of pip; CLIP's own models go by their names, such as `ViT-B-16,openai`.
+`examples/make_notebook.py` wrote and executed this.""",
     ),
     (
         "py",
