@@ -2,6 +2,7 @@
 """Writes and executes notebook.ipynb: `pip install . nbformat nbclient ipykernel matplotlib scikit-image pandas pillow`, then run this."""
 
 import pathlib
+import tempfile
 
 import nbformat
 from nbclient import NotebookClient
@@ -20,7 +21,7 @@ Zero-shot classification of pictures, alone and with retrieved captions. Picture
     ),
     (
         "py",
-        """import pathlib, tempfile
+        """import pathlib
 
 import matplotlib.pyplot as plt
 from PIL import Image
@@ -28,7 +29,8 @@ from skimage import data
 
 import xmore
 
-folder = pathlib.Path(tempfile.mkdtemp())
+folder = pathlib.Path("pictures")
+folder.mkdir()
 pictures = {
     "astronaut": data.astronaut(), "cat": data.chelsea(), "coffee": data.coffee(), "rocket": data.rocket(),
     "retina": data.retina(), "galaxies": data.hubble_deep_field(),
@@ -37,7 +39,7 @@ for name, pixels in pictures.items():
     Image.fromarray(pixels).save(folder / f"{name}.jpg")
 
 figure, axes = plt.subplots(1, len(pictures), figsize=(14, 3))
-for axis, (name, pixels) in zip(axes, pictures.items()):
+for axis, (name, pixels) in zip(axes, pictures.items(), strict=True):
     axis.imshow(pixels)
     axis.set_title(name)
     axis.axis("off")""",
@@ -87,7 +89,7 @@ for name, pixels in pictures.items():
     (pairs / f"{name}.txt").write_text(captions[name])
     Image.fromarray(pixels[:, middle:]).save(queries / f"{name}.jpg")
 memory = xmore.Memory.build(pairs, folder / "memory", model, progress=False)
-memory.search("something to drink", k=2)""",
+[(hit.caption, round(hit.similarity, 3)) for hit in memory.search("something to drink", k=2)]""",
     ),
     (
         "py",
@@ -118,5 +120,6 @@ if __name__ == "__main__":
         cell["id"] = f"cell-{number}"
         notebook.cells.append(cell)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    NotebookClient(notebook, timeout=600).execute()
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(notebook, timeout=600, resources={"metadata": {"path": folder}}).execute()
     nbformat.write(notebook, HERE / "notebook.ipynb")

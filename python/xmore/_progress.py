@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
 
@@ -14,7 +15,10 @@ class Bar:
         self._bar: Any = None
         self._tqdm: Any = None
         try:
-            from tqdm.auto import tqdm
+            with warnings.catch_warnings():
+                # That a notebook has no widgets, so that bars are text.
+                warnings.simplefilter("ignore")
+                from tqdm.auto import tqdm
         except ModuleNotFoundError:
             return
         self._tqdm = tqdm
