@@ -3,7 +3,7 @@
     cargo build --release -p bench-python -p xmore-cli && pip install .
     python tools/bench-python/bench.py FOLDER [--memory MEMORY]
 
-1. One image: the median time of `classify(bytes)` in Python, of the same call of the library, and the difference.
+1. One image: the median time of `classify(bytes)` in Python, of the same call of the library, in turns, and the median difference.
 2. Many images: images a second of `Model.encode_image` on files, and of `xmore embed`, both with start and model loading, and their ratio.
 """
 
@@ -16,8 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy
+
 import xmore
 
+#: Calls of one in a row, of which the median counts, before the other's turn.
+BLOCK = 20
 RELEASE = Path(__file__).parents[2] / "target/release"
 ENCODE = """
 import sys, numpy, xmore
@@ -28,7 +32,7 @@ numpy.save(sys.argv[2], xmore.Model(sys.argv[1]).encode_image(paths))
 
 def one_image(arguments: argparse.Namespace, image: Path) -> None:
     words = [RELEASE / "bench-python", image, "--model", arguments.model, "--labels", arguments.labels]
-    words += ["--calls", arguments.calls, *(["--memory", arguments.memory] if arguments.memory else [])]
+    words += ["--calls", BLOCK, *(["--memory", arguments.memory] if arguments.memory else [])]
     library = subprocess.Popen(
         [str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -36,22 +40,25 @@ def one_image(arguments: argparse.Namespace, image: Path) -> None:
     classify = xmore.Classifier(arguments.model, arguments.labels, arguments.memory)
     data = image.read_bytes()
     classify(data)
-    differences = []
-    for _ in range(arguments.rounds):
+    ours, theirs = [], []
+    for _ in range(arguments.calls // BLOCK):
         library.stdin.write("\n")
         library.stdin.flush()
-        theirs = float(library.stdout.readline())
+        theirs.append(float(library.stdout.readline()))
         seconds = []
-        for _ in range(arguments.calls):
+        for _ in range(BLOCK):
             start = time.perf_counter()
             classify(data)
             seconds.append(time.perf_counter() - start)
-        ours = statistics.median(seconds)
-        differences.append(ours - theirs)
-        print(f"one image: {1e3 * ours:.3f} ms in Python, {1e3 * theirs:.3f} ms in the library", flush=True)
+        ours.append(statistics.median(seconds))
     library.stdin.close()
     library.wait()
-    print(f"difference of the medians: {1e3 * statistics.median(differences):+.3f} ms")
+    for who, seconds in [("Python", ours), ("the library", theirs)]:
+        print(
+            f"one image in {who}: {1e3 * statistics.median(seconds):.3f} ms, least {1e3 * min(seconds):.3f}"
+        )
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    print(f"median difference: {1e3 * statistics.median(differences):+.3f} ms")
 
 
 def many_images(arguments: argparse.Namespace, images: list[Path]) -> None:
@@ -80,8 +87,8 @@ def many_images(arguments: argparse.Namespace, images: list[Path]) -> None:
                 f"{len(images)} files: {rates[0]:.1f} a second in Python, {rates[1]:.1f} by the tool",
                 flush=True,
             )
-        same = Path(folder, "python.npy").read_bytes() == Path(folder, "tool.npy").read_bytes()
-    print(f"median ratio: {statistics.median(ratios):.3f}; the same bytes: {same}")
+        rows = [numpy.load(Path(folder, name)) for name in ("python.npy", "tool.npy")]
+    print(f"median ratio: {statistics.median(ratios):.3f}; the same rows: {numpy.array_equal(*rows)}")
 
 
 def main() -> None:
