@@ -7,6 +7,15 @@ pub(super) const MAX_ROWS: usize = 14;
 /// Columns of the widest panel.
 pub(super) const MAX_WIDTH: usize = 32;
 
+/// Values of 4 bytes in a cache line.
+pub(super) const LINE: usize = 16;
+
+/// Values of 4 bytes from the beginning of a row of `len` to the next, so that rows do not share the few sets of a cache that a distance of a
+/// power of two would leave them: an odd number of cache lines.
+pub(super) fn row_distance(len: usize) -> usize {
+    (len.div_ceil(LINE) | 1) * LINE
+}
+
 /// Tile functions of type `F` for one instruction set.
 pub(super) struct Kernel<F: 'static> {
     pub(super) name: &'static str,

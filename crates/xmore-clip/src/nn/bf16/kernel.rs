@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use crate::nn::simd::{self, Kernels, MAX_ROWS, tile_table};
+use crate::nn::simd::{self, Kernels, LINE, MAX_ROWS, tile_table};
 
 use super::round::pair;
 
@@ -107,9 +107,6 @@ macro_rules! tile {
         }
     };
 }
-
-/// Pairs in a cache line.
-const LINE: usize = 16;
 
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]

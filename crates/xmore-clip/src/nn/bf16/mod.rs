@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::activation::Activation;
 use super::gemm::{ColumnBlock, Threads, split};
 use super::packed_weight::PackedWeight;
-use super::simd::{MAX_ROWS, MAX_WIDTH};
+use super::simd::{MAX_ROWS, MAX_WIDTH, row_distance};
 use super::thread_buffers::with_buffers;
 use kernel::{KERNELS, Kernel, Tile};
 pub(super) use operand::Bf16Operand;
@@ -25,8 +25,6 @@ use round::round_rows;
 
 /// Pairs of rows that are taken together: 768 KiB, which stays in the second cache while panels pass by.
 const ROW_BLOCK: usize = 3 << 16;
-/// Pairs in a cache line.
-const LINE: usize = 16;
 /// Multiply-adds from which on a second thread is worth using.
 const MIN_PARALLEL: usize = 1 << 17;
 
@@ -184,8 +182,7 @@ impl PackedWeight for Bf16 {
             return;
         }
         let threads = if count * inputs * outputs < MIN_PARALLEL { Threads::One } else { threads };
-        // An odd number of cache lines, so that rows do not share the few places of a cache that a power of two would leave them.
-        let stride = (self.weight.pairs().div_ceil(LINE) | 1) * LINE;
+        let stride = row_distance(self.weight.pairs());
         for block in split(count, (count * stride).div_ceil(ROW_BLOCK)) {
             with_buffers(|[buffer]: &mut [Vec<f32>; 1]| {
                 buffer.resize(block.len() * stride, 0.0);

@@ -6,10 +6,7 @@
 
 use std::ops::Range;
 
-use crate::nn::simd::{self, Kernels, MAX_ROWS, tile_table};
-
-/// f32 in a cache line.
-pub(super) const LINE: usize = 16;
+use crate::nn::simd::{self, Kernels, LINE, MAX_ROWS, tile_table};
 
 /// What a tile function computes: `c[r][j] = init + Σ_t Σ_i a[t][r][skip + i] · b[t · depth + i][j]`.
 pub(super) struct Tile {

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::nn::activation::Activation;
+use crate::nn::aligned_buffer::AlignedBuffer;
 use crate::nn::operand::Operand;
 use crate::nn::simd::MAX_ROWS;
 
@@ -14,9 +15,7 @@ use super::run_edge_tile;
 /// The right operand of a small product, packed into a buffer that is reused.
 pub(crate) struct OperandBuffer {
     kernel: &'static Kernel,
-    buffer: Vec<f32>,
-    /// Where the buffer is aligned to a cache line.
-    start: usize,
+    buffer: AlignedBuffer<f32>,
     depth: usize,
     columns: usize,
 }
@@ -37,16 +36,14 @@ impl<'a> Strided<'a> {
 
 impl OperandBuffer {
     pub(crate) fn new() -> Self {
-        Self { kernel: KERNELS.best(), buffer: Vec::new(), start: 0, depth: 0, columns: 0 }
+        Self { kernel: KERNELS.best(), buffer: AlignedBuffer::zeroed(0), depth: 0, columns: 0 }
     }
 
     fn resize(&mut self, depth: usize, columns: usize) {
-        const LINE: usize = 64;
         (self.depth, self.columns) = (depth, columns);
         let len = packed_len(self.kernel, depth, columns);
-        if self.buffer.len() < len + LINE {
-            self.buffer = vec![0.0; len + LINE];
-            self.start = self.buffer.as_ptr().align_offset(LINE).min(LINE);
+        if self.buffer.as_slice().len() < len {
+            self.buffer = AlignedBuffer::zeroed(len);
         }
     }
 }
@@ -66,7 +63,7 @@ impl Operand for OperandBuffer {
         for p in 0..count.div_ceil(full) {
             let width = self.kernel.panel_width(count, p);
             let columns = p * full..count.min((p + 1) * full);
-            let panel = &mut self.buffer[self.start + p * full * len..][..width * len];
+            let panel = &mut self.buffer.as_mut_slice()[p * full * len..][..width * len];
             transpose(columns.map(|c| (rows.row(c, at, len), 1.0)), panel, width);
         }
     }
@@ -77,7 +74,7 @@ impl Operand for OperandBuffer {
         for p in 0..len.div_ceil(full) {
             let width = self.kernel.panel_width(len, p);
             let have = width.min(len - p * full);
-            let panel = &mut self.buffer[self.start + p * full * count..][..width * count];
+            let panel = &mut self.buffer.as_mut_slice()[p * full * count..][..width * count];
             for (r, line) in panel.chunks_exact_mut(width).enumerate() {
                 line[..have].copy_from_slice(rows.row(r, at + p * full, have));
             }
@@ -98,7 +95,7 @@ impl Operand for OperandBuffer {
             for p in 0..self.columns.div_ceil(full) {
                 let width = self.kernel.panel_width(self.columns, p);
                 let columns = width.min(out.columns - p * full);
-                let panel = &self.buffer[self.start + p * full * self.depth..][..width * self.depth];
+                let panel = &self.buffer.as_slice()[p * full * self.depth..][..width * self.depth];
                 let function = self.kernel.tile(rows, width / self.kernel.lanes);
                 // SAFETY: the pieces and the panel were sliced to their lengths; the block has the rows and columns,
                 // and no other thread touches them while it is borrowed.

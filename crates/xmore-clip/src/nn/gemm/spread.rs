@@ -8,9 +8,8 @@ use rayon::prelude::*;
 
 use super::packed::Panels;
 use super::{Rows, Threads};
+use crate::nn::simd::row_distance;
 
-/// Values in a cache line.
-const LINE: usize = 16;
 /// From a distance of so many values on (2 KiB) at most two sets are left.
 const DISTANCE: usize = 512;
 /// Fewer rows have places enough.
@@ -41,9 +40,9 @@ pub(super) fn needed<'a>(rows: Rows<'a>, count: usize, panels: Panels<'_>) -> Op
 }
 
 impl Crowded<'_> {
-    /// The rows in `buffer`, a cache line further apart than they are long.
+    /// The rows in `buffer`, further apart.
     pub(super) fn spread<'b>(&self, buffer: &'b mut Vec<f32>, threads: Threads) -> Rows<'b> {
-        let stride = self.depth.next_multiple_of(LINE) + LINE;
+        let stride = row_distance(self.depth);
         buffer.resize(self.count * stride, 0.0);
         let copy = |(n, rows): (usize, &mut [f32])| {
             for (r, row) in rows.chunks_exact_mut(stride).enumerate() {
