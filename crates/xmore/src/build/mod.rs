@@ -29,7 +29,6 @@ use xmore_memory::store::{Manifest, MemoryWriter, Mode, PartialBuild, SourceInfo
 use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
 use crate::math::dot;
-use crate::partly_seen::PartlySeen;
 pub use embedding_set::{EmbeddingSetProgress, EmbeddingSetReport, add_embedding_set};
 pub use limit::SkipLimit;
 pub use merge::{MergeProgress, MergeReport, merge_memories};
@@ -151,8 +150,8 @@ pub fn build_memory(
     let mut build = Build::new(&sources, writer, plan, progress);
     build.run(model)?;
     let Build { writer, plan, skipped, recovered, renormalized, partly_seen, .. } = build;
-    let (added, things) = (writer.pairs(), sources.things());
-    let over_limit = !options.max_skipped.allows(skipped.failed(), things);
+    let added = writer.pairs();
+    let over_limit = !options.max_skipped.allows(skipped.failed(), sources.things());
     let truncated = writer.cursor().truncated;
     let outcome = if added == 0 {
         writer.discard()?;
@@ -167,23 +166,24 @@ pub fn build_memory(
         BuildOutcome::Written
     };
     Ok(BuildReport {
-        outcome,
-        manifest: Memory::open(dir).ok().map(|memory| memory.manifest().clone()),
         added,
         recovered,
         present: plan.present,
         repeated: plan.repeated,
         unlisted: if is_only { plan.unlisted } else { 0 },
-        things,
         skipped,
-        notes: sources.notes.clone(),
-        left_out: sources.left_out.clone(),
         over_limit,
         truncated,
         resumed,
         renormalized,
         partly_seen,
+        ..BuildReport::of(&sources, outcome, manifest_of(dir))
     })
+}
+
+/// The manifest of the memory that is in a folder, if there is one.
+fn manifest_of(dir: &Path) -> Option<Manifest> {
+    Memory::open(dir).ok().map(|memory| memory.manifest().clone())
 }
 
 /// A memory of the same model that is there before a build.
@@ -242,24 +242,11 @@ impl Former {
         if mode == Mode::Create || (failed > 0 && !finished) || self.manifest().pairs_lost() > 0 {
             return None;
         }
-        let things = sources.things();
         Some(BuildReport {
-            outcome: BuildOutcome::NothingNew,
-            manifest: Some(self.manifest().clone()),
-            added: 0,
-            recovered: 0,
             present: source.pairs,
-            repeated: 0,
-            unlisted: 0,
-            things,
             skipped: SkipSummary { counts: source.skipped_by.clone(), examples: Vec::new() },
-            notes: sources.notes.clone(),
-            left_out: sources.left_out.clone(),
-            over_limit: !options.max_skipped.allows(failed, things),
-            truncated: 0,
-            resumed: 0,
-            renormalized: 0,
-            partly_seen: PartlySeen::default(),
+            over_limit: !options.max_skipped.allows(failed, sources.things()),
+            ..BuildReport::of(sources, BuildOutcome::NothingNew, Some(self.manifest().clone()))
         })
     }
 }

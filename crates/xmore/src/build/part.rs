@@ -19,13 +19,12 @@ use xmore_memory::{Memory, MemoryError, WriteError};
 
 use super::part_error::PartError;
 use super::plan::Plan;
-use super::report::{BuildOutcome, BuildReport, SkipSummary};
+use super::report::{BuildOutcome, BuildReport};
 use super::sources::{Digest, Sources, append_pair, append_skip, detect};
 use super::write::Build;
-use super::{BuildOptions, BuildProgress};
+use super::{BuildOptions, BuildProgress, manifest_of};
 use crate::encoder::Encoder;
 use crate::error::{Result, XmoreError};
-use crate::partly_seen::PartlySeen;
 
 /// Sources are divided by whole files where each part gets at least so many. With fewer the parts would differ much in size, and listing
 /// all files in every part costs little.
@@ -163,8 +162,8 @@ pub fn build_part(
     let mut build = Build::new(&sources, writer, plan, progress);
     build.run(model)?;
     let Build { writer, skipped, renormalized, partly_seen, plan, .. } = build;
-    let (added, things) = (writer.pairs(), sources.things());
-    let over_limit = !options.max_skipped.allows(skipped.failed(), things);
+    let added = writer.pairs();
+    let over_limit = !options.max_skipped.allows(skipped.failed(), sources.things());
     let truncated = writer.cursor().truncated;
     let outcome = if over_limit {
         BuildOutcome::FormerKept
@@ -178,45 +177,21 @@ pub fn build_part(
         BuildOutcome::Written
     };
     Ok(BuildReport {
-        outcome,
-        manifest: Memory::open(dir).ok().map(|memory| memory.manifest().clone()),
         added,
-        recovered: 0,
-        present: 0,
         repeated: repeated + plan.repeated,
-        unlisted: 0,
-        things,
         skipped,
-        notes: sources.notes.clone(),
-        left_out: sources.left_out.clone(),
         over_limit,
         truncated,
         resumed,
         renormalized,
         partly_seen,
+        ..BuildReport::of(&sources, outcome, manifest_of(dir))
     })
 }
 
 /// The report on a part that was finished before.
 fn nothing_to_do(dir: &Path, sources: &Sources, pairs: u64) -> BuildReport {
-    BuildReport {
-        outcome: BuildOutcome::NothingNew,
-        manifest: Memory::open(dir).ok().map(|memory| memory.manifest().clone()),
-        added: 0,
-        recovered: 0,
-        present: pairs,
-        repeated: 0,
-        unlisted: 0,
-        things: sources.things(),
-        skipped: SkipSummary::default(),
-        notes: sources.notes.clone(),
-        left_out: sources.left_out.clone(),
-        over_limit: false,
-        truncated: 0,
-        resumed: 0,
-        renormalized: 0,
-        partly_seen: PartlySeen::default(),
-    }
+    BuildReport { present: pairs, ..BuildReport::of(sources, BuildOutcome::NothingNew, manifest_of(dir)) }
 }
 
 /// What two parts differ in that are of different builds.

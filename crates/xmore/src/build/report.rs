@@ -4,6 +4,7 @@ use xmore_files::LeftOut;
 use xmore_memory::ingest::{Note, SkipKind};
 use xmore_memory::store::{Manifest, SkipCounts, failures};
 
+use super::sources::Sources;
 use crate::partly_seen::PartlySeen;
 
 /// Skipped things that a report names; the memory's list has all.
@@ -98,4 +99,28 @@ pub struct BuildReport {
     pub renormalized: u64,
     /// Images of this run that have further frames or pages, which are left out.
     pub partly_seen: PartlySeen,
+}
+
+impl BuildReport {
+    /// What can be said of a build from its sources alone: nothing was done, there was nothing to skip.
+    pub(super) fn of(sources: &Sources, outcome: BuildOutcome, manifest: Option<Manifest>) -> Self {
+        Self {
+            outcome,
+            manifest,
+            added: 0,
+            recovered: 0,
+            present: 0,
+            repeated: 0,
+            unlisted: 0,
+            things: sources.things(),
+            skipped: SkipSummary::default(),
+            notes: sources.notes.clone(),
+            left_out: sources.left_out.clone(),
+            over_limit: false,
+            truncated: 0,
+            resumed: 0,
+            renormalized: 0,
+            partly_seen: PartlySeen::default(),
+        }
+    }
 }

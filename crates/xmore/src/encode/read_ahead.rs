@@ -139,7 +139,7 @@ pub(super) type ReadBatch = Vec<(usize, Result<Content>, PathBuf)>;
 type WantedBatch = Vec<(usize, Wanted)>;
 
 /// A thread that reads files while others are decoded and encoded. It is not joined: a read that never ends, such as from a server that
-/// is gone, keeps it but nobody else.
+/// is gone, keeps it but no other.
 pub(super) struct ReadAhead<'a> {
     images: Images<'a>,
     /// Images of a batch.
@@ -236,7 +236,7 @@ fn read_ahead(wanted: &Receiver<WantedBatch>, send: &SyncSender<ReadBatch>) {
             bytes += read.as_ref().map_or(0, Content::bytes);
             batch.push((i, read, name));
             if bytes >= BATCH_BYTES || n == last {
-                // At an early end nobody waits for it.
+                // At an early end no thread waits for it.
                 if send.send(std::mem::take(&mut batch)).is_err() {
                     return;
                 }
