@@ -173,6 +173,14 @@ def test_what_cannot_be_read_is_told(model: xmore.Model, tmp_path: Path) -> None
         xmore.Memory.build(table, tmp_path / "nothing", model, progress=False, max_skipped="many")
 
 
+def test_files_that_are_left_out_are_told(model: xmore.Model, tmp_path: Path) -> None:
+    picture(tmp_path / "pairs.png", 1)
+    (tmp_path / "pairs.txt").write_text("a picture")
+    (tmp_path / "other.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.warns(xmore.XmoreWarning, match="left out: 1 file: 1 HEIC"):
+        xmore.Memory.build(tmp_path, tmp_path / "memory", model, progress=False)
+
+
 def test_a_damaged_memory_is_found(memory: xmore.Memory, tmp_path: Path) -> None:
     assert memory.verify() == []
     shutil.copytree(memory.location, tmp_path / "memory")

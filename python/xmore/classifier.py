@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from xmore import _native
 from xmore._errors import SkippedImages, XmoreWarning
 from xmore._types import Image, Images, OnError
-from xmore.memory import Memory
-from xmore.model import Model
+from xmore.memory import Memory, opened_memory
+from xmore.model import Model, opened
 from xmore.prediction import Prediction, Predictions
 
 if TYPE_CHECKING:
@@ -63,14 +63,12 @@ class Classifier(_native.Classifier):
         min_score: float | None = None,
         min_similarity: float | None = None,
     ) -> Self:
-        if memory is not None and not isinstance(memory, Memory):
-            memory = Memory(memory)
+        memory = opened_memory(memory)
         if model is None:
             if memory is None:
                 raise ValueError("model: expected a model, or a memory whose model is taken; found neither")
             model = memory.model
-        elif not isinstance(model, Model):
-            model = Model(model)
+        model = opened(model)
         given = (
             None if templates is None else ([templates] if isinstance(templates, str) else list(templates))
         )

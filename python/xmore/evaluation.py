@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from xmore import _html, _native, _optional
-from xmore.memory import Memory
-from xmore.model import Model
+from xmore.memory import Memory, opened_memory
+from xmore.model import Model, opened
 
 #: Methods that the others are compared with.
 _REFERENCES = ("zero-shot", "xmore")
@@ -178,14 +178,10 @@ def evaluate(
         cache: whether embeddings are kept on disk, and taken from there.
         progress: whether to show progress, by tqdm where it is installed.
     """
-    if memory is not None and not isinstance(memory, Memory):
-        memory = Memory(memory)
-    if model is None:
-        opened = Model() if memory is None else memory.model
-    else:
-        opened = model if isinstance(model, Model) else Model(model)
+    memory = opened_memory(memory)
+    encoder = opened(("lite" if memory is None else memory.model) if model is None else model)
     report = _native.evaluate(
-        opened,
+        encoder,
         os.fspath(folder),
         None if memory is None else memory._native,
         methods,
@@ -200,4 +196,4 @@ def evaluate(
         cache,
         progress,
     )
-    return Evaluation(json.loads(report), opened.name)
+    return Evaluation(json.loads(report), encoder.name)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from xmore import _native, _optional
 from xmore._errors import XmoreError, XmoreWarning
 from xmore._types import By, Float16
-from xmore.model import Model
+from xmore.model import Model, opened
 
 if TYPE_CHECKING:
     from xmore._types import Images
@@ -170,7 +170,7 @@ class Memory:
     ) -> None:
         location = os.fspath(path)
         self._native = _native.Memory(location)
-        self._model = Model(model) if isinstance(model, (str, os.PathLike)) else model
+        self._model = None if model is None else opened(model)
         self._opening = threading.Lock()
         #: The folder, or the URL without a password.
         self.location: str = self._native.location
@@ -213,9 +213,9 @@ class Memory:
         Raises:
             XmoreError: more failed than is allowed.
         """
-        opened = model if isinstance(model, Model) else Model(model)
+        encoder = opened(model)
         report = _native.build_memory(
-            opened,
+            encoder,
             _paths(sources),
             os.fspath(path),
             "overwrite" if overwrite else "create",
@@ -228,7 +228,7 @@ class Memory:
             progress,
         )
         _warn(report, stacklevel=3)
-        return cls(path, opened)
+        return cls(path, encoder)
 
     def append(
         self,
@@ -415,6 +415,11 @@ class Memory:
         return type(self), (self._given, self._model)
 
 
+def opened_memory(memory: Memory | str | os.PathLike[str] | None) -> Memory | None:
+    """A memory that is given, or the one in a folder; ``None`` for none."""
+    return memory if memory is None or isinstance(memory, Memory) else Memory(memory)
+
+
 def _paths(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
     if isinstance(sources, (str, os.PathLike)):
         return [os.fspath(sources)]
@@ -422,6 +427,8 @@ def _paths(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -
 
 
 def _warn(report: dict[str, Any], stacklevel: int) -> None:
+    for note in report["notes"]:
+        warnings.warn(note, XmoreWarning, stacklevel=stacklevel)
     if report["failed"]:
         shown = "; ".join(report["skipped"][:_SHOWN])
         message = f"{report['failed']} of {report['things']} could not be read and were left out: {shown}"

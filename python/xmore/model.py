@@ -196,6 +196,11 @@ class Model(_native.Model):
         return _reopen, (type(self), self._arguments, self.fingerprint)
 
 
+def opened(model: Model | str | os.PathLike[str], precision: Precision = "f32", **options: Any) -> Model:
+    """A model that is given, or that of a name."""
+    return model if isinstance(model, Model) else Model(model, precision, **options)
+
+
 def _absolute(name: str) -> str:
     """The same name for a process in another folder."""
     path = name.removeprefix(_LOCAL)

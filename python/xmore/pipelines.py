@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xmore._types import Float32, Image, Precision
-from xmore.model import Model
+from xmore.model import Model, opened
 
 TASK = "zero-shot-image-classification"
 #: transformers' own default.
@@ -43,9 +43,7 @@ def pipeline(
     """
     if task != TASK:
         raise ValueError(f"task: expected {TASK}, found {task}")
-    if not isinstance(model, Model):
-        model = Model(model, precision, threads, device=device)
-    return ZeroShotImageClassification(model, batch_size)
+    return ZeroShotImageClassification(opened(model, precision, threads=threads, device=device), batch_size)
 
 
 class ZeroShotImageClassification:

@@ -37,9 +37,9 @@ def build_memory(
 
     Returns its folder.
 
-    Each of ``parts`` tasks builds one part in ``PATH.parts``; one whose worker dies is started again, wherever there is room, and goes on at its
-    last checkpoint. When all are finished a task merges them. The same call goes on where an earlier one stopped. Sources and ``path`` are
-    in storage that all nodes see under the same names, and all nodes have this package and the model.
+    Each of ``parts`` tasks builds one part in ``PATH.parts``; one whose worker dies is started again, on any node with free processors, and
+    goes on at its last checkpoint. When all are finished a task merges them. The same call goes on where an earlier one stopped. Sources
+    and ``path`` are in storage that all nodes see under the same names, and all nodes have this package and the model.
 
     Args:
         sources: folders, tables, tars, as ``xmore memory build`` takes them, or one of them.

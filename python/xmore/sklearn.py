@@ -11,7 +11,7 @@ import numpy.typing as npt
 from xmore import _optional
 from xmore._types import Float32, Float64
 from xmore.classifier import Classifier
-from xmore.model import Model
+from xmore.model import Model, opened
 
 _base = _optional.load("sklearn.base", "sklearn", "xmore.sklearn")
 _validation = _optional.load("sklearn.utils.validation", "sklearn", "xmore.sklearn")
@@ -72,7 +72,7 @@ class ImageEncoder(_base.TransformerMixin, _ReadsImages):  # type: ignore[misc,n
         """Opens the model; nothing is learned."""
         if self.on_error not in ("raise", "nan"):
             raise ValueError(f"on_error: expected raise or nan, found {self.on_error}")
-        self.model_ = _opened(self.model, self.precision)
+        self.model_ = opened(self.model, self.precision)  # type: ignore[arg-type]
         self.n_features_out_ = self.model_.dim
         return self
 
@@ -154,7 +154,3 @@ class ZeroShotClassifier(_base.ClassifierMixin, _ReadsImages):  # type: ignore[m
         """The best label of each image."""
         best: npt.NDArray[Any] = self.classes_[np.argmax(self.predict_proba(X), axis=1)]
         return best
-
-
-def _opened(model: Model | str, precision: str) -> Model:
-    return model if isinstance(model, Model) else Model(model, precision)  # type: ignore[arg-type]

@@ -7,18 +7,17 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use xmore::{
     Answer as GivenAnswer, AnswerOptions, CaptionStore, Classifier as Prepared, GivenImage, Pipeline,
-    QueryImage, RetrievalOptions, Scores, Template, XmoreError,
+    QueryImage, RetrievalOptions, Scores, XmoreError,
 };
 
 use crate::answer::Answer;
-use crate::errors::{OrRaise, raised};
-use crate::feed::{Feeder, OnError};
-use crate::images::{self, ImageOptions, Images};
+use crate::errors::OrRaise;
+use crate::feed::{self, FeedOptions, OnError};
+use crate::images::{self, ImageOptions};
 use crate::job;
 use crate::memory::Memory;
 use crate::model::Model;
 use crate::options;
-use crate::progress::{Event, Progress};
 
 /// Labels, a model, and pairs if there are any.
 #[pyclass(frozen, subclass, module = "xmore._native")]
@@ -57,13 +56,7 @@ impl Classifier {
         min_similarity: Option<f32>,
     ) -> PyResult<Self> {
         let labels = options::labels(labels)?;
-        let templates = match templates {
-            Some(texts) => {
-                let texts = options::texts("templates", texts)?;
-                texts.into_iter().map(Template::new).collect::<Result<Vec<_>, _>>().or_raise()?
-            }
-            None => vec![Template::default()],
-        };
+        let templates = options::templates(templates)?;
         let caption_filter = caption_filter.map(options::pattern).transpose()?;
         let scores: Scores = options::parsed("scores", scores)?;
         let encoder = model.get().encoder()?;
@@ -164,56 +157,29 @@ impl Classifier {
         progress: bool,
     ) -> PyResult<Answers<'py>> {
         self.model.get().usable()?;
-        let (on_error, batch_size) = (options::on_error(on_error)?, options::batch_size(batch_size)?);
-        let images = Images::of(images)?;
-        let len = images.len;
-        let (mut feeder, batches) = Feeder::new(images, self.images, batch_size, on_error);
-        let progress = Progress::new(py, progress, "images")?;
-        let classified = job::run(
-            py,
-            self.threads,
-            |job| {
-                let (mut answers, mut kept, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-                let mut ended = Ok(());
-                self.pipeline.encode_given(batches, &|| job.stopped(), &mut |batch| {
-                    kept.extend(batch.kept);
-                    failed.extend(batch.failed);
-                    if let Some(queries) = &batch.queries {
-                        match self.answers(queries) {
-                            Ok(more) => answers.extend(more),
-                            Err(error) => ended = Err(error),
-                        }
+        let options = FeedOptions::new(self.images, batch_size, on_error, progress)?;
+        let (answers, fed) = feed::run(py, self.threads, images, options, |job, batches, encoded| {
+            let (mut answers, mut ended) = (Vec::new(), Ok(()));
+            self.pipeline.encode_given(batches, &|| job.stopped(), &mut |batch| {
+                if let Some(queries) = &batch.queries {
+                    match self.answers(queries) {
+                        Ok(more) => answers.extend(more),
+                        Err(error) => ended = Err(error),
                     }
-                    job.tell(Event::Done(batch.end as u64, None));
-                    ended.is_ok() && (on_error != OnError::Raise || failed.is_empty())
-                })?;
-                ended.map(|()| (answers, kept, failed))
-            },
-            &mut |_, event| {
-                if let Some(Event::Done(done, _)) = event {
-                    progress.show(Event::Done(done, len.map(|len| len as u64)))?;
                 }
-                feeder.feed()
-            },
-        )?;
-        let (answers, kept, failed) = classified.or_raise()?;
-        if let (OnError::Raise, Some((_, error))) = (on_error, failed.first()) {
-            return Err(raised(error));
+                encoded.add(batch.kept, batch.failed, batch.end) && ended.is_ok()
+            })?;
+            ended.map(|()| answers)
+        })?;
+        let mut by_place: Vec<Option<Answer>> = (0..fed.taken).map(|_| None).collect();
+        for (&place, answer) in fed.places.iter().zip(answers) {
+            by_place[place] = Some(Answer::new(answer, self.labels.clone()));
         }
-        let place = |given: usize| feeder.given[given];
-        let mut without: Vec<(usize, String)> =
-            failed.iter().map(|(i, e)| (place(*i), e.to_string())).collect();
-        without.extend(feeder.failed.iter().map(|(i, error)| (*i, error.value(py).to_string())));
-        without.sort();
-        let mut by_place: Vec<Option<Answer>> = (0..feeder.taken).map(|_| None).collect();
-        for (&given, answer) in kept.iter().zip(answers) {
-            by_place[place(given)] = Some(Answer::new(answer, self.labels.clone()));
-        }
-        if on_error == OnError::Skip {
+        if fed.on_error == OnError::Skip {
             by_place.retain(Option::is_some);
         }
         let answers = by_place.into_iter().map(|answer| answer.map(|answer| Py::new(py, answer)).transpose());
-        Ok((PyList::new(py, answers.collect::<PyResult<Vec<_>>>()?)?, without))
+        Ok((PyList::new(py, answers.collect::<PyResult<Vec<_>>>()?)?, fed.without))
     }
 }
 

@@ -11,7 +11,7 @@ use xmore_eval::{
 };
 
 use crate::errors::classes::XmoreError as RaisedError;
-use crate::errors::{OrRaise, raised_by_evaluation};
+use crate::errors::raised_by_evaluation;
 use crate::job::{self, Job};
 use crate::memory::Memory;
 use crate::model::Model;
@@ -55,13 +55,7 @@ pub(crate) fn evaluate(
             .collect::<PyResult<_>>()?,
         None => Vec::new(),
     };
-    let templates = match templates {
-        Some(texts) => {
-            let texts = options::texts("templates", texts)?;
-            texts.into_iter().map(Template::new).collect::<Result<Vec<_>, _>>().or_raise()?
-        }
-        None => vec![Template::default()],
-    };
+    let templates = options::templates(templates)?;
     let dataset = DatasetOptions {
         format: options::parsed::<DatasetFormat>("dataset_format", dataset_format)?,
         split,
@@ -89,7 +83,7 @@ pub(crate) fn evaluate(
                 .build()?;
             measure(&pipeline, &asked, job)
         },
-        &mut |_, event| event.map_or(Ok(()), |event| progress.show(event)),
+        &mut |_, event| progress.show(event),
     )?;
     let report = report.map_err(|error| raised_by_evaluation(&error))?;
     serde_json::to_string(&report).map_err(|error| RaisedError::new_err(error.to_string()))

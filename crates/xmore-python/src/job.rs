@@ -130,7 +130,7 @@ fn pool(threads: Option<NonZeroUsize>) -> PyResult<Arc<ThreadPool>> {
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let process = std::process::id();
     if pools.as_ref().is_some_and(|pools| pools.process != process) {
-        // Their threads are the parent's: ending them would wait for locks that nobody gives back.
+        // Their threads are the parent's: ending them would wait for locks that no thread here releases.
         std::mem::forget(pools.take());
     }
     let pools = pools.get_or_insert_with(|| Pools { process, by_threads: HashMap::new() });

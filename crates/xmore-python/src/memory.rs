@@ -221,7 +221,7 @@ pub(crate) fn build_memory<'py>(
                 !job.stopped()
             })
         },
-        &mut |_, event| event.map_or(Ok(()), |event| progress.show(event)),
+        &mut |_, event| progress.show(event),
     )?;
     drop(progress);
     let report = report.or_raise()?;
@@ -266,7 +266,8 @@ fn summary<'py>(py: Python<'py>, report: &BuildReport) -> PyResult<Bound<'py, Py
     let examples =
         report.skipped.examples.iter().map(|skipped| format!("{}: {}", skipped.path, skipped.reason));
     summary.set_item("skipped", PyList::new(py, examples.collect::<Vec<_>>())?)?;
-    let notes = report.notes.iter().map(ToString::to_string);
+    let left_out = Some(&report.left_out).filter(|left_out| !left_out.is_empty()).map(ToString::to_string);
+    let notes = report.notes.iter().map(ToString::to_string).chain(left_out);
     summary.set_item("notes", PyList::new(py, notes.collect::<Vec<_>>())?)?;
     Ok(summary)
 }
@@ -287,7 +288,7 @@ pub(crate) fn verify_memory(
                 job.tell(Event::Done(done as u64, Some(total as u64)));
             })
         },
-        &mut |_, event| event.map_or(Ok(()), |event| progress.show(event)),
+        &mut |_, event| progress.show(event),
     )?;
     let findings = report.or_raise()?.findings.into_iter();
     Ok(findings.map(|finding| (finding.path, finding.problem, finding.derived)).collect())

@@ -16,9 +16,9 @@ use xmore_files::read_bounded;
 use xmore_hub::Presence;
 use xmore_memory::ingest::MAX_IMAGE_BYTES;
 
-use crate::errors::{OrRaise, raised};
-use crate::feed::{Feeder, OnError};
-use crate::images::{self, ImageOptions, Images};
+use crate::errors::OrRaise;
+use crate::feed::{self, FeedOptions, OnError};
+use crate::images::{self, ImageOptions};
 use crate::job;
 use crate::options;
 use crate::progress::{Event, Progress};
@@ -87,16 +87,11 @@ impl Model {
                 }
                 NamedModel::open_or_fetch(&name, &load, &tell)
             },
-            &mut |_, event| event.map_or(Ok(()), |event| progress.show(event)),
+            &mut |_, event| progress.show(event),
         )?;
         let model = opened.or_raise()?.with_orientation(orientation).with_resize_mode(resize_mode);
         let gpu_process = model.gpu().is_some().then(std::process::id);
-        Ok(Self {
-            model: Arc::new(model),
-            threads,
-            precision: options::precision_name(load.precision),
-            gpu_process,
-        })
+        Ok(Self { model: Arc::new(model), threads, precision: load.precision.short_name(), gpu_process })
     }
 
     /// The canonical name, and the precision behind it if it is not float32.
@@ -188,54 +183,27 @@ impl Model {
         progress: bool,
     ) -> PyResult<EncodedImages<'py>> {
         let model = self.usable()?;
-        let (on_error, batch_size) = (options::on_error(on_error)?, options::batch_size(batch_size)?);
-        let images = Images::of(images)?;
-        let (single, len) = (images.single, images.len);
-        let options = ImageOptions::of(model);
-        let (mut feeder, batches) = Feeder::new(images, options, batch_size, on_error);
-        let progress = Progress::new(py, progress, "images")?;
-        let encoded = job::run(
-            py,
-            self.threads,
-            |job| {
-                let (mut rows, mut kept, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-                encode_given(&[model], batches, &|| job.stopped(), &mut |batch| {
-                    rows.extend_from_slice(batch.embeddings[0].as_slice());
-                    kept.extend(batch.kept);
-                    failed.extend(batch.failed);
-                    job.tell(Event::Done(batch.end as u64, None));
-                    on_error != OnError::Raise || failed.is_empty()
-                })?;
-                Ok::<_, XmoreError>((rows, kept, failed))
-            },
-            &mut |_, event| {
-                if let Some(Event::Done(done, _)) = event {
-                    progress.show(Event::Done(done, len.map(|len| len as u64)))?;
-                }
-                feeder.feed()
-            },
-        )?;
-        let (rows, kept, failed) = encoded.or_raise()?;
-        let place = |given: usize| feeder.given[given];
-        if let (OnError::Raise, Some((_, error))) = (on_error, failed.first()) {
-            return Err(raised(error));
-        }
-        let mut without: Vec<(usize, String)> =
-            failed.iter().map(|(i, e)| (place(*i), e.to_string())).collect();
-        without.extend(feeder.failed.iter().map(|(i, error)| (*i, error.value(py).to_string())));
-        without.sort();
+        let options = FeedOptions::new(ImageOptions::of(model), batch_size, on_error, progress)?;
+        let (rows, fed) = feed::run(py, self.threads, images, options, |job, batches, encoded| {
+            let mut rows = Vec::new();
+            encode_given(&[model], batches, &|| job.stopped(), &mut |batch| {
+                rows.extend_from_slice(batch.embeddings[0].as_slice());
+                encoded.add(batch.kept, batch.failed, batch.end)
+            })?;
+            Ok(rows)
+        })?;
         let dim = model.dim();
-        let (rows, count) = match on_error {
-            OnError::Nan if !without.is_empty() => {
-                let mut all = vec![f32::NAN; feeder.taken * dim];
-                for (&given, row) in kept.iter().zip(rows.chunks_exact(dim)) {
-                    all[place(given) * dim..][..dim].copy_from_slice(row);
+        let (rows, count) = match fed.on_error {
+            OnError::Nan if !fed.without.is_empty() => {
+                let mut all = vec![f32::NAN; fed.taken * dim];
+                for (&place, row) in fed.places.iter().zip(rows.chunks_exact(dim)) {
+                    all[place * dim..][..dim].copy_from_slice(row);
                 }
-                (all, feeder.taken)
+                (all, fed.taken)
             }
-            _ => (rows, kept.len()),
+            _ => (rows, fed.places.len()),
         };
-        Ok((matrix(py, rows, count, dim, single && count == 1)?, without))
+        Ok((matrix(py, rows, count, dim, fed.single && count == 1)?, fed.without))
     }
 
     /// Embeds texts: unit rows, and how many texts were cut.
@@ -270,7 +238,7 @@ impl Model {
                 }
                 Ok::<_, XmoreError>((rows, truncated))
             },
-            &mut |_, event| event.map_or(Ok(()), |event| progress.show(event)),
+            &mut |_, event| progress.show(event),
         )?;
         let (rows, truncated) = encoded.or_raise()?;
         Ok((matrix(py, rows, count, model.dim(), single)?, truncated))

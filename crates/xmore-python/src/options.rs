@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use regex::Regex;
-use xmore::{Label, LabelFile, Labels, Method, Orientation, Pipeline, Precision, ResizeMode};
+use xmore::{Label, LabelFile, Labels, Method, Orientation, Pipeline, Precision, ResizeMode, Template};
 use xmore_memory::store::{Modality, Mode};
 
 use crate::errors::OrRaise;
@@ -24,24 +24,10 @@ fn choose<T: Copy>(argument: &str, table: &[(&str, T)], found: &str) -> PyResult
     choice.map(|(_, choice)| *choice).ok_or_else(|| unknown(argument, &known, found))
 }
 
-/// The command line's names of number formats.
-const PRECISIONS: &[(&str, Precision)] = &[
-    ("f32", Precision::F32),
-    ("int8", Precision::Int8),
-    ("f16", Precision::F16),
-    ("bf16", Precision::Bf16),
-    ("fp8", Precision::Fp8),
-];
-
-/// A number format by the command line's name or by that in a model's identity.
+/// A number format by its short name or by that in a model's identity.
 pub(crate) fn precision(name: &str) -> PyResult<Precision> {
-    Precision::named(name).map_or_else(|| choose("precision", PRECISIONS, name), Ok)
-}
-
-/// The command line's name of a number format.
-pub(crate) fn precision_name(precision: Precision) -> &'static str {
-    let named = PRECISIONS.iter().find(|(_, known)| *known == precision);
-    named.map_or(precision.name(), |(name, _)| name)
+    let known = Precision::ALL.map(|precision| (precision.short_name(), precision));
+    Precision::named(name).map_or_else(|| choose("precision", &known, name), Ok)
 }
 
 pub(crate) fn on_error(name: &str) -> PyResult<OnError> {
@@ -114,6 +100,12 @@ pub(crate) fn texts(argument: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<S
     }
     let items = object.try_iter().map_err(|_| not_of_texts(argument, object))?;
     items.map(|item| text(argument, &item?)).collect()
+}
+
+/// Prompts; the default one where none are given.
+pub(crate) fn templates(given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Template>> {
+    let Some(given) = given else { return Ok(vec![Template::default()]) };
+    texts("templates", given)?.into_iter().map(Template::new).collect::<Result<_, _>>().or_raise()
 }
 
 fn not_of_texts(argument: &str, object: &Bound<'_, PyAny>) -> PyErr {

@@ -39,9 +39,9 @@ impl<'py> Progress<'py> {
         Ok(Self { bar })
     }
 
-    /// Shows what a job has told.
-    pub(crate) fn show(&self, event: Event) -> PyResult<()> {
-        let Some(bar) = &self.bar else { return Ok(()) };
+    /// Shows what a job has told, if it has.
+    pub(crate) fn show(&self, event: Option<Event>) -> PyResult<()> {
+        let (Some(bar), Some(event)) = (&self.bar, event) else { return Ok(()) };
         match event {
             Event::Done(done, total) => bar.call_method1("done", (done, total))?,
             Event::Fetching(what, total) => bar.call_method1("fetching", (what, total))?,

@@ -84,7 +84,23 @@ impl Precision {
         }
     }
 
-    /// The format of a name.
+    /// The short name, by which users ask for it.
+    pub fn short_name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Int8 => "int8",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Fp8 => "fp8",
+        }
+    }
+
+    /// The format of a short name.
+    pub fn of_short_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|precision| precision.short_name() == name)
+    }
+
+    /// The format of a name in a model's identity.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|precision| precision.name() == name)
     }
