@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use xmore_files::{hex, open_regular};
 
 use crate::error::{AtPath, Result};
+use crate::store::StoreError;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 18;
@@ -23,6 +24,19 @@ pub(super) fn of_file(path: &Path) -> Result<String> {
             n => hasher.update(&chunk[..n]),
         }
     }
+}
+
+/// Reads a file and compares it with its recorded checksum; one without has changed.
+///
+/// # Errors
+/// [`StoreError::Damaged`], [`MemoryError::Io`](crate::MemoryError::Io).
+pub(super) fn check(path: PathBuf, recorded: Option<&String>) -> Result<()> {
+    let found = of_file(&path)?;
+    if recorded == Some(&found) {
+        return Ok(());
+    }
+    let expected = format!("SHA-256 {}", recorded.map_or("none", String::as_str));
+    Err(StoreError::Damaged { path, expected, found }.into())
 }
 
 /// The checksum of what has been written to a file so far.

@@ -226,14 +226,11 @@ impl FinishedPart {
     /// # Errors
     /// [`StoreError::Damaged`], [`MemoryError::Io`](crate::MemoryError::Io).
     pub fn read_skipped(&self, dir: &Path, each: &mut dyn FnMut(SkipEntry)) -> Result<()> {
-        let Some(recorded) = &self.skipped else { return Ok(()) };
-        let folder = dir.join(PARTIAL_DIR);
-        let path = skipped_path(&folder, 0);
-        let found = checksum::of_file(&path)?;
-        if found != *recorded {
-            let expected = format!("SHA-256 {recorded}");
-            return Err(StoreError::Damaged { path, expected, found }.into());
+        if self.skipped.is_none() {
+            return Ok(());
         }
+        let folder = dir.join(PARTIAL_DIR);
+        checksum::check(skipped_path(&folder, 0), self.skipped.as_ref())?;
         read_skip_list(&folder, 0, &mut |entry| {
             each(entry);
             true

@@ -145,12 +145,7 @@ impl Staging {
     pub fn check_closed(&self, checkpoint: &Checkpoint) -> Result<()> {
         for part in &checkpoint.parts {
             for series in self.series {
-                let (path, recorded) = (series.path(&self.root, part.number), part.sha256.get(series.name));
-                let found = checksum::of_file(&path)?;
-                if recorded != Some(&found) {
-                    let expected = format!("SHA-256 {}", recorded.map_or("none", String::as_str));
-                    return Err(StoreError::Damaged { path, expected, found }.into());
-                }
+                checksum::check(series.path(&self.root, part.number), part.sha256.get(series.name))?;
             }
         }
         Ok(())

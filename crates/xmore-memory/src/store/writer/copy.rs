@@ -14,7 +14,9 @@ use super::MemoryWriter;
 #[cfg(doc)]
 use crate::error::MemoryError;
 use crate::error::Result;
-use crate::store::{StoreError, WriteError};
+#[cfg(doc)]
+use crate::store::StoreError;
+use crate::store::WriteError;
 
 impl MemoryWriter {
     /// As [`open`](Self::open), for a new memory of rows that are [copied](Self::copy) and never pushed. `images` is the number of
@@ -62,15 +64,7 @@ impl MemoryWriter {
 /// [`StoreError::Damaged`], [`MemoryError::Io`].
 pub fn check_part(memory: &Memory, place: usize) -> Result<()> {
     let PartInfo { number, sha256, .. } = &memory.manifest().parts[place];
-    let check = |series: Series| -> Result<()> {
-        let path = series.path(memory.dir(), *number);
-        let (recorded, found) = (sha256.get(series.name), checksum::of_file(&path)?);
-        if recorded == Some(&found) {
-            return Ok(());
-        }
-        let expected = format!("SHA-256 {}", recorded.map_or("none", String::as_str));
-        Err(StoreError::Damaged { path, expected, found }.into())
-    };
+    let check = |series: Series| checksum::check(series.path(memory.dir(), *number), sha256.get(series.name));
     let has_lookup = LOOKUP.path(memory.dir(), *number).exists();
     let strings = || check(if has_lookup { LOOKUP } else { METADATA });
     let (strings, (images, texts)) = rayon::join(strings, || rayon::join(|| check(IMAGES), || check(TEXTS)));
