@@ -1,8 +1,8 @@
-//! Rows of the left operand that would compete for the same places of the caches, copied further apart.
+//! Rows of the left operand whose lines conflict in the caches, copied further apart.
 //!
-//! A cache keeps a line in one of a few places that the low bits of its address choose. A tile reads one line of each of its rows at a
-//! time; where rows lie a multiple of 2 or 4 KiB apart, as those of 1,024 or 3,072 values do, these lines have one or two sets of the
-//! first cache between them, which holds fewer than the tile has rows.
+//! A cache keeps a line in one of the few ways of a set, which the low bits of its address choose. A tile reads one line of each of its rows
+//! at a time; where rows lie a multiple of 2 or 4 KiB apart, as those of 1,024 or 3,072 values do, all these lines fall into one or two
+//! sets of the first cache, which have fewer ways than the tile has rows.
 
 use rayon::prelude::*;
 
@@ -12,7 +12,7 @@ use crate::nn::simd::row_distance;
 
 /// From a distance of so many values on (2 KiB) at most two sets are left.
 const DISTANCE: usize = 512;
-/// Fewer rows have places enough.
+/// The lines of fewer rows fit into one set.
 const MIN_ROWS: usize = 9;
 /// With fewer columns a value is read too seldom to be worth a copy.
 const MIN_COLUMNS: usize = 128;
@@ -20,7 +20,7 @@ const MIN_COLUMNS: usize = 128;
 const CHUNK: usize = 16;
 
 /// Rows that should be copied before they are multiplied.
-pub(super) struct Crowded<'a> {
+pub(super) struct ConflictingRows<'a> {
     data: &'a [f32],
     stride: usize,
     depth: usize,
@@ -28,18 +28,18 @@ pub(super) struct Crowded<'a> {
 }
 
 /// The rows if they lie so that a copy pays.
-pub(super) fn needed<'a>(rows: Rows<'a>, count: usize, panels: Panels<'_>) -> Option<Crowded<'a>> {
+pub(super) fn needed<'a>(rows: Rows<'a>, count: usize, panels: Panels<'_>) -> Option<ConflictingRows<'a>> {
     match rows {
         Rows::Dense { data, stride }
             if stride.is_multiple_of(DISTANCE) && count >= MIN_ROWS && panels.columns >= MIN_COLUMNS =>
         {
-            Some(Crowded { data, stride, depth: panels.depth, count })
+            Some(ConflictingRows { data, stride, depth: panels.depth, count })
         }
         Rows::Dense { .. } | Rows::Windows(_) => None,
     }
 }
 
-impl Crowded<'_> {
+impl ConflictingRows<'_> {
     /// The rows in `buffer`, further apart.
     pub(super) fn spread<'b>(&self, buffer: &'b mut Vec<f32>, threads: Threads) -> Rows<'b> {
         let stride = row_distance(self.depth);
