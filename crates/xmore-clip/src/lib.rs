@@ -34,7 +34,7 @@ pub use model::{DecodedFiles, Model, TextEmbeddings};
 #[doc(hidden)]
 pub use nn::precision::Precision;
 #[doc(hidden)]
-pub use nn::speed::time_products;
+pub use nn::speed::{tile_peak_work, time_products};
 pub use options::LoadOptions;
 pub use preprocess::{
     Interpolation, Loaded, NaFlex, PatchGrid, Pixels, Preprocess, Region, ResizeMode, resize,

@@ -1,4 +1,4 @@
-//! What the machine could do: fused multiply-adds in registers, in f32 and in bf16.
+//! What the machine could do: products in registers, in f32 and in bf16.
 
 use std::fmt;
 use std::time::Instant;
@@ -12,6 +12,8 @@ pub struct Peak {
     pub fma_gflops: f64,
     /// Of products in bf16 with 32-bit sums, where there are instructions for them.
     pub bf16_gflops: Option<f64>,
+    /// Of tiles in bf16 by AMX, where there is AMX.
+    pub amx_gflops: Option<f64>,
 }
 
 impl fmt::Display for Peak {
@@ -19,6 +21,9 @@ impl fmt::Display for Peak {
         write!(f, "{:.0} GFLOP/s of fused multiply-adds", self.fma_gflops)?;
         if let Some(bf16) = self.bf16_gflops {
             write!(f, ", {bf16:.0} in bf16,")?;
+        }
+        if let Some(amx) = self.amx_gflops {
+            write!(f, " {amx:.0} of tiles in bf16,")?;
         }
         write!(f, " on {} threads", self.threads)
     }
@@ -38,7 +43,8 @@ pub fn measure(threads: usize, repeats: u32) -> Peak {
         (0..repeats.max(3)).map(|_| once()).fold(0.0, f64::max)
     };
     let fma_gflops = best(|| multiply_add(std::hint::black_box(1.000_000_1)));
-    Peak { threads, fma_gflops, bf16_gflops: bf16_work().map(best) }
+    let amx_gflops = xmore_clip::tile_peak_work().map(best);
+    Peak { threads, fma_gflops, bf16_gflops: bf16_work().map(best), amx_gflops }
 }
 
 /// The function that multiplies in bf16, if the processor does; it returns how many operations were done.

@@ -69,7 +69,7 @@ pub(crate) enum PrecisionArg {
     Int8,
     /// 16-bit floats: many times faster, and slightly other numbers (cuda)
     F16,
-    /// 16-bit floats of the range of 32-bit ones: half the memory, and faster where the processor has AVX512-BF16 (cpu, cuda)
+    /// 16-bit floats of the range of 32-bit ones: half the memory, and faster where the processor has AMX or AVX512-BF16 (cpu, cuda)
     Bf16,
     /// 8-bit floats: faster still, and other numbers (cuda, from Ada and Hopper on)
     Fp8,
@@ -117,7 +117,7 @@ impl ModelChoice {
         }
         let exact = self.fetched_in(name, Precision::F32)?;
         if exact.gpu().is_some() || !Precision::Bf16.is_accelerated() {
-            tell!("precision f32: bf16 is chosen on processors with AVX512-BF16 alone");
+            tell!("precision f32: bf16 is chosen on processors with AMX or AVX512-BF16 alone");
             return Ok(exact);
         }
         let fast = self.fetched_in(name, Precision::Bf16)?;

@@ -4,6 +4,8 @@
 
 pub(crate) mod activation;
 mod aligned_buffer;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 pub(crate) mod attention;
 mod bf16;
 pub(crate) mod conv;

@@ -1,6 +1,8 @@
 //! The number formats of linear layers: a variant of [`Precision`], its implementation of [`PackedWeight`], one of [`Operand`] where attention is
 //! computed in it, too, and a line in each function here.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::amx::{self, AmxBf16, AmxInt8, AmxOperand};
 use super::bf16::{Bf16, Bf16Operand};
 use super::float32::Float32;
 use super::gemm::OperandBuffer;
@@ -20,8 +22,8 @@ pub enum Precision {
     /// 16-bit floats with 10 fraction bits: on GPUs.
     F16,
     /// 16-bit floats with 7 fraction bits and the range of 32-bit ones. On GPUs everything; on a processor the transformers' linear layers, with sums
-    /// and all that lies between in 32 bits: half the memory, and faster where it has instructions for them (AVX512-BF16). The bits are the same on
-    /// every processor, and near a GPU's.
+    /// and all that lies between in 32 bits: half the memory, and faster where it has instructions for them (AMX, AVX512-BF16). Processors with AMX add
+    /// in another order than the rest, which all give the same bits; batch and threads change none on any.
     Bf16,
     /// 8-bit floats in the transformers' linear layers, weights scaled per output channel, activations per token, and 16-bit floats between
     /// them: on GPUs from Ada and Hopper on.
@@ -39,6 +41,10 @@ impl Precision {
 
     /// Whether this processor multiplies faster in it than in 32-bit floats, by instructions of its own. Those of bf16 are checked when first asked for.
     pub fn is_accelerated(self) -> bool {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if self == Self::Bf16 && amx::multiplies_bf16() {
+            return true;
+        }
         self == Self::Bf16 && Bf16::is_accelerated()
     }
 
@@ -50,6 +56,8 @@ impl Precision {
     /// What attention multiplies with where the linear layers are in this precision: 8 bits are too few for it.
     pub(super) fn operand(self) -> Box<dyn Operand> {
         match self {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Bf16 if amx::multiplies_bf16() => Box::new(AmxOperand::new()),
             Self::Bf16 => Box::new(Bf16Operand::new()),
             _ => Box::new(OperandBuffer::new()),
         }
@@ -65,7 +73,15 @@ impl Precision {
     ) -> Box<dyn PackedWeight> {
         match self {
             Self::F32 => Box::new(Float32::from_rows(outputs, inputs, bias, row)),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Int8 if amx::multiplies_int8() => {
+                Box::new(AmxInt8::from_rows(outputs, inputs, &bias.unwrap_or_default(), row))
+            }
             Self::Int8 => Box::new(Int8::from_rows(outputs, inputs, &bias.unwrap_or_default(), row)),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Bf16 if amx::multiplies_bf16() => {
+                Box::new(AmxBf16::from_rows(outputs, inputs, &bias.unwrap_or_default(), row))
+            }
             Self::Bf16 => Box::new(Bf16::from_rows(outputs, inputs, &bias.unwrap_or_default(), row)),
             Self::F16 | Self::Fp8 => {
                 unreachable!("a processor's device is opened for its own precisions alone")

@@ -72,6 +72,11 @@ impl<F> Kernels<F> {
     }
 }
 
+/// Whether [`Kernels::best`] takes this for the name of a vector kernel.
+pub(super) fn is_kernel_name(name: &str) -> bool {
+    ["avx512", "avx2", "portable"].contains(&name)
+}
+
 /// Asks for a cache line; no more than a hint, at any address.
 #[inline(always)]
 pub(super) fn prefetch<T>(at: *const T) {

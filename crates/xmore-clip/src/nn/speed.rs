@@ -36,3 +36,12 @@ pub fn time_products(
     }
     times
 }
+
+/// The function that multiplies tiles in bf16 as fast as the processor can, and returns how many operations it did; none where there is no AMX.
+#[doc(hidden)]
+pub fn tile_peak_work() -> Option<fn() -> usize> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    return super::amx::peak_work();
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    None
+}

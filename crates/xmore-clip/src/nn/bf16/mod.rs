@@ -21,7 +21,9 @@ use super::thread_buffers::with_buffers;
 use kernel::{KERNELS, Kernel, Tile};
 pub(super) use operand::Bf16Operand;
 use panels::Panels;
+pub(super) use panels::fill;
 use round::round_rows;
+pub(super) use round::{SMALLEST, round_row_to_pieces, round_rows_side_by_side};
 
 /// Pairs of rows that are taken together: 768 KiB, which stays in the second cache while panels pass by.
 const ROW_BLOCK: usize = 3 << 16;
@@ -45,7 +47,7 @@ struct Rows<'a> {
 }
 
 impl Bf16 {
-    /// Whether the processor has instructions for it, and uses them.
+    /// Whether the processor has instructions on vectors for it, and uses them.
     pub(super) fn is_accelerated() -> bool {
         kernel::has_instruction(KERNELS.best())
     }

@@ -6,7 +6,7 @@ use crate::nn::gemm::Threads;
 
 /// Smaller numbers become zero, so that no sum of products is ever smaller than the least normal number, which instruction sets
 /// treat differently. 2⁻⁵⁰.
-pub(super) const SMALLEST: f32 = 1.0 / (1u64 << 50) as f32;
+pub(in crate::nn) const SMALLEST: f32 = 1.0 / (1u64 << 50) as f32;
 
 /// The 16 bits of a number; NaN stays one.
 #[inline(always)]
@@ -28,7 +28,7 @@ pub(super) fn pair(first: f32, second: f32) -> u32 {
 macro_rules! vectorized {
     ($(#[$attribute:meta])* fn $name:ident($($arg:ident: $type:ty),*) $body:block) => {
         $(#[$attribute])*
-        pub(super) fn $name($($arg: $type),*) {
+        pub(in crate::nn) fn $name($($arg: $type),*) {
             #[inline(always)]
             fn plain($($arg: $type),*) $body
             #[cfg(target_arch = "x86_64")]
@@ -77,6 +77,28 @@ vectorized! {
         assert!(first.len() == out.len() && second.len() == out.len());
         for ((out, &first), &second) in out.iter_mut().zip(first).zip(second) {
             *out = pair(first, second);
+        }
+    }
+}
+
+vectorized! {
+    /// Rounds a row of numbers to pieces of 16 pairs that begin every `distance` pairs; the last is filled with zeros.
+    fn round_row_to_pieces(x: &[f32], out: &mut [u32], distance: usize) {
+        let (whole, rest) = x.as_chunks::<32>();
+        let mut pieces = out.chunks_mut(distance);
+        for (x, piece) in whole.iter().zip(pieces.by_ref()) {
+            let piece: &mut [u32; 16] = (&mut piece[..16]).try_into().expect("16 pairs");
+            for (out, &[first, second]) in piece.iter_mut().zip(x.as_chunks::<2>().0) {
+                *out = pair(first, second);
+            }
+        }
+        if !rest.is_empty() {
+            let piece = &mut pieces.next().expect("a piece for the rest")[..16];
+            let mut last = [0.0; 32];
+            last[..rest.len()].copy_from_slice(rest);
+            for (out, &[first, second]) in piece.iter_mut().zip(last.as_chunks::<2>().0) {
+                *out = pair(first, second);
+            }
         }
     }
 }

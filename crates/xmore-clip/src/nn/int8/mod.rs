@@ -15,7 +15,8 @@ use super::activation::Activation;
 use super::gemm::{ColumnBlock, Threads, split};
 use super::packed_weight::PackedWeight;
 use super::simd::{MAX_ROWS, MAX_WIDTH};
-use kernel::{GROUP, KERNELS, Kernel, Tile};
+pub(super) use kernel::GROUP;
+use kernel::{KERNELS, Kernel, Tile};
 
 /// Largest weight in 8 bits; the smallest is its negative, never −128.
 const WEIGHT_MAX: f32 = 127.0;
@@ -52,6 +53,18 @@ impl Int8 {
         Self::for_kernel(KERNELS.best(), outputs, inputs, bias, row)
     }
 
+    /// The same for the kernel that runs on every processor.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub(super) fn portable<'w>(
+        outputs: usize,
+        inputs: usize,
+        bias: &[f32],
+        row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
+    ) -> Self {
+        let portable = KERNELS.available().pop().expect("there is a portable one");
+        Self::for_kernel(portable, outputs, inputs, bias, row)
+    }
+
     fn for_kernel<'w>(
         kernel: &'static Kernel,
         outputs: usize,
@@ -70,18 +83,7 @@ impl Int8 {
             .enumerate()
             .for_each(|(p, (panel, (scales, sums)))| {
                 for (j, output) in (p * width..outputs.min((p + 1) * width)).enumerate() {
-                    let (row, factor) = row(output);
-                    let largest = row.iter().fold(0.0f32, |max, &w| max.max((w * factor).abs()));
-                    if largest == 0.0 {
-                        continue;
-                    }
-                    let inverse = factor * WEIGHT_MAX / largest;
-                    scales[j] = largest / WEIGHT_MAX;
-                    for (k, &weight) in row.iter().enumerate() {
-                        let byte = (weight * inverse).round_ties_even() as i8;
-                        sums[j] += i32::from(byte);
-                        panel[(k / GROUP * width + j) * GROUP + k % GROUP] = byte;
-                    }
+                    (scales[j], sums[j]) = quantize_column(row(output), j, width, panel);
                 }
             });
         let mut padded_bias = bias.to_vec();
@@ -193,25 +195,50 @@ impl PackedWeight for Int8 {
     }
 }
 
+/// Writes a weight's column, given as a row and a factor, to column `j` of a panel `[group][width][GROUP]`; returns its scale and the sum of its bytes.
+pub(super) fn quantize_column(
+    (row, factor): (&[f32], f32),
+    j: usize,
+    width: usize,
+    panel: &mut [i8],
+) -> (f32, i32) {
+    let largest = row.iter().fold(0.0f32, |max, &w| max.max((w * factor).abs()));
+    if largest == 0.0 {
+        return (0.0, 0);
+    }
+    let inverse = factor * WEIGHT_MAX / largest;
+    let mut sum = 0;
+    for (k, &weight) in row.iter().enumerate() {
+        let byte = (weight * inverse).round_ties_even() as i8;
+        sum += i32::from(byte);
+        panel[(k / GROUP * width + j) * GROUP + k % GROUP] = byte;
+    }
+    (largest / WEIGHT_MAX, sum)
+}
+
+/// Writes a row as unsigned bytes; returns its scale and zero.
+pub(super) fn quantize_row(row: &[f32], bytes: &mut [u8]) -> (f32, i32) {
+    let (min, max) = MinMax::new(row).dispatch();
+    // The range holds zero, so that a constant row and padding are exact.
+    let (min, max) = (min.min(0.0), max.max(0.0));
+    let scale = (max - min) / 255.0;
+    if scale == 0.0 || !scale.is_finite() {
+        bytes.fill(0);
+        return (0.0, 0);
+    }
+    let inverse = 1.0 / scale;
+    let point = (-min * inverse).round_ties_even() as u8;
+    Quantize::new(row, as_uninit(bytes), inverse, point).dispatch();
+    (scale, i32::from(point))
+}
+
 /// To unsigned bytes, each row with its own scale and zero.
 fn quantize(x: &[f32], inputs: usize, threads: Threads) -> Quantized {
     let (rows, padded) = (x.len() / inputs, inputs.next_multiple_of(GROUP));
     let mut bytes = vec![0u8; rows * padded];
     let (mut scales, mut zeros) = (vec![0.0; rows], vec![0; rows]);
     let one = |row: &[f32], bytes: &mut [u8], scale: &mut f32, zero: &mut i32| {
-        let (min, max) = MinMax::new(row).dispatch();
-        // The range holds zero, so that a constant row and padding are exact.
-        let (min, max) = (min.min(0.0), max.max(0.0));
-        *scale = (max - min) / 255.0;
-        if *scale == 0.0 || !scale.is_finite() {
-            *scale = 0.0;
-            return;
-        }
-        let inverse = 1.0 / *scale;
-        let point = (-min * inverse).round_ties_even() as u8;
-        *zero = i32::from(point);
-        let (now, _) = bytes.split_at_mut(row.len());
-        Quantize::new(row, as_uninit(now), inverse, point).dispatch();
+        (*scale, *zero) = quantize_row(row, &mut bytes[..row.len()]);
     };
     match threads {
         Threads::One => {

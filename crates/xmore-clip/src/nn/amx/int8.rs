@@ -1,0 +1,170 @@
+//! A linear layer in 8 bits by `tdpbusd`, in the scheme and with the bits of [`Int8`](crate::nn::int8::Int8).
+
+use std::arch::x86_64::*;
+
+use rayon::prelude::*;
+
+use crate::nn::activation::Activation;
+use crate::nn::gemm::Threads;
+use crate::nn::int8::{GROUP, Int8, quantize_column, quantize_row};
+use crate::nn::packed_weight::PackedWeight;
+use crate::nn::thread_buffers::with_buffers;
+
+use super::product::{Panels, Place};
+use super::rows::{Rows, places, rows_len};
+use super::tile::{Format, ROW_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
+
+/// A weight in 8 bits; of each output its scale, the sum of its bytes and its bias, with zeros up to a whole panel.
+pub(crate) struct AmxInt8 {
+    panels: Panels,
+    inputs: usize,
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+    bias: Vec<f32>,
+}
+
+/// Of rows: with what the bytes are multiplied, and which of them is zero.
+struct RowScales {
+    scales: Vec<f32>,
+    zeros: Vec<i32>,
+}
+
+impl AmxInt8 {
+    /// From the outputs' rows of `inputs` elements, each with a factor, and the bias, empty or `[outputs]`. The processor must have AMX.
+    pub(crate) fn from_rows<'w>(
+        outputs: usize,
+        inputs: usize,
+        bias: &[f32],
+        row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
+    ) -> Self {
+        let padded = outputs.next_multiple_of(WIDTH);
+        let columns = |p: usize| p * WIDTH..outputs.min((p + 1) * WIDTH);
+        let panels = Panels::new(Format::Int8, outputs, inputs.div_ceil(ROW_BYTES).max(1), |p, panel| {
+            for (j, output) in columns(p).enumerate() {
+                quantize_column(row(output), j, WIDTH, bytemuck::cast_slice_mut(panel));
+            }
+        });
+        let (mut scales, mut sums, mut padded_bias) = (vec![0.0; padded], vec![0; padded], bias.to_vec());
+        padded_bias.resize(padded, 0.0);
+        (&mut scales, &mut sums).into_par_iter().take(outputs).enumerate().for_each(|(o, (scale, sum))| {
+            let mut bytes = vec![0; inputs.next_multiple_of(GROUP)];
+            (*scale, *sum) = quantize_column(row(o), 0, 1, &mut bytes);
+        });
+        Self { panels, inputs, scales, sums, bias: padded_bias }
+    }
+}
+
+impl PackedWeight for AmxInt8 {
+    fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    fn outputs(&self) -> usize {
+        self.panels.columns
+    }
+
+    fn multiply(
+        &self,
+        x: &[f32],
+        count: usize,
+        out: &mut [f32],
+        add: bool,
+        activation: Option<Activation>,
+        threads: Threads,
+    ) {
+        assert_eq!((x.len(), out.len()), (count * self.inputs, count * self.outputs()));
+        if count == 0 || out.is_empty() {
+            return;
+        }
+        with_buffers(|[buffer]: &mut [Vec<f32>; 1]| {
+            let steps = self.panels.steps;
+            buffer.resize(rows_len(count, steps) / 4, 0.0);
+            let of_rows = quantize_rows(x, self.inputs, bytemuck::cast_slice_mut(buffer), steps, threads);
+            let rows = Rows::new(bytemuck::cast_slice(buffer), count, steps);
+            self.panels.multiply(rows, out, threads, |sums, mut place| {
+                // SAFETY: AMX is permitted, which asks for AVX-512, too.
+                #[allow(unsafe_code)]
+                unsafe {
+                    store(sums, &mut place, self, &of_rows, add);
+                }
+                if let Some(activation) = activation {
+                    place.out.activate(activation);
+                }
+            });
+        });
+    }
+}
+
+/// To unsigned bytes in tiles, each row with its own scale and zero.
+fn quantize_rows(x: &[f32], inputs: usize, out: &mut [u8], steps: usize, threads: Threads) -> RowScales {
+    let count = x.len() / inputs;
+    let (mut scales, mut zeros) = (vec![0.0; count], vec![0; count]);
+    let one = |((rows, tile), (scales, zeros)): ((&[f32], &mut [u8]), (&mut [f32], &mut [i32]))| {
+        let mut bytes = vec![0; steps * ROW_BYTES];
+        for (r, row) in rows.chunks_exact(inputs).enumerate() {
+            (scales[r], zeros[r]) = quantize_row(row, &mut bytes[..inputs]);
+            for (place, bytes) in places(r, steps).zip(bytes.chunks_exact(ROW_BYTES)) {
+                tile[place].copy_from_slice(bytes);
+            }
+        }
+    };
+    let (rows, tile) = (TILE_ROWS * inputs, steps * TILE_BYTES);
+    match threads {
+        Threads::One => {
+            let of_rows = scales.chunks_mut(TILE_ROWS).zip(zeros.chunks_mut(TILE_ROWS));
+            x.chunks(rows).zip(out.chunks_exact_mut(tile)).zip(of_rows).for_each(one);
+        }
+        Threads::Pool => {
+            let of_rows = scales.par_chunks_mut(TILE_ROWS).zip(zeros.par_chunks_mut(TILE_ROWS));
+            x.par_chunks(rows).zip(out.par_chunks_exact_mut(tile)).zip(of_rows).for_each(one);
+        }
+    }
+    RowScales { scales, zeros }
+}
+
+/// Writes the sums as floats: scale · column scale · (sum − zero · column sum) + bias, and what the output holds if that is added to.
+///
+/// # Safety
+/// The processor must have AVX-512.
+#[allow(unsafe_code)]
+#[target_feature(enable = "avx512f")]
+unsafe fn store(sums: &Sums, place: &mut Place<'_>, layer: &AmxInt8, of_rows: &RowScales, add: bool) {
+    let (columns, (out, stride)) = (place.columns, place.out.pointer());
+    for at in [0, 16].into_iter().filter(|&at| at < columns) {
+        let mask = ((1u32 << (columns - at).min(16)) - 1) as __mmask16;
+        let here = place.column + at..place.column + at + 16;
+        // SAFETY: the slices have 16 values, the sums 32 rows of 32, the output the place's rows and columns, which the mask keeps to.
+        unsafe {
+            let column_scale = _mm512_loadu_ps(layer.scales[here.clone()].as_ptr());
+            let column_sum = _mm512_loadu_si512(layer.sums[here.clone()].as_ptr().cast());
+            let bias = _mm512_loadu_ps(layer.bias[here].as_ptr());
+            for r in 0..place.rows {
+                let sum = _mm512_load_si512(sums.0.as_ptr().add(r * WIDTH + at).cast());
+                let zero = _mm512_set1_epi32(of_rows.zeros[place.row + r]);
+                let value = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_mullo_epi32(zero, column_sum)));
+                let scale = _mm512_mul_ps(_mm512_set1_ps(of_rows.scales[place.row + r]), column_scale);
+                let to = out.add(r * stride + at);
+                let mut before = bias;
+                if add {
+                    before = _mm512_add_ps(before, _mm512_maskz_loadu_ps(mask, to));
+                }
+                _mm512_mask_storeu_ps(to, mask, _mm512_fmadd_ps(value, scale, before));
+            }
+        }
+    }
+}
+
+/// Whether a small product has the bits of the portable kernel. AMX must be permitted.
+pub(super) fn gives_the_exact_sums() -> bool {
+    let (count, inputs, outputs) = (3, 2 * ROW_BYTES + 5, 20);
+    let value = |i: usize| (i * 7919 % 1009) as f32 / 1009.0 - 0.5;
+    let x: Vec<f32> = (0..count * inputs).map(value).collect();
+    let weight: Vec<f32> = (0..outputs * inputs).map(|i| value(i + 3)).collect();
+    let row = |o: usize| (&weight[o * inputs..(o + 1) * inputs], 1.0);
+    let run = |layer: &dyn PackedWeight| {
+        let mut out = vec![0.5f32; count * outputs];
+        layer.multiply(&x, count, &mut out, true, None, Threads::One);
+        out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    run(&AmxInt8::from_rows(outputs, inputs, &[], row)) == run(&Int8::portable(outputs, inputs, &[], row))
+}

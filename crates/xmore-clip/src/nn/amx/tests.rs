@@ -1,0 +1,149 @@
+//! Against plain operations to the bit, where the processor has AMX.
+
+use std::io::Write;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::nn::gemm::{ColumnBlock, Strided, Threads};
+use crate::nn::int8::Int8;
+use crate::nn::operand::Operand;
+use crate::nn::packed_weight::PackedWeight;
+
+fn values(n: usize, seed: u32) -> Vec<f32> {
+    (0..n as u32)
+        .map(|i| ((i.wrapping_mul(2_654_435_761) ^ seed) >> 8) as f32 / (1 << 24) as f32 - 0.5)
+        .collect()
+}
+
+fn product(layer: &dyn PackedWeight, x: &[f32], before: Option<&[f32]>, threads: Threads) -> Vec<u32> {
+    let count = x.len() / layer.inputs();
+    let mut out = before.map_or_else(|| vec![f32::NAN; count * layer.outputs()], <[f32]>::to_vec);
+    layer.multiply(x, count, &mut out, before.is_some(), None, threads);
+    out.into_iter().map(f32::to_bits).collect()
+}
+
+/// Tells past the test harness, which would keep the line to itself.
+fn skipped(permitted: bool) -> bool {
+    if !permitted {
+        std::io::stderr().write_all(b"skipped: the processor has no AMX, or it is not permitted\n").unwrap();
+    }
+    !permitted
+}
+
+#[test]
+fn the_checks_pass_where_there_is_amx() {
+    if !skipped(tile::is_permitted(Format::Bf16)) {
+        assert!(has_bf16());
+    }
+    if !skipped(tile::is_permitted(Format::Int8)) {
+        assert!(has_int8());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn bf16_has_the_bits_of_plain_operations(
+        count in 1usize..70, inputs in 1usize..200, outputs in 1usize..90, add: bool, seed: u32,
+    ) {
+        if !tile::is_permitted(Format::Bf16) {
+            return Ok(());
+        }
+        let (x, weight) = (values(count * inputs, seed), values(outputs * inputs, !seed));
+        let (bias, before) = (values(outputs, 7), values(count * outputs, 9));
+        let before = add.then_some(&before[..]);
+        let layer = AmxBf16::from_rows(outputs, inputs, &bias, |o| (&weight[o * inputs..(o + 1) * inputs], 1.0));
+        let expected: Vec<u32> =
+            plain::multiply(&x, inputs, &weight, &bias, before).into_iter().map(f32::to_bits).collect();
+        for threads in [Threads::One, Threads::Pool] {
+            prop_assert!(product(&layer, &x, before, threads) == expected);
+        }
+    }
+
+    #[test]
+    fn int8_has_the_bits_of_the_portable_kernel(
+        count in 1usize..70, inputs in 1usize..300, outputs in 1usize..90, add: bool, seed: u32,
+    ) {
+        if !tile::is_permitted(Format::Int8) {
+            return Ok(());
+        }
+        let (x, weight) = (values(count * inputs, seed), values(outputs * inputs, !seed));
+        let (bias, before) = (values(outputs, 7), values(count * outputs, 9));
+        let before = add.then_some(&before[..]);
+        let row = |o: usize| (&weight[o * inputs..(o + 1) * inputs], 0.5);
+        let expected = product(&Int8::portable(outputs, inputs, &bias, row), &x, before, Threads::One);
+        for threads in [Threads::One, Threads::Pool] {
+            prop_assert!(product(&AmxInt8::from_rows(outputs, inputs, &bias, row), &x, before, threads) == expected);
+        }
+    }
+}
+
+/// A row's result depends on that row alone, in batches of one tile, of many and of several blocks.
+#[test]
+fn batches_and_threads_change_no_bit() {
+    for (inputs, outputs) in [(3072, 40), (768, 96), (65, 33)] {
+        let (x, weight, bias) = (values(200 * inputs, 3), values(outputs * inputs, 4), values(outputs, 5));
+        let row = |o: usize| (&weight[o * inputs..(o + 1) * inputs], 1.0);
+        let mut layers: Vec<Box<dyn PackedWeight>> = Vec::new();
+        if tile::is_permitted(Format::Bf16) {
+            layers.push(Box::new(AmxBf16::from_rows(outputs, inputs, &bias, row)));
+        }
+        if tile::is_permitted(Format::Int8) {
+            layers.push(Box::new(AmxInt8::from_rows(outputs, inputs, &bias, row)));
+        }
+        for layer in &layers {
+            let whole = product(&**layer, &x, None, Threads::Pool);
+            for count in [1, 8, 33, 200] {
+                for threads in [Threads::One, Threads::Pool] {
+                    let parts: Vec<u32> = x
+                        .chunks(count * inputs)
+                        .flat_map(|rows| product(&**layer, rows, None, threads))
+                        .collect();
+                    assert!(parts == whole, "{inputs} inputs, {count} rows, {threads:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Attention's operands have the bits of plain operations, also where a buffer held something larger before.
+#[test]
+fn operands_have_the_bits_of_plain_operations() {
+    if skipped(tile::is_permitted(Format::Bf16)) {
+        return;
+    }
+    let mut operand = AmxOperand::new();
+    operand.set(Strided { data: &[f32::NAN; 100 * 100], stride: 100 }, 100, 0, 100);
+    for (count, depth, columns) in [(1, 1, 1), (5, 8, 33), (33, 64, 77), (14, 77, 64), (3, 19, 88)] {
+        let stride = 2 * depth.max(columns) + 3;
+        let at = 3;
+        let (x, keys, weights) =
+            (values(count * stride, 1), values(columns * stride, 2), values(depth * stride, 3));
+        let take = |data: &[f32], len: usize| -> Vec<f32> {
+            data.chunks(stride).flat_map(|row| &row[at..at + len]).copied().collect()
+        };
+        let check = |operand: &mut AmxOperand, weight: &[f32]| {
+            let expected = plain::multiply(&take(&x, depth), depth, weight, &vec![0.0; columns], None);
+            for width in [columns, operand.padded(columns) + 2] {
+                let mut out = vec![0.0; count * width];
+                operand.multiply(
+                    Strided { data: &x, stride },
+                    count,
+                    at,
+                    &mut ColumnBlock::whole(&mut out, width),
+                );
+                let found = out.chunks(width).flat_map(|row| &row[..columns]);
+                assert!(found.eq(&expected), "{count} x {depth} x {columns}");
+            }
+        };
+        operand.set_transposed(Strided { data: &keys, stride }, columns, at, depth);
+        check(&mut operand, &take(&keys, depth));
+        operand.set(Strided { data: &weights, stride }, depth, at, columns);
+        let held = take(&weights, columns);
+        let transposed: Vec<f32> =
+            (0..columns * depth).map(|i| held[i % depth * columns + i / depth]).collect();
+        check(&mut operand, &transposed);
+    }
+}
