@@ -1,4 +1,4 @@
-//! A linear layer in 8 bits by `tdpbusd`, in the scheme and with the bits of [`Int8`](crate::nn::int8::Int8).
+//! A linear layer in 8 bits by `tdpbusd`, in the scheme and with the bits of [`Int8`].
 
 use std::arch::x86_64::*;
 
@@ -99,7 +99,7 @@ impl PackedWeight for AmxInt8 {
 fn quantize_rows(x: &[f32], inputs: usize, out: &mut [u8], steps: usize, threads: Threads) -> RowScales {
     let count = x.len() / inputs;
     let (mut scales, mut zeros) = (vec![0.0; count], vec![0; count]);
-    let one = |((rows, tile), (scales, zeros)): ((&[f32], &mut [u8]), (&mut [f32], &mut [i32]))| {
+    let one = |rows: &[f32], tile: &mut [u8], scales: &mut [f32], zeros: &mut [i32]| {
         let mut bytes = vec![0; steps * ROW_BYTES];
         for (r, row) in rows.chunks_exact(inputs).enumerate() {
             (scales[r], zeros[r]) = quantize_row(row, &mut bytes[..inputs]);
@@ -112,11 +112,17 @@ fn quantize_rows(x: &[f32], inputs: usize, out: &mut [u8], steps: usize, threads
     match threads {
         Threads::One => {
             let of_rows = scales.chunks_mut(TILE_ROWS).zip(zeros.chunks_mut(TILE_ROWS));
-            x.chunks(rows).zip(out.chunks_exact_mut(tile)).zip(of_rows).for_each(one);
+            x.chunks(rows)
+                .zip(out.chunks_exact_mut(tile))
+                .zip(of_rows)
+                .for_each(|((x, tile), (s, z))| one(x, tile, s, z));
         }
         Threads::Pool => {
             let of_rows = scales.par_chunks_mut(TILE_ROWS).zip(zeros.par_chunks_mut(TILE_ROWS));
-            x.par_chunks(rows).zip(out.par_chunks_exact_mut(tile)).zip(of_rows).for_each(one);
+            x.par_chunks(rows)
+                .zip(out.par_chunks_exact_mut(tile))
+                .zip(of_rows)
+                .for_each(|((x, tile), (s, z))| one(x, tile, s, z));
         }
     }
     RowScales { scales, zeros }
