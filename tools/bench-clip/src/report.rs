@@ -206,7 +206,7 @@ impl fmt::Display for Report {
             for ours in &row.ours {
                 let peak = match ours.name {
                     "f32" => Some(peak.fma_gflops),
-                    "bf16" => peak.bf16_gflops,
+                    "bf16" => peak.amx_gflops.or(peak.bf16_gflops),
                     _ => None,
                 };
                 let Some(peak) = peak else { continue };

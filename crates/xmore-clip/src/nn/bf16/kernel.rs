@@ -38,8 +38,8 @@ pub(super) type TileFn = unsafe fn(&Tile);
 /// Tile functions for one instruction set.
 pub(super) type Kernel = simd::Kernel<TileFn>;
 
-/// All kernels, the best first: another instruction set is a row here and a `tile!` below, or a function of its own where, as with AMX, a tile
-/// has another shape. Its sums must be those above, or [`Precision::Bf16`](crate::Precision::Bf16) must say that they are not.
+/// All kernels, the best first: another instruction set is a row here and a `tile!` below. Its sums must be those above; one with another order
+/// has a product of its own, as AMX has.
 pub(super) static KERNELS: Kernels<TileFn> = Kernels::new(&[
     #[cfg(target_arch = "x86_64")]
     &AVX512,
