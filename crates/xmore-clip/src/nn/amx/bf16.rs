@@ -36,10 +36,10 @@ impl AmxBf16 {
         bias: &[f32],
         row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
     ) -> Self {
-        let panels = Panels::new(Format::Bf16, outputs, inputs.div_ceil(STEP).max(1), |p, panel| {
-            let rows = (p * WIDTH..outputs.min((p + 1) * WIDTH)).map(&row);
-            fill(&mut panel[..inputs.div_ceil(2) * WIDTH], WIDTH, rows);
-        });
+        let (panels, _) =
+            Panels::new(Format::Bf16, outputs, inputs.div_ceil(STEP).max(1), |columns, panel| {
+                fill(&mut panel[..inputs.div_ceil(2) * WIDTH], WIDTH, columns.map(&row));
+            });
         let mut padded_bias = bias.to_vec();
         padded_bias.resize(outputs.next_multiple_of(WIDTH), 0.0);
         Self { panels, inputs, bias: padded_bias }
@@ -75,14 +75,11 @@ impl PackedWeight for AmxBf16 {
                 round_rows(&x[block.start * inputs..block.end * inputs], inputs, buffer, steps, threads);
                 let rows = Rows::new(bytemuck::cast_slice(buffer), block.len(), steps);
                 let out = &mut out[block.start * outputs..block.end * outputs];
-                self.panels.multiply(rows, out, threads, |sums, mut place| {
+                self.panels.multiply(rows, out, activation, threads, |sums, place| {
                     // SAFETY: AMX is permitted, which asks for AVX-512, too.
                     #[allow(unsafe_code)]
                     unsafe {
-                        store(sums, &mut place, &self.bias, add);
-                    }
-                    if let Some(activation) = activation {
-                        place.out.activate(activation);
+                        store(sums, place, &self.bias, add);
                     }
                 });
             });
@@ -114,13 +111,13 @@ fn round_rows(x: &[f32], inputs: usize, out: &mut [f32], steps: usize, threads: 
 pub(super) unsafe fn store(sums: &Sums, place: &mut Place<'_>, bias: &[f32], add: bool) {
     let bias = &bias[place.column..place.column + WIDTH];
     let (columns, (out, stride)) = (place.columns, place.out.pointer());
-    for (v, at) in [0, 16].into_iter().enumerate().filter(|&(_, at)| at < columns) {
+    for at in [0, 16].into_iter().filter(|&at| at < columns) {
         let mask = ((1u32 << (columns - at).min(16)) - 1) as __mmask16;
         // SAFETY: the bias has 32 numbers, the sums 32 rows of 32, the output the place's rows and columns, which the mask keeps to.
         unsafe {
             let bias = _mm512_loadu_ps(bias.as_ptr().add(at));
             for r in 0..place.rows {
-                let sum = _mm512_load_ps(sums.0.as_ptr().add(r * WIDTH + v * 16).cast());
+                let sum = _mm512_load_ps(sums.0.as_ptr().add(r * WIDTH + at).cast());
                 let to = out.add(r * stride + at);
                 let mut value = _mm512_add_ps(sum, bias);
                 if add {

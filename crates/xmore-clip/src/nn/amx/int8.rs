@@ -1,12 +1,13 @@
 //! A linear layer in 8 bits by `tdpbusd`, in the scheme and with the bits of [`Int8`].
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::nn::activation::Activation;
 use crate::nn::gemm::Threads;
-use crate::nn::int8::{GROUP, Int8, quantize_column, quantize_row};
+use crate::nn::int8::{Int8, RowFormat, quantize_column};
 use crate::nn::packed_weight::PackedWeight;
 use crate::nn::thread_buffers::with_buffers;
 
@@ -37,20 +38,20 @@ impl AmxInt8 {
         bias: &[f32],
         row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
     ) -> Self {
-        let padded = outputs.next_multiple_of(WIDTH);
-        let columns = |p: usize| p * WIDTH..outputs.min((p + 1) * WIDTH);
-        let panels = Panels::new(Format::Int8, outputs, inputs.div_ceil(ROW_BYTES).max(1), |p, panel| {
-            for (j, output) in columns(p).enumerate() {
-                quantize_column(row(output), j, WIDTH, bytemuck::cast_slice_mut(panel));
+        let fill = |columns: Range<usize>, panel: &mut [u32]| {
+            let (mut scales, mut sums) = ([0.0; WIDTH], [0; WIDTH]);
+            for (j, output) in columns.enumerate() {
+                (scales[j], sums[j]) =
+                    quantize_column(row(output), j, WIDTH, bytemuck::cast_slice_mut(panel));
             }
-        });
-        let (mut scales, mut sums, mut padded_bias) = (vec![0.0; padded], vec![0; padded], bias.to_vec());
-        padded_bias.resize(padded, 0.0);
-        (&mut scales, &mut sums).into_par_iter().take(outputs).enumerate().for_each(|(o, (scale, sum))| {
-            let mut bytes = vec![0; inputs.next_multiple_of(GROUP)];
-            (*scale, *sum) = quantize_column(row(o), 0, 1, &mut bytes);
-        });
-        Self { panels, inputs, scales, sums, bias: padded_bias }
+            (scales, sums)
+        };
+        let steps = inputs.div_ceil(ROW_BYTES).max(1);
+        let (panels, filled) = Panels::new(Format::Int8, outputs, steps, fill);
+        let (scales, sums): (Vec<_>, Vec<_>) = filled.into_iter().unzip();
+        let mut padded_bias = bias.to_vec();
+        padded_bias.resize(outputs.next_multiple_of(WIDTH), 0.0);
+        Self { panels, inputs, scales: scales.concat(), sums: sums.concat(), bias: padded_bias }
     }
 }
 
@@ -81,14 +82,11 @@ impl PackedWeight for AmxInt8 {
             buffer.resize(rows_len(count, steps) / 4, 0.0);
             let of_rows = quantize_rows(x, self.inputs, bytemuck::cast_slice_mut(buffer), steps, threads);
             let rows = Rows::new(bytemuck::cast_slice(buffer), count, steps);
-            self.panels.multiply(rows, out, threads, |sums, mut place| {
+            self.panels.multiply(rows, out, activation, threads, |sums, place| {
                 // SAFETY: AMX is permitted, which asks for AVX-512, too.
                 #[allow(unsafe_code)]
                 unsafe {
-                    store(sums, &mut place, self, &of_rows, add);
-                }
-                if let Some(activation) = activation {
-                    place.out.activate(activation);
+                    store(sums, place, self, &of_rows, add);
                 }
             });
         });
@@ -100,11 +98,12 @@ fn quantize_rows(x: &[f32], inputs: usize, out: &mut [u8], steps: usize, threads
     let count = x.len() / inputs;
     let (mut scales, mut zeros) = (vec![0.0; count], vec![0; count]);
     let one = |rows: &[f32], tile: &mut [u8], scales: &mut [f32], zeros: &mut [i32]| {
-        let mut bytes = vec![0; steps * ROW_BYTES];
         for (r, row) in rows.chunks_exact(inputs).enumerate() {
-            (scales[r], zeros[r]) = quantize_row(row, &mut bytes[..inputs]);
-            for (place, bytes) in places(r, steps).zip(bytes.chunks_exact(ROW_BYTES)) {
-                tile[place].copy_from_slice(bytes);
+            let format = RowFormat::of(row);
+            (scales[r], zeros[r]) = (format.scale, format.zero);
+            for (place, part) in places(r, steps).zip(row.chunks(ROW_BYTES)) {
+                // What stands behind a row's end is multiplied by zeros.
+                format.quantize(part, &mut tile[place][..part.len()]);
             }
         }
     };

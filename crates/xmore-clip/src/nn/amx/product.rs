@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::nn::activation::Activation;
 use crate::nn::aligned_buffer::AlignedBuffer;
 use crate::nn::gemm::{ColumnBlock, Threads, split};
 
@@ -19,21 +20,20 @@ pub(super) struct Panels {
 }
 
 impl Panels {
-    /// From a function that fills each panel, `[groups, 32]` groups of 4 bytes, of which all are zero; it gets the panel's number.
-    pub(super) fn new(
+    /// From a function that fills each panel, `[groups, 32]` groups of 4 bytes, of which all are zero; it gets the numbers of the panel's columns. What it
+    /// returns comes in the order of the panels.
+    pub(super) fn new<T: Send>(
         format: Format,
         columns: usize,
         steps: usize,
-        fill: impl Fn(usize, &mut [u32]) + Sync,
-    ) -> Self {
+        fill: impl Fn(Range<usize>, &mut [u32]) -> T + Sync,
+    ) -> (Self, Vec<T>) {
         let len = STEP_BYTES / 4 * steps;
         let count = columns.div_ceil(WIDTH);
         let mut buffer = AlignedBuffer::zeroed(count * len);
-        buffer.as_mut_slice()[..count * len]
-            .par_chunks_mut(len.max(1))
-            .enumerate()
-            .for_each(|(p, panel)| fill(p, panel));
-        Self { buffer, format, steps, columns }
+        let panels = buffer.as_mut_slice()[..count * len].par_chunks_mut(len).enumerate();
+        let filled = panels.map(|(p, panel)| fill(p * WIDTH..columns.min((p + 1) * WIDTH), panel)).collect();
+        (Self { buffer, format, steps, columns }, filled)
     }
 
     fn panel(&self, p: usize) -> *const u8 {
@@ -41,14 +41,14 @@ impl Panels {
         self.buffer.as_slice()[p * len..(p + 1) * len].as_ptr().cast()
     }
 
-    /// Multiplies all rows by all panels; `finish` takes the sums of each block: their first row, the rows, the panel's first column, and the
-    /// place in the output of those that exist.
+    /// Multiplies all rows by all panels; `store` writes the sums of each block to its place in the output, where the activation follows.
     pub(super) fn multiply(
         &self,
         rows: Rows<'_>,
         out: &mut [f32],
+        activation: Option<Activation>,
         threads: Threads,
-        finish: impl Fn(&Sums, Place<'_>) + Sync,
+        store: impl Fn(&Sums, &mut Place<'_>) + Sync,
     ) {
         assert_eq!(rows.steps, self.steps);
         let parts = match threads {
@@ -60,7 +60,7 @@ impl Panels {
             ranges.iter().map(|r| r.start * WIDTH..self.columns.min(r.end * WIDTH)).collect();
         let blocks = ColumnBlock::split_at(out, self.columns, &columns);
         let run = |(panels, mut block): (Range<usize>, ColumnBlock<'_>)| {
-            self.run(rows, panels, &mut block, &finish);
+            self.run(rows, panels, &mut block, activation, &store);
         };
         match threads {
             Threads::One => ranges.into_iter().zip(blocks).for_each(run),
@@ -74,9 +74,10 @@ impl Panels {
         rows: Rows<'_>,
         panels: Range<usize>,
         out: &mut ColumnBlock<'_>,
-        finish: &impl Fn(&Sums, Place<'_>),
+        activation: Option<Activation>,
+        store: &impl Fn(&Sums, &mut Place<'_>),
     ) {
-        // SAFETY: weights of a format are packed for AMX where it is permitted, and a thread runs one product at a time: `finish` starts none.
+        // SAFETY: weights of a format are packed for AMX where it is permitted, and a thread runs one product at a time: `store` starts none.
         #[allow(unsafe_code)]
         let _tiles = unsafe { Tiles::configure() };
         let mut sums = Sums([0; BLOCK_ROWS * WIDTH]);
@@ -105,7 +106,11 @@ impl Panels {
                     block.multiply(self.format, &mut sums);
                 }
                 let out = out.part(row, here, (p - first) * WIDTH, columns);
-                finish(&sums, Place { row, rows: here, column, columns, out });
+                let mut place = Place { row, rows: here, column, columns, out };
+                store(&sums, &mut place);
+                if let Some(activation) = activation {
+                    place.out.activate(activation);
+                }
             }
         }
     }

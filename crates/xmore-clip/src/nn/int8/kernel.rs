@@ -5,7 +5,7 @@
 use crate::nn::simd::{self, Kernels, MAX_ROWS, tile_table};
 
 /// Inputs that one instruction multiplies for each column.
-pub(in crate::nn) const GROUP: usize = 4;
+pub(super) const GROUP: usize = 4;
 
 /// What a tile function computes: `c[r][j] += scale[r] · column_scale[j] · (Σ_k a[r][k] b[k][j] − zero[r] · column_sum[j])`.
 pub(super) struct Tile {

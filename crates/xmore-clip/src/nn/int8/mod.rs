@@ -15,8 +15,7 @@ use super::activation::Activation;
 use super::gemm::{ColumnBlock, Threads, split};
 use super::packed_weight::PackedWeight;
 use super::simd::{MAX_ROWS, MAX_WIDTH};
-pub(super) use kernel::GROUP;
-use kernel::{KERNELS, Kernel, Tile};
+use kernel::{GROUP, KERNELS, Kernel, Tile};
 
 /// Largest weight in 8 bits; the smallest is its negative, never −128.
 const WEIGHT_MAX: f32 = 127.0;
@@ -216,20 +215,36 @@ pub(super) fn quantize_column(
     (largest / WEIGHT_MAX, sum)
 }
 
-/// Writes a row as unsigned bytes; returns its scale and zero.
-pub(super) fn quantize_row(row: &[f32], bytes: &mut [u8]) -> (f32, i32) {
-    let (min, max) = MinMax::new(row).dispatch();
-    // The range holds zero, so that a constant row and padding are exact.
-    let (min, max) = (min.min(0.0), max.max(0.0));
-    let scale = (max - min) / 255.0;
-    if scale == 0.0 || !scale.is_finite() {
-        bytes.fill(0);
-        return (0.0, 0);
+/// How a row is written as unsigned bytes.
+#[derive(Clone, Copy)]
+pub(super) struct RowFormat {
+    /// From bytes to numbers; 0 where all bytes are 0.
+    pub(super) scale: f32,
+    /// The byte of the number 0.
+    pub(super) zero: i32,
+}
+
+impl RowFormat {
+    /// That of a row's range.
+    pub(super) fn of(row: &[f32]) -> Self {
+        let (min, max) = MinMax::new(row).dispatch();
+        // The range holds zero, so that a constant row and padding are exact.
+        let (min, max) = (min.min(0.0), max.max(0.0));
+        let scale = (max - min) / 255.0;
+        if scale == 0.0 || !scale.is_finite() {
+            return Self { scale: 0.0, zero: 0 };
+        }
+        let zero = (-min * (1.0 / scale)).round_ties_even() as u8;
+        Self { scale, zero: i32::from(zero) }
     }
-    let inverse = 1.0 / scale;
-    let point = (-min * inverse).round_ties_even() as u8;
-    Quantize::new(row, as_uninit(bytes), inverse, point).dispatch();
-    (scale, i32::from(point))
+
+    /// Writes a part of the row.
+    pub(super) fn quantize(self, part: &[f32], bytes: &mut [u8]) {
+        if self.scale == 0.0 {
+            return bytes.fill(0);
+        }
+        Quantize::new(part, as_uninit(bytes), 1.0 / self.scale, self.zero as u8).dispatch();
+    }
 }
 
 /// To unsigned bytes, each row with its own scale and zero.
@@ -238,7 +253,9 @@ fn quantize(x: &[f32], inputs: usize, threads: Threads) -> Quantized {
     let mut bytes = vec![0u8; rows * padded];
     let (mut scales, mut zeros) = (vec![0.0; rows], vec![0; rows]);
     let one = |row: &[f32], bytes: &mut [u8], scale: &mut f32, zero: &mut i32| {
-        (*scale, *zero) = quantize_row(row, &mut bytes[..row.len()]);
+        let format = RowFormat::of(row);
+        (*scale, *zero) = (format.scale, format.zero);
+        format.quantize(row, &mut bytes[..row.len()]);
     };
     match threads {
         Threads::One => {
