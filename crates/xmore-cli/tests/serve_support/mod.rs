@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use super::support::files::picture;
 use super::support::server::Server;
 use super::support::{Xmore, tiny_model, xmore};
-use wire::{Wanted, ask};
+use wire::{Reply, Wanted, ask, ask_from};
 
 /// Pairs of the memory.
 pub const PAIRS: u64 = 8;
@@ -101,7 +101,16 @@ pub fn reset_peak(server: &Server) {
 /// A number of `/metrics`.
 #[track_caller]
 pub fn metric(server: &Server, name: &str) -> u64 {
-    let text = String::from_utf8(ask(server, &Wanted::new("GET", "/metrics")).body).unwrap();
+    value_of_metric(ask(server, &Wanted::new("GET", "/metrics")), name)
+}
+
+/// The same, asked from this address.
+pub fn metric_from(server: &Server, address: [u8; 4], name: &str) -> u64 {
+    value_of_metric(ask_from(server, address, &Wanted::new("GET", "/metrics")), name)
+}
+
+fn value_of_metric(reply: Reply, name: &str) -> u64 {
+    let text = String::from_utf8(reply.body).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
 }
