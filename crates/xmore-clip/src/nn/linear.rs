@@ -1,10 +1,12 @@
 //! A fully connected layer.
 
 use crate::checkpoint::WeightAndBias;
+use crate::profile;
 
 use super::activation::Activation;
 use super::gemm::Threads;
-use super::packed_weight::PackedWeight;
+use super::norm::LayerNorm;
+use super::packed_weight::{PackedWeight, Perceptron};
 use super::precision::Precision;
 
 /// y = x Wᵀ + b, with the weight packed once for the matrix product.
@@ -112,6 +114,37 @@ impl Linear {
         threads: Threads,
     ) {
         self.dense(x, out, true, activation, threads);
+    }
+
+    /// Writes norm(`x`) Wᵀ + b to `out`, `[rows, outputs]`; `normed`, as large as `x`, is overwritten with anything.
+    pub(crate) fn forward_normed(
+        &self,
+        norm: &LayerNorm,
+        x: &[f32],
+        normed: &mut [f32],
+        out: &mut [f32],
+        threads: Threads,
+    ) {
+        self.0.multiply_normed(norm, x, normed, out, threads);
+    }
+
+    /// Adds second(activation(this(norm(`x`)))) to `x`. The buffers, as large as `x` and as this layer's output, are overwritten with anything.
+    pub(crate) fn perceptron(
+        &self,
+        norm: &LayerNorm,
+        activation: Activation,
+        second: &Linear,
+        x: &mut [f32],
+        [normed, hidden]: [&mut [f32]; 2],
+        threads: Threads,
+    ) {
+        if self.0.perceptron(&Perceptron { norm, activation, second: &*second.0 }, x, threads) {
+            return;
+        }
+        let flops = 2 * x.len() * self.outputs();
+        norm.forward_into(x, normed, threads);
+        profile::time("mlp in", flops, || self.forward_into(normed, hidden, Some(activation), threads));
+        profile::time("mlp out", flops, || second.forward_add(hidden, x, None, threads));
     }
 
     fn dense(&self, x: &[f32], out: &mut [f32], add: bool, activation: Option<Activation>, threads: Threads) {

@@ -1,10 +1,13 @@
 //! What a number format of linear layers has to do: multiply by a weight that it has packed.
 
+use std::any::Any;
+
 use super::activation::Activation;
 use super::gemm::Threads;
+use super::norm::LayerNorm;
 
 /// A layer's weight and bias in one number format, laid out for its product.
-pub(crate) trait PackedWeight: Send + Sync {
+pub(crate) trait PackedWeight: Any + Send + Sync {
     /// Length of an input row.
     fn inputs(&self) -> usize;
 
@@ -23,4 +26,29 @@ pub(crate) trait PackedWeight: Send + Sync {
         activation: Option<Activation>,
         threads: Threads,
     );
+
+    /// `out = norm(x) · weight + bias`. `normed`, as large as `x`, is overwritten with anything.
+    fn multiply_normed(
+        &self,
+        norm: &LayerNorm,
+        x: &[f32],
+        normed: &mut [f32],
+        out: &mut [f32],
+        threads: Threads,
+    ) {
+        norm.forward_into(x, normed, threads);
+        self.multiply(normed, x.len() / self.inputs(), out, false, None, threads);
+    }
+
+    /// Adds to `x` a perceptron of it whose first layer this is, and tells that it did: not every format has its own way for both layers.
+    fn perceptron(&self, _layers: &Perceptron<'_>, _x: &mut [f32], _threads: Threads) -> bool {
+        false
+    }
+}
+
+/// What a perceptron has beside its first layer: second(activation(first(norm(x)))).
+pub(crate) struct Perceptron<'a> {
+    pub(crate) norm: &'a LayerNorm,
+    pub(crate) activation: Activation,
+    pub(crate) second: &'a dyn PackedWeight,
 }

@@ -227,9 +227,8 @@ impl Device for Cpu {
     ) {
         normed.resize(x.len(), 0.0);
         out.resize(x.len() / linear.inputs() * linear.outputs(), 0.0);
-        norm.forward_into(x, normed, *threads);
         profile::time("norm linear", 2 * x.len() * linear.outputs(), || {
-            linear.forward_into(normed, out, None, *threads)
+            linear.forward_normed(norm, x, normed, out, *threads)
         });
     }
 
@@ -276,12 +275,9 @@ impl Device for Cpu {
         hidden: &mut Vec<f32>,
     ) {
         let PerceptronLayers { norm, fc1, fc2, activation } = layer;
-        let flops = 2 * x.len() * fc1.outputs();
         let (normed, hidden) =
             (&mut normed[..x.len()], &mut hidden[..x.len() / fc1.inputs() * fc1.outputs()]);
-        norm.forward_into(x, normed, *threads);
-        profile::time("mlp in", flops, || fc1.forward_into(normed, hidden, Some(activation), *threads));
-        profile::time("mlp out", flops, || fc2.forward_add(hidden, x, None, *threads));
+        fc1.perceptron(norm, activation, fc2, x, [normed, hidden], *threads);
     }
 
     fn rotate(

@@ -1,24 +1,30 @@
 //! A linear layer in bf16 by `tdpbf16ps`.
 
-use std::arch::x86_64::*;
+use std::any::Any;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::nn::activation::Activation;
-use crate::nn::bf16::{fill, round_row_to_pieces};
+use crate::nn::bf16::fill;
 use crate::nn::gemm::{Threads, split};
-use crate::nn::packed_weight::PackedWeight;
+use crate::nn::norm::LayerNorm;
+use crate::nn::packed_weight::{PackedWeight, Perceptron};
 use crate::nn::thread_buffers::with_buffers;
+use crate::profile;
 
+use super::output::{Floats, Output, Place, Tiles};
 use super::plain;
-use super::product::{Panels, Place};
-use super::rows::{Rows, rows_len};
+use super::product::Panels;
+use super::rows::{Rows, aligned, round_row, rows_len};
 use super::tile::{Format, ROW_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
 
 /// Inputs of one step.
 pub(super) const STEP: usize = 32;
 /// Bytes of rows that are taken together, and stay in the second cache while panels pass by.
 const ROW_BLOCK: usize = 3 << 18;
+/// Multiply-adds from which on a second thread is worth using.
+const MIN_PARALLEL: usize = 1 << 20;
 
 /// A weight in bf16 and its bias.
 pub(crate) struct AmxBf16 {
@@ -46,6 +52,92 @@ impl AmxBf16 {
     }
 }
 
+impl AmxBf16 {
+    /// `out = activation(out·add + rows · weight + bias)`.
+    fn multiply_rows(
+        &self,
+        rows: Rows<'_>,
+        out: &mut [f32],
+        add: bool,
+        activation: Option<Activation>,
+        threads: Threads,
+    ) {
+        let output = Output::Floats(Floats::new(out, self.panels.columns));
+        self.panels.multiply(rows, &output, activation, threads, |sums, place, part| {
+            self.add_bias(sums, place, part.clone());
+            if let (true, Output::Floats(out)) = (add, &output) {
+                // SAFETY: AMX is permitted, which asks for AVX-512, too; the block is this thread's.
+                #[allow(unsafe_code)]
+                unsafe {
+                    out.add_to(sums, place, part);
+                }
+            }
+        });
+    }
+
+    /// Adds the bias to some rows of a block's sums.
+    fn add_bias(&self, sums: &mut Sums, place: Place, part: Range<usize>) {
+        let bias: &[f32; WIDTH] =
+            (&self.bias[place.column..place.column + WIDTH]).try_into().expect("a panel's");
+        // SAFETY: AMX is permitted, which asks for AVX-512, too.
+        #[allow(unsafe_code)]
+        unsafe {
+            add_to_rows(sums.floats(part), bias);
+        }
+    }
+
+    /// Portions of rows whose tiles stay in the second cache.
+    fn portions(&self, count: usize) -> Vec<Range<usize>> {
+        split(count, (count * self.panels.steps * ROW_BYTES).div_ceil(ROW_BLOCK))
+    }
+
+    /// Lays out `count` rows of inputs as tiles. `round` writes row n to row r of a tile.
+    fn lay_out<'b>(
+        &self,
+        buffer: &'b mut Vec<f32>,
+        count: usize,
+        threads: Threads,
+        round: impl Fn(usize, usize, &mut [u8]) + Sync,
+    ) -> Rows<'b> {
+        let steps = self.panels.steps;
+        let bytes = aligned(buffer, rows_len(count, steps));
+        let tile = |(n, tile): (usize, &mut [u8])| {
+            let first = n * TILE_ROWS;
+            (0..TILE_ROWS.min(count - first)).for_each(|r| round(first + r, r, tile));
+        };
+        match threads {
+            Threads::One => bytes.chunks_exact_mut(steps * TILE_BYTES).enumerate().for_each(tile),
+            Threads::Pool => bytes.par_chunks_exact_mut(steps * TILE_BYTES).enumerate().for_each(tile),
+        }
+        Rows::new(bytes, count, steps)
+    }
+
+    /// Lays out the normalized rows of `x` as tiles.
+    fn lay_out_normed<'b>(
+        &self,
+        buffer: &'b mut Vec<f32>,
+        norm: &LayerNorm,
+        x: &[f32],
+        threads: Threads,
+    ) -> Rows<'b> {
+        let inputs = self.inputs;
+        self.lay_out(buffer, x.len() / inputs, threads, |n, r, tile| {
+            with_buffers(|[normed]: &mut [Vec<f32>; 1]| {
+                if normed.len() < inputs {
+                    normed.resize(inputs, 0.0);
+                }
+                norm.forward_into(&x[n * inputs..(n + 1) * inputs], &mut normed[..inputs], Threads::One);
+                round_to_tile(&normed[..inputs], r, tile);
+            });
+        })
+    }
+
+    /// The threads that a product of so many rows is worth.
+    fn threads(&self, count: usize, threads: Threads) -> Threads {
+        if count * self.inputs * self.panels.columns < MIN_PARALLEL { Threads::One } else { threads }
+    }
+}
+
 impl PackedWeight for AmxBf16 {
     fn inputs(&self) -> usize {
         self.inputs
@@ -64,68 +156,88 @@ impl PackedWeight for AmxBf16 {
         activation: Option<Activation>,
         threads: Threads,
     ) {
-        let (inputs, outputs, steps) = (self.inputs, self.outputs(), self.panels.steps);
+        let (inputs, outputs) = (self.inputs, self.outputs());
         assert_eq!((x.len(), out.len()), (count * inputs, count * outputs));
         if count == 0 || outputs == 0 {
             return;
         }
-        for block in split(count, (count * steps * ROW_BYTES).div_ceil(ROW_BLOCK)) {
+        let threads = self.threads(count, threads);
+        for portion in self.portions(count) {
+            let x = &x[portion.start * inputs..portion.end * inputs];
+            let out = &mut out[portion.start * outputs..portion.end * outputs];
             with_buffers(|[buffer]: &mut [Vec<f32>; 1]| {
-                buffer.resize(rows_len(block.len(), steps) / 4, 0.0);
-                round_rows(&x[block.start * inputs..block.end * inputs], inputs, buffer, steps, threads);
-                let rows = Rows::new(bytemuck::cast_slice(buffer), block.len(), steps);
-                let out = &mut out[block.start * outputs..block.end * outputs];
-                self.panels.multiply(rows, out, activation, threads, |sums, place| {
-                    // SAFETY: AMX is permitted, which asks for AVX-512, too.
-                    #[allow(unsafe_code)]
-                    unsafe {
-                        store(sums, place, &self.bias, add);
+                let rows = self.lay_out(buffer, portion.len(), threads, |n, r, tile| {
+                    round_to_tile(&x[n * inputs..(n + 1) * inputs], r, tile);
+                });
+                self.multiply_rows(rows, out, add, activation, threads);
+            });
+        }
+    }
+
+    fn multiply_normed(&self, norm: &LayerNorm, x: &[f32], _: &mut [f32], out: &mut [f32], threads: Threads) {
+        let (inputs, outputs) = (self.inputs, self.outputs());
+        let count = x.len() / inputs;
+        assert_eq!(out.len(), count * outputs);
+        let threads = self.threads(count, threads);
+        for portion in self.portions(count) {
+            let x = &x[portion.start * inputs..portion.end * inputs];
+            let out = &mut out[portion.start * outputs..portion.end * outputs];
+            with_buffers(|[buffer]: &mut [Vec<f32>; 1]| {
+                let rows = self.lay_out_normed(buffer, norm, x, threads);
+                self.multiply_rows(rows, out, false, None, threads);
+            });
+        }
+    }
+
+    /// The layer between is rounded to tiles as it is computed.
+    fn perceptron(&self, layers: &Perceptron<'_>, x: &mut [f32], threads: Threads) -> bool {
+        let &Perceptron { norm, activation, second } = layers;
+        let Some(second) = (second as &dyn Any).downcast_ref::<Self>() else {
+            return false;
+        };
+        let width = self.inputs;
+        assert_eq!((second.inputs, second.outputs()), (self.outputs(), width));
+        let count = x.len() / width;
+        let threads = self.threads(count, threads);
+        for portion in self.portions(count) {
+            let x = &mut x[portion.start * width..portion.end * width];
+            with_buffers(|[rows, hidden]: &mut [Vec<f32>; 2]| {
+                let rows = self.lay_out_normed(rows, norm, x, threads);
+                let steps = second.panels.steps;
+                let hidden = aligned(hidden, rows_len(rows.count, steps));
+                let flops = 2 * x.len() * self.outputs();
+                profile::time("mlp in", flops, || {
+                    let output = Output::Tiles(Tiles::new(hidden, rows.count, steps));
+                    let add_bias = |sums: &mut Sums, place, part| self.add_bias(sums, place, part);
+                    self.panels.multiply(rows, &output, Some(activation), threads, add_bias);
+                });
+                profile::time("mlp out", flops, || {
+                    let hidden = Rows::new(hidden, rows.count, steps);
+                    for part in hidden.parts(ROW_BLOCK) {
+                        let out = &mut x[part.start * width..part.end * width];
+                        second.multiply_rows(hidden.part(part), out, true, None, threads);
                     }
                 });
             });
         }
+        true
     }
 }
 
-/// Rounds rows of `inputs` numbers to tiles.
-fn round_rows(x: &[f32], inputs: usize, out: &mut [f32], steps: usize, threads: Threads) {
-    let out: &mut [u32] = bytemuck::cast_slice_mut(out);
-    let one = |(rows, tile): (&[f32], &mut [u32])| {
-        for (r, row) in rows.chunks_exact(inputs).enumerate() {
-            round_row_to_pieces(row, &mut tile[r * 16..], TILE_BYTES / 4);
-        }
-    };
-    let len = steps * TILE_BYTES / 4;
-    match threads {
-        Threads::One => x.chunks(TILE_ROWS * inputs).zip(out.chunks_exact_mut(len)).for_each(one),
-        Threads::Pool => x.par_chunks(TILE_ROWS * inputs).zip(out.par_chunks_exact_mut(len)).for_each(one),
+/// Rounds a row to row `r` of a tile.
+fn round_to_tile(row: &[f32], r: usize, tile: &mut [u8]) {
+    // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
+    #[allow(unsafe_code)]
+    unsafe {
+        round_row(row, r, tile);
     }
 }
 
-/// Writes sums + bias, `[32]` for each panel, and what the output holds if that is added to.
-///
-/// # Safety
-/// The processor must have AVX-512.
-#[allow(unsafe_code)]
+/// Adds to each row of 32.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn store(sums: &Sums, place: &mut Place<'_>, bias: &[f32], add: bool) {
-    let bias = &bias[place.column..place.column + WIDTH];
-    let (columns, (out, stride)) = (place.columns, place.out.pointer());
-    for at in [0, 16].into_iter().filter(|&at| at < columns) {
-        let mask = ((1u32 << (columns - at).min(16)) - 1) as __mmask16;
-        // SAFETY: the bias has 32 numbers, the sums 32 rows of 32, the output the place's rows and columns, which the mask keeps to.
-        unsafe {
-            let bias = _mm512_loadu_ps(bias.as_ptr().add(at));
-            for r in 0..place.rows {
-                let sum = _mm512_load_ps(sums.0.as_ptr().add(r * WIDTH + at).cast());
-                let to = out.add(r * stride + at);
-                let mut value = _mm512_add_ps(sum, bias);
-                if add {
-                    value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, to));
-                }
-                _mm512_mask_storeu_ps(to, mask, value);
-            }
-        }
+fn add_to_rows(rows: &mut [f32], added: &[f32; WIDTH]) {
+    for row in rows.chunks_exact_mut(WIDTH) {
+        row.iter_mut().zip(added).for_each(|(x, a)| *x += a);
     }
 }
 

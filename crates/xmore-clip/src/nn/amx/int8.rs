@@ -11,8 +11,9 @@ use crate::nn::int8::{Int8, RowFormat, quantize_column};
 use crate::nn::packed_weight::PackedWeight;
 use crate::nn::thread_buffers::with_buffers;
 
-use super::product::{Panels, Place};
-use super::rows::{Rows, places, rows_len};
+use super::output::{Floats, Output, Place, vectors};
+use super::product::Panels;
+use super::rows::{Rows, aligned, places, rows_len};
 use super::tile::{Format, ROW_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
 
 /// A weight in 8 bits; of each output its scale, the sum of its bytes and its bias, with zeros up to a whole panel.
@@ -53,6 +54,47 @@ impl AmxInt8 {
         padded_bias.resize(outputs.next_multiple_of(WIDTH), 0.0);
         Self { panels, inputs, scales: scales.concat(), sums: sums.concat(), bias: padded_bias }
     }
+
+    /// Some rows of a block's sums as floats: scale · column scale · (sum − zero · column sum) + bias, and what the output holds if that is added to.
+    ///
+    /// # Safety
+    /// The processor must have AVX-512, and no other thread may use the block's place in the output.
+    #[allow(unsafe_code)]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn to_floats(
+        &self,
+        sums: &mut Sums,
+        place: Place,
+        part: Range<usize>,
+        of_rows: &RowScales,
+        before: Option<&Floats<'_>>,
+    ) {
+        for (at, mask) in vectors(place.columns) {
+            let here = place.column + at..place.column + at + 16;
+            // SAFETY: the slices have 16 values, the sums 32 rows of 32, the output's row the columns that the mask keeps to.
+            unsafe {
+                let column_scale = _mm512_loadu_ps(self.scales[here.clone()].as_ptr());
+                let column_sum = _mm512_loadu_si512(self.sums[here.clone()].as_ptr().cast());
+                let bias = _mm512_loadu_ps(self.bias[here].as_ptr());
+                for r in part.clone() {
+                    let place_of_sum = sums.row_mut(r).add(at);
+                    let sum = _mm512_load_si512(place_of_sum.cast());
+                    let zero = _mm512_set1_epi32(of_rows.zeros[place.row + r]);
+                    let value =
+                        _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_mullo_epi32(zero, column_sum)));
+                    let scale = _mm512_mul_ps(_mm512_set1_ps(of_rows.scales[place.row + r]), column_scale);
+                    let added = match before {
+                        Some(before) => {
+                            let held = before.row(place, r).add(at);
+                            _mm512_add_ps(bias, _mm512_maskz_loadu_ps(mask, held))
+                        }
+                        None => bias,
+                    };
+                    _mm512_store_ps(place_of_sum, _mm512_fmadd_ps(value, scale, added));
+                }
+            }
+        }
+    }
 }
 
 impl PackedWeight for AmxInt8 {
@@ -79,14 +121,16 @@ impl PackedWeight for AmxInt8 {
         }
         with_buffers(|[buffer]: &mut [Vec<f32>; 1]| {
             let steps = self.panels.steps;
-            buffer.resize(rows_len(count, steps) / 4, 0.0);
-            let of_rows = quantize_rows(x, self.inputs, bytemuck::cast_slice_mut(buffer), steps, threads);
-            let rows = Rows::new(bytemuck::cast_slice(buffer), count, steps);
-            self.panels.multiply(rows, out, activation, threads, |sums, place| {
-                // SAFETY: AMX is permitted, which asks for AVX-512, too.
+            let bytes = aligned(buffer, rows_len(count, steps));
+            let of_rows = quantize_rows(x, self.inputs, bytes, steps, threads);
+            let rows = Rows::new(bytes, count, steps);
+            let output = Output::Floats(Floats::new(out, self.panels.columns));
+            self.panels.multiply(rows, &output, activation, threads, |sums, place, part| {
+                let Output::Floats(out) = &output else { unreachable!("it was made so") };
+                // SAFETY: AMX is permitted, which asks for AVX-512, too; the block is this thread's.
                 #[allow(unsafe_code)]
                 unsafe {
-                    store(sums, place, self, &of_rows, add);
+                    self.to_floats(sums, place, part, &of_rows, add.then_some(out));
                 }
             });
         });
@@ -125,38 +169,6 @@ fn quantize_rows(x: &[f32], inputs: usize, out: &mut [u8], steps: usize, threads
         }
     }
     RowScales { scales, zeros }
-}
-
-/// Writes the sums as floats: scale · column scale · (sum − zero · column sum) + bias, and what the output holds if that is added to.
-///
-/// # Safety
-/// The processor must have AVX-512.
-#[allow(unsafe_code)]
-#[target_feature(enable = "avx512f")]
-unsafe fn store(sums: &Sums, place: &mut Place<'_>, layer: &AmxInt8, of_rows: &RowScales, add: bool) {
-    let (columns, (out, stride)) = (place.columns, place.out.pointer());
-    for at in [0, 16].into_iter().filter(|&at| at < columns) {
-        let mask = ((1u32 << (columns - at).min(16)) - 1) as __mmask16;
-        let here = place.column + at..place.column + at + 16;
-        // SAFETY: the slices have 16 values, the sums 32 rows of 32, the output the place's rows and columns, which the mask keeps to.
-        unsafe {
-            let column_scale = _mm512_loadu_ps(layer.scales[here.clone()].as_ptr());
-            let column_sum = _mm512_loadu_si512(layer.sums[here.clone()].as_ptr().cast());
-            let bias = _mm512_loadu_ps(layer.bias[here].as_ptr());
-            for r in 0..place.rows {
-                let sum = _mm512_load_si512(sums.0.as_ptr().add(r * WIDTH + at).cast());
-                let zero = _mm512_set1_epi32(of_rows.zeros[place.row + r]);
-                let value = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_mullo_epi32(zero, column_sum)));
-                let scale = _mm512_mul_ps(_mm512_set1_ps(of_rows.scales[place.row + r]), column_scale);
-                let to = out.add(r * stride + at);
-                let mut before = bias;
-                if add {
-                    before = _mm512_add_ps(before, _mm512_maskz_loadu_ps(mask, to));
-                }
-                _mm512_mask_storeu_ps(to, mask, _mm512_fmadd_ps(value, scale, before));
-            }
-        }
-    }
 }
 
 /// Whether a small product has the bits of the portable kernel. AMX must be permitted.

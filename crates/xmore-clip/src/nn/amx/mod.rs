@@ -5,6 +5,7 @@
 mod bf16;
 mod int8;
 mod operand;
+mod output;
 mod plain;
 mod product;
 mod rows;

@@ -1,14 +1,16 @@
 //! Attention's small products in bf16 by `tdpbf16ps`.
 
+use std::arch::x86_64::*;
+
 use crate::nn::aligned_buffer::AlignedBuffer;
 use crate::nn::bf16::{fill, round_row_to_pieces, round_rows_side_by_side};
 use crate::nn::gemm::{ColumnBlock, Strided};
 use crate::nn::operand::Operand;
 
-use super::bf16::{STEP, store};
-use super::product::Place;
+use super::bf16::STEP;
+use super::output::vectors;
 use super::rows::{Rows, rows_len};
-use super::tile::{BLOCK_ROWS, Block, Format, STEP_BYTES, Sums, TILE_BYTES, TILE_ROWS, Tiles, WIDTH};
+use super::tile::{BLOCK_ROWS, Block, Configuration, Format, STEP_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
 
 /// The right operand in panels of 32 columns, each `[steps, 16, 32]` pairs, in a buffer that is reused. The processor must have AMX.
 pub(crate) struct AmxOperand {
@@ -81,7 +83,6 @@ impl Operand for AmxOperand {
     }
 
     fn multiply(&mut self, a: Strided<'_>, count: usize, at: usize, out: &mut ColumnBlock<'_>) {
-        const NO_BIAS: [f32; WIDTH] = [0.0; WIDTH];
         let steps = self.steps();
         let len = rows_len(BLOCK_ROWS, steps) / 4;
         if self.rows.as_slice().len() < len {
@@ -89,8 +90,8 @@ impl Operand for AmxOperand {
         }
         // SAFETY: there are such operands where AMX is permitted, and a thread multiplies by one at a time.
         #[allow(unsafe_code)]
-        let _tiles = unsafe { Tiles::configure() };
-        let mut sums = Sums([0; BLOCK_ROWS * WIDTH]);
+        let _tiles = unsafe { Configuration::set() };
+        let mut sums = Sums::new();
         for first in (0..count).step_by(BLOCK_ROWS) {
             let here = BLOCK_ROWS.min(count - first);
             for r in 0..here {
@@ -102,22 +103,35 @@ impl Operand for AmxOperand {
             let rows = Rows::new(bytemuck::cast_slice(self.rows.as_slice()), BLOCK_ROWS, steps);
             for p in 0..self.columns.div_ceil(WIDTH) {
                 let panel = &self.buffer.as_slice()[p * self.panel_len()..(p + 1) * self.panel_len()];
-                let block = Block {
-                    rows: [rows.tile(0), rows.tile(1)],
-                    both,
-                    panel: panel.as_ptr().cast(),
-                    steps,
-                    next: std::ptr::null(),
-                };
                 let columns = WIDTH.min(self.columns - p * WIDTH);
                 let out = out.part(first, here, p * WIDTH, columns);
-                let mut place = Place { row: 0, rows: here, column: 0, columns, out };
                 // SAFETY: tiles and panel were sliced to their lengths, and the tiles are configured; with AMX there is AVX-512.
                 #[allow(unsafe_code)]
                 unsafe {
-                    block.multiply(Format::Bf16, &mut sums);
-                    store(&sums, &mut place, &NO_BIAS, false);
+                    let mut block =
+                        Block::begin([rows.tile(0), rows.tile(1)], both, panel.as_ptr().cast(), None);
+                    block.step(Format::Bf16, steps, &sums);
+                    block.store(&mut sums);
+                    copy(&sums, here, columns, out);
                 }
+            }
+        }
+    }
+}
+
+/// Copies a block's sums to where they belong.
+///
+/// # Safety
+/// The processor must have AVX-512, `out` so many rows and columns.
+#[allow(unsafe_code)]
+#[target_feature(enable = "avx512f")]
+unsafe fn copy(sums: &Sums, rows: usize, columns: usize, mut out: ColumnBlock<'_>) {
+    let (out, stride) = out.pointer();
+    for r in 0..rows {
+        for (at, mask) in vectors(columns) {
+            // SAFETY: the sums have 32 rows of 32; the mask keeps to the columns of the output's row.
+            unsafe {
+                _mm512_mask_storeu_ps(out.add(r * stride + at), mask, _mm512_load_ps(sums.row(r).add(at)));
             }
         }
     }

@@ -6,10 +6,13 @@ use rayon::prelude::*;
 
 use crate::nn::activation::Activation;
 use crate::nn::aligned_buffer::AlignedBuffer;
-use crate::nn::gemm::{ColumnBlock, Threads, split};
+use crate::nn::gemm::{Threads, split};
 
+use super::output::{Output, Place};
 use super::rows::Rows;
-use super::tile::{BLOCK_ROWS, Block, Format, PREFETCH_RUNS, STEP_BYTES, Sums, TILE_ROWS, Tiles, WIDTH};
+use super::tile::{
+    BLOCK_ROWS, Block, Configuration, Format, PREFETCH_RUNS, STEP_BYTES, Sums, TILE_ROWS, WIDTH,
+};
 
 /// A weight in panels of 32 columns, each `[steps, 16, 32, 4 bytes]`; inputs and columns that do not exist are zero.
 pub(super) struct Panels {
@@ -41,87 +44,79 @@ impl Panels {
         self.buffer.as_slice()[p * len..(p + 1) * len].as_ptr().cast()
     }
 
-    /// Multiplies all rows by all panels; `store` writes the sums of each block to its place in the output, where the activation follows.
+    /// Multiplies all rows by all panels. `to_floats` turns some rows of a block's sums into the layer's results, in 32-bit floats in their place; the
+    /// activation follows. The processor does that, and writes them, while it multiplies the next block.
     pub(super) fn multiply(
         &self,
         rows: Rows<'_>,
-        out: &mut [f32],
+        output: &Output<'_>,
         activation: Option<Activation>,
         threads: Threads,
-        store: impl Fn(&Sums, &mut Place<'_>) + Sync,
+        to_floats: impl Fn(&mut Sums, Place, Range<usize>) + Sync,
     ) {
         assert_eq!(rows.steps, self.steps);
-        let parts = match threads {
-            Threads::One => 1,
-            Threads::Pool => 2 * rayon::current_num_threads(),
+        let finish = |sums: &mut Sums, place: Place, part: Range<usize>| {
+            to_floats(sums, place, part.clone());
+            if let Some(activation) = activation {
+                activation.apply(sums.floats(part.clone()));
+            }
+            // SAFETY: there are weights where AMX is permitted; each block is finished once, by one thread.
+            #[allow(unsafe_code)]
+            unsafe {
+                output.write(sums, place, part);
+            }
         };
-        let ranges = split(self.columns.div_ceil(WIDTH), parts);
-        let columns: Vec<_> =
-            ranges.iter().map(|r| r.start * WIDTH..self.columns.min(r.end * WIDTH)).collect();
-        let blocks = ColumnBlock::split_at(out, self.columns, &columns);
-        let run = |(panels, mut block): (Range<usize>, ColumnBlock<'_>)| {
-            self.run(rows, panels, &mut block, activation, &store);
-        };
+        let panels = self.columns.div_ceil(WIDTH);
         match threads {
-            Threads::One => ranges.into_iter().zip(blocks).for_each(run),
-            Threads::Pool => ranges.into_par_iter().zip(blocks).for_each(run),
+            Threads::One => self.run(rows, 0..panels, &finish),
+            Threads::Pool => {
+                let parts = split(panels, 2 * rayon::current_num_threads());
+                parts.into_par_iter().for_each(|panels| self.run(rows, panels, &finish));
+            }
         }
     }
 
-    /// Computes the columns of these panels, which `out` consists of.
-    fn run(
-        &self,
-        rows: Rows<'_>,
-        panels: Range<usize>,
-        out: &mut ColumnBlock<'_>,
-        activation: Option<Activation>,
-        store: &impl Fn(&Sums, &mut Place<'_>),
-    ) {
-        // SAFETY: weights of a format are packed for AMX where it is permitted, and a thread runs one product at a time: `store` starts none.
+    /// Computes the columns of these panels.
+    fn run(&self, rows: Rows<'_>, panels: Range<usize>, finish: &impl Fn(&mut Sums, Place, Range<usize>)) {
+        // SAFETY: weights of a format are packed for AMX where it is permitted, and a thread runs one product at a time: `finish` starts none.
         #[allow(unsafe_code)]
-        let _tiles = unsafe { Tiles::configure() };
-        let mut sums = Sums([0; BLOCK_ROWS * WIDTH]);
-        let first = panels.start;
+        let _tiles = unsafe { Configuration::set() };
+        let mut sums = Sums::new();
+        // The block whose sums are in `sums`.
+        let mut before: Option<Place> = None;
         for p in panels.clone() {
             let column = p * WIDTH;
-            let columns = (self.columns - column).min(WIDTH);
             for (n, row) in (0..rows.count).step_by(BLOCK_ROWS).enumerate() {
                 let (here, tile) = ((rows.count - row).min(BLOCK_ROWS), row / TILE_ROWS);
                 let both = here > TILE_ROWS;
-                let next = if p + 1 < panels.end && n < PREFETCH_RUNS {
-                    self.panel(p + 1).wrapping_add(n * self.steps * (STEP_BYTES / PREFETCH_RUNS))
-                } else {
-                    std::ptr::null()
-                };
-                let block = Block {
-                    rows: [rows.tile(tile), rows.tile(tile + usize::from(both))],
-                    both,
-                    panel: self.panel(p),
-                    steps: self.steps,
-                    next,
-                };
+                let next = (p + 1 < panels.end && n < PREFETCH_RUNS)
+                    .then(|| self.panel(p + 1).wrapping_add(n * self.steps * (STEP_BYTES / PREFETCH_RUNS)));
+                let tiles = [rows.tile(tile), rows.tile(tile + usize::from(both))];
                 // SAFETY: tiles and panel were sliced to their lengths, and the tiles are configured.
                 #[allow(unsafe_code)]
                 unsafe {
-                    block.multiply(self.format, &mut sums);
+                    let mut block = Block::begin(tiles, both, self.panel(p), next);
+                    for piece in 0..PIECES {
+                        block.step(self.format, part(self.steps, piece).len(), &sums);
+                        if let Some(place) = before {
+                            finish(&mut sums, place, part(place.rows, piece));
+                        }
+                    }
+                    block.store(&mut sums);
                 }
-                let out = out.part(row, here, (p - first) * WIDTH, columns);
-                let mut place = Place { row, rows: here, column, columns, out };
-                store(&sums, &mut place);
-                if let Some(activation) = activation {
-                    place.out.activate(activation);
-                }
+                before = Some(Place { row, rows: here, column, columns: (self.columns - column).min(WIDTH) });
             }
+        }
+        if let Some(place) = before {
+            finish(&mut sums, place, 0..place.rows);
         }
     }
 }
 
-/// A block of sums in the product.
-pub(super) struct Place<'a> {
-    pub(super) row: usize,
-    pub(super) rows: usize,
-    pub(super) column: usize,
-    pub(super) columns: usize,
-    /// The rows and columns that exist.
-    pub(super) out: ColumnBlock<'a>,
+/// Pieces in which a block is multiplied, while the one before is finished.
+const PIECES: usize = 8;
+
+/// Piece `n` of so many steps or rows.
+fn part(count: usize, n: usize) -> Range<usize> {
+    n * count / PIECES..(n + 1) * count / PIECES
 }

@@ -2,6 +2,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// What is multiplied. A row of a tile has 64 bytes in either.
@@ -45,6 +46,7 @@ pub(super) fn is_permitted(format: Format) -> bool {
         && features >> bit & 1 == 1
         && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
+        && (format == Format::Int8 || is_x86_feature_detected!("avx512bf16"))
         && ask_permission()
 }
 
@@ -63,19 +65,18 @@ fn ask_permission() -> bool {
 }
 
 /// The tiles' configuration on this thread; dropped, the tiles are given back, so that the system need not save them.
-pub(super) struct Tiles(());
+pub(super) struct Configuration(());
 
-impl Tiles {
+impl Configuration {
     /// Eight tiles of 16 rows of 64 bytes.
     ///
     /// # Safety
     /// [`is_permitted`] must have said so, and there may be one at a time on a thread.
     #[allow(unsafe_code)]
-    pub(super) unsafe fn configure() -> Self {
+    pub(super) unsafe fn set() -> Self {
         #[repr(C, align(64))]
-        struct Configuration([u8; 64]);
-        let mut configuration = Configuration([0; 64]);
-        let bytes = &mut configuration.0;
+        struct Bytes([u8; 64]);
+        let Bytes(mut bytes) = Bytes([0; 64]);
         bytes[0] = 1;
         for tile in 0..8 {
             bytes[16 + 2 * tile] = ROW_BYTES as u8;
@@ -89,7 +90,7 @@ impl Tiles {
     }
 }
 
-impl Drop for Tiles {
+impl Drop for Configuration {
     fn drop(&mut self) {
         // SAFETY: there is a configuration, so the instructions may be used.
         #[allow(unsafe_code)]
@@ -103,82 +104,109 @@ impl Drop for Tiles {
 #[repr(C, align(64))]
 pub(super) struct Sums(pub(super) [u32; BLOCK_ROWS * WIDTH]);
 
-/// The operands of a block of sums.
-#[derive(Clone, Copy)]
-pub(super) struct Block {
-    /// One or two tiles of rows, each `[steps, 16, 64 bytes]`.
-    pub(super) rows: [*const u8; 2],
-    /// Whether there is a second tile of rows.
-    pub(super) both: bool,
-    /// The panel, `[steps, 16, 32 columns, 4 bytes]`.
-    pub(super) panel: *const u8,
-    pub(super) steps: usize,
-    /// Where [`PREFETCH_BYTES`] times the steps are prefetched, or null.
-    pub(super) next: *const u8,
+impl Sums {
+    pub(super) fn new() -> Self {
+        Self([0; BLOCK_ROWS * WIDTH])
+    }
+
+    /// Some rows as floats, once they are.
+    pub(super) fn floats(&mut self, rows: Range<usize>) -> &mut [f32] {
+        bytemuck::cast_slice_mut(&mut self.0[rows.start * WIDTH..rows.end * WIDTH])
+    }
+
+    /// Where a row begins, at a cache line.
+    pub(super) fn row(&self, r: usize) -> *const f32 {
+        self.0[r * WIDTH..(r + 1) * WIDTH].as_ptr().cast()
+    }
+
+    /// The same, to be written.
+    pub(super) fn row_mut(&mut self, r: usize) -> *mut f32 {
+        self.0[r * WIDTH..(r + 1) * WIDTH].as_mut_ptr().cast()
+    }
 }
 
-/// Writes the instructions of a block for one format.
-macro_rules! block {
+/// A block of sums that is being computed: what its next step multiplies. The sums are in tiles, which keep them from call to call: compiled code uses no
+/// tiles.
+pub(super) struct Block {
+    /// One or two tiles of rows, each `[steps, 16, 64 bytes]`.
+    rows: [*const u8; 2],
+    /// Whether there is a second tile of rows.
+    both: bool,
+    /// The panel, `[steps, 16, 32 columns, 4 bytes]`.
+    panel: *const u8,
+    /// Where [`PREFETCH_BYTES`] a step are prefetched, if `ahead` is not zero. A prefetch faults at no address.
+    next: *const u8,
+    ahead: usize,
+    /// The place in the sums' memory that is touched next, in bytes.
+    touched: usize,
+}
+
+/// Bytes of the sums' memory that are touched at each step. What tiles are stored to has to be in the first cache, which the operands pass through: a line that
+/// is touched once is among the first to go, one that is touched again stays.
+const TOUCHED_BYTES: usize = 512;
+
+/// Writes the instructions of a block's steps for one format.
+macro_rules! steps {
     ($name:ident, $multiply:literal) => {
-        /// Writes the sums of all steps to `sums`, all of them or the first 16 rows.
+        /// Multiplies the next `count` steps.
         ///
         /// # Safety
-        /// The tiles must be configured, the pointers be valid for what [`Block`] says, with at least one step.
+        /// As for [`Block::step`]; `count` must not be zero.
         #[allow(unsafe_code)]
-        unsafe fn $name(block: &Block, sums: &mut Sums) {
-            let Block { rows: [first, second], both, panel, steps, next } = *block;
-            let ahead = if next.is_null() { 0 } else { PREFETCH_BYTES };
-            // A prefetch faults at no address.
-            let next = if next.is_null() { panel } else { next };
-            let to = sums.0.as_mut_ptr();
-            // SAFETY: see above; `sums` holds four tiles.
+        unsafe fn $name(block: &mut Block, count: usize, sums: &Sums) {
+            let Block { rows: [first, second], both, panel, next, ahead, touched } = block;
+            let to = sums.0.as_ptr();
+            // SAFETY: as promised by the caller; `sums` is only prefetched.
             unsafe {
-                if both {
+                if *both {
                     asm!(
-                        "tilezero tmm0",
-                        "tilezero tmm1",
-                        "tilezero tmm2",
-                        "tilezero tmm3",
                         "2:",
                         "tileloadd tmm4, [{first} + {row}]",
+                        "prefetcht0 [{to} + {touched}]",
+                        "prefetcht0 [{to} + {touched} + 64]",
                         "tileloadd tmm6, [{panel} + {line}]",
                         "prefetcht1 [{next}]",
                         "tileloadd tmm7, [{panel} + {line} + 64]",
                         concat!($multiply, " tmm0, tmm4, tmm6"),
+                        "prefetcht0 [{to} + {touched} + 128]",
+                        "prefetcht0 [{to} + {touched} + 192]",
                         "prefetcht1 [{next} + 64]",
                         "tileloadd tmm5, [{second} + {row}]",
                         concat!($multiply, " tmm1, tmm4, tmm7"),
+                        "prefetcht0 [{to} + {touched} + 256]",
+                        "prefetcht0 [{to} + {touched} + 320]",
                         "prefetcht1 [{next} + 128]",
                         concat!($multiply, " tmm2, tmm5, tmm6"),
+                        "prefetcht0 [{to} + {touched} + 384]",
+                        "prefetcht0 [{to} + {touched} + 448]",
                         "prefetcht1 [{next} + 192]",
                         concat!($multiply, " tmm3, tmm5, tmm7"),
+                        "add {touched:e}, {touched_bytes}",
+                        "and {touched:e}, {sums_bytes} - 1",
                         "add {first}, 1024",
                         "add {second}, 1024",
                         "add {panel}, 2048",
                         "add {next}, {ahead}",
-                        "dec {steps}",
+                        "dec {count}",
                         "jnz 2b",
-                        "tilestored [{to} + {line}], tmm0",
-                        "tilestored [{to} + {line} + 64], tmm1",
-                        "tilestored [{to} + {line} + 2048], tmm2",
-                        "tilestored [{to} + {line} + 2112], tmm3",
-                        first = inout(reg) first => _,
-                        second = inout(reg) second => _,
-                        panel = inout(reg) panel => _,
-                        next = inout(reg) next => _,
-                        steps = inout(reg) steps => _,
-                        ahead = in(reg) ahead,
+                        first = inout(reg) *first,
+                        second = inout(reg) *second,
+                        panel = inout(reg) *panel,
+                        next = inout(reg) *next,
+                        touched = inout(reg) *touched,
+                        count = inout(reg) count => _,
+                        ahead = in(reg) *ahead,
                         to = in(reg) to,
                         row = in(reg) ROW_BYTES,
                         line = in(reg) 2 * ROW_BYTES,
+                        touched_bytes = const TOUCHED_BYTES,
+                        sums_bytes = const size_of::<Sums>(),
                         out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                         out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                         options(nostack)
                     );
                 } else {
                     asm!(
-                        "tilezero tmm0",
-                        "tilezero tmm1",
                         "2:",
                         "tileloadd tmm4, [{first} + {row}]",
                         "tileloadd tmm6, [{panel} + {line}]",
@@ -192,16 +220,13 @@ macro_rules! block {
                         "add {first}, 1024",
                         "add {panel}, 2048",
                         "add {next}, {ahead}",
-                        "dec {steps}",
+                        "dec {count}",
                         "jnz 2b",
-                        "tilestored [{to} + {line}], tmm0",
-                        "tilestored [{to} + {line} + 64], tmm1",
-                        first = inout(reg) first => _,
-                        panel = inout(reg) panel => _,
-                        next = inout(reg) next => _,
-                        steps = inout(reg) steps => _,
-                        ahead = in(reg) ahead,
-                        to = in(reg) to,
+                        first = inout(reg) *first,
+                        panel = inout(reg) *panel,
+                        next = inout(reg) *next,
+                        count = inout(reg) count => _,
+                        ahead = in(reg) *ahead,
                         row = in(reg) ROW_BYTES,
                         line = in(reg) 2 * ROW_BYTES,
                         out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
@@ -213,21 +238,78 @@ macro_rules! block {
     };
 }
 
-block!(block_bf16, "tdpbf16ps");
-block!(block_int8, "tdpbusd");
+steps!(steps_bf16, "tdpbf16ps");
+steps!(steps_int8, "tdpbusd");
 
 impl Block {
-    /// Writes the sums of all steps to `sums`, all of them or the first 16 rows.
+    /// A block of one or two tiles of rows and a panel, whose sums are zero. If there is a `next`, [`PREFETCH_BYTES`] are prefetched from there at each step.
     ///
     /// # Safety
-    /// The tiles must be configured, the pointers be valid for what [`Block`] says, with at least one step.
+    /// The tiles must be configured, and no other block may be begun on this thread before this one's sums are stored.
     #[allow(unsafe_code)]
-    pub(super) unsafe fn multiply(&self, format: Format, sums: &mut Sums) {
+    pub(super) unsafe fn begin(
+        rows: [*const u8; 2],
+        both: bool,
+        panel: *const u8,
+        next: Option<*const u8>,
+    ) -> Self {
+        // SAFETY: the tiles are configured.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                options(nostack, nomem)
+            );
+        }
+        let ahead = if next.is_some() { PREFETCH_BYTES } else { 0 };
+        Self { rows, both, panel, next: next.unwrap_or(panel), ahead, touched: 0 }
+    }
+
+    /// Multiplies the next `count` steps; `sums`, where the block's will be stored, stay in the first cache.
+    ///
+    /// # Safety
+    /// The tiles must be configured as they were when the block was begun, and its rows and panel be valid for so many more steps.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn step(&mut self, format: Format, count: usize, sums: &Sums) {
+        if count == 0 {
+            return;
+        }
         // SAFETY: as promised by the caller.
         unsafe {
             match format {
-                Format::Bf16 => block_bf16(self, sums),
-                Format::Int8 => block_int8(self, sums),
+                Format::Bf16 => steps_bf16(self, count, sums),
+                Format::Int8 => steps_int8(self, count, sums),
+            }
+        }
+    }
+
+    /// Writes the sums to `sums`, all of them or the first 16 rows.
+    ///
+    /// # Safety
+    /// The tiles must be configured as they were when the block was begun.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn store(self, sums: &mut Sums) {
+        let to = sums.0.as_mut_ptr();
+        // SAFETY: the tiles are configured; `sums` holds four of them.
+        unsafe {
+            asm!(
+                "tilestored [{to} + {line}], tmm0",
+                "tilestored [{to} + {line} + 64], tmm1",
+                to = in(reg) to,
+                line = in(reg) 2 * ROW_BYTES,
+                options(nostack)
+            );
+            if self.both {
+                asm!(
+                    "tilestored [{to} + {line} + 2048], tmm2",
+                    "tilestored [{to} + {line} + 2112], tmm3",
+                    to = in(reg) to,
+                    line = in(reg) 2 * ROW_BYTES,
+                    options(nostack)
+                );
             }
         }
     }
@@ -238,7 +320,7 @@ pub(super) fn multiply_in_registers() -> usize {
     const STEPS: usize = 1_000_000;
     // SAFETY: permitted, as the caller promises.
     #[allow(unsafe_code)]
-    let _tiles = unsafe { Tiles::configure() };
+    let _tiles = unsafe { Configuration::set() };
     for _ in 0..STEPS {
         // SAFETY: the tiles are configured; what they hold is not used.
         #[allow(unsafe_code)]

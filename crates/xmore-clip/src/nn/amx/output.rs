@@ -1,0 +1,152 @@
+//! Where a product's sums go: to rows of floats, or to tiles that the next product reads.
+
+use std::arch::x86_64::*;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::rows::{round_pairs, rows_len};
+use super::tile::{ROW_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
+
+/// A block of sums in the product.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) row: usize,
+    pub(super) rows: usize,
+    pub(super) column: usize,
+    /// Columns that exist, at most [`WIDTH`].
+    pub(super) columns: usize,
+}
+
+/// What a product writes.
+pub(super) enum Output<'a> {
+    Floats(Floats<'a>),
+    Tiles(Tiles<'a>),
+}
+
+impl Output<'_> {
+    /// Writes some rows of a block of finished sums.
+    ///
+    /// # Safety
+    /// The processor must have AMX in bf16, and no other thread may use the block's place meanwhile.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn write(&self, sums: &Sums, place: Place, part: Range<usize>) {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            match self {
+                Self::Floats(floats) => floats.write(sums, place, part),
+                Self::Tiles(tiles) => tiles.write(sums, place, part),
+            }
+        }
+    }
+}
+
+/// Lanes of a vector.
+const LANES: usize = 16;
+
+/// The vectors of a block's row, as places of their first columns and masks of those that exist.
+pub(super) fn vectors(columns: usize) -> impl Iterator<Item = (usize, __mmask16)> {
+    let mask = move |at: usize| ((1u32 << (columns - at).min(LANES)) - 1) as __mmask16;
+    (0..WIDTH).step_by(LANES).filter(move |&at| at < columns).map(move |at| (at, mask(at)))
+}
+
+/// A matrix `[rows, columns]` of floats.
+pub(super) struct Floats<'a> {
+    data: *mut f32,
+    rows: usize,
+    columns: usize,
+    lifetime: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it is written through `Output::write` alone, whose callers promise that what runs at the same time is disjoint.
+#[allow(unsafe_code)]
+unsafe impl Sync for Floats<'_> {}
+
+impl<'a> Floats<'a> {
+    pub(super) fn new(data: &'a mut [f32], columns: usize) -> Self {
+        Self { rows: data.len() / columns, data: data.as_mut_ptr(), columns, lifetime: PhantomData }
+    }
+
+    /// Where row `r` of a block begins: as many elements as it has columns.
+    pub(super) fn row(&self, place: Place, r: usize) -> *mut f32 {
+        assert!(place.row + r < self.rows && place.column + place.columns <= self.columns);
+        // SAFETY: the row and the columns are the matrix's.
+        #[allow(unsafe_code)]
+        unsafe {
+            self.data.add((place.row + r) * self.columns + place.column)
+        }
+    }
+
+    /// Adds what some rows of a block's place hold to its sums, which are floats.
+    ///
+    /// # Safety
+    /// As for [`Output::write`].
+    #[allow(unsafe_code)]
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn add_to(&self, sums: &mut Sums, place: Place, part: Range<usize>) {
+        for r in part {
+            let from = self.row(place, r);
+            for (at, mask) in vectors(place.columns) {
+                // SAFETY: the sums have 32 rows of 32, the output's row the columns that the mask keeps to.
+                unsafe {
+                    let sum = sums.row_mut(r).add(at);
+                    let held = _mm512_maskz_loadu_ps(mask, from.add(at));
+                    _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), held));
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Output::write`].
+    #[allow(unsafe_code)]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn write(&self, sums: &Sums, place: Place, part: Range<usize>) {
+        for r in part {
+            let to = self.row(place, r);
+            for (at, mask) in vectors(place.columns) {
+                // SAFETY: the sums have 32 rows of 32, the output's row the columns that the mask keeps to.
+                unsafe {
+                    _mm512_mask_storeu_ps(to.add(at), mask, _mm512_load_ps(sums.row(r).add(at)));
+                }
+            }
+        }
+    }
+}
+
+/// Rows in bf16 as [`super::rows::Rows`] has them, in whole panels of columns: those that do not exist are what sums of zeros give.
+pub(super) struct Tiles<'a> {
+    data: *mut u8,
+    rows: usize,
+    steps: usize,
+    lifetime: PhantomData<&'a mut [u8]>,
+}
+
+// SAFETY: as for `Floats`.
+#[allow(unsafe_code)]
+unsafe impl Sync for Tiles<'_> {}
+
+impl<'a> Tiles<'a> {
+    /// `rows` rows of so many steps of 32 columns.
+    pub(super) fn new(data: &'a mut [u8], rows: usize, steps: usize) -> Self {
+        assert!(data.len() >= rows_len(rows, steps));
+        Self { data: data.as_mut_ptr(), rows, steps, lifetime: PhantomData }
+    }
+
+    /// # Safety
+    /// As for [`Output::write`].
+    #[allow(unsafe_code)]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn write(&self, sums: &Sums, place: Place, part: Range<usize>) {
+        let step = place.column / WIDTH;
+        assert!(step < self.steps && place.row + part.end <= self.rows);
+        for r in part {
+            let row = place.row + r;
+            let at = (row / TILE_ROWS * self.steps + step) * TILE_BYTES + row % TILE_ROWS * ROW_BYTES;
+            // SAFETY: the sums have 32 rows of 32; the tile and its row are among those of `data`.
+            unsafe {
+                let (low, high) = (_mm512_load_ps(sums.row(r)), _mm512_load_ps(sums.row(r).add(LANES)));
+                _mm512_storeu_si512(self.data.add(at).cast(), round_pairs(low, high));
+            }
+        }
+    }
+}
