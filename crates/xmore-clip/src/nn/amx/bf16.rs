@@ -22,7 +22,7 @@ use super::tile::{Format, ROW_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
 /// Inputs of one step.
 pub(super) const STEP: usize = 32;
 /// Bytes of rows that are taken together, and stay in the second cache while panels pass by.
-const ROW_BLOCK: usize = 3 << 18;
+const ROW_BLOCK: usize = 3 << 19;
 /// Multiply-adds from which on a second thread is worth using.
 const MIN_PARALLEL: usize = 1 << 20;
 
@@ -224,9 +224,9 @@ impl PackedWeight for AmxBf16 {
     }
 }
 
-/// Rounds a row to row `r` of a tile.
-fn round_to_tile(row: &[f32], r: usize, tile: &mut [u8]) {
-    // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
+/// Rounds a row to row `r` of a tile. AMX in bf16 must be permitted.
+pub(super) fn round_to_tile(row: &[f32], r: usize, tile: &mut [u8]) {
+    // SAFETY: see above; permission asks for these instructions, too.
     #[allow(unsafe_code)]
     unsafe {
         round_row(row, r, tile);

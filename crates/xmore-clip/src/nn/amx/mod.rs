@@ -6,6 +6,7 @@ mod bf16;
 mod int8;
 mod operand;
 mod output;
+mod panels;
 mod plain;
 mod product;
 mod rows;

@@ -1,16 +1,14 @@
 //! Attention's small products in bf16 by `tdpbf16ps`.
 
-use std::arch::x86_64::*;
-
 use crate::nn::aligned_buffer::AlignedBuffer;
-use crate::nn::bf16::{fill, round_row_to_pieces, round_rows_side_by_side};
 use crate::nn::gemm::{ColumnBlock, Strided};
 use crate::nn::operand::Operand;
 
-use super::bf16::STEP;
-use super::output::vectors;
+use super::bf16::{STEP, round_to_tile};
+use super::output::{Floats, Output, Place};
+use super::panels::{fill, fill_transposed};
 use super::rows::{Rows, rows_len};
-use super::tile::{BLOCK_ROWS, Block, Configuration, Format, STEP_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
+use super::tile::{BLOCK_ROWS, Block, Configuration, Format, STEP_BYTES, Sums, TILE_ROWS, WIDTH};
 
 /// The right operand in panels of 32 columns, each `[steps, 16, 32]` pairs, in a buffer that is reused. The processor must have AMX.
 pub(crate) struct AmxOperand {
@@ -35,18 +33,15 @@ impl AmxOperand {
         self.steps() * STEP_BYTES / 4
     }
 
-    fn resize(&mut self, depth: usize, columns: usize) {
+    /// The panels for so many columns, with the first one's of each.
+    fn resize(&mut self, depth: usize, columns: usize) -> impl Iterator<Item = (usize, &mut [u32])> {
         (self.depth, self.columns) = (depth, columns);
-        let len = columns.div_ceil(WIDTH) * self.panel_len();
-        if self.buffer.as_slice().len() < len {
-            self.buffer = AlignedBuffer::zeroed(len);
+        let (count, len) = (columns.div_ceil(WIDTH), self.panel_len());
+        if self.buffer.as_slice().len() < count * len {
+            self.buffer = AlignedBuffer::zeroed(count * len);
         }
-    }
-
-    /// Panel `p`, all of it.
-    fn panel_mut(&mut self, p: usize) -> &mut [u32] {
-        let len = self.panel_len();
-        &mut self.buffer.as_mut_slice()[p * len..(p + 1) * len]
+        let panels = self.buffer.as_mut_slice()[..count * len].chunks_exact_mut(len);
+        panels.enumerate().map(|(p, panel)| (p * WIDTH, panel))
     }
 }
 
@@ -56,28 +51,28 @@ impl Operand for AmxOperand {
     }
 
     fn padded(&self, columns: usize) -> usize {
-        columns.next_multiple_of(16)
+        columns.next_multiple_of(WIDTH)
     }
 
     fn set_transposed(&mut self, rows: Strided<'_>, count: usize, at: usize, len: usize) {
-        self.resize(len, count);
-        let have = len.div_ceil(2) * WIDTH;
-        for p in 0..count.div_ceil(WIDTH) {
-            let columns = p * WIDTH..count.min((p + 1) * WIDTH);
-            let (lines, missing) = self.panel_mut(p).split_at_mut(have);
-            fill(lines, WIDTH, columns.map(|c| (rows.row(c, at, len), 1.0)));
-            missing.fill(0);
+        for (first, panel) in self.resize(len, count) {
+            let row = |c: usize| (first + c < count).then(|| rows.row(first + c, at, len));
+            // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
+            #[allow(unsafe_code)]
+            unsafe {
+                fill_transposed(panel, row);
+            }
         }
     }
 
     fn set(&mut self, rows: Strided<'_>, count: usize, at: usize, len: usize) {
-        const ZEROS: [f32; WIDTH] = [0.0; WIDTH];
-        self.resize(count, len);
-        for p in 0..len.div_ceil(WIDTH) {
-            let have = WIDTH.min(len - p * WIDTH);
-            let row = |r| if r < count { rows.row(r, at + p * WIDTH, have) } else { &ZEROS[..have] };
-            for (k, line) in self.panel_mut(p).chunks_exact_mut(WIDTH).enumerate() {
-                round_rows_side_by_side(row(2 * k), row(2 * k + 1), &mut line[..have]);
+        for (first, panel) in self.resize(count, len) {
+            let have = WIDTH.min(len - first);
+            let row = |r: usize| if r < count { rows.row(r, at + first, have) } else { &[] };
+            // SAFETY: as above.
+            #[allow(unsafe_code)]
+            unsafe {
+                fill(panel, row);
             }
         }
     }
@@ -94,44 +89,35 @@ impl Operand for AmxOperand {
         let mut sums = Sums::new();
         for first in (0..count).step_by(BLOCK_ROWS) {
             let here = BLOCK_ROWS.min(count - first);
-            for r in 0..here {
-                let start = r / TILE_ROWS * steps * (TILE_BYTES / 4) + r % TILE_ROWS * 16;
-                let row = a.row(first + r, at, self.depth);
-                round_row_to_pieces(row, &mut self.rows.as_mut_slice()[start..], TILE_BYTES / 4);
+            let tiles = self.rows.as_mut_slice()[..len].chunks_exact_mut(len / 2);
+            for (n, tile) in tiles.enumerate() {
+                for r in 0..here.saturating_sub(n * TILE_ROWS).min(TILE_ROWS) {
+                    let row = a.row(first + n * TILE_ROWS + r, at, self.depth);
+                    round_to_tile(row, r, bytemuck::cast_slice_mut(tile));
+                }
             }
             let both = here > TILE_ROWS;
             let rows = Rows::new(bytemuck::cast_slice(self.rows.as_slice()), BLOCK_ROWS, steps);
+            let mut out = out.skip_rows(first);
             for p in 0..self.columns.div_ceil(WIDTH) {
                 let panel = &self.buffer.as_slice()[p * self.panel_len()..(p + 1) * self.panel_len()];
-                let columns = WIDTH.min(self.columns - p * WIDTH);
-                let out = out.part(first, here, p * WIDTH, columns);
-                // SAFETY: tiles and panel were sliced to their lengths, and the tiles are configured; with AMX there is AVX-512.
+                // SAFETY: tiles and panel were sliced to their lengths, and the tiles are configured; the output is borrowed.
                 #[allow(unsafe_code)]
                 unsafe {
                     let mut block =
                         Block::begin([rows.tile(0), rows.tile(1)], both, panel.as_ptr().cast(), None);
                     block.step(Format::Bf16, steps, &sums);
-                    block.store(&mut sums);
-                    copy(&sums, here, columns, out);
+                    match out.whole_part(block.rows(), p * WIDTH, WIDTH) {
+                        // What lies behind the rows and columns that are wanted may be anything.
+                        Some((to, stride)) => block.store_to(to.cast(), 4 * stride),
+                        None => {
+                            block.store(&mut sums);
+                            let columns = WIDTH.min(self.columns - p * WIDTH);
+                            let place = Place { row: 0, rows: here, column: p * WIDTH, columns };
+                            Output::Floats(Floats::of_block(&mut out)).write(&sums, place, 0..here);
+                        }
+                    }
                 }
-            }
-        }
-    }
-}
-
-/// Copies a block's sums to where they belong.
-///
-/// # Safety
-/// The processor must have AVX-512, `out` so many rows and columns.
-#[allow(unsafe_code)]
-#[target_feature(enable = "avx512f")]
-unsafe fn copy(sums: &Sums, rows: usize, columns: usize, mut out: ColumnBlock<'_>) {
-    let (out, stride) = out.pointer();
-    for r in 0..rows {
-        for (at, mask) in vectors(columns) {
-            // SAFETY: the sums have 32 rows of 32; the mask keeps to the columns of the output's row.
-            unsafe {
-                _mm512_mask_storeu_ps(out.add(r * stride + at), mask, _mm512_load_ps(sums.row(r).add(at)));
             }
         }
     }

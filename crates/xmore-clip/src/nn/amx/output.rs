@@ -4,6 +4,8 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::nn::gemm::ColumnBlock;
+
 use super::rows::{round_pairs, rows_len};
 use super::tile::{ROW_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
 
@@ -24,6 +26,23 @@ pub(super) enum Output<'a> {
 }
 
 impl Output<'_> {
+    /// Fetches what will be written of some rows of a block to the first cache.
+    pub(super) fn prefetch(&self, place: Place, part: Range<usize>) {
+        for r in part {
+            let (row, lines) = match self {
+                Self::Floats(floats) => (floats.row(place, r).cast(), 2),
+                Self::Tiles(tiles) => (tiles.row(place, r), 1),
+            };
+            for line in 0..lines {
+                // SAFETY: a prefetch faults at no address.
+                #[allow(unsafe_code)]
+                unsafe {
+                    std::arch::asm!("prefetchw [{0}]", in(reg) row.wrapping_add(line * ROW_BYTES), options(nostack, preserves_flags, readonly));
+                }
+            }
+        }
+    }
+
     /// Writes some rows of a block of finished sums.
     ///
     /// # Safety
@@ -54,6 +73,8 @@ pub(super) struct Floats<'a> {
     data: *mut f32,
     rows: usize,
     columns: usize,
+    /// Elements from one row to the next.
+    stride: usize,
     lifetime: PhantomData<&'a mut [f32]>,
 }
 
@@ -63,7 +84,20 @@ unsafe impl Sync for Floats<'_> {}
 
 impl<'a> Floats<'a> {
     pub(super) fn new(data: &'a mut [f32], columns: usize) -> Self {
-        Self { rows: data.len() / columns, data: data.as_mut_ptr(), columns, lifetime: PhantomData }
+        Self {
+            rows: data.len() / columns,
+            data: data.as_mut_ptr(),
+            columns,
+            stride: columns,
+            lifetime: PhantomData,
+        }
+    }
+
+    /// A block of a larger matrix.
+    pub(super) fn of_block(block: &'a mut ColumnBlock<'_>) -> Self {
+        let (rows, columns) = (block.rows(), block.columns());
+        let (data, stride) = block.pointer();
+        Self { data, rows, columns, stride, lifetime: PhantomData }
     }
 
     /// Where row `r` of a block begins: as many elements as it has columns.
@@ -72,7 +106,7 @@ impl<'a> Floats<'a> {
         // SAFETY: the row and the columns are the matrix's.
         #[allow(unsafe_code)]
         unsafe {
-            self.data.add((place.row + r) * self.columns + place.column)
+            self.data.add((place.row + r) * self.stride + place.column)
         }
     }
 
@@ -132,20 +166,29 @@ impl<'a> Tiles<'a> {
         Self { data: data.as_mut_ptr(), rows, steps, lifetime: PhantomData }
     }
 
+    /// Where a block's columns of its row `r` begin.
+    fn row(&self, place: Place, r: usize) -> *mut u8 {
+        let (row, step) = (place.row + r, place.column / WIDTH);
+        assert!(row < self.rows && step < self.steps);
+        let at = (row / TILE_ROWS * self.steps + step) * TILE_BYTES + row % TILE_ROWS * ROW_BYTES;
+        // SAFETY: the row and the step are among those of `data`.
+        #[allow(unsafe_code)]
+        unsafe {
+            self.data.add(at)
+        }
+    }
+
     /// # Safety
     /// As for [`Output::write`].
     #[allow(unsafe_code)]
     #[target_feature(enable = "avx512f,avx512bf16")]
     unsafe fn write(&self, sums: &Sums, place: Place, part: Range<usize>) {
-        let step = place.column / WIDTH;
-        assert!(step < self.steps && place.row + part.end <= self.rows);
         for r in part {
-            let row = place.row + r;
-            let at = (row / TILE_ROWS * self.steps + step) * TILE_BYTES + row % TILE_ROWS * ROW_BYTES;
+            let to = self.row(place, r);
             // SAFETY: the sums have 32 rows of 32; the tile and its row are among those of `data`.
             unsafe {
                 let (low, high) = (_mm512_load_ps(sums.row(r)), _mm512_load_ps(sums.row(r).add(LANES)));
-                _mm512_storeu_si512(self.data.add(at).cast(), round_pairs(low, high));
+                _mm512_storeu_si512(to.cast(), round_pairs(low, high));
             }
         }
     }

@@ -11,7 +11,8 @@ use crate::nn::gemm::{Threads, split};
 use super::output::{Output, Place};
 use super::rows::Rows;
 use super::tile::{
-    BLOCK_ROWS, Block, Configuration, Format, PREFETCH_RUNS, STEP_BYTES, Sums, TILE_ROWS, WIDTH,
+    BLOCK_ROWS, Block, Configuration, Format, PREFETCH_BYTES, PREFETCH_RUNS, STEP_BYTES, Sums, TILE_ROWS,
+    WIDTH,
 };
 
 /// A weight in panels of 32 columns, each `[steps, 16, 32, 4 bytes]`; inputs and columns that do not exist are zero.
@@ -68,16 +69,22 @@ impl Panels {
         };
         let panels = self.columns.div_ceil(WIDTH);
         match threads {
-            Threads::One => self.run(rows, 0..panels, &finish),
+            Threads::One => self.run(rows, 0..panels, output, &finish),
             Threads::Pool => {
                 let parts = split(panels, 2 * rayon::current_num_threads());
-                parts.into_par_iter().for_each(|panels| self.run(rows, panels, &finish));
+                parts.into_par_iter().for_each(|panels| self.run(rows, panels, output, &finish));
             }
         }
     }
 
     /// Computes the columns of these panels.
-    fn run(&self, rows: Rows<'_>, panels: Range<usize>, finish: &impl Fn(&mut Sums, Place, Range<usize>)) {
+    fn run(
+        &self,
+        rows: Rows<'_>,
+        panels: Range<usize>,
+        output: &Output<'_>,
+        finish: &impl Fn(&mut Sums, Place, Range<usize>),
+    ) {
         // SAFETY: weights of a format are packed for AMX where it is permitted, and a thread runs one product at a time: `finish` starts none.
         #[allow(unsafe_code)]
         let _tiles = unsafe { Configuration::set() };
@@ -90,21 +97,23 @@ impl Panels {
                 let (here, tile) = ((rows.count - row).min(BLOCK_ROWS), row / TILE_ROWS);
                 let both = here > TILE_ROWS;
                 let next = (p + 1 < panels.end && n < PREFETCH_RUNS)
-                    .then(|| self.panel(p + 1).wrapping_add(n * self.steps * (STEP_BYTES / PREFETCH_RUNS)));
+                    .then(|| self.panel(p + 1).wrapping_add(n * self.steps * PREFETCH_BYTES));
                 let tiles = [rows.tile(tile), rows.tile(tile + usize::from(both))];
+                let place = Place { row, rows: here, column, columns: (self.columns - column).min(WIDTH) };
                 // SAFETY: tiles and panel were sliced to their lengths, and the tiles are configured.
                 #[allow(unsafe_code)]
                 unsafe {
                     let mut block = Block::begin(tiles, both, self.panel(p), next);
                     for piece in 0..PIECES {
                         block.step(self.format, part(self.steps, piece).len(), &sums);
+                        output.prefetch(place, part(here, piece));
                         if let Some(place) = before {
                             finish(&mut sums, place, part(place.rows, piece));
                         }
                     }
                     block.store(&mut sums);
                 }
-                before = Some(Place { row, rows: here, column, columns: (self.columns - column).min(WIDTH) });
+                before = Some(place);
             }
         }
         if let Some(place) = before {

@@ -64,7 +64,7 @@ pub(super) fn places(r: usize, steps: usize) -> impl Iterator<Item = Range<usize
     (0..steps).map(move |step| step * TILE_BYTES + r * ROW_BYTES..step * TILE_BYTES + (r + 1) * ROW_BYTES)
 }
 
-/// 32 numbers in bf16, to nearest even, as [`crate::nn::bf16::round_row_to_pieces`] rounds them: the least ones are zero.
+/// 32 numbers in bf16, to nearest even, as the other kernels round them: the least ones are zero.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn round_pairs(low: __m512, high: __m512) -> __m512i {
     let [low, high] = [low, high].map(|x| {

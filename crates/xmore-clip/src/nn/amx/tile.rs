@@ -29,7 +29,7 @@ pub(super) const STEP_BYTES: usize = 2 * TILE_BYTES;
 /// Runs of a panel's steps in which all of the next panel is prefetched.
 pub(super) const PREFETCH_RUNS: usize = STEP_BYTES / PREFETCH_BYTES;
 /// Bytes that are prefetched at each step.
-const PREFETCH_BYTES: usize = 256;
+pub(super) const PREFETCH_BYTES: usize = 256;
 
 /// Whether the processor has the format's instructions and the system lets this process use them. The system is asked once.
 pub(super) fn is_permitted(format: Format) -> bool {
@@ -286,28 +286,44 @@ impl Block {
         }
     }
 
+    /// Rows of the block: those of its tiles.
+    pub(super) fn rows(&self) -> usize {
+        if self.both { BLOCK_ROWS } else { TILE_ROWS }
+    }
+
     /// Writes the sums to `sums`, all of them or the first 16 rows.
     ///
     /// # Safety
     /// The tiles must be configured as they were when the block was begun.
     #[allow(unsafe_code)]
     pub(super) unsafe fn store(self, sums: &mut Sums) {
-        let to = sums.0.as_mut_ptr();
         // SAFETY: the tiles are configured; `sums` holds four of them.
         unsafe {
+            self.store_to(sums.0.as_mut_ptr(), 2 * ROW_BYTES);
+        }
+    }
+
+    /// Writes [`Block::rows`] rows of 32 sums that are so many bytes apart.
+    ///
+    /// # Safety
+    /// As for [`Block::store`]; `to` must be valid for them.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn store_to(self, to: *mut u32, distance: usize) {
+        // SAFETY: as promised by the caller.
+        unsafe {
             asm!(
-                "tilestored [{to} + {line}], tmm0",
-                "tilestored [{to} + {line} + 64], tmm1",
+                "tilestored [{to} + {distance}], tmm0",
+                "tilestored [{to} + {distance} + 64], tmm1",
                 to = in(reg) to,
-                line = in(reg) 2 * ROW_BYTES,
+                distance = in(reg) distance,
                 options(nostack)
             );
             if self.both {
                 asm!(
-                    "tilestored [{to} + {line} + 2048], tmm2",
-                    "tilestored [{to} + {line} + 2112], tmm3",
-                    to = in(reg) to,
-                    line = in(reg) 2 * ROW_BYTES,
+                    "tilestored [{to} + {distance}], tmm2",
+                    "tilestored [{to} + {distance} + 64], tmm3",
+                    to = in(reg) to.byte_add(TILE_ROWS * distance),
+                    distance = in(reg) distance,
                     options(nostack)
                 );
             }

@@ -22,8 +22,8 @@ use kernel::{KERNELS, Kernel, Tile};
 pub(super) use operand::Bf16Operand;
 use panels::Panels;
 pub(super) use panels::fill;
+pub(super) use round::SMALLEST;
 use round::round_rows;
-pub(super) use round::{SMALLEST, round_row_to_pieces, round_rows_side_by_side};
 
 /// Pairs of rows that are taken together: 768 KiB, which stays in the second cache while panels pass by.
 const ROW_BLOCK: usize = 3 << 16;

@@ -81,28 +81,6 @@ vectorized! {
     }
 }
 
-vectorized! {
-    /// Rounds a row of numbers to pieces of 16 pairs that begin every `distance` pairs; the last is filled with zeros.
-    fn round_row_to_pieces(x: &[f32], out: &mut [u32], distance: usize) {
-        let (whole, rest) = x.as_chunks::<32>();
-        let mut pieces = out.chunks_mut(distance);
-        for (x, piece) in whole.iter().zip(pieces.by_ref()) {
-            let piece: &mut [u32; 16] = (&mut piece[..16]).try_into().expect("16 pairs");
-            for (out, &[first, second]) in piece.iter_mut().zip(x.as_chunks::<2>().0) {
-                *out = pair(first, second);
-            }
-        }
-        if !rest.is_empty() {
-            let piece = &mut pieces.next().expect("a piece for the rest")[..16];
-            let mut last = [0.0; 32];
-            last[..rest.len()].copy_from_slice(rest);
-            for (out, &[first, second]) in piece.iter_mut().zip(last.as_chunks::<2>().0) {
-                *out = pair(first, second);
-            }
-        }
-    }
-}
-
 /// Rounds rows of `inputs` numbers to rows of pairs that begin every `stride` pairs.
 pub(super) fn round_rows(x: &[f32], inputs: usize, out: &mut [u32], stride: usize, threads: Threads) {
     let pairs = inputs.div_ceil(2);
