@@ -12,7 +12,8 @@
 //! |f − x·y| ≤ γ(k + 5) X ‖y‖ + dim · 2⁻¹²⁶,   γ(m) = m u / (1 − m u),   u = 2⁻²⁴
 //! ```
 //! (see the tests there). Together, with d = c·q for whole numbers q, |f − (μ·y + s·step·d)| ≤ e ‖y‖ + slack. The same holds
-//! for the high digits alone, with their own ŷ.
+//! for the high digits alone, with their own ŷ, and for the codes' high halves alone: x = μ + s h + r', ‖r'‖ ≤ e', with the largest
+//! ‖s h‖ as C.
 //!
 //! A tile tests the high digits in f32: fl(s·fl(d·factor)) + fl(e·norm + base) ≥ floor. d becomes f32 with one rounding, two
 //! products and the sum with one each: 4 on s·factor·d, of which the size is at most C ‖64 step·high‖; 2 on base; 3 on e·norm,
@@ -44,6 +45,8 @@ pub(super) fn gamma(m: usize) -> f64 {
 pub(super) struct Bounds {
     /// The test of the high digits; its floor is the caller's.
     pub test: Test,
+    /// The same with the codes' high halves alone.
+    pub test_of_halves: Test,
     step: f64,
     /// μ·y.
     centre: f64,
@@ -62,16 +65,24 @@ impl Bounds {
         let exact = gamma(dim.div_ceil(LANES) + 5) * row * digits.norm
             + (dim + 64) as f64 * f64::from(f32::MIN_POSITIVE)
             + dim as f64 * f64::EPSILON * size;
-        let sums = code * (digits.high_norm + digits.low_norm) + centre.abs();
-        let with = |error: f64| (code * error + exact + gamma(8) * sums) * (1.0 + 2f64.powi(-20));
-        let test = Test {
-            factor: (HIGH * digits.step) as f32,
-            norm: round_up(digits.norm * (1.0 + 2f64.powi(-20))),
-            base: round_up(centre + with(digits.high_error)),
-            floor: f32::NEG_INFINITY,
+        let sums = |code: f64| code * (digits.high_norm + digits.low_norm) + centre.abs();
+        let test = |code: f64| {
+            let slack = (code * digits.high_error + exact + gamma(8) * sums(code)) * (1.0 + 2f64.powi(-20));
+            Test {
+                factor: (HIGH * digits.step) as f32,
+                norm: round_up(digits.norm * (1.0 + 2f64.powi(-20))),
+                base: round_up(centre + slack),
+                floor: f32::NEG_INFINITY,
+            }
         };
-        let slack = (code * digits.error + exact + 2f64.powi(-40) * sums) * (1.0 + 2f64.powi(-20));
-        Bounds { test, step: digits.step, centre, norm: digits.norm * (1.0 + 2f64.powi(-20)), slack }
+        Bounds {
+            test: test(code),
+            test_of_halves: test(f64::from(codes.largest_half())),
+            step: digits.step,
+            centre,
+            norm: digits.norm * (1.0 + 2f64.powi(-20)),
+            slack: (code * digits.error + exact + 2f64.powi(-40) * sums(code)) * (1.0 + 2f64.powi(-20)),
+        }
     }
 
     /// What a row's exact score is at least and at most: `(lower, upper)`, from the sums of both digits. Never NaN.

@@ -66,6 +66,10 @@ impl Candidates {
         self.list.clear();
     }
 
+    pub fn as_slice(&self) -> &[Candidate] {
+        &self.list
+    }
+
     pub fn into_vec(self) -> Vec<Candidate> {
         self.list
     }

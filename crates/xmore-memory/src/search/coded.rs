@@ -8,17 +8,19 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::bounds::Bounds;
-use super::candidates::{Candidate, Candidates, Capacity};
-use super::codes::Codes;
-use super::codes::kernel::{self, BLOCK, GROUP, Kernel, MAX_BLOCKS, MAX_QUERIES, Sums, Test, Tile};
+use super::candidates::{Candidate, Candidates, Capacity, nth_lower};
+use super::codes::kernel::{self, BLOCK, Kernel, MAX_BLOCKS, Sums, Test};
+use super::codes::{CodeBlock, Codes};
 use super::digits::Digits;
+use super::first_look::When;
 use super::rescore::rescore;
 use super::rowset::Filter;
+use super::tiles::{Digits8, Panel, Room, TileOut, panels, run_tile};
 use super::top::Top;
 use super::{Counts, SearchPart};
 
 /// Blocks of a unit of parallel work.
-const UNIT_BLOCKS: usize = 128;
+pub(super) const UNIT_BLOCKS: usize = 128;
 
 /// Blocks after which the tests take up risen floors.
 const FLOOR_BLOCKS: usize = 8;
@@ -42,12 +44,13 @@ pub(super) fn top_n(
     filter: &Filter<'_>,
     tops: Vec<Top>,
 ) -> (Vec<Option<Top>>, Counts) {
-    top_n_with(kernel::best(), parts, queries, n, filter, tops)
+    top_n_with(kernel::best(), When::Pays, parts, queries, n, filter, tops)
 }
 
-/// As [`top_n`], with a given kernel.
+/// As [`top_n`], with a given kernel, and a first look when it is said.
 pub(super) fn top_n_with(
     kernel: &Kernel,
+    look: When,
     parts: &[SearchPart<'_>],
     queries: &[CodedQuery<'_>],
     n: usize,
@@ -62,6 +65,7 @@ pub(super) fn top_n_with(
     let rows: usize = coded.iter().map(|part| part.codes.rows()).sum();
     let pass = Pass {
         kernel,
+        look,
         n,
         filter,
         queries,
@@ -92,15 +96,15 @@ pub(super) fn top_n_with(
 }
 
 /// A part that has codes.
-struct CodedPart<'a> {
-    codes: &'a Codes,
-    first_id: u64,
+pub(super) struct CodedPart<'a> {
+    pub codes: &'a Codes,
+    pub first_id: u64,
 }
 
 /// Consecutive blocks of a part.
-struct Unit {
-    part: usize,
-    blocks: Range<usize>,
+pub(super) struct Unit {
+    pub part: usize,
+    pub blocks: Range<usize>,
 }
 
 /// The units of a part in which a row may be found.
@@ -116,33 +120,8 @@ fn units<'u>(
     })
 }
 
-/// The high digits of a few queries, as a tile reads them.
-struct Panel {
-    queries: Range<usize>,
-    /// `[groups, queries, GROUP]`.
-    digits: Vec<i8>,
-    /// `[queries]`.
-    offsets: Vec<i32>,
-}
-
-/// All queries in panels of nearly equal size.
-fn panels(kernel: &Kernel, queries: &[CodedQuery<'_>]) -> Vec<Panel> {
-    let count = queries.len().div_ceil(kernel.queries).max(1);
-    let bound = |p: usize| p * queries.len() / count;
-    let panel = |p: usize| {
-        let range = bound(p)..bound(p + 1);
-        let of = &queries[range.clone()];
-        let groups = of.first().map_or(0, |q| q.digits.high.len() / GROUP);
-        let digits =
-            (0..groups).flat_map(|k| of.iter().flat_map(move |q| &q.digits.high[k * GROUP..][..GROUP]));
-        let offsets = of.iter().map(|q| q.digits.high_offset).collect();
-        Panel { queries: range, digits: digits.copied().collect(), offsets }
-    };
-    (0..count).map(panel).collect()
-}
-
 /// A score that certainly n rows reach, raised by any thread.
-struct Floor(AtomicU32);
+pub(super) struct Floor(AtomicU32);
 
 impl Floor {
     fn new(floor: f32) -> Floor {
@@ -155,75 +134,91 @@ impl Floor {
         if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
     }
 
-    fn get(&self) -> f32 {
+    pub(super) fn get(&self) -> f32 {
         let key = self.0.load(Ordering::Relaxed);
         f32::from_bits(if key >> 31 == 1 { key ^ 1 << 31 } else { !key })
     }
 
-    fn raise(&self, floor: f32) {
+    pub(super) fn raise(&self, floor: f32) {
         self.0.fetch_max(Self::key(floor), Ordering::Relaxed);
     }
 }
 
 /// One pass over all codes for a few queries.
-struct Pass<'a> {
-    kernel: &'a Kernel,
-    n: usize,
-    filter: &'a Filter<'a>,
-    queries: &'a [CodedQuery<'a>],
-    panels: Vec<Panel>,
-    parts: Vec<CodedPart<'a>>,
+pub(super) struct Pass<'a> {
+    pub kernel: &'a Kernel,
+    pub look: When,
+    pub n: usize,
+    pub filter: &'a Filter<'a>,
+    pub queries: &'a [CodedQuery<'a>],
+    pub panels: Vec<Panel>,
+    pub parts: Vec<CodedPart<'a>>,
     /// `[parts][queries]`.
-    bounds: Vec<Vec<Bounds>>,
+    pub bounds: Vec<Vec<Bounds>>,
     /// `[queries]`.
-    floors: Vec<Floor>,
+    pub floors: Vec<Floor>,
     /// `[queries]`: whether too many rows could be among the best.
-    undecided: Vec<AtomicBool>,
-    capacity: Capacity,
+    pub undecided: Vec<AtomicBool>,
+    pub capacity: Capacity,
 }
 
 /// Working space of one thread.
-struct State {
+pub(super) struct State {
     /// `[queries]`.
-    candidates: Vec<Candidates>,
+    pub candidates: Vec<Candidates>,
     /// `[queries]`, of the part at hand.
-    tests: Vec<Test>,
-    out: TileOut,
+    pub tests: Vec<Test>,
+    pub out: TileOut,
     /// Of the low digits.
-    low: TileOut,
+    pub low: TileOut,
+    pub room: Room,
 }
 
-/// What a tile's function writes, `[blocks, queries]` each.
-struct TileOut {
-    sums: [Sums; MAX_BLOCKS * MAX_QUERIES],
-    /// Bit r: row r of the block passes the query's test.
-    passed: [u16; MAX_BLOCKS * MAX_QUERIES],
+impl State {
+    pub(super) fn new(pass: &Pass<'_>) -> State {
+        State {
+            candidates: pass.queries.iter().map(|_| Candidates::new(pass.capacity)).collect(),
+            tests: vec![Test::default(); pass.queries.len()],
+            out: TileOut::new(),
+            low: TileOut::new(),
+            room: Room::default(),
+        }
+    }
 }
 
-impl TileOut {
-    fn new() -> TileOut {
-        TileOut { sums: [[0; BLOCK]; MAX_BLOCKS * MAX_QUERIES], passed: [0; MAX_BLOCKS * MAX_QUERIES] }
+/// As many states as threads, handed from unit to unit, so that floors rise and lists stay short.
+#[derive(Default)]
+pub(super) struct States(Mutex<Vec<State>>);
+
+impl States {
+    /// Has `work` done with one that no other thread has.
+    pub(super) fn lend(&self, pass: &Pass<'_>, work: impl FnOnce(&mut State)) {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = lock().pop();
+        let mut state = free.unwrap_or_else(|| State::new(pass));
+        work(&mut state);
+        lock().push(state);
+    }
+
+    /// Scores that `n` rows of all candidates certainly reach, `[queries]`.
+    pub(super) fn floors(&self, pass: &Pass<'_>, n: usize) -> Vec<f32> {
+        let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |q: usize| {
+            let all: Vec<&[Candidate]> = states.iter().map(|state| state.candidates[q].as_slice()).collect();
+            nth_lower(&all.concat(), n)
+        };
+        (0..pass.queries.len()).map(of).collect()
     }
 }
 
 impl Pass<'_> {
     /// All rows that can be among the best, `[queries]`.
     fn run(&self, units: &[Unit]) -> Vec<Vec<Candidate>> {
-        // As many states as threads, handed from unit to unit, so that floors rise and lists stay short.
-        let states: Mutex<Vec<State>> = Mutex::new(Vec::new());
-        let lock = || states.lock().unwrap_or_else(PoisonError::into_inner);
-        units.par_iter().for_each(|unit| {
-            let free = lock().pop();
-            let mut state = free.unwrap_or_else(|| State {
-                candidates: self.queries.iter().map(|_| Candidates::new(self.capacity)).collect(),
-                tests: vec![Test::default(); self.queries.len()],
-                out: TileOut::new(),
-                low: TileOut::new(),
-            });
-            self.scan(unit, &mut state);
-            lock().push(state);
-        });
-        let states = states.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let states = States::default();
+        if !self.looks(units, &states) {
+            units.par_iter().for_each(|unit| states.lend(self, |state| self.scan(unit, state)));
+        }
+        let states = states.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<Vec<Candidate>> = self.queries.iter().map(|_| Vec::new()).collect();
         for state in states {
             for (all, candidates) in all.iter_mut().zip(state.candidates) {
@@ -243,71 +238,95 @@ impl Pass<'_> {
         for first in unit.blocks.clone().step_by(step) {
             // A floor that has risen since only lets a few rows more through.
             if (first - unit.blocks.start).is_multiple_of(FLOOR_BLOCKS) {
-                for (test, floor) in state.tests.iter_mut().zip(&self.floors) {
-                    test.floor = floor.get();
-                }
+                self.take_floors(&mut state.tests);
             }
             let blocks = first..unit.blocks.end.min(first + step);
-            let masks: [u16; MAX_BLOCKS] = std::array::from_fn(|b| {
-                let row = (first + b) * BLOCK;
-                let count = part.codes.rows().saturating_sub(row).min(BLOCK);
-                if b < blocks.len() { self.filter.block(part.first_id + row as u64, count) } else { 0 }
-            });
+            let masks: [u16; MAX_BLOCKS] =
+                std::array::from_fn(|b| if b < blocks.len() { self.mask(part, first + b) } else { 0 });
             if masks == [0; MAX_BLOCKS] {
                 continue;
             }
-            for panel in &self.panels {
-                let tests = &state.tests[panel.queries.clone()];
-                let digits = Digits8 { values: &panel.digits, offsets: &panel.offsets };
-                let some = run_tile(self.kernel, part.codes, blocks.clone(), digits, tests, &mut state.out);
-                for b in 0..blocks.len() {
-                    let mut left = if masks[b] == 0 { 0 } else { some[b] };
-                    while left != 0 {
-                        let q = left.trailing_zeros() as usize;
-                        left &= left - 1;
-                        let place = b * panel.queries.len() + q;
-                        let rows = state.out.passed[place] & masks[b];
-                        if rows != 0 {
-                            let passed = Passed {
-                                part: unit.part,
-                                block: first + b,
-                                rows,
-                                query: panel.queries.start + q,
-                                high: state.out.sums[place],
-                            };
-                            self.refine(&passed, state);
-                        }
+            self.bound(unit.part, blocks, masks, state);
+        }
+    }
+
+    /// Bounds the rows of one block.
+    pub(super) fn read_block(&self, part: usize, block: usize, state: &mut State) {
+        for (test, bounds) in state.tests.iter_mut().zip(&self.bounds[part]) {
+            *test = bounds.test;
+        }
+        self.take_floors(&mut state.tests);
+        self.bound(part, block..block + 1, [self.mask(&self.parts[part], block), 0], state);
+    }
+
+    /// Has the tests take up floors that have risen.
+    fn take_floors(&self, tests: &mut [Test]) {
+        for (test, floor) in tests.iter_mut().zip(&self.floors) {
+            test.floor = floor.get();
+        }
+    }
+
+    /// Which rows of a block may be found, a bit each.
+    pub(super) fn mask(&self, part: &CodedPart<'_>, block: usize) -> u16 {
+        let row = block * BLOCK;
+        let count = part.codes.rows().saturating_sub(row).min(BLOCK);
+        self.filter.block(part.first_id + row as u64, count)
+    }
+
+    /// Bounds the rows of one or two blocks with the high digits of all queries, and refines those that pass a test.
+    fn bound(&self, part: usize, blocks: Range<usize>, masks: [u16; MAX_BLOCKS], state: &mut State) {
+        let codes = self.parts[part].codes;
+        let mut room = std::mem::take(&mut state.room);
+        let [room_of_first, room_of_last] = room.of(codes.groups());
+        let first = codes.block(blocks.start, self.kernel, room_of_first);
+        let last =
+            if blocks.len() > 1 { codes.block(blocks.end - 1, self.kernel, room_of_last) } else { first };
+        let both = [first, last];
+        for panel in &self.panels {
+            let (tests, given) = (&state.tests[panel.queries.clone()], &both[..blocks.len()]);
+            let some = run_tile(self.kernel, given, codes.groups(), panel.digits(), tests, &mut state.out);
+            for b in 0..blocks.len() {
+                let mut left = if masks[b] == 0 { 0 } else { some[b] };
+                while left != 0 {
+                    let q = left.trailing_zeros() as usize;
+                    left &= left - 1;
+                    let place = b * panel.queries.len() + q;
+                    let rows = state.out.passed[place] & masks[b];
+                    if rows != 0 {
+                        let passed = Passed {
+                            part,
+                            block: blocks.start + b,
+                            codes: both[b],
+                            rows,
+                            query: panel.queries.start + q,
+                            high: state.out.sums[place],
+                        };
+                        self.refine(&passed, state);
                     }
                 }
             }
         }
+        state.room = room;
     }
 
     /// Bounds rows with both digits of a query, and keeps those that can be among its best.
     #[inline(never)]
-    fn refine(&self, passed: &Passed, state: &mut State) {
+    fn refine(&self, passed: &Passed<'_>, state: &mut State) {
         let query = passed.query;
         if self.undecided[query].load(Ordering::Relaxed) {
             return;
         }
         let (bounds, part) = (&self.bounds[passed.part][query], &self.parts[passed.part]);
-        let digits = &self.queries[query].digits;
+        let (digits, codes) = (&self.queries[query].digits, passed.codes);
         let low = Digits8 { values: &digits.low, offsets: &[digits.low_offset] };
-        run_tile(
-            self.kernel,
-            part.codes,
-            passed.block..passed.block + 1,
-            low,
-            &[bounds.test],
-            &mut state.low,
-        );
-        let (low, factors) = (&state.low.sums[0], part.codes.block(passed.block));
+        run_tile(self.kernel, &[codes], part.codes.groups(), low, &[bounds.test], &mut state.low);
+        let low = &state.low.sums[0];
         let (floor, candidates) = (&self.floors[query], &mut state.candidates[query]);
         let mut left = passed.rows;
         while left != 0 {
             let r = left.trailing_zeros() as usize;
             left &= left - 1;
-            let (lower, upper) = bounds.of(passed.high[r], low[r], factors.scales[r], factors.errors[r]);
+            let (lower, upper) = bounds.of(passed.high[r], low[r], codes.scales[r], codes.errors[r]);
             if upper < floor.get() {
                 continue;
             }
@@ -329,54 +348,15 @@ impl Pass<'_> {
 }
 
 /// Rows of a block that pass a query's test.
-struct Passed {
+struct Passed<'a> {
     part: usize,
     block: usize,
+    codes: CodeBlock<'a>,
     /// A bit each.
     rows: u16,
     query: usize,
     /// The block's sums with the query's high digits.
     high: Sums,
-}
-
-/// One digit of some queries: `[groups, queries, GROUP]` values, and what each query's sums start from.
-struct Digits8<'a> {
-    values: &'a [i8],
-    offsets: &'a [i32],
-}
-
-/// Computes the sums of one or two blocks with some queries, and which of them have a row that passes.
-fn run_tile(
-    kernel: &Kernel,
-    codes: &Codes,
-    blocks: Range<usize>,
-    digits: Digits8<'_>,
-    tests: &[Test],
-    out: &mut TileOut,
-) -> [u32; MAX_BLOCKS] {
-    let (groups, queries) = (codes.dim().div_ceil(GROUP), tests.len());
-    assert_eq!((digits.values.len(), digits.offsets.len()), (groups * queries * GROUP, queries));
-    let function = kernel.tiles[blocks.len() - 1][queries - 1].expect("the kernel has such tiles");
-    let first = codes.block(blocks.start);
-    let last = codes.block(blocks.end - 1);
-    let tile = Tile {
-        codes: [first.codes.as_ptr(), last.codes.as_ptr()],
-        scales: [first.scales.as_ptr(), last.scales.as_ptr()],
-        errors: [first.errors.as_ptr(), last.errors.as_ptr()],
-        groups,
-        panel: digits.values.as_ptr(),
-        offsets: digits.offsets.as_ptr(),
-        tests: tests.as_ptr(),
-        sums: out.sums.as_mut_ptr(),
-        passed: out.passed.as_mut_ptr(),
-    };
-    // SAFETY: a block has all its codes and factors; digits and offsets were just checked to be as many as the function with this
-    // number of blocks and queries reads, and the output has the size of the largest tile's. Kernels are those that the processor
-    // was found to have.
-    #[allow(unsafe_code)]
-    unsafe {
-        function(&tile)
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::MemoryError;
 use crate::search::codes::{self, Codes};
+use crate::search::tiles::run_halves;
 use crate::search::{Hit, RowSet, SearchOptions, VectorError, exact, search};
 
 /// Repeatable values in -1..1 (xorshift).
@@ -50,6 +51,27 @@ fn encoded(rows: &[f16], dim: usize) -> (tempfile::TempDir, Codes) {
     (dir, codes)
 }
 
+/// Codes as version 1 of the files had them.
+fn encoded_whole(rows: &[f16], dim: usize) -> (tempfile::TempDir, Codes) {
+    let (dir, codes) = encoded(rows, dim);
+    let path = dir.path().join("codes.bin");
+    let mut bytes = std::fs::read(&path).unwrap()[..(HEADER + 4 * dim).next_multiple_of(HEADER)].to_vec();
+    bytes[8] = 1;
+    bytes[32..36].fill(0);
+    for index in 0..codes.blocks() {
+        let (mut room, kernel) = (Room::default(), kernel::best());
+        let block = codes.block(index, kernel, room.of(codes.groups()).into_iter().next().unwrap());
+        for factors in [block.scales, block.errors] {
+            bytes.extend(factors.iter().flat_map(|f| f.to_le_bytes()));
+        }
+        bytes.extend(&block.codes[..dim.next_multiple_of(4) * BLOCK]);
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let codes = Codes::open(&path, rows.len() / dim, dim).unwrap();
+    assert!(!codes.has_halves());
+    (dir, codes)
+}
+
 /// The bits of every row's score, as a search without codes computes it; rows without a score are left out.
 fn scores(rows: &[f16], dim: usize, query: &[f32]) -> Vec<Hit> {
     let part = SearchPart { first_id: 0, rows, codes: None };
@@ -84,14 +106,22 @@ proptest! {
             for kernel in kernel::available() {
                 let (mut high, mut low) = (TileOut::new(), TileOut::new());
                 let test = Test { floor: hit.similarity, ..bounds.test };
-                let of = |values, offset, out: &mut _| {
-                    run_tile(kernel, &codes, block..block + 1, Digits8 { values, offsets: &[offset] }, &[test], out)
-                };
-                let some = of(&digits.high, digits.high_offset, &mut high);
-                of(&digits.low, digits.low_offset, &mut low);
+                let offsets = [digits.high_offset];
+                let high_digits = Digits8 { values: &digits.high, offsets: &offsets };
+                let mut room = Room::default();
+                let [room, _] = room.of(codes.groups());
+                let factors = codes.block(block, kernel, room);
+                let some = run_tile(kernel, &[factors], codes.groups(), high_digits, &[test], &mut high);
+                let low_digits = Digits8 { values: &digits.low, offsets: &[digits.low_offset] };
+                run_tile(kernel, &[factors], codes.groups(), low_digits, &[test], &mut low);
                 prop_assert!(some[0] == 1 && high.passed[0] >> r & 1 == 1,
                     "{} drops row {} of kind {}", kernel.name, hit.id, kinds[hit.id as usize]);
-                let factors = codes.block(block);
+                let (mut of_halves, halves) = (TileOut::new(), codes.high(block));
+                let test = Test { floor: hit.similarity, ..bounds.test_of_halves };
+                run_halves(kernel, halves, codes.groups(), high_digits, &[test], &mut of_halves);
+                let upper = test.upper(of_halves.sums[0][r], halves.scales[r], halves.errors[r]);
+                prop_assert!(of_halves.passed[0] >> r & 1 == 1 && (upper.is_nan() || upper >= hit.similarity),
+                    "{} drops row {} of kind {} by its halves", kernel.name, hit.id, kinds[hit.id as usize]);
                 let (lower, upper) = bounds.of(high.sums[0][r], low.sums[0][r], factors.scales[r], factors.errors[r]);
                 for score in [f64::from(hit.similarity), exact] {
                     prop_assert!(f64::from(lower) <= score && score <= f64::from(upper),
@@ -107,6 +137,7 @@ proptest! {
         kinds in prop::collection::vec(0u8..60, 1..900), dim in 1usize..80, count in 1usize..20, n in prop_oneof![1usize..4, 1usize..30],
         splits in prop::collection::vec(any::<prop::sample::Index>(), 0..3), without in 0usize..4,
         range in prop::option::of((any::<prop::sample::Index>(), any::<prop::sample::Index>())), modulus in 0u64..5, seed: u64,
+        whole in 0usize..8,
     ) {
         let rows = rows(&kinds, dim, seed);
         let queries = values(dim * count, !seed);
@@ -117,7 +148,12 @@ proptest! {
             let part = &rows[start * dim..end * dim];
             let first_id = start as u64;
             start = end;
-            (first_id, part, encoded(part, dim))
+            let codes = if whole == ends.iter().position(|&e| e == end).unwrap() {
+                encoded_whole(part, dim)
+            } else {
+                encoded(part, dim)
+            };
+            (first_id, part, codes)
         }).collect();
         let part = |i: usize, coded: bool| {
             let (first_id, rows, (_, codes)) = &parts[i];
@@ -148,12 +184,12 @@ proptest! {
         let filter = Filter { rows: options.rows.clone().unwrap_or(0..u64::MAX), allowed: options.allowed };
         let of = |values| CodedQuery { values, digits: Digits::new(values).unwrap() };
         let coded_queries: Vec<_> = queries.chunks_exact(dim).map(of).collect();
-        for kernel in kernel::available() {
+        for (kernel, look) in kernel::available().into_iter().flat_map(|k| [(k, When::Pays), (k, When::Always)]) {
             let tops = (0..count).map(|_| Top::new(n)).collect();
-            let (tops, _) = top_n_with(kernel, &coded, &coded_queries, n, &filter, tops);
+            let (tops, _) = top_n_with(kernel, look, &coded, &coded_queries, n, &filter, tops);
             for (top, expected) in tops.into_iter().zip(&expected) {
                 let hits = top.unwrap().into_hits();
-                prop_assert_eq!(bits(&[hits]), bits(std::slice::from_ref(expected)), "{}", kernel.name);
+                prop_assert_eq!(bits(&[hits]), bits(std::slice::from_ref(expected)), "{} {:?}", kernel.name, look);
             }
         }
     }
@@ -196,6 +232,30 @@ fn few_rows_are_scored_exactly() {
     assert!(found.counts.scored >= 3 * n as u64 && found.counts.scored < 1_000, "{:?}", found.counts);
 }
 
+/// Rows of two kinds: most are far from the query, and a first look leaves them out.
+#[test]
+fn a_first_look_changes_no_bits() {
+    let (count, dim, n) = (40_000, 64, 10);
+    let mut values = values(count * dim, 7);
+    let query = values[..dim].to_vec();
+    for row in values.chunks_exact_mut(dim).step_by(1_000) {
+        row.iter_mut().zip(&query).for_each(|(x, y)| *x = 0.1 * *x + y);
+    }
+    let rows: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
+    let (_dir, codes) = encoded(&rows, dim);
+    let plain = SearchPart { first_id: 3, rows: &rows, codes: None };
+    let coded = SearchPart { codes: Some(&codes), ..plain };
+    let expected = search(&[plain], dim, &query, &SearchOptions::new(n)).unwrap();
+    let filter = Filter { rows: 0..u64::MAX, allowed: None };
+    for kernel in kernel::available() {
+        let queries = [CodedQuery { values: &query, digits: Digits::new(&query).unwrap() }];
+        let (mut tops, counts) =
+            top_n_with(kernel, When::Pays, &[coded], &queries, n, &filter, vec![Top::new(n)]);
+        assert_eq!(bits(&[tops.remove(0).unwrap().into_hits()]), bits(&expected.hits), "{}", kernel.name);
+        assert!(counts.candidates < 100, "{counts:?}");
+    }
+}
+
 #[test]
 fn rows_that_no_bound_tells_apart_are_all_read() {
     let (count, dim, n) = (40_000, 4, 5);
@@ -222,15 +282,20 @@ fn factors_that_no_row_can_have_are_noticed_and_not_used() {
     let path = dir.path().join("codes.bin");
     let good = std::fs::read(&path).unwrap();
     let block = HEADER + dim * 4;
+    let (blocks, high, low) =
+        (count.div_ceil(BLOCK), 2 * 4 * BLOCK + BLOCK * dim / 2, 4 * BLOCK + BLOCK * dim / 2);
+    let errors = block + blocks * high;
     let options = SearchOptions::new(3);
     let query = values(dim, 9);
     let plain = SearchPart { first_id: 0, rows: &rows, codes: None };
     let expected = search(&[plain], dim, &query, &options).unwrap().hits;
-    // The sign and the highest bits of the exponents of row 5's scale and error, and of padding behind the last row.
-    let last = block + count / BLOCK * (2 * 4 * BLOCK + BLOCK * dim);
-    let (scale, error) = (block + 23, block + 87);
+    // The sign and the highest bits of the exponents of row 5's scale and errors, and of padding behind the last row.
+    let (last, last_low) = (block + (blocks - 1) * high, errors + (blocks - 1) * low);
+    let (scale, half_error, error) = (block + 23, block + 87, errors + 23);
+    let of_rows =
+        [(scale, 7), (scale, 6), (scale, 0), (half_error, 7), (half_error, 6), (error, 7), (error, 6)];
     // And a largest length that is too small for the scales.
-    for (at, bit) in [(scale, 7), (scale, 6), (scale, 0), (error, 7), (error, 6), (last + 63, 5), (27, 6)] {
+    for (at, bit) in of_rows.into_iter().chain([(last + 63, 5), (last_low + 63, 5), (35, 6)]) {
         let mut bytes = good.clone();
         bytes[at] ^= 1 << bit;
         std::fs::write(&path, bytes).unwrap();
@@ -240,7 +305,7 @@ fn factors_that_no_row_can_have_are_noticed_and_not_used() {
         assert!(codes.found_damaged(), "bit {bit} of byte {at}");
     }
     // The header is looked at when it is opened: lengths and the mean, and what is zero.
-    for (at, bit) in [(27, 7), (31, 6), (40, 0), (HEADER + 3, 6)] {
+    for (at, bit) in [(27, 7), (27, 6), (31, 6), (35, 7), (40, 0), (HEADER + 3, 6)] {
         let mut bytes = good.clone();
         bytes[at] ^= 1 << bit;
         std::fs::write(&path, bytes).unwrap();

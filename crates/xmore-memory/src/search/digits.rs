@@ -1,6 +1,6 @@
 //! Queries as whole numbers: two signed digits for each dimension.
 
-use super::codes::kernel::GROUP;
+use super::codes::kernel::{GROUP, PAIR};
 
 /// Value of the high digit's unit in units of the low one.
 pub(super) const HIGH: f64 = 64.0;
@@ -15,7 +15,7 @@ const NORMS: std::ops::RangeInclusive<f64> = 8.7e-19..=1.1e18;
 /// The high digits alone leave about as much as 8-bit rows do, which is enough to pass over nearly all of them; with the low
 /// ones the query's share of the error is negligible.
 pub(super) struct Digits {
-    /// `[groups, GROUP]`, zeros behind the last dimension.
+    /// `[groups, GROUP]`, an even number of groups, zeros behind the last dimension.
     pub high: Vec<i8>,
     /// The same of the low digits.
     pub low: Vec<i8>,
@@ -45,7 +45,7 @@ impl Digits {
         }
         let largest = query.iter().fold(0.0f32, |max, y| max.max(y.abs()));
         let step = f64::from(largest / (HIGH * DIGIT_MAX) as f32);
-        let width = query.len().next_multiple_of(GROUP);
+        let width = query.len().next_multiple_of(PAIR * GROUP);
         let (mut high, mut low) = (vec![0i8; width], vec![0i8; width]);
         for (d, &y) in query.iter().enumerate() {
             let y = f64::from(y) / step;
@@ -98,7 +98,7 @@ mod tests {
                 prop_assert!(norm < 1e-18);
                 return Ok(());
             };
-            prop_assert_eq!(digits.high.len(), query.len().next_multiple_of(GROUP));
+            prop_assert_eq!(digits.high.len(), query.len().next_multiple_of(PAIR * GROUP));
             for (d, &y) in query.iter().enumerate() {
                 let (high, low) = (f64::from(digits.high[d]), f64::from(digits.low[d]));
                 prop_assert!(high.abs() <= 64.0 && low.abs() <= 64.0);

@@ -13,10 +13,12 @@ mod digits;
 mod dot;
 pub(crate) mod error;
 mod exact;
+mod first_look;
 #[cfg(feature = "cuda")]
 pub mod gpu;
 mod rescore;
 mod rowset;
+mod tiles;
 mod top;
 
 use std::ops::{Add, Range};

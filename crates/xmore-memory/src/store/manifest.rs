@@ -21,8 +21,8 @@ use crate::error::{AtPath, Result};
 use crate::store::StoreError;
 
 /// Version 1 had no checksums, sources and embedding sets; version 2 no checksum of the manifest itself and no part numbers; version 3
-/// another name of the fingerprint, see [`ModelIdentity`].
-const FORMAT_VERSION: u64 = 4;
+/// another name of the fingerprint, see [`ModelIdentity`]; version 4 files of codes without halves, see [`codes`](crate::search::codes).
+const FORMAT_VERSION: u64 = 5;
 
 /// The first version whose manifests are sealed and list a checksum of every file.
 const SEALED_VERSION: u64 = 3;
@@ -404,7 +404,7 @@ mod tests {
         let message = read(&plain).unwrap_err().to_string();
         assert!(message.contains("does not end in its checksum"), "{message}");
         // One of version 2 that was never sealed, with a name that a flipped bit changed.
-        let older = plain.replace("\"format_version\": 4", "\"format_version\": 2");
+        let older = plain.replace("\"format_version\": 5", "\"format_version\": 2");
         assert_eq!(read(&older).unwrap().parts[0].number, 0);
         let message = read(&older.replace("text_codes", "text_codeS")).unwrap_err().to_string();
         assert!(message.contains("no checksum of text_codes_0000.bin"), "{message}");
@@ -441,7 +441,7 @@ mod tests {
 
     #[test]
     fn a_later_version_is_named_as_such() {
-        let message = read(r#"{"format_version": 5, "other": 1}"#).unwrap_err().to_string();
-        assert!(message.contains("version 5") && message.contains("update xmore"), "{message}");
+        let message = read(r#"{"format_version": 6, "other": 1}"#).unwrap_err().to_string();
+        assert!(message.contains("version 6") && message.contains("update xmore"), "{message}");
     }
 }

@@ -4,8 +4,8 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-use super::FACTOR_BYTES;
-use super::kernel::{BLOCK, GROUP};
+use super::Layout;
+use super::kernel::{BLOCK, GROUP, MIDDLE, PAIR};
 
 /// Largest code.
 const CODE_MAX: f32 = 127.0;
@@ -18,13 +18,19 @@ const MEAN_ROWS: usize = 4096;
 pub(super) struct Largest {
     /// ‖s·c‖.
     pub code: f32,
+    /// ‖s·h‖, h being the codes' high halves with the middle of the low ones; 0 of files without halves.
+    pub half: f32,
     /// ‖x‖.
     pub row: f32,
 }
 
 impl Largest {
     pub fn or(self, other: Largest) -> Largest {
-        Largest { code: self.code.max(other.code), row: self.row.max(other.row) }
+        Largest {
+            code: self.code.max(other.code),
+            half: self.half.max(other.half),
+            row: self.row.max(other.row),
+        }
     }
 }
 
@@ -63,27 +69,34 @@ impl Encoder {
         &self.mean
     }
 
-    /// Encodes up to [`BLOCK`] rows as a block.
-    pub fn block(&self, rows: &[f16], block: &mut [u8]) -> Largest {
+    /// Encodes up to [`BLOCK`] rows as a block, of which the high and the low part are given.
+    pub fn block(&self, rows: &[f16], high: &mut [u8], low: &mut [u8]) -> Largest {
         let dim = self.mean.len();
-        let (factors, codes) = block.split_at_mut(FACTOR_BYTES);
-        codes.fill(128);
-        factors.fill(0);
-        let (scales, errors) = factors.split_at_mut(FACTOR_BYTES / 2);
+        let (high_factors, high) = high.split_at_mut(Layout::HIGH_FACTORS);
+        let (errors, low) = low.split_at_mut(Layout::LOW_FACTORS);
+        let (scales, half_errors) = high_factors.split_at_mut(Layout::HIGH_FACTORS / 2);
+        [&mut *scales, &mut *half_errors, &mut *errors, &mut *low]
+            .into_iter()
+            .for_each(|bytes| bytes.fill(0));
+        // Code 0, which is 128, in both halves of a byte.
+        high.fill(0x88);
         let (mut largest, mut values) = (Largest::default(), vec![0.0; dim]);
         for (r, row) in rows.chunks_exact(dim).enumerate() {
             row.convert_to_f32_slice(&mut values);
-            let (scale, error) = match self.row(&values, |d, code| {
-                codes[(d / GROUP * BLOCK + r) * GROUP + d % GROUP] = (code + 128) as u8;
-            }) {
-                Some(row) => {
-                    largest = largest.or(row.norms);
-                    (row.scale, row.error)
-                }
-                None => (0.0, f32::INFINITY),
+            let put = |d: usize, code: i16| {
+                let byte = (code + 128) as u8;
+                let at = (d / (PAIR * GROUP) * BLOCK + r) * GROUP + d % GROUP;
+                let shift = d / GROUP % PAIR * 4;
+                high[at] = high[at] & !(15 << shift) | (byte >> 4) << shift;
+                low[at] |= (byte & 15) << shift;
             };
-            scales[4 * r..][..4].copy_from_slice(&scale.to_le_bytes());
-            errors[4 * r..][..4].copy_from_slice(&error.to_le_bytes());
+            let row = self.row(&values, put).unwrap_or(Encoded::UNBOUNDED);
+            largest = largest.or(row.norms);
+            for (to, factor) in
+                [(&mut *scales, row.scale), (&mut *half_errors, row.half_error), (&mut *errors, row.error)]
+            {
+                to[4 * r..][..4].copy_from_slice(&factor.to_le_bytes());
+            }
         }
         largest
     }
@@ -99,28 +112,51 @@ impl Encoder {
         let scale = if scale < f32::MIN_POSITIVE { 0.0 } else { scale };
         let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
         // What is stored is a whole number and the error of that number, so that rounding may go as it likes here.
-        let (mut lost, mut code_norm, mut norm) = (0.0f64, 0.0f64, 0.0f64);
+        let (mut lost, mut half_lost) = (0.0f64, 0.0f64);
+        let (mut code_norm, mut half_norm, mut norm) = (0.0f64, 0.0f64, 0.0f64);
         for (d, (&x, &mean)) in row.iter().zip(&self.mean).enumerate() {
             // Adding and taking away 1.5 · 2²³ rounds to a whole number, and unlike `round` is one instruction each everywhere.
             const ROUND: f32 = 12_582_912.0;
             let code = (((x - mean) * inverse).clamp(-CODE_MAX, CODE_MAX) + ROUND) - ROUND;
-            put(d, code as i16);
+            let code = code as i16;
+            put(d, code);
             let coded = f64::from(scale) * f64::from(code);
-            let left = f64::from(x) - f64::from(mean) - coded;
+            let half = f64::from(scale) * f64::from(half_of(code));
+            let distance = f64::from(x) - f64::from(mean);
+            let (left, half_left) = (distance - coded, distance - half);
             lost += left * left;
+            half_lost += half_left * half_left;
             code_norm += coded * coded;
+            half_norm += half * half;
             norm += f64::from(x) * f64::from(x);
         }
-        let norms = Largest { code: root_up(code_norm), row: root_up(norm) };
-        Some(Encoded { scale, error: root_up(lost), norms })
+        let norms = Largest { code: root_up(code_norm), half: root_up(half_norm), row: root_up(norm) };
+        Some(Encoded { scale, error: root_up(lost), half_error: root_up(half_lost), norms })
     }
+}
+
+/// A code with the middle of what its low half can be.
+fn half_of(code: i16) -> i16 {
+    ((code + 128) & 0xf0 | i16::from(MIDDLE)) - 128
 }
 
 /// A row's factors.
 struct Encoded {
     scale: f32,
     error: f32,
+    /// What the high halves alone leave.
+    half_error: f32,
     norms: Largest,
+}
+
+impl Encoded {
+    /// Those of a row that no bound can exclude.
+    const UNBOUNDED: Encoded = Encoded {
+        scale: 0.0,
+        error: f32::INFINITY,
+        half_error: f32::INFINITY,
+        norms: Largest { code: 0.0, half: 0.0, row: 0.0 },
+    };
 }
 
 /// A number not less than the root of a sum of squares in f64. The rounding of up to 2¹⁷ terms and of their sum (2⁻⁵² each) is

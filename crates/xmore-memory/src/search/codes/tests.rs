@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::kernel::{MAX_BLOCKS, Test, Tile, available};
+use super::kernel::{MAX_BLOCKS, MIDDLE, Test, Tile, available};
 use super::*;
 use crate::error::MemoryError;
 use crate::search::VectorError;
@@ -110,6 +110,59 @@ fn no_sum_overflows() {
     }
 }
 
+proptest! {
+    #[test]
+    fn all_kernels_join_halves_and_compute_with_the_high_ones(pairs in 1usize..40, seed: u64) {
+        let groups = pairs * PAIR;
+        let (high, low) = (bytes(pairs * BLOCK * GROUP, seed), bytes(pairs * BLOCK * GROUP, !seed));
+        // Code byte of a row's dimension.
+        let whole = |r: usize, d: usize| {
+            let (at, shift) = ((d / 8 * BLOCK + r) * GROUP + d % GROUP, d / GROUP % PAIR * 4);
+            (high[at] >> shift & 15) << 4 | low[at] >> shift & 15
+        };
+        let factors = [1.0f32; BLOCK];
+        for kernel in available() {
+            let mut joined = vec![0; groups * BLOCK * GROUP];
+            kernel.join(&high, &low, &mut joined);
+            for (i, &byte) in joined.iter().enumerate() {
+                let (k, r, j) = (i / (BLOCK * GROUP), i / GROUP % BLOCK, i % GROUP);
+                prop_assert_eq!(byte, whole(r, k * GROUP + j), "{}", kernel.name);
+            }
+            for queries in 1..=kernel.queries {
+                let panel = digits(groups * queries * GROUP, seed ^ queries as u64);
+                let digit = |q: usize, d: usize| i32::from(panel[(d / GROUP * queries + q) * GROUP + d % GROUP]);
+                let offsets: Vec<i32> =
+                    (0..queries).map(|q| -128 * (0..groups * GROUP).map(|d| digit(q, d)).sum::<i32>()).collect();
+                let tests = vec![Test::default(); queries];
+                let (mut sums, mut passed) = (vec![[i32::MIN; BLOCK]; queries], vec![0u16; queries]);
+                let tile = Tile {
+                    codes: [high.as_ptr(); MAX_BLOCKS],
+                    scales: [factors.as_ptr(); MAX_BLOCKS],
+                    errors: [factors.as_ptr(); MAX_BLOCKS],
+                    groups,
+                    panel: panel.as_ptr(),
+                    offsets: offsets.as_ptr(),
+                    tests: tests.as_ptr(),
+                    sums: sums.as_mut_ptr(),
+                    passed: passed.as_mut_ptr(),
+                };
+                // SAFETY: all arrays are as long as `Tile` says for high halves of one block, and the processor has the kernel.
+                #[allow(unsafe_code)]
+                unsafe {
+                    kernel.halves[queries - 1].unwrap()(&tile);
+                }
+                for q in 0..queries {
+                    for r in 0..BLOCK {
+                        let code = |d: usize| i32::from(whole(r, d) & 0xf0 | MIDDLE) - 128;
+                        let expected: i32 = (0..groups * GROUP).map(|d| code(d) * digit(q, d)).sum();
+                        prop_assert_eq!(sums[q][r], expected, "{}", kernel.name);
+                    }
+                }
+            }
+        }
+    }
+}
+
 fn rows(count: usize, dim: usize) -> Vec<f16> {
     bytes(count * dim, 5).into_iter().map(|b| f16::from_f32((f32::from(b) - 100.0) / 256.0)).collect()
 }
@@ -140,9 +193,9 @@ fn what_is_written_is_read() {
         let codes = Codes::open(&path, count, dim).unwrap();
         assert_eq!((codes.rows(), codes.dim(), codes.blocks()), (count, dim, count.div_ceil(BLOCK)));
         for index in 0..codes.blocks() {
-            let block = codes.block(index);
+            let block = codes.high(index);
             assert_eq!([block.scales.len(), block.errors.len()], [BLOCK; 2]);
-            assert_eq!(block.codes.len(), BLOCK * dim.next_multiple_of(GROUP));
+            assert_eq!(block.codes.len(), BLOCK * dim.next_multiple_of(PAIR * GROUP) / PAIR);
         }
     }
     let error = write(&path, &rows(3, 2), 4).unwrap_err();
@@ -172,7 +225,7 @@ fn codes_of_other_shapes_and_damaged_files_are_refused() {
         refused(&good[..end], 40, 8);
     }
     // Magic, version, dim, rows, the norms' signs, the mean.
-    for (at, value) in [(0, 0), (8, 2), (12, 9), (16, 41), (23, 1), (27, 0xff), (31, 0xff), (67, 0x7f)] {
+    for (at, value) in [(0, 0), (8, 3), (12, 9), (16, 41), (23, 1), (27, 0xff), (31, 0xff), (67, 0x7f)] {
         let mut bytes = good.clone();
         bytes[at] = value;
         if at == 67 {

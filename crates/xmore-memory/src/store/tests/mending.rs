@@ -387,7 +387,7 @@ fn a_memory_of_version_1_gets_what_it_lacks() {
     assert_eq!(repair(dir.path()).unwrap().rebuilt.len(), 3);
     let report = verified(dir.path());
     assert_eq!((report.findings.len(), report.unchecked, report.files), (0, 0, 6));
-    assert_eq!(Memory::open(dir.path()).unwrap().manifest().format_version, 4);
+    assert_eq!(Memory::open(dir.path()).unwrap().manifest().format_version, 5);
 }
 
 #[test]

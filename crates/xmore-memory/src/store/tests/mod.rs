@@ -143,7 +143,7 @@ fn memories_of_earlier_versions_are_read_and_become_of_this_version_when_they_gr
         let report = verify(dir.path(), &mut |_, _| {}).unwrap();
         assert_eq!((report.findings, report.unchecked), (vec![], 0), "{name}");
         let memory = Memory::open(dir.path()).unwrap();
-        assert_eq!((memory.len(), memory.manifest().format_version), (rows + 1, 4));
+        assert_eq!((memory.len(), memory.manifest().format_version), (rows + 1, 5));
         assert_eq!((memory.caption(5).unwrap(), memory.caption(rows).unwrap()), (&*captions, "a new one"));
     }
 }
