@@ -1,18 +1,22 @@
-//! How fast a model encodes: `cargo run --release -p xmore-clip --example encode_speed -- MODEL_DIR [RUNS]`.
+//! How fast a model encodes: `cargo run --release -p xmore-clip --example encode_speed -- MODEL_DIR [RUNS] [PRECISION]`.
 //!
 //! Synthetic images and sentences; medians of RUNS (default 15) after a warm-up, on as many threads as `RAYON_NUM_THREADS` says.
 
 use std::time::Instant;
 
 use image::RgbImage;
-use xmore_clip::Model;
+use xmore_clip::{LoadOptions, Model, Precision};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let dir = args.next().ok_or("usage: encode_speed MODEL_DIR [RUNS]")?;
+    let dir = args.next().ok_or("usage: encode_speed MODEL_DIR [RUNS] [PRECISION]")?;
     let runs = args.next().map_or(Ok(15), |n| n.parse())?;
+    let mut options = LoadOptions::default();
+    if let Some(name) = args.next() {
+        options.precision = Precision::of_short_name(&name).ok_or("PRECISION: f32, bf16 or int8")?;
+    }
     let start = Instant::now();
-    let model = Model::load(&dir)?;
+    let model = Model::load_with(&dir, &options)?;
     let side = model.preprocess().size();
     let image = |seed: u32| {
         RgbImage::from_fn(side, side, |x, y| image::Rgb([x * seed, y + seed, x ^ y].map(|v| v as u8)))
