@@ -6,7 +6,6 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::nn::activation::Activation;
-use crate::nn::bf16::fill;
 use crate::nn::gemm::{Threads, split};
 use crate::nn::norm::LayerNorm;
 use crate::nn::packed_weight::{PackedWeight, Perceptron};
@@ -14,6 +13,7 @@ use crate::nn::thread_buffers::with_buffers;
 use crate::profile;
 
 use super::output::{Floats, Output, Place, Tiles};
+use super::panels::fill_transposed;
 use super::plain;
 use super::product::Panels;
 use super::rows::{Rows, aligned, round_row, rows_len};
@@ -42,10 +42,14 @@ impl AmxBf16 {
         bias: &[f32],
         row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
     ) -> Self {
-        let (panels, _) =
-            Panels::new(Format::Bf16, outputs, inputs.div_ceil(STEP).max(1), |columns, panel| {
-                fill(&mut panel[..inputs.div_ceil(2) * WIDTH], WIDTH, columns.map(&row));
-            });
+        let steps = inputs.div_ceil(STEP).max(1);
+        let (panels, _) = Panels::new(Format::Bf16, outputs, steps, |columns, panel| {
+            // SAFETY: there is AMX in bf16, which asks for these instructions, too.
+            #[allow(unsafe_code)]
+            unsafe {
+                fill_transposed(panel, |c| (c < columns.len()).then(|| row(columns.start + c)));
+            }
+        });
         let mut padded_bias = bias.to_vec();
         padded_bias.resize(outputs.next_multiple_of(WIDTH), 0.0);
         Self { panels, inputs, bias: padded_bias }

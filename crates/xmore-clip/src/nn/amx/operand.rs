@@ -56,7 +56,7 @@ impl Operand for AmxOperand {
 
     fn set_transposed(&mut self, rows: Strided<'_>, count: usize, at: usize, len: usize) {
         for (first, panel) in self.resize(len, count) {
-            let row = |c: usize| (first + c < count).then(|| rows.row(first + c, at, len));
+            let row = |c: usize| (first + c < count).then(|| (rows.row(first + c, at, len), 1.0));
             // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
             #[allow(unsafe_code)]
             unsafe {

@@ -1,4 +1,4 @@
-//! Attention's right operands as panels of pairs in bf16, `[pairs, 32 columns]`, by AVX-512.
+//! Right operands, weights and attention's, as panels of pairs in bf16, `[pairs, 32 columns]`, by AVX-512.
 
 use std::arch::x86_64::*;
 
@@ -32,15 +32,17 @@ fn write(lines: &mut [u32], at: usize, vectors: [__m512i; 16]) {
     }
 }
 
-/// Fills a panel whose column c is the row c; columns that do not exist, and what is behind a row's end, are zero.
+/// Fills a panel whose column c is the row c times its factor; columns that do not exist, and what is behind a row's end, are zero.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) fn fill_transposed<'r>(panel: &mut [u32], row: impl Fn(usize) -> Option<&'r [f32]>) {
-    let rows: [&[f32]; WIDTH] = std::array::from_fn(|c| row(c).unwrap_or_default());
+pub(super) fn fill_transposed<'r>(panel: &mut [u32], row: impl Fn(usize) -> Option<(&'r [f32], f32)>) {
+    let rows: [(&[f32], f32); WIDTH] = std::array::from_fn(|c| row(c).unwrap_or_default());
     for (n, lines) in panel.chunks_exact_mut(TILE_ROWS * WIDTH).enumerate() {
         for at in (0..WIDTH).step_by(16) {
             let mut pairs = [_mm512_setzero_si512(); 16];
-            for (pairs, row) in pairs.iter_mut().zip(&rows[at..at + 16]) {
-                *pairs = round_pairs(load(row, n * INPUTS), load(row, n * INPUTS + 16));
+            for (pairs, &(row, factor)) in pairs.iter_mut().zip(&rows[at..at + 16]) {
+                let [low, high] = [n * INPUTS, n * INPUTS + 16]
+                    .map(|from| _mm512_mul_ps(load(row, from), _mm512_set1_ps(factor)));
+                *pairs = round_pairs(low, high);
             }
             write(lines, at, transposed(pairs));
         }

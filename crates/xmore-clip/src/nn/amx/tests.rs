@@ -5,10 +5,12 @@ use std::io::Write;
 use proptest::prelude::*;
 
 use super::*;
+use crate::nn::activation::Activation;
 use crate::nn::gemm::{ColumnBlock, Strided, Threads};
 use crate::nn::int8::Int8;
+use crate::nn::norm::LayerNorm;
 use crate::nn::operand::Operand;
-use crate::nn::packed_weight::PackedWeight;
+use crate::nn::packed_weight::{PackedWeight, Perceptron};
 
 fn values(n: usize, seed: u32) -> Vec<f32> {
     (0..n as u32)
@@ -104,6 +106,41 @@ fn batches_and_threads_change_no_bit() {
                     assert!(parts == whole, "{inputs} inputs, {count} rows, {threads:?}");
                 }
             }
+        }
+    }
+}
+
+/// What is done to sums while the next ones are computed, and what goes to tiles directly, has the bits of one step after the other.
+#[test]
+fn perceptrons_have_the_bits_of_their_steps() {
+    if skipped(tile::is_permitted(Format::Bf16)) {
+        return;
+    }
+    let (width, hidden) = (75, 150);
+    let [first, second] = [(hidden, width, 1), (width, hidden, 2)].map(|(outputs, inputs, seed)| {
+        let (weight, bias) = (values(outputs * inputs, seed), values(outputs, seed + 2));
+        let row = |o: usize| (&weight[o * inputs..(o + 1) * inputs], 1.0);
+        (AmxBf16::from_rows(outputs, inputs, &bias, row), weight.clone(), bias.clone())
+    });
+    let norm = LayerNorm::new(&values(width, 5), &values(width, 6), 1e-5);
+    for (count, activation) in [(1, Activation::Gelu), (50, Activation::QuickGelu), (97, Activation::Relu)] {
+        let x = values(count * width, 7);
+        let mut normed = x.clone();
+        norm.forward(&mut normed, Threads::One);
+        let mut between = plain::multiply(&normed, width, &first.1, &first.2, None);
+        let without = between.clone();
+        activation.apply(&mut between);
+        let expected = plain::multiply(&between, hidden, &second.1, &second.2, Some(&x));
+        for threads in [Threads::One, Threads::Pool] {
+            let mut found = vec![f32::NAN; count * hidden];
+            first.0.multiply(&normed, count, &mut found, false, Some(activation), threads);
+            assert!(found == between, "{activation:?}, {count} rows, {threads:?}");
+            first.0.multiply_normed(&norm, &x, &mut [], &mut found, threads);
+            assert!(found == without, "{count} normalized rows, {threads:?}");
+            let mut found = x.clone();
+            let layers = Perceptron { norm: &norm, activation, second: &second.0 };
+            assert!(first.0.perceptron(&layers, &mut found, threads));
+            assert!(found == expected, "{activation:?}, {count} rows, {threads:?}");
         }
     }
 }

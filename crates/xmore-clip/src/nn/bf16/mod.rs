@@ -21,7 +21,6 @@ use super::thread_buffers::with_buffers;
 use kernel::{KERNELS, Kernel, Tile};
 pub(super) use operand::Bf16Operand;
 use panels::Panels;
-pub(super) use panels::fill;
 pub(super) use round::SMALLEST;
 use round::round_rows;
 

@@ -56,7 +56,7 @@ pub(super) fn panels_len(kernel: &Kernel, depth: usize, columns: usize) -> usize
 }
 
 /// Writes rows as columns of pairs: `panel[k * width + r]` is pair k of row r, of which there are at most [`MAX_WIDTH`].
-pub(in crate::nn) fn fill<'w>(panel: &mut [u32], width: usize, rows: impl Iterator<Item = (&'w [f32], f32)>) {
+pub(super) fn fill<'w>(panel: &mut [u32], width: usize, rows: impl Iterator<Item = (&'w [f32], f32)>) {
     // A block of lines stays in the first cache while all rows are written to it.
     const LINES: usize = 64;
     let mut some: [(&[f32], f32); MAX_WIDTH] = [(&[], 0.0); MAX_WIDTH];
