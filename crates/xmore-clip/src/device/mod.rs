@@ -241,6 +241,27 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     fn conv_add(run: &mut Self::Run<'_>, conv: &Self::Conv, x: &Self::Maps, out: &mut Self::Maps);
     /// out = activation(depthwise(x)).
     fn depthwise_into(run: &mut Self::Run<'_>, conv: &Self::Depthwise, x: &Self::Maps, out: &mut Self::Maps);
+    /// x = project(depthwise(expand(x))), plus x where the block is residual; the other buffers hold anything afterwards.
+    fn inverted_residual(
+        run: &mut Self::Run<'_>,
+        block: InvertedResidual<'_, Self>,
+        x: &mut Self::Maps,
+        [wide, deep]: [&mut Self::Maps; 2],
+    ) {
+        let input = match block.expand {
+            Some(expand) => {
+                Self::conv_into(run, expand, x, wide);
+                &*wide
+            }
+            None => &*x,
+        };
+        Self::depthwise_into(run, block.depthwise, input, deep);
+        if block.residual {
+            Self::conv_add(run, block.project, deep, x);
+        } else {
+            Self::conv_into(run, block.project, deep, x);
+        }
+    }
     /// out = means over squares of `side` pixels; pixels that fill no square are left out.
     fn average_pool(run: &mut Self::Run<'_>, x: &Self::Maps, side: usize, out: &mut Self::Maps);
     /// out = each image's mean over all positions, `[n, 1, 1, channels]`.
@@ -346,6 +367,17 @@ pub(crate) struct MapPerceptronLayers<'a, D: Device> {
     pub(crate) fc1: &'a D::Linear,
     pub(crate) fc2: &'a D::Linear,
     pub(crate) activation: Activation,
+}
+
+/// The layers of an inverted residual block of MobileNet's kind: widen, convolve per channel, narrow.
+pub(crate) struct InvertedResidual<'a, D: Device> {
+    /// A 1×1 convolution, where the block widens.
+    pub(crate) expand: Option<&'a D::Conv>,
+    pub(crate) depthwise: &'a D::Depthwise,
+    /// A 1×1 convolution.
+    pub(crate) project: &'a D::Conv,
+    /// Whether the block's input is added to its output, of the same shape.
+    pub(crate) residual: bool,
 }
 
 /// Which row of a sequence is wanted.

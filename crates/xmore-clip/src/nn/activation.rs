@@ -34,6 +34,15 @@ impl Activation {
         }
     }
 
+    /// The largest value of an activation that only clamps, from zero on: sums are clamped before they are stored.
+    pub(crate) fn ceiling(self) -> Option<f32> {
+        match self {
+            Self::Relu => Some(f32::INFINITY),
+            Self::Relu6 => Some(6.0),
+            Self::Gelu | Self::QuickGelu | Self::GeluTanh => None,
+        }
+    }
+
     /// Applies the activation to all values.
     pub(crate) fn apply(self, x: &mut [f32]) {
         // SAFETY: one row, of all elements, which is borrowed.

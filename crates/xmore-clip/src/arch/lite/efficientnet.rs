@@ -3,7 +3,7 @@
 //! Reference: PyPI `efficientnet-lite-pytorch`, `model.py`, whose tensor names these are. Pooled features, no classifier.
 
 use crate::checkpoint::Checkpoint;
-use crate::device::{Device, ImageNetwork};
+use crate::device::{Device, ImageNetwork, InvertedResidual};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::conv::{Padding, Size, Window};
@@ -106,21 +106,13 @@ impl<D: Device> ImageNetwork<D> for EfficientNet<D> {
         D::trunk(run, images, &|run, images, [x, wide, deep]| {
             profile::time("stem", 0, || D::conv_images(run, &self.stem, images, self.size, x));
             for block in &self.blocks {
-                let input = match &block.expand {
-                    Some(expand) => {
-                        profile::time("conv 1x1 wide", 0, || D::conv_into(run, expand, x, wide));
-                        &*wide
-                    }
-                    None => &*x,
+                let layers = InvertedResidual {
+                    expand: block.expand.as_ref(),
+                    depthwise: &block.depthwise,
+                    project: &block.project,
+                    residual: block.residual,
                 };
-                profile::time("depthwise", 0, || D::depthwise_into(run, &block.depthwise, input, deep));
-                profile::time("conv 1x1 narrow", 0, || {
-                    if block.residual {
-                        D::conv_add(run, &block.project, deep, x);
-                    } else {
-                        D::conv_into(run, &block.project, deep, x);
-                    }
-                });
+                D::inverted_residual(run, layers, x, [wide, deep]);
             }
             profile::time("head", 0, || D::conv_into(run, &self.head, x, wide));
             D::mean_pool(run, wide, x);

@@ -2,6 +2,7 @@
 
 mod encoders;
 mod grids;
+mod inverted_residual;
 mod maps;
 
 use std::ops::Range;
@@ -23,8 +24,8 @@ use crate::preprocess::Pixels;
 use crate::profile;
 
 use super::{
-    AttentionShape, Device, MapPerceptronLayers, Operation, PatchEmbedding, PerceptronLayers, TokenEmbedding,
-    Trunk, Wanted, bounds,
+    AttentionShape, Device, InvertedResidual, MapPerceptronLayers, Operation, PatchEmbedding,
+    PerceptronLayers, TokenEmbedding, Trunk, Wanted, bounds,
 };
 
 pub(crate) use encoders::normalize_rows;
@@ -389,6 +390,16 @@ impl Device for Cpu {
 
     fn depthwise_into(threads: &mut Threads, conv: &DepthwiseConv2d, x: &Map, out: &mut Map) {
         out.size = Some(conv.forward(&x.data, x.size(), &mut out.data, *threads));
+    }
+
+    fn inverted_residual(
+        threads: &mut Threads,
+        block: InvertedResidual<'_, Self>,
+        x: &mut Map,
+        [out, _]: [&mut Map; 2],
+    ) {
+        out.size = Some(inverted_residual::forward(&block, &x.data, x.size(), &mut out.data, *threads));
+        std::mem::swap(x, out);
     }
 
     fn average_pool(threads: &mut Threads, x: &Map, side: usize, out: &mut Map) {

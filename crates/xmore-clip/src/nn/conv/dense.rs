@@ -5,11 +5,12 @@ use rayon::prelude::*;
 use super::{Size, Window, fold_dense};
 use crate::nn::activation::Activation;
 use crate::nn::float32::Float32;
-use crate::nn::gemm::{Rows, Threads, Windows};
+use crate::nn::gemm::{Lines, Rows, Threads, Windows};
 use crate::nn::norm::BatchNorm;
 use crate::nn::packed_weight::PackedWeight;
+use crate::nn::thread_buffers::with_buffers;
 
-/// From so many channels on, pixels are read where they lie; fewer are laid side by side first.
+/// From so many channels on, pixels are read where they lie; fewer, a whole line of a window at once.
 const WINDOW_CHANNELS: usize = 16;
 
 /// A dense convolution with folded batch normalization.
@@ -42,9 +43,19 @@ impl Conv2d {
         let to = self.window.output(size);
         out.resize(to.area() * self.weight.outputs(), 0.0);
         if self.window.kernel == 1 && self.window.stride == 1 {
-            self.multiply(x, out, false, threads);
+            self.rows(x, out, false, threads);
         } else if self.inputs < WINDOW_CHANNELS {
-            self.multiply(&self.columns(x, size, to), out, false, threads);
+            with_buffers(|[buffer]: &mut [Vec<f32>; 1]| {
+                let lines = self.pad(x, size, to, buffer, threads);
+                self.weight.multiply_rows(
+                    Rows::Lines(lines),
+                    to.area(),
+                    out,
+                    false,
+                    self.activation,
+                    threads,
+                );
+            });
         } else {
             let zeros = vec![0.0; self.inputs];
             let windows = Windows {
@@ -63,14 +74,14 @@ impl Conv2d {
         to
     }
 
-    /// 1×1 convolution onto a residual: `out = activation(out + conv(x))`.
+    /// A 1×1 convolution onto a residual: `out = activation(out + conv(x))`.
     pub(crate) fn forward_add(&self, x: &[f32], out: &mut [f32], threads: Threads) {
-        debug_assert!(self.window.kernel == 1 && self.window.stride == 1);
-        self.multiply(x, out, true, threads);
+        self.rows(x, out, true, threads);
     }
 
-    /// The product with rows that stand side by side.
-    fn multiply(&self, x: &[f32], out: &mut [f32], add: bool, threads: Threads) {
+    /// A 1×1 convolution of rows `[count, inputs]` to `[count, outputs]`, onto what `out` holds where `add`.
+    pub(crate) fn rows(&self, x: &[f32], out: &mut [f32], add: bool, threads: Threads) {
+        debug_assert!(self.window.kernel == 1 && self.window.stride == 1);
         let (inputs, outputs) = (self.weight.inputs(), self.weight.outputs());
         let count = x.len() / inputs;
         assert_eq!(
@@ -81,21 +92,41 @@ impl Conv2d {
         self.weight.multiply(x, count, out, add, self.activation, threads);
     }
 
-    /// Lays the pixels under each output position side by side: `[height' * width', kernel * kernel * inputs]`.
-    fn columns(&self, x: &[f32], size: Size, to: Size) -> Vec<f32> {
-        let (k, c) = (self.window.kernel, self.inputs);
-        let mut columns = vec![0.0; to.area() * k * k * c];
-        columns.par_chunks_exact_mut(to.width * k * k * c).enumerate().for_each(|(oy, row)| {
-            let (ky0, y0, rows) = self.window.taps(oy, size.height);
-            for (ox, column) in row.chunks_exact_mut(k * k * c).enumerate() {
-                let (kx0, x0, cols) = self.window.taps(ox, size.width);
-                for r in 0..rows {
-                    let from = ((y0 + r) * size.width + x0) * c;
-                    let to = ((ky0 + r) * k + kx0) * c;
-                    column[to..to + cols * c].copy_from_slice(&x[from..from + cols * c]);
-                }
-            }
-        });
-        columns
+    /// Length of an output row.
+    pub(crate) fn outputs(&self) -> usize {
+        self.weight.outputs()
+    }
+
+    /// The image in `buffer` with the zeros around it, as far as windows read it.
+    fn pad<'b>(
+        &self,
+        x: &[f32],
+        size: Size,
+        to: Size,
+        buffer: &'b mut Vec<f32>,
+        threads: Threads,
+    ) -> Lines<'b> {
+        let Window { kernel, stride, .. } = self.window;
+        let channels = self.inputs;
+        let [height, width] = [to.height, to.width].map(|n| n.saturating_sub(1) * stride + kernel);
+        let [above, left] = [size.height, size.width].map(|n| self.window.padding_before(n));
+        let copied = size.width.min(width.saturating_sub(left)) * channels;
+        buffer.resize(height * width * channels, 0.0);
+        let copy = |(y, line): (usize, &mut [f32])| {
+            // A row above the image wraps to a number larger than its height.
+            let Some(y) = Some(y.wrapping_sub(above)).filter(|&y| y < size.height) else {
+                return line.fill(0.0);
+            };
+            let (before, rest) = line.split_at_mut(left * channels);
+            let (inside, after) = rest.split_at_mut(copied);
+            before.fill(0.0);
+            inside.copy_from_slice(&x[y * size.width * channels..][..copied]);
+            after.fill(0.0);
+        };
+        match threads {
+            Threads::One => buffer.chunks_exact_mut(width * channels).enumerate().for_each(copy),
+            Threads::Pool => buffer.par_chunks_exact_mut(width * channels).enumerate().for_each(copy),
+        }
+        Lines { image: buffer, width, channels, kernel, stride, out_width: to.width }
     }
 }

@@ -30,12 +30,12 @@ pub(crate) fn depthwise_order(inputs: usize, outputs: usize) -> impl Iterator<It
 
 /// Rows of an input map, `[rows, width, channels]`.
 #[derive(Clone, Copy)]
-pub(super) struct InputRows<'a> {
-    pub(super) data: &'a [f32],
+pub(crate) struct InputRows<'a> {
+    pub(crate) data: &'a [f32],
     /// Which row of the map comes first.
-    pub(super) first: usize,
+    pub(crate) first: usize,
     /// Of the whole map.
-    pub(super) size: Size,
+    pub(crate) size: Size,
 }
 
 impl DepthwiseConv2d {
@@ -61,39 +61,49 @@ impl DepthwiseConv2d {
     pub(crate) fn forward(&self, x: &[f32], size: Size, out: &mut Vec<f32>, threads: Threads) -> Size {
         assert_eq!(x.len(), size.area() * self.inputs, "one image");
         let to = self.window.output(size);
-        let line = to.width * self.bias.len();
-        out.resize(to.height * line, 0.0);
-        let input = InputRows { data: x, first: 0, size };
-        if threads == Threads::One {
-            self.rows(input, 0..to.height, out);
-            return to;
-        }
-        let mut parts = Vec::new();
-        let mut rest = out.as_mut_slice();
-        for rows in split(to.height, 4 * rayon::current_num_threads()) {
-            let (part, others) = rest.split_at_mut(rows.len() * line);
-            parts.push((rows, part));
-            rest = others;
-        }
-        parts.into_par_iter().for_each(|(rows, out)| self.rows(input, rows, out));
+        out.resize(to.area() * self.bias.len(), 0.0);
+        self.rows(InputRows { data: x, first: 0, size }, 0..to.height, out, threads);
         to
     }
 
     /// Output rows `rows`, `[rows, width', outputs]`, from an input that has all rows under them.
-    pub(super) fn rows(&self, input: InputRows<'_>, rows: Range<usize>, out: &mut [f32]) {
+    pub(crate) fn rows(&self, input: InputRows<'_>, rows: Range<usize>, out: &mut [f32], threads: Threads) {
         let (clamps, activation) = self.clamps();
-        DepthwiseRows { layer: self, input, rows, clamps, out }.dispatch();
-        if let Some(activation) = activation {
-            activation.apply(out);
+        let part = |(rows, out): (Range<usize>, &mut [f32])| {
+            DepthwiseRows { layer: self, input, rows, clamps, out }.dispatch();
+            if let Some(activation) = activation {
+                activation.apply(out);
+            }
+        };
+        if threads == Threads::One {
+            return part((rows, out));
         }
+        let line = out.len() / rows.len().max(1);
+        let mut rest = out;
+        let mut parts = Vec::new();
+        for range in split(rows.len(), 4 * rayon::current_num_threads()) {
+            let (out, others) = std::mem::take(&mut rest).split_at_mut(range.len() * line);
+            parts.push((rows.start + range.start..rows.start + range.end, out));
+            rest = others;
+        }
+        parts.into_par_iter().for_each(part);
+    }
+
+    /// The window that slides over the input.
+    pub(crate) fn window(&self) -> Window {
+        self.window
+    }
+
+    /// Channels of the output.
+    pub(crate) fn outputs(&self) -> usize {
+        self.bias.len()
     }
 
     /// Between which values the sums are clamped before they are stored, and the activation that is left.
     fn clamps(&self) -> ([f32; 2], Option<Activation>) {
-        match self.activation {
-            Some(Activation::Relu) => ([0.0, f32::INFINITY], None),
-            Some(Activation::Relu6) => ([0.0, 6.0], None),
-            other => ([f32::NEG_INFINITY, f32::INFINITY], other),
+        match self.activation.and_then(Activation::ceiling) {
+            Some(ceiling) => ([0.0, ceiling], None),
+            None => ([f32::NEG_INFINITY, f32::INFINITY], self.activation),
         }
     }
 }

@@ -10,7 +10,7 @@ mod depthwise_rows;
 mod tests;
 
 pub(crate) use dense::Conv2d;
-pub(crate) use depthwise::{DepthwiseConv2d, depthwise_order};
+pub(crate) use depthwise::{DepthwiseConv2d, InputRows, depthwise_order};
 
 /// Height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Window {
 
     /// For output position `o`: the first kernel tap that lies inside the input, the input position under it, and how many do.
     #[inline]
-    fn taps(self, o: usize, input: usize) -> (usize, usize, usize) {
+    pub(crate) fn taps(self, o: usize, input: usize) -> (usize, usize, usize) {
         let start = (o * self.stride) as isize - self.padding_before(input) as isize;
         let skip = (-start).max(0) as usize;
         let first = start.max(0) as usize;

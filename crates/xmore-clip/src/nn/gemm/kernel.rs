@@ -26,8 +26,8 @@ pub(super) struct Tile {
     pub(super) bias: *const f32,
     /// Whether what `c` holds is added to.
     pub(super) add: bool,
-    /// Whether negative sums are stored as zero.
-    pub(super) relu: bool,
+    /// Where there is one, sums are stored clamped to zero and this.
+    pub(super) ceiling: Option<f32>,
     /// Memory that will be read next: two cache lines of it are prefetched at every fourth step.
     pub(super) prefetch: Range<*const f32>,
 }
@@ -49,9 +49,9 @@ pub(super) static KERNELS: Kernels<TileFn> = Kernels::new(&[
     &PORTABLE,
 ]);
 
-/// Writes a tile function's body: `$zero`, `$load`, `$store`, `$splat`, `$add`, `$max`, `$fma` are the instruction set's.
+/// Writes a tile function's body: `$zero`, `$load`, `$store`, `$splat`, `$add`, `$max`, `$min`, `$fma` are the instruction set's.
 macro_rules! tile {
-    ($(#[$attribute:meta])* $name:ident, $lanes:expr, $zero:expr, $load:expr, $store:expr, $splat:expr, $add:expr, $max:expr, $fma:expr) => {
+    ($(#[$attribute:meta])* $name:ident, $lanes:expr, $zero:expr, $load:expr, $store:expr, $splat:expr, $add:expr, $max:expr, $min:expr, $fma:expr) => {
         $(#[$attribute])*
         pub(super) unsafe fn $name<const ROWS: usize, const VECTORS: usize>(tile: &Tile) {
             // SAFETY: see `TileFn`: all pointers are valid for the tile's rows, vectors and depth.
@@ -107,10 +107,11 @@ macro_rules! tile {
                         k += 1;
                     }
                 }
-                if tile.relu {
+                if let Some(ceiling) = tile.ceiling {
+                    let ceiling = $splat(&ceiling);
                     for row in &mut sum {
                         for value in row {
-                            *value = $max(*value, $zero);
+                            *value = $min($max(*value, $zero), ceiling);
                         }
                     }
                 }
@@ -142,6 +143,7 @@ mod x86 {
         |x: *const f32| _mm512_set1_ps(*x),
         _mm512_add_ps,
         _mm512_max_ps,
+        _mm512_min_ps,
         _mm512_fmadd_ps
     );
 
@@ -155,6 +157,7 @@ mod x86 {
         |x: *const f32| _mm256_broadcast_ss(&*x),
         _mm256_add_ps,
         _mm256_max_ps,
+        _mm256_min_ps,
         _mm256_fmadd_ps
     );
 }
@@ -212,11 +215,16 @@ mod plain {
     }
 
     #[inline(always)]
+    fn min(a: V, b: V) -> V {
+        std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
     fn fma(a: V, b: V, c: V) -> V {
         std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
     }
 
-    tile!(portable, 4, [0.0; 4], load, store, |x: *const f32| [*x; 4], add, max, fma);
+    tile!(portable, 4, [0.0; 4], load, store, |x: *const f32| [*x; 4], add, max, min, fma);
 }
 
 static PORTABLE: Kernel = {

@@ -23,7 +23,7 @@ use kernel::Tile;
 pub(crate) use packed::Packed;
 use packed::Panels;
 pub(crate) use small::{ColumnBlock, OperandBuffer, Strided};
-pub(crate) use windows::Windows;
+pub(crate) use windows::{Lines, Windows};
 
 /// Inputs that are multiplied before the next block of them: a panel of so many rows stays in the second cache.
 const DEPTH_BLOCK: usize = 768;
@@ -39,6 +39,8 @@ pub(crate) enum Rows<'a> {
     Dense { data: &'a [f32], stride: usize },
     /// Row `r` is a window of an image, a piece for each of its pixels.
     Windows(Windows<'a>),
+    /// Row `r` is a window of an image of few channels, a piece for each of its lines.
+    Lines(Lines<'a>),
 }
 
 /// Whether a product may use all threads of the pool, or is itself one of many that run side by side.
@@ -169,6 +171,10 @@ impl<'a> Job<'a> {
                 assert_eq!(panels.depth, taps * windows.zeros.len(), "inputs, in {taps} taps");
                 (taps, windows.zeros.len())
             }
+            Rows::Lines(lines) => {
+                assert_eq!(panels.depth, lines.kernel * lines.depth(), "inputs, in {} lines", lines.kernel);
+                (lines.kernel, lines.depth())
+            }
         };
         let needed = count.checked_sub(1).map_or(0, |last| last * out.stride + panels.columns);
         assert!(out.data.len() >= needed && (count < 2 || out.stride >= panels.columns), "output too small");
@@ -205,6 +211,7 @@ impl<'a> Job<'a> {
         for (tile, places) in tiles.iter().zip(pointers.chunks_exact_mut(self.taps * MAX_ROWS)) {
             match self.rows {
                 Rows::Windows(windows) => windows.places(rows.start + tile.start, tile.len(), places),
+                Rows::Lines(lines) => lines.places(rows.start + tile.start, tile.len(), places),
                 Rows::Dense { data, stride } => {
                     for (row, place) in tile.clone().zip(places) {
                         *place = data[(rows.start + row) * stride..][..self.depth].as_ptr();
@@ -282,7 +289,7 @@ impl<'a> Job<'a> {
             stride: self.stride,
             bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
             add: !step.first || self.finish.add,
-            relu: step.last && self.finish.activation == Some(Activation::Relu),
+            ceiling: self.finish.activation.filter(|_| step.last).and_then(Activation::ceiling),
             prefetch: next.as_ptr_range(),
         };
         // SAFETY: `new` checked that the output holds every row and column and that the panels are complete; the caller promises the
@@ -293,8 +300,8 @@ impl<'a> Job<'a> {
             } else {
                 run_edge_tile(function, &mut tile, bias, at.rows, columns, width);
             }
-            if step.last
-                && let Some(activation) = self.finish.activation
+            if let Some(activation) =
+                self.finish.activation.filter(|activation| step.last && activation.ceiling().is_none())
             {
                 activation.apply_rows(out, self.stride, at.rows, columns);
             }

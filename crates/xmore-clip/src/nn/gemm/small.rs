@@ -111,7 +111,7 @@ impl Operand for OperandBuffer {
                         stride: out.stride,
                         bias: std::ptr::null(),
                         add: false,
-                        relu: false,
+                        ceiling: None,
                         prefetch: std::ptr::null()..std::ptr::null(),
                     };
                     if columns == width {

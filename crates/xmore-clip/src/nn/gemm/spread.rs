@@ -35,7 +35,7 @@ pub(super) fn needed<'a>(rows: Rows<'a>, count: usize, panels: Panels<'_>) -> Op
         {
             Some(ConflictingRows { data, stride, depth: panels.depth, count })
         }
-        Rows::Dense { .. } | Rows::Windows(_) => None,
+        Rows::Dense { .. } | Rows::Windows(_) | Rows::Lines(_) => None,
     }
 }
 

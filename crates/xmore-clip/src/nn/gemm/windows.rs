@@ -56,3 +56,35 @@ impl Windows<'_> {
         }
     }
 }
+
+/// An image `[height, width, channels]`, zeros around it included, and the square windows that slide over it.
+///
+/// Row r is output position (r / out_width, r % out_width); its pieces are the window's lines, each `kernel * channels` values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lines<'a> {
+    pub(crate) image: &'a [f32],
+    pub(crate) width: usize,
+    pub(crate) channels: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) out_width: usize,
+}
+
+impl Lines<'_> {
+    /// Values of a piece.
+    pub(super) fn depth(&self) -> usize {
+        self.kernel * self.channels
+    }
+
+    /// As [`Windows::places`].
+    pub(super) fn places(&self, first: usize, count: usize, places: &mut [*const f32]) {
+        let line = self.width * self.channels;
+        for r in 0..count {
+            let (oy, ox) = ((first + r) / self.out_width, (first + r) % self.out_width);
+            let start = oy * self.stride * line + ox * self.stride * self.channels;
+            for ky in 0..self.kernel {
+                places[ky * MAX_ROWS + r] = self.image[start + ky * line..][..self.depth()].as_ptr();
+            }
+        }
+    }
+}
