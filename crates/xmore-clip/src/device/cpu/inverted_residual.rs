@@ -111,3 +111,67 @@ fn grow(buffer: &mut Vec<f32>, len: usize) {
         buffer.resize(len, 0.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::activation::Activation;
+    use crate::nn::conv::{Conv2d, DepthwiseConv2d, Padding, Window};
+    use crate::nn::norm::BatchNorm;
+
+    fn values(n: usize, seed: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i + seed) * 7919 % 1009) as f32 / 504.5 - 1.0).collect()
+    }
+
+    fn bn(channels: usize, seed: usize) -> BatchNorm {
+        BatchNorm { scale: vec![1.0; channels], shift: values(channels, seed) }
+    }
+
+    /// Blocks have the bits of their layers one after the other, on any number of threads.
+    #[test]
+    fn blocks_have_the_bits_of_their_layers() {
+        let relu6 = Some(Activation::Relu6);
+        for (height, width, inputs, factor, kernel, stride, residual) in [
+            (40, 70, 8, 6, 3, 1, true),
+            (61, 63, 8, 6, 5, 1, true),
+            (60, 50, 8, 6, 3, 2, false),
+            (57, 64, 8, 6, 5, 2, false),
+            (48, 40, 32, 1, 3, 1, false),
+            (7, 7, 24, 6, 5, 1, true),
+            (1, 3, 24, 6, 5, 2, false),
+            (33, 200, 16, 16, 15, 4, false),
+        ] {
+            let (size, wide) = (Size { height, width }, inputs * factor);
+            let outputs = if residual { inputs } else { inputs + 3 };
+            let expand = (factor > 1)
+                .then(|| Conv2d::new(&values(wide * inputs, 1), inputs, Window::POINT, bn(wide, 2), relu6));
+            let window = Window { kernel, stride, padding: Padding::Same };
+            let depthwise =
+                DepthwiseConv2d::new(&values(wide * kernel * kernel, 3), wide, window, bn(wide, 4), relu6);
+            let project = Conv2d::new(&values(outputs * wide, 5), wide, Window::POINT, bn(outputs, 6), None);
+            let block = InvertedResidual {
+                expand: expand.as_ref(),
+                depthwise: &depthwise,
+                project: &project,
+                residual,
+            };
+            let x = values(size.area() * inputs, 7);
+            let (mut widened, mut deep, mut want) = (x.clone(), Vec::new(), x.clone());
+            if let Some(expand) = &expand {
+                expand.forward(&x, size, &mut widened, Threads::One);
+            }
+            let to = depthwise.forward(&widened, size, &mut deep, Threads::One);
+            want.resize(to.area() * outputs, 0.0);
+            project.rows(&deep, &mut want, residual, Threads::One);
+            let mut out = Vec::new();
+            assert_eq!(forward(&block, &x, size, &mut out, Threads::One), to);
+            assert!(out == want, "{size:?}");
+            for workers in [1, 2, 3] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(workers).build().unwrap();
+                out.fill(f32::NAN);
+                pool.install(|| forward(&block, &x, size, &mut out, Threads::Pool));
+                assert!(out == want, "{size:?} on {workers} threads");
+            }
+        }
+    }
+}

@@ -147,10 +147,11 @@ impl DepthwiseRows<'_> {
         let (inputs, outputs) = (self.layer.inputs, self.layer.bias.len());
         let width = self.input.size.width;
         let start = (x * S) as isize - self.layer.window.padding_before(width) as isize;
-        // Columns under the tile, of which `inside` exist.
+        // Columns under the tile, of which `certain` need no check and `inside` exist.
         let span = (N - 1) * S + K;
+        let certain = K.saturating_sub(1)..(span + 1).saturating_sub(K);
         let inside = (-start).max(0) as usize..(width as isize - start) as usize;
-        // SAFETY: the caller promises the places. Columns that may not exist are the first and the last `K - 1`.
+        // SAFETY: the caller promises the places. Columns that may not exist are among the first and the last `K - 1`.
         unsafe {
             let mut sums = [ops.load_ptr(lines.bias); N];
             for row in 0..lines.rows {
@@ -172,7 +173,9 @@ impl DepthwiseRows<'_> {
                 }
                 macro_rules! columns {
                     ($($p:literal)*) => {$(
-                        if $p < span && ($p + 1 >= K || $p >= inside.start) && ($p + K <= span || $p < inside.end) {
+                        if $p < span
+                            && ($p >= certain.start || $p >= inside.start)
+                            && ($p < certain.end || $p < inside.end) {
                             let value = ops.load_ptr(pixel.wrapping_add($p * inputs));
                             taps!(value $p: 0 1 2 3 4 5 6);
                         }
@@ -246,5 +249,59 @@ fn tile_columns(rest: usize) -> usize {
         8.. => 8,
         4.. => 4,
         _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::nn::conv::{Padding, Size};
+    use crate::nn::norm::BatchNorm;
+
+    fn values(n: usize, seed: u32) -> Vec<f32> {
+        (0..n as u32)
+            .map(|i| ((i.wrapping_mul(2_654_435_761) ^ seed) >> 8) as f32 / (1 << 24) as f32 - 0.5)
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        /// Tiles have the bits of one chain for each output, on every instruction set with fused multiply-adds, also from a part of the input.
+        #[test]
+        fn tiles_have_the_bits_of_plain_chains(
+            height in 1usize..9, width in 1usize..40, inputs in 16usize..50, multiple in 1usize..3, kernel in 1usize..9, stride in 1usize..4,
+            around in 0usize..5, from in 0usize..4, seed: u32,
+        ) {
+            let padding = around.checked_sub(1).map_or(Padding::Same, |n| Padding::Around(n.min(kernel - 1)));
+            let (size, window) = (Size { height, width }, Window { kernel, stride, padding });
+            let outputs = inputs * multiple;
+            let bn = BatchNorm { scale: vec![1.0; outputs], shift: values(outputs, 5) };
+            let layer = DepthwiseConv2d::new(&values(outputs * kernel * kernel, !seed), inputs, window, bn, None);
+            let to = window.output(size);
+            prop_assume!(to.area() > 0);
+            let rows = from.min(to.height)..to.height;
+            let first = if rows.is_empty() { 0 } else { window.taps(rows.start, height).1 };
+            let x = values(size.area() * inputs, seed);
+            let input = InputRows { data: &x[first * width * inputs..], first, size };
+            let computed = |run: &dyn Fn(DepthwiseRows<'_>)| {
+                let mut out = vec![f32::NAN; rows.len() * to.width * outputs];
+                run(DepthwiseRows { layer: &layer, input, rows: rows.clone(), clamps: [-0.25, 0.75], out: &mut out });
+                out
+            };
+            let plain = computed(&|mut rows| rows.scalars());
+            #[cfg(target_arch = "x86_64")]
+            {
+                if let Some(isa) = rten_simd::isa::Avx512Isa::new() {
+                    prop_assert!(computed(&|rows| rows.eval(isa)) == plain, "AVX-512");
+                }
+                if let Some(isa) = rten_simd::isa::Avx2Isa::new() {
+                    prop_assert!(computed(&|rows| rows.eval(isa)) == plain, "AVX2");
+                }
+            }
+            prop_assert!(computed(&|rows| rows.dispatch()) == plain, "the best");
+        }
     }
 }

@@ -41,7 +41,7 @@ proptest! {
     #[test]
     fn all_kernels_agree_and_are_within_the_rounding_bound(
         height in 1usize..9, width in 1usize..9, kernel in 1usize..4, stride in 1usize..3, depth in 1usize..400,
-        columns in 1usize..90, add: bool, bias: bool, relu: bool, seed: u32,
+        columns in 1usize..90, add: bool, bias: bool, clamp in 0usize..3, seed: u32,
     ) {
         let data = values(height * width * depth, seed);
         let zeros = vec![0.0; depth];
@@ -53,7 +53,8 @@ proptest! {
         let dense = kernel == 1 && stride == 1;
         let rows = if dense { Rows::Dense { data: &data, stride: depth } } else { Rows::Windows(windows) };
         let inputs = kernel * kernel * depth;
-        let activation = relu.then_some(Activation::Relu);
+        let activation = [None, Some(Activation::Relu), Some(Activation::Relu6)][clamp];
+        let ceiling = activation.and_then(Activation::ceiling);
         let weight = values(columns * inputs, !seed);
         let bias = bias.then(|| values(columns, 7));
         let out_stride = columns + 3;
@@ -82,7 +83,7 @@ proptest! {
                     sum += product;
                     size += product.abs();
                 }
-                let want = if relu { sum.max(0.0) } else { sum };
+                let want = ceiling.map_or(sum, |ceiling| sum.clamp(0.0, f64::from(ceiling)));
                 let error = (f64::from(first[r * out_stride + c]) - want).abs();
                 prop_assert!(error <= n / (1.0 - n) * size, "{error} at {r}, {c}");
             }

@@ -79,11 +79,15 @@ impl Lines<'_> {
     /// As [`Windows::places`].
     pub(super) fn places(&self, first: usize, count: usize, places: &mut [*const f32]) {
         let line = self.width * self.channels;
+        let (mut oy, mut ox) = (first / self.out_width, first % self.out_width);
         for r in 0..count {
-            let (oy, ox) = ((first + r) / self.out_width, (first + r) % self.out_width);
-            let start = oy * self.stride * line + ox * self.stride * self.channels;
+            let start = (oy * line + ox * self.channels) * self.stride;
             for ky in 0..self.kernel {
                 places[ky * MAX_ROWS + r] = self.image[start + ky * line..][..self.depth()].as_ptr();
+            }
+            ox += 1;
+            if ox == self.out_width {
+                (oy, ox) = (oy + 1, 0);
             }
         }
     }
