@@ -40,8 +40,9 @@ pub(super) fn fill_transposed<'r>(panel: &mut [u32], row: impl Fn(usize) -> Opti
         for at in (0..WIDTH).step_by(16) {
             let mut pairs = [_mm512_setzero_si512(); 16];
             for (pairs, &(row, factor)) in pairs.iter_mut().zip(&rows[at..at + 16]) {
-                let [low, high] = [n * INPUTS, n * INPUTS + 16]
-                    .map(|from| _mm512_mul_ps(load(row, from), _mm512_set1_ps(factor)));
+                let factor = _mm512_set1_ps(factor);
+                let low = _mm512_mul_ps(load(row, n * INPUTS), factor);
+                let high = _mm512_mul_ps(load(row, n * INPUTS + 16), factor);
                 *pairs = round_pairs(low, high);
             }
             write(lines, at, transposed(pairs));

@@ -64,13 +64,17 @@ pub(super) fn places(r: usize, steps: usize) -> impl Iterator<Item = Range<usize
     (0..steps).map(move |step| step * TILE_BYTES + r * ROW_BYTES..step * TILE_BYTES + (r + 1) * ROW_BYTES)
 }
 
+/// The numbers, zero instead of the least ones.
+#[target_feature(enable = "avx512f")]
+fn without_least(x: __m512) -> __m512 {
+    let kept = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(_mm512_abs_ps(x), _mm512_set1_ps(SMALLEST));
+    _mm512_maskz_mov_ps(kept, x)
+}
+
 /// 32 numbers in bf16, to nearest even, as the other kernels round them: the least ones are zero.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn round_pairs(low: __m512, high: __m512) -> __m512i {
-    let [low, high] = [low, high].map(|x| {
-        let kept = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(_mm512_abs_ps(x), _mm512_set1_ps(SMALLEST));
-        _mm512_maskz_mov_ps(kept, x)
-    });
+    let (low, high) = (without_least(low), without_least(high));
     // SAFETY: both are 512 bits.
     #[allow(unsafe_code)]
     unsafe {

@@ -4,18 +4,20 @@
 //! q·p is exact in 32 bits on every processor, so that the bits of the product are the same everywhere. Reference for the scheme: Dettmers et al., "LLM.int8()" (arXiv 2208.07339), section 2, without its outliers.
 
 mod kernel;
+mod quantize;
 #[cfg(test)]
 mod tests;
 
 use rayon::prelude::*;
 use rten_simd::SimdOp;
-use rten_vecmath::{MinMax, Quantize};
+use rten_vecmath::MinMax;
 
 use super::activation::Activation;
 use super::gemm::{ColumnBlock, Threads, split};
 use super::packed_weight::PackedWeight;
 use super::simd::{MAX_ROWS, MAX_WIDTH};
 use kernel::{GROUP, KERNELS, Kernel, Tile};
+use quantize::Quantize;
 
 /// Largest weight in 8 bits; the smallest is its negative, never −128.
 const WEIGHT_MAX: f32 = 127.0;
@@ -243,7 +245,7 @@ impl RowFormat {
         if self.scale == 0.0 {
             return bytes.fill(0);
         }
-        Quantize::new(part, as_uninit(bytes), 1.0 / self.scale, self.zero as u8).dispatch();
+        Quantize { x: part, inverse: 1.0 / self.scale, zero: self.zero, bytes }.dispatch();
     }
 }
 
@@ -269,12 +271,4 @@ fn quantize(x: &[f32], inputs: usize, threads: Threads) -> Quantized {
         }
     }
     Quantized { bytes, scales, zeros }
-}
-
-fn as_uninit(bytes: &mut [u8]) -> &mut [std::mem::MaybeUninit<u8>] {
-    // SAFETY: initialized bytes are valid as maybe-initialized ones, and the callee only writes initialized bytes.
-    #[allow(unsafe_code)]
-    unsafe {
-        &mut *(std::ptr::from_mut(bytes) as *mut [std::mem::MaybeUninit<u8>])
-    }
 }
