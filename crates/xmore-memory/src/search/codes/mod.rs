@@ -13,11 +13,11 @@
 //! high parts  of each block of 16 rows: scales f32 [16], errors e' f32 [16], high halves u8 [dim / 8][16][4]
 //! low parts   of each block: errors e f32 [16], low halves u8 [dim / 8][16][4]
 //! ```
-//! Byte [i][r][j] holds row r's halves of dimension 8i + j in its lower four bits and of 8i + 4 + j in its upper ones. Dimensions are
+//! Byte `[i][r][j]` holds row r's halves of dimension 8i + j in its lower four bits and of 8i + 4 + j in its upper ones. Dimensions are
 //! padded to a multiple of 8 and rows to a multiple of 16; padding is c = 0. A row with a NaN or an infinity has the errors +∞, so
 //! that no bound excludes it and its exact product decides.
 //!
-//! Version 1, which is read, has no halves: its blocks are scales, errors e, codes u8 [dim / 4][16][4].
+//! Version 1, which is read, has no halves: its blocks are scales, errors e, codes u8 `[dim / 4][16][4]`.
 
 pub(super) mod kernel;
 mod limits;
