@@ -15,7 +15,7 @@ use super::digits::Digits;
 use super::first_look::When;
 use super::rescore::rescore;
 use super::rowset::Filter;
-use super::tiles::{Digits8, Panel, Room, TileOut, panels, run_tile};
+use super::tiles::{BlockBuffers, Digits8, Panel, TileOut, panels, run_tile};
 use super::top::Top;
 use super::{Counts, SearchPart};
 
@@ -171,7 +171,7 @@ pub(super) struct State {
     pub out: TileOut,
     /// Of the low digits.
     pub low: TileOut,
-    pub room: Room,
+    pub buffers: BlockBuffers,
 }
 
 impl State {
@@ -181,7 +181,7 @@ impl State {
             tests: vec![Test::default(); pass.queries.len()],
             out: TileOut::new(),
             low: TileOut::new(),
-            room: Room::default(),
+            buffers: BlockBuffers::default(),
         }
     }
 }
@@ -276,11 +276,11 @@ impl Pass<'_> {
     /// Bounds the rows of one or two blocks with the high digits of all queries, and refines those that pass a test.
     fn bound(&self, part: usize, blocks: Range<usize>, masks: [u16; MAX_BLOCKS], state: &mut State) {
         let codes = self.parts[part].codes;
-        let mut room = std::mem::take(&mut state.room);
-        let [room_of_first, room_of_last] = room.of(codes.groups());
-        let first = codes.block(blocks.start, self.kernel, room_of_first);
+        let mut buffers = std::mem::take(&mut state.buffers);
+        let [first_buffer, last_buffer] = buffers.of(codes.groups());
+        let first = codes.block(blocks.start, self.kernel, first_buffer);
         let last =
-            if blocks.len() > 1 { codes.block(blocks.end - 1, self.kernel, room_of_last) } else { first };
+            if blocks.len() > 1 { codes.block(blocks.end - 1, self.kernel, last_buffer) } else { first };
         let both = [first, last];
         for panel in &self.panels {
             let (tests, given) = (&state.tests[panel.queries.clone()], &both[..blocks.len()]);
@@ -306,7 +306,7 @@ impl Pass<'_> {
                 }
             }
         }
-        state.room = room;
+        state.buffers = buffers;
     }
 
     /// Bounds rows with both digits of a query, and keeps those that can be among its best.

@@ -59,8 +59,8 @@ fn encoded_whole(rows: &[f16], dim: usize) -> (tempfile::TempDir, Codes) {
     bytes[8] = 1;
     bytes[32..36].fill(0);
     for index in 0..codes.blocks() {
-        let (mut room, kernel) = (Room::default(), kernel::best());
-        let block = codes.block(index, kernel, room.of(codes.groups()).into_iter().next().unwrap());
+        let (mut buffers, kernel) = (BlockBuffers::default(), kernel::best());
+        let block = codes.block(index, kernel, buffers.of(codes.groups()).into_iter().next().unwrap());
         for factors in [block.scales, block.errors] {
             bytes.extend(factors.iter().flat_map(|f| f.to_le_bytes()));
         }
@@ -108,9 +108,9 @@ proptest! {
                 let test = Test { floor: hit.similarity, ..bounds.test };
                 let offsets = [digits.high_offset];
                 let high_digits = Digits8 { values: &digits.high, offsets: &offsets };
-                let mut room = Room::default();
-                let [room, _] = room.of(codes.groups());
-                let factors = codes.block(block, kernel, room);
+                let mut buffers = BlockBuffers::default();
+                let [buffer, _] = buffers.of(codes.groups());
+                let factors = codes.block(block, kernel, buffer);
                 let some = run_tile(kernel, &[factors], codes.groups(), high_digits, &[test], &mut high);
                 let low_digits = Digits8 { values: &digits.low, offsets: &[digits.low_offset] };
                 run_tile(kernel, &[factors], codes.groups(), low_digits, &[test], &mut low);

@@ -21,12 +21,12 @@ impl TileOut {
     }
 }
 
-/// Room for the codes of the largest tile's blocks, on whole cache lines.
+/// Buffers for the joined codes of the largest tile's blocks, on whole cache lines.
 #[derive(Default)]
-pub(super) struct Room(Vec<u8>);
+pub(super) struct BlockBuffers(Vec<u8>);
 
-impl Room {
-    /// Room for `groups` groups of dimensions of each block.
+impl BlockBuffers {
+    /// A buffer for each block, of `groups` groups of dimensions.
     pub fn of(&mut self, groups: usize) -> [&mut [u8]; MAX_BLOCKS] {
         let bytes = groups * BLOCK * GROUP;
         if self.0.len() < MAX_BLOCKS * bytes + ALIGN {

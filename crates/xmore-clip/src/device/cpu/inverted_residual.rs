@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::device::InvertedResidual;
 use crate::nn::conv::{InputRows, Size};
-use crate::nn::gemm::{Threads, split};
+use crate::nn::gemm::{Threads, split, split_rows};
 use crate::nn::thread_buffers::with_buffers;
 use crate::profile;
 
@@ -29,21 +29,14 @@ pub(super) fn forward(
 ) -> Size {
     let window = block.depthwise.window();
     let to = window.output(size);
-    let line = to.width * block.project.outputs();
-    out.resize(to.height * line, 0.0);
+    out.resize(to.area() * block.project.outputs(), 0.0);
     let workers = rayon::current_num_threads();
     let shared = window.kernel.saturating_sub(window.stride);
     if threads == Threads::One || workers == 1 || size.height / workers < MIN_BAND * shared {
         band(block, x, size, 0..to.height, out, threads);
         return to;
     }
-    let mut rest = out.as_mut_slice();
-    let mut bands = Vec::new();
-    for rows in split(to.height, workers) {
-        let (out, others) = std::mem::take(&mut rest).split_at_mut(rows.len() * line);
-        bands.push((rows, out));
-        rest = others;
-    }
+    let bands = split_rows(out, to.height, workers);
     bands.into_par_iter().for_each(|(rows, out)| band(block, x, size, rows, out, Threads::One));
     to
 }

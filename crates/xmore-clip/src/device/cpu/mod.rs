@@ -385,7 +385,7 @@ impl Device for Cpu {
     }
 
     fn conv_add(threads: &mut Threads, conv: &Conv2d, x: &Map, out: &mut Map) {
-        conv.forward_add(&x.data, &mut out.data, *threads);
+        conv.rows(&x.data, &mut out.data, true, *threads);
     }
 
     fn depthwise_into(threads: &mut Threads, conv: &DepthwiseConv2d, x: &Map, out: &mut Map) {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::nn::activation::Activation;
-use crate::nn::gemm::{Threads, split};
+use crate::nn::gemm::{ColumnBlock, Threads, split};
 use crate::nn::norm::LayerNorm;
 use crate::nn::packed_weight::{PackedWeight, Perceptron};
 use crate::nn::thread_buffers::with_buffers;
@@ -54,9 +54,7 @@ impl AmxBf16 {
         padded_bias.resize(outputs.next_multiple_of(WIDTH), 0.0);
         Self { panels, inputs, bias: padded_bias }
     }
-}
 
-impl AmxBf16 {
     /// `out = activation(out·add + rows · weight + bias)`.
     fn multiply_rows(
         &self,
@@ -66,7 +64,7 @@ impl AmxBf16 {
         activation: Option<Activation>,
         threads: Threads,
     ) {
-        let output = Output::Floats(Floats::new(out, self.panels.columns));
+        let output = Output::Floats(Floats(ColumnBlock::whole(out, self.panels.columns)));
         self.panels.multiply(rows, &output, activation, threads, |sums, place, part| {
             self.add_bias(sums, place, part.clone());
             if let (true, Output::Floats(out)) = (add, &output) {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::nn::activation::Activation;
-use crate::nn::gemm::Threads;
+use crate::nn::gemm::{ColumnBlock, Threads};
 use crate::nn::int8::{Int8, RowFormat, quantize_column};
 use crate::nn::packed_weight::PackedWeight;
 use crate::nn::thread_buffers::with_buffers;
@@ -124,7 +124,7 @@ impl PackedWeight for AmxInt8 {
             let bytes = aligned(buffer, rows_len(count, steps));
             let of_rows = quantize_rows(x, self.inputs, bytes, steps, threads);
             let rows = Rows::new(bytes, count, steps);
-            let output = Output::Floats(Floats::new(out, self.panels.columns));
+            let output = Output::Floats(Floats(ColumnBlock::whole(out, self.panels.columns)));
             self.panels.multiply(rows, &output, activation, threads, |sums, place, part| {
                 let Output::Floats(out) = &output else { unreachable!("it was made so") };
                 // SAFETY: AMX is permitted, which asks for AVX-512, too; the block is this thread's.

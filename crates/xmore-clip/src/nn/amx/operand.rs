@@ -114,7 +114,7 @@ impl Operand for AmxOperand {
                             block.store(&mut sums);
                             let columns = WIDTH.min(self.columns - p * WIDTH);
                             let place = Place { row: 0, rows: here, column: p * WIDTH, columns };
-                            Output::Floats(Floats::of_block(&mut out)).write(&sums, place, 0..here);
+                            Output::Floats(Floats(out.skip_rows(0))).write(&sums, place, 0..here);
                         }
                     }
                 }

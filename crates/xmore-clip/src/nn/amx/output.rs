@@ -68,46 +68,17 @@ pub(super) fn vectors(columns: usize) -> impl Iterator<Item = (usize, __mmask16)
     (0..WIDTH).step_by(LANES).filter(move |&at| at < columns).map(move |at| (at, mask(at)))
 }
 
-/// A matrix `[rows, columns]` of floats.
-pub(super) struct Floats<'a> {
-    data: *mut f32,
-    rows: usize,
-    columns: usize,
-    /// Elements from one row to the next.
-    stride: usize,
-    lifetime: PhantomData<&'a mut [f32]>,
-}
+/// A matrix of floats, or some columns of one.
+pub(super) struct Floats<'a>(pub(super) ColumnBlock<'a>);
 
 // SAFETY: it is written through `Output::write` alone, whose callers promise that what runs at the same time is disjoint.
 #[allow(unsafe_code)]
 unsafe impl Sync for Floats<'_> {}
 
-impl<'a> Floats<'a> {
-    pub(super) fn new(data: &'a mut [f32], columns: usize) -> Self {
-        Self {
-            rows: data.len() / columns,
-            data: data.as_mut_ptr(),
-            columns,
-            stride: columns,
-            lifetime: PhantomData,
-        }
-    }
-
-    /// A block of a larger matrix.
-    pub(super) fn of_block(block: &'a mut ColumnBlock<'_>) -> Self {
-        let (rows, columns) = (block.rows(), block.columns());
-        let (data, stride) = block.pointer();
-        Self { data, rows, columns, stride, lifetime: PhantomData }
-    }
-
+impl Floats<'_> {
     /// Where row `r` of a block begins: as many elements as it has columns.
     pub(super) fn row(&self, place: Place, r: usize) -> *mut f32 {
-        assert!(place.row + r < self.rows && place.column + place.columns <= self.columns);
-        // SAFETY: the row and the columns are the matrix's.
-        #[allow(unsafe_code)]
-        unsafe {
-            self.data.add((place.row + r) * self.stride + place.column)
-        }
+        self.0.place(place.row + r, 1, place.column, place.columns)
     }
 
     /// Adds what some rows of a block's place hold to its sums, which are floats.

@@ -74,12 +74,7 @@ impl Conv2d {
         to
     }
 
-    /// A 1×1 convolution onto a residual: `out = activation(out + conv(x))`.
-    pub(crate) fn forward_add(&self, x: &[f32], out: &mut [f32], threads: Threads) {
-        self.rows(x, out, true, threads);
-    }
-
-    /// A 1×1 convolution of rows `[count, inputs]` to `[count, outputs]`, onto what `out` holds where `add`.
+    /// A 1×1 convolution of rows: `out = activation(out·add + conv(x))`; `x` is `[count, inputs]`, `out` `[count, outputs]`.
     pub(crate) fn rows(&self, x: &[f32], out: &mut [f32], add: bool, threads: Threads) {
         debug_assert!(self.window.kernel == 1 && self.window.stride == 1);
         let (inputs, outputs) = (self.weight.inputs(), self.weight.outputs());

@@ -8,7 +8,7 @@ use rten_simd::SimdOp;
 use super::depthwise_rows::DepthwiseRows;
 use super::{Size, Window, fold_depthwise};
 use crate::nn::activation::Activation;
-use crate::nn::gemm::{Threads, split};
+use crate::nn::gemm::{Threads, split_rows};
 use crate::nn::norm::BatchNorm;
 
 /// A depthwise convolution with folded batch normalization: each input channel has kernels of its own, one or several.
@@ -78,15 +78,8 @@ impl DepthwiseConv2d {
         if threads == Threads::One {
             return part((rows, out));
         }
-        let line = out.len() / rows.len().max(1);
-        let mut rest = out;
-        let mut parts = Vec::new();
-        for range in split(rows.len(), 4 * rayon::current_num_threads()) {
-            let (out, others) = std::mem::take(&mut rest).split_at_mut(range.len() * line);
-            parts.push((rows.start + range.start..rows.start + range.end, out));
-            rest = others;
-        }
-        parts.into_par_iter().for_each(part);
+        let parts = split_rows(out, rows.len(), 4 * rayon::current_num_threads()).into_par_iter();
+        parts.for_each(|(range, out)| part((rows.start + range.start..rows.start + range.end, out)));
     }
 
     /// The window that slides over the input.

@@ -128,6 +128,18 @@ pub(crate) fn split(n: usize, parts: usize) -> Vec<Range<usize>> {
     (0..parts).map(|i| i * n / parts..(i + 1) * n / parts).collect()
 }
 
+/// Cuts `rows` rows, all that `data` has, into as many parts: the rows of each, and their elements.
+pub(crate) fn split_rows(data: &mut [f32], rows: usize, parts: usize) -> Vec<(Range<usize>, &mut [f32])> {
+    let length = data.len() / rows.max(1);
+    let mut rest = data;
+    let mut part = |range: Range<usize>| {
+        let (own, others) = std::mem::take(&mut rest).split_at_mut(range.len() * length);
+        rest = others;
+        (range, own)
+    };
+    split(rows, parts).into_iter().map(&mut part).collect()
+}
+
 /// One product with everything that its parts need; parts may run on several threads.
 struct Job<'a> {
     rows: Rows<'a>,

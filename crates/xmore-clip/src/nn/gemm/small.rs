@@ -176,18 +176,20 @@ impl<'a> ColumnBlock<'a> {
         ranges.iter().map(block).collect()
     }
 
-    /// Some rows and columns of the block.
-    pub(crate) fn part(&mut self, row: usize, rows: usize, column: usize, columns: usize) -> ColumnBlock<'_> {
+    /// Where some rows and columns of the block begin.
+    pub(crate) fn place(&self, row: usize, rows: usize, column: usize, columns: usize) -> *mut f32 {
         assert!(row + rows <= self.rows && column + columns <= self.columns && rows > 0);
         // SAFETY: the row and column are the block's.
         #[allow(unsafe_code)]
-        let data = unsafe { self.data.add(row * self.stride + column) };
-        ColumnBlock { data, rows, columns, stride: self.stride, lifetime: PhantomData }
+        unsafe {
+            self.data.add(row * self.stride + column)
+        }
     }
 
-    /// Rows of the block.
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
+    /// Some rows and columns of the block.
+    pub(crate) fn part(&mut self, row: usize, rows: usize, column: usize, columns: usize) -> ColumnBlock<'_> {
+        let data = self.place(row, rows, column, columns);
+        ColumnBlock { data, rows, columns, stride: self.stride, lifetime: PhantomData }
     }
 
     /// Where so many first rows of these columns begin, and the elements from one to the next, if the block has all of them.

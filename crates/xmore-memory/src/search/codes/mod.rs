@@ -343,15 +343,15 @@ impl Codes {
         (bytemuck::cast_slice(errors), halves)
     }
 
-    /// A block of rows. Codes of which the halves lie apart are joined in `room`, of `BLOCK` · `GROUP` bytes for each group.
-    pub(super) fn block<'a>(&'a self, index: usize, kernel: &Kernel, room: &'a mut [u8]) -> CodeBlock<'a> {
+    /// A block of rows. Codes of which the halves lie apart are joined in `buffer`, of `BLOCK` · `GROUP` bytes for each group.
+    pub(super) fn block<'a>(&'a self, index: usize, kernel: &Kernel, buffer: &'a mut [u8]) -> CodeBlock<'a> {
         let high = self.high(index);
         if !self.has_halves() {
             return high;
         }
         let (errors, low) = self.low(index);
-        kernel.join(high.codes, low, room);
-        CodeBlock { errors, codes: room, ..high }
+        kernel.join(high.codes, low, buffer);
+        CodeBlock { errors, codes: buffer, ..high }
     }
 
     /// Asks for the high part of a block that is read soon.
