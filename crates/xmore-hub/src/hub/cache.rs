@@ -2,6 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+#[cfg(unix)]
+use std::os::unix::fs::symlink as symlink_file;
+#[cfg(windows)]
+use std::os::windows::fs::symlink_file;
 use std::path::{Path, PathBuf};
 
 use xmore_files::{read_bounded, replace_file};
@@ -92,32 +96,24 @@ impl RepoCache {
 }
 
 /// Makes `path` a link to `target`, relative to its folder, or else a copy of `blob`, which is the same file.
+///
+/// What was there is replaced in one step: other programs that use the same cache find the file at every moment.
 fn show(path: PathBuf, target: &Path, blob: &Path) -> Result<PathBuf> {
-    create(path.parent().unwrap_or(&path))?;
+    let folder = path.parent().unwrap_or(&path);
+    create(folder)?;
     let shown = fs::metadata(&path).ok().map(|meta| meta.len());
     if shown.is_some() && shown == fs::metadata(blob).ok().map(|meta| meta.len()) {
         return Ok(path);
     }
-    // A link to nothing, or to something else.
-    match fs::remove_file(&path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(HubError::io("replace", &path)(e));
-        }
-        _ => {}
-    }
-    #[cfg(unix)]
-    let linked = std::os::unix::fs::symlink(target, &path);
-    #[cfg(windows)]
-    let linked = std::os::windows::fs::symlink_file(target, &path);
-    match linked {
+    let linked = tempfile::Builder::new().make_in(folder, |link| symlink_file(target, link));
+    match linked.and_then(|link| Ok(link.into_temp_path().persist(&path)?)) {
         Ok(()) => Ok(path),
-        // Another process was first.
-        Err(_) if path.is_file() => Ok(path),
         // No links are possible, as on Windows without the privilege: a copy, as the hub's own programs make.
-        Err(_) => match fs::copy(blob, &path) {
-            Ok(_) => Ok(path),
-            Err(e) => Err(HubError::io("write", &path)(e)),
-        },
+        Err(_) => {
+            let copy = |out: &mut File| std::io::copy(&mut File::open(blob)?, out).map(drop);
+            replace_file(&path, copy).map_err(HubError::io("write", &path))?;
+            Ok(path)
+        }
     }
 }
 
@@ -160,6 +156,30 @@ mod tests {
             let path = cache.link(COMMIT, "f", etag).unwrap();
             assert_eq!(fs::read_to_string(path).unwrap(), content);
         }
+    }
+
+    #[test]
+    fn a_file_that_is_shown_stays_there_while_others_show_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = RepoCache::new(dir.path(), &"org/name".parse().unwrap());
+        create(&dir.path().join("models--org--name/blobs")).unwrap();
+        fs::write(cache.blob("abcdef01"), "content").unwrap();
+        for round in 0..200 {
+            let file = format!("f{round}");
+            let start = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        start.wait();
+                        let path = cache.link(COMMIT, &file, "abcdef01").unwrap();
+                        for _ in 0..20 {
+                            assert_eq!(fs::read_to_string(&path).unwrap(), "content");
+                        }
+                    });
+                }
+            });
+        }
+        assert_eq!(fs::read_dir(cache.snapshot(COMMIT)).unwrap().count(), 200, "no temporary link is left");
     }
 
     #[test]
