@@ -6,6 +6,7 @@ pub(crate) mod cuda;
 mod encoders;
 mod operation;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
@@ -23,10 +24,18 @@ pub use choice::{Decoding, DeviceChoice};
 pub(crate) use cuda::DecodedImages;
 pub use encoders::DecodedFile;
 pub(crate) use encoders::{
-    BuildImage, BuildText, FileEncoder, ImageEncoder, ImageLoader, ImageNetwork, ImageTower, TextEncoder,
-    TextLoader, TextNetwork, TextTower,
+    BuildImage, BuildText, FileEncoder, ImageEncoder, ImageLoader, ImageNetwork, ImageTower, TOKENS_PER_PASS,
+    TextEncoder, TextLoader, TextNetwork, TextTower,
 };
 pub(crate) use operation::Operation;
+
+/// Some sequences of a batch.
+pub(crate) struct Portion<D: Device> {
+    /// All their tokens, `[tokens, width]`.
+    pub(crate) rows: D::Rows,
+    /// Which of the batch's sequences they are.
+    pub(crate) sequences: Range<usize>,
+}
 
 /// Memory and arithmetic of one kind of processor.
 ///
@@ -113,6 +122,10 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
         activation: Option<Activation>,
     ) -> Result<Self::Depthwise>;
 
+    /// Cuts the rows of tokens of all sequences into those that go through each layer together.
+    fn portions(run: &mut Self::Run<'_>, x: Self::Rows, lengths: &[usize]) -> Vec<Portion<Self>>;
+    /// All portions' rows, one behind another.
+    fn joined(run: &mut Self::Run<'_>, portions: Vec<Self::Rows>) -> Self::Rows;
     /// Rows of unknown content.
     fn rows(run: &mut Self::Run<'_>, rows: usize, width: usize) -> Self::Rows;
     /// What `lengths` say.

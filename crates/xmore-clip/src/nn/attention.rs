@@ -99,13 +99,9 @@ impl Attention<'_> {
         }
         assert!(rest.is_empty(), "the sequences cover all rows");
         let run = |units: &mut [(&Sequence, usize, ColumnBlock<'_>)]| {
-            let mut buffers = Buffers {
-                keys: self.precision.operand(),
-                values: self.precision.operand(),
-                scores: Vec::new(),
-            };
+            let mut attention = self.precision.head_attention();
             for (sequence, head, out) in units {
-                self.one(sequence, *head, out, &mut buffers);
+                attention.attend(&self.head(sequence, *head), out);
             }
         };
         if threads == Threads::One {
@@ -116,19 +112,65 @@ impl Attention<'_> {
         units.par_chunks_mut(each).for_each(run);
     }
 
-    fn one(&self, sequence: &Sequence, head: usize, out: &mut ColumnBlock<'_>, buffers: &mut Buffers) {
-        let Buffers { keys, values, scores } = buffers;
-        let (at, width, n) = (head * self.head_width, self.head_width, sequence.keys.len());
-        keys.set_transposed(skip(self.keys, sequence.keys.start), n, at, width);
-        values.set(skip(self.values, sequence.keys.start), n, at, width);
+    fn head(&self, sequence: &Sequence, head: usize) -> Head<'_> {
+        Head {
+            queries: skip(self.queries, sequence.queries.start),
+            query_count: sequence.queries.len(),
+            keys: skip(self.keys, sequence.keys.start),
+            values: skip(self.values, sequence.keys.start),
+            key_count: sequence.keys.len(),
+            at: head * self.head_width,
+            width: self.head_width,
+            causal: self.causal,
+        }
+    }
+}
+
+/// One head of one sequence: elements `at..at + width` of the rows.
+pub(super) struct Head<'a> {
+    pub(super) queries: Strided<'a>,
+    pub(super) query_count: usize,
+    pub(super) keys: Strided<'a>,
+    pub(super) values: Strided<'a>,
+    pub(super) key_count: usize,
+    pub(super) at: usize,
+    pub(super) width: usize,
+    /// Whether a token sees those up to itself only.
+    pub(super) causal: bool,
+}
+
+/// Attention of one head, with buffers that are reused.
+pub(super) trait HeadAttention {
+    /// Writes softmax(q kᵀ) v to `out`, `[queries, width]`.
+    fn attend(&mut self, head: &Head<'_>, out: &mut ColumnBlock<'_>);
+}
+
+/// Attention in 32-bit floats between two products.
+pub(super) struct BetweenProducts<T> {
+    keys: T,
+    values: T,
+    scores: Vec<f32>,
+}
+
+impl<T: Operand> BetweenProducts<T> {
+    pub(super) fn new(operand: impl Fn() -> T) -> Self {
+        Self { keys: operand(), values: operand(), scores: Vec::new() }
+    }
+}
+
+impl<T: Operand> HeadAttention for BetweenProducts<T> {
+    fn attend(&mut self, head: &Head<'_>, out: &mut ColumnBlock<'_>) {
+        let Self { keys, values, scores } = self;
+        let &Head { at, width, key_count: n, .. } = head;
+        keys.set_transposed(head.keys, n, at, width);
+        values.set(head.values, n, at, width);
         let (stride, tile) = (keys.padded(n), keys.tile_rows());
         scores.resize(tile * stride, 0.0);
-        let queries = skip(self.queries, sequence.queries.start);
-        for first in (0..sequence.queries.len()).step_by(tile) {
-            let count = tile.min(sequence.queries.len() - first);
-            keys.multiply(skip(queries, first), count, at, &mut ColumnBlock::whole(scores, stride));
+        for first in (0..head.query_count).step_by(tile) {
+            let count = tile.min(head.query_count - first);
+            keys.multiply(skip(head.queries, first), count, at, &mut ColumnBlock::whole(scores, stride));
             for (r, row) in scores.chunks_exact_mut(stride).take(count).enumerate() {
-                let seen = if self.causal { (first + r + 1).min(n) } else { n };
+                let seen = if head.causal { (first + r + 1).min(n) } else { n };
                 let (seen, unseen) = row[..n].split_at_mut(seen);
                 Softmax::new_mut(seen).dispatch();
                 unseen.fill(0.0);
@@ -137,12 +179,6 @@ impl Attention<'_> {
             values.multiply(weights, count, 0, &mut out.skip_rows(first));
         }
     }
-}
-
-struct Buffers {
-    keys: Box<dyn Operand>,
-    values: Box<dyn Operand>,
-    scores: Vec<f32>,
 }
 
 fn skip(rows: Strided<'_>, first: usize) -> Strided<'_> {

@@ -1,13 +1,13 @@
-//! The number formats of linear layers: a variant of [`Precision`], its implementation of [`PackedWeight`], one of [`Operand`] where attention is
+//! The number formats of linear layers: a variant of [`Precision`], its implementation of [`PackedWeight`], one of [`HeadAttention`] where attention is
 //! computed in it, too, and a line in each function here.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use super::amx::{self, AmxBf16, AmxInt8, AmxOperand};
+use super::amx::{self, AmxAttention, AmxBf16, AmxInt8};
+use super::attention::{BetweenProducts, HeadAttention};
 use super::bf16::{Bf16, Bf16Operand};
 use super::float32::Float32;
 use super::gemm::OperandBuffer;
 use super::int8::Int8;
-use super::operand::Operand;
 use super::packed_weight::PackedWeight;
 
 /// How a layer's weights are kept and multiplied.
@@ -53,13 +53,13 @@ impl Precision {
         if self == Self::Bf16 { self } else { Self::F32 }
     }
 
-    /// What attention multiplies with where the linear layers are in this precision: 8 bits are too few for it.
-    pub(super) fn operand(self) -> Box<dyn Operand> {
+    /// How a thread computes attention where the linear layers are in this precision: 8 bits are too few for it.
+    pub(super) fn head_attention(self) -> Box<dyn HeadAttention> {
         match self {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::Bf16 if amx::multiplies_bf16() => Box::new(AmxOperand::new()),
-            Self::Bf16 => Box::new(Bf16Operand::new()),
-            _ => Box::new(OperandBuffer::new()),
+            Self::Bf16 if amx::multiplies_bf16() => Box::new(AmxAttention::new()),
+            Self::Bf16 => Box::new(BetweenProducts::new(Bf16Operand::new)),
+            _ => Box::new(BetweenProducts::new(OperandBuffer::new)),
         }
     }
 

@@ -5,7 +5,7 @@ use crate::arch::shared::names::{Blocks, learned};
 use crate::arch::shared::timm::{TIMM_BLOCKS, TRUNK};
 use crate::arch::shared::transformer::{Transformer, TransformerForm, TransformerSizes};
 use crate::checkpoint::Checkpoint;
-use crate::device::{Device, ImageNetwork, Mask, Operation, Wanted};
+use crate::device::{Device, ImageNetwork, Mask, Operation, TOKENS_PER_PASS, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::conv::{Padding, Size, Window};
@@ -104,6 +104,10 @@ impl<D: Device> MobileClipVit<D> {
 impl<D: Device> ImageNetwork<D> for MobileClipVit<D> {
     fn width(&self) -> usize {
         self.width
+    }
+
+    fn images_per_pass(&self) -> usize {
+        (TOKENS_PER_PASS / (self.patches + 1)).max(1)
     }
 
     fn forward(&self, run: &mut D::Run<'_>, images: D::Images<'_>) -> D::Rows {

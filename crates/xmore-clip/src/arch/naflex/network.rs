@@ -3,9 +3,12 @@
 use crate::arch::shared::pool::AttentionPool;
 use crate::arch::shared::transformer::{Transformer, TransformerForm};
 use crate::arch::shared::vit::{Pool, VitArch, VitWeights};
-use crate::device::{Device, ImageNetwork, Mask};
+use crate::device::{Device, ImageNetwork, Mask, TOKENS_PER_PASS};
 use crate::error::Result;
 use crate::nn::linear::Part;
+
+/// Patches of a picture, as SigLIP 2 takes them if nothing else is asked for.
+const USUAL_TOKENS: usize = 256;
 
 /// The network.
 pub(super) struct NaFlexVit<D: Device> {
@@ -54,6 +57,10 @@ impl<D: Device> NaFlexVit<D> {
 impl<D: Device> ImageNetwork<D> for NaFlexVit<D> {
     fn width(&self) -> usize {
         self.width
+    }
+
+    fn images_per_pass(&self) -> usize {
+        TOKENS_PER_PASS / USUAL_TOKENS
     }
 
     fn forward(&self, run: &mut D::Run<'_>, images: D::Images<'_>) -> D::Rows {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::arch::shared::block::{BlockForm, BlockWeights, Branches, Hidden};
 use crate::arch::shared::rotary::RotaryPositions;
-use crate::device::{AttentionShape, Device, Mask, Operation, Wanted};
+use crate::device::{AttentionShape, Device, Mask, Operation, Portion, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::linear::qkv_parts;
@@ -49,6 +49,13 @@ pub(crate) struct Transformer<D: Device> {
 struct Block<D: Device> {
     qkv: D::Linear,
     branches: Branches<D>,
+}
+
+/// What blocks write between their layers, as large as the largest portion needs.
+struct Buffers<D: Device> {
+    normed: D::Rows,
+    qkv: D::Rows,
+    hidden: Hidden<D>,
 }
 
 /// The block of which one token is wanted.
@@ -110,39 +117,80 @@ impl<D: Device> Transformer<D> {
     pub(crate) fn forward_wanted(
         &self,
         run: &mut D::Run<'_>,
-        mut x: D::Rows,
+        x: D::Rows,
         lengths: &[usize],
         places: &[usize],
     ) -> D::Rows {
-        let TransformerSizes { width, heads, mlp_width, .. } = self.form.sizes;
-        let tokens = lengths.iter().sum();
-        let sequences = D::sequences(run, lengths);
-        let (mut normed, mut qkv) = (D::rows(run, tokens, width), D::rows(run, tokens, 3 * width));
-        let mut hidden = Hidden::new(run, tokens, mlp_width, self.form.blocks.perceptron);
-        for Block { qkv: linear, branches } in &self.blocks {
-            branches.attention_in(run, linear, &x, &mut normed, &mut qkv);
-            if let Some(rotary) = &self.rotary {
-                D::rotate(run, rotary, 2 * heads, &mut qkv, &sequences);
+        let TransformerSizes { width, mlp_width, .. } = self.form.sizes;
+        let tokens = |portion: &Portion<D>| lengths[portion.sequences.clone()].iter().sum();
+        let mut portions = D::portions(run, x, lengths);
+        let sequences: Vec<_> =
+            portions.iter().map(|portion| D::sequences(run, &lengths[portion.sequences.clone()])).collect();
+        let most = portions.iter().map(tokens).max().unwrap_or(0);
+        let mut buffers = Buffers {
+            normed: D::rows(run, most, width),
+            qkv: D::rows(run, most, 3 * width),
+            hidden: Hidden::new(run, most, mlp_width, self.form.blocks.perceptron),
+        };
+        for block in &self.blocks {
+            for (portion, sequences) in portions.iter_mut().zip(&sequences) {
+                self.block(run, block, &mut portion.rows, sequences, &mut buffers);
             }
-            D::self_attention(run, self.shape(), &qkv, &sequences, &mut normed);
-            branches.attention_out(run, &mut normed, &mut x);
-            branches.perceptron(run, &mut x, &mut normed, &mut hidden);
         }
-        let Some((last, wanted)) = &self.last else { return x };
-        let branches = &last.branches;
-        let mut key_value = D::rows(run, tokens, 2 * width);
-        branches.attention_in(run, &last.key_value, &x, &mut normed, &mut key_value);
+        let mut results = Vec::with_capacity(portions.len());
+        for (portion, sequences) in portions.into_iter().zip(&sequences) {
+            results.push(match &self.last {
+                None => portion.rows,
+                Some((last, wanted)) => {
+                    let places = places.get(portion.sequences.clone()).unwrap_or_default();
+                    let counts = [portion.sequences.len(), tokens(&portion)];
+                    let x = D::pick(run, &portion.rows, sequences, *wanted, places);
+                    self.last_block(run, last, [portion.rows, x], counts, sequences, &mut buffers)
+                }
+            });
+        }
+        D::joined(run, results)
+    }
+
+    fn block(
+        &self,
+        run: &mut D::Run<'_>,
+        Block { qkv: linear, branches }: &Block<D>,
+        x: &mut D::Rows,
+        sequences: &D::Sequences,
+        Buffers { normed, qkv, hidden }: &mut Buffers<D>,
+    ) {
+        branches.attention_in(run, linear, x, normed, qkv);
         if let Some(rotary) = &self.rotary {
-            D::rotate(run, rotary, heads, &mut key_value, &sequences);
+            D::rotate(run, rotary, 2 * self.form.sizes.heads, qkv, sequences);
         }
-        let mut x = D::pick(run, &x, &sequences, *wanted, places);
+        D::self_attention(run, self.shape(), qkv, sequences, normed);
+        branches.attention_out(run, normed, x);
+        branches.perceptron(run, x, normed, hidden);
+    }
+
+    /// The last block for one row of each sequence: `x` is all rows, and those picked of them; `counts` are their numbers, sequences and tokens.
+    fn last_block(
+        &self,
+        run: &mut D::Run<'_>,
+        LastBlock { query: to_query, key_value: to_key_value, branches }: &LastBlock<D>,
+        [all, mut x]: [D::Rows; 2],
+        [count, tokens]: [usize; 2],
+        sequences: &D::Sequences,
+        Buffers { normed, hidden, .. }: &mut Buffers<D>,
+    ) -> D::Rows {
+        let TransformerSizes { width, heads, .. } = self.form.sizes;
+        let mut key_value = D::rows(run, tokens, 2 * width);
+        branches.attention_in(run, to_key_value, &all, normed, &mut key_value);
+        if let Some(rotary) = &self.rotary {
+            D::rotate(run, rotary, heads, &mut key_value, sequences);
+        }
         let shape = AttentionShape { mask: self.form.mask.of_last(), ..self.shape() };
-        let (mut picked, mut query) =
-            (D::rows(run, lengths.len(), width), D::rows(run, lengths.len(), width));
-        branches.attention_in(run, &last.query, &x, &mut picked, &mut query);
-        let mut attended = D::query_attention(run, shape, &query, &key_value, &sequences);
+        let (mut picked, mut query) = (D::rows(run, count, width), D::rows(run, count, width));
+        branches.attention_in(run, to_query, &x, &mut picked, &mut query);
+        let mut attended = D::query_attention(run, shape, &query, &key_value, sequences);
         branches.attention_out(run, &mut attended, &mut x);
-        branches.perceptron(run, &mut x, &mut attended, &mut hidden);
+        branches.perceptron(run, &mut x, &mut attended, hidden);
         x
     }
 }

@@ -9,14 +9,11 @@ use crate::arch::shared::pool::{AttentionPool, AttentionPoolNames};
 use crate::arch::shared::query_pool::{QueryPool, QueryPoolArch};
 use crate::arch::shared::transformer::{Transformer, TransformerForm, TransformerSizes};
 use crate::checkpoint::Checkpoint;
-use crate::device::{Device, ImageNetwork, Mask, Operation, PatchEmbedding, Wanted};
+use crate::device::{Device, ImageNetwork, Mask, Operation, PatchEmbedding, TOKENS_PER_PASS, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::linear::Part;
 use crate::nn::precision::Precision;
-
-/// Tokens that one thread had best take together: enough rows to use each weight well, few enough for the caches.
-const TOKENS_PER_PASS: usize = 200;
 
 /// Sizes and form of a vision transformer.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,16 +5,19 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use crate::arch::Head;
-use crate::device::{ImageEncoder, ImageNetwork, ImageTower, TextEncoder, TextNetwork, TextTower};
+use crate::device::{
+    ImageEncoder, ImageNetwork, ImageTower, TOKENS_PER_PASS, TextEncoder, TextNetwork, TextTower,
+};
 use crate::error::Result;
 use crate::nn::gemm::{Threads, split};
 use crate::nn::pool_threads::with_spinning_pool;
 use crate::preprocess::Pixels;
 
 use super::Cpu;
+use super::portions::balanced;
 
-/// Tokens of texts that one thread takes together.
-const TOKENS_PER_PASS: usize = 512;
+/// Tokens of texts up to which all threads share each layer.
+const SHARED_TOKENS: usize = 512;
 
 impl Cpu {
     pub(crate) fn image_encoder(&self, tower: ImageTower<Self>) -> CpuImages {
@@ -65,9 +68,10 @@ impl ImageEncoder for CpuImages {
         let workers = rayon::current_num_threads();
         let apart = if workers == 1 { images.len() } else { images.len() / workers * workers };
         let (apart, shared) = images.split_at(apart);
-        let each = network.images_per_pass().clamp(1, (apart.len() / workers).max(1));
+        let passes = apart.len().div_ceil(network.images_per_pass()).next_multiple_of(workers);
         let rows = with_spinning_pool(|| {
-            let parts = apart.par_chunks(each).map(|images| network.forward(&mut { Threads::One }, images));
+            let parts = split(apart.len(), passes).into_par_iter().filter(|images| !images.is_empty());
+            let parts = parts.map(|images| network.forward(&mut { Threads::One }, &apart[images]));
             let mut rows = parts.collect::<Vec<_>>().concat();
             if !shared.is_empty() {
                 rows.extend(network.forward(&mut { Threads::Pool }, shared));
@@ -127,25 +131,11 @@ impl TextEncoder for CpuTexts {
 
 /// Cuts a batch of texts into portions of nearly the same number of tokens, a multiple of the threads where there are enough.
 fn portions<'a, 'b>(texts: &'b [&'a [u32]]) -> Vec<&'b [&'a [u32]]> {
-    let total: usize = texts.iter().map(|t| t.len()).sum();
-    let workers = rayon::current_num_threads();
-    let count = match total.div_ceil(TOKENS_PER_PASS) {
-        1 => 1,
-        n => n.next_multiple_of(workers),
+    let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
+    let total: usize = lengths.iter().sum();
+    let count = match total {
+        0..=SHARED_TOKENS => 1,
+        _ => total.div_ceil(TOKENS_PER_PASS).next_multiple_of(rayon::current_num_threads()),
     };
-    let ends: Vec<usize> = texts
-        .iter()
-        .scan(0, |sum, text| {
-            *sum += text.len();
-            Some(*sum)
-        })
-        .collect();
-    let bounds = split(total, count).into_iter().map(|range| ends.partition_point(|&end| end <= range.end));
-    let mut from = 0;
-    let portions = bounds.map(|to| {
-        let portion = &texts[from..to.max(from)];
-        from = to.max(from);
-        portion
-    });
-    portions.filter(|portion| !portion.is_empty()).collect()
+    balanced(&lengths, count).into_iter().map(|run| &texts[run]).collect()
 }

@@ -4,6 +4,7 @@ mod encoders;
 mod grids;
 mod inverted_residual;
 mod maps;
+mod portions;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::profile;
 
 use super::{
     AttentionShape, Device, InvertedResidual, MapPerceptronLayers, Operation, PatchEmbedding,
-    PerceptronLayers, TokenEmbedding, Trunk, Wanted, bounds,
+    PerceptronLayers, Portion, TokenEmbedding, Trunk, Wanted, bounds,
 };
 
 pub(crate) use encoders::normalize_rows;
@@ -143,6 +144,28 @@ impl Device for Cpu {
         activation: Option<Activation>,
     ) -> Result<DepthwiseConv2d> {
         Ok(DepthwiseConv2d::new(weight, inputs, window, bn, activation))
+    }
+
+    fn portions(threads: &mut Threads, x: Vec<f32>, lengths: &[usize]) -> Vec<Portion<Self>> {
+        let ranges = match threads {
+            Threads::One => portions::for_the_caches(lengths),
+            Threads::Pool => Vec::new(),
+        };
+        if ranges.len() < 2 {
+            return vec![Portion { rows: x, sequences: 0..lengths.len() }];
+        }
+        let width = x.len() / lengths.iter().sum::<usize>();
+        let mut rest = &x[..];
+        let portion = |sequences: Range<usize>| {
+            let (rows, others) = rest.split_at(lengths[sequences.clone()].iter().sum::<usize>() * width);
+            rest = others;
+            Portion { rows: rows.to_vec(), sequences }
+        };
+        ranges.into_iter().map(portion).collect()
+    }
+
+    fn joined(_: &mut Threads, mut portions: Vec<Vec<f32>>) -> Vec<f32> {
+        if portions.len() == 1 { portions.remove(0) } else { portions.concat() }
     }
 
     fn rows(_: &mut Threads, rows: usize, width: usize) -> Vec<f32> {
@@ -299,6 +322,7 @@ impl Device for Cpu {
         sequences: &Vec<Range<usize>>,
         out: &mut Vec<f32>,
     ) {
+        out.resize(qkv.len() / 3, 0.0);
         profile::time("attention", 0, || self_attention(qkv, shape, sequences, out, *threads));
     }
 

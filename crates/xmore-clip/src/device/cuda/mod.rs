@@ -21,8 +21,8 @@ use crate::nn::precision::Precision;
 use crate::nn::rotary::RotaryTable;
 
 use super::{
-    AttentionShape, Device, MapPerceptronLayers, Operation, PatchEmbedding, PerceptronLayers, TokenEmbedding,
-    Trunk, Wanted,
+    AttentionShape, Device, MapPerceptronLayers, Operation, PatchEmbedding, PerceptronLayers, Portion,
+    TokenEmbedding, Trunk, Wanted,
 };
 pub(crate) use files::DecodedImages;
 use layers::{CudaConv, CudaDepthwise, CudaLinear, CudaNorm};
@@ -174,6 +174,14 @@ impl Device for Cuda {
             self.require([Operation::DepthwiseForm])?;
         }
         CudaDepthwise::new(self, weight, window, &bn)
+    }
+
+    fn portions(_: &mut CudaRun<'_>, x: Rows, lengths: &[usize]) -> Vec<Portion<Self>> {
+        vec![Portion { rows: x, sequences: 0..lengths.len() }]
+    }
+
+    fn joined(_: &mut CudaRun<'_>, mut portions: Vec<Rows>) -> Rows {
+        portions.pop().expect("`portions` makes one")
     }
 
     fn rows(run: &mut CudaRun<'_>, rows: usize, width: usize) -> Rows {

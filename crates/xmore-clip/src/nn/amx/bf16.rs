@@ -12,12 +12,13 @@ use crate::nn::packed_weight::{PackedWeight, Perceptron};
 use crate::nn::thread_buffers::with_buffers;
 use crate::profile;
 
+use super::gates::Gate;
 use super::output::{Floats, Output, Place, Tiles};
 use super::panels::fill_transposed;
 use super::plain;
 use super::product::Panels;
 use super::rows::{Rows, aligned, round_row, rows_len};
-use super::tile::{Format, ROW_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
+use super::tile::{Format, ROW_BYTES, TILE_BYTES, TILE_ROWS, WIDTH};
 
 /// Inputs of one step.
 pub(super) const STEP: usize = 32;
@@ -65,27 +66,43 @@ impl AmxBf16 {
         threads: Threads,
     ) {
         let output = Output::Floats(Floats(ColumnBlock::whole(out, self.panels.columns)));
-        self.panels.multiply(rows, &output, activation, threads, |sums, place, part| {
-            self.add_bias(sums, place, part.clone());
-            if let (true, Output::Floats(out)) = (add, &output) {
-                // SAFETY: AMX is permitted, which asks for AVX-512, too; the block is this thread's.
-                #[allow(unsafe_code)]
-                unsafe {
-                    out.add_to(sums, place, part);
+        self.panels.multiply(rows, &output, threads, |sums, place, part| {
+            let Output::Floats(out) = &output else { unreachable!("it was made so") };
+            // SAFETY: AMX is permitted, which asks for AVX-512, too; the block is this thread's.
+            #[allow(unsafe_code)]
+            unsafe {
+                out.write_sums(sums, place, part.clone(), self.bias_of(place), add);
+                if let Some(activation) = activation {
+                    part.for_each(|r| {
+                        activation.apply_rows(out.row(place, r), place.columns, 1, place.columns)
+                    });
                 }
             }
         });
     }
 
-    /// Adds the bias to some rows of a block's sums.
-    fn add_bias(&self, sums: &mut Sums, place: Place, part: Range<usize>) {
-        let bias: &[f32; WIDTH] =
-            (&self.bias[place.column..place.column + WIDTH]).try_into().expect("a panel's");
-        // SAFETY: AMX is permitted, which asks for AVX-512, too.
-        #[allow(unsafe_code)]
-        unsafe {
-            add_to_rows(sums.floats(part), bias);
-        }
+    /// The bias of a block's columns.
+    fn bias_of(&self, place: Place) -> &[f32; WIDTH] {
+        (&self.bias[place.column..place.column + WIDTH]).try_into().expect("a panel's")
+    }
+
+    /// The perceptron's first layer, with its activation, to tiles of the second one's inputs.
+    fn multiply_to_tiles(&self, rows: Rows<'_>, tiles: Tiles<'_>, activation: Activation, threads: Threads) {
+        let output = Output::Tiles(tiles);
+        let gate = Gate::of(activation);
+        self.panels.multiply(rows, &output, threads, |sums, place, part| {
+            let Output::Tiles(tiles) = &output else { unreachable!("it was made so") };
+            // SAFETY: AMX is permitted, which asks for AVX-512, too; the block is this thread's.
+            #[allow(unsafe_code)]
+            unsafe {
+                if let Some(gate) = gate {
+                    return tiles.write_gated(sums, place, part, self.bias_of(place), gate);
+                }
+                add_to_rows(sums.floats(part.clone()), self.bias_of(place));
+                activation.apply(sums.floats(part.clone()));
+                output.write(sums, place, part);
+            }
+        });
     }
 
     /// Portions of rows whose tiles stay in the second cache.
@@ -209,9 +226,8 @@ impl PackedWeight for AmxBf16 {
                 let hidden = aligned(hidden, rows_len(rows.count, steps));
                 let flops = 2 * x.len() * self.outputs();
                 profile::time("mlp in", flops, || {
-                    let output = Output::Tiles(Tiles::new(hidden, rows.count, steps));
-                    let add_bias = |sums: &mut Sums, place, part| self.add_bias(sums, place, part);
-                    self.panels.multiply(rows, &output, Some(activation), threads, add_bias);
+                    let hidden = Tiles::new(hidden, rows.count, steps);
+                    self.multiply_to_tiles(rows, hidden, activation, threads);
                 });
                 profile::time("mlp out", flops, || {
                     let hidden = Rows::new(hidden, rows.count, steps);

@@ -125,12 +125,16 @@ impl PackedWeight for AmxInt8 {
             let of_rows = quantize_rows(x, self.inputs, bytes, steps, threads);
             let rows = Rows::new(bytes, count, steps);
             let output = Output::Floats(Floats(ColumnBlock::whole(out, self.panels.columns)));
-            self.panels.multiply(rows, &output, activation, threads, |sums, place, part| {
+            self.panels.multiply(rows, &output, threads, |sums, place, part| {
                 let Output::Floats(out) = &output else { unreachable!("it was made so") };
                 // SAFETY: AMX is permitted, which asks for AVX-512, too; the block is this thread's.
                 #[allow(unsafe_code)]
                 unsafe {
-                    self.to_floats(sums, place, part, &of_rows, add.then_some(out));
+                    self.to_floats(sums, place, part.clone(), &of_rows, add.then_some(out));
+                    if let Some(activation) = activation {
+                        activation.apply(sums.floats(part.clone()));
+                    }
+                    output.write(sums, place, part);
                 }
             });
         });

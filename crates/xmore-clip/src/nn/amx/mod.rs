@@ -2,9 +2,10 @@
 //!
 //! See docs/decisions/amx.md. A product in 8 bits is exact, so that it has the bits of every other kernel; one in bf16 adds in its own order.
 
+mod attention;
 mod bf16;
+mod gates;
 mod int8;
-mod operand;
 mod output;
 mod panels;
 mod plain;
@@ -16,9 +17,9 @@ mod tile;
 
 use std::sync::OnceLock;
 
+pub(super) use attention::AmxAttention;
 pub(super) use bf16::AmxBf16;
 pub(super) use int8::AmxInt8;
-pub(super) use operand::AmxOperand;
 use tile::Format;
 
 /// The name by which the environment variable `XMORE_SIMD` asks for AMX, which is the default where the processor has it.

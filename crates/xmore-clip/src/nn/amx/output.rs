@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::nn::gemm::ColumnBlock;
 
+use super::gates::Gate;
 use super::rows::{round_pairs, rows_len};
 use super::tile::{ROW_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
 
@@ -81,21 +82,31 @@ impl Floats<'_> {
         self.0.place(place.row + r, 1, place.column, place.columns)
     }
 
-    /// Adds what some rows of a block's place hold to its sums, which are floats.
+    /// Writes some rows of sums, which are floats, with the bias of their columns and, if it is wanted, what is there already.
     ///
     /// # Safety
     /// As for [`Output::write`].
     #[allow(unsafe_code)]
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn add_to(&self, sums: &mut Sums, place: Place, part: Range<usize>) {
-        for r in part {
-            let from = self.row(place, r);
-            for (at, mask) in vectors(place.columns) {
-                // SAFETY: the sums have 32 rows of 32, the output's row the columns that the mask keeps to.
-                unsafe {
-                    let sum = sums.row_mut(r).add(at);
-                    let held = _mm512_maskz_loadu_ps(mask, from.add(at));
-                    _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), held));
+    pub(super) unsafe fn write_sums(
+        &self,
+        sums: &Sums,
+        place: Place,
+        part: Range<usize>,
+        bias: &[f32; WIDTH],
+        add: bool,
+    ) {
+        for (at, mask) in vectors(place.columns) {
+            // SAFETY: the bias has 32 values, the sums have 32 rows of 32, the output's row the columns that the mask keeps to.
+            unsafe {
+                let bias = _mm512_loadu_ps(bias.as_ptr().add(at));
+                for r in part.clone() {
+                    let to = self.row(place, r).add(at);
+                    let mut sum = _mm512_add_ps(_mm512_load_ps(sums.row(r).add(at)), bias);
+                    if add {
+                        sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, to));
+                    }
+                    _mm512_mask_storeu_ps(to, mask, sum);
                 }
             }
         }
@@ -160,6 +171,33 @@ impl<'a> Tiles<'a> {
             unsafe {
                 let (low, high) = (_mm512_load_ps(sums.row(r)), _mm512_load_ps(sums.row(r).add(LANES)));
                 _mm512_storeu_si512(to.cast(), round_pairs(low, high));
+            }
+        }
+    }
+
+    /// Writes the activation of some rows of sums and the bias of their columns.
+    ///
+    /// # Safety
+    /// As for [`Output::write`].
+    #[allow(unsafe_code)]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) unsafe fn write_gated(
+        &self,
+        sums: &Sums,
+        place: Place,
+        part: Range<usize>,
+        bias: &[f32; WIDTH],
+        gate: &Gate,
+    ) {
+        let gate = gate.load();
+        // SAFETY: the bias has 32 values, the sums have 32 rows of 32; the tile and its row are among those of `data`.
+        unsafe {
+            let bias = [_mm512_loadu_ps(bias.as_ptr()), _mm512_loadu_ps(bias.as_ptr().add(LANES))];
+            for r in part {
+                let to = self.row(place, r);
+                let low = _mm512_add_ps(_mm512_load_ps(sums.row(r)), bias[0]);
+                let high = _mm512_add_ps(_mm512_load_ps(sums.row(r).add(LANES)), bias[1]);
+                _mm512_storeu_si512(to.cast(), round_pairs(gate.apply(low), gate.apply(high)));
             }
         }
     }

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::nn::activation::Activation;
 use crate::nn::aligned_buffer::AlignedBuffer;
 use crate::nn::gemm::{Threads, split};
 
@@ -40,33 +39,22 @@ impl Panels {
         (Self { buffer, format, steps, columns }, filled)
     }
 
-    fn panel(&self, p: usize) -> *const u8 {
-        let len = STEP_BYTES / 4 * self.steps;
-        self.buffer.as_slice()[p * len..(p + 1) * len].as_ptr().cast()
+    /// Where a step of a panel begins.
+    fn panel(&self, p: usize, step: usize) -> *const u8 {
+        let len = STEP_BYTES / 4;
+        self.buffer.as_slice()[(p * self.steps + step) * len..(p + 1) * self.steps * len].as_ptr().cast()
     }
 
-    /// Multiplies all rows by all panels. `to_floats` turns some rows of a block's sums into the layer's results, in 32-bit floats in their place; the
-    /// activation follows. The processor does that, and writes them, while it multiplies the next block.
+    /// Multiplies all rows by all panels. `finish` turns some rows of a block's sums into the layer's results and writes them to `output`, each once. The
+    /// processor does that while it multiplies the next block.
     pub(super) fn multiply(
         &self,
         rows: Rows<'_>,
         output: &Output<'_>,
-        activation: Option<Activation>,
         threads: Threads,
-        to_floats: impl Fn(&mut Sums, Place, Range<usize>) + Sync,
+        finish: impl Fn(&mut Sums, Place, Range<usize>) + Sync,
     ) {
         assert_eq!(rows.steps, self.steps);
-        let finish = |sums: &mut Sums, place: Place, part: Range<usize>| {
-            to_floats(sums, place, part.clone());
-            if let Some(activation) = activation {
-                activation.apply(sums.floats(part.clone()));
-            }
-            // SAFETY: there are weights where AMX is permitted; each block is finished once, by one thread.
-            #[allow(unsafe_code)]
-            unsafe {
-                output.write(sums, place, part);
-            }
-        };
         let panels = self.columns.div_ceil(WIDTH);
         match threads {
             Threads::One => self.run(rows, 0..panels, output, &finish),
@@ -77,7 +65,7 @@ impl Panels {
         }
     }
 
-    /// Computes the columns of these panels.
+    /// Computes the columns of these panels: for each, some of its steps for all blocks of rows, then the next steps.
     fn run(
         &self,
         rows: Rows<'_>,
@@ -88,44 +76,68 @@ impl Panels {
         // SAFETY: weights of a format are packed for AMX where it is permitted, and a thread runs one product at a time: `finish` starts none.
         #[allow(unsafe_code)]
         let _tiles = unsafe { Configuration::set() };
+        let blocks = rows.count.div_ceil(BLOCK_ROWS);
+        let chunks = if blocks < MIN_BLOCKS { 1 } else { self.steps.div_ceil(CHUNK) };
+        // Sums of the blocks between two chunks, and those of the last block that was computed to its end.
+        let mut between = vec![Sums::new(); if chunks > 1 { blocks } else { 0 }];
         let mut sums = Sums::new();
-        // The block whose sums are in `sums`.
         let mut before: Option<Place> = None;
         for p in panels.clone() {
-            let column = p * WIDTH;
-            for (n, row) in (0..rows.count).step_by(BLOCK_ROWS).enumerate() {
-                let (here, tile) = ((rows.count - row).min(BLOCK_ROWS), row / TILE_ROWS);
-                let both = here > TILE_ROWS;
-                let next = (p + 1 < panels.end && n < PREFETCH_RUNS)
-                    .then(|| self.panel(p + 1).wrapping_add(n * self.steps * PREFETCH_BYTES));
-                let tiles = [rows.tile(tile), rows.tile(tile + usize::from(both))];
-                let place = Place { row, rows: here, column, columns: (self.columns - column).min(WIDTH) };
-                // SAFETY: tiles and panel were sliced to their lengths, and the tiles are configured.
-                #[allow(unsafe_code)]
-                unsafe {
-                    let mut block = Block::begin(tiles, both, self.panel(p), next);
-                    for piece in 0..PIECES {
-                        block.step(self.format, part(self.steps, piece).len(), &sums);
-                        output.prefetch(place, part(here, piece));
-                        if let Some(place) = before {
-                            finish(&mut sums, place, part(place.rows, piece));
+            for chunk in 0..chunks {
+                let (steps, last) = (part(self.steps, chunk, chunks), chunk + 1 == chunks);
+                let next = match last {
+                    false => Some(self.panel(p, steps.end)),
+                    true => (p + 1 < panels.end).then(|| self.panel(p + 1, 0)),
+                };
+                for n in 0..blocks {
+                    let place = self.place(rows.count, p, n);
+                    let tile = place.row / TILE_ROWS;
+                    let both = place.rows > TILE_ROWS;
+                    let tiles = [tile, tile + usize::from(both)].map(|tile| rows.tile(tile, steps.start));
+                    let next = next.filter(|_| n < PREFETCH_RUNS);
+                    let next = next.map(|next| next.wrapping_add(n * steps.len() * PREFETCH_BYTES));
+                    let kept = (chunk > 0).then(|| &between[n]);
+                    // SAFETY: tiles and panel were sliced to their lengths, and the tiles are configured.
+                    #[allow(unsafe_code)]
+                    unsafe {
+                        let mut block = Block::begin(tiles, both, self.panel(p, steps.start), next, kept);
+                        for piece in 0..PIECES {
+                            let to = if last { &sums } else { &between[n] };
+                            block.step(self.format, part(steps.len(), piece, PIECES).len(), to);
+                            if last {
+                                output.prefetch(place, part(place.rows, piece, PIECES));
+                            }
+                            if let Some(place) = before {
+                                finish(&mut sums, place, part(place.rows, piece, PIECES));
+                            }
                         }
+                        block.store(if last { &mut sums } else { &mut between[n] });
                     }
-                    block.store(&mut sums);
+                    before = last.then_some(place);
                 }
-                before = Some(place);
             }
         }
         if let Some(place) = before {
             finish(&mut sums, place, 0..place.rows);
         }
     }
+
+    /// Block `n` of `rows` rows and a panel.
+    fn place(&self, rows: usize, panel: usize, n: usize) -> Place {
+        let (row, column) = (n * BLOCK_ROWS, panel * WIDTH);
+        let columns = (self.columns - column).min(WIDTH);
+        Place { row, rows: (rows - row).min(BLOCK_ROWS), column, columns }
+    }
 }
 
+/// The most steps of a panel that are multiplied by all rows before the next ones: 32 KiB, which stay in the first cache.
+const CHUNK: usize = 16;
+/// Blocks of rows from which on that pays.
+const MIN_BLOCKS: usize = 3;
 /// Pieces in which a block is multiplied, while the one before is finished.
 const PIECES: usize = 8;
 
-/// Piece `n` of so many steps or rows.
-fn part(count: usize, n: usize) -> Range<usize> {
-    n * count / PIECES..(n + 1) * count / PIECES
+/// Part `n` of so many, of steps or rows.
+fn part(count: usize, n: usize, parts: usize) -> Range<usize> {
+    n * count / parts..(n + 1) * count / parts
 }

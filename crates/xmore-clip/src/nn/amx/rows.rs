@@ -37,9 +37,9 @@ impl<'a> Rows<'a> {
         Rows { bytes, count, steps }
     }
 
-    /// Where a tile begins.
-    pub(super) fn tile(&self, n: usize) -> *const u8 {
-        self.bytes[n * self.steps * TILE_BYTES..(n + 1) * self.steps * TILE_BYTES].as_ptr()
+    /// Where a step of a tile begins.
+    pub(super) fn tile(&self, n: usize, step: usize) -> *const u8 {
+        self.bytes[(n * self.steps + step) * TILE_BYTES..(n + 1) * self.steps * TILE_BYTES].as_ptr()
     }
 
     /// Some of the rows, from the first of a tile on.

@@ -6,10 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::nn::activation::Activation;
+use crate::nn::attention::{Head, HeadAttention};
 use crate::nn::gemm::{ColumnBlock, Strided, Threads};
 use crate::nn::int8::Int8;
 use crate::nn::norm::LayerNorm;
-use crate::nn::operand::Operand;
 use crate::nn::packed_weight::{PackedWeight, Perceptron};
 
 fn values(n: usize, seed: u32) -> Vec<f32> {
@@ -129,8 +129,13 @@ fn perceptrons_have_the_bits_of_their_steps() {
         norm.forward(&mut normed, Threads::One);
         let mut between = plain::multiply(&normed, width, &first.1, &first.2, None);
         let without = between.clone();
+        let mut gated = between.clone();
+        match gates::Gate::of(activation) {
+            Some(gate) => gated.iter_mut().for_each(|x| *x = gate.plain(*x)),
+            None => activation.apply(&mut gated),
+        }
         activation.apply(&mut between);
-        let expected = plain::multiply(&between, hidden, &second.1, &second.2, Some(&x));
+        let expected = plain::multiply(&gated, hidden, &second.1, &second.2, Some(&x));
         for threads in [Threads::One, Threads::Pool] {
             let mut found = vec![f32::NAN; count * hidden];
             first.0.multiply(&normed, count, &mut found, false, Some(activation), threads);
@@ -145,42 +150,59 @@ fn perceptrons_have_the_bits_of_their_steps() {
     }
 }
 
-/// Attention's operands have the bits of plain operations, also where a buffer held something larger before.
+/// Attention of one head against plain operations, also where a buffer held something larger, and no numbers, before. Weights are rounded to bf16, so that a
+/// result is off by 2⁻⁹ of the largest value at most, and by what exponentials and sums in 32 bits are.
 #[test]
-fn operands_have_the_bits_of_plain_operations() {
+fn attention_is_that_of_plain_operations() {
     if skipped(tile::is_permitted(Format::Bf16)) {
         return;
     }
-    let mut operand = AmxOperand::new();
-    operand.set(Strided { data: &[f32::NAN; 100 * 100], stride: 100 }, 100, 0, 100);
-    for (count, depth, columns) in [(1, 1, 1), (5, 8, 33), (33, 64, 77), (14, 77, 64), (3, 19, 88)] {
-        let stride = 2 * depth.max(columns) + 3;
-        let at = 3;
-        let (x, keys, weights) =
-            (values(count * stride, 1), values(columns * stride, 2), values(depth * stride, 3));
-        let take = |data: &[f32], len: usize| -> Vec<f32> {
-            data.chunks(stride).flat_map(|row| &row[at..at + len]).copied().collect()
+    let mut attention = AmxAttention::new();
+    let nothing = vec![f32::NAN; 100 * 100];
+    let all = Strided { data: &nothing, stride: 100 };
+    let counts = |query_count, key_count| (query_count, key_count, false);
+    let mut out = vec![0.0; 100 * 100];
+    attention.attend(&head([all; 3], counts(100, 100), 0, 100), &mut ColumnBlock::whole(&mut out, 100));
+    let cases = [(1, 1, 1), (5, 8, 33), (33, 64, 77), (17, 64, 17), (70, 88, 70), (32, 32, 200)];
+    for ((queries, width, keys), causal) in cases.into_iter().flat_map(|case| [(case, false), (case, true)]) {
+        let (at, stride) = (3, width + 5);
+        let [q, k, v] = [(queries, 1), (keys, 2), (keys, 3)].map(|(rows, seed)| values(rows * stride, seed));
+        let [of_q, of_k, of_v] = [&q, &k, &v].map(|data| Strided { data, stride });
+        let mut out = vec![f32::NAN; queries * (width + 1)];
+        let mut columns = ColumnBlock::split_at(&mut out, width + 1, &[0..width, width..width + 1]);
+        let head = head([of_q, of_k, of_v], (queries, keys, causal), at, width);
+        attention.attend(&head, &mut columns[0]);
+        let take = |data: &[f32]| -> Vec<f32> {
+            data.chunks(stride).flat_map(|row| &row[at..at + width]).copied().collect()
         };
-        let check = |operand: &mut AmxOperand, weight: &[f32]| {
-            let expected = plain::multiply(&take(&x, depth), depth, weight, &vec![0.0; columns], None);
-            for width in [columns, operand.padded(columns) + 2] {
-                let mut out = vec![0.0; count * width];
-                operand.multiply(
-                    Strided { data: &x, stride },
-                    count,
-                    at,
-                    &mut ColumnBlock::whole(&mut out, width),
+        let scores = plain::multiply(&take(&q), width, &take(&k), &vec![0.0; keys], None);
+        let v = take(&v);
+        for (r, scores) in scores.chunks(keys).enumerate() {
+            let seen = if causal { (r + 1).min(keys) } else { keys };
+            let weights: Vec<f64> = scores[..seen].iter().map(|&score| f64::from(score).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            for c in 0..width {
+                let value = |key: usize| f64::from(v[key * width + c]);
+                let want: f64 =
+                    weights.iter().enumerate().map(|(key, weight)| weight / sum * value(key)).sum();
+                let found = f64::from(out[r * (width + 1) + c]);
+                // Values are below 1/2, and are rounded, too.
+                assert!(
+                    (found - want).abs() <= (-9f64).exp2() + 1e-5,
+                    "{head_text}: {found} {want}",
+                    head_text = format_args!("{queries} x {keys} x {width}, causal {causal}, row {r}")
                 );
-                let found = out.chunks(width).flat_map(|row| &row[..columns]);
-                assert!(found.eq(&expected), "{count} x {depth} x {columns}");
             }
-        };
-        operand.set_transposed(Strided { data: &keys, stride }, columns, at, depth);
-        check(&mut operand, &take(&keys, depth));
-        operand.set(Strided { data: &weights, stride }, depth, at, columns);
-        let held = take(&weights, columns);
-        let transposed: Vec<f32> =
-            (0..columns * depth).map(|i| held[i % depth * columns + i / depth]).collect();
-        check(&mut operand, &transposed);
+            assert!(out[r * (width + 1) + width].is_nan(), "the next head's column is left alone");
+        }
     }
+}
+
+fn head<'a>(
+    [queries, keys, values]: [Strided<'a>; 3],
+    (query_count, key_count, causal): (usize, usize, bool),
+    at: usize,
+    width: usize,
+) -> Head<'a> {
+    Head { queries, query_count, keys, values, key_count, at, width, causal }
 }

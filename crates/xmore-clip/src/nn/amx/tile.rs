@@ -101,6 +101,7 @@ impl Drop for Configuration {
 }
 
 /// A block's sums, `[32, 32]`: 32-bit floats or integers.
+#[derive(Clone)]
 #[repr(C, align(64))]
 pub(super) struct Sums(pub(super) [u32; BLOCK_ROWS * WIDTH]);
 
@@ -145,7 +146,8 @@ pub(super) struct Block {
 /// is touched once is among the first to go, one that is touched again stays.
 const TOUCHED_BYTES: usize = 512;
 
-/// Writes the instructions of a block's steps for one format.
+/// Writes the instructions of a block's steps for one format. Rows are loaded past the first cache (`tileloaddt1`), so that the panel, which the next block
+/// of rows is multiplied by, too, stays in it.
 macro_rules! steps {
     ($name:ident, $multiply:literal) => {
         /// Multiplies the next `count` steps.
@@ -161,7 +163,7 @@ macro_rules! steps {
                 if *both {
                     asm!(
                         "2:",
-                        "tileloadd tmm4, [{first} + {row}]",
+                        "tileloaddt1 tmm4, [{first} + {row}]",
                         "prefetcht0 [{to} + {touched}]",
                         "prefetcht0 [{to} + {touched} + 64]",
                         "tileloadd tmm6, [{panel} + {line}]",
@@ -171,7 +173,7 @@ macro_rules! steps {
                         "prefetcht0 [{to} + {touched} + 128]",
                         "prefetcht0 [{to} + {touched} + 192]",
                         "prefetcht1 [{next} + 64]",
-                        "tileloadd tmm5, [{second} + {row}]",
+                        "tileloaddt1 tmm5, [{second} + {row}]",
                         concat!($multiply, " tmm1, tmm4, tmm7"),
                         "prefetcht0 [{to} + {touched} + 256]",
                         "prefetcht0 [{to} + {touched} + 320]",
@@ -208,7 +210,7 @@ macro_rules! steps {
                 } else {
                     asm!(
                         "2:",
-                        "tileloadd tmm4, [{first} + {row}]",
+                        "tileloaddt1 tmm4, [{first} + {row}]",
                         "tileloadd tmm6, [{panel} + {line}]",
                         "prefetcht1 [{next}]",
                         "prefetcht1 [{next} + 64]",
@@ -242,7 +244,8 @@ steps!(steps_bf16, "tdpbf16ps");
 steps!(steps_int8, "tdpbusd");
 
 impl Block {
-    /// A block of one or two tiles of rows and a panel, whose sums are zero. If there is a `next`, [`PREFETCH_BYTES`] are prefetched from there at each step.
+    /// A block of one or two tiles of rows and a panel, whose sums are zero or those that were kept. If there is a `next`, [`PREFETCH_BYTES`] are prefetched from
+    /// there at each step.
     ///
     /// # Safety
     /// The tiles must be configured, and no other block may be begun on this thread before this one's sums are stored.
@@ -252,17 +255,31 @@ impl Block {
         both: bool,
         panel: *const u8,
         next: Option<*const u8>,
+        kept: Option<&Sums>,
     ) -> Self {
         // SAFETY: the tiles are configured.
         unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                options(nostack, nomem)
-            );
+            match kept {
+                None => asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    options(nostack, nomem)
+                ),
+                // Of a block of one tile of rows the rest is anything.
+                Some(sums) => asm!(
+                    "tileloadd tmm0, [{from} + {distance}]",
+                    "tileloadd tmm1, [{from} + {distance} + 64]",
+                    "tileloadd tmm2, [{from} + {distance} + 2048]",
+                    "tileloadd tmm3, [{from} + {distance} + 2112]",
+                    from = in(reg) sums.0.as_ptr(),
+                    distance = in(reg) 2 * ROW_BYTES,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    options(nostack, readonly)
+                ),
+            }
         }
         let ahead = if next.is_some() { PREFETCH_BYTES } else { 0 };
         Self { rows, both, panel, next: next.unwrap_or(panel), ahead, touched: 0 }
@@ -286,11 +303,6 @@ impl Block {
         }
     }
 
-    /// Rows of the block: those of its tiles.
-    pub(super) fn rows(&self) -> usize {
-        if self.both { BLOCK_ROWS } else { TILE_ROWS }
-    }
-
     /// Writes the sums to `sums`, all of them or the first 16 rows.
     ///
     /// # Safety
@@ -303,7 +315,7 @@ impl Block {
         }
     }
 
-    /// Writes [`Block::rows`] rows of 32 sums that are so many bytes apart.
+    /// Writes the rows of its one or two tiles, of 32 sums, so many bytes apart.
     ///
     /// # Safety
     /// As for [`Block::store`]; `to` must be valid for them.

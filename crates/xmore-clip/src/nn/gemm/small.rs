@@ -192,17 +192,6 @@ impl<'a> ColumnBlock<'a> {
         ColumnBlock { data, rows, columns, stride: self.stride, lifetime: PhantomData }
     }
 
-    /// Where so many first rows of these columns begin, and the elements from one to the next, if the block has all of them.
-    pub(crate) fn whole_part(
-        &mut self,
-        rows: usize,
-        column: usize,
-        columns: usize,
-    ) -> Option<(*mut f32, usize)> {
-        (rows <= self.rows && column + columns <= self.columns)
-            .then(|| self.part(0, rows, column, columns).pointer())
-    }
-
     /// Columns of the block.
     pub(crate) fn columns(&self) -> usize {
         self.columns

@@ -1,0 +1,227 @@
+//! Attention of one head in bf16 by `tdpbf16ps`: scores, their exponentials rounded straight into tiles, and values.
+//!
+//! The weights of a row are e^(score − largest), at most 1, rounded to bf16; the row of the result is divided by their sum (as FlashAttention does,
+//! Dao et al. 2022, algorithm 1), which is fewer numbers than the weights are.
+
+use std::arch::x86_64::*;
+
+use crate::nn::aligned_buffer::AlignedBuffer;
+use crate::nn::attention::{Head, HeadAttention};
+use crate::nn::gemm::ColumnBlock;
+
+use super::bf16::{STEP, round_to_tile};
+use super::output::{Floats, Place, vectors};
+use super::panels::{fill, fill_transposed};
+use super::rows::{Rows, round_pairs, rows_len};
+use super::tile::{
+    BLOCK_ROWS, Block, Configuration, Format, ROW_BYTES, STEP_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH,
+};
+
+/// Buffers of a thread. The processor must have AMX.
+pub(crate) struct AmxAttention {
+    keys: Panels,
+    values: Panels,
+    /// A block's queries, then its weights, as tiles.
+    rows: AlignedBuffer<u32>,
+    /// A block's scores, `[32, keys up to a whole panel]`.
+    scores: AlignedBuffer<f32>,
+}
+
+/// A right operand in panels of 32 columns, each `[steps, 16, 32]` pairs.
+struct Panels {
+    buffer: AlignedBuffer<u32>,
+    steps: usize,
+    count: usize,
+}
+
+impl Panels {
+    /// Panels for so many inputs and columns, with the first one's of each, to be filled.
+    fn resize(&mut self, inputs: usize, columns: usize) -> impl Iterator<Item = (usize, &mut [u32])> {
+        (self.steps, self.count) = (inputs.div_ceil(STEP), columns.div_ceil(WIDTH));
+        let len = self.steps * STEP_BYTES / 4;
+        grow(&mut self.buffer, self.count * len);
+        let panels = self.buffer.as_mut_slice()[..self.count * len].chunks_exact_mut(len);
+        panels.enumerate().map(|(p, panel)| (p * WIDTH, panel))
+    }
+
+    fn panel(&self, p: usize) -> *const u8 {
+        let len = self.steps * STEP_BYTES / 4;
+        self.buffer.as_slice()[p * len..(p + 1) * len].as_ptr().cast()
+    }
+}
+
+fn grow<T: bytemuck::Pod>(buffer: &mut AlignedBuffer<T>, len: usize) {
+    if buffer.as_slice().len() < len {
+        *buffer = AlignedBuffer::zeroed(len);
+    }
+}
+
+impl AmxAttention {
+    pub(crate) fn new() -> Self {
+        let panels = || Panels { buffer: AlignedBuffer::zeroed(0), steps: 0, count: 0 };
+        let (rows, scores) = (AlignedBuffer::zeroed(0), AlignedBuffer::zeroed(0));
+        Self { keys: panels(), values: panels(), rows, scores }
+    }
+
+    /// Packs the keys and values of a head.
+    fn pack(&mut self, head: &Head<'_>) {
+        let &Head { keys, values, key_count, at, width, .. } = head;
+        for (first, panel) in self.keys.resize(width, key_count) {
+            let row = |c: usize| (first + c < key_count).then(|| (keys.row(first + c, at, width), 1.0));
+            // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
+            #[allow(unsafe_code)]
+            unsafe {
+                fill_transposed(panel, row);
+            }
+        }
+        for (first, panel) in self.values.resize(key_count, width) {
+            let have = WIDTH.min(width - first);
+            let row = |r: usize| if r < key_count { values.row(r, at + first, have) } else { &[] };
+            // SAFETY: as above.
+            #[allow(unsafe_code)]
+            unsafe {
+                fill(panel, row);
+            }
+        }
+    }
+}
+
+impl HeadAttention for AmxAttention {
+    fn attend(&mut self, head: &Head<'_>, out: &mut ColumnBlock<'_>) {
+        let &Head { queries, query_count, key_count, at, width, causal, .. } = head;
+        self.pack(head);
+        let Self { keys, values, rows, scores } = self;
+        let (query_len, weight_len) = (rows_len(BLOCK_ROWS, keys.steps), rows_len(BLOCK_ROWS, values.steps));
+        let stride = keys.count * WIDTH;
+        grow(rows, (query_len + weight_len) / 4);
+        grow(scores, BLOCK_ROWS * stride);
+        let rows: &mut [u8] = bytemuck::cast_slice_mut(rows.as_mut_slice());
+        let (query_tiles, rest) = rows.split_at_mut(query_len);
+        let weight_tiles = &mut rest[..weight_len];
+        let scores = &mut scores.as_mut_slice()[..BLOCK_ROWS * stride];
+        // SAFETY: there is such an attention where AMX is permitted, and a thread computes one head at a time.
+        #[allow(unsafe_code)]
+        let _tiles = unsafe { Configuration::set() };
+        let mut sums = Sums::new();
+        for first in (0..query_count).step_by(BLOCK_ROWS) {
+            let here = BLOCK_ROWS.min(query_count - first);
+            let both = here > TILE_ROWS;
+            for r in 0..here {
+                let tile = &mut query_tiles[r / TILE_ROWS * (query_len / 2)..][..query_len / 2];
+                round_to_tile(queries.row(first + r, at, width), r % TILE_ROWS, tile);
+            }
+            let tiles = Rows::new(query_tiles, BLOCK_ROWS, keys.steps);
+            for p in 0..keys.count {
+                // SAFETY: tiles and panels have that many steps, the tiles are configured, and the scores have 32 rows of so many columns.
+                #[allow(unsafe_code)]
+                unsafe {
+                    let mut block =
+                        Block::begin([tiles.tile(0, 0), tiles.tile(1, 0)], both, keys.panel(p), None, None);
+                    block.step(Format::Bf16, keys.steps, &sums);
+                    block.store_to(scores[p * WIDTH..].as_mut_ptr().cast(), 4 * stride);
+                }
+            }
+            let mut scales = [0.0; BLOCK_ROWS];
+            for (r, row) in scores.chunks_exact(stride).take(here).enumerate() {
+                let seen = if causal { (first + r + 1).min(key_count) } else { key_count };
+                let tile = &mut weight_tiles[r / TILE_ROWS * (weight_len / 2)..][..weight_len / 2];
+                // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
+                #[allow(unsafe_code)]
+                unsafe {
+                    scales[r] = 1.0 / exponentials(&row[..seen], r % TILE_ROWS, tile);
+                }
+            }
+            let tiles = Rows::new(weight_tiles, BLOCK_ROWS, values.steps);
+            let floats = Floats(out.skip_rows(first));
+            for p in 0..values.count {
+                let columns = WIDTH.min(width - p * WIDTH);
+                let place = Place { row: 0, rows: here, column: p * WIDTH, columns };
+                // SAFETY: as above; the output is borrowed.
+                #[allow(unsafe_code)]
+                unsafe {
+                    let mut block =
+                        Block::begin([tiles.tile(0, 0), tiles.tile(1, 0)], both, values.panel(p), None, None);
+                    block.step(Format::Bf16, values.steps, &sums);
+                    block.store(&mut sums);
+                    write_scaled(&sums, &scales, &floats, place);
+                }
+            }
+        }
+    }
+}
+
+/// Writes e^(x − largest x) of a row's numbers, rounded, to row `r` of a tile, and zeros behind them. Returns their sum before rounding.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn exponentials(row: &[f32], r: usize, tile: &mut [u8]) -> f32 {
+    let load = |at: usize, rest: __m512| {
+        let here = row.len().saturating_sub(at).min(16);
+        let mask = ((1u32 << here) - 1) as __mmask16;
+        // SAFETY: the mask keeps to the row.
+        #[allow(unsafe_code)]
+        unsafe {
+            (_mm512_mask_loadu_ps(rest, mask, row.as_ptr().wrapping_add(at)), mask)
+        }
+    };
+    let least = _mm512_set1_ps(f32::NEG_INFINITY);
+    let mut largest = least;
+    for at in (0..row.len()).step_by(16) {
+        largest = _mm512_max_ps(largest, load(at, least).0);
+    }
+    let largest = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
+    let mut sum = _mm512_setzero_ps();
+    for (n, step) in tile.chunks_exact_mut(TILE_BYTES).enumerate() {
+        let place = step[r * ROW_BYTES..(r + 1) * ROW_BYTES].as_mut_ptr();
+        let mut halves = [_mm512_setzero_ps(); 2];
+        for (half, at) in halves.iter_mut().zip([n * STEP, n * STEP + 16]) {
+            if at < row.len() {
+                let (x, mask) = load(at, largest);
+                *half = _mm512_maskz_mov_ps(mask, exponential(_mm512_sub_ps(x, largest)));
+                sum = _mm512_add_ps(sum, *half);
+            }
+        }
+        // SAFETY: a tile's row has 64 bytes.
+        #[allow(unsafe_code)]
+        unsafe {
+            _mm512_storeu_si512(place.cast(), round_pairs(halves[0], halves[1]));
+        }
+    }
+    _mm512_reduce_add_ps(sum)
+}
+
+/// e^x of numbers that are not positive, off by less than 10⁻⁵ of it where that is not less than 2⁻⁵⁰.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn exponential(x: __m512) -> __m512 {
+    const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    // 2^f by the first terms of its series, f from -1/2 to 1/2: (ln 2)^k / k!.
+    const L: f64 = std::f64::consts::LN_2;
+    const TERMS: [f64; 6] =
+        [1.0, L, L * L / 2.0, L * L * L / 6.0, L * L * L * L / 24.0, L * L * L * L * L / 120.0];
+    let t = _mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E));
+    let whole = _mm512_roundscale_ps::<NEAREST>(t);
+    let f = _mm512_sub_ps(t, whole);
+    let mut power = _mm512_set1_ps(TERMS[5] as f32);
+    for k in (0..5).rev() {
+        power = _mm512_fmadd_ps(power, f, _mm512_set1_ps(TERMS[k] as f32));
+    }
+    _mm512_scalef_ps(power, whole)
+}
+
+/// Writes a block's rows of sums, each times its scale.
+///
+/// # Safety
+/// The processor must have AVX-512, and no other thread may use the block's place.
+#[allow(unsafe_code)]
+#[target_feature(enable = "avx512f")]
+unsafe fn write_scaled(sums: &Sums, scales: &[f32; BLOCK_ROWS], out: &Floats<'_>, place: Place) {
+    for (r, &scale) in scales.iter().enumerate().take(place.rows) {
+        let to = out.row(place, r);
+        for (at, mask) in vectors(place.columns) {
+            // SAFETY: the sums have 32 rows of 32, the output's row the columns that the mask keeps to.
+            unsafe {
+                let scaled = _mm512_mul_ps(_mm512_load_ps(sums.row(r).add(at)), _mm512_set1_ps(scale));
+                _mm512_mask_storeu_ps(to.add(at), mask, scaled);
+            }
+        }
+    }
+}
