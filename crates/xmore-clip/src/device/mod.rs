@@ -192,6 +192,20 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
         normed: &mut Self::Rows,
         hidden: &mut Self::Rows,
     );
+    /// x += out(attention(qkv(norm(x)))) of each sequence to itself; the buffers are overwritten with anything.
+    fn attention(
+        run: &mut Self::Run<'_>,
+        layers: AttentionLayers<'_, Self>,
+        x: &mut Self::Rows,
+        sequences: &Self::Sequences,
+        normed: &mut Self::Rows,
+        qkv: &mut Self::Rows,
+    ) {
+        let AttentionLayers { norm, qkv: to_qkv, out, shape } = layers;
+        Self::norm_linear(run, norm, to_qkv, x, normed, qkv);
+        Self::self_attention(run, shape, qkv, sequences, normed);
+        Self::linear_add(run, out, normed, x);
+    }
     /// Rotates the first `heads` heads of each row by its token's place in its sequence. The rotations are of the last tokens of a sequence; those
     /// before them stay as they are.
     fn rotate(
@@ -363,6 +377,15 @@ pub(crate) struct ClassRow<D: Device> {
     pub(crate) id: u32,
     /// `[width]`, with its position.
     pub(crate) row: D::Values,
+}
+
+/// The layers of an attention on a residual branch.
+pub(crate) struct AttentionLayers<'a, D: Device> {
+    pub(crate) norm: &'a D::Norm,
+    /// Query, key and value side by side.
+    pub(crate) qkv: &'a D::Linear,
+    pub(crate) out: &'a D::Linear,
+    pub(crate) shape: AttentionShape,
 }
 
 /// The layers of a perceptron on a residual branch.

@@ -1,12 +1,15 @@
 //! A fully connected layer.
 
+use std::ops::Range;
+
 use crate::checkpoint::WeightAndBias;
 use crate::profile;
 
 use super::activation::Activation;
+use super::attention::AttentionShape;
 use super::gemm::Threads;
 use super::norm::LayerNorm;
-use super::packed_weight::{PackedWeight, Perceptron};
+use super::packed_weight::{AttentionBranch, PackedWeight, Perceptron};
 use super::precision::Precision;
 
 /// y = x Wᵀ + b, with the weight packed once for the matrix product.
@@ -126,6 +129,19 @@ impl Linear {
         threads: Threads,
     ) {
         self.0.multiply_normed(norm, x, normed, out, threads);
+    }
+
+    /// Adds out(attention(this(norm(`x`)))) of each sequence of `x` to it, if there is a way for all of it, and tells whether: this layer is query, key and value.
+    pub(crate) fn attention(
+        &self,
+        norm: &LayerNorm,
+        shape: AttentionShape,
+        sequences: &[Range<usize>],
+        out: &Linear,
+        x: &mut [f32],
+        threads: Threads,
+    ) -> bool {
+        self.0.attention(&AttentionBranch { norm, shape, sequences, out: &*out.0 }, x, threads)
     }
 
     /// Adds second(activation(this(norm(`x`)))) to `x`. The buffers, as large as `x` and as this layer's output, are overwritten with anything.

@@ -1,8 +1,10 @@
 //! What a number format of linear layers has to do: multiply by a weight that it has packed.
 
 use std::any::Any;
+use std::ops::Range;
 
 use super::activation::Activation;
+use super::attention::AttentionShape;
 use super::gemm::Threads;
 use super::norm::LayerNorm;
 
@@ -40,10 +42,24 @@ pub(crate) trait PackedWeight: Any + Send + Sync {
         self.multiply(normed, x.len() / self.inputs(), out, false, None, threads);
     }
 
+    /// Adds to `x` an attention of its sequences whose layer of query, key and value this is, and tells that it did: not every format has its own way for
+    /// all of it.
+    fn attention(&self, _layers: &AttentionBranch<'_>, _x: &mut [f32], _threads: Threads) -> bool {
+        false
+    }
+
     /// Adds to `x` a perceptron of it whose first layer this is, and tells that it did: not every format has its own way for both layers.
     fn perceptron(&self, _layers: &Perceptron<'_>, _x: &mut [f32], _threads: Threads) -> bool {
         false
     }
+}
+
+/// What an attention has beside its first layer: out(attention(first(norm(x)))).
+pub(crate) struct AttentionBranch<'a> {
+    pub(crate) norm: &'a LayerNorm,
+    pub(crate) shape: AttentionShape,
+    pub(crate) sequences: &'a [Range<usize>],
+    pub(crate) out: &'a dyn PackedWeight,
 }
 
 /// What a perceptron has beside its first layer: second(activation(first(norm(x)))).

@@ -6,7 +6,7 @@
 use crate::arch::shared::rotary::RotaryPositions;
 use crate::arch::shared::transformer::TransformerForm;
 use crate::checkpoint::WeightAndBias;
-use crate::device::{Device, Operation, PerceptronLayers};
+use crate::device::{AttentionLayers, AttentionShape, Device, Operation, PerceptronLayers};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::linear::Part;
@@ -187,6 +187,20 @@ impl<D: Device> Branches<D> {
                     fc2: fc2()?,
                 },
             },
+        })
+    }
+
+    /// The attention branch as a whole, where there are no norms but one before it.
+    pub(crate) fn plain_attention<'a>(
+        &'a self,
+        qkv: &'a D::Linear,
+        shape: AttentionShape,
+    ) -> Option<AttentionLayers<'a, D>> {
+        (self.place == NormPlace::Before && self.attention_norm.is_none()).then(|| AttentionLayers {
+            norm: &self.norms[0],
+            qkv,
+            out: &self.out,
+            shape,
         })
     }
 

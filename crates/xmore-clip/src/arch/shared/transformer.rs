@@ -160,12 +160,17 @@ impl<D: Device> Transformer<D> {
         sequences: &D::Sequences,
         Buffers { normed, qkv, hidden }: &mut Buffers<D>,
     ) {
-        branches.attention_in(run, linear, x, normed, qkv);
-        if let Some(rotary) = &self.rotary {
-            D::rotate(run, rotary, 2 * self.form.sizes.heads, qkv, sequences);
+        let plain = branches.plain_attention(linear, self.shape());
+        if let (Some(layers), None) = (plain, &self.rotary) {
+            D::attention(run, layers, x, sequences, normed, qkv);
+        } else {
+            branches.attention_in(run, linear, x, normed, qkv);
+            if let Some(rotary) = &self.rotary {
+                D::rotate(run, rotary, 2 * self.form.sizes.heads, qkv, sequences);
+            }
+            D::self_attention(run, self.shape(), qkv, sequences, normed);
+            branches.attention_out(run, normed, x);
         }
-        D::self_attention(run, self.shape(), qkv, sequences, normed);
-        branches.attention_out(run, normed, x);
         branches.perceptron(run, x, normed, hidden);
     }
 

@@ -25,8 +25,8 @@ use crate::preprocess::Pixels;
 use crate::profile;
 
 use super::{
-    AttentionShape, Device, InvertedResidual, MapPerceptronLayers, Operation, PatchEmbedding,
-    PerceptronLayers, Portion, TokenEmbedding, Trunk, Wanted, bounds,
+    AttentionLayers, AttentionShape, Device, InvertedResidual, MapPerceptronLayers, Operation,
+    PatchEmbedding, PerceptronLayers, Portion, TokenEmbedding, Trunk, Wanted, bounds,
 };
 
 pub(crate) use encoders::normalize_rows;
@@ -302,6 +302,23 @@ impl Device for Cpu {
         let (normed, hidden) =
             (&mut normed[..x.len()], &mut hidden[..x.len() / fc1.inputs() * fc1.outputs()]);
         fc1.perceptron(norm, activation, fc2, x, [normed, hidden], *threads);
+    }
+
+    fn attention(
+        threads: &mut Threads,
+        layers: AttentionLayers<'_, Self>,
+        x: &mut Vec<f32>,
+        sequences: &Vec<Range<usize>>,
+        normed: &mut Vec<f32>,
+        qkv: &mut Vec<f32>,
+    ) {
+        let AttentionLayers { norm, qkv: to_qkv, out, shape } = layers;
+        if to_qkv.attention(norm, shape, sequences, out, x, *threads) {
+            return;
+        }
+        Self::norm_linear(threads, norm, to_qkv, x, normed, qkv);
+        Self::self_attention(threads, shape, qkv, sequences, normed);
+        Self::linear_add(threads, out, normed, x);
     }
 
     fn rotate(

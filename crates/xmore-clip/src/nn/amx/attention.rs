@@ -19,16 +19,23 @@ use super::tile::{
 
 /// Buffers of a thread. The processor must have AMX.
 pub(crate) struct AmxAttention {
-    keys: Panels,
-    values: Panels,
-    /// A block's queries, then its weights, as tiles.
-    rows: AlignedBuffer<u32>,
+    operands: HeadOperands,
+    /// A block's queries as tiles.
+    queries: AlignedBuffer<u32>,
+}
+
+/// The keys and values of a head, and what is computed of a block of its queries.
+pub(super) struct HeadOperands {
+    pub(super) keys: Panels,
+    pub(super) values: Panels,
+    /// A block's weights as tiles.
+    weights: AlignedBuffer<u32>,
     /// A block's scores, `[32, keys up to a whole panel]`.
     scores: AlignedBuffer<f32>,
 }
 
 /// A right operand in panels of 32 columns, each `[steps, 16, 32]` pairs.
-struct Panels {
+pub(super) struct Panels {
     buffer: AlignedBuffer<u32>,
     steps: usize,
     count: usize,
@@ -36,7 +43,11 @@ struct Panels {
 
 impl Panels {
     /// Panels for so many inputs and columns, with the first one's of each, to be filled.
-    fn resize(&mut self, inputs: usize, columns: usize) -> impl Iterator<Item = (usize, &mut [u32])> {
+    pub(super) fn resize(
+        &mut self,
+        inputs: usize,
+        columns: usize,
+    ) -> impl Iterator<Item = (usize, &mut [u32])> {
         (self.steps, self.count) = (inputs.div_ceil(STEP), columns.div_ceil(WIDTH));
         let len = self.steps * STEP_BYTES / 4;
         grow(&mut self.buffer, self.count * len);
@@ -56,17 +67,74 @@ fn grow<T: bytemuck::Pod>(buffer: &mut AlignedBuffer<T>, len: usize) {
     }
 }
 
+impl HeadOperands {
+    pub(super) fn new() -> Self {
+        let panels = || Panels { buffer: AlignedBuffer::zeroed(0), steps: 0, count: 0 };
+        let (weights, scores) = (AlignedBuffer::zeroed(0), AlignedBuffer::zeroed(0));
+        Self { keys: panels(), values: panels(), weights, scores }
+    }
+
+    /// Attention of `count` queries, at most 32, in one or two tiles, each to the keys up to what `seen` says. `write` takes each panel of results, and the factors that
+    /// its rows are yet to be multiplied by.
+    ///
+    /// # Safety
+    /// Tiles must be configured, and the queries have the keys' steps.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn attend(
+        &mut self,
+        queries: [*const u8; 2],
+        count: usize,
+        seen: impl Fn(usize) -> usize,
+        sums: &mut Sums,
+        mut write: impl FnMut(&Sums, &[f32; BLOCK_ROWS], usize),
+    ) {
+        let Self { keys, values, weights, scores } = self;
+        let both = count > TILE_ROWS;
+        let stride = keys.count * WIDTH;
+        grow(scores, BLOCK_ROWS * stride);
+        let scores = &mut scores.as_mut_slice()[..BLOCK_ROWS * stride];
+        for p in 0..keys.count {
+            // SAFETY: tiles and panels have that many steps, the tiles are configured, and the scores have 32 rows of so many columns.
+            unsafe {
+                let mut block = Block::begin(queries, both, keys.panel(p), None, None);
+                block.step(Format::Bf16, keys.steps, sums);
+                block.store_to(scores[p * WIDTH..].as_mut_ptr().cast(), 4 * stride);
+            }
+        }
+        let len = rows_len(BLOCK_ROWS, values.steps);
+        grow(weights, len / 4);
+        let weights: &mut [u8] = &mut bytemuck::cast_slice_mut(weights.as_mut_slice())[..len];
+        let mut scales = [0.0; BLOCK_ROWS];
+        for (r, row) in scores.chunks_exact(stride).take(count).enumerate() {
+            let tile = &mut weights[r / TILE_ROWS * (len / 2)..][..len / 2];
+            // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
+            unsafe {
+                scales[r] = 1.0 / exponentials(&row[..seen(r)], r % TILE_ROWS, tile);
+            }
+        }
+        let tiles = Rows::new(weights, BLOCK_ROWS, values.steps);
+        for p in 0..values.count {
+            // SAFETY: as above.
+            unsafe {
+                let mut block =
+                    Block::begin([tiles.tile(0, 0), tiles.tile(1, 0)], both, values.panel(p), None, None);
+                block.step(Format::Bf16, values.steps, sums);
+                block.store(sums);
+            }
+            write(sums, &scales, p);
+        }
+    }
+}
+
 impl AmxAttention {
     pub(crate) fn new() -> Self {
-        let panels = || Panels { buffer: AlignedBuffer::zeroed(0), steps: 0, count: 0 };
-        let (rows, scores) = (AlignedBuffer::zeroed(0), AlignedBuffer::zeroed(0));
-        Self { keys: panels(), values: panels(), rows, scores }
+        Self { operands: HeadOperands::new(), queries: AlignedBuffer::zeroed(0) }
     }
 
     /// Packs the keys and values of a head.
     fn pack(&mut self, head: &Head<'_>) {
         let &Head { keys, values, key_count, at, width, .. } = head;
-        for (first, panel) in self.keys.resize(width, key_count) {
+        for (first, panel) in self.operands.keys.resize(width, key_count) {
             let row = |c: usize| (first + c < key_count).then(|| (keys.row(first + c, at, width), 1.0));
             // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
             #[allow(unsafe_code)]
@@ -74,7 +142,7 @@ impl AmxAttention {
                 fill_transposed(panel, row);
             }
         }
-        for (first, panel) in self.values.resize(key_count, width) {
+        for (first, panel) in self.operands.values.resize(key_count, width) {
             let have = WIDTH.min(width - first);
             let row = |r: usize| if r < key_count { values.row(r, at + first, have) } else { &[] };
             // SAFETY: as above.
@@ -90,61 +158,32 @@ impl HeadAttention for AmxAttention {
     fn attend(&mut self, head: &Head<'_>, out: &mut ColumnBlock<'_>) {
         let &Head { queries, query_count, key_count, at, width, causal, .. } = head;
         self.pack(head);
-        let Self { keys, values, rows, scores } = self;
-        let (query_len, weight_len) = (rows_len(BLOCK_ROWS, keys.steps), rows_len(BLOCK_ROWS, values.steps));
-        let stride = keys.count * WIDTH;
-        grow(rows, (query_len + weight_len) / 4);
-        grow(scores, BLOCK_ROWS * stride);
-        let rows: &mut [u8] = bytemuck::cast_slice_mut(rows.as_mut_slice());
-        let (query_tiles, rest) = rows.split_at_mut(query_len);
-        let weight_tiles = &mut rest[..weight_len];
-        let scores = &mut scores.as_mut_slice()[..BLOCK_ROWS * stride];
+        let Self { operands, queries: buffer } = self;
+        let len = rows_len(BLOCK_ROWS, operands.keys.steps);
+        grow(buffer, len / 4);
+        let tiles: &mut [u8] = &mut bytemuck::cast_slice_mut(buffer.as_mut_slice())[..len];
         // SAFETY: there is such an attention where AMX is permitted, and a thread computes one head at a time.
         #[allow(unsafe_code)]
         let _tiles = unsafe { Configuration::set() };
         let mut sums = Sums::new();
         for first in (0..query_count).step_by(BLOCK_ROWS) {
             let here = BLOCK_ROWS.min(query_count - first);
-            let both = here > TILE_ROWS;
             for r in 0..here {
-                let tile = &mut query_tiles[r / TILE_ROWS * (query_len / 2)..][..query_len / 2];
+                let tile = &mut tiles[r / TILE_ROWS * (len / 2)..][..len / 2];
                 round_to_tile(queries.row(first + r, at, width), r % TILE_ROWS, tile);
             }
-            let tiles = Rows::new(query_tiles, BLOCK_ROWS, keys.steps);
-            for p in 0..keys.count {
-                // SAFETY: tiles and panels have that many steps, the tiles are configured, and the scores have 32 rows of so many columns.
-                #[allow(unsafe_code)]
-                unsafe {
-                    let mut block =
-                        Block::begin([tiles.tile(0, 0), tiles.tile(1, 0)], both, keys.panel(p), None, None);
-                    block.step(Format::Bf16, keys.steps, &sums);
-                    block.store_to(scores[p * WIDTH..].as_mut_ptr().cast(), 4 * stride);
-                }
-            }
-            let mut scales = [0.0; BLOCK_ROWS];
-            for (r, row) in scores.chunks_exact(stride).take(here).enumerate() {
-                let seen = if causal { (first + r + 1).min(key_count) } else { key_count };
-                let tile = &mut weight_tiles[r / TILE_ROWS * (weight_len / 2)..][..weight_len / 2];
-                // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
-                #[allow(unsafe_code)]
-                unsafe {
-                    scales[r] = 1.0 / exponentials(&row[..seen], r % TILE_ROWS, tile);
-                }
-            }
-            let tiles = Rows::new(weight_tiles, BLOCK_ROWS, values.steps);
+            let rows = Rows::new(tiles, BLOCK_ROWS, operands.keys.steps);
+            let seen = |r: usize| if causal { (first + r + 1).min(key_count) } else { key_count };
             let floats = Floats(out.skip_rows(first));
-            for p in 0..values.count {
-                let columns = WIDTH.min(width - p * WIDTH);
-                let place = Place { row: 0, rows: here, column: p * WIDTH, columns };
-                // SAFETY: as above; the output is borrowed.
-                #[allow(unsafe_code)]
-                unsafe {
-                    let mut block =
-                        Block::begin([tiles.tile(0, 0), tiles.tile(1, 0)], both, values.panel(p), None, None);
-                    block.step(Format::Bf16, values.steps, &sums);
-                    block.store(&mut sums);
-                    write_scaled(&sums, &scales, &floats, place);
-                }
+            // SAFETY: the tiles are configured; the output is borrowed.
+            #[allow(unsafe_code)]
+            unsafe {
+                let queries = [rows.tile(0, 0), rows.tile(1, 0)];
+                operands.attend(queries, here, seen, &mut sums, |sums, scales, p| {
+                    let columns = WIDTH.min(width - p * WIDTH);
+                    let place = Place { row: 0, rows: here, column: p * WIDTH, columns };
+                    write_scaled(sums, scales, &floats, place);
+                });
             }
         }
     }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::nn::activation::Activation;
 use crate::nn::gemm::{ColumnBlock, Threads, split};
 use crate::nn::norm::LayerNorm;
-use crate::nn::packed_weight::{PackedWeight, Perceptron};
+use crate::nn::packed_weight::{AttentionBranch, PackedWeight, Perceptron};
 use crate::nn::thread_buffers::with_buffers;
 use crate::profile;
 
@@ -23,13 +23,13 @@ use super::tile::{Format, ROW_BYTES, TILE_BYTES, TILE_ROWS, WIDTH};
 /// Inputs of one step.
 pub(super) const STEP: usize = 32;
 /// Bytes of rows that are taken together, and stay in the second cache while panels pass by.
-const ROW_BLOCK: usize = 3 << 19;
+pub(super) const ROW_BLOCK: usize = 3 << 19;
 /// Multiply-adds from which on a second thread is worth using.
 const MIN_PARALLEL: usize = 1 << 20;
 
 /// A weight in bf16 and its bias.
 pub(crate) struct AmxBf16 {
-    panels: Panels,
+    pub(super) panels: Panels,
     inputs: usize,
     /// Zeros up to a whole panel.
     bias: Vec<f32>,
@@ -57,7 +57,7 @@ impl AmxBf16 {
     }
 
     /// `out = activation(out·add + rows · weight + bias)`.
-    fn multiply_rows(
+    pub(super) fn multiply_rows(
         &self,
         rows: Rows<'_>,
         out: &mut [f32],
@@ -82,7 +82,7 @@ impl AmxBf16 {
     }
 
     /// The bias of a block's columns.
-    fn bias_of(&self, place: Place) -> &[f32; WIDTH] {
+    pub(super) fn bias_of(&self, place: Place) -> &[f32; WIDTH] {
         (&self.bias[place.column..place.column + WIDTH]).try_into().expect("a panel's")
     }
 
@@ -132,7 +132,7 @@ impl AmxBf16 {
     }
 
     /// Lays out the normalized rows of `x` as tiles.
-    fn lay_out_normed<'b>(
+    pub(super) fn lay_out_normed<'b>(
         &self,
         buffer: &'b mut Vec<f32>,
         norm: &LayerNorm,
@@ -152,7 +152,7 @@ impl AmxBf16 {
     }
 
     /// The threads that a product of so many rows is worth.
-    fn threads(&self, count: usize, threads: Threads) -> Threads {
+    pub(super) fn threads(&self, count: usize, threads: Threads) -> Threads {
         if count * self.inputs * self.panels.columns < MIN_PARALLEL { Threads::One } else { threads }
     }
 }
@@ -206,6 +206,10 @@ impl PackedWeight for AmxBf16 {
                 self.multiply_rows(rows, out, false, None, threads);
             });
         }
+    }
+
+    fn attention(&self, layers: &AttentionBranch<'_>, x: &mut [f32], threads: Threads) -> bool {
+        self.attend(layers, x, threads)
     }
 
     /// The layer between is rounded to tiles as it is computed.

@@ -3,6 +3,7 @@
 //! See docs/decisions/amx.md. A product in 8 bits is exact, so that it has the bits of every other kernel; one in bf16 adds in its own order.
 
 mod attention;
+mod attention_branch;
 mod bf16;
 mod gates;
 mod int8;

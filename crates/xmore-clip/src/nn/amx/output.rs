@@ -134,6 +134,8 @@ pub(super) struct Tiles<'a> {
     data: *mut u8,
     rows: usize,
     steps: usize,
+    /// Where each row of a product goes, if not to its own place.
+    places: Option<&'a [u32]>,
     lifetime: PhantomData<&'a mut [u8]>,
 }
 
@@ -145,12 +147,22 @@ impl<'a> Tiles<'a> {
     /// `rows` rows of so many steps of 32 columns.
     pub(super) fn new(data: &'a mut [u8], rows: usize, steps: usize) -> Self {
         assert!(data.len() >= rows_len(rows, steps));
-        Self { data: data.as_mut_ptr(), rows, steps, lifetime: PhantomData }
+        Self { data: data.as_mut_ptr(), rows, steps, places: None, lifetime: PhantomData }
+    }
+
+    /// The same, with the place of each row of a product.
+    pub(super) fn with_places(self, places: &'a [u32]) -> Self {
+        Self { places: Some(places), ..self }
     }
 
     /// Where a block's columns of its row `r` begin.
     fn row(&self, place: Place, r: usize) -> *mut u8 {
-        let (row, step) = (place.row + r, place.column / WIDTH);
+        let row = self.places.map_or(place.row + r, |places| places[place.row + r] as usize);
+        self.place(row, place.column / WIDTH)
+    }
+
+    /// Where a step of a row begins.
+    pub(super) fn place(&self, row: usize, step: usize) -> *mut u8 {
         assert!(row < self.rows && step < self.steps);
         let at = (row / TILE_ROWS * self.steps + step) * TILE_BYTES + row % TILE_ROWS * ROW_BYTES;
         // SAFETY: the row and the step are among those of `data`.
@@ -171,6 +183,30 @@ impl<'a> Tiles<'a> {
             unsafe {
                 let (low, high) = (_mm512_load_ps(sums.row(r)), _mm512_load_ps(sums.row(r).add(LANES)));
                 _mm512_storeu_si512(to.cast(), round_pairs(low, high));
+            }
+        }
+    }
+
+    /// Writes some rows of sums with the bias of their columns.
+    ///
+    /// # Safety
+    /// As for [`Output::write`].
+    #[allow(unsafe_code)]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) unsafe fn write_sums(
+        &self,
+        sums: &Sums,
+        place: Place,
+        part: Range<usize>,
+        bias: &[f32; WIDTH],
+    ) {
+        // SAFETY: the bias has 32 values, the sums have 32 rows of 32; the tile and its row are among those of `data`.
+        unsafe {
+            let bias = [_mm512_loadu_ps(bias.as_ptr()), _mm512_loadu_ps(bias.as_ptr().add(LANES))];
+            for r in part {
+                let low = _mm512_add_ps(_mm512_load_ps(sums.row(r)), bias[0]);
+                let high = _mm512_add_ps(_mm512_load_ps(sums.row(r).add(LANES)), bias[1]);
+                _mm512_storeu_si512(self.row(place, r).cast(), round_pairs(low, high));
             }
         }
     }

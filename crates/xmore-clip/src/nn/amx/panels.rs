@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::rows::round_pairs;
-use super::tile::{TILE_ROWS, WIDTH};
+use super::tile::{ROW_BYTES, TILE_BYTES, TILE_ROWS, WIDTH};
 
 /// Inputs of 16 pairs.
 const INPUTS: usize = 2 * TILE_ROWS;
@@ -75,6 +75,57 @@ pub(super) fn fill<'r>(panel: &mut [u32], row: impl Fn(usize) -> &'r [f32]) {
             #[allow(unsafe_code)]
             unsafe {
                 _mm512_storeu_si512(line[at..at + 16].as_mut_ptr().cast(), pairs);
+            }
+        }
+    }
+}
+
+/// Fills half of the columns of 16 lines of a panel with the transpose of a tile, `[16, 64 bytes]`: column c is its row c.
+#[target_feature(enable = "avx512f")]
+pub(super) fn fill_transposed_tile(lines: &mut [u32], at: usize, tile: &[u8; TILE_BYTES]) {
+    let mut rows = [_mm512_setzero_si512(); 16];
+    for (row, bytes) in rows.iter_mut().zip(tile.chunks_exact(ROW_BYTES)) {
+        // SAFETY: a tile's row has 64 bytes.
+        #[allow(unsafe_code)]
+        unsafe {
+            *row = _mm512_loadu_si512(bytes.as_ptr().cast());
+        }
+    }
+    write(lines, at, transposed(rows));
+}
+
+/// Fills 8 lines of a panel with the first `count` rows of a tile, `[16, 64 bytes]`, two by two: their columns are its, and rows behind those are zeros.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn fill_tile(lines: &mut [u32], count: usize, tile: &[u8; TILE_BYTES]) {
+    // Number i of the first row, then number i of the second, for the first and the last 16.
+    const SIDE_BY_SIDE: [[u16; 32]; 2] = {
+        let mut places = [[0; 32]; 2];
+        let mut i = 0;
+        while i < 32 {
+            let half = i / 16;
+            places[half][2 * (i % 16)] = i as u16;
+            places[half][2 * (i % 16) + 1] = 32 + i as u16;
+            i += 1;
+        }
+        places
+    };
+    let load = |r: usize| {
+        let mask = if r < count { !0 } else { 0 };
+        // SAFETY: a tile has 16 rows of 64 bytes, and an empty mask reads nothing.
+        #[allow(unsafe_code)]
+        unsafe {
+            _mm512_maskz_loadu_epi16(mask, tile[r * ROW_BYTES..(r + 1) * ROW_BYTES].as_ptr().cast())
+        }
+    };
+    for (k, line) in lines.chunks_exact_mut(WIDTH).enumerate() {
+        let (first, second) = (load(2 * k), load(2 * k + 1));
+        for (half, places) in line.chunks_exact_mut(16).zip(&SIDE_BY_SIDE) {
+            // SAFETY: as many numbers as the vectors have.
+            #[allow(unsafe_code)]
+            unsafe {
+                let places = _mm512_loadu_si512(places.as_ptr().cast());
+                let pairs = _mm512_permutex2var_epi16(first, places, second);
+                _mm512_storeu_si512(half.as_mut_ptr().cast(), pairs);
             }
         }
     }

@@ -42,6 +42,12 @@ impl<'a> Rows<'a> {
         self.bytes[(n * self.steps + step) * TILE_BYTES..(n + 1) * self.steps * TILE_BYTES].as_ptr()
     }
 
+    /// A step of a tile.
+    pub(super) fn step(&self, n: usize, step: usize) -> &'a [u8; TILE_BYTES] {
+        let at = (n * self.steps + step) * TILE_BYTES;
+        self.bytes[at..].first_chunk().expect("a tile that is there")
+    }
+
     /// Some of the rows, from the first of a tile on.
     pub(super) fn part(self, rows: Range<usize>) -> Self {
         assert!(rows.start.is_multiple_of(TILE_ROWS) && rows.end <= self.count);

@@ -6,11 +6,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::nn::activation::Activation;
-use crate::nn::attention::{Head, HeadAttention};
+use crate::nn::attention::{AttentionShape, Head, HeadAttention, Mask, self_attention};
 use crate::nn::gemm::{ColumnBlock, Strided, Threads};
 use crate::nn::int8::Int8;
 use crate::nn::norm::LayerNorm;
-use crate::nn::packed_weight::{PackedWeight, Perceptron};
+use crate::nn::packed_weight::{AttentionBranch, PackedWeight, Perceptron};
+use crate::nn::precision::Precision;
 
 fn values(n: usize, seed: u32) -> Vec<f32> {
     (0..n as u32)
@@ -148,6 +149,52 @@ fn perceptrons_have_the_bits_of_their_steps() {
             assert!(found == expected, "{activation:?}, {count} rows, {threads:?}");
         }
     }
+}
+
+/// What stays in tiles has the bits of layers and attention one after the other.
+#[test]
+fn attention_branches_have_the_bits_of_their_steps() {
+    if skipped(multiplies_bf16()) {
+        return;
+    }
+    let lengths = [5, 40, 33, 1, 64];
+    let bounds = crate::device::bounds(&lengths);
+    let sequences: Vec<_> = bounds.windows(2).map(|ends| ends[0]..ends[1]).collect();
+    for (heads, head_width) in [(3, 32), (2, 64)] {
+        let width = heads * head_width;
+        let [qkv, out] = [(3 * width, 1), (width, 2)].map(|(outputs, seed)| {
+            let (weight, bias) = (values(outputs * width, seed), values(outputs, seed + 2));
+            AmxBf16::from_rows(outputs, width, &bias, |o| (&weight[o * width..(o + 1) * width], 1.0))
+        });
+        let norm = LayerNorm::new(&values(width, 5), &values(width, 6), 1e-5);
+        let x = values(bounds[lengths.len()] * width, 7);
+        for mask in [Mask::None, Mask::Causal, Mask::CausalWithoutLast] {
+            // None of a sequence of one token is seen where the last is not.
+            let skip = usize::from(mask == Mask::CausalWithoutLast);
+            let sequences: Vec<_> = if skip == 1 { sequences[..3].to_vec() } else { sequences.clone() };
+            let x = &x[..sequences.last().unwrap().end * width];
+            let shape = AttentionShape { heads, head_width, mask, precision: Precision::Bf16 };
+            let (mut between, mut attended) = (vec![0.0; 3 * x.len()], vec![0.0; x.len()]);
+            qkv.multiply_normed(&norm, x, &mut [], &mut between, Threads::One);
+            self_attention(&between, shape, &sequences, &mut attended, Threads::One);
+            let expected = product(&out, &attended, Some(x), Threads::One);
+            for threads in [Threads::One, Threads::Pool] {
+                let mut found = x.to_vec();
+                let layers = AttentionBranch { norm: &norm, shape, sequences: &sequences, out: &out };
+                assert!(qkv.attention(&layers, &mut found, threads));
+                assert!(
+                    found.into_iter().map(f32::to_bits).eq(expected.iter().copied()),
+                    "{mask:?}, {threads:?}"
+                );
+            }
+        }
+    }
+    // Heads that fill no whole steps are left to the steps.
+    let layer = AmxBf16::from_rows(24, 8, &[], |_| (&[0.0; 8], 1.0));
+    let norm = LayerNorm::new(&[1.0; 8], &[0.0; 8], 1e-5);
+    let shape = AttentionShape { heads: 1, head_width: 8, mask: Mask::None, precision: Precision::Bf16 };
+    let layers = AttentionBranch { norm: &norm, shape, sequences: &[], out: &layer };
+    assert!(!layer.attention(&layers, &mut [], Threads::One));
 }
 
 /// Attention of one head against plain operations, also where a buffer held something larger, and no numbers, before. Weights are rounded to bf16, so that a
