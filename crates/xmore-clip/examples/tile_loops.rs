@@ -37,7 +37,7 @@ mod amx {
 
     /// Runs one loop over and over and tells how long one takes. `advance` bytes lie between the operands of one step and those of the next.
     macro_rules! time {
-        ($name:literal, $operands:expr, $sums:expr, $advance:expr, [$($step:literal),*], [$($end:literal),*]) => {{
+        ($name:literal, $operands:expr, $sums:expr, $advance:expr, [$($step:expr),*], [$($end:literal),*]) => {{
             let mut least = f64::INFINITY;
             for _ in 0..7 {
                 const LOOPS: usize = 10_000;
@@ -56,6 +56,7 @@ mod amx {
                             sums = in(reg) $sums.as_mut_ptr(),
                             row = in(reg) 64usize,
                             advance = in(reg) $advance,
+                            out("rax") _, out("rcx") _,
                             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                         );
@@ -109,6 +110,33 @@ mod amx {
         stored!("operands from the first cache, sums stored", 0usize, []);
         loads!("operands from the second cache", STEP, [], []);
         stored!("operands from the second cache, sums stored", STEP, []);
+        // A panel of 16 steps, and rows of 24 behind it, which the first cache has no room for beside it.
+        macro_rules! rows {
+            ($name:literal, $load:literal) => {
+                time!(
+                    $name,
+                    operands,
+                    sums,
+                    STEP / 2,
+                    [
+                        "add ecx, 2048",
+                        "and ecx, 30720",
+                        "lea rax, [{sums} + rcx + 4096]",
+                        concat!($load, " tmm4, [{operands} + {row} + 32768]"),
+                        "tileloadd tmm6, [rax + {row}]",
+                        "tileloadd tmm7, [rax + {row} + 1024]",
+                        "tdpbf16ps tmm0, tmm4, tmm6",
+                        concat!($load, " tmm5, [{operands} + {row} + 33792]"),
+                        "tdpbf16ps tmm1, tmm4, tmm7",
+                        "tdpbf16ps tmm2, tmm5, tmm6",
+                        "tdpbf16ps tmm3, tmm5, tmm7"
+                    ],
+                    []
+                )
+            };
+        }
+        rows!("16 steps of a panel over and over, rows from the second cache", "tileloadd");
+        rows!("the same, rows loaded past the first cache", "tileloaddt1");
         stored!(
             "operands from the second cache, sums stored where steps touched",
             STEP,
