@@ -110,7 +110,7 @@ mod amx {
         stored!("operands from the first cache, sums stored", 0usize, []);
         loads!("operands from the second cache", STEP, [], []);
         stored!("operands from the second cache, sums stored", STEP, []);
-        // A panel of 16 steps, and rows of 24 behind it, which the first cache has no room for beside it.
+        // A panel of 16 steps, and rows of 24 behind it: more than the first cache holds.
         macro_rules! rows {
             ($name:literal, $load:literal) => {
                 time!(

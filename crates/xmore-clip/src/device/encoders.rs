@@ -7,8 +7,8 @@ use crate::preprocess::{Pixels, Preprocess};
 use super::cuda::DecodedImages;
 use super::{Device, Place};
 
-/// Tokens that one thread of a processor had best take through a transformer together. They go through it layer by layer, so that a layer's weights are read
-/// from memory once for all of them.
+/// Tokens that one thread of a processor had best take through a transformer together. They go through it layer by layer, so that those after
+/// the first find a layer's weights in a cache more often.
 pub(crate) const TOKENS_PER_PASS: usize = 1600;
 
 /// An image network on a device.

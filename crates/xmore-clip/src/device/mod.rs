@@ -201,10 +201,22 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
         normed: &mut Self::Rows,
         qkv: &mut Self::Rows,
     ) {
+        if Self::fused_attention(run, &layers, x, sequences) {
+            return;
+        }
         let AttentionLayers { norm, qkv: to_qkv, out, shape } = layers;
         Self::norm_linear(run, norm, to_qkv, x, normed, qkv);
         Self::self_attention(run, shape, qkv, sequences, normed);
         Self::linear_add(run, out, normed, x);
+    }
+    /// The same without buffers between the layers, where the device has a way for these; tells whether it has.
+    fn fused_attention(
+        _: &mut Self::Run<'_>,
+        _: &AttentionLayers<'_, Self>,
+        _: &mut Self::Rows,
+        _: &Self::Sequences,
+    ) -> bool {
+        false
     }
     /// Rotates the first `heads` heads of each row by its token's place in its sequence. The rotations are of the last tokens of a sequence; those
     /// before them stay as they are.

@@ -304,21 +304,13 @@ impl Device for Cpu {
         fc1.perceptron(norm, activation, fc2, x, [normed, hidden], *threads);
     }
 
-    fn attention(
+    fn fused_attention(
         threads: &mut Threads,
-        layers: AttentionLayers<'_, Self>,
+        &AttentionLayers { norm, qkv, out, shape }: &AttentionLayers<'_, Self>,
         x: &mut Vec<f32>,
         sequences: &Vec<Range<usize>>,
-        normed: &mut Vec<f32>,
-        qkv: &mut Vec<f32>,
-    ) {
-        let AttentionLayers { norm, qkv: to_qkv, out, shape } = layers;
-        if to_qkv.attention(norm, shape, sequences, out, x, *threads) {
-            return;
-        }
-        Self::norm_linear(threads, norm, to_qkv, x, normed, qkv);
-        Self::self_attention(threads, shape, qkv, sequences, normed);
-        Self::linear_add(threads, out, normed, x);
+    ) -> bool {
+        qkv.attention(norm, shape, sequences, out, x, *threads)
     }
 
     fn rotate(

@@ -26,8 +26,8 @@ pub(crate) struct AmxAttention {
 
 /// The keys and values of a head, and what is computed of a block of its queries.
 pub(super) struct HeadOperands {
-    pub(super) keys: Panels,
-    pub(super) values: Panels,
+    pub(super) keys: HeadPanels,
+    pub(super) values: HeadPanels,
     /// A block's weights as tiles.
     weights: AlignedBuffer<u32>,
     /// A block's scores, `[32, keys up to a whole panel]`.
@@ -35,13 +35,13 @@ pub(super) struct HeadOperands {
 }
 
 /// A right operand in panels of 32 columns, each `[steps, 16, 32]` pairs.
-pub(super) struct Panels {
+pub(super) struct HeadPanels {
     buffer: AlignedBuffer<u32>,
     steps: usize,
     count: usize,
 }
 
-impl Panels {
+impl HeadPanels {
     /// Panels for so many inputs and columns, with the first one's of each, to be filled.
     pub(super) fn resize(
         &mut self,
@@ -69,7 +69,7 @@ fn grow<T: bytemuck::Pod>(buffer: &mut AlignedBuffer<T>, len: usize) {
 
 impl HeadOperands {
     pub(super) fn new() -> Self {
-        let panels = || Panels { buffer: AlignedBuffer::zeroed(0), steps: 0, count: 0 };
+        let panels = || HeadPanels { buffer: AlignedBuffer::zeroed(0), steps: 0, count: 0 };
         let (weights, scores) = (AlignedBuffer::zeroed(0), AlignedBuffer::zeroed(0));
         Self { keys: panels(), values: panels(), weights, scores }
     }

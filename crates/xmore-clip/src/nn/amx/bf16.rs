@@ -95,8 +95,8 @@ impl AmxBf16 {
             // SAFETY: AMX is permitted, which asks for AVX-512, too; the block is this thread's.
             #[allow(unsafe_code)]
             unsafe {
-                if let Some(gate) = gate {
-                    return tiles.write_gated(sums, place, part, self.bias_of(place), gate);
+                if gate.is_some() {
+                    return tiles.write_sums(sums, place, part, self.bias_of(place), gate);
                 }
                 add_to_rows(sums.floats(part.clone()), self.bias_of(place));
                 activation.apply(sums.floats(part.clone()));

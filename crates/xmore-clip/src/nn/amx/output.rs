@@ -187,7 +187,7 @@ impl<'a> Tiles<'a> {
         }
     }
 
-    /// Writes some rows of sums with the bias of their columns.
+    /// Writes some rows of sums with the bias of their columns, or the activation of that.
     ///
     /// # Safety
     /// As for [`Output::write`].
@@ -199,41 +199,20 @@ impl<'a> Tiles<'a> {
         place: Place,
         part: Range<usize>,
         bias: &[f32; WIDTH],
+        gate: Option<&Gate>,
     ) {
-        // SAFETY: the bias has 32 values, the sums have 32 rows of 32; the tile and its row are among those of `data`.
-        unsafe {
-            let bias = [_mm512_loadu_ps(bias.as_ptr()), _mm512_loadu_ps(bias.as_ptr().add(LANES))];
-            for r in part {
-                let low = _mm512_add_ps(_mm512_load_ps(sums.row(r)), bias[0]);
-                let high = _mm512_add_ps(_mm512_load_ps(sums.row(r).add(LANES)), bias[1]);
-                _mm512_storeu_si512(self.row(place, r).cast(), round_pairs(low, high));
-            }
-        }
-    }
-
-    /// Writes the activation of some rows of sums and the bias of their columns.
-    ///
-    /// # Safety
-    /// As for [`Output::write`].
-    #[allow(unsafe_code)]
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(super) unsafe fn write_gated(
-        &self,
-        sums: &Sums,
-        place: Place,
-        part: Range<usize>,
-        bias: &[f32; WIDTH],
-        gate: &Gate,
-    ) {
-        let gate = gate.load();
+        let gate = gate.map(|gate| gate.load());
         // SAFETY: the bias has 32 values, the sums have 32 rows of 32; the tile and its row are among those of `data`.
         unsafe {
             let bias = [_mm512_loadu_ps(bias.as_ptr()), _mm512_loadu_ps(bias.as_ptr().add(LANES))];
             for r in part {
                 let to = self.row(place, r);
-                let low = _mm512_add_ps(_mm512_load_ps(sums.row(r)), bias[0]);
-                let high = _mm512_add_ps(_mm512_load_ps(sums.row(r).add(LANES)), bias[1]);
-                _mm512_storeu_si512(to.cast(), round_pairs(gate.apply(low), gate.apply(high)));
+                let mut low = _mm512_add_ps(_mm512_load_ps(sums.row(r)), bias[0]);
+                let mut high = _mm512_add_ps(_mm512_load_ps(sums.row(r).add(LANES)), bias[1]);
+                if let Some(gate) = &gate {
+                    (low, high) = (gate.apply(low), gate.apply(high));
+                }
+                _mm512_storeu_si512(to.cast(), round_pairs(low, high));
             }
         }
     }
