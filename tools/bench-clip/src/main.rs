@@ -174,16 +174,19 @@ fn measure(row: &Row, peers: &mut [Peer], cache: &Path, repeats: u32) -> Result<
     let outputs = engines.iter().map(Ours::run).collect::<Result<Vec<_>>>()?;
     let first = &outputs[0];
     let mut times = vec![Vec::new(); engines.len()];
+    let mut order: Vec<usize> = (0..engines.len() + peers.len()).collect();
+    let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..repeats {
-        for (engine, times) in engines.iter().zip(&mut times) {
+        // So that no engine always runs after the same one.
+        rng.shuffle(&mut order);
+        for &n in &order {
             peer::settle(peers);
-            let start = Instant::now();
-            engine.run()?;
-            times.push(start.elapsed().as_secs_f64() * 1e3);
-        }
-        for n in 0..peers.len() {
-            if results[n].not_run.is_none() {
-                peer::settle(peers);
+            if n < engines.len() {
+                let start = Instant::now();
+                engines[n].run()?;
+                times[n].push(start.elapsed().as_secs_f64() * 1e3);
+            } else if results[n - engines.len()].not_run.is_none() {
+                let n = n - engines.len();
                 match peers[n].run()? {
                     Ok(ms) => results[n].times.push(ms),
                     Err(why) => results[n].not_run = Some(why),
