@@ -4,8 +4,10 @@ use std::sync::OnceLock;
 
 /// Rows of the largest tile.
 pub(super) const MAX_ROWS: usize = 14;
-/// Columns of the widest panel.
+/// Columns of a panel of two vectors, at most.
 pub(super) const MAX_WIDTH: usize = 32;
+/// Vectors of the widest panel.
+pub(super) const MAX_VECTORS: usize = 4;
 
 /// Values of 4 bytes in a cache line.
 pub(super) const LINE: usize = 16;
@@ -19,26 +21,33 @@ pub(super) fn row_distance(len: usize) -> usize {
 /// Tile functions of type `F` for one instruction set.
 pub(super) struct Kernel<F: 'static> {
     pub(super) name: &'static str,
-    /// Columns in a vector; a panel has twice as many.
+    /// Columns in a vector.
     pub(super) lanes: usize,
+    /// Vectors in a panel.
+    pub(super) vectors: usize,
     /// Rows of the tile that uses the registers best.
     pub(super) rows: usize,
     /// Whether this processor has the instructions.
     pub(super) is_supported: fn() -> bool,
     /// `tiles[v - 1][r - 1]` computes `r` rows of `v` vectors.
-    pub(super) tiles: [[Option<F>; MAX_ROWS]; 2],
+    pub(super) tiles: [[Option<F>; MAX_ROWS]; MAX_VECTORS],
 }
 
 impl<F> Kernel<F> {
-    /// Columns of panel `p` of a matrix, those that do not exist included: the last panel is one vector wide if that suffices.
+    /// Columns of all panels but the last.
+    pub(super) const fn panel_columns(&self) -> usize {
+        self.vectors * self.lanes
+    }
+
+    /// Columns of panel `p` of a matrix, those that do not exist included: the last panel has as few vectors as suffice.
     pub(super) fn panel_width(&self, columns: usize, p: usize) -> usize {
-        let rest = columns - p * 2 * self.lanes;
-        if rest <= self.lanes { self.lanes } else { 2 * self.lanes }
+        let rest = columns - p * self.panel_columns();
+        rest.next_multiple_of(self.lanes).min(self.panel_columns())
     }
 }
 
 impl<F: Copy> Kernel<F> {
-    /// The function of a tile of `rows` rows, at most [`Kernel::rows`], and one or two vectors.
+    /// The function of a tile of `rows` rows, at most [`Kernel::rows`], and `vectors` vectors, at most [`Kernel::vectors`].
     pub(super) fn tile(&self, rows: usize, vectors: usize) -> F {
         self.tiles[vectors - 1][rows - 1].expect("the kernel has such tiles")
     }
@@ -99,15 +108,18 @@ pub(super) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
-/// [`Kernel::tiles`] of a generic tile function, for these numbers of rows and one and two vectors.
+/// [`Kernel::tiles`] of a generic tile function, for these numbers of rows and one and two vectors, or also three and four.
 macro_rules! tile_table {
-    ($name:ident: $($rows:literal)*) => {{
-        let mut tiles: [[Option<TileFn>; MAX_ROWS]; 2] = [[None; MAX_ROWS]; 2];
-        $(
-            tiles[0][$rows - 1] = Some($name::<$rows, 1>);
-            tiles[1][$rows - 1] = Some($name::<$rows, 2>);
-        )*
+    ($name:ident: $($rows:literal)*) => { tile_table!($name, [1, 2]: $($rows)*) };
+    (wide $name:ident: $($rows:literal)*) => { tile_table!($name, [1, 2, 3, 4]: $($rows)*) };
+    ($name:ident, $vectors:tt: $($rows:literal)*) => {{
+        use crate::nn::simd::{MAX_ROWS, MAX_VECTORS};
+        let mut tiles: [[Option<TileFn>; MAX_ROWS]; MAX_VECTORS] = [[None; MAX_ROWS]; MAX_VECTORS];
+        $(tile_table!(row tiles, $name, $rows, $vectors);)*
         tiles
     }};
+    (row $tiles:ident, $name:ident, $rows:literal, [$($vectors:literal),*]) => {
+        $($tiles[$vectors - 1][$rows - 1] = Some($name::<$rows, $vectors>);)*
+    };
 }
 pub(super) use tile_table;

@@ -166,7 +166,7 @@ static AVX512: Kernel = {
         let found = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
         found && gives_the_bits_of_the_portable_one(avx512::<3, 2>)
     };
-    Kernel { name: "avx512", lanes: 16, rows: 14, is_supported, tiles }
+    Kernel { name: "avx512", lanes: 16, vectors: 2, rows: 14, is_supported, tiles }
 };
 
 /// Without such an instruction: both halves of a pair as 32-bit floats.
@@ -174,7 +174,7 @@ static AVX512: Kernel = {
 static AVX2: Kernel = {
     use x86::avx2;
     let (is_supported, tiles) = (simd::has_avx2, tile_table!(avx2: 1 2 3 4));
-    Kernel { name: "avx2", lanes: 8, rows: 4, is_supported, tiles }
+    Kernel { name: "avx2", lanes: 8, vectors: 2, rows: 4, is_supported, tiles }
 };
 
 mod plain {
@@ -217,7 +217,7 @@ mod plain {
 static PORTABLE: Kernel = {
     use plain::portable;
     let tiles = tile_table!(portable: 1 2 3 4);
-    Kernel { name: "portable", lanes: 4, rows: 4, is_supported: || true, tiles }
+    Kernel { name: "portable", lanes: 4, vectors: 2, rows: 4, is_supported: || true, tiles }
 };
 
 /// Whether a kernel has an instruction for products in bf16.
@@ -262,7 +262,7 @@ fn gives_the_bits_of_the_portable_one(function: TileFn) -> bool {
     };
     let (mut found, mut expected) = ([0.5f32; ROWS * WIDTH], [0.5f32; ROWS * WIDTH]);
     run(function, &panel, 0..WIDTH, &mut found);
-    let narrow = 2 * PORTABLE.lanes;
+    let narrow = PORTABLE.panel_columns();
     for first in (0..WIDTH).step_by(narrow) {
         let columns = first..first + narrow;
         let part: Vec<u32> =

@@ -69,7 +69,7 @@ impl Bf16 {
         row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
     ) -> Self {
         let mut padded_bias = bias.to_vec();
-        padded_bias.resize(outputs.next_multiple_of(2 * kernel.lanes), 0.0);
+        padded_bias.resize(outputs.next_multiple_of(kernel.panel_columns()), 0.0);
         Self { weight: Panels::from_rows(kernel, outputs, inputs, row), bias: padded_bias }
     }
 
@@ -90,7 +90,7 @@ impl Bf16 {
             let (panel, width) = self.weight.panel(p);
             // Every tile prefetches a share of the panel that comes next.
             let next = if p + 1 < panels.end { self.weight.panel(p + 1).0 } else { &[] };
-            let column = p * 2 * kernel.lanes;
+            let column = p * kernel.panel_columns();
             let columns = (self.weight.columns - column).min(width);
             for (t, tile) in tiles.iter().enumerate() {
                 let mut a = [std::ptr::null(); MAX_ROWS];
@@ -98,7 +98,8 @@ impl Bf16 {
                     *pointer = rows.pairs[row * rows.stride..][..pairs].as_ptr();
                 }
                 let share = &next[t * next.len() / tiles.len()..(t + 1) * next.len() / tiles.len()];
-                let mut place = out.part(tile.start, tile.len(), column - first * 2 * kernel.lanes, columns);
+                let mut place =
+                    out.part(tile.start, tile.len(), column - first * kernel.panel_columns(), columns);
                 let mut scratch = [0.0f32; MAX_ROWS * MAX_WIDTH];
                 let whole = columns == width;
                 if !whole && add {
@@ -141,7 +142,7 @@ impl Bf16 {
         activation: Option<Activation>,
         threads: Threads,
     ) {
-        let (outputs, width) = (self.weight.columns, 2 * self.weight.kernel.lanes);
+        let (outputs, width) = (self.weight.columns, self.weight.kernel.panel_columns());
         let parts = match threads {
             Threads::One => 1,
             Threads::Pool => 2 * rayon::current_num_threads(),

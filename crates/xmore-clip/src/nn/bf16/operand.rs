@@ -42,7 +42,7 @@ impl Bf16Operand {
 
     /// Where panel `p` begins, and its width.
     fn panel(&self, p: usize) -> (usize, usize) {
-        (p * 2 * self.kernel.lanes * self.pairs(), self.kernel.panel_width(self.columns, p))
+        (p * self.kernel.panel_columns() * self.pairs(), self.kernel.panel_width(self.columns, p))
     }
 }
 
@@ -57,7 +57,7 @@ impl Operand for Bf16Operand {
 
     fn set_transposed(&mut self, rows: Strided<'_>, count: usize, at: usize, len: usize) {
         self.resize(len, count);
-        let full = 2 * self.kernel.lanes;
+        let full = self.kernel.panel_columns();
         for p in 0..count.div_ceil(full) {
             let (start, width) = self.panel(p);
             let columns = p * full..count.min((p + 1) * full);
@@ -69,7 +69,7 @@ impl Operand for Bf16Operand {
     fn set(&mut self, rows: Strided<'_>, count: usize, at: usize, len: usize) {
         const ZEROS: [f32; MAX_WIDTH] = [0.0; MAX_WIDTH];
         self.resize(count, len);
-        let full = 2 * self.kernel.lanes;
+        let full = self.kernel.panel_columns();
         for p in 0..len.div_ceil(full) {
             let (start, width) = self.panel(p);
             let have = width.min(len - p * full);
@@ -83,7 +83,7 @@ impl Operand for Bf16Operand {
 
     fn multiply(&mut self, a: Strided<'_>, count: usize, at: usize, out: &mut ColumnBlock<'_>) {
         const NO_BIAS: [f32; MAX_WIDTH] = [0.0; MAX_WIDTH];
-        let (kernel, pairs, full) = (self.kernel, self.pairs(), 2 * self.kernel.lanes);
+        let (kernel, pairs, full) = (self.kernel, self.pairs(), self.kernel.panel_columns());
         let space = out.columns();
         assert!(space == self.columns || space >= self.padded(self.columns));
         self.rows.resize(kernel.rows * pairs, 0);

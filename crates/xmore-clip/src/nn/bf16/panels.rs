@@ -25,7 +25,7 @@ impl Panels {
         depth: usize,
         row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
     ) -> Self {
-        let (full, pairs) = (2 * kernel.lanes, depth.div_ceil(2));
+        let (full, pairs) = (kernel.panel_columns(), depth.div_ceil(2));
         let len = panels_len(kernel, depth, columns);
         let mut buffer = AlignedBuffer::zeroed(len);
         // A chunk is one panel; the last may be shorter.
@@ -45,7 +45,7 @@ impl Panels {
     /// A panel and its width.
     pub(super) fn panel(&self, p: usize) -> (&[u32], usize) {
         let width = self.kernel.panel_width(self.columns, p);
-        let start = p * 2 * self.kernel.lanes * self.pairs();
+        let start = p * self.kernel.panel_columns() * self.pairs();
         (&self.buffer.as_slice()[start..start + width * self.pairs()], width)
     }
 }

@@ -17,9 +17,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::activation::Activation;
-use super::simd::{MAX_ROWS, MAX_WIDTH};
+use super::simd::MAX_ROWS;
 use super::thread_buffers::with_buffers;
-use kernel::Tile;
+use kernel::{MAX_WIDTH, Tile};
 pub(crate) use packed::Packed;
 use packed::Panels;
 pub(crate) use small::{ColumnBlock, OperandBuffer, Strided};
@@ -28,7 +28,9 @@ pub(crate) use windows::{Lines, Windows};
 /// Inputs that are multiplied before the next block of them: a panel of so many rows stays in the second cache.
 const DEPTH_BLOCK: usize = 768;
 /// Rows that are taken together: their block of inputs stays in the second cache, too.
-const ROW_BLOCK: usize = 128;
+const ROW_BLOCK: usize = 256;
+/// Rows that a task has at least, since each task reads all weights.
+const ROWS_PER_TASK: usize = 56;
 /// Columns whose sums are finished before the next ones begin, so that they stay in the second cache.
 const COLUMN_BLOCK: usize = 512;
 
@@ -97,7 +99,7 @@ fn multiply_as_they_lie(
     threads: Threads,
 ) {
     let job = Job::new(rows, count, panels, out, finish);
-    let full = 2 * panels.kernel.lanes;
+    let full = panels.kernel.panel_columns();
     let all_panels = panels.columns.div_ceil(full);
     let work = count * panels.columns * panels.depth;
     let workers = rayon::current_num_threads();
@@ -107,7 +109,7 @@ fn multiply_as_they_lie(
         return unsafe { job.run(0..count, 0..all_panels) };
     }
     // Rows are split where there are many, else columns: each thread then reads only its share of the weights.
-    let row_tasks = (count / (4 * panels.kernel.rows)).clamp(1, 4 * workers);
+    let row_tasks = (count / ROWS_PER_TASK).clamp(1, 4 * workers);
     if row_tasks >= workers && (row_tasks >= 4 * workers || all_panels < 2 * workers) {
         // SAFETY: the ranges of rows are disjoint and end at `count`; `out` is borrowed.
         #[allow(unsafe_code)]
@@ -232,7 +234,7 @@ impl<'a> Job<'a> {
             }
         }
         let steps = self.depth_steps();
-        let groups = split(panels.len(), (panels.len() * 2 * kernel.lanes).div_ceil(COLUMN_BLOCK));
+        let groups = split(panels.len(), (panels.len() * kernel.panel_columns()).div_ceil(COLUMN_BLOCK));
         let order: Vec<(usize, &DepthStep)> = groups
             .iter()
             .flat_map(|group| steps.iter().map(move |step| (group, step)))
@@ -255,7 +257,7 @@ impl<'a> Job<'a> {
 
     /// The weights of a panel for a step, and the panel's width.
     fn panel(&self, panel: usize, step: &DepthStep) -> (&[f32], usize) {
-        let column = panel * 2 * self.panels.kernel.lanes;
+        let column = panel * self.panels.kernel.panel_columns();
         let width = self.panels.kernel.panel_width(self.panels.columns, panel);
         let start = column * self.panels.depth + (step.taps.start * self.depth + step.inputs.start) * width;
         (&self.panels.data[start..start + step.taps.len() * step.inputs.len() * width], width)
@@ -285,7 +287,7 @@ impl<'a> Job<'a> {
     unsafe fn tile(&self, places: &[*const f32], at: Place, step: &DepthStep, next: &[f32]) {
         let kernel = self.panels.kernel;
         let (panel, width) = self.panel(at.panel, step);
-        let column = at.panel * 2 * kernel.lanes;
+        let column = at.panel * kernel.panel_columns();
         let columns = (self.panels.columns - column).min(width);
         let function = kernel.tile(at.rows, width / kernel.lanes);
         let bias = self.finish.bias.filter(|_| step.first).map(|bias| &bias[column..column + columns]);

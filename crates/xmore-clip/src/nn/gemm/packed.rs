@@ -2,12 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::kernel::{KERNELS, Kernel};
+use super::kernel::{self, Kernel, MAX_WIDTH};
 use crate::nn::aligned_buffer::AlignedBuffer;
-use crate::nn::simd::MAX_WIDTH;
 
-/// A matrix `[depth, columns]` in panels of `2 * lanes` columns, each panel `[depth, width]` in row-major order. The last panel is
-/// one vector wide if that suffices; columns that do not exist are zero.
+/// A matrix `[depth, columns]` in the kernel's panels of columns, each panel `[depth, width]` in row-major order. The last panel
+/// has as few vectors as suffice; columns that do not exist are zero.
 pub(crate) struct Packed {
     buffer: AlignedBuffer<f32>,
     pub(super) depth: usize,
@@ -22,7 +21,7 @@ impl Packed {
         depth: usize,
         row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
     ) -> Self {
-        Self::for_kernel(KERNELS.best(), columns, depth, row)
+        Self::for_kernel(kernel::for_columns(columns), columns, depth, row)
     }
 
     pub(super) fn for_kernel<'w>(
@@ -31,7 +30,7 @@ impl Packed {
         depth: usize,
         row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
     ) -> Self {
-        let full = 2 * kernel.lanes;
+        let full = kernel.panel_columns();
         let len = packed_len(kernel, depth, columns);
         let mut buffer = AlignedBuffer::zeroed(len);
         // A chunk is one panel; the last may be shorter.

@@ -59,7 +59,7 @@ impl Operand for OperandBuffer {
 
     fn set_transposed(&mut self, rows: Strided<'_>, count: usize, at: usize, len: usize) {
         self.resize(len, count);
-        let full = 2 * self.kernel.lanes;
+        let full = self.kernel.panel_columns();
         for p in 0..count.div_ceil(full) {
             let width = self.kernel.panel_width(count, p);
             let columns = p * full..count.min((p + 1) * full);
@@ -70,7 +70,7 @@ impl Operand for OperandBuffer {
 
     fn set(&mut self, rows: Strided<'_>, count: usize, at: usize, len: usize) {
         self.resize(count, len);
-        let full = 2 * self.kernel.lanes;
+        let full = self.kernel.panel_columns();
         for p in 0..len.div_ceil(full) {
             let width = self.kernel.panel_width(len, p);
             let have = width.min(len - p * full);
@@ -82,7 +82,7 @@ impl Operand for OperandBuffer {
     }
 
     fn multiply(&mut self, a: Strided<'_>, count: usize, at: usize, out: &mut ColumnBlock<'_>) {
-        let full = 2 * self.kernel.lanes;
+        let full = self.kernel.panel_columns();
         assert!(
             out.rows >= count && (out.columns == self.columns || out.columns >= self.padded(self.columns))
         );

@@ -12,8 +12,8 @@ use crate::nn::simd::row_distance;
 
 /// From a distance of so many values on (2 KiB) at most two sets are left.
 const DISTANCE: usize = 512;
-/// The lines of fewer rows fit into one set.
-const MIN_ROWS: usize = 9;
+/// The lines of fewer rows of a tile fit into one set.
+pub(super) const MIN_ROWS: usize = 9;
 /// With fewer columns a value is read too seldom to be worth a copy.
 const MIN_COLUMNS: usize = 128;
 /// Rows that a thread copies at a time.
@@ -21,17 +21,19 @@ const CHUNK: usize = 16;
 
 /// Rows that should be copied before they are multiplied.
 pub(super) struct ConflictingRows<'a> {
-    data: &'a [f32],
-    stride: usize,
-    depth: usize,
-    count: usize,
+    pub(super) data: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) depth: usize,
+    pub(super) count: usize,
 }
 
 /// The rows if they lie so that a copy pays.
 pub(super) fn needed<'a>(rows: Rows<'a>, count: usize, panels: Panels<'_>) -> Option<ConflictingRows<'a>> {
     match rows {
         Rows::Dense { data, stride }
-            if stride.is_multiple_of(DISTANCE) && count >= MIN_ROWS && panels.columns >= MIN_COLUMNS =>
+            if stride.is_multiple_of(DISTANCE)
+                && count.min(panels.kernel.rows) >= MIN_ROWS
+                && panels.columns >= MIN_COLUMNS =>
         {
             Some(ConflictingRows { data, stride, depth: panels.depth, count })
         }

@@ -120,25 +120,41 @@ fn spread_rows_keep_their_bits() {
     let columns = 160;
     for (count, stride, depth) in [(9, 512, 512), (23, 1024, 1024), (40, 1024, 700), (17, 1536, 1531)] {
         let (x, w) = (values((count - 1) * stride + depth, 3), values(columns * depth, 5));
-        let packed = Packed::from_rows(columns, depth, |c| (&w[c * depth..(c + 1) * depth], 1.0));
-        let run = |x: &[f32], count: usize, threads| {
-            let mut out = vec![0.0; count * columns];
-            let rows = Rows::Dense { data: x, stride };
-            assert_eq!(spread::needed(rows, count, packed.view()).is_some(), count > 1);
-            multiply(
-                rows,
-                count,
-                &packed,
-                &mut Output { data: &mut out, stride: columns },
-                Finish::default(),
-                threads,
-            );
-            out
+        for kernel in kernel::KERNELS.available() {
+            let packed = pack(kernel, &w, columns, depth);
+            let run = |rows: Rows<'_>, count: usize, threads| {
+                let mut out = vec![0.0; count * columns];
+                let mut output = Output { data: &mut out, stride: columns };
+                multiply(rows, count, &packed, &mut output, Finish::default(), threads);
+                out
+            };
+            let rows = Rows::Dense { data: &x, stride };
+            let needed = spread::needed(rows, count, packed.view()).is_some();
+            assert_eq!(needed, kernel.rows >= spread::MIN_ROWS, "{}", kernel.name);
+            let all = run(rows, count, Threads::Pool);
+            assert_eq!(all, run(rows, count, Threads::One));
+            for (r, row) in all.chunks_exact(columns).enumerate() {
+                let alone = Rows::Dense { data: &x[r * stride..], stride };
+                assert_eq!(row, run(alone, 1, Threads::One), "row {r} of {count}");
+            }
+        }
+    }
+}
+
+/// A copy holds the rows, whatever kernel this processor's products have.
+#[test]
+fn spread_rows_are_copies() {
+    let (count, stride, depth) = (37, 1024, 700);
+    let x = values((count - 1) * stride + depth, 3);
+    for threads in [Threads::One, Threads::Pool] {
+        let mut buffer = Vec::new();
+        let rows = spread::ConflictingRows { data: &x, stride, depth, count };
+        let Rows::Dense { data, stride: apart } = rows.spread(&mut buffer, threads) else {
+            panic!("dense rows")
         };
-        let all = run(&x, count, Threads::Pool);
-        assert_eq!(all, run(&x, count, Threads::One));
-        for (r, row) in all.chunks_exact(columns).enumerate() {
-            assert_eq!(row, run(&x[r * stride..][..depth], 1, Threads::One), "row {r} of {count}");
+        assert!(!apart.is_multiple_of(512) && apart >= depth);
+        for r in 0..count {
+            assert_eq!(data[r * apart..][..depth], x[r * stride..][..depth], "row {r}");
         }
     }
 }

@@ -164,7 +164,7 @@ static AVX512: Kernel = {
     use x86::avx512;
     let tiles = tile_table!(avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
     let is_supported = || is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512f");
-    Kernel { name: "avx512", lanes: 16, rows: 14, is_supported, tiles }
+    Kernel { name: "avx512", lanes: 16, vectors: 2, rows: 14, is_supported, tiles }
 };
 
 /// Without such an instruction: four, with 16-bit sums in between that cannot overflow.
@@ -172,7 +172,7 @@ static AVX512: Kernel = {
 static AVX2: Kernel = {
     use x86::avx2;
     let (is_supported, tiles) = (simd::has_avx2, tile_table!(avx2: 1 2 3 4 5 6));
-    Kernel { name: "avx2", lanes: 8, rows: 6, is_supported, tiles }
+    Kernel { name: "avx2", lanes: 8, vectors: 2, rows: 6, is_supported, tiles }
 };
 
 mod plain {
@@ -215,6 +215,7 @@ static PORTABLE: Kernel = {
     Kernel {
         name: "portable",
         lanes: 4,
+        vectors: 2,
         rows: 4,
         is_supported: || true,
         tiles: tile_table!(portable: 1 2 3 4),

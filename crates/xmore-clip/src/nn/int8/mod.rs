@@ -73,7 +73,7 @@ impl Int8 {
         bias: &[f32],
         row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
     ) -> Self {
-        let width = 2 * kernel.lanes;
+        let width = kernel.panel_columns();
         let padded = outputs.next_multiple_of(width);
         let groups = inputs.div_ceil(GROUP);
         let mut panels = vec![0i8; padded * groups * GROUP];
@@ -102,7 +102,7 @@ impl Int8 {
         add: bool,
         activation: Option<Activation>,
     ) {
-        let (groups, width) = (self.inputs.div_ceil(GROUP), 2 * self.kernel.lanes);
+        let (groups, width) = (self.inputs.div_ceil(GROUP), self.kernel.panel_columns());
         let tiles = split(count, count.div_ceil(self.kernel.rows));
         let first = panels.start;
         for p in panels {
@@ -176,7 +176,7 @@ impl PackedWeight for Int8 {
             return;
         }
         let rows = quantize(x, self.inputs, threads);
-        let width = 2 * self.kernel.lanes;
+        let width = self.kernel.panel_columns();
         let all = self.outputs.div_ceil(width);
         let parts = match threads {
             Threads::One => 1,
