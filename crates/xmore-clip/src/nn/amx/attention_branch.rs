@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::nn::aligned_buffer::AlignedBuffer;
 use crate::nn::attention::AttentionShape;
 use crate::nn::gemm::{Threads, split};
 use crate::nn::packed_weight::{AttentionBranch, PackedWeight};
@@ -18,17 +19,18 @@ use super::bf16::{AmxBf16, ROW_BLOCK};
 use super::output::{Output, Tiles};
 use super::panels::{fill_tile, fill_transposed_tile};
 use super::rows::{Rows, aligned, round_pairs, rows_len};
-use super::tile::{BLOCK_ROWS, Configuration, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
+use super::tile::{BLOCK_ROWS, Configuration, ROW_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
 
 impl AmxBf16 {
-    /// As [`PackedWeight::attention`]: heads must fill whole steps.
+    /// As [`PackedWeight::attention`]: all rows must fill whole steps, and a head whole pairs.
     pub(super) fn attend(&self, layers: &AttentionBranch<'_>, x: &mut [f32], threads: Threads) -> bool {
         let &AttentionBranch { norm, shape, sequences, out } = layers;
         let out = (out as &dyn Any).downcast_ref::<Self>();
-        let (Some(out), true) = (out, shape.head_width.is_multiple_of(WIDTH)) else {
+        let width = shape.width();
+        let fits = width.is_multiple_of(WIDTH) && shape.head_width.is_multiple_of(2);
+        let (Some(out), true) = (out, fits) else {
             return false;
         };
-        let width = shape.width();
         let count = x.len() / width;
         assert_eq!(
             (self.inputs(), self.outputs(), out.inputs(), out.outputs()),
@@ -102,11 +104,13 @@ fn attend_heads(
 ) {
     let run = |units: Range<usize>| {
         let mut operands = HeadOperands::new();
+        let mut queries = AlignedBuffer::zeroed(rows_len(BLOCK_ROWS, shape.head_width.div_ceil(WIDTH)) / 4);
         for unit in units {
             let (sequence, head) = (&sequences[unit / shape.heads], unit % shape.heads);
             if !sequence.is_empty() {
                 let first = places[sequence.start] as usize / TILE_ROWS;
-                attend_head(qkv, first, shape, head, sequence, &mut operands, out);
+                let rows = HeadRows { qkv, first, shape, head };
+                attend_head(&rows, sequence, &mut operands, &mut queries, out);
             }
         }
     };
@@ -117,38 +121,133 @@ fn attend_heads(
     }
 }
 
-/// Attention of one head of one sequence, whose rows begin with tile `first` of `qkv`.
-fn attend_head(
-    qkv: Rows<'_>,
+/// The rows of one sequence and the columns of one head.
+struct HeadRows<'a> {
+    qkv: Rows<'a>,
+    /// The tile of the sequence's first row.
     first: usize,
     shape: AttentionShape,
     head: usize,
+}
+
+/// Which of a token's three.
+#[derive(Clone, Copy)]
+enum Part {
+    Query,
+    Key,
+    Value,
+}
+
+impl<'a> HeadRows<'a> {
+    /// The tile that begins with a row, and with a step of the head; columns behind the head are zero. What does not lie so in `qkv` is copied.
+    fn tile<'b>(&self, row: usize, part: Part, step: usize, copy: &'b mut Tile) -> &'b [u8; TILE_BYTES]
+    where
+        'a: 'b,
+    {
+        let AttentionShape { head_width, .. } = self.shape;
+        let columns = WIDTH.min(head_width - step * WIDTH);
+        let column = part as usize * self.shape.width() + self.head * head_width + step * WIDTH;
+        let tile = self.first + row / TILE_ROWS;
+        let here = self.qkv.step(tile, column / WIDTH);
+        let (skipped, count) = (column % WIDTH / 2, columns / 2);
+        if skipped == 0 && columns == WIDTH {
+            return here;
+        }
+        let next = (skipped + count > PAIRS).then(|| self.qkv.step(tile, column / WIDTH + 1));
+        // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
+        #[allow(unsafe_code)]
+        unsafe {
+            copy_pairs(here, next.unwrap_or(here), skipped, count, &mut copy.0);
+        }
+        &copy.0
+    }
+
+    /// Where the steps of the queries' tile that begins with a row lie one after the other: in `qkv`, or copied to place `n` of the buffer.
+    fn queries(&self, row: usize, n: usize, buffer: &mut AlignedBuffer<u32>) -> *const u8 {
+        let AttentionShape { head_width, .. } = self.shape;
+        let steps = head_width.div_ceil(WIDTH);
+        if head_width.is_multiple_of(WIDTH) {
+            let step = Part::Query as usize * self.shape.width() / WIDTH + self.head * steps;
+            return self.qkv.tile(self.first + row / TILE_ROWS, step);
+        }
+        let mut copy = Tile([0; TILE_BYTES]);
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(buffer.as_mut_slice());
+        let to = &mut bytes[n * steps * TILE_BYTES..(n + 1) * steps * TILE_BYTES];
+        for (step, to) in to.chunks_exact_mut(TILE_BYTES).enumerate() {
+            to.copy_from_slice(self.tile(row, Part::Query, step, &mut copy));
+        }
+        to.as_ptr()
+    }
+}
+
+/// Pairs of a tile's row.
+const PAIRS: usize = ROW_BYTES / 4;
+
+/// A tile's bytes at a cache line.
+#[repr(C, align(64))]
+struct Tile([u8; TILE_BYTES]);
+
+/// Copies `count` pairs of each row of two tiles side by side, from pair `skipped` of the first one on, and zeros behind them.
+#[target_feature(enable = "avx512f")]
+fn copy_pairs(
+    here: &[u8; TILE_BYTES],
+    next: &[u8; TILE_BYTES],
+    skipped: usize,
+    count: usize,
+    to: &mut [u8; TILE_BYTES],
+) {
+    let mask = ((1u32 << count) - 1) as __mmask16;
+    let pairs = _mm512_add_epi32(lanes(), _mm512_set1_epi32(skipped as i32));
+    let rows = here.chunks_exact(ROW_BYTES).zip(next.chunks_exact(ROW_BYTES));
+    for ((here, next), to) in rows.zip(to.chunks_exact_mut(ROW_BYTES)) {
+        // SAFETY: each is a row of 64 bytes.
+        #[allow(unsafe_code)]
+        unsafe {
+            let (here, next) =
+                (_mm512_loadu_si512(here.as_ptr().cast()), _mm512_loadu_si512(next.as_ptr().cast()));
+            let row = _mm512_maskz_permutex2var_epi32(mask, here, pairs, next);
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), row);
+        }
+    }
+}
+
+/// The numbers 0 to 15.
+#[target_feature(enable = "avx512f")]
+fn lanes() -> __m512i {
+    _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+}
+
+/// Attention of one head of one sequence.
+fn attend_head(
+    rows: &HeadRows<'_>,
     sequence: &Range<usize>,
     operands: &mut HeadOperands,
+    queries: &mut AlignedBuffer<u32>,
     out: &Tiles<'_>,
 ) {
-    let (steps, all) = (shape.head_width / WIDTH, shape.width() / WIDTH);
-    let tile = |row: usize, step: usize| -> &[u8; TILE_BYTES] { qkv.step(first + row / TILE_ROWS, step) };
-    let [query, key, value] = [0, 1, 2].map(|part| part * all + head * steps);
-    let count = shape.mask.keys(sequence).len();
-    for (column, panel) in operands.keys.resize(shape.head_width, count) {
+    let AttentionShape { head_width, mask, .. } = rows.shape;
+    let mut copy = Tile([0; TILE_BYTES]);
+    let count = mask.keys(sequence).len();
+    for (column, panel) in operands.keys.resize(head_width, count) {
         for (step, lines) in panel.chunks_exact_mut(TILE_ROWS * WIDTH).enumerate() {
             for at in (0..WIDTH).step_by(TILE_ROWS) {
+                let tile = rows.tile(column + at, Part::Key, step, &mut copy);
                 // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
                 #[allow(unsafe_code)]
                 unsafe {
-                    fill_transposed_tile(lines, at, tile(column + at, key + step));
+                    fill_transposed_tile(lines, at, tile);
                 }
             }
         }
     }
-    for (column, panel) in operands.values.resize(count, shape.head_width) {
+    for (column, panel) in operands.values.resize(count, head_width) {
         for (n, lines) in panel.chunks_exact_mut(TILE_ROWS / 2 * WIDTH).enumerate() {
             let row = n * TILE_ROWS;
+            let tile = rows.tile(row, Part::Value, column / WIDTH, &mut copy);
             // SAFETY: as above.
             #[allow(unsafe_code)]
             unsafe {
-                fill_tile(lines, count.saturating_sub(row), tile(row, value + column / WIDTH));
+                fill_tile(lines, count.saturating_sub(row), tile);
             }
         }
     }
@@ -158,32 +257,53 @@ fn attend_head(
     let mut sums = Sums::new();
     for row in (0..sequence.len()).step_by(BLOCK_ROWS) {
         let here = BLOCK_ROWS.min(sequence.len() - row);
-        let seen = |r: usize| if shape.mask.causal() { (row + r + 1).min(count) } else { count };
-        let queries = [row, row + TILE_ROWS].map(|row| tile(row, query).as_ptr());
-        // SAFETY: the tiles are configured; rows and steps of the output are this head's.
+        let seen = |r: usize| if mask.causal() { (row + r + 1).min(count) } else { count };
+        let tiles = [0, TILE_ROWS].map(|r| rows.queries(row + r, r / TILE_ROWS, queries));
+        // SAFETY: the tiles are configured; rows and columns of the output are this head's.
         #[allow(unsafe_code)]
         unsafe {
-            operands.attend(queries, here, seen, &mut sums, |sums, scales, p| {
+            operands.attend(tiles, here, seen, &mut sums, |sums, scales, p| {
+                let columns = WIDTH.min(head_width - p * WIDTH);
+                let column = rows.head * head_width + p * WIDTH;
                 for (r, &scale) in scales.iter().enumerate().take(here) {
-                    write_scaled(sums, r, scale, out.place(sequence.start + row + r, head * steps + p));
+                    write_scaled(sums, r, scale, out, sequence.start + row + r, column..column + columns);
                 }
             });
         }
     }
 }
 
-/// Writes a row of 32 sums times a factor, rounded, to 64 bytes.
+/// Writes the first of a row of 32 sums times a factor, rounded, to columns of an output row: as many as there are, an even number of them.
 ///
 /// # Safety
-/// The processor must have AMX in bf16, and no other thread may use the bytes.
+/// The processor must have AMX in bf16, and no other thread may use the columns.
 #[allow(unsafe_code)]
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn write_scaled(sums: &Sums, r: usize, scale: f32, to: *mut u8) {
-    // SAFETY: the sums have 32 rows of 32; the caller promises the place.
+unsafe fn write_scaled(
+    sums: &Sums,
+    r: usize,
+    scale: f32,
+    out: &Tiles<'_>,
+    row: usize,
+    columns: Range<usize>,
+) {
+    let (step, skipped) = (columns.start / WIDTH, columns.start % WIDTH / 2);
+    let mask = ((1u32 << (columns.len() / 2)) - 1) << skipped;
+    // SAFETY: the sums have 32 rows of 32; a step of the output's row has 64 bytes, and the masks keep to the columns, which the caller promises.
     unsafe {
         let (low, high) = (_mm512_load_ps(sums.row(r)), _mm512_load_ps(sums.row(r).add(WIDTH / 2)));
         let scale = _mm512_set1_ps(scale);
         let pairs = round_pairs(_mm512_mul_ps(low, scale), _mm512_mul_ps(high, scale));
-        _mm512_storeu_si512(to.cast(), pairs);
+        if skipped == 0 {
+            return _mm512_mask_storeu_epi32(out.place(row, step).cast(), mask as __mmask16, pairs);
+        }
+        // Pair 0 comes to pair `skipped`; those that go past the step's end come to the beginning of the next.
+        let places = _mm512_sub_epi32(lanes(), _mm512_set1_epi32(skipped as i32));
+        let rotated = _mm512_permutexvar_epi32(places, pairs);
+        _mm512_mask_storeu_epi32(out.place(row, step).cast(), mask as __mmask16, rotated);
+        let behind = (mask >> PAIRS) as __mmask16;
+        if behind != 0 {
+            _mm512_mask_storeu_epi32(out.place(row, step + 1).cast(), behind, rotated);
+        }
     }
 }

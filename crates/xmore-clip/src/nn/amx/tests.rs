@@ -160,7 +160,7 @@ fn attention_branches_have_the_bits_of_their_steps() {
     let lengths = [5, 40, 33, 1, 64];
     let bounds = crate::device::bounds(&lengths);
     let sequences: Vec<_> = bounds.windows(2).map(|ends| ends[0]..ends[1]).collect();
-    for (heads, head_width) in [(3, 32), (2, 64)] {
+    for (heads, head_width) in [(3, 32), (2, 64), (4, 72), (2, 80), (4, 88), (4, 104), (16, 10)] {
         let width = heads * head_width;
         let [qkv, out] = [(3 * width, 1), (width, 2)].map(|(outputs, seed)| {
             let (weight, bias) = (values(outputs * width, seed), values(outputs, seed + 2));
@@ -184,12 +184,12 @@ fn attention_branches_have_the_bits_of_their_steps() {
                 assert!(qkv.attention(&layers, &mut found, threads));
                 assert!(
                     found.into_iter().map(f32::to_bits).eq(expected.iter().copied()),
-                    "{mask:?}, {threads:?}"
+                    "{heads} of {head_width}, {mask:?}, {threads:?}"
                 );
             }
         }
     }
-    // Heads that fill no whole steps are left to the steps.
+    // Rows that fill no whole steps are left to the steps.
     let layer = AmxBf16::from_rows(24, 8, &[], |_| (&[0.0; 8], 1.0));
     let norm = LayerNorm::new(&[1.0; 8], &[0.0; 8], 1e-5);
     let shape = AttentionShape { heads: 1, head_width: 8, mask: Mask::None, precision: Precision::Bf16 };
