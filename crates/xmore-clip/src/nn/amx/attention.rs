@@ -12,10 +12,8 @@ use crate::nn::gemm::ColumnBlock;
 use super::bf16::{STEP, round_to_tile};
 use super::output::{Floats, Place, vectors};
 use super::panels::{fill, fill_transposed};
-use super::rows::{Rows, round_pairs, rows_len};
-use super::tile::{
-    BLOCK_ROWS, Block, Configuration, Format, ROW_BYTES, STEP_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH,
-};
+use super::rows::{Rows, places, round_pairs, rows_len};
+use super::tile::{BLOCK_ROWS, Block, Configuration, Format, STEP_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
 
 /// Buffers of a thread. The processor must have AMX.
 pub(crate) struct AmxAttention {
@@ -30,7 +28,7 @@ pub(super) struct HeadOperands {
     pub(super) values: HeadPanels,
     /// A block's weights as tiles.
     weights: AlignedBuffer<u32>,
-    /// A block's scores, `[32, keys up to a whole panel]`.
+    /// A block's scores, `[32, keys up to a whole panel]`, up to the last one that is seen.
     scores: AlignedBuffer<f32>,
 }
 
@@ -90,15 +88,30 @@ impl HeadOperands {
     ) {
         let Self { keys, values, weights, scores } = self;
         let both = count > TILE_ROWS;
+        // Weights behind those are zero.
+        let steps = (0..count).map(&seen).max().unwrap_or(0).div_ceil(WIDTH);
         let stride = keys.count * WIDTH;
         grow(scores, BLOCK_ROWS * stride);
         let scores = &mut scores.as_mut_slice()[..BLOCK_ROWS * stride];
-        for p in 0..keys.count {
-            // SAFETY: tiles and panels have that many steps, the tiles are configured, and the scores have 32 rows of so many columns.
+        // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
+        let mut largest = unsafe { [_mm512_set1_ps(f32::NEG_INFINITY); BLOCK_ROWS] };
+        for p in 0..=steps {
+            // SAFETY: tiles and panels have that many steps, the tiles are configured. The processor multiplies while it takes the scores of the block before.
             unsafe {
-                let mut block = Block::begin(queries, both, keys.panel(p), None, None);
-                block.step(Format::Bf16, keys.steps, sums);
-                block.store_to(scores[p * WIDTH..].as_mut_ptr().cast(), 4 * stride);
+                let block = (p < steps).then(|| {
+                    let mut block = Block::begin(queries, both, keys.panel(p), None, None);
+                    block.step(Format::Bf16, keys.steps, sums);
+                    block
+                });
+                if let Some(before) = p.checked_sub(1) {
+                    for (r, largest) in largest.iter_mut().enumerate().take(count) {
+                        let to = &mut scores[r * stride + before * WIDTH..][..WIDTH];
+                        take_scores(sums, r, seen(r).saturating_sub(before * WIDTH), to, largest);
+                    }
+                }
+                if let Some(block) = block {
+                    block.store(sums);
+                }
             }
         }
         let len = rows_len(BLOCK_ROWS, values.steps);
@@ -106,22 +119,29 @@ impl HeadOperands {
         let weights: &mut [u8] = &mut bytemuck::cast_slice_mut(weights.as_mut_slice())[..len];
         let mut scales = [0.0; BLOCK_ROWS];
         for (r, row) in scores.chunks_exact(stride).take(count).enumerate() {
-            let tile = &mut weights[r / TILE_ROWS * (len / 2)..][..len / 2];
+            let tile = &mut weights[r / TILE_ROWS * (len / 2)..][..steps * TILE_BYTES];
             // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
             unsafe {
-                scales[r] = 1.0 / exponentials(&row[..seen(r)], r % TILE_ROWS, tile);
+                scales[r] = 1.0 / exponentials(&row[..seen(r)], largest[r], r % TILE_ROWS, tile);
             }
         }
         let tiles = Rows::new(weights, BLOCK_ROWS, values.steps);
-        for p in 0..values.count {
+        for p in 0..=values.count {
             // SAFETY: as above.
             unsafe {
-                let mut block =
-                    Block::begin([tiles.tile(0, 0), tiles.tile(1, 0)], both, values.panel(p), None, None);
-                block.step(Format::Bf16, values.steps, sums);
-                block.store(sums);
+                let block = (p < values.count).then(|| {
+                    let rows = [tiles.tile(0, 0), tiles.tile(1, 0)];
+                    let mut block = Block::begin(rows, both, values.panel(p), None, None);
+                    block.step(Format::Bf16, steps, sums);
+                    block
+                });
+                if let Some(before) = p.checked_sub(1) {
+                    write(sums, &scales, before);
+                }
+                if let Some(block) = block {
+                    block.store(sums);
+                }
             }
-            write(sums, &scales, p);
         }
     }
 }
@@ -189,31 +209,54 @@ impl HeadAttention for AmxAttention {
     }
 }
 
-/// Writes e^(x − largest x) of a row's numbers, rounded, to row `r` of a tile, and zeros behind them. Returns their sum before rounding.
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn exponentials(row: &[f32], r: usize, tile: &mut [u8]) -> f32 {
-    let load = |at: usize, rest: __m512| {
-        let here = row.len().saturating_sub(at).min(16);
-        let mask = ((1u32 << here) - 1) as __mmask16;
-        // SAFETY: the mask keeps to the row.
+/// Copies row `r` of a block's scores; the first `seen` of them raise the vector of the row's largest ones.
+#[target_feature(enable = "avx512f")]
+fn take_scores(sums: &Sums, r: usize, seen: usize, to: &mut [f32], largest: &mut __m512) {
+    for (half, to) in to.chunks_exact_mut(LANES).enumerate() {
+        let mask = mask(seen.saturating_sub(half * LANES));
+        // SAFETY: the sums' row has two vectors.
         #[allow(unsafe_code)]
         unsafe {
-            (_mm512_mask_loadu_ps(rest, mask, row.as_ptr().wrapping_add(at)), mask)
+            let x = _mm512_load_ps(sums.row(r).add(half * LANES));
+            _mm512_storeu_ps(to.as_mut_ptr(), x);
+            *largest = _mm512_mask_max_ps(*largest, mask, *largest, x);
         }
-    };
-    let least = _mm512_set1_ps(f32::NEG_INFINITY);
-    let mut largest = least;
-    for at in (0..row.len()).step_by(16) {
-        largest = _mm512_max_ps(largest, load(at, least).0);
     }
+}
+
+/// Numbers in a vector.
+const LANES: usize = 16;
+
+/// The first `count` numbers of a vector, at most all of them.
+fn mask(count: usize) -> __mmask16 {
+    ((1u32 << count.min(LANES)) - 1) as __mmask16
+}
+
+/// Writes e^(x − largest x) of a row's numbers, rounded, to row `r` of a tile, and zeros behind them. Returns their sum before rounding.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn exponentials(row: &[f32], largest: __m512, r: usize, tile: &mut [u8]) -> f32 {
     let largest = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
     let mut sum = _mm512_setzero_ps();
-    for (n, step) in tile.chunks_exact_mut(TILE_BYTES).enumerate() {
-        let place = step[r * ROW_BYTES..(r + 1) * ROW_BYTES].as_mut_ptr();
+    let (whole, rest) = row.as_chunks::<WIDTH>();
+    let mut places = places(r, tile.len() / TILE_BYTES);
+    for (x, place) in whole.iter().zip(&mut places) {
+        // SAFETY: there are 32 numbers, and 64 bytes for them.
+        #[allow(unsafe_code)]
+        unsafe {
+            let low = exponential(_mm512_sub_ps(_mm512_loadu_ps(x.as_ptr()), largest));
+            let high = exponential(_mm512_sub_ps(_mm512_loadu_ps(x.as_ptr().add(LANES)), largest));
+            sum = _mm512_add_ps(_mm512_add_ps(sum, low), high);
+            _mm512_storeu_si512(tile[place].as_mut_ptr().cast(), round_pairs(low, high));
+        }
+    }
+    for (n, place) in places.enumerate() {
         let mut halves = [_mm512_setzero_ps(); 2];
-        for (half, at) in halves.iter_mut().zip([n * STEP, n * STEP + 16]) {
-            if at < row.len() {
-                let (x, mask) = load(at, largest);
+        for (half, at) in halves.iter_mut().zip([n * WIDTH, n * WIDTH + LANES]) {
+            let mask = mask(rest.len().saturating_sub(at));
+            if mask != 0 {
+                // SAFETY: the mask keeps to the row.
+                #[allow(unsafe_code)]
+                let x = unsafe { _mm512_mask_loadu_ps(largest, mask, rest.as_ptr().add(at)) };
                 *half = _mm512_maskz_mov_ps(mask, exponential(_mm512_sub_ps(x, largest)));
                 sum = _mm512_add_ps(sum, *half);
             }
@@ -221,7 +264,7 @@ fn exponentials(row: &[f32], r: usize, tile: &mut [u8]) -> f32 {
         // SAFETY: a tile's row has 64 bytes.
         #[allow(unsafe_code)]
         unsafe {
-            _mm512_storeu_si512(place.cast(), round_pairs(halves[0], halves[1]));
+            _mm512_storeu_si512(tile[place].as_mut_ptr().cast(), round_pairs(halves[0], halves[1]));
         }
     }
     _mm512_reduce_add_ps(sum)

@@ -135,7 +135,7 @@ const CHUNK: usize = 16;
 /// Blocks of rows from which on that pays.
 const MIN_BLOCKS: usize = 3;
 /// Pieces in which a block is multiplied, while the one before is finished.
-const PIECES: usize = 8;
+const PIECES: usize = 2;
 
 /// Part `n` of so many, of steps or rows.
 fn part(count: usize, n: usize, parts: usize) -> Range<usize> {
