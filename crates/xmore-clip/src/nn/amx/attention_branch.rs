@@ -15,9 +15,10 @@ use crate::nn::thread_buffers::with_buffers;
 use crate::profile;
 
 use super::attention::HeadOperands;
-use super::bf16::{AmxBf16, ROW_BLOCK};
+use super::bf16::AmxBf16;
 use super::output::{Output, Tiles};
 use super::panels::{fill_tile, fill_transposed_tile};
+use super::product::ROW_BLOCK;
 use super::rows::{Rows, aligned, round_pairs, rows_len};
 use super::tile::{BLOCK_ROWS, Configuration, ROW_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
 

@@ -16,14 +16,12 @@ use super::gates::Gate;
 use super::output::{Floats, Output, Place, Tiles};
 use super::panels::fill_transposed;
 use super::plain;
-use super::product::Panels;
+use super::product::{Panels, ROW_BLOCK};
 use super::rows::{Rows, aligned, round_row, rows_len};
 use super::tile::{Format, ROW_BYTES, TILE_BYTES, TILE_ROWS, WIDTH};
 
 /// Inputs of one step.
 pub(super) const STEP: usize = 32;
-/// Bytes of rows that are taken together, and stay in the second cache while panels pass by.
-pub(super) const ROW_BLOCK: usize = 3 << 19;
 /// Multiply-adds from which on a second thread is worth using.
 const MIN_PARALLEL: usize = 1 << 20;
 
@@ -235,10 +233,7 @@ impl PackedWeight for AmxBf16 {
                 });
                 profile::time("mlp out", flops, || {
                     let hidden = Rows::new(hidden, rows.count, steps);
-                    for part in hidden.parts(ROW_BLOCK) {
-                        let out = &mut x[part.start * width..part.end * width];
-                        second.multiply_rows(hidden.part(part), out, true, None, threads);
-                    }
+                    second.multiply_rows(hidden, x, true, None, threads);
                 });
             });
         }

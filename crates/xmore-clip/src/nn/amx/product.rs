@@ -10,9 +10,12 @@ use crate::nn::gemm::{Threads, split};
 use super::output::{Output, Place};
 use super::rows::Rows;
 use super::tile::{
-    BLOCK_ROWS, Block, Configuration, Format, PREFETCH_BYTES, PREFETCH_RUNS, STEP_BYTES, Sums, TILE_ROWS,
-    WIDTH,
+    BLOCK_ROWS, Block, Configuration, Format, PREFETCH_BYTES, PREFETCH_RUNS, ROW_BYTES, STEP_BYTES, Sums,
+    TILE_ROWS, WIDTH,
 };
+
+/// Bytes of rows that are taken together, and stay in the second cache while panels pass by.
+pub(super) const ROW_BLOCK: usize = 3 << 19;
 
 /// A weight in panels of 32 columns, each `[steps, 16, 32, 4 bytes]`; inputs and columns that do not exist are zero.
 pub(super) struct Panels {
@@ -65,7 +68,7 @@ impl Panels {
         }
     }
 
-    /// Computes the columns of these panels: for each, some of its steps for all blocks of rows, then the next steps.
+    /// Computes the columns of these panels, in the order of [`Panels::runs`].
     fn run(
         &self,
         rows: Rows<'_>,
@@ -77,49 +80,68 @@ impl Panels {
         #[allow(unsafe_code)]
         let _tiles = unsafe { Configuration::set() };
         let blocks = rows.count.div_ceil(BLOCK_ROWS);
-        let chunks = if blocks < MIN_BLOCKS { 1 } else { self.steps.div_ceil(CHUNK) };
-        // Sums of the blocks between two chunks, and those of the last block that was computed to its end.
-        let mut between = vec![Sums::new(); if chunks > 1 { blocks } else { 0 }];
+        let parts = (rows.count * self.steps * ROW_BYTES).div_ceil(PART);
+        let runs = self.runs(panels.clone(), blocks, parts);
+        // Sums of blocks between two runs of their panel: of one panel, or of all where each panel is left for the next. And those of the last block that was
+        // computed to its end.
+        let (kept, each) = match (parts, runs.len() > panels.len()) {
+            (_, false) => (0, 0),
+            (1, true) => (blocks, 0),
+            (_, true) => (blocks * panels.len(), blocks),
+        };
+        let mut between = vec![Sums::new(); kept];
         let mut sums = Sums::new();
         let mut before: Option<Place> = None;
-        for p in panels.clone() {
-            for chunk in 0..chunks {
-                let (steps, last) = (part(self.steps, chunk, chunks), chunk + 1 == chunks);
-                let next = match last {
-                    false => Some(self.panel(p, steps.end)),
-                    true => (p + 1 < panels.end).then(|| self.panel(p + 1, 0)),
-                };
-                for n in 0..blocks {
-                    let place = self.place(rows.count, p, n);
-                    let tile = place.row / TILE_ROWS;
-                    let both = place.rows > TILE_ROWS;
-                    let tiles = [tile, tile + usize::from(both)].map(|tile| rows.tile(tile, steps.start));
-                    let next = next.filter(|_| n < PREFETCH_RUNS);
-                    let next = next.map(|next| next.wrapping_add(n * steps.len() * PREFETCH_BYTES));
-                    let kept = (chunk > 0).then(|| &between[n]);
-                    // SAFETY: tiles and panel were sliced to their lengths, and the tiles are configured.
-                    #[allow(unsafe_code)]
-                    unsafe {
-                        let mut block = Block::begin(tiles, both, self.panel(p, steps.start), next, kept);
-                        for piece in 0..PIECES {
-                            let to = if last { &sums } else { &between[n] };
-                            block.step(self.format, part(steps.len(), piece, PIECES).len(), to);
-                            if last {
-                                output.prefetch(place, part(place.rows, piece, PIECES));
-                            }
-                            if let Some(place) = before {
-                                finish(&mut sums, place, part(place.rows, piece, PIECES));
-                            }
+        for (run, &(p, Range { start, end })) in runs.iter().enumerate() {
+            let (first, last) = (start == 0, end == self.steps);
+            let next = runs.get(run + 1).map(|(p, steps)| self.panel(*p, steps.start));
+            for n in 0..blocks {
+                let place = self.place(rows.count, p, n);
+                let tile = place.row / TILE_ROWS;
+                let both = place.rows > TILE_ROWS;
+                let tiles = [tile, tile + usize::from(both)].map(|tile| rows.tile(tile, start));
+                let next = next.filter(|_| n < PREFETCH_RUNS);
+                let next = next.map(|next| next.wrapping_add(n * (end - start) * PREFETCH_BYTES));
+                let own = (p - panels.start) * each + n;
+                let kept = (!first).then(|| &between[own]);
+                // SAFETY: tiles and panel were sliced to their lengths, and the tiles are configured.
+                #[allow(unsafe_code)]
+                unsafe {
+                    let mut block = Block::begin(tiles, both, self.panel(p, start), next, kept);
+                    for piece in 0..PIECES {
+                        let to = if last { &sums } else { &between[own] };
+                        block.step(self.format, part(end - start, piece, PIECES).len(), to);
+                        if last {
+                            output.prefetch(place, part(place.rows, piece, PIECES));
                         }
-                        block.store(if last { &mut sums } else { &mut between[n] });
+                        if let Some(place) = before {
+                            finish(&mut sums, place, part(place.rows, piece, PIECES));
+                        }
                     }
-                    before = last.then_some(place);
+                    block.store(if last { &mut sums } else { &mut between[own] });
                 }
+                before = last.then_some(place);
             }
         }
         if let Some(place) = before {
             finish(&mut sums, place, 0..place.rows);
         }
+    }
+
+    /// Panels and their steps, in the order in which all blocks of rows are multiplied by them. The steps are in so many parts, of which the rows stay in the
+    /// second cache while all panels pass by, and each part of a panel in runs that stay in the first.
+    fn runs(&self, panels: Range<usize>, blocks: usize, parts: usize) -> Vec<(usize, Range<usize>)> {
+        if blocks < MIN_BLOCKS {
+            return panels.map(|p| (p, 0..self.steps)).collect();
+        }
+        let mut runs = Vec::new();
+        for steps in split(self.steps, parts) {
+            for p in panels.clone() {
+                let chunks = split(steps.len(), steps.len().div_ceil(CHUNK)).into_iter();
+                runs.extend(chunks.map(|chunk| (p, steps.start + chunk.start..steps.start + chunk.end)));
+            }
+        }
+        runs
     }
 
     /// Block `n` of `rows` rows and a panel.
@@ -134,6 +156,9 @@ impl Panels {
 const CHUNK: usize = 16;
 /// Blocks of rows from which on that pays.
 const MIN_BLOCKS: usize = 3;
+/// Bytes of the rows of a part of the steps. One row's steps may be so many that all rows of a block, which are taken together, are more than the second cache
+/// holds.
+const PART: usize = 1 << 20;
 /// Pieces in which a block is multiplied, while the one before is finished.
 const PIECES: usize = 2;
 
