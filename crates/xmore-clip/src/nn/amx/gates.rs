@@ -1,7 +1,7 @@
 //! Activations of values that are rounded to bf16 next, by AVX-512: max(x, 0) − |x| q(|x|), with q by cubic pieces.
 //!
 //! GELU and its approximations are x s(x) with s(−x) = 1 − s(x), so that q(a) = 1 − s(a) for a ≥ 0 says all of them. It is smooth and falls to
-//! nothing: 32 cubics are off by less than 4·10⁻⁶ of |x| or of 1, where rounding to bf16 changes an x by up to 2⁻⁹ of it. An exponential and a
+//! nothing: 32 cubics are off by less than 4·10⁻⁶ of |x| or of 1, where rounding to bf16 changes an x by up to 2⁻⁸ of it. An exponential and a
 //! division take twice as long.
 
 use std::arch::x86_64::*;
