@@ -29,10 +29,17 @@ pub(crate) fn parse(text: &str) -> Result<NonZeroUsize, String> {
     })
 }
 
-/// Starts the threads that compute; all cores without a number.
+/// Set to 0, threads are not bound to processors.
+const BIND_VARIABLE: &str = "XMORE_BIND_THREADS";
+
+/// Starts the threads that compute; all cores without a number, each bound to one of them.
 pub(crate) fn start(threads: Option<NonZeroUsize>) -> Result<()> {
     let threads = threads.map_or_else(|| cores().min(max_threads()), NonZeroUsize::get);
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|error| {
+    let mut builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    if std::env::var_os(BIND_VARIABLE).is_none_or(|value| value != "0") {
+        builder = builder.start_handler(xmore_clip::bind_threads(threads));
+    }
+    builder.build_global().map_err(|error| {
         CliError::Failed(format!(
             "cannot start {threads} threads: {error}; fewer can be asked for with --threads"
         ))

@@ -23,6 +23,7 @@ mod nn;
 mod options;
 mod preprocess;
 mod profile;
+mod threads;
 mod tokenizer;
 
 pub use arch::{ARCHITECTURES, Architecture, CONFIG_FILE, LITE_FILES, LITE2_FILES, TEXT_TOWER_FOLDER};
@@ -40,6 +41,7 @@ pub use preprocess::{
     Interpolation, Loaded, NaFlex, PatchGrid, Pixels, Preprocess, Region, ResizeMode, resize,
 };
 pub use profile::profile_report;
+pub use threads::bind_threads;
 #[doc(hidden)]
 pub use tokenizer::{
     Cleaning, Padding, TokenizerOptions, encode_with_file, encode_with_folder, encode_with_json,

@@ -83,7 +83,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global()?;
+    // As the command line tool starts them.
+    let bind = xmore_clip::bind_threads(args.threads);
+    rayon::ThreadPoolBuilder::new().num_threads(args.threads).start_handler(bind).build_global()?;
     if let Some(dir) = &args.load_probe {
         return ours::load_probe(dir, &args.load_precision);
     }
