@@ -29,7 +29,7 @@ pub(crate) use windows::{Lines, Windows};
 const DEPTH_BLOCK: usize = 768;
 /// Rows that are taken together: their block of inputs stays in the second cache, too.
 const ROW_BLOCK: usize = 256;
-/// Rows that a task has at least, since each task reads all weights.
+/// Rows that a task has at least where only rows are split, since each task reads all weights.
 const ROWS_PER_TASK: usize = 56;
 /// Columns whose sums are finished before the next ones begin, so that they stay in the second cache.
 const COLUMN_BLOCK: usize = 512;
@@ -108,20 +108,25 @@ fn multiply_as_they_lie(
         #[allow(unsafe_code)]
         return unsafe { job.run(0..count, 0..all_panels) };
     }
-    // Rows are split where there are many, else columns: each thread then reads only its share of the weights.
-    let row_tasks = (count / ROWS_PER_TASK).clamp(1, 4 * workers);
-    if row_tasks >= workers && (row_tasks >= 4 * workers || all_panels < 2 * workers) {
-        // SAFETY: the ranges of rows are disjoint and end at `count`; `out` is borrowed.
-        #[allow(unsafe_code)]
-        let run = |rows| unsafe { job.run(rows, 0..all_panels) };
-        split(count, row_tasks).into_par_iter().for_each(run);
+    // Rows are split where there are many, else columns: each thread then reads only its share of the weights. Where these are few, rows, too.
+    let row_tasks = count / ROWS_PER_TASK;
+    let [row_parts, column_parts] = if row_tasks >= 4 * workers {
+        [4 * workers, 1]
+    } else if all_panels >= 2 * workers {
+        [1, 2 * workers]
     } else {
-        let parts = (2 * workers).min(all_panels);
-        // SAFETY: the ranges of panels are disjoint and end at `all_panels`; `out` is borrowed.
-        #[allow(unsafe_code)]
-        let run = |panels| unsafe { job.run(0..count, panels) };
-        split(all_panels, parts).into_par_iter().for_each(run);
-    }
+        let most = (count / (2 * panels.kernel.rows)).max(1);
+        [(4 * workers).div_ceil(all_panels).min(most), all_panels]
+    };
+    let columns = split(all_panels, column_parts);
+    let tasks: Vec<_> = split(count, row_parts)
+        .into_iter()
+        .flat_map(|rows| columns.iter().map(move |columns| (rows.clone(), columns.clone())))
+        .collect();
+    // SAFETY: the rectangles of rows and panels are disjoint and end at `count` and `all_panels`; `out` is borrowed.
+    #[allow(unsafe_code)]
+    let run = |(rows, panels)| unsafe { job.run(rows, panels) };
+    tasks.into_par_iter().for_each(run);
 }
 
 /// `0..n` in `parts` ranges of nearly the same length.
