@@ -12,7 +12,7 @@ use crate::nn::gemm::ColumnBlock;
 use super::bf16::{STEP, round_to_tile};
 use super::output::{Floats, Place, vectors};
 use super::panels::{fill, fill_transposed};
-use super::rows::{Rows, places, rows_len};
+use super::rows::{LANES, Rows, mask, places, round_all, rows_len};
 use super::tile::{BLOCK_ROWS, Block, Configuration, Format, STEP_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
 
 /// Buffers of a thread. The processor must have AMX.
@@ -209,7 +209,7 @@ impl HeadAttention for AmxAttention {
     }
 }
 
-/// Copies row `r` of a block's scores; the first `seen` of them raise the vector of the row's largest ones.
+/// Copies row `r` of a block's scores, and takes the first `seen` of them into the row's maxima, one for each lane.
 #[target_feature(enable = "avx512f")]
 fn take_scores(sums: &Sums, r: usize, seen: usize, to: &mut [f32], largest: &mut __m512) {
     for (half, to) in to.chunks_exact_mut(LANES).enumerate() {
@@ -224,15 +224,8 @@ fn take_scores(sums: &Sums, r: usize, seen: usize, to: &mut [f32], largest: &mut
     }
 }
 
-/// Numbers in a vector.
-const LANES: usize = 16;
-
-/// The first `count` numbers of a vector, at most all of them.
-fn mask(count: usize) -> __mmask16 {
-    ((1u32 << count.min(LANES)) - 1) as __mmask16
-}
-
-/// Writes e^(x − largest x) of a row's numbers, rounded, to row `r` of a tile, and zeros behind them. Returns their sum before rounding.
+/// Writes e^(x − largest x) of a row's numbers, rounded, to row `r` of a tile, and zeros behind them. Returns their sum before rounding. The least of them are
+/// rounded, too: beside the largest, which is 1, they count for nothing.
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn exponentials(row: &[f32], largest: __m512, r: usize, tile: &mut [u8]) -> f32 {
     let largest = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
@@ -246,7 +239,7 @@ fn exponentials(row: &[f32], largest: __m512, r: usize, tile: &mut [u8]) -> f32 
             let low = exponential(_mm512_sub_ps(_mm512_loadu_ps(x.as_ptr()), largest));
             let high = exponential(_mm512_sub_ps(_mm512_loadu_ps(x.as_ptr().add(LANES)), largest));
             sum = _mm512_add_ps(_mm512_add_ps(sum, low), high);
-            _mm512_storeu_si512(tile[place].as_mut_ptr().cast(), round_weights(low, high));
+            _mm512_storeu_si512(tile[place].as_mut_ptr().cast(), round_all(low, high));
         }
     }
     for (n, place) in places.enumerate() {
@@ -264,20 +257,10 @@ fn exponentials(row: &[f32], largest: __m512, r: usize, tile: &mut [u8]) -> f32 
         // SAFETY: a tile's row has 64 bytes.
         #[allow(unsafe_code)]
         unsafe {
-            _mm512_storeu_si512(tile[place].as_mut_ptr().cast(), round_weights(halves[0], halves[1]));
+            _mm512_storeu_si512(tile[place].as_mut_ptr().cast(), round_all(halves[0], halves[1]));
         }
     }
     _mm512_reduce_add_ps(sum)
-}
-
-/// As [`super::rows::round_pairs`], but the least numbers are rounded, too: beside the row's largest weight, which is 1, they count for nothing.
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn round_weights(low: __m512, high: __m512) -> __m512i {
-    // SAFETY: both are 512 bits.
-    #[allow(unsafe_code)]
-    unsafe {
-        std::mem::transmute(_mm512_cvtne2ps_pbh(high, low))
-    }
 }
 
 /// e^x of numbers that are not positive, off by less than 10⁻⁵ of it where that is not less than 2⁻⁵⁰.

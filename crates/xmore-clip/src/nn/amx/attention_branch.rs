@@ -19,7 +19,7 @@ use super::bf16::AmxBf16;
 use super::output::{Output, Tiles};
 use super::panels::{fill_tile, fill_transposed_tile};
 use super::product::ROW_BLOCK;
-use super::rows::{Rows, aligned, round_pairs, rows_len};
+use super::rows::{Rows, aligned, mask, round_pairs, rows_len};
 use super::tile::{BLOCK_ROWS, Configuration, ROW_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
 
 impl AmxBf16 {
@@ -140,44 +140,53 @@ enum Part {
 }
 
 impl<'a> HeadRows<'a> {
+    /// The first column of a step of the head, and how many columns the step has.
+    fn columns(&self, part: Part, step: usize) -> (usize, usize) {
+        let AttentionShape { head_width, .. } = self.shape;
+        let first = part as usize * self.shape.width() + self.head * head_width;
+        (first + step * WIDTH, WIDTH.min(head_width - step * WIDTH))
+    }
+
     /// The tile that begins with a row, and with a step of the head; columns behind the head are zero. What does not lie so in `qkv` is copied.
     fn tile<'b>(&self, row: usize, part: Part, step: usize, copy: &'b mut Tile) -> &'b [u8; TILE_BYTES]
     where
         'a: 'b,
     {
-        let AttentionShape { head_width, .. } = self.shape;
-        let columns = WIDTH.min(head_width - step * WIDTH);
-        let column = part as usize * self.shape.width() + self.head * head_width + step * WIDTH;
-        let tile = self.first + row / TILE_ROWS;
-        let here = self.qkv.step(tile, column / WIDTH);
-        let (skipped, count) = (column % WIDTH / 2, columns / 2);
-        if skipped == 0 && columns == WIDTH {
-            return here;
+        let (column, count) = self.columns(part, step);
+        if column.is_multiple_of(WIDTH) && count == WIDTH {
+            return self.qkv.step(self.first + row / TILE_ROWS, column / WIDTH);
         }
-        let next = (skipped + count > PAIRS).then(|| self.qkv.step(tile, column / WIDTH + 1));
+        self.copy(row, part, step, &mut copy.0);
+        &copy.0
+    }
+
+    /// Copies the tile that begins with a row, and with a step of the head, and zeros for columns behind the head.
+    fn copy(&self, row: usize, part: Part, step: usize, to: &mut [u8; TILE_BYTES]) {
+        let (column, count) = self.columns(part, step);
+        let tile = self.first + row / TILE_ROWS;
+        let (here, skipped) = (self.qkv.step(tile, column / WIDTH), column % WIDTH);
+        let next = if skipped + count > WIDTH { self.qkv.step(tile, column / WIDTH + 1) } else { here };
         // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
         #[allow(unsafe_code)]
         unsafe {
-            copy_pairs(here, next.unwrap_or(here), skipped, count, &mut copy.0);
+            copy_pairs(here, next, skipped / 2, count / 2, to);
         }
-        &copy.0
     }
 
     /// Where the steps of the queries' tile that begins with a row lie one after the other: in `qkv`, or copied to place `n` of the buffer.
     fn queries(&self, row: usize, n: usize, buffer: &mut AlignedBuffer<u32>) -> *const u8 {
         let AttentionShape { head_width, .. } = self.shape;
-        let steps = head_width.div_ceil(WIDTH);
         if head_width.is_multiple_of(WIDTH) {
-            let step = Part::Query as usize * self.shape.width() / WIDTH + self.head * steps;
-            return self.qkv.tile(self.first + row / TILE_ROWS, step);
+            return self.qkv.tile(self.first + row / TILE_ROWS, self.columns(Part::Query, 0).0 / WIDTH);
         }
-        let mut copy = Tile([0; TILE_BYTES]);
+        let steps = head_width.div_ceil(WIDTH);
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(buffer.as_mut_slice());
-        let to = &mut bytes[n * steps * TILE_BYTES..(n + 1) * steps * TILE_BYTES];
-        for (step, to) in to.chunks_exact_mut(TILE_BYTES).enumerate() {
-            to.copy_from_slice(self.tile(row, Part::Query, step, &mut copy));
+        let (tiles, _) = bytes.as_chunks_mut::<TILE_BYTES>();
+        let to = &mut tiles[n * steps..(n + 1) * steps];
+        for (step, to) in to.iter_mut().enumerate() {
+            self.copy(row, Part::Query, step, to);
         }
-        to.as_ptr()
+        to.as_ptr().cast()
     }
 }
 
@@ -197,7 +206,7 @@ fn copy_pairs(
     count: usize,
     to: &mut [u8; TILE_BYTES],
 ) {
-    let mask = ((1u32 << count) - 1) as __mmask16;
+    let mask = mask(count);
     let pairs = _mm512_add_epi32(lanes(), _mm512_set1_epi32(skipped as i32));
     let rows = here.chunks_exact(ROW_BYTES).zip(next.chunks_exact(ROW_BYTES));
     for ((here, next), to) in rows.zip(to.chunks_exact_mut(ROW_BYTES)) {
@@ -289,15 +298,12 @@ unsafe fn write_scaled(
     columns: Range<usize>,
 ) {
     let (step, skipped) = (columns.start / WIDTH, columns.start % WIDTH / 2);
-    let mask = ((1u32 << (columns.len() / 2)) - 1) << skipped;
+    let mask = u32::from(mask(columns.len() / 2)) << skipped;
     // SAFETY: the sums have 32 rows of 32; a step of the output's row has 64 bytes, and the masks keep to the columns, which the caller promises.
     unsafe {
         let (low, high) = (_mm512_load_ps(sums.row(r)), _mm512_load_ps(sums.row(r).add(WIDTH / 2)));
         let scale = _mm512_set1_ps(scale);
         let pairs = round_pairs(_mm512_mul_ps(low, scale), _mm512_mul_ps(high, scale));
-        if skipped == 0 {
-            return _mm512_mask_storeu_epi32(out.place(row, step).cast(), mask as __mmask16, pairs);
-        }
         // Pair 0 comes to pair `skipped`; those that go past the step's end come to the beginning of the next.
         let places = _mm512_sub_epi32(lanes(), _mm512_set1_epi32(skipped as i32));
         let rotated = _mm512_permutexvar_epi32(places, pairs);

@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::nn::gemm::ColumnBlock;
 
 use super::gates::Gate;
-use super::rows::{round_pairs, rows_len};
+use super::rows::{LANES, mask, round_pairs, rows_len};
 use super::tile::{ROW_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
 
 /// A block of sums in the product.
@@ -60,13 +60,9 @@ impl Output<'_> {
     }
 }
 
-/// Lanes of a vector.
-const LANES: usize = 16;
-
 /// The vectors of a block's row, as places of their first columns and masks of those that exist.
 pub(super) fn vectors(columns: usize) -> impl Iterator<Item = (usize, __mmask16)> {
-    let mask = move |at: usize| ((1u32 << (columns - at).min(LANES)) - 1) as __mmask16;
-    (0..WIDTH).step_by(LANES).filter(move |&at| at < columns).map(move |at| (at, mask(at)))
+    (0..WIDTH).step_by(LANES).filter(move |&at| at < columns).map(move |at| (at, mask(columns - at)))
 }
 
 /// A matrix of floats, or some columns of one.

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::rows::round_pairs;
+use super::rows::{mask, round_pairs};
 use super::tile::{ROW_BYTES, TILE_BYTES, TILE_ROWS, WIDTH};
 
 /// Inputs of 16 pairs.
@@ -12,11 +12,10 @@ const INPUTS: usize = 2 * TILE_ROWS;
 #[target_feature(enable = "avx512f")]
 fn load(row: &[f32], at: usize) -> __m512 {
     let here = row.get(at..).unwrap_or_default();
-    let mask = ((1u32 << here.len().min(16)) - 1) as __mmask16;
     // SAFETY: the mask keeps to the slice.
     #[allow(unsafe_code)]
     unsafe {
-        _mm512_maskz_loadu_ps(mask, here.as_ptr())
+        _mm512_maskz_loadu_ps(mask(here.len()), here.as_ptr())
     }
 }
 

@@ -84,11 +84,8 @@ impl Panels {
         let runs = self.runs(panels.clone(), blocks, parts);
         // Sums of blocks between two runs of their panel: of one panel, or of all where each panel is left for the next. And those of the last block that was
         // computed to its end.
-        let (kept, each) = match (parts, runs.len() > panels.len()) {
-            (_, false) => (0, 0),
-            (1, true) => (blocks, 0),
-            (_, true) => (blocks * panels.len(), blocks),
-        };
+        let each = if parts > 1 { blocks } else { 0 };
+        let kept = if runs.len() > panels.len() { blocks + each * (panels.len() - 1) } else { 0 };
         let mut between = vec![Sums::new(); kept];
         let mut sums = Sums::new();
         let mut before: Option<Place> = None;
@@ -156,8 +153,8 @@ impl Panels {
 const CHUNK: usize = 16;
 /// Blocks of rows from which on that pays.
 const MIN_BLOCKS: usize = 3;
-/// Bytes of the rows of a part of the steps. One row's steps may be so many that all rows of a block, which are taken together, are more than the second cache
-/// holds.
+/// Bytes of all rows in the steps that are multiplied by all panels before the next steps. A second layer may have several times the inputs of the first, whose
+/// rows are divided by [`ROW_BLOCK`].
 const PART: usize = 1 << 20;
 /// Pieces in which a block is multiplied, while the one before is finished.
 const PIECES: usize = 2;

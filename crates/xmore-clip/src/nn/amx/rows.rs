@@ -77,10 +77,23 @@ fn without_least(x: __m512) -> __m512 {
     _mm512_maskz_mov_ps(kept, x)
 }
 
+/// Numbers in a vector.
+pub(super) const LANES: usize = 16;
+
+/// The first `count` numbers of a vector, at most all of them.
+pub(super) fn mask(count: usize) -> __mmask16 {
+    ((1u32 << count.min(LANES)) - 1) as __mmask16
+}
+
 /// 32 numbers in bf16, to nearest even, as the other kernels round them: the least ones are zero.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn round_pairs(low: __m512, high: __m512) -> __m512i {
-    let (low, high) = (without_least(low), without_least(high));
+    round_all(without_least(low), without_least(high))
+}
+
+/// The same, but the least numbers are rounded, too.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn round_all(low: __m512, high: __m512) -> __m512i {
     // SAFETY: both are 512 bits.
     #[allow(unsafe_code)]
     unsafe {

@@ -86,7 +86,7 @@ proptest! {
 /// A row's result depends on that row alone, in batches of one tile, of many and of several blocks.
 #[test]
 fn batches_and_threads_change_no_bit() {
-    for (inputs, outputs) in [(3072, 40), (768, 96), (65, 33)] {
+    for (inputs, outputs) in [(6400, 40), (3072, 40), (768, 96), (65, 33)] {
         let (x, weight, bias) = (values(200 * inputs, 3), values(outputs * inputs, 4), values(outputs, 5));
         let row = |o: usize| (&weight[o * inputs..(o + 1) * inputs], 1.0);
         let mut layers: Vec<Box<dyn PackedWeight>> = Vec::new();
@@ -198,7 +198,7 @@ fn attention_branches_have_the_bits_of_their_steps() {
 }
 
 /// Attention of one head against plain operations, also where a buffer held something larger, and no numbers, before. Weights are rounded to bf16, so that a
-/// result is off by 2⁻⁸ of the largest value at most, and by what exponentials and sums in 32 bits are.
+/// result is off by 2⁻⁸ of the largest value at most, and by what exponentials and sums in 32 bits are; these weights and values, half of that.
 #[test]
 fn attention_is_that_of_plain_operations() {
     if skipped(tile::is_permitted(Format::Bf16)) {
@@ -235,7 +235,7 @@ fn attention_is_that_of_plain_operations() {
                 let found = f64::from(out[r * (width + 1) + c]);
                 // Values are below 1/2, and are rounded, too.
                 assert!(
-                    (found - want).abs() <= (-8f64).exp2() + 1e-5,
+                    (found - want).abs() <= (-9f64).exp2() + 1e-5,
                     "{head_text}: {found} {want}",
                     head_text = format_args!("{queries} x {keys} x {width}, causal {causal}, row {r}")
                 );
