@@ -12,8 +12,10 @@ use crate::nn::activation::Activation;
 
 /// Pieces: what two vectors hold.
 const PIECES: usize = 32;
-/// Where the last piece ends, a little below [`PIECES`].
-const LAST: f32 = 31.999_9;
+/// Where the last piece ends, a little below half a piece behind its middle, which is a whole number as those of all are.
+const LAST: f32 = 31.499_9;
+/// Added to a number from 0 to [`LAST`], this rounds it to a whole one, which is the sum's last bits.
+const ROUNDING: f32 = (3 << 22) as f32;
 
 /// The pieces of q for one activation.
 pub(super) struct Gate {
@@ -21,7 +23,7 @@ pub(super) struct Gate {
     scale: f32,
     /// |x| where the last piece ends.
     end: f32,
-    /// Of the powers 0 to 3 of the place in a piece, 0 to 1.
+    /// Of the powers 0 to 3 of |x|.
     coefficients: [[f32; PIECES]; 4],
 }
 
@@ -48,13 +50,12 @@ impl Gate {
     fn new(end: f64, q: impl Fn(f64) -> f64) -> Self {
         let mut coefficients = [[0.0; PIECES]; 4];
         for piece in 0..PIECES {
-            let of_place = |place: f64| q((piece as f64 + place) * end / PIECES as f64);
-            for (k, value) in cubic(of_place).into_iter().enumerate() {
+            let bound = |side: f64| (piece as f64 + side) * end / f64::from(LAST);
+            for (k, value) in cubic(&q, bound(-0.5), bound(0.5)).into_iter().enumerate() {
                 coefficients[k][piece] = value as f32;
             }
         }
-        let scale = (PIECES as f64 / end) as f32;
-        Self { scale, end: LAST / scale, coefficients }
+        Self { scale: (f64::from(LAST) / end) as f32, end: end as f32, coefficients }
     }
 
     /// The coefficients in registers.
@@ -75,11 +76,9 @@ impl Gate {
     #[cfg(test)]
     pub(super) fn plain(&self, x: f32) -> f32 {
         let size = x.abs().min(self.end);
-        let t = size * self.scale;
-        let piece = t as usize;
-        let place = t - piece as f32;
+        let piece = size.mul_add(self.scale, ROUNDING).to_bits() as usize % PIECES;
         let [c0, c1, c2, c3] = self.coefficients.map(|of_power| of_power[piece]);
-        let q = c3.mul_add(place, c2).mul_add(place, c1).mul_add(place, c0);
+        let q = c3.mul_add(size, c2).mul_add(size, c1).mul_add(size, c0);
         (-size).mul_add(q, x.max(0.0))
     }
 }
@@ -98,22 +97,22 @@ impl LoadedGate {
     #[target_feature(enable = "avx512f")]
     pub(super) fn apply(&self, x: __m512) -> __m512 {
         let size = _mm512_min_ps(_mm512_abs_ps(x), self.end);
-        let t = _mm512_mul_ps(size, self.scale);
-        let piece = _mm512_cvttps_epi32(t);
-        let place = _mm512_sub_ps(t, _mm512_cvtepi32_ps(piece));
+        // Of an index the last five bits count.
+        let piece = _mm512_castps_si512(_mm512_fmadd_ps(size, self.scale, _mm512_set1_ps(ROUNDING)));
         let [c0, c1, c2, c3] = &self.coefficients;
         let mut q = _mm512_permutex2var_ps(c3[0], piece, c3[1]);
-        q = _mm512_fmadd_ps(q, place, _mm512_permutex2var_ps(c2[0], piece, c2[1]));
-        q = _mm512_fmadd_ps(q, place, _mm512_permutex2var_ps(c1[0], piece, c1[1]));
-        q = _mm512_fmadd_ps(q, place, _mm512_permutex2var_ps(c0[0], piece, c0[1]));
+        q = _mm512_fmadd_ps(q, size, _mm512_permutex2var_ps(c2[0], piece, c2[1]));
+        q = _mm512_fmadd_ps(q, size, _mm512_permutex2var_ps(c1[0], piece, c1[1]));
+        q = _mm512_fmadd_ps(q, size, _mm512_permutex2var_ps(c0[0], piece, c0[1]));
         // In this order the maximum of what is no number is x.
         _mm512_fnmadd_ps(size, q, _mm512_max_ps(_mm512_setzero_ps(), x))
     }
 }
 
-/// The cubic through a function's values at Chebyshev's four nodes between 0 and 1: coefficients of the powers 0 to 3.
-fn cubic(f: impl Fn(f64) -> f64) -> [f64; 4] {
-    let nodes: [f64; 4] = std::array::from_fn(|n| 0.5 - 0.5 * ((2 * n + 1) as f64 * PI / 8.0).cos());
+/// The cubic through a function's values at Chebyshev's four nodes between two places: coefficients of the powers 0 to 3.
+fn cubic(f: impl Fn(f64) -> f64, from: f64, to: f64) -> [f64; 4] {
+    let nodes: [f64; 4] =
+        std::array::from_fn(|n| from + (to - from) * (0.5 - 0.5 * ((2 * n + 1) as f64 * PI / 8.0).cos()));
     let mut differences = nodes.map(f);
     for order in 1..4 {
         for n in (order..4).rev() {
