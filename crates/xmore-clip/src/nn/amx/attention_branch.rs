@@ -264,22 +264,19 @@ fn attend_head(
     // SAFETY: such weights are packed where AMX is permitted, and a thread computes one head at a time.
     #[allow(unsafe_code)]
     let _tiles = unsafe { Configuration::set() };
-    let mut sums = Sums::new();
-    for row in (0..sequence.len()).step_by(BLOCK_ROWS) {
-        let here = BLOCK_ROWS.min(sequence.len() - row);
-        let seen = |r: usize| if mask.causal() { (row + r + 1).min(count) } else { count };
-        let tiles = [0, TILE_ROWS].map(|r| rows.queries(row + r, r / TILE_ROWS, queries));
-        // SAFETY: the tiles are configured; rows and columns of the output are this head's.
-        #[allow(unsafe_code)]
-        unsafe {
-            operands.attend(tiles, here, seen, &mut sums, |sums, scales, p| {
-                let columns = WIDTH.min(head_width - p * WIDTH);
-                let column = rows.head * head_width + p * WIDTH;
-                for (r, &scale) in scales.iter().enumerate().take(here) {
-                    write_scaled(sums, r, scale, out, sequence.start + row + r, column..column + columns);
-                }
-            });
-        }
+    let tiles =
+        |block: Range<usize>| [0, TILE_ROWS].map(|r| rows.queries(block.start + r, r / TILE_ROWS, queries));
+    let seen = |row: usize| if mask.causal() { (row + 1).min(count) } else { count };
+    // SAFETY: the tiles are configured; rows and columns of the output are this head's.
+    #[allow(unsafe_code)]
+    unsafe {
+        operands.attend(sequence.len(), tiles, seen, |sums, scales, block, p| {
+            let columns = WIDTH.min(head_width - p * WIDTH);
+            let column = rows.head * head_width + p * WIDTH;
+            for (r, row) in block.enumerate() {
+                write_scaled(sums, r, scales[r], out, sequence.start + row, column..column + columns);
+            }
+        });
     }
 }
 

@@ -11,6 +11,7 @@ mod output;
 mod panels;
 mod plain;
 mod product;
+mod query_block;
 mod rows;
 #[cfg(test)]
 mod tests;
