@@ -122,8 +122,13 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
         activation: Option<Activation>,
     ) -> Result<Self::Depthwise>;
 
-    /// Cuts the rows of tokens of all sequences into those that go through each layer together.
-    fn portions(run: &mut Self::Run<'_>, x: Self::Rows, lengths: &[usize]) -> Vec<Portion<Self>>;
+    /// Cuts the rows of tokens of all sequences into those that go through each layer, in this precision, together.
+    fn portions(
+        run: &mut Self::Run<'_>,
+        precision: Precision,
+        x: Self::Rows,
+        lengths: &[usize],
+    ) -> Vec<Portion<Self>>;
     /// All portions' rows, one behind another.
     fn joined(run: &mut Self::Run<'_>, portions: Vec<Self::Rows>) -> Self::Rows;
     /// Rows of unknown content.

@@ -63,6 +63,16 @@ impl Precision {
         }
     }
 
+    /// Tokens whose values between two layers stay in a core's own caches: enough rows to use each weight well, few enough for them. Between layers in tiles of
+    /// bf16 they take half as many bytes.
+    pub(crate) fn tokens_of_portion(self) -> usize {
+        match self {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Bf16 if amx::multiplies_bf16() => 400,
+            _ => 256,
+        }
+    }
+
     /// Packs a weight that is given by its outputs' rows of `inputs` elements, each with a factor, and a bias `[outputs]`.
     pub(super) fn pack<'w>(
         self,

@@ -123,7 +123,7 @@ impl<D: Device> Transformer<D> {
     ) -> D::Rows {
         let TransformerSizes { width, mlp_width, .. } = self.form.sizes;
         let tokens = |portion: &Portion<D>| lengths[portion.sequences.clone()].iter().sum();
-        let mut portions = D::portions(run, x, lengths);
+        let mut portions = D::portions(run, self.precision, x, lengths);
         let sequences: Vec<_> =
             portions.iter().map(|portion| D::sequences(run, &lengths[portion.sequences.clone()])).collect();
         let most = portions.iter().map(tokens).max().unwrap_or(0);

@@ -146,9 +146,14 @@ impl Device for Cpu {
         Ok(DepthwiseConv2d::new(weight, inputs, window, bn, activation))
     }
 
-    fn portions(threads: &mut Threads, x: Vec<f32>, lengths: &[usize]) -> Vec<Portion<Self>> {
+    fn portions(
+        threads: &mut Threads,
+        precision: Precision,
+        x: Vec<f32>,
+        lengths: &[usize],
+    ) -> Vec<Portion<Self>> {
         let ranges = match threads {
-            Threads::One => portions::for_the_caches(lengths),
+            Threads::One => portions::for_the_caches(lengths, precision.tokens_of_portion()),
             Threads::Pool => Vec::new(),
         };
         if ranges.len() < 2 {

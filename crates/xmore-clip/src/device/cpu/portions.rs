@@ -4,12 +4,9 @@ use std::ops::Range;
 
 use crate::nn::gemm::split;
 
-/// Tokens whose values between two layers stay in a core's own caches: enough rows to use each weight well, few enough for them.
-const TOKENS: usize = 256;
-
-/// Sequences that one thread takes through a layer together.
-pub(super) fn for_the_caches(lengths: &[usize]) -> Vec<Range<usize>> {
-    balanced(lengths, lengths.iter().sum::<usize>().div_ceil(TOKENS))
+/// Sequences that one thread takes through a layer together: of so many tokens at most, or nearly so.
+pub(super) fn for_the_caches(lengths: &[usize], tokens: usize) -> Vec<Range<usize>> {
+    balanced(lengths, lengths.iter().sum::<usize>().div_ceil(tokens))
 }
 
 /// Cuts sequences of these lengths into at most `count` runs of nearly the same number of tokens, each of one sequence or more.
@@ -54,8 +51,9 @@ mod tests {
 
     #[test]
     fn images_of_a_model_are_cut_evenly() {
-        assert_eq!(for_the_caches(&[197; 4]), [0..1, 1..2, 2..3, 3..4]);
-        assert_eq!(for_the_caches(&[50; 10]), [0..5, 5..10]);
-        assert!(for_the_caches(&[729]).into_iter().eq(std::iter::once(0..1)));
+        assert_eq!(for_the_caches(&[197; 4], 256), [0..1, 1..2, 2..3, 3..4]);
+        assert_eq!(for_the_caches(&[197; 4], 400), [0..2, 2..4]);
+        assert_eq!(for_the_caches(&[50; 10], 256), [0..5, 5..10]);
+        assert!(for_the_caches(&[729], 256).into_iter().eq(std::iter::once(0..1)));
     }
 }

@@ -176,7 +176,7 @@ impl Device for Cuda {
         CudaDepthwise::new(self, weight, window, &bn)
     }
 
-    fn portions(_: &mut CudaRun<'_>, x: Rows, lengths: &[usize]) -> Vec<Portion<Self>> {
+    fn portions(_: &mut CudaRun<'_>, _: Precision, x: Rows, lengths: &[usize]) -> Vec<Portion<Self>> {
         vec![Portion { rows: x, sequences: 0..lengths.len() }]
     }
 

@@ -1,5 +1,6 @@
 //! Blocks of sums over rows and panels, shared by the formats.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -10,12 +11,16 @@ use crate::nn::gemm::{Threads, split};
 use super::output::{Output, Place};
 use super::rows::Rows;
 use super::tile::{
-    BLOCK_ROWS, Block, Configuration, Format, PREFETCH_BYTES, PREFETCH_RUNS, ROW_BYTES, STEP_BYTES, Sums,
-    TILE_ROWS, WIDTH,
+    BLOCK_ROWS, Block, Configuration, Format, MAX_PREFETCH, ROW_BYTES, STEP_BYTES, Sums, TILE_ROWS, WIDTH,
 };
 
 /// Bytes of rows that are taken together, and stay in the second cache while panels pass by.
 pub(super) const ROW_BLOCK: usize = 3 << 19;
+
+thread_local! {
+    /// Sums of a thread's blocks between two runs of their panel, kept from one product to the next: new memory would be filled with zeros each time.
+    static BETWEEN: RefCell<Vec<Sums>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A weight in panels of 32 columns, each `[steps, 16, 32, 4 bytes]`; inputs and columns that do not exist are zero.
 pub(super) struct Panels {
@@ -80,13 +85,18 @@ impl Panels {
         #[allow(unsafe_code)]
         let _tiles = unsafe { Configuration::set() };
         let blocks = rows.count.div_ceil(BLOCK_ROWS);
+        // The next run's panel is prefetched by all blocks evenly: a core has few lines under way at a time, and the rows' come by the same way.
+        let ahead = STEP_BYTES.div_ceil(blocks.max(1)).min(MAX_PREFETCH);
         let parts = (rows.count * self.steps * ROW_BYTES).div_ceil(PART);
         let runs = self.runs(panels.clone(), blocks, parts);
         // Sums of blocks between two runs of their panel: of one panel, or of all where each panel is left for the next. And those of the last block that was
         // computed to its end.
         let each = if parts > 1 { blocks } else { 0 };
         let kept = if runs.len() > panels.len() { blocks + each * (panels.len() - 1) } else { 0 };
-        let mut between = vec![Sums::new(); kept];
+        let mut between = BETWEEN.take();
+        if between.len() < kept {
+            between.resize(kept, Sums::new());
+        }
         let mut sums = Sums::new();
         let mut before: Option<Place> = None;
         for (run, &(p, Range { start, end })) in runs.iter().enumerate() {
@@ -97,8 +107,7 @@ impl Panels {
                 let tile = place.row / TILE_ROWS;
                 let both = place.rows > TILE_ROWS;
                 let tiles = [tile, tile + usize::from(both)].map(|tile| rows.tile(tile, start));
-                let next = next.filter(|_| n < PREFETCH_RUNS);
-                let next = next.map(|next| next.wrapping_add(n * (end - start) * PREFETCH_BYTES));
+                let next = next.map(|next| (next.wrapping_add(n * (end - start) * ahead), ahead));
                 let own = (p - panels.start) * each + n;
                 let kept = (!first).then(|| &between[own]);
                 // SAFETY: tiles and panel were sliced to their lengths, and the tiles are configured.
@@ -123,6 +132,7 @@ impl Panels {
         if let Some(place) = before {
             finish(&mut sums, place, 0..place.rows);
         }
+        BETWEEN.set(between);
     }
 
     /// Panels and their steps, in the order in which all blocks of rows are multiplied by them. The steps are in so many parts, of which the rows stay in the

@@ -26,10 +26,8 @@ pub(super) const BLOCK_ROWS: usize = 2 * TILE_ROWS;
 pub(super) const WIDTH: usize = 32;
 /// Bytes of a panel for one step: 16 groups of 4 bytes of each column.
 pub(super) const STEP_BYTES: usize = 2 * TILE_BYTES;
-/// Runs of a panel's steps in which all of the next panel is prefetched.
-pub(super) const PREFETCH_RUNS: usize = STEP_BYTES / PREFETCH_BYTES;
-/// Bytes that are prefetched at each step.
-pub(super) const PREFETCH_BYTES: usize = 256;
+/// The most bytes that are prefetched at each step.
+pub(super) const MAX_PREFETCH: usize = 256;
 
 /// Whether the processor has the format's instructions and the system lets this process use them. The system is asked once.
 pub(super) fn is_permitted(format: Format) -> bool {
@@ -135,7 +133,7 @@ pub(super) struct Block {
     both: bool,
     /// The panel, `[steps, 16, 32 columns, 4 bytes]`.
     panel: *const u8,
-    /// Where [`PREFETCH_BYTES`] a step are prefetched, if `ahead` is not zero. A prefetch faults at no address.
+    /// Where `ahead` bytes a step, at most [`MAX_PREFETCH`], are prefetched. A prefetch faults at no address.
     next: *const u8,
     ahead: usize,
     /// The place in the sums' memory that is touched next, in bytes.
@@ -177,11 +175,17 @@ macro_rules! steps {
                         concat!($multiply, " tmm1, tmm4, tmm7"),
                         "prefetcht0 [{to} + {touched} + 256]",
                         "prefetcht0 [{to} + {touched} + 320]",
+                        "cmp {ahead}, 128",
+                        "jbe 3f",
                         "prefetcht1 [{next} + 128]",
+                        "3:",
                         concat!($multiply, " tmm2, tmm5, tmm6"),
                         "prefetcht0 [{to} + {touched} + 384]",
                         "prefetcht0 [{to} + {touched} + 448]",
+                        "cmp {ahead}, 192",
+                        "jbe 3f",
                         "prefetcht1 [{next} + 192]",
+                        "3:",
                         concat!($multiply, " tmm3, tmm5, tmm7"),
                         "add {touched:e}, {touched_bytes}",
                         "and {touched:e}, {sums_bytes} - 1",
@@ -216,8 +220,13 @@ macro_rules! steps {
                         "prefetcht1 [{next} + 64]",
                         "tileloadd tmm7, [{panel} + {line} + 64]",
                         concat!($multiply, " tmm0, tmm4, tmm6"),
+                        "cmp {ahead}, 128",
+                        "jbe 3f",
                         "prefetcht1 [{next} + 128]",
+                        "cmp {ahead}, 192",
+                        "jbe 3f",
                         "prefetcht1 [{next} + 192]",
+                        "3:",
                         concat!($multiply, " tmm1, tmm4, tmm7"),
                         "add {first}, 1024",
                         "add {panel}, 2048",
@@ -244,8 +253,8 @@ steps!(steps_bf16, "tdpbf16ps");
 steps!(steps_int8, "tdpbusd");
 
 impl Block {
-    /// A block of one or two tiles of rows and a panel, whose sums are zero or those that were kept. If there is a `next`, [`PREFETCH_BYTES`] are prefetched from
-    /// there at each step.
+    /// A block of one or two tiles of rows and a panel, whose sums are zero or those that were kept. If there is a `next`, so many bytes are prefetched from there
+    /// at each step.
     ///
     /// # Safety
     /// The tiles must be configured, and no other block may be begun on this thread before this one's sums are stored.
@@ -254,7 +263,7 @@ impl Block {
         rows: [*const u8; 2],
         both: bool,
         panel: *const u8,
-        next: Option<*const u8>,
+        next: Option<(*const u8, usize)>,
         kept: Option<&Sums>,
     ) -> Self {
         // SAFETY: the tiles are configured.
@@ -281,8 +290,8 @@ impl Block {
                 ),
             }
         }
-        let ahead = if next.is_some() { PREFETCH_BYTES } else { 0 };
-        Self { rows, both, panel, next: next.unwrap_or(panel), ahead, touched: 0 }
+        let (next, ahead) = next.unwrap_or((panel, 0));
+        Self { rows, both, panel, next, ahead, touched: 0 }
     }
 
     /// Multiplies the next `count` steps; `sums`, where the block's will be stored, stay in the first cache.
