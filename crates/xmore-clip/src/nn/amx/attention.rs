@@ -30,8 +30,8 @@ pub(super) struct HeadOperands {
     pub(super) values: HeadPanels,
     /// A block's weights as tiles.
     weights: AlignedBuffer<u32>,
-    /// The block whose weights are computed, and the one whose scores are multiplied meanwhile.
-    blocks: [QueryBlock; 2],
+    /// The scores of a panel that is multiplied, of the one before, and of the one before that, whose weights are computed.
+    scores: [Sums; SCORES],
 }
 
 /// A right operand in panels of 32 columns, each `[steps, 16, 32]` pairs.
@@ -70,14 +70,12 @@ fn grow<T: bytemuck::Pod>(buffer: &mut AlignedBuffer<T>, len: usize) {
 impl HeadOperands {
     pub(super) fn new() -> Self {
         let panels = || HeadPanels { buffer: AlignedBuffer::zeroed(0), steps: 0, count: 0 };
-        let blocks = std::array::from_fn(|_| QueryBlock::default());
-        Self { keys: panels(), values: panels(), weights: AlignedBuffer::zeroed(0), blocks }
+        let scores = std::array::from_fn(|_| Sums::new());
+        Self { keys: panels(), values: panels(), weights: AlignedBuffer::zeroed(0), scores }
     }
 
     /// Attention of `count` queries. `queries` gives where the one or two tiles of a block of them begin, `seen` up to which key a query sees, and `write` takes
     /// each panel of a block's results, and the factors that its rows are yet to be multiplied by.
-    ///
-    /// The processor multiplies a block's scores while it computes the weights of the block before.
     ///
     /// # Safety
     /// Tiles must be configured, and the queries have the keys' steps.
@@ -89,68 +87,63 @@ impl HeadOperands {
         seen: impl Fn(usize) -> usize,
         mut write: impl FnMut(&Sums, &[f32; BLOCK_ROWS], Range<usize>, usize),
     ) {
-        let Self { keys, values, weights, blocks: [next, block] } = self;
+        let Self { keys, values, weights, scores } = self;
         let len = rows_len(BLOCK_ROWS, values.steps);
         grow(weights, len / 4);
         let weights: &mut [u8] = &mut bytemuck::cast_slice_mut(weights.as_mut_slice())[..len];
         let mut sums = Sums::new();
-        block.begin(0..0, &seen);
-        // In the last turn there are the weights of the last block alone.
-        for first in (0..count).step_by(BLOCK_ROWS).chain([count]) {
-            next.begin(first..count.min(first + BLOCK_ROWS), &seen);
-            let tiles = if next.rows.is_empty() { [std::ptr::null(); 2] } else { queries(next.rows.clone()) };
-            for p in 0..next.panels.max(block.panels) {
-                // SAFETY: tiles and panel have that many steps, the tiles are configured. AMX in bf16 is permitted, which asks for the other instructions, too.
+        for first in (0..count).step_by(BLOCK_ROWS) {
+            let rows = first..count.min(first + BLOCK_ROWS);
+            let both = rows.len() > TILE_ROWS;
+            let tiles = queries(rows.clone());
+            // Weights behind the last key that is seen are zero.
+            let panels = rows.clone().map(&seen).max().unwrap_or(0).div_ceil(WIDTH);
+            let mut block = QueryBlock::new(rows.clone());
+            for p in 0..panels + BEHIND {
+                // SAFETY: tiles and panel have that many steps, the tiles are configured. AMX in bf16 is permitted, which asks for the other instructions, too. The
+                // processor multiplies while it computes weights.
                 unsafe {
-                    let product = (p < next.panels).then(|| {
-                        let mut product = Block::begin(tiles, next.both(), keys.panel(p), None, None);
-                        product.step(Format::Bf16, keys.steps, &next.scores[p]);
+                    let product = (p < panels).then(|| {
+                        let mut product = Block::begin(tiles, both, keys.panel(p), None, None);
+                        product.step(Format::Bf16, keys.steps, &scores[p % SCORES]);
                         product
                     });
-                    if p < block.panels {
-                        block.weigh(p, &seen, weights);
+                    if let Some(stored) = p.checked_sub(BEHIND) {
+                        block.weigh(stored, &scores[stored % SCORES], &seen, weights);
                     }
                     if let Some(product) = product {
-                        product.store(&mut next.scores[p]);
-                    }
-                    // What was just stored from tiles is not read at once, for which the processor would wait.
-                    if (1..=next.panels).contains(&p) {
-                        next.take_largest(p - 1, &seen);
+                        product.store(&mut scores[p % SCORES]);
                     }
                 }
             }
-            if !block.rows.is_empty() {
-                let scales = block.scales();
-                let tiles = Rows::new(weights, BLOCK_ROWS, values.steps);
-                for p in 0..=values.count {
-                    // SAFETY: as above.
-                    unsafe {
-                        let product = (p < values.count).then(|| {
-                            let rows = [tiles.tile(0, 0), tiles.tile(1, 0)];
-                            let mut product = Block::begin(rows, block.both(), values.panel(p), None, None);
-                            product.step(Format::Bf16, block.panels, &sums);
-                            product
-                        });
-                        if let Some(before) = p.checked_sub(1) {
-                            write(&sums, &scales, block.rows.clone(), before);
-                        }
-                        if let Some(product) = product {
-                            product.store(&mut sums);
-                        }
-                    }
-                }
-            }
-            if let Some(last) = next.panels.checked_sub(1) {
+            let scales = block.scales();
+            let tiles = Rows::new(weights, BLOCK_ROWS, values.steps);
+            for p in 0..=values.count {
                 // SAFETY: as above.
                 unsafe {
-                    next.take_largest(last, &seen);
-                    next.reduce_largest();
+                    let product = (p < values.count).then(|| {
+                        let rows = [tiles.tile(0, 0), tiles.tile(1, 0)];
+                        let mut product = Block::begin(rows, both, values.panel(p), None, None);
+                        product.step(Format::Bf16, panels, &sums);
+                        product
+                    });
+                    if let Some(before) = p.checked_sub(1) {
+                        write(&sums, &scales, rows.clone(), before);
+                    }
+                    if let Some(product) = product {
+                        product.store(&mut sums);
+                    }
                 }
             }
-            std::mem::swap(next, block);
         }
     }
 }
+
+/// So many panels of keys after its scores were multiplied, a panel's weights are computed: what was just stored from tiles is not read at once, for which the
+/// processor would wait.
+const BEHIND: usize = 2;
+/// Panels whose scores are kept.
+const SCORES: usize = BEHIND + 1;
 
 impl AmxAttention {
     pub(crate) fn new() -> Self {
