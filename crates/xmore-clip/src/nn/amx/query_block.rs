@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::rows::{LANES, mask, places, round_all};
 use super::tile::{BLOCK_ROWS, ROW_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
 
-/// How much larger than m a score · log₂ e may be. Weights far below the largest of their row, which count for nothing beside it, are still normal numbers.
+/// How much larger than m a score · log₂ e may be. All weights down to 2⁻¹²⁶ of the largest of their row are normal numbers.
 const MOST: f32 = 32.0;
 
 /// What is known of a block's rows after some panels of scores.
