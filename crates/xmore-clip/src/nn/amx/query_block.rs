@@ -6,8 +6,8 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::rows::{LANES, mask, places, round_all};
-use super::tile::{BLOCK_ROWS, ROW_BYTES, Sums, TILE_BYTES, TILE_ROWS, WIDTH};
+use super::rows::{LANES, mask, place, places, round_all};
+use super::tile::{BLOCK_ROWS, Sums, TILE_ROWS, WIDTH};
 
 /// How much larger than m a score · log₂ e may be. All weights down to 2⁻¹²⁶ of the largest of their row are normal numbers.
 const MOST: f32 = 32.0;
@@ -51,8 +51,8 @@ impl QueryBlock {
             let larger = match masks {
                 None => _mm512_max_ps(low, high),
                 Some([first, second]) => {
-                    let least = _mm512_set1_ps(f32::NEG_INFINITY);
-                    _mm512_mask_max_ps(_mm512_mask_mov_ps(least, first, low), second, least, high)
+                    let low = _mm512_mask_mov_ps(_mm512_set1_ps(f32::NEG_INFINITY), first, low);
+                    _mm512_mask_max_ps(low, second, low, high)
                 }
             };
             let limit = _mm512_set1_ps(self.exponents[r] + MOST);
@@ -69,7 +69,7 @@ impl QueryBlock {
             let first = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(rounded));
             let second = _mm512_castsi512_ps(_mm512_and_si512(rounded, _mm512_set1_epi32(!0xffff)));
             let total = &mut self.totals[r];
-            let to = &mut tile[p * TILE_BYTES + r % TILE_ROWS * ROW_BYTES..][..ROW_BYTES];
+            let to = &mut tile[place(r % TILE_ROWS, p)];
             // SAFETY: there are as many totals as lanes, and 64 bytes for 32 weights.
             #[allow(unsafe_code)]
             unsafe {
@@ -83,7 +83,6 @@ impl QueryBlock {
     /// Makes a row's m what its largest score asks for, and multiplies by a power of two what was computed with the old one: its total, and its weights of the `p`
     /// panels before.
     #[cold]
-    #[target_feature(enable = "avx512f,avx512bf16")]
     fn raise(&mut self, r: usize, p: usize, largest: f32, tile: &mut [u8]) {
         let before = std::mem::replace(&mut self.exponents[r], largest.round_ties_even());
         if p == 0 {
@@ -137,7 +136,7 @@ mod tests {
     use std::f64::consts::LOG2_E;
 
     use super::*;
-    use crate::nn::amx::tile::{Format, is_permitted};
+    use crate::nn::amx::tile::{Format, TILE_BYTES, is_permitted};
 
     /// Weights of rows that see up to three panels of scores, against f64: off by 10⁻⁵ and a rounding to bf16, and zero behind those; their sum. With the largest
     /// spread of scores, later ones are larger by more than [`MOST`], and the least weights are no normal numbers: those have steps of 2⁻¹³³.
@@ -198,5 +197,31 @@ mod tests {
             }
         }
         assert!(raised > 10, "a later panel asked for another power of two");
+    }
+
+    /// Wherever it is among the keys that are seen, a key whose score is far above the others' has all the weight, and nothing overflows.
+    #[test]
+    fn one_large_score_takes_all_the_weight() {
+        if !is_permitted(Format::Bf16) {
+            return eprintln!("skipped: no AMX in bf16 here, or it is not permitted");
+        }
+        for (seen, large) in (1..=2 * WIDTH).flat_map(|seen| (0..seen).map(move |large| (seen, large))) {
+            let mut block = QueryBlock::new(0..1);
+            let mut tiles = vec![0xaa; 2 * 2 * TILE_BYTES];
+            for p in 0..seen.div_ceil(WIDTH) {
+                let mut scores = Sums::new();
+                if large / WIDTH == p {
+                    scores.floats(0..1)[large % WIDTH] = 200.0;
+                }
+                // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
+                #[allow(unsafe_code)]
+                unsafe {
+                    block.weigh(p, &scores, |_| seen, &mut tiles);
+                }
+            }
+            let at = place(0, large / WIDTH).start + large % WIDTH * 2;
+            let weight = half::bf16::from_le_bytes([tiles[at], tiles[at + 1]]).to_f32();
+            assert_eq!(weight * block.scales()[0], 1.0, "key {large} of {seen}");
+        }
     }
 }

@@ -67,7 +67,13 @@ impl<'a> Rows<'a> {
 
 /// The places of row `r` of a tile: 64 bytes for each of the steps.
 pub(super) fn places(r: usize, steps: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..steps).map(move |step| step * TILE_BYTES + r * ROW_BYTES..step * TILE_BYTES + (r + 1) * ROW_BYTES)
+    (0..steps).map(move |step| place(r, step))
+}
+
+/// The place of a step of row `r` of a tile.
+pub(super) fn place(r: usize, step: usize) -> Range<usize> {
+    let at = step * TILE_BYTES + r * ROW_BYTES;
+    at..at + ROW_BYTES
 }
 
 /// The numbers, zero instead of the least ones.
