@@ -1,7 +1,6 @@
-//! Attention of one head in bf16 by `tdpbf16ps`: scores, their exponentials rounded straight into tiles, and values.
+//! Attention of one head in bf16 by `tdpbf16ps`: scores, their weights rounded straight into tiles (`query_block.rs`), and values.
 //!
-//! The weights of a row are e^(score − largest), at most 1, rounded to bf16; the row of the result is divided by their sum (as FlashAttention does,
-//! Dao et al. 2022, algorithm 1), which is fewer numbers than the weights are.
+//! The row of the result is divided by the sum of its weights (as FlashAttention does, Dao et al. 2022, algorithm 1), which is fewer numbers than the weights are.
 
 use std::arch::x86_64::*;
 use std::ops::Range;

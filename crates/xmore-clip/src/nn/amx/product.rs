@@ -18,7 +18,8 @@ use super::tile::{
 pub(super) const ROW_BLOCK: usize = 3 << 19;
 
 thread_local! {
-    /// Sums of a thread's blocks between two runs of their panel, kept from one product to the next: new memory would be filled with zeros each time.
+    /// Sums of a thread's blocks between two runs of their panel, kept from one product to the next: new memory would be filled with zeros each time. (The buffers of
+    /// `with_buffers` are floats that begin anywhere, and these are read and written as tiles.)
     static BETWEEN: RefCell<Vec<Sums>> = const { RefCell::new(Vec::new()) };
 }
 
