@@ -102,7 +102,7 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
         name: &str,
         shape: [usize; 2],
     ) -> Result<Self::TokenTable>;
-    /// From PyTorch's `[outputs, inputs, kernel, kernel]`.
+    /// From PyTorch's `[outputs, inputs, kernel, kernel]`. A GPU computes it in its own precision.
     fn conv(
         &self,
         weight: &[f32],
@@ -110,6 +110,7 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
         window: Window,
         bn: BatchNorm,
         activation: Option<Activation>,
+        precision: Precision,
     ) -> Result<Self::Conv>;
     /// From PyTorch's `[outputs, 1, kernel, kernel]`, of as many outputs as inputs or a multiple; several outputs of an input come in the order of
     /// [`depthwise_order`](crate::nn::conv::depthwise_order).
@@ -271,6 +272,13 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     /// Runs a trunk of convolutions on images, one by one or all at once, with three buffers. What the first buffer then holds is returned, as rows of
     /// its channels.
     fn trunk(run: &mut Self::Run<'_>, images: Self::Images<'_>, trunk: &Trunk<'_, Self>) -> Self::Rows;
+    /// The same for a trunk whose last layers, convolutions and pools, run on all images at once: these have small maps and large weights.
+    fn trunk_with_end(
+        run: &mut Self::Run<'_>,
+        images: Self::Images<'_>,
+        trunk: &Trunk<'_, Self>,
+        end: &TrunkEnd<'_, Self>,
+    ) -> Self::Rows;
     /// out = conv(images), of `size`.
     fn conv_images(
         run: &mut Self::Run<'_>,
@@ -281,6 +289,10 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     );
     /// out = conv(x).
     fn conv_into(run: &mut Self::Run<'_>, conv: &Self::Conv, x: &Self::Maps, out: &mut Self::Maps);
+    /// The same where only convolutions of the same precision read `out`, which a device may keep as they read it.
+    fn conv_for_conv(run: &mut Self::Run<'_>, conv: &Self::Conv, x: &Self::Maps, out: &mut Self::Maps) {
+        Self::conv_into(run, conv, x, out);
+    }
     /// out = activation(out + conv(x)), of a 1×1 kernel.
     fn conv_add(run: &mut Self::Run<'_>, conv: &Self::Conv, x: &Self::Maps, out: &mut Self::Maps);
     /// out = activation(depthwise(x)).
@@ -348,6 +360,10 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
 pub(crate) type Trunk<'a, D> = dyn for<'r, 'i> Fn(&mut <D as Device>::Run<'r>, <D as Device>::Images<'i>, &mut [<D as Device>::Maps; 3])
     + Sync
     + 'a;
+
+/// The last layers of such a tower, from the first buffer to the same.
+pub(crate) type TrunkEnd<'a, D> =
+    dyn for<'r> Fn(&mut <D as Device>::Run<'r>, &mut [<D as Device>::Maps; 3]) + Sync + 'a;
 
 /// From an image to tokens.
 pub(crate) struct PatchEmbedding<D: Device> {

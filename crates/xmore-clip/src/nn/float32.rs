@@ -1,6 +1,7 @@
 //! A layer's weight in 32-bit floats.
 
 use super::activation::Activation;
+use super::conv::{MapOutput, MapWindows, WindowWeight};
 use super::gemm::{Finish, Output, Packed, Rows, Threads, multiply};
 use super::packed_weight::PackedWeight;
 
@@ -57,5 +58,26 @@ impl PackedWeight for Float32 {
     ) {
         let rows = Rows::Dense { data: x, stride: self.inputs() };
         self.multiply_rows(rows, count, out, add, activation, threads);
+    }
+}
+
+impl WindowWeight for Float32 {
+    fn multiply_windows(
+        &self,
+        windows: MapWindows<'_>,
+        count: usize,
+        out: MapOutput<'_>,
+        activation: Option<Activation>,
+        threads: Threads,
+    ) {
+        let (MapWindows::Floats(windows), MapOutput::Floats { data, add }) = (windows, out) else {
+            unreachable!("it takes no bf16");
+        };
+        let rows = if windows.are_pixels() {
+            Rows::Dense { data: windows.images, stride: self.inputs() }
+        } else {
+            Rows::Windows(windows)
+        };
+        self.multiply_rows(rows, count, data, add, activation, threads);
     }
 }

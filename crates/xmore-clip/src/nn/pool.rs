@@ -7,14 +7,23 @@ use super::gemm::Threads;
 
 /// Means over squares of `side` × `side` pixels, as PyTorch's `AvgPool2d(side)`: pixels at the end that fill no square are left out.
 ///
-/// `x` is `[height, width, channels]`; the output is written to `out`.
-pub(crate) fn average_pool(x: &[f32], size: Size, side: usize, out: &mut Vec<f32>, threads: Threads) -> Size {
-    let to = Size { height: size.height / side, width: size.width / side };
-    let channels = x.len() / size.area();
-    out.clear();
-    out.resize(to.area() * channels, 0.0);
+/// `x` is `[images, height, width, channels]`, `out` as many images of [`pooled`] size.
+pub(crate) fn average_pool(
+    x: &[f32],
+    size: Size,
+    channels: usize,
+    side: usize,
+    out: &mut [f32],
+    threads: Threads,
+) {
+    let to = pooled(size, side);
+    let images = x.len() / (size.area() * channels);
+    assert_eq!(out.len(), images * to.area() * channels);
     let scale = 1.0 / (side * side) as f32;
-    let line = |y: usize, line: &mut [f32]| {
+    let line = |n: usize, line: &mut [f32]| {
+        let x = &x[n / to.height * size.area() * channels..];
+        let y = n % to.height;
+        line.fill(0.0);
         for (ox, pixel) in line.chunks_exact_mut(channels).enumerate() {
             for dy in 0..side {
                 let at = ((y * side + dy) * size.width + ox * side) * channels;
@@ -31,7 +40,11 @@ pub(crate) fn average_pool(x: &[f32], size: Size, side: usize, out: &mut Vec<f32
             out.par_chunks_exact_mut(to.width * channels).enumerate().for_each(|(y, l)| line(y, l))
         }
     }
-    to
+}
+
+/// The size of an image of such means.
+pub(crate) fn pooled(size: Size, side: usize) -> Size {
+    Size { height: size.height / side, width: size.width / side }
 }
 
 #[cfg(test)]
@@ -41,9 +54,10 @@ mod tests {
     #[test]
     fn means_of_whole_squares_only() {
         let x: Vec<f32> = (0..5 * 3 * 2).map(|i| i as f32).collect();
-        let mut out = Vec::new();
-        let to = average_pool(&x, Size { height: 5, width: 3 }, 2, &mut out, Threads::Pool);
-        assert_eq!(to, Size { height: 2, width: 1 });
+        let size = Size { height: 5, width: 3 };
+        assert_eq!(pooled(size, 2), Size { height: 2, width: 1 });
+        let mut out = [f32::NAN; 4];
+        average_pool(&x, size, 2, 2, &mut out, Threads::Pool);
         // Rows 0 and 1, columns 0 and 1: 0, 2, 6, 8 in channel 0.
         assert_eq!(out, [4.0, 5.0, 16.0, 17.0]);
     }

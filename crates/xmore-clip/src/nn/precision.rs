@@ -5,6 +5,7 @@
 use super::amx::{self, AmxAttention, AmxBf16, AmxInt8};
 use super::attention::{BetweenProducts, HeadAttention};
 use super::bf16::{Bf16, Bf16Operand};
+use super::conv::WindowWeight;
 use super::float32::Float32;
 use super::gemm::OperandBuffer;
 use super::int8::Int8;
@@ -48,8 +49,9 @@ impl Precision {
         self == Self::Bf16 && Bf16::is_accelerated()
     }
 
-    /// How the first layer of an image tower, from pixels to patches, is kept where the blocks are in this precision: 8 bits are too few for pixels.
-    pub(crate) fn of_patches(self) -> Self {
+    /// How what is computed of pixels is kept where the transformers are in this precision: the layer from pixels to patches, and CLIP's ResNets. 8 bits are too
+    /// few for pixels.
+    pub(crate) fn of_pixels(self) -> Self {
         if self == Self::Bf16 { self } else { Self::F32 }
     }
 
@@ -96,6 +98,22 @@ impl Precision {
             Self::F16 | Self::Fp8 => {
                 unreachable!("a processor's device is opened for its own precisions alone")
             }
+        }
+    }
+
+    /// Packs a convolution's weight, as [`Precision::pack`] does: in bf16 where AMX multiplies, else in 32-bit floats. 8 bits are too few for pixels, and other
+    /// instructions for bf16 do not make up for the rounding of every window.
+    pub(super) fn pack_windows<'w>(
+        self,
+        outputs: usize,
+        inputs: usize,
+        bias: Vec<f32>,
+        row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
+    ) -> Box<dyn WindowWeight> {
+        match self {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Bf16 if amx::multiplies_bf16() => Box::new(AmxBf16::from_rows(outputs, inputs, &bias, row)),
+            _ => Box::new(Float32::from_rows(outputs, inputs, Some(bias), row)),
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::checkpoint::{Checkpoint, CheckpointKind};
 use crate::device::{BuildImage, Device, ImageTower};
 use crate::error::{ClipError, Result};
+use crate::nn::precision::Precision;
 use crate::options::LoadOptions;
 use crate::tokenizer::{ClipTokenizer, FileTokenizer, TOKENIZER_FILES, TokenizerOptions};
 
@@ -155,7 +156,7 @@ fn image_part(
             description: arch.describe(),
             image_size: arch.image_size,
             operations: Vec::new(),
-            loader: Box::new(ResNetImage { checkpoint, arch, dim }),
+            loader: Box::new(ResNetImage { checkpoint, arch, dim, precision: options.precision }),
         },
     }
 }
@@ -165,11 +166,13 @@ struct ResNetImage {
     checkpoint: Arc<Checkpoint>,
     arch: ResNetArch,
     dim: usize,
+    precision: Precision,
 }
 
 impl BuildImage for ResNetImage {
     fn build<D: Device>(&self, device: &D) -> Result<ImageTower<D>> {
-        let network = ResNet::load(device, &self.checkpoint, &self.arch, self.dim)?;
+        let network =
+            ResNet::load(device, &self.checkpoint, &self.arch, self.dim, self.precision.of_pixels())?;
         Ok(ImageTower { network: Box::new(network), head: None })
     }
 }

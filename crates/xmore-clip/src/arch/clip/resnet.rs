@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use crate::checkpoint::{Checkpoint, WeightAndBias};
-use crate::device::{AttentionShape, Device, ImageNetwork, Mask, Wanted};
+use crate::device::{AttentionShape, Device, ImageNetwork, Mask, Trunk, Wanted};
 use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::conv::{Padding, Size, Window};
@@ -27,6 +27,8 @@ pub(crate) struct ResNet<D: Device> {
     size: Size,
     stem: [D::Conv; 3],
     blocks: Vec<Bottleneck<D>>,
+    /// Blocks that are run on one image after the other; those of the last stage have the smallest maps and two thirds of the weights.
+    image_blocks: usize,
     pool: AttentionPool<D>,
 }
 
@@ -54,9 +56,16 @@ struct AttentionPool<D: Device> {
 
 impl<D: Device> ResNet<D> {
     /// Takes the network's tensors; `arch` must have been checked.
-    pub(crate) fn load(device: &D, checkpoint: &Checkpoint, arch: &ResNetArch, dim: usize) -> Result<Self> {
-        let (half, relu) = (arch.width / 2, Some(Activation::Relu));
-        let conv = |n, shape, window| conv(device, checkpoint, "visual", n, shape, window, relu);
+    pub(crate) fn load(
+        device: &D,
+        checkpoint: &Checkpoint,
+        arch: &ResNetArch,
+        dim: usize,
+        precision: Precision,
+    ) -> Result<Self> {
+        let half = arch.width / 2;
+        let source = Source { device, checkpoint, precision };
+        let conv = |n, shape, window| source.conv("visual", n, shape, window);
         let stem = [
             conv(1, [half, 3], Window { stride: 2, ..KERNEL_3 })?,
             conv(2, [half, half], KERNEL_3)?,
@@ -73,32 +82,25 @@ impl<D: Device> ResNet<D> {
             }
         }
         let blocks = places.par_iter().map(|(prefix, inputs, width, stride)| {
-            Bottleneck::load(device, checkpoint, prefix, [*inputs, *width], *stride)
+            Bottleneck::load(source, prefix, [*inputs, *width], *stride)
         });
         let blocks = blocks.collect::<Result<Vec<_>>>()?;
         let size = Size { height: arch.image_size, width: arch.image_size };
-        Ok(Self { size, stem, blocks, pool: AttentionPool::load(device, checkpoint, arch, dim)? })
+        let image_blocks = arch.layers[..3].iter().sum();
+        Ok(Self { size, stem, blocks, image_blocks, pool: AttentionPool::load(source, arch, dim)? })
     }
 }
 
 impl<D: Device> Bottleneck<D> {
-    fn load(
-        device: &D,
-        checkpoint: &Checkpoint,
-        prefix: &str,
-        [inputs, width]: [usize; 2],
-        stride: usize,
-    ) -> Result<Self> {
-        let (relu, outputs) = (Some(Activation::Relu), width * 4);
+    fn load(source: Source<'_, D>, prefix: &str, [inputs, width]: [usize; 2], stride: usize) -> Result<Self> {
+        let outputs = width * 4;
         let downsample = if stride > 1 || inputs != outputs {
-            let kernel =
-                checkpoint.tensor(&format!("{prefix}.downsample.0.weight"), &[outputs, inputs, 1, 1])?;
-            let bn = BatchNorm::load(checkpoint, &format!("{prefix}.downsample.1."), outputs, EPSILON)?;
-            Some(device.conv(&kernel, inputs, Window::POINT, bn, None)?)
+            let names = [format!("{prefix}.downsample.0"), format!("{prefix}.downsample.1")];
+            Some(source.conv_of_names(names, [outputs, inputs], Window::POINT, None)?)
         } else {
             None
         };
-        let conv = |n, shape, window| conv(device, checkpoint, prefix, n, shape, window, relu);
+        let conv = |n, shape, window| source.conv(prefix, n, shape, window);
         Ok(Self {
             narrow: conv(1, [width, inputs], Window::POINT)?,
             middle: conv(2, [width, width], KERNEL_3)?,
@@ -111,9 +113,11 @@ impl<D: Device> Bottleneck<D> {
 
     /// Replaces the first of the buffers; the others hold anything.
     fn forward(&self, run: &mut D::Run<'_>, [x, y, z]: &mut [D::Maps; 3]) {
-        profile::time("conv 1x1", 0, || D::conv_into(run, &self.narrow, x, y));
-        profile::time("conv 3x3", 0, || D::conv_into(run, &self.middle, y, z));
-        if self.stride > 1 {
+        profile::time("conv 1x1", 0, || D::conv_for_conv(run, &self.narrow, x, y));
+        if self.stride == 1 {
+            profile::time("conv 3x3", 0, || D::conv_for_conv(run, &self.middle, y, z));
+        } else {
+            profile::time("conv 3x3", 0, || D::conv_into(run, &self.middle, y, z));
             profile::time("pool", 0, || {
                 D::average_pool(run, z, self.stride, y);
                 std::mem::swap(y, z);
@@ -135,7 +139,8 @@ impl<D: Device> Bottleneck<D> {
 }
 
 impl<D: Device> AttentionPool<D> {
-    fn load(device: &D, checkpoint: &Checkpoint, arch: &ResNetArch, dim: usize) -> Result<Self> {
+    fn load(source: Source<'_, D>, arch: &ResNetArch, dim: usize) -> Result<Self> {
+        let Source { device, checkpoint, precision } = source;
         let width = arch.width * 32;
         let positions = (arch.image_size / 32).pow(2);
         let part = |name: &str, outputs: usize| -> Result<WeightAndBias<'_>> {
@@ -151,7 +156,7 @@ impl<D: Device> AttentionPool<D> {
         let value = Part { weight: &vw, bias: Some(&vb), scale: 1.0 };
         let out = Part { weight: &cw, bias: Some(&cb), scale: 1.0 };
         let learned = checkpoint.tensor("visual.attnpool.positional_embedding", &[positions + 1, width])?;
-        let linear = |parts: &[Part<'_>]| device.linear(parts, width, Precision::F32);
+        let linear = |parts: &[Part<'_>]| device.linear(parts, width, precision);
         Ok(Self {
             positions,
             learned: device.values(&learned)?,
@@ -192,32 +197,57 @@ impl<D: Device> ImageNetwork<D> for ResNet<D> {
     }
 
     fn forward(&self, run: &mut D::Run<'_>, images: D::Images<'_>) -> D::Rows {
-        let trunk = D::trunk(run, images, &|run, images, maps| {
+        let (first, last) = self.blocks.split_at(self.image_blocks);
+        let start: &Trunk<'_, D> = &|run, images, maps| {
             profile::time("stem", 0, || {
                 let [x, y, z] = maps;
                 D::conv_images(run, &self.stem[0], images, self.size, x);
-                D::conv_into(run, &self.stem[1], x, y);
+                D::conv_for_conv(run, &self.stem[1], x, y);
                 D::conv_into(run, &self.stem[2], y, z);
                 D::average_pool(run, z, 2, x);
             });
-            self.blocks.iter().for_each(|block| block.forward(run, maps));
+            first.iter().for_each(|block| block.forward(run, maps));
+        };
+        let trunk = D::trunk_with_end(run, images, start, &|run, maps| {
+            last.iter().for_each(|block| block.forward(run, maps));
         });
         profile::time("attention pool", 0, || self.pool.forward(run, D::count(images), &trunk))
     }
 }
 
-/// `{prefix}.conv{n}` with `{prefix}.bn{n}` folded in.
-fn conv<D: Device>(
-    device: &D,
-    checkpoint: &Checkpoint,
-    prefix: &str,
-    n: usize,
-    [outputs, inputs]: [usize; 2],
-    window: Window,
-    activation: Option<Activation>,
-) -> Result<D::Conv> {
-    let shape = [outputs, inputs, window.kernel, window.kernel];
-    let kernel = checkpoint.tensor(&format!("{prefix}.conv{n}.weight"), &shape)?;
-    let bn = BatchNorm::load(checkpoint, &format!("{prefix}.bn{n}."), outputs, EPSILON)?;
-    device.conv(&kernel, inputs, window, bn, activation)
+/// Where convolutions come from and go to.
+struct Source<'a, D> {
+    device: &'a D,
+    checkpoint: &'a Checkpoint,
+    precision: Precision,
+}
+
+impl<D> Clone for Source<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D> Copy for Source<'_, D> {}
+
+impl<D: Device> Source<'_, D> {
+    /// `{prefix}.conv{n}` with `{prefix}.bn{n}` folded in, and ReLU.
+    fn conv(&self, prefix: &str, n: usize, shape: [usize; 2], window: Window) -> Result<D::Conv> {
+        let names = [format!("{prefix}.conv{n}"), format!("{prefix}.bn{n}")];
+        self.conv_of_names(names, shape, window, Some(Activation::Relu))
+    }
+
+    /// A convolution, `[outputs, inputs]`, and the batch normalization that is folded in.
+    fn conv_of_names(
+        &self,
+        [conv, bn]: [String; 2],
+        [outputs, inputs]: [usize; 2],
+        window: Window,
+        activation: Option<Activation>,
+    ) -> Result<D::Conv> {
+        let shape = [outputs, inputs, window.kernel, window.kernel];
+        let kernel = self.checkpoint.tensor(&format!("{conv}.weight"), &shape)?;
+        let bn = BatchNorm::load(self.checkpoint, &format!("{bn}."), outputs, EPSILON)?;
+        self.device.conv(&kernel, inputs, window, bn, activation, self.precision)
+    }
 }

@@ -154,7 +154,7 @@ impl<D: Device> Loader<'_, D> {
         let shape = [outputs, inputs, kernel, kernel];
         let (weight, bias) = self.checkpoint.weight_and_bias(&format!("{name}."), &shape)?;
         let window = Window { kernel, stride: kernel, padding: Padding::Around(0) };
-        self.device.conv(&weight, inputs, window, BatchNorm::bias(bias.into_owned()), None)
+        self.device.conv(&weight, inputs, window, BatchNorm::bias(bias.into_owned()), None, Precision::F32)
     }
 
     fn block(&self, name: &str, width: usize) -> Result<Block<D>> {

@@ -65,7 +65,14 @@ impl<D: Device> Loader<'_, D> {
         let folded = self.mobile_one(name, [width, width, 1], &[Branch::Conv, Branch::Identity])?;
         let (weight, bias) = folded.finish();
         let weight = ordered_columns(&weight, shape);
-        self.device.conv(&weight, width, Window::POINT, BatchNorm::bias(bias), Some(Activation::Gelu))
+        self.device.conv(
+            &weight,
+            width,
+            Window::POINT,
+            BatchNorm::bias(bias),
+            Some(Activation::Gelu),
+            Precision::F32,
+        )
     }
 
     /// timm's `ReparamLargeKernelConv` without squeeze and excitation, each second position.
@@ -89,7 +96,14 @@ impl<D: Device> Loader<'_, D> {
         activation: Option<Activation>,
     ) -> Result<D::Conv> {
         let (weight, bias) = folded.finish();
-        self.device.conv(&weight, inputs, window(kernel, stride), BatchNorm::bias(bias), activation)
+        self.device.conv(
+            &weight,
+            inputs,
+            window(kernel, stride),
+            BatchNorm::bias(bias),
+            activation,
+            Precision::F32,
+        )
     }
 
     /// A convolution of each input by itself.
@@ -179,7 +193,7 @@ impl<D: Device> Loader<'_, D> {
         let gamma = self.layer_scale(&format!("{name}.layer_scale_1"), width)?;
         let (weight, out_bias) = scaled(&weight, &out_bias, &gamma);
         let point = |weight: &[f32], bias| {
-            self.device.conv(weight, width, Window::POINT, BatchNorm::bias(bias), None)
+            self.device.conv(weight, width, Window::POINT, BatchNorm::bias(bias), None, Precision::F32)
         };
         Ok(Attention { norm, qkv: point(&qkv, bias)?, out: point(&weight, out_bias)?, width })
     }

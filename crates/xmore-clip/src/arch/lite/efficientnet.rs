@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::nn::activation::Activation;
 use crate::nn::conv::{Padding, Size, Window};
 use crate::nn::norm::BatchNorm;
+use crate::nn::precision::Precision;
 use crate::profile;
 
 use super::config::VisionConfig;
@@ -131,5 +132,5 @@ fn conv<D: Device>(
 ) -> Result<D::Conv> {
     let weight = ckpt.tensor(&format!("{name}.weight"), &[outputs, inputs, window.kernel, window.kernel])?;
     let bn = BatchNorm::load(ckpt, &format!("{bn}."), outputs, BN_EPSILON)?;
-    device.conv(&weight, inputs, window, bn, activation)
+    device.conv(&weight, inputs, window, bn, activation, Precision::F32)
 }

@@ -97,7 +97,7 @@ impl<D: Device> MobileClipVit<D> {
             (BatchNorm::bias(bias.into_owned()), None)
         };
         let window = Window { kernel, stride: kernel, padding: Padding::Around(0) };
-        device.conv(&weight, inputs, window, bn, activation)
+        device.conv(&weight, inputs, window, bn, activation, Precision::F32)
     }
 }
 

@@ -28,7 +28,7 @@ impl<D: Device> NaFlexVit<D> {
         let (weight, bias) =
             checkpoint.weight_and_bias(&format!("{}.", name(names.patches)), &[width, inputs])?;
         let part = Part { weight: &weight, bias: Some(&bias), scale: 1.0 };
-        let linear = device.linear(&[part], inputs, weights.precision.of_patches())?;
+        let linear = device.linear(&[part], inputs, weights.precision.of_pixels())?;
         let positions = checkpoint.tensor(&name(names.positions), &[side * side, width])?;
         let form = TransformerForm {
             sizes: arch.sizes,

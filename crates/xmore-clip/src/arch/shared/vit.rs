@@ -210,7 +210,7 @@ impl<D: Device> Vit<D> {
             side: arch.image_size,
             patch,
             width,
-            linear: device.linear(&[embedding], 3 * area, weights.precision.of_patches())?,
+            linear: device.linear(&[embedding], 3 * area, weights.precision.of_pixels())?,
             class,
             positions: device.values(&positions)?,
         })

@@ -111,6 +111,7 @@ mod tests {
     use crate::nn::activation::Activation;
     use crate::nn::conv::{Conv2d, DepthwiseConv2d, Padding, Window};
     use crate::nn::norm::BatchNorm;
+    use crate::nn::precision::Precision;
 
     fn values(n: usize, seed: usize) -> Vec<f32> {
         (0..n).map(|i| ((i + seed) * 7919 % 1009) as f32 / 504.5 - 1.0).collect()
@@ -136,12 +137,27 @@ mod tests {
         ] {
             let (size, wide) = (Size { height, width }, inputs * factor);
             let outputs = if residual { inputs } else { inputs + 3 };
-            let expand = (factor > 1)
-                .then(|| Conv2d::new(&values(wide * inputs, 1), inputs, Window::POINT, bn(wide, 2), relu6));
+            let expand = (factor > 1).then(|| {
+                Conv2d::new(
+                    &values(wide * inputs, 1),
+                    inputs,
+                    Window::POINT,
+                    bn(wide, 2),
+                    relu6,
+                    Precision::F32,
+                )
+            });
             let window = Window { kernel, stride, padding: Padding::Same };
             let depthwise =
                 DepthwiseConv2d::new(&values(wide * kernel * kernel, 3), wide, window, bn(wide, 4), relu6);
-            let project = Conv2d::new(&values(outputs * wide, 5), wide, Window::POINT, bn(outputs, 6), None);
+            let project = Conv2d::new(
+                &values(outputs * wide, 5),
+                wide,
+                Window::POINT,
+                bn(outputs, 6),
+                None,
+                Precision::F32,
+            );
             let block = InvertedResidual {
                 expand: expand.as_ref(),
                 depthwise: &depthwise,

@@ -3,6 +3,7 @@
 mod encoders;
 mod grids;
 mod inverted_residual;
+mod map;
 mod maps;
 mod portions;
 
@@ -13,11 +14,11 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{ClipError, Result};
 use crate::nn::activation::{Activation, gate};
 use crate::nn::attention::{Attention, Sequence, Strided, self_attention};
-use crate::nn::conv::{Conv2d, DepthwiseConv2d, Size, Window};
+use crate::nn::conv::{Conv2d, DepthwiseConv2d, MapOutput, MapValues, Size, Window};
 use crate::nn::gemm::Threads;
 use crate::nn::linear::{Linear, Part};
 use crate::nn::norm::{BatchNorm, LayerNorm};
-use crate::nn::pool::average_pool;
+use crate::nn::pool::{average_pool, pooled};
 use crate::nn::precision::Precision;
 use crate::nn::rotary::RotaryTable;
 use crate::nn::thread_buffers::with_buffers;
@@ -26,11 +27,12 @@ use crate::profile;
 
 use super::{
     AttentionLayers, AttentionShape, Device, InvertedResidual, MapPerceptronLayers, Operation,
-    PatchEmbedding, PerceptronLayers, Portion, TokenEmbedding, Trunk, Wanted, bounds,
+    PatchEmbedding, PerceptronLayers, Portion, TokenEmbedding, Trunk, TrunkEnd, Wanted, bounds,
 };
 
 pub(crate) use encoders::normalize_rows;
 pub(crate) use grids::GridEmbedding;
+use map::Map;
 
 /// The processor.
 #[derive(Clone)]
@@ -48,19 +50,6 @@ impl Cpu {
             device: "cpu".to_owned(),
             reason: "it computes in float32, bfloat16 and int8".to_owned(),
         })
-    }
-}
-
-/// An image's channels-last values.
-#[derive(Default)]
-pub(crate) struct Map {
-    data: Vec<f32>,
-    size: Option<Size>,
-}
-
-impl Map {
-    fn size(&self) -> Size {
-        self.size.expect("written before it is read")
     }
 }
 
@@ -131,8 +120,9 @@ impl Device for Cpu {
         window: Window,
         bn: BatchNorm,
         activation: Option<Activation>,
+        precision: Precision,
     ) -> Result<Conv2d> {
-        Ok(Conv2d::new(weight, inputs, window, bn, activation))
+        Ok(Conv2d::new(weight, inputs, window, bn, activation, precision))
     }
 
     fn depthwise(
@@ -401,33 +391,58 @@ impl Device for Cpu {
     fn trunk(threads: &mut Threads, images: &[&Pixels], trunk: &Trunk<'_, Self>) -> Vec<f32> {
         let mut rows = Vec::new();
         for image in images {
-            with_buffers(|buffers: &mut [Vec<f32>; 3]| {
-                let mut maps =
-                    buffers.each_mut().map(|buffer| Map { data: std::mem::take(buffer), size: None });
-                trunk(threads, std::slice::from_ref(image), &mut maps);
-                rows.extend_from_slice(&maps[0].data);
-                for (buffer, map) in buffers.iter_mut().zip(maps) {
-                    *buffer = map.data;
-                }
+            with_maps(|maps| {
+                trunk(threads, std::slice::from_ref(image), maps);
+                rows.extend_from_slice(maps[0].floats());
             });
         }
         rows
     }
 
+    fn trunk_with_end(
+        threads: &mut Threads,
+        images: &[&Pixels],
+        trunk: &Trunk<'_, Self>,
+        end: &TrunkEnd<'_, Self>,
+    ) -> Vec<f32> {
+        with_maps(|maps| {
+            if let [_] = images {
+                trunk(threads, images, maps);
+            } else {
+                let mut joined = Vec::new();
+                for image in images {
+                    trunk(threads, std::slice::from_ref(image), maps);
+                    joined.extend_from_slice(maps[0].floats());
+                }
+                maps[0] = Map::joined(images.len(), maps[0].size(), joined);
+            }
+            end(threads, maps);
+            maps[0].floats().to_vec()
+        })
+    }
+
     fn conv_images(threads: &mut Threads, conv: &Conv2d, images: &[&Pixels], size: Size, out: &mut Map) {
-        out.size = Some(conv.forward(images[0].as_slice(), size, &mut out.data, *threads));
+        let to = out.output(1, conv.output(size), conv.outputs(), false);
+        conv.forward_into(MapValues::Floats(images[0].as_slice()), size, to, *threads);
     }
 
     fn conv_into(threads: &mut Threads, conv: &Conv2d, x: &Map, out: &mut Map) {
-        out.size = Some(conv.forward(&x.data, x.size(), &mut out.data, *threads));
+        let to = out.output(x.images(), conv.output(x.size()), conv.outputs(), false);
+        conv.forward_into(x.values(), x.size(), to, *threads);
+    }
+
+    fn conv_for_conv(threads: &mut Threads, conv: &Conv2d, x: &Map, out: &mut Map) {
+        let to = out.output(x.images(), conv.output(x.size()), conv.outputs(), conv.writes_bf16());
+        conv.forward_into(x.values(), x.size(), to, *threads);
     }
 
     fn conv_add(threads: &mut Threads, conv: &Conv2d, x: &Map, out: &mut Map) {
-        conv.rows(&x.data, &mut out.data, true, *threads);
+        let out = MapOutput::Floats { data: out.floats_mut(), add: true };
+        conv.forward_into(x.values(), x.size(), out, *threads);
     }
 
     fn depthwise_into(threads: &mut Threads, conv: &DepthwiseConv2d, x: &Map, out: &mut Map) {
-        out.size = Some(conv.forward(&x.data, x.size(), &mut out.data, *threads));
+        out.write_by(x.images(), |out| conv.forward(x.floats(), x.size(), out, *threads));
     }
 
     fn inverted_residual(
@@ -436,20 +451,25 @@ impl Device for Cpu {
         x: &mut Map,
         [out, _]: [&mut Map; 2],
     ) {
-        out.size = Some(inverted_residual::forward(&block, &x.data, x.size(), &mut out.data, *threads));
+        out.write_by(x.images(), |out| {
+            inverted_residual::forward(&block, x.floats(), x.size(), out, *threads)
+        });
         std::mem::swap(x, out);
     }
 
     fn average_pool(threads: &mut Threads, x: &Map, side: usize, out: &mut Map) {
-        out.size = Some(average_pool(&x.data, x.size(), side, &mut out.data, *threads));
+        let to = out.write(x.images(), pooled(x.size(), side), x.channels());
+        average_pool(x.floats(), x.size(), x.channels(), side, to, *threads);
     }
 
     fn mean_pool(_: &mut Threads, x: &Map, out: &mut Map) {
-        let channels = x.data.len() / x.size().area();
-        out.data.clear();
-        out.data.resize(channels, 0.0);
-        mean(&x.data, &mut out.data);
-        out.size = Some(Size { height: 1, width: 1 });
+        let channels = x.channels();
+        let means = out.write(x.images(), Size { height: 1, width: 1 }, channels);
+        for (map, to) in
+            x.floats().chunks_exact(x.size().area() * channels).zip(means.chunks_exact_mut(channels))
+        {
+            mean(map, to);
+        }
     }
 
     fn prepend_means(_: &mut Threads, x: &Vec<f32>, positions: usize, learned: &Vec<f32>) -> Vec<f32> {
@@ -475,29 +495,42 @@ impl Device for Cpu {
     }
 
     fn norm_map(threads: &mut Threads, norm: &LayerNorm, x: &Map, out: &mut Map) {
-        out.data.resize(x.data.len(), 0.0);
-        norm.forward_into(&x.data, &mut out.data, *threads);
-        out.size = x.size;
+        let to = out.write(x.images(), x.size(), x.channels());
+        norm.forward_into(x.floats(), to, *threads);
     }
 
     fn perceptron_map(threads: &mut Threads, layer: MapPerceptronLayers<'_, Self>, x: &Map, out: &mut Map) {
-        maps::perceptron(&layer, &x.data, &mut out.data, *threads);
+        maps::perceptron(&layer, x.floats(), out.floats_mut(), *threads);
     }
 
     fn squeeze_excite(threads: &mut Threads, layers: [&Linear; 2], x: &mut Map, activation: Activation) {
-        maps::squeeze_excite(layers, &mut x.data, activation, *threads);
+        maps::squeeze_excite(layers, x.floats_mut(), activation, *threads);
     }
 
     fn attend_map(threads: &mut Threads, shape: AttentionShape, qkv: &Map, out: &mut Map) {
-        out.data.resize(qkv.data.len() / 3, 0.0);
-        out.size = qkv.size;
         let positions = 0..qkv.size().area();
-        Self::self_attention(threads, shape, &qkv.data, &vec![positions], &mut out.data);
+        let mut attended = std::mem::take(out).into_buffer();
+        attended.resize(qkv.floats().len() / 3, 0.0);
+        Self::self_attention(threads, shape, &qkv.floats().to_vec(), &vec![positions], &mut attended);
+        *out = Map::joined(qkv.images(), qkv.size(), attended);
     }
 }
 
-/// Adds the mean over all rows of `x`, `[rows, out.len()]`, to zeros in `out`.
+/// Runs `work` with three of the thread's buffers as maps.
+fn with_maps<T>(work: impl FnOnce(&mut [Map; 3]) -> T) -> T {
+    with_buffers(|buffers: &mut [Vec<f32>; 3]| {
+        let mut maps = buffers.each_mut().map(|buffer| Map::in_buffer(std::mem::take(buffer)));
+        let result = work(&mut maps);
+        for (buffer, map) in buffers.iter_mut().zip(maps) {
+            *buffer = map.into_buffer();
+        }
+        result
+    })
+}
+
+/// Writes the mean over all rows of `x`, `[rows, out.len()]`, to `out`.
 fn mean(x: &[f32], out: &mut [f32]) {
+    out.fill(0.0);
     for row in x.chunks_exact(out.len()) {
         out.iter_mut().zip(row).for_each(|(o, r)| *o += r);
     }

@@ -22,7 +22,7 @@ use crate::nn::rotary::RotaryTable;
 
 use super::{
     AttentionShape, Device, MapPerceptronLayers, Operation, PatchEmbedding, PerceptronLayers, Portion,
-    TokenEmbedding, Trunk, Wanted,
+    TokenEmbedding, Trunk, TrunkEnd, Wanted,
 };
 pub(crate) use files::DecodedImages;
 use layers::{CudaConv, CudaDepthwise, CudaLinear, CudaNorm};
@@ -158,6 +158,7 @@ impl Device for Cuda {
         window: Window,
         bn: BatchNorm,
         activation: Option<Activation>,
+        _: Precision,
     ) -> Result<CudaConv> {
         CudaConv::new(self, weight, inputs, window, &bn, activation)
     }
@@ -384,8 +385,18 @@ impl Device for Cuda {
     }
 
     fn trunk(run: &mut CudaRun<'_>, images: Images, trunk: &Trunk<'_, Self>) -> Rows {
+        Self::trunk_with_end(run, images, trunk, &|_, _| ())
+    }
+
+    fn trunk_with_end(
+        run: &mut CudaRun<'_>,
+        images: Images,
+        trunk: &Trunk<'_, Self>,
+        end: &TrunkEnd<'_, Self>,
+    ) -> Rows {
         let mut maps = [0, 1, 2].map(CudaMap::empty);
         trunk(run, images, &mut maps);
+        end(run, &mut maps);
         let [first, ..] = &maps;
         Rows {
             pointer: run.map_pointer(first),

@@ -77,7 +77,7 @@ impl AmxBf16 {
             // SAFETY: AMX is permitted, which asks for AVX-512, too; the block is this thread's.
             #[allow(unsafe_code)]
             unsafe {
-                tiles.write_sums(sums, place, part, self.bias_of(place), None);
+                tiles.write_sums(sums, place, part, self.bias_of(place), None, None);
             }
         });
     }

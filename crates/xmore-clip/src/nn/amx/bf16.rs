@@ -6,7 +6,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::nn::activation::Activation;
-use crate::nn::gemm::{ColumnBlock, Threads, split};
+use crate::nn::conv::{MapOutput, MapWindows, WindowWeight};
+use crate::nn::gemm::{ColumnBlock, Threads, split, split_rows};
 use crate::nn::norm::LayerNorm;
 use crate::nn::packed_weight::{AttentionBranch, PackedWeight, Perceptron};
 use crate::nn::thread_buffers::with_buffers;
@@ -17,7 +18,7 @@ use super::output::{Floats, Output, Place, Tiles};
 use super::panels::fill_transposed;
 use super::plain;
 use super::product::{Panels, ROW_BLOCK};
-use super::rows::{Rows, aligned, round_row, rows_len};
+use super::rows::{Rows, aligned, copy_row, round_row, rows_len};
 use super::tile::{Format, ROW_BYTES, TILE_BYTES, TILE_ROWS, WIDTH};
 
 /// Inputs of one step.
@@ -25,7 +26,10 @@ pub(super) const STEP: usize = 32;
 /// Multiply-adds from which on a second thread is worth using.
 const MIN_PARALLEL: usize = 1 << 20;
 
-/// A weight in bf16 and its bias.
+/// Bytes of a weight that stays in the second cache while rows pass by, some at a time; threads divide these, if they are many, instead of columns.
+const SHARED_WEIGHT: usize = 5 << 18;
+/// Rows that are then taken at a time.
+const ROWS_OF_PART: usize = 256;
 pub(crate) struct AmxBf16 {
     pub(super) panels: Panels,
     inputs: usize,
@@ -69,8 +73,9 @@ impl AmxBf16 {
             // SAFETY: AMX is permitted, which asks for AVX-512, too; the block is this thread's.
             #[allow(unsafe_code)]
             unsafe {
-                out.write_sums(sums, place, part.clone(), self.bias_of(place), add);
-                if let Some(activation) = activation {
+                let ceiling = activation.and_then(Activation::ceiling);
+                out.write_sums(sums, place, part.clone(), self.bias_of(place), add, ceiling);
+                if let Some(activation) = activation.filter(|_| ceiling.is_none()) {
                     part.for_each(|r| {
                         activation.apply_rows(out.row(place, r), place.columns, 1, place.columns)
                     });
@@ -84,21 +89,26 @@ impl AmxBf16 {
         (&self.bias[place.column..place.column + WIDTH]).try_into().expect("a panel's")
     }
 
-    /// The perceptron's first layer, with its activation, to tiles of the second one's inputs.
-    fn multiply_to_tiles(&self, rows: Rows<'_>, tiles: Tiles<'_>, activation: Activation, threads: Threads) {
+    /// `tiles = activation(rows · weight + bias)`, rounded.
+    fn multiply_to_tiles(
+        &self,
+        rows: Rows<'_>,
+        tiles: Tiles<'_>,
+        activation: Option<Activation>,
+        threads: Threads,
+    ) {
         let output = Output::Tiles(tiles);
-        let gate = Gate::of(activation);
+        let (gate, ceiling) = (activation.and_then(Gate::of), activation.and_then(Activation::ceiling));
+        assert!(
+            activation.is_none() || gate.is_some() || ceiling.is_some(),
+            "every activation is one of them"
+        );
         self.panels.multiply(rows, &output, threads, |sums, place, part| {
             let Output::Tiles(tiles) = &output else { unreachable!("it was made so") };
             // SAFETY: AMX is permitted, which asks for AVX-512, too; the block is this thread's.
             #[allow(unsafe_code)]
             unsafe {
-                if gate.is_some() {
-                    return tiles.write_sums(sums, place, part, self.bias_of(place), gate);
-                }
-                add_to_rows(sums.floats(part.clone()), self.bias_of(place));
-                activation.apply(sums.floats(part.clone()));
-                output.write(sums, place, part);
+                tiles.write_sums(sums, place, part, self.bias_of(place), gate, ceiling);
             }
         });
     }
@@ -106,6 +116,46 @@ impl AmxBf16 {
     /// Portions of rows whose tiles stay in the second cache.
     fn portions(&self, count: usize) -> Vec<Range<usize>> {
         split(count, (count * self.panels.steps * ROW_BYTES).div_ceil(ROW_BLOCK))
+    }
+
+    /// [`PackedWeight::multiply`] of rows that `round` writes, row n to row r of a tile.
+    fn multiply_rounded(
+        &self,
+        count: usize,
+        out: MapOutput<'_>,
+        activation: Option<Activation>,
+        threads: Threads,
+        round: impl Fn(usize, usize, &mut [u8]) + Sync,
+    ) {
+        if count == 0 || self.outputs() == 0 {
+            return;
+        }
+        let part = |(rows, out): (Range<usize>, MapOutput<'_>), threads: Threads| {
+            with_buffers(|[buffer]: &mut [Vec<f32>; 1]| {
+                let count = rows.len();
+                let laid = self.lay_out(buffer, count, threads, |n, r, tile| round(rows.start + n, r, tile));
+                match out {
+                    MapOutput::Floats { data, add } => {
+                        self.multiply_rows(laid, data, add, activation, threads)
+                    }
+                    MapOutput::Bf16(data) => {
+                        let rows = Tiles::in_rows(data, count, self.outputs() / STEP);
+                        self.multiply_to_tiles(laid, rows, activation, threads);
+                    }
+                }
+            });
+        };
+        let threads = self.threads(count, threads);
+        if self.panels.bytes() > SHARED_WEIGHT {
+            let parts = split_output(out, count, self.portions(count).len());
+            return parts.into_iter().for_each(|rows| part(rows, threads));
+        }
+        let parts = split_output(out, count, count.div_ceil(ROWS_OF_PART));
+        if threads == Threads::Pool && parts.len() >= 2 * rayon::current_num_threads() {
+            parts.into_par_iter().for_each(|rows| part(rows, Threads::One));
+        } else {
+            parts.into_iter().for_each(|rows| part(rows, threads));
+        }
     }
 
     /// Lays out `count` rows of inputs as tiles. `round` writes row n to row r of a tile.
@@ -173,22 +223,12 @@ impl PackedWeight for AmxBf16 {
         activation: Option<Activation>,
         threads: Threads,
     ) {
-        let (inputs, outputs) = (self.inputs, self.outputs());
-        assert_eq!((x.len(), out.len()), (count * inputs, count * outputs));
-        if count == 0 || outputs == 0 {
-            return;
-        }
-        let threads = self.threads(count, threads);
-        for portion in self.portions(count) {
-            let x = &x[portion.start * inputs..portion.end * inputs];
-            let out = &mut out[portion.start * outputs..portion.end * outputs];
-            with_buffers(|[buffer]: &mut [Vec<f32>; 1]| {
-                let rows = self.lay_out(buffer, portion.len(), threads, |n, r, tile| {
-                    round_to_tile(&x[n * inputs..(n + 1) * inputs], r, tile);
-                });
-                self.multiply_rows(rows, out, add, activation, threads);
-            });
-        }
+        let inputs = self.inputs;
+        assert_eq!((x.len(), out.len()), (count * inputs, count * self.outputs()));
+        let out = MapOutput::Floats { data: out, add };
+        self.multiply_rounded(count, out, activation, threads, |n, r, tile| {
+            round_to_tile(&x[n * inputs..(n + 1) * inputs], r, tile);
+        });
     }
 
     fn multiply_normed(&self, norm: &LayerNorm, x: &[f32], _: &mut [f32], out: &mut [f32], threads: Threads) {
@@ -229,7 +269,7 @@ impl PackedWeight for AmxBf16 {
                 let flops = 2 * x.len() * self.outputs();
                 profile::time("mlp in", flops, || {
                     let hidden = Tiles::new(hidden, rows.count, steps);
-                    self.multiply_to_tiles(rows, hidden, activation, threads);
+                    self.multiply_to_tiles(rows, hidden, Some(activation), threads);
                 });
                 profile::time("mlp out", flops, || {
                     let hidden = Rows::new(hidden, rows.count, steps);
@@ -241,20 +281,73 @@ impl PackedWeight for AmxBf16 {
     }
 }
 
+impl WindowWeight for AmxBf16 {
+    fn takes_bf16(&self) -> bool {
+        true
+    }
+
+    fn multiply_windows(
+        &self,
+        windows: MapWindows<'_>,
+        count: usize,
+        out: MapOutput<'_>,
+        activation: Option<Activation>,
+        threads: Threads,
+    ) {
+        let inputs = self.inputs;
+        match windows {
+            MapWindows::Bf16(windows) => {
+                assert!(windows.channels().is_multiple_of(STEP));
+                let pixel = windows.channels() / STEP * TILE_BYTES;
+                self.multiply_rounded(count, out, activation, threads, |n, r, tile| {
+                    for (values, tile) in windows.pixels(n).zip(tile.chunks_exact_mut(pixel)) {
+                        copy_row(values, r, tile);
+                    }
+                });
+            }
+            // Pixels are whole steps, which are rounded where they lie.
+            MapWindows::Floats(windows) if windows.channels().is_multiple_of(STEP) => {
+                let pixel = windows.channels() / STEP * TILE_BYTES;
+                self.multiply_rounded(count, out, activation, threads, |n, r, tile| {
+                    for (values, tile) in windows.pixels(n).zip(tile.chunks_exact_mut(pixel)) {
+                        round_to_tile(values, r, tile);
+                    }
+                });
+            }
+            MapWindows::Floats(windows) => {
+                self.multiply_rounded(count, out, activation, threads, |n, r, tile| {
+                    with_buffers(|[row]: &mut [Vec<f32>; 1]| {
+                        row.resize(inputs.max(row.len()), 0.0);
+                        let places = row.chunks_exact_mut(windows.channels());
+                        places.zip(windows.pixels(n)).for_each(|(to, pixel)| to.copy_from_slice(pixel));
+                        round_to_tile(&row[..inputs], r, tile);
+                    });
+                });
+            }
+        }
+    }
+}
+
+/// The output in parts of rows.
+fn split_output(out: MapOutput<'_>, rows: usize, parts: usize) -> Vec<(Range<usize>, MapOutput<'_>)> {
+    match out {
+        MapOutput::Floats { data, add } => {
+            let parts = split_rows(data, rows, parts).into_iter();
+            parts.map(|(rows, data)| (rows, MapOutput::Floats { data, add })).collect()
+        }
+        MapOutput::Bf16(data) => {
+            let parts = split_rows(data, rows, parts).into_iter();
+            parts.map(|(rows, data)| (rows, MapOutput::Bf16(data))).collect()
+        }
+    }
+}
+
 /// Rounds a row to row `r` of a tile. AMX in bf16 must be permitted.
 pub(super) fn round_to_tile(row: &[f32], r: usize, tile: &mut [u8]) {
     // SAFETY: see above; permission asks for these instructions, too.
     #[allow(unsafe_code)]
     unsafe {
         round_row(row, r, tile);
-    }
-}
-
-/// Adds to each row of 32.
-#[target_feature(enable = "avx512f")]
-fn add_to_rows(rows: &mut [f32], added: &[f32; WIDTH]) {
-    for row in rows.chunks_exact_mut(WIDTH) {
-        row.iter_mut().zip(added).for_each(|(x, a)| *x += a);
     }
 }
 

@@ -78,7 +78,8 @@ impl Floats<'_> {
         self.0.place(place.row + r, 1, place.column, place.columns)
     }
 
-    /// Writes some rows of sums, which are floats, with the bias of their columns and, if it is wanted, what is there already.
+    /// Writes some rows of sums, which are floats, with the bias of their columns and, if it is wanted, what is there already; clamped to zero and a ceiling, if
+    /// there is one.
     ///
     /// # Safety
     /// As for [`Output::write`].
@@ -91,7 +92,9 @@ impl Floats<'_> {
         part: Range<usize>,
         bias: &[f32; WIDTH],
         add: bool,
+        ceiling: Option<f32>,
     ) {
+        let (zero, most) = (_mm512_setzero_ps(), _mm512_set1_ps(ceiling.unwrap_or_default()));
         for (at, mask) in vectors(place.columns) {
             // SAFETY: the bias has 32 values, the sums have 32 rows of 32, the output's row the columns that the mask keeps to.
             unsafe {
@@ -101,6 +104,9 @@ impl Floats<'_> {
                     let mut sum = _mm512_add_ps(_mm512_load_ps(sums.row(r).add(at)), bias);
                     if add {
                         sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, to));
+                    }
+                    if ceiling.is_some() {
+                        sum = _mm512_min_ps(_mm512_max_ps(sum, zero), most);
                     }
                     _mm512_mask_storeu_ps(to, mask, sum);
                 }
@@ -130,6 +136,8 @@ pub(super) struct Tiles<'a> {
     data: *mut u8,
     rows: usize,
     steps: usize,
+    /// Whether a row's steps lie one behind another instead, as in a map.
+    in_rows: bool,
     /// Where each row of a product goes, if not to its own place.
     places: Option<&'a [u32]>,
     lifetime: PhantomData<&'a mut [u8]>,
@@ -143,7 +151,14 @@ impl<'a> Tiles<'a> {
     /// `rows` rows of so many steps of 32 columns.
     pub(super) fn new(data: &'a mut [u8], rows: usize, steps: usize) -> Self {
         assert!(data.len() >= rows_len(rows, steps));
-        Self { data: data.as_mut_ptr(), rows, steps, places: None, lifetime: PhantomData }
+        Self { data: data.as_mut_ptr(), rows, steps, in_rows: false, places: None, lifetime: PhantomData }
+    }
+
+    /// Rows `[rows, 32 * steps]` of a map in bf16.
+    pub(super) fn in_rows(data: &'a mut [u16], rows: usize, steps: usize) -> Self {
+        assert!(data.len() >= rows * steps * WIDTH);
+        let data = data.as_mut_ptr().cast();
+        Self { data, rows, steps, in_rows: true, places: None, lifetime: PhantomData }
     }
 
     /// The same, with the place of each row of a product.
@@ -160,7 +175,11 @@ impl<'a> Tiles<'a> {
     /// Where a step of a row begins.
     pub(super) fn place(&self, row: usize, step: usize) -> *mut u8 {
         assert!(row < self.rows && step < self.steps);
-        let at = (row / TILE_ROWS * self.steps + step) * TILE_BYTES + row % TILE_ROWS * ROW_BYTES;
+        let at = if self.in_rows {
+            (row * self.steps + step) * ROW_BYTES
+        } else {
+            (row / TILE_ROWS * self.steps + step) * TILE_BYTES + row % TILE_ROWS * ROW_BYTES
+        };
         // SAFETY: the row and the step are among those of `data`.
         #[allow(unsafe_code)]
         unsafe {
@@ -183,7 +202,7 @@ impl<'a> Tiles<'a> {
         }
     }
 
-    /// Writes some rows of sums with the bias of their columns, or the activation of that.
+    /// Writes some rows of sums with the bias of their columns, or the activation of that: a gate, or clamped to zero and a ceiling.
     ///
     /// # Safety
     /// As for [`Output::write`].
@@ -196,8 +215,10 @@ impl<'a> Tiles<'a> {
         part: Range<usize>,
         bias: &[f32; WIDTH],
         gate: Option<&Gate>,
+        ceiling: Option<f32>,
     ) {
         let gate = gate.map(|gate| gate.load());
+        let (zero, most) = (_mm512_setzero_ps(), _mm512_set1_ps(ceiling.unwrap_or_default()));
         // SAFETY: the bias has 32 values, the sums have 32 rows of 32; the tile and its row are among those of `data`.
         unsafe {
             let bias = [_mm512_loadu_ps(bias.as_ptr()), _mm512_loadu_ps(bias.as_ptr().add(LANES))];
@@ -207,6 +228,10 @@ impl<'a> Tiles<'a> {
                 let mut high = _mm512_add_ps(_mm512_load_ps(sums.row(r).add(LANES)), bias[1]);
                 if let Some(gate) = &gate {
                     (low, high) = (gate.apply(low), gate.apply(high));
+                }
+                if ceiling.is_some() {
+                    low = _mm512_min_ps(_mm512_max_ps(low, zero), most);
+                    high = _mm512_min_ps(_mm512_max_ps(high, zero), most);
                 }
                 _mm512_storeu_si512(to.cast(), round_pairs(low, high));
             }

@@ -48,6 +48,11 @@ impl Panels {
         (Self { buffer, format, steps, columns }, filled)
     }
 
+    /// Bytes of all panels.
+    pub(super) fn bytes(&self) -> usize {
+        self.columns.div_ceil(WIDTH) * self.steps * STEP_BYTES
+    }
+
     /// Where a step of a panel begins.
     fn panel(&self, p: usize, step: usize) -> *const u8 {
         let len = STEP_BYTES / 4;

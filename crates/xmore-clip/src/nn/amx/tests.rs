@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::nn::activation::Activation;
 use crate::nn::attention::{AttentionShape, Head, HeadAttention, Mask, self_attention};
-use crate::nn::gemm::{ColumnBlock, Strided, Threads};
+use crate::nn::conv::{MapOutput, MapWindows, WindowWeight};
+use crate::nn::gemm::{ColumnBlock, Strided, Threads, Windows};
 use crate::nn::int8::Int8;
 use crate::nn::norm::LayerNorm;
 use crate::nn::packed_weight::{AttentionBranch, PackedWeight, Perceptron};
@@ -62,6 +63,39 @@ proptest! {
             plain::multiply(&x, inputs, &weight, &bias, before).into_iter().map(f32::to_bits).collect();
         for threads in [Threads::One, Threads::Pool] {
             prop_assert!(product(&layer, &x, before, threads) == expected);
+        }
+    }
+
+    #[test]
+    fn convolutions_have_the_bits_of_plain_operations(
+        height in 1usize..24, width in 1usize..24, channels in prop_oneof![1usize..40, Just(64)], outputs in 1usize..90,
+        kernel in 1usize..4, seed: u32,
+    ) {
+        if !tile::is_permitted(Format::Bf16) {
+            return Ok(());
+        }
+        let (padding, inputs) = (kernel / 2, kernel * kernel * channels);
+        let (image, weight) = (values(height * width * channels, seed), values(outputs * inputs, !seed));
+        let bias = values(outputs, 7);
+        let pixel = |y: usize, x: usize| {
+            let [y, x] = [y, x].map(|n| n.wrapping_sub(padding));
+            if y < height && x < width { image[(y * width + x) * channels..][..channels].to_vec() } else { vec![0.0; channels] }
+        };
+        let out = [height + 2 * padding + 1 - kernel, width + 2 * padding + 1 - kernel];
+        let positions = (0..out[0]).flat_map(|y| (0..out[1]).map(move |x| (y, x)));
+        let rows: Vec<f32> = positions
+            .flat_map(|(y, x)| (0..kernel * kernel).flat_map(move |tap| pixel(y + tap / kernel, x + tap % kernel)))
+            .collect();
+        let expected = plain::multiply(&rows, inputs, &weight, &bias, None);
+        let expected: Vec<f32> = expected.into_iter().map(|x| x.max(0.0)).collect();
+        let layer = AmxBf16::from_rows(outputs, inputs, &bias, |o| (&weight[o * inputs..(o + 1) * inputs], 1.0));
+        let zeros = vec![0.0; channels];
+        let windows = Windows { images: &image, height, width, zeros: &zeros, kernel, stride: 1, padding: [padding; 2], out };
+        for threads in [Threads::One, Threads::Pool] {
+            let mut found = vec![f32::NAN; expected.len()];
+            let to = MapOutput::Floats { data: &mut found, add: false };
+            layer.multiply_windows(MapWindows::Floats(windows), out[0] * out[1], to, Some(Activation::Relu), threads);
+            prop_assert!(found == expected, "{threads:?}");
         }
     }
 

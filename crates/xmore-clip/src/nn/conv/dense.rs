@@ -2,12 +2,14 @@
 
 use rayon::prelude::*;
 
+use super::maps::{MapOutput, MapValues, MapWindows, WindowWeight};
 use super::{Size, Window, fold_dense};
 use crate::nn::activation::Activation;
 use crate::nn::float32::Float32;
 use crate::nn::gemm::{Lines, Rows, Threads, Windows};
 use crate::nn::norm::BatchNorm;
 use crate::nn::packed_weight::PackedWeight;
+use crate::nn::precision::Precision;
 use crate::nn::thread_buffers::with_buffers;
 
 /// From so many channels on, pixels are read where they lie; fewer, a whole line of a window at once.
@@ -16,80 +18,125 @@ const WINDOW_CHANNELS: usize = 16;
 /// A dense convolution with folded batch normalization.
 pub(crate) struct Conv2d {
     /// `[outputs, kernel * kernel * inputs]`, taps in row order, channels innermost.
-    weight: Float32,
+    weight: Weight,
     window: Window,
     inputs: usize,
     activation: Option<Activation>,
 }
 
+/// Maps in bf16 have a multiple of so many channels.
+const BF16_CHANNELS: usize = 32;
+
+/// A weight by what its windows are read as.
+enum Weight {
+    /// Lines of few channels.
+    Lines(Float32),
+    Windows(Box<dyn WindowWeight>),
+}
+
+impl Weight {
+    fn packed(&self) -> &dyn PackedWeight {
+        match self {
+            Self::Lines(weight) => weight,
+            Self::Windows(weight) => &**weight,
+        }
+    }
+}
+
 impl Conv2d {
-    /// `weight` is PyTorch's `[outputs, inputs, kernel, kernel]`.
+    /// `weight` is PyTorch's `[outputs, inputs, kernel, kernel]`. Windows of less than 16 channels, images, are multiplied in 32-bit floats whatever the
+    /// precision.
     pub(crate) fn new(
         weight: &[f32],
         inputs: usize,
         window: Window,
         bn: BatchNorm,
         activation: Option<Activation>,
+        precision: Precision,
     ) -> Self {
         let (outputs, taps) = (bn.scale.len(), window.kernel * window.kernel);
         let folded = fold_dense(weight, inputs, taps, &bn.scale);
         let length = taps * inputs;
         let row = |o: usize| (&folded[o * length..(o + 1) * length], 1.0);
-        Self { weight: Float32::from_rows(outputs, length, Some(bn.shift), row), window, inputs, activation }
+        let reads_lines = window.kernel > 1 && inputs < WINDOW_CHANNELS;
+        let weight = if reads_lines {
+            Weight::Lines(Float32::from_rows(outputs, length, Some(bn.shift), row))
+        } else {
+            Weight::Windows(precision.pack_windows(outputs, length, bn.shift, row))
+        };
+        Self { weight, window, inputs, activation }
     }
 
-    /// `x` is one image `[height, width, inputs]`; the output `[height', width', outputs]` is written to `out`.
+    /// [`Conv2d::forward_into`] from and to floats.
+    #[cfg(test)]
     pub(crate) fn forward(&self, x: &[f32], size: Size, out: &mut Vec<f32>, threads: Threads) -> Size {
         let to = self.window.output(size);
-        out.resize(to.area() * self.weight.outputs(), 0.0);
-        if self.window.kernel == 1 && self.window.stride == 1 {
-            self.rows(x, out, false, threads);
-        } else if self.inputs < WINDOW_CHANNELS {
-            with_buffers(|[buffer]: &mut [Vec<f32>; 1]| {
-                let lines = self.pad(x, size, to, buffer, threads);
-                self.weight.multiply_rows(
-                    Rows::Lines(lines),
-                    to.area(),
-                    out,
-                    false,
-                    self.activation,
-                    threads,
-                );
-            });
-        } else {
-            let zeros = vec![0.0; self.inputs];
-            let windows = Windows {
-                image: x,
-                height: size.height,
-                width: size.width,
-                zeros: &zeros,
-                kernel: self.window.kernel,
-                stride: self.window.stride,
-                padding: [size.height, size.width].map(|n| self.window.padding_before(n)),
-                out_width: to.width,
-            };
-            let (rows, count) = (Rows::Windows(windows), to.area());
-            self.weight.multiply_rows(rows, count, out, false, self.activation, threads);
-        }
+        out.resize(x.len() / (size.area() * self.inputs) * to.area() * self.outputs(), 0.0);
+        self.forward_into(MapValues::Floats(x), size, MapOutput::Floats { data: out, add: false }, threads);
         to
+    }
+
+    /// `x` is images `[images, height, width, inputs]`, one where they have few channels; the output is `[images, height', width', outputs]`.
+    pub(crate) fn forward_into(&self, x: MapValues<'_>, size: Size, out: MapOutput<'_>, threads: Threads) {
+        let to = self.window.output(size);
+        let images = x.len() / (size.area() * self.inputs);
+        let count = images * to.area();
+        assert_eq!(
+            (x.len(), out.len()),
+            (images * size.area() * self.inputs, count * self.outputs()),
+            "{images} images of {} channels in, {} out",
+            self.inputs,
+            self.outputs()
+        );
+        match (&self.weight, x, out) {
+            (Weight::Lines(weight), MapValues::Floats(x), MapOutput::Floats { data, add }) => {
+                with_buffers(|[buffer]: &mut [Vec<f32>; 1]| {
+                    assert_eq!(images, 1, "images of few channels come one by one");
+                    let lines = Rows::Lines(self.pad(x, size, to, buffer, threads));
+                    weight.multiply_rows(lines, count, data, add, self.activation, threads);
+                });
+            }
+            (Weight::Lines(_), ..) => unreachable!("lines are of 32-bit floats"),
+            (Weight::Windows(weight), MapValues::Floats(x), out) => {
+                let zeros = vec![0.0; self.inputs];
+                let windows = MapWindows::Floats(self.windows(x, &zeros, size));
+                weight.multiply_windows(windows, count, out, self.activation, threads);
+            }
+            (Weight::Windows(weight), MapValues::Bf16(x), out) => {
+                let zeros = vec![0; self.inputs];
+                let windows = MapWindows::Bf16(self.windows(x, &zeros, size));
+                weight.multiply_windows(windows, count, out, self.activation, threads);
+            }
+        }
+    }
+
+    fn windows<'a, T>(&self, images: &'a [T], zeros: &'a [T], size: Size) -> Windows<'a, T> {
+        let (kernel, stride, to) = (self.window.kernel, self.window.stride, self.window.output(size));
+        let padding = [size.height, size.width].map(|n| self.window.padding_before(n));
+        let (Size { height, width }, out) = (size, [to.height, to.width]);
+        Windows { images, height, width, zeros, kernel, stride, padding, out }
     }
 
     /// A 1×1 convolution of rows: `out = activation(out·add + conv(x))`; `x` is `[count, inputs]`, `out` `[count, outputs]`.
     pub(crate) fn rows(&self, x: &[f32], out: &mut [f32], add: bool, threads: Threads) {
         debug_assert!(self.window.kernel == 1 && self.window.stride == 1);
-        let (inputs, outputs) = (self.weight.inputs(), self.weight.outputs());
-        let count = x.len() / inputs;
-        assert_eq!(
-            (x.len(), out.len()),
-            (count * inputs, count * outputs),
-            "rows of {inputs} in, {outputs} out"
-        );
-        self.weight.multiply(x, count, out, add, self.activation, threads);
+        let each = Size { height: 1, width: 1 };
+        self.forward_into(MapValues::Floats(x), each, MapOutput::Floats { data: out, add }, threads);
+    }
+
+    /// Whether the output may be in bf16 for layers that read it so.
+    pub(crate) fn writes_bf16(&self) -> bool {
+        matches!(&self.weight, Weight::Windows(weight) if weight.takes_bf16() && weight.outputs().is_multiple_of(BF16_CHANNELS))
+    }
+
+    /// Height and width of the output.
+    pub(crate) fn output(&self, size: Size) -> Size {
+        self.window.output(size)
     }
 
     /// Length of an output row.
     pub(crate) fn outputs(&self) -> usize {
-        self.weight.outputs()
+        self.weight.packed().outputs()
     }
 
     /// The image in `buffer` with the zeros around it, as far as windows read it.

@@ -6,11 +6,13 @@
 mod dense;
 mod depthwise;
 mod depthwise_rows;
+mod maps;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use dense::Conv2d;
 pub(crate) use depthwise::{DepthwiseConv2d, InputRows, depthwise_order};
+pub(crate) use maps::{MapOutput, MapValues, MapWindows, WindowWeight};
 
 /// Height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

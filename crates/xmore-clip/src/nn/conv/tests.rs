@@ -6,6 +6,7 @@ use super::*;
 use crate::nn::activation::Activation;
 use crate::nn::gemm::Threads;
 use crate::nn::norm::BatchNorm;
+use crate::nn::precision::Precision;
 
 /// Direct convolution in f64 with `SAME` padding, `[outputs, inputs / groups, k, k]` weights.
 fn reference(
@@ -71,7 +72,8 @@ proptest! {
         let x = values(size.area() * inputs, seed);
         let weight = values(outputs * inputs * kernel * kernel, !seed);
         let mut out = Vec::new();
-        Conv2d::new(&weight, inputs, window, identity(outputs), None).forward(&x, size, &mut out, Threads::Pool);
+        let layer = Conv2d::new(&weight, inputs, window, identity(outputs), None, Precision::F32);
+        layer.forward(&x, size, &mut out, Threads::Pool);
         for (found, want) in out.iter().zip(reference(&x, size, inputs, &weight, outputs, false, window)) {
             prop_assert!((f64::from(*found) - want).abs() < 1e-5, "{found} {want}");
         }
@@ -98,6 +100,50 @@ proptest! {
         for (n, found) in out.iter().enumerate() {
             let want = apply(wanted[n / outputs * outputs + order[n % outputs]]);
             prop_assert!((f64::from(*found) - want).abs() < 1e-5, "{found} {want}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// In bf16 on processors with AMX in its own way, else in floats.
+    #[test]
+    fn images_together_have_the_bits_of_each_alone(
+        images in 1usize..5, height in 1usize..9, width in 1usize..20, inputs in prop_oneof![16usize..20, Just(32), Just(64)],
+        outputs in prop_oneof![1usize..20, Just(32), Just(96)], kernel in 1usize..4, stride in 1usize..3, add: bool, bf16: bool, seed: u32,
+    ) {
+        let (size, window) = (Size { height, width }, Window { kernel, stride, padding: Padding::Around(kernel / 2) });
+        let weight = values(outputs * inputs * kernel * kernel, !seed);
+        let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+        let layer = Conv2d::new(&weight, inputs, window, identity(outputs), Some(Activation::Relu), precision);
+        let x = values(images * size.area() * inputs, seed);
+        let before = values(images * layer.output(size).area() * outputs, seed ^ 5);
+        let run = |x: MapValues<'_>, out: &mut [f32], threads| {
+            layer.forward_into(x, size, MapOutput::Floats { data: out, add }, threads);
+        };
+        let mut alone = before.clone();
+        let each = alone.len() / images;
+        for (x, out) in x.chunks(size.area() * inputs).zip(alone.chunks_mut(each)) {
+            run(MapValues::Floats(x), out, Threads::One);
+        }
+        for threads in [Threads::One, Threads::Pool] {
+            let mut together = before.clone();
+            run(MapValues::Floats(&x), &mut together, threads);
+            prop_assert!(together == alone, "{threads:?}");
+        }
+        // Values in bf16 are those that the layer rounds to, and its output in bf16 is its output rounded.
+        if layer.writes_bf16() && inputs % 32 == 0 {
+            let rounded: Vec<u16> = x.iter().map(|&x| half::bf16::from_f32(x).to_bits()).collect();
+            let mut of_rounded = before.clone();
+            run(MapValues::Bf16(&rounded), &mut of_rounded, Threads::Pool);
+            prop_assert!(of_rounded == alone);
+            let mut plain = vec![f32::NAN; alone.len()];
+            layer.forward_into(MapValues::Floats(&x), size, MapOutput::Floats { data: &mut plain, add: false }, Threads::One);
+            let mut found = vec![0xffff; alone.len()];
+            layer.forward_into(MapValues::Bf16(&rounded), size, MapOutput::Bf16(&mut found), Threads::Pool);
+            let expected: Vec<u16> = plain.iter().map(|&x| half::bf16::from_f32(x).to_bits()).collect();
+            prop_assert!(found == expected);
         }
     }
 }

@@ -136,7 +136,7 @@ pub(crate) fn split(n: usize, parts: usize) -> Vec<Range<usize>> {
 }
 
 /// Cuts `rows` rows, all that `data` has, into as many parts: the rows of each, and their elements.
-pub(crate) fn split_rows(data: &mut [f32], rows: usize, parts: usize) -> Vec<(Range<usize>, &mut [f32])> {
+pub(crate) fn split_rows<T>(data: &mut [T], rows: usize, parts: usize) -> Vec<(Range<usize>, &mut [T])> {
     let length = data.len() / rows.max(1);
     let mut rest = data;
     let mut part = |range: Range<usize>| {

@@ -19,13 +19,15 @@ fn pack(kernel: &'static Kernel, weight: &[f32], columns: usize, depth: usize) -
 fn window(w: &Windows<'_>, r: usize) -> Vec<f32> {
     let channels = w.zeros.len();
     let mut row = Vec::new();
+    let [out_height, out_width] = w.out;
+    let (image, r) = (r / (out_height * out_width), r % (out_height * out_width));
     for ky in 0..w.kernel {
         for kx in 0..w.kernel {
-            let y = (r / w.out_width * w.stride + ky) as isize - w.padding[0] as isize;
-            let x = (r % w.out_width * w.stride + kx) as isize - w.padding[1] as isize;
+            let y = (r / out_width * w.stride + ky) as isize - w.padding[0] as isize;
+            let x = (r % out_width * w.stride + kx) as isize - w.padding[1] as isize;
             if (0..w.height as isize).contains(&y) && (0..w.width as isize).contains(&x) {
-                let at = (y as usize * w.width + x as usize) * channels;
-                row.extend_from_slice(&w.image[at..at + channels]);
+                let at = ((image * w.height + y as usize) * w.width + x as usize) * channels;
+                row.extend_from_slice(&w.images[at..at + channels]);
             } else {
                 row.extend(std::iter::repeat_n(0.0, channels));
             }
@@ -40,16 +42,15 @@ proptest! {
     /// |error| ≤ γ_n Σ|a||b| with γ_n = n u / (1 − n u), n = depth + 2, u = 2⁻²⁴ (Higham, "Accuracy and stability", 3.1).
     #[test]
     fn all_kernels_agree_and_are_within_the_rounding_bound(
-        height in 1usize..9, width in 1usize..9, kernel in 1usize..4, stride in 1usize..3, depth in 1usize..400,
+        images in 1usize..4, height in 1usize..9, width in 1usize..9, kernel in 1usize..4, stride in 1usize..3, depth in 1usize..400,
         columns in 1usize..90, add: bool, bias: bool, clamp in 0usize..3, seed: u32,
     ) {
-        let data = values(height * width * depth, seed);
+        let data = values(images * height * width * depth, seed);
         let zeros = vec![0.0; depth];
-        let out_width = width.div_ceil(stride);
+        let out = [height, width].map(|n| n.div_ceil(stride));
         let padding = [kernel / 2, kernel / 2];
-        let windows =
-            Windows { image: &data, height, width, zeros: &zeros, kernel, stride, padding, out_width };
-        let count = height.div_ceil(stride) * out_width;
+        let windows = Windows { images: &data, height, width, zeros: &zeros, kernel, stride, padding, out };
+        let count = images * out[0] * out[1];
         let dense = kernel == 1 && stride == 1;
         let rows = if dense { Rows::Dense { data: &data, stride: depth } } else { Rows::Windows(windows) };
         let inputs = kernel * kernel * depth;
