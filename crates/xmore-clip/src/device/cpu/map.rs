@@ -1,14 +1,19 @@
 //! A map of an image's values, in memory that is used again.
 
+use std::ops::Range;
+
 use crate::nn::conv::{MapOutput, MapValues, Size};
+
+/// Elements of a cache line.
+const LINE: usize = 16;
 
 /// Channels-last values of one image, or of several one behind another.
 #[derive(Default)]
 pub(crate) struct Map {
-    /// At least as long as the values.
+    /// Longer than the values.
     buffer: Vec<f32>,
-    /// Elements of the buffer that are values.
-    len: usize,
+    /// Elements of the buffer that are values. They begin at a cache line, so that a vector of 16 lies in one.
+    place: Range<usize>,
     /// Whether each of them is two values in bf16.
     is_bf16: bool,
     /// How many images there are, and the size of each.
@@ -23,11 +28,6 @@ impl Map {
 
     pub(super) fn into_buffer(self) -> Vec<f32> {
         self.buffer
-    }
-
-    /// Images one behind another, in floats.
-    pub(super) fn joined(images: usize, size: Size, values: Vec<f32>) -> Self {
-        Self { len: values.len(), buffer: values, is_bf16: false, shape: Some((images, size)) }
     }
 
     pub(super) fn images(&self) -> usize {
@@ -45,7 +45,7 @@ impl Map {
 
     pub(super) fn values(&self) -> MapValues<'_> {
         if self.is_bf16 {
-            MapValues::Bf16(bytemuck::cast_slice(&self.buffer[..self.len]))
+            MapValues::Bf16(bytemuck::cast_slice(&self.buffer[self.place.clone()]))
         } else {
             MapValues::Floats(self.floats())
         }
@@ -53,12 +53,12 @@ impl Map {
 
     pub(super) fn floats(&self) -> &[f32] {
         assert!(!self.is_bf16, "read by a layer that takes floats");
-        &self.buffer[..self.len]
+        &self.buffer[self.place.clone()]
     }
 
     pub(super) fn floats_mut(&mut self) -> &mut [f32] {
         assert!(!self.is_bf16, "read by a layer that takes floats");
-        &mut self.buffer[..self.len]
+        &mut self.buffer[self.place.clone()]
     }
 
     /// Floats that hold anything, to be written.
@@ -82,18 +82,19 @@ impl Map {
         }
     }
 
-    /// The same by a function that gives the buffer its length, and returns the size.
+    /// Floats by a function that gives the buffer their length, and returns their size.
     pub(super) fn write_by(&mut self, images: usize, write: impl FnOnce(&mut Vec<f32>) -> Size) {
         let size = write(&mut self.buffer);
-        self.take(images, size, self.buffer.len(), false);
+        (self.place, self.is_bf16, self.shape) = (0..self.buffer.len(), false, Some((images, size)));
     }
 
     /// A buffer never gets shorter: what it grows by is filled with zeros.
     fn take(&mut self, images: usize, size: Size, len: usize, is_bf16: bool) -> &mut [f32] {
-        if self.buffer.len() < len {
-            self.buffer.resize(len, 0.0);
+        if self.buffer.len() < len + LINE {
+            self.buffer.resize(len + LINE, 0.0);
         }
-        (self.len, self.is_bf16, self.shape) = (len, is_bf16, Some((images, size)));
-        &mut self.buffer[..len]
+        let start = self.buffer.as_ptr().align_offset(size_of::<f32>() * LINE).min(LINE);
+        (self.place, self.is_bf16, self.shape) = (start..start + len, is_bf16, Some((images, size)));
+        &mut self.buffer[self.place.clone()]
     }
 }

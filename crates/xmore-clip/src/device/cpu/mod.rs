@@ -409,12 +409,14 @@ impl Device for Cpu {
             if let [_] = images {
                 trunk(threads, images, maps);
             } else {
-                let mut joined = Vec::new();
-                for image in images {
+                let mut joined = Map::default();
+                for (n, image) in images.iter().enumerate() {
                     trunk(threads, std::slice::from_ref(image), maps);
-                    joined.extend_from_slice(maps[0].floats());
+                    let [map, ..] = &*maps;
+                    let to = joined.write(images.len(), map.size(), map.channels());
+                    to[n * map.floats().len()..][..map.floats().len()].copy_from_slice(map.floats());
                 }
-                maps[0] = Map::joined(images.len(), maps[0].size(), joined);
+                maps[0] = joined;
             }
             end(threads, maps);
             maps[0].floats().to_vec()
@@ -509,10 +511,8 @@ impl Device for Cpu {
 
     fn attend_map(threads: &mut Threads, shape: AttentionShape, qkv: &Map, out: &mut Map) {
         let positions = 0..qkv.size().area();
-        let mut attended = std::mem::take(out).into_buffer();
-        attended.resize(qkv.floats().len() / 3, 0.0);
-        Self::self_attention(threads, shape, &qkv.floats().to_vec(), &vec![positions], &mut attended);
-        *out = Map::joined(qkv.images(), qkv.size(), attended);
+        let to = out.write(qkv.images(), qkv.size(), qkv.channels() / 3);
+        profile::time("attention", 0, || self_attention(qkv.floats(), shape, &[positions], to, *threads));
     }
 }
 
