@@ -18,8 +18,9 @@ use super::output::{Floats, Output, Place, Tiles};
 use super::panels::fill_transposed;
 use super::plain;
 use super::product::{Panels, ROW_BLOCK};
-use super::rows::{Rows, aligned, copy_row, round_row, rows_len};
+use super::rows::{Rows, aligned, round_row, rows_len};
 use super::tile::{Format, ROW_BYTES, TILE_BYTES, TILE_ROWS, WIDTH};
+use super::windows::{copy_window, round_window};
 
 /// Inputs of one step.
 pub(super) const STEP: usize = 32;
@@ -294,34 +295,17 @@ impl WindowWeight for AmxBf16 {
         activation: Option<Activation>,
         threads: Threads,
     ) {
-        let inputs = self.inputs;
+        // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
+        #[allow(unsafe_code)]
         match windows {
             MapWindows::Bf16(windows) => {
-                assert!(windows.channels().is_multiple_of(STEP));
-                let pixel = windows.channels() / STEP * TILE_BYTES;
-                self.multiply_rounded(count, out, activation, threads, |n, r, tile| {
-                    for (values, tile) in windows.pixels(n).zip(tile.chunks_exact_mut(pixel)) {
-                        copy_row(values, r, tile);
-                    }
-                });
-            }
-            // Pixels are whole steps, which are rounded where they lie.
-            MapWindows::Floats(windows) if windows.channels().is_multiple_of(STEP) => {
-                let pixel = windows.channels() / STEP * TILE_BYTES;
-                self.multiply_rounded(count, out, activation, threads, |n, r, tile| {
-                    for (values, tile) in windows.pixels(n).zip(tile.chunks_exact_mut(pixel)) {
-                        round_to_tile(values, r, tile);
-                    }
+                self.multiply_rounded(count, out, activation, threads, |n, r, tile| unsafe {
+                    copy_window(&windows, n, r, tile);
                 });
             }
             MapWindows::Floats(windows) => {
-                self.multiply_rounded(count, out, activation, threads, |n, r, tile| {
-                    with_buffers(|[row]: &mut [Vec<f32>; 1]| {
-                        row.resize(inputs.max(row.len()), 0.0);
-                        let places = row.chunks_exact_mut(windows.channels());
-                        places.zip(windows.pixels(n)).for_each(|(to, pixel)| to.copy_from_slice(pixel));
-                        round_to_tile(&row[..inputs], r, tile);
-                    });
+                self.multiply_rounded(count, out, activation, threads, |n, r, tile| unsafe {
+                    round_window(&windows, n, r, tile);
                 });
             }
         }

@@ -16,6 +16,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod windows;
 
 use std::sync::OnceLock;
 

@@ -130,12 +130,3 @@ pub(super) fn round_row(row: &[f32], r: usize, tile: &mut [u8]) {
         round(&last, &mut tile[places.next().expect("a place for the rest")]);
     }
 }
-
-/// Copies a row in bf16, of whole steps, to its places in a tile.
-pub(super) fn copy_row(row: &[u16], r: usize, tile: &mut [u8]) {
-    let (steps, rest) = row.as_chunks::<{ ROW_BYTES / 2 }>();
-    assert!(rest.is_empty());
-    for (step, place) in steps.iter().zip(places(r, steps.len())) {
-        tile[place].copy_from_slice(bytemuck::bytes_of(step));
-    }
-}
