@@ -295,6 +295,18 @@ pub(crate) trait Device: Clone + Send + Sync + Sized + 'static {
     }
     /// out = activation(out + conv(x)), of a 1×1 kernel.
     fn conv_add(run: &mut Self::Run<'_>, conv: &Self::Conv, x: &Self::Maps, out: &mut Self::Maps);
+    /// The same, and `next_out` = next(out), of a 1×1 kernel, too, as [`Device::conv_for_conv`] has it.
+    fn conv_add_for_conv(
+        run: &mut Self::Run<'_>,
+        conv: &Self::Conv,
+        x: &Self::Maps,
+        out: &mut Self::Maps,
+        next: &Self::Conv,
+        next_out: &mut Self::Maps,
+    ) {
+        Self::conv_add(run, conv, x, out);
+        Self::conv_for_conv(run, next, out, next_out);
+    }
     /// out = activation(depthwise(x)).
     fn depthwise_into(run: &mut Self::Run<'_>, conv: &Self::Depthwise, x: &Self::Maps, out: &mut Self::Maps);
     /// x = project(depthwise(expand(x))), plus x where the block is residual; the other buffers hold anything afterwards.

@@ -111,9 +111,18 @@ impl<D: Device> Bottleneck<D> {
         })
     }
 
-    /// Replaces the first of the buffers; the others hold anything.
-    fn forward(&self, run: &mut D::Run<'_>, [x, y, z]: &mut [D::Maps; 3]) {
-        profile::time("conv 1x1", 0, || D::conv_for_conv(run, &self.narrow, x, y));
+    /// Blocks one after the other: the first of the buffers is replaced, the others hold anything.
+    fn run_all(blocks: &[Self], run: &mut D::Run<'_>, maps: &mut [D::Maps; 3]) {
+        if let ([first, ..], [x, y, _]) = (blocks, &mut *maps) {
+            profile::time("conv 1x1", 0, || D::conv_for_conv(run, &first.narrow, x, y));
+        }
+        for (n, block) in blocks.iter().enumerate() {
+            block.forward(run, maps, blocks.get(n + 1));
+        }
+    }
+
+    /// The second buffer holds what the block's first layer makes of the first one; afterwards what that of the next block does.
+    fn forward(&self, run: &mut D::Run<'_>, [x, y, z]: &mut [D::Maps; 3], next: Option<&Self>) {
         if self.stride == 1 {
             profile::time("conv 3x3", 0, || D::conv_for_conv(run, &self.middle, y, z));
         } else {
@@ -133,7 +142,10 @@ impl<D: Device> Bottleneck<D> {
                     std::mem::swap(x, y);
                 }
             }
-            D::conv_add(run, &self.wide, z, x);
+            match next {
+                Some(next) => D::conv_add_for_conv(run, &self.wide, z, x, &next.narrow, y),
+                None => D::conv_add(run, &self.wide, z, x),
+            }
         });
     }
 }
@@ -206,10 +218,10 @@ impl<D: Device> ImageNetwork<D> for ResNet<D> {
                 D::conv_into(run, &self.stem[2], y, z);
                 D::average_pool(run, z, 2, x);
             });
-            first.iter().for_each(|block| block.forward(run, maps));
+            Bottleneck::run_all(first, run, maps);
         };
         let trunk = D::trunk_with_end(run, images, start, &|run, maps| {
-            last.iter().for_each(|block| block.forward(run, maps));
+            Bottleneck::run_all(last, run, maps);
         });
         profile::time("attention pool", 0, || self.pool.forward(run, D::count(images), &trunk))
     }

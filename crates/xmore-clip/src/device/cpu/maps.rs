@@ -1,9 +1,12 @@
-//! Perceptrons and squeeze-and-excitation over the positions of one image's map, `[positions, channels]`.
+//! Perceptrons, pairs of convolutions and squeeze-and-excitation over the positions of one image's map, `[positions, channels]`.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::device::MapPerceptronLayers;
 use crate::nn::activation::Activation;
+use crate::nn::conv::{Conv2d, MapOutput, MapValues, Size};
 use crate::nn::gemm::Threads;
 use crate::nn::linear::Linear;
 use crate::nn::thread_buffers::with_buffers;
@@ -11,7 +14,7 @@ use crate::nn::thread_buffers::with_buffers;
 use super::{Cpu, mean};
 
 /// Positions whose hidden values are computed and used before the next ones, so that they stay in a cache.
-const POSITIONS: usize = 256;
+pub(super) const POSITIONS: usize = 256;
 
 /// out += fc2(activation(fc1(norm(x)))).
 pub(super) fn perceptron(layer: &MapPerceptronLayers<'_, Cpu>, x: &[f32], out: &mut [f32], threads: Threads) {
@@ -66,6 +69,28 @@ pub(super) fn squeeze_excite(
     match threads {
         Threads::One => scale(x),
         Threads::Pool => x.par_chunks_mut(POSITIONS * channels).for_each(scale),
+    }
+}
+
+/// Two 1×1 convolutions, the second of what the first has written, of `positions` positions in so many parts.
+pub(super) fn two_points(
+    x: MapValues<'_>,
+    first: &Conv2d,
+    first_out: MapOutput<'_>,
+    second: &Conv2d,
+    second_out: MapOutput<'_>,
+    [positions, parts]: [usize; 2],
+    threads: Threads,
+) {
+    let each = Size { height: 1, width: 1 };
+    let part = |((positions, mut between), (_, out)): ((Range<usize>, MapOutput<'_>), (_, MapOutput<'_>))| {
+        first.forward_into(x.part(positions, first.inputs()), each, between.again(), Threads::One);
+        second.forward_into(between.values(), each, out, Threads::One);
+    };
+    let outs = first_out.split(positions, parts).into_iter().zip(second_out.split(positions, parts));
+    match threads {
+        Threads::One => outs.for_each(part),
+        Threads::Pool => outs.collect::<Vec<_>>().into_par_iter().for_each(part),
     }
 }
 

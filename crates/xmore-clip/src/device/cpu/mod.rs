@@ -443,6 +443,31 @@ impl Device for Cpu {
         conv.forward_into(x.values(), x.size(), out, *threads);
     }
 
+    /// Some positions at a time go through both layers, so that what is between them is still in a cache.
+    fn conv_add_for_conv(
+        threads: &mut Threads,
+        conv: &Conv2d,
+        x: &Map,
+        out: &mut Map,
+        next: &Conv2d,
+        next_out: &mut Map,
+    ) {
+        let positions = out.images() * out.size().area();
+        let parts = positions.div_ceil(maps::POSITIONS);
+        let together = match threads {
+            Threads::One => parts > 1,
+            // Where there are too few parts for all threads, they share out the weights.
+            Threads::Pool => parts >= 2 * rayon::current_num_threads(),
+        };
+        if !together {
+            Self::conv_add(threads, conv, x, out);
+            return Self::conv_for_conv(threads, next, out, next_out);
+        }
+        let next_out = next_out.output(out.images(), out.size(), next.outputs(), next.writes_bf16());
+        let added = MapOutput::Floats { data: out.floats_mut(), add: true };
+        maps::two_points(x.values(), conv, added, next, next_out, [positions, parts], *threads);
+    }
+
     fn depthwise_into(threads: &mut Threads, conv: &DepthwiseConv2d, x: &Map, out: &mut Map) {
         out.write_by(x.images(), |out| conv.forward(x.floats(), x.size(), out, *threads));
     }

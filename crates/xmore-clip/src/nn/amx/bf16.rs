@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::nn::activation::Activation;
 use crate::nn::conv::{MapOutput, MapWindows, WindowWeight};
-use crate::nn::gemm::{ColumnBlock, Threads, split, split_rows};
+use crate::nn::gemm::{ColumnBlock, Threads, split};
 use crate::nn::norm::LayerNorm;
 use crate::nn::packed_weight::{AttentionBranch, PackedWeight, Perceptron};
 use crate::nn::thread_buffers::with_buffers;
@@ -148,10 +148,10 @@ impl AmxBf16 {
         };
         let threads = self.threads(count, threads);
         if self.panels.bytes() > SHARED_WEIGHT {
-            let parts = split_output(out, count, self.portions(count).len());
+            let parts = out.split(count, self.portions(count).len());
             return parts.into_iter().for_each(|rows| part(rows, threads));
         }
-        let parts = split_output(out, count, count.div_ceil(ROWS_OF_PART));
+        let parts = out.split(count, count.div_ceil(ROWS_OF_PART));
         if threads == Threads::Pool && parts.len() >= 2 * rayon::current_num_threads() {
             parts.into_par_iter().for_each(|rows| part(rows, Threads::One));
         } else {
@@ -308,20 +308,6 @@ impl WindowWeight for AmxBf16 {
                     round_window(&windows, n, r, tile);
                 });
             }
-        }
-    }
-}
-
-/// The output in parts of rows.
-fn split_output(out: MapOutput<'_>, rows: usize, parts: usize) -> Vec<(Range<usize>, MapOutput<'_>)> {
-    match out {
-        MapOutput::Floats { data, add } => {
-            let parts = split_rows(data, rows, parts).into_iter();
-            parts.map(|(rows, data)| (rows, MapOutput::Floats { data, add })).collect()
-        }
-        MapOutput::Bf16(data) => {
-            let parts = split_rows(data, rows, parts).into_iter();
-            parts.map(|(rows, data)| (rows, MapOutput::Bf16(data))).collect()
         }
     }
 }

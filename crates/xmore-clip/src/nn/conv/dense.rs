@@ -134,6 +134,11 @@ impl Conv2d {
         self.window.output(size)
     }
 
+    /// Channels that are read.
+    pub(crate) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
     /// Length of an output row.
     pub(crate) fn outputs(&self) -> usize {
         self.weight.packed().outputs()

@@ -1,7 +1,9 @@
 //! What convolutions read and write: maps in 32-bit floats or in bf16, and weights that multiply their windows.
 
+use std::ops::Range;
+
 use crate::nn::activation::Activation;
-use crate::nn::gemm::{Threads, Windows};
+use crate::nn::gemm::{Threads, Windows, split_rows};
 use crate::nn::packed_weight::PackedWeight;
 
 /// Maps, `[images, height, width, channels]`, in either kind of values.
@@ -12,6 +14,15 @@ pub(crate) enum MapValues<'a> {
 }
 
 impl MapValues<'_> {
+    /// Some of the pixels, of so many channels.
+    pub(crate) fn part(&self, pixels: Range<usize>, channels: usize) -> Self {
+        let place = pixels.start * channels..pixels.end * channels;
+        match self {
+            Self::Floats(values) => Self::Floats(&values[place]),
+            Self::Bf16(values) => Self::Bf16(&values[place]),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Floats(values) => values.len(),
@@ -56,7 +67,37 @@ pub(crate) enum MapOutput<'a> {
     Bf16(&'a mut [u16]),
 }
 
-impl MapOutput<'_> {
+impl<'a> MapOutput<'a> {
+    /// The same place, to be written now.
+    pub(crate) fn again(&mut self) -> MapOutput<'_> {
+        match self {
+            Self::Floats { data, add } => MapOutput::Floats { data, add: *add },
+            Self::Bf16(data) => MapOutput::Bf16(data),
+        }
+    }
+
+    /// What was written.
+    pub(crate) fn values(&self) -> MapValues<'_> {
+        match self {
+            Self::Floats { data, .. } => MapValues::Floats(data),
+            Self::Bf16(data) => MapValues::Bf16(data),
+        }
+    }
+
+    /// All `rows` rows in as many parts: the rows of each, and where it is written.
+    pub(crate) fn split(self, rows: usize, parts: usize) -> Vec<(Range<usize>, Self)> {
+        match self {
+            Self::Floats { data, add } => {
+                let parts = split_rows(data, rows, parts).into_iter();
+                parts.map(|(rows, data)| (rows, Self::Floats { data, add })).collect()
+            }
+            Self::Bf16(data) => {
+                let parts = split_rows(data, rows, parts).into_iter();
+                parts.map(|(rows, data)| (rows, Self::Bf16(data))).collect()
+            }
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Floats { data, .. } => data.len(),
