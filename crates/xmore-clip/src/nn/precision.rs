@@ -22,8 +22,8 @@ pub enum Precision {
     Int8,
     /// 16-bit floats with 10 fraction bits: on GPUs.
     F16,
-    /// 16-bit floats with 7 fraction bits and the range of 32-bit ones. On GPUs everything; on a processor the transformers' linear layers, with sums
-    /// and all that lies between in 32 bits: half the memory, and faster where it has instructions for them (AMX, AVX512-BF16). Processors with AMX add
+    /// 16-bit floats with 7 fraction bits and the range of 32-bit ones. On GPUs everything; on a processor the transformers' linear layers and, with AMX, the
+    /// convolutions of CLIP's ResNets, with sums and residual branches in 32 bits: half the memory, and faster where it has instructions for them (AMX, AVX512-BF16). Processors with AMX add
     /// in another order than the rest, which all give the same bits; batch and threads change none on any.
     Bf16,
     /// 8-bit floats in the transformers' linear layers, weights scaled per output channel, activations per token, and 16-bit floats between
