@@ -295,17 +295,23 @@ impl WindowWeight for AmxBf16 {
         activation: Option<Activation>,
         threads: Threads,
     ) {
-        // SAFETY: AMX in bf16 is permitted, which asks for these instructions, too.
-        #[allow(unsafe_code)]
         match windows {
             MapWindows::Bf16(windows) => {
-                self.multiply_rounded(count, out, activation, threads, |n, r, tile| unsafe {
-                    copy_window(&windows, n, r, tile);
+                self.multiply_rounded(count, out, activation, threads, |n, r, tile| {
+                    // SAFETY: AMX in bf16 is permitted, which asks for this function's instructions, too.
+                    #[allow(unsafe_code)]
+                    unsafe {
+                        copy_window(&windows, n, r, tile);
+                    }
                 });
             }
             MapWindows::Floats(windows) => {
-                self.multiply_rounded(count, out, activation, threads, |n, r, tile| unsafe {
-                    round_window(&windows, n, r, tile);
+                self.multiply_rounded(count, out, activation, threads, |n, r, tile| {
+                    // SAFETY: AMX in bf16 is permitted, which asks for this function's instructions, too.
+                    #[allow(unsafe_code)]
+                    unsafe {
+                        round_window(&windows, n, r, tile);
+                    }
                 });
             }
         }
