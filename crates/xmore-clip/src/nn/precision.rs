@@ -101,8 +101,8 @@ impl Precision {
         }
     }
 
-    /// Packs a convolution's weight, as [`Precision::pack`] does: in bf16 where AMX multiplies, else in 32-bit floats. 8 bits are too few for pixels, and other
-    /// instructions for bf16 do not make up for the rounding of every window.
+    /// Packs a convolution's weight, as [`Precision::pack`] does: in bf16 where AMX multiplies, else in 32-bit floats. 8 bits are too few for pixels; that other
+    /// instructions for bf16 make up for the rounding of every window was not found (see docs/decisions/amx.md).
     pub(super) fn pack_windows<'w>(
         self,
         outputs: usize,

@@ -84,7 +84,7 @@ pub(super) fn two_points(
 ) {
     let each = Size { height: 1, width: 1 };
     let part = |((positions, mut between), (_, out)): ((Range<usize>, MapOutput<'_>), (_, MapOutput<'_>))| {
-        first.forward_into(x.part(positions, first.inputs()), each, between.again(), Threads::One);
+        first.forward_into(x.part(positions, first.inputs()), each, between.reborrow(), Threads::One);
         second.forward_into(between.values(), each, out, Threads::One);
     };
     let outs = first_out.split(positions, parts).into_iter().zip(second_out.split(positions, parts));
@@ -98,8 +98,10 @@ pub(super) fn two_points(
 mod tests {
     use super::*;
     use crate::device::Device;
+    use crate::device::cpu::Map;
+    use crate::nn::conv::{Padding, Window};
     use crate::nn::linear::Part;
-    use crate::nn::norm::LayerNorm;
+    use crate::nn::norm::{BatchNorm, LayerNorm};
     use crate::nn::precision::Precision;
 
     fn values(n: usize, seed: usize) -> Vec<f32> {
@@ -152,6 +154,47 @@ mod tests {
         for (n, (found, x)) in found.iter().zip(&x).enumerate() {
             let want = (f64::from(*x) * gates[n % channels]).max(0.0);
             assert!((f64::from(*found) - want).abs() < 1e-5, "{found} {want}");
+        }
+    }
+
+    /// Also where maps between convolutions are in bf16.
+    #[test]
+    fn layers_of_a_block_have_the_bits_of_each_alone() {
+        let (images, size) = (2, Size { height: 24, width: 25 });
+        for precision in [Precision::F32, Precision::Bf16] {
+            let device = Cpu::new(precision).unwrap();
+            let conv = |outputs: usize, inputs: usize, kernel: usize| {
+                let weight = values(outputs * inputs * kernel * kernel, outputs + kernel);
+                let bn = BatchNorm { scale: vec![0.125; outputs], shift: values(outputs, 3) };
+                let window = Window { kernel, stride: 1, padding: Padding::Around(kernel / 2) };
+                device.conv(&weight, inputs, window, bn, Some(Activation::Relu), precision).unwrap()
+            };
+            let (narrow, middle, wide, next, last) =
+                (conv(32, 64, 1), conv(96, 32, 3), conv(64, 96, 1), conv(32, 64, 1), conv(5, 32, 3));
+            let map = || {
+                let mut map = Map::default();
+                map.write(images, size, 64).copy_from_slice(&values(images * size.area() * 64, 9));
+                map
+            };
+            let [mut x, mut y, mut z, mut out] = [map(), map(), map(), map()];
+            let one = &mut Threads::One;
+            Cpu::conv_into(one, &narrow, &x, &mut y);
+            Cpu::conv_into(one, &middle, &y, &mut z);
+            Cpu::conv_add(one, &wide, &z, &mut x);
+            Cpu::conv_into(one, &next, &x, &mut y);
+            Cpu::conv_into(one, &last, &y, &mut out);
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+            for mut threads in [Threads::One, Threads::Pool] {
+                let [mut again, mut y, mut z, mut out_again] = [map(), map(), map(), map()];
+                pool.install(|| {
+                    Cpu::conv_for_conv(&mut threads, &narrow, &again, &mut y);
+                    Cpu::conv_for_conv(&mut threads, &middle, &y, &mut z);
+                    Cpu::conv_add_for_conv(&mut threads, &wide, &z, &mut again, &next, &mut y);
+                    Cpu::conv_into(&mut threads, &last, &y, &mut out_again);
+                });
+                assert!(again.floats() == x.floats(), "{precision:?}, {threads:?}");
+                assert!(out_again.floats() == out.floats(), "{precision:?}, {threads:?}");
+            }
         }
     }
 }

@@ -405,18 +405,20 @@ impl Device for Cpu {
         trunk: &Trunk<'_, Self>,
         end: &TrunkEnd<'_, Self>,
     ) -> Vec<f32> {
-        with_maps(|maps| {
-            if let [_] = images {
-                trunk(threads, images, maps);
-            } else {
-                let mut joined = Map::default();
-                for (n, image) in images.iter().enumerate() {
-                    trunk(threads, std::slice::from_ref(image), maps);
-                    let [map, ..] = &*maps;
+        if images.is_empty() {
+            return Vec::new();
+        }
+        with_maps(|[joined, maps @ ..]: &mut [Map; 4]| {
+            for (n, image) in images.iter().enumerate() {
+                trunk(threads, std::slice::from_ref(image), maps);
+                let [map, ..] = &*maps;
+                if images.len() > 1 {
                     let to = joined.write(images.len(), map.size(), map.channels());
                     to[n * map.floats().len()..][..map.floats().len()].copy_from_slice(map.floats());
                 }
-                maps[0] = joined;
+            }
+            if images.len() > 1 {
+                std::mem::swap(joined, &mut maps[0]);
             }
             end(threads, maps);
             maps[0].floats().to_vec()
@@ -541,9 +543,9 @@ impl Device for Cpu {
     }
 }
 
-/// Runs `work` with three of the thread's buffers as maps.
-fn with_maps<T>(work: impl FnOnce(&mut [Map; 3]) -> T) -> T {
-    with_buffers(|buffers: &mut [Vec<f32>; 3]| {
+/// Runs `work` with some of the thread's buffers as maps.
+fn with_maps<const N: usize, T>(work: impl FnOnce(&mut [Map; N]) -> T) -> T {
+    with_buffers(|buffers: &mut [Vec<f32>; N]| {
         let mut maps = buffers.each_mut().map(|buffer| Map::in_buffer(std::mem::take(buffer)));
         let result = work(&mut maps);
         for (buffer, map) in buffers.iter_mut().zip(maps) {

@@ -69,7 +69,7 @@ pub(crate) enum MapOutput<'a> {
 
 impl<'a> MapOutput<'a> {
     /// The same place, to be written now.
-    pub(crate) fn again(&mut self) -> MapOutput<'_> {
+    pub(crate) fn reborrow(&mut self) -> MapOutput<'_> {
         match self {
             Self::Floats { data, add } => MapOutput::Floats { data, add: *add },
             Self::Bf16(data) => MapOutput::Bf16(data),
