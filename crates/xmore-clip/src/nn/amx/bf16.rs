@@ -31,6 +31,8 @@ const MIN_PARALLEL: usize = 1 << 20;
 const SHARED_WEIGHT: usize = 5 << 18;
 /// Rows that are then taken at a time.
 const ROWS_OF_PART: usize = 256;
+
+/// A weight in bf16 and its bias.
 pub(crate) struct AmxBf16 {
     pub(super) panels: Panels,
     inputs: usize,
