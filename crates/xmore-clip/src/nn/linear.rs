@@ -144,19 +144,21 @@ impl Linear {
         self.0.attention(&AttentionBranch { norm, shape, sequences, out: &*out.0 }, x, threads)
     }
 
-    /// Adds second(activation(this(norm(`x`)))) to `x`. The buffers, as large as `x` and as this layer's output, are overwritten with anything.
+    /// Adds second(activation(this(norm(`x`)))) to `x`. The buffers, for as much as `x` and as this layer's output, are overwritten with anything if they are needed.
     pub(crate) fn perceptron(
         &self,
         norm: &LayerNorm,
         activation: Activation,
         second: &Linear,
         x: &mut [f32],
-        [normed, hidden]: [&mut [f32]; 2],
+        [normed, hidden]: [&mut Vec<f32>; 2],
         threads: Threads,
     ) {
         if self.0.perceptron(&Perceptron { norm, activation, second: &*second.0 }, x, threads) {
             return;
         }
+        normed.resize(x.len(), 0.0);
+        hidden.resize(x.len() / self.inputs() * self.outputs(), 0.0);
         let flops = 2 * x.len() * self.outputs();
         norm.forward_into(x, normed, threads);
         profile::time("mlp in", flops, || self.forward_into(normed, hidden, Some(activation), threads));
