@@ -64,7 +64,7 @@ impl<D: Device> ResNet<D> {
         precision: Precision,
     ) -> Result<Self> {
         let half = arch.width / 2;
-        let source = Source { device, checkpoint, precision };
+        let source = &Source { device, checkpoint, precision };
         let conv = |n, shape, window| source.conv("visual", n, shape, window);
         let stem = [
             conv(1, [half, 3], Window { stride: 2, ..KERNEL_3 })?,
@@ -92,7 +92,12 @@ impl<D: Device> ResNet<D> {
 }
 
 impl<D: Device> Bottleneck<D> {
-    fn load(source: Source<'_, D>, prefix: &str, [inputs, width]: [usize; 2], stride: usize) -> Result<Self> {
+    fn load(
+        source: &Source<'_, D>,
+        prefix: &str,
+        [inputs, width]: [usize; 2],
+        stride: usize,
+    ) -> Result<Self> {
         let outputs = width * 4;
         let downsample = if stride > 1 || inputs != outputs {
             let names = [format!("{prefix}.downsample.0"), format!("{prefix}.downsample.1")];
@@ -151,8 +156,8 @@ impl<D: Device> Bottleneck<D> {
 }
 
 impl<D: Device> AttentionPool<D> {
-    fn load(source: Source<'_, D>, arch: &ResNetArch, dim: usize) -> Result<Self> {
-        let Source { device, checkpoint, precision } = source;
+    fn load(source: &Source<'_, D>, arch: &ResNetArch, dim: usize) -> Result<Self> {
+        let &Source { device, checkpoint, precision } = source;
         let width = arch.width * 32;
         let positions = (arch.image_size / 32).pow(2);
         let part = |name: &str, outputs: usize| -> Result<WeightAndBias<'_>> {
@@ -227,20 +232,12 @@ impl<D: Device> ImageNetwork<D> for ResNet<D> {
     }
 }
 
-/// Where convolutions come from and go to.
+/// The checkpoint that layers are read from, and the device and the precision that they are made for.
 struct Source<'a, D> {
     device: &'a D,
     checkpoint: &'a Checkpoint,
     precision: Precision,
 }
-
-impl<D> Clone for Source<'_, D> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<D> Copy for Source<'_, D> {}
 
 impl<D: Device> Source<'_, D> {
     /// `{prefix}.conv{n}` with `{prefix}.bn{n}` folded in, and ReLU.

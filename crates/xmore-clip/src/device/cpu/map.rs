@@ -88,7 +88,7 @@ impl Map {
         (self.place, self.is_bf16, self.shape) = (0..self.buffer.len(), false, Some((images, size)));
     }
 
-    /// A buffer never gets shorter: what it grows by is filled with zeros.
+    /// The buffer gets no shorter: what it grows by later would be filled with zeros.
     fn take(&mut self, images: usize, size: Size, len: usize, is_bf16: bool) -> &mut [f32] {
         if self.buffer.len() < len + LINE {
             self.buffer.resize(len + LINE, 0.0);

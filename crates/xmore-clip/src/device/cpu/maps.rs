@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::device::MapPerceptronLayers;
 use crate::nn::activation::Activation;
 use crate::nn::conv::{Conv2d, MapOutput, MapValues, Size};
-use crate::nn::gemm::Threads;
+use crate::nn::gemm::{Threads, split_rows};
 use crate::nn::linear::Linear;
 use crate::nn::thread_buffers::with_buffers;
 
@@ -72,25 +72,26 @@ pub(super) fn squeeze_excite(
     }
 }
 
-/// Two 1×1 convolutions, the second of what the first has written, of `positions` positions in so many parts.
+/// Adds a 1×1 convolution of `x` to `sum`, with its activation, and writes another one of that to `out`, for `positions` positions in so many parts.
 pub(super) fn two_points(
     x: MapValues<'_>,
     first: &Conv2d,
-    first_out: MapOutput<'_>,
+    sum: &mut [f32],
     second: &Conv2d,
-    second_out: MapOutput<'_>,
+    out: MapOutput<'_>,
     [positions, parts]: [usize; 2],
     threads: Threads,
 ) {
     let each = Size { height: 1, width: 1 };
-    let part = |((positions, mut between), (_, out)): ((Range<usize>, MapOutput<'_>), (_, MapOutput<'_>))| {
-        first.forward_into(x.part(positions, first.inputs()), each, between.reborrow(), Threads::One);
-        second.forward_into(between.values(), each, out, Threads::One);
+    let part = |((positions, sum), (_, out)): ((Range<usize>, &mut [f32]), (_, MapOutput<'_>))| {
+        let added = MapOutput::Floats { data: &mut *sum, add: true };
+        first.forward_into(x.part(positions, first.inputs()), each, added, Threads::One);
+        second.forward_into(MapValues::Floats(sum), each, out, Threads::One);
     };
-    let outs = first_out.split(positions, parts).into_iter().zip(second_out.split(positions, parts));
+    let places = split_rows(sum, positions, parts).into_iter().zip(out.split(positions, parts));
     match threads {
-        Threads::One => outs.for_each(part),
-        Threads::Pool => outs.collect::<Vec<_>>().into_par_iter().for_each(part),
+        Threads::One => places.for_each(part),
+        Threads::Pool => places.collect::<Vec<_>>().into_par_iter().for_each(part),
     }
 }
 

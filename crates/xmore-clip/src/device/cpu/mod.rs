@@ -465,8 +465,7 @@ impl Device for Cpu {
             return Self::conv_for_conv(threads, next, out, next_out);
         }
         let next_out = next_out.output(out.images(), out.size(), next.outputs(), next.writes_bf16());
-        let added = MapOutput::Floats { data: out.floats_mut(), add: true };
-        maps::two_points(x.values(), conv, added, next, next_out, [positions, parts], *threads);
+        maps::two_points(x.values(), conv, out.floats_mut(), next, next_out, [positions, parts], *threads);
     }
 
     fn depthwise_into(threads: &mut Threads, conv: &DepthwiseConv2d, x: &Map, out: &mut Map) {

@@ -134,7 +134,7 @@ impl PackedWeight for AmxInt8 {
                     if let Some(activation) = activation {
                         activation.apply(sums.floats(part.clone()));
                     }
-                    output.write(sums, place, part);
+                    out.write(sums, place, part);
                 }
             });
         });

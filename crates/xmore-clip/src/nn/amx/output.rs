@@ -43,21 +43,6 @@ impl Output<'_> {
             }
         }
     }
-
-    /// Writes some rows of a block of finished sums.
-    ///
-    /// # Safety
-    /// The processor must have AMX in bf16, and no other thread may use the block's place meanwhile.
-    #[allow(unsafe_code)]
-    pub(super) unsafe fn write(&self, sums: &Sums, place: Place, part: Range<usize>) {
-        // SAFETY: as promised by the caller.
-        unsafe {
-            match self {
-                Self::Floats(floats) => floats.write(sums, place, part),
-                Self::Tiles(tiles) => tiles.write(sums, place, part),
-            }
-        }
-    }
 }
 
 /// The vectors of a block's row, as places of their first columns and masks of those that exist.
@@ -68,7 +53,7 @@ pub(super) fn vectors(columns: usize) -> impl Iterator<Item = (usize, __mmask16)
 /// A matrix of floats, or some columns of one.
 pub(super) struct Floats<'a>(pub(super) ColumnBlock<'a>);
 
-// SAFETY: it is written through `Output::write` alone, whose callers promise that what runs at the same time is disjoint.
+// SAFETY: it is written through its functions alone, whose callers promise that what runs at the same time is disjoint.
 #[allow(unsafe_code)]
 unsafe impl Sync for Floats<'_> {}
 
@@ -82,7 +67,7 @@ impl Floats<'_> {
     /// there is one.
     ///
     /// # Safety
-    /// As for [`Output::write`].
+    /// The processor must have AVX-512, and no other thread may use the block's place meanwhile.
     #[allow(unsafe_code)]
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn write_sums(
@@ -114,11 +99,13 @@ impl Floats<'_> {
         }
     }
 
+    /// Writes some rows of finished sums.
+    ///
     /// # Safety
-    /// As for [`Output::write`].
+    /// As for [`Floats::write_sums`].
     #[allow(unsafe_code)]
     #[target_feature(enable = "avx512f")]
-    unsafe fn write(&self, sums: &Sums, place: Place, part: Range<usize>) {
+    pub(super) unsafe fn write(&self, sums: &Sums, place: Place, part: Range<usize>) {
         for r in part {
             let to = self.row(place, r);
             for (at, mask) in vectors(place.columns) {
@@ -187,25 +174,10 @@ impl<'a> Tiles<'a> {
         }
     }
 
-    /// # Safety
-    /// As for [`Output::write`].
-    #[allow(unsafe_code)]
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn write(&self, sums: &Sums, place: Place, part: Range<usize>) {
-        for r in part {
-            let to = self.row(place, r);
-            // SAFETY: the sums have 32 rows of 32; the tile and its row are among those of `data`.
-            unsafe {
-                let (low, high) = (_mm512_load_ps(sums.row(r)), _mm512_load_ps(sums.row(r).add(LANES)));
-                _mm512_storeu_si512(to.cast(), round_pairs(low, high));
-            }
-        }
-    }
-
     /// Writes some rows of sums with the bias of their columns, or the activation of that: a gate, or clamped to zero and a ceiling.
     ///
     /// # Safety
-    /// As for [`Output::write`].
+    /// As for [`Floats::write_sums`]; the processor must have AVX512-BF16, too.
     #[allow(unsafe_code)]
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) unsafe fn write_sums(

@@ -22,6 +22,8 @@ pub(crate) struct Conv2d {
     window: Window,
     inputs: usize,
     activation: Option<Activation>,
+    /// A pixel of zeros, in either kind of values.
+    zeros: Vec<f32>,
 }
 
 /// Maps in bf16 have a multiple of so many channels.
@@ -64,7 +66,7 @@ impl Conv2d {
         } else {
             Weight::Windows(precision.pack_windows(outputs, length, bn.shift, row))
         };
-        Self { weight, window, inputs, activation }
+        Self { weight, window, inputs, activation, zeros: vec![0.0; inputs] }
     }
 
     /// [`Conv2d::forward_into`] from and to floats.
@@ -98,13 +100,12 @@ impl Conv2d {
             }
             (Weight::Lines(_), ..) => unreachable!("lines are of 32-bit floats"),
             (Weight::Windows(weight), MapValues::Floats(x), out) => {
-                let zeros = vec![0.0; self.inputs];
-                let windows = MapWindows::Floats(self.windows(x, &zeros, size));
+                let windows = MapWindows::Floats(self.windows(x, &self.zeros, size));
                 weight.multiply_windows(windows, count, out, self.activation, threads);
             }
             (Weight::Windows(weight), MapValues::Bf16(x), out) => {
-                let zeros = vec![0; self.inputs];
-                let windows = MapWindows::Bf16(self.windows(x, &zeros, size));
+                let zeros = &bytemuck::cast_slice(&self.zeros)[..self.inputs];
+                let windows = MapWindows::Bf16(self.windows(x, zeros, size));
                 weight.multiply_windows(windows, count, out, self.activation, threads);
             }
         }

@@ -68,22 +68,6 @@ pub(crate) enum MapOutput<'a> {
 }
 
 impl<'a> MapOutput<'a> {
-    /// The same place, to be written now.
-    pub(crate) fn reborrow(&mut self) -> MapOutput<'_> {
-        match self {
-            Self::Floats { data, add } => MapOutput::Floats { data, add: *add },
-            Self::Bf16(data) => MapOutput::Bf16(data),
-        }
-    }
-
-    /// What was written.
-    pub(crate) fn values(&self) -> MapValues<'_> {
-        match self {
-            Self::Floats { data, .. } => MapValues::Floats(data),
-            Self::Bf16(data) => MapValues::Bf16(data),
-        }
-    }
-
     /// All `rows` rows in as many parts: the rows of each, and where it is written.
     pub(crate) fn split(self, rows: usize, parts: usize) -> Vec<(Range<usize>, Self)> {
         match self {
