@@ -23,3 +23,4 @@ pub(crate) mod rotary;
 mod simd;
 pub(crate) mod speed;
 pub(crate) mod thread_buffers;
+mod weight_memory;

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::nn::aligned_buffer::AlignedBuffer;
 use crate::nn::gemm::{Threads, split};
+use crate::nn::weight_memory::WeightMemory;
 
 use super::output::{Output, Place};
 use super::rows::Rows;
@@ -25,7 +25,7 @@ thread_local! {
 
 /// A weight in panels of 32 columns, each `[steps, 16, 32, 4 bytes]`; inputs and columns that do not exist are zero.
 pub(super) struct Panels {
-    buffer: AlignedBuffer<u32>,
+    buffer: WeightMemory<u32>,
     pub(super) format: Format,
     pub(super) steps: usize,
     pub(super) columns: usize,
@@ -42,7 +42,7 @@ impl Panels {
     ) -> (Self, Vec<T>) {
         let len = STEP_BYTES / 4 * steps;
         let count = columns.div_ceil(WIDTH);
-        let mut buffer = AlignedBuffer::zeroed(count * len);
+        let mut buffer = WeightMemory::zeroed(count * len);
         let panels = buffer.as_mut_slice()[..count * len].par_chunks_mut(len).enumerate();
         let filled = panels.map(|(p, panel)| fill(p * WIDTH..columns.min((p + 1) * WIDTH), panel)).collect();
         (Self { buffer, format, steps, columns }, filled)

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use crate::nn::aligned_buffer::AlignedBuffer;
 use crate::nn::simd::MAX_WIDTH;
+use crate::nn::weight_memory::WeightMemory;
 
 use super::kernel::Kernel;
 use super::round::round_row;
@@ -11,7 +11,7 @@ use super::round::round_row;
 /// A matrix `[depth, columns]` in panels of `2 * lanes` columns, each panel `[pairs, width]`, where a pair is two inputs of a column. The last
 /// panel is one vector wide if that suffices; inputs and columns that do not exist are zero.
 pub(super) struct Panels {
-    buffer: AlignedBuffer<u32>,
+    buffer: WeightMemory<u32>,
     pub(super) depth: usize,
     pub(super) columns: usize,
     pub(super) kernel: &'static Kernel,
@@ -27,7 +27,7 @@ impl Panels {
     ) -> Self {
         let (full, pairs) = (kernel.panel_columns(), depth.div_ceil(2));
         let len = panels_len(kernel, depth, columns);
-        let mut buffer = AlignedBuffer::zeroed(len);
+        let mut buffer = WeightMemory::zeroed(len);
         // A chunk is one panel; the last may be shorter.
         let panels = buffer.as_mut_slice()[..len].par_chunks_mut((pairs * full).max(1));
         panels.enumerate().for_each(|(p, panel)| {

@@ -3,12 +3,12 @@
 use rayon::prelude::*;
 
 use super::kernel::{self, Kernel, MAX_WIDTH};
-use crate::nn::aligned_buffer::AlignedBuffer;
+use crate::nn::weight_memory::WeightMemory;
 
 /// A matrix `[depth, columns]` in the kernel's panels of columns, each panel `[depth, width]` in row-major order. The last panel
 /// has as few vectors as suffice; columns that do not exist are zero.
 pub(crate) struct Packed {
-    buffer: AlignedBuffer<f32>,
+    buffer: WeightMemory<f32>,
     pub(super) depth: usize,
     pub(super) columns: usize,
     pub(super) kernel: &'static Kernel,
@@ -32,7 +32,7 @@ impl Packed {
     ) -> Self {
         let full = kernel.panel_columns();
         let len = packed_len(kernel, depth, columns);
-        let mut buffer = AlignedBuffer::zeroed(len);
+        let mut buffer = WeightMemory::zeroed(len);
         // A chunk is one panel; the last may be shorter.
         buffer.as_mut_slice()[..len].par_chunks_mut((depth * full).max(1)).enumerate().for_each(
             |(p, panel)| {

@@ -16,6 +16,7 @@ use super::activation::Activation;
 use super::gemm::{ColumnBlock, Threads, split};
 use super::packed_weight::PackedWeight;
 use super::simd::{MAX_ROWS, MAX_WIDTH};
+use super::weight_memory::WeightMemory;
 use kernel::{GROUP, KERNELS, Kernel, Tile};
 use quantize::Quantize;
 
@@ -28,7 +29,7 @@ pub(crate) struct Int8 {
     inputs: usize,
     outputs: usize,
     /// `[panel][group][width][GROUP]`; inputs and outputs that do not exist are zero.
-    panels: Vec<i8>,
+    panels: WeightMemory<i8>,
     /// Of each output, with zeros up to a whole panel.
     scales: Vec<f32>,
     sums: Vec<i32>,
@@ -76,9 +77,10 @@ impl Int8 {
         let width = kernel.panel_columns();
         let padded = outputs.next_multiple_of(width);
         let groups = inputs.div_ceil(GROUP);
-        let mut panels = vec![0i8; padded * groups * GROUP];
+        let len = padded * groups * GROUP;
+        let mut panels = WeightMemory::zeroed(len);
         let (mut scales, mut sums) = (vec![0.0; padded], vec![0; padded]);
-        panels
+        panels.as_mut_slice()[..len]
             .par_chunks_mut(width * groups * GROUP)
             .zip(scales.par_chunks_mut(width).zip(sums.par_chunks_mut(width)))
             .enumerate()
@@ -126,7 +128,8 @@ impl Int8 {
                 let tile = Tile {
                     a,
                     groups,
-                    b: self.panels[p * width * groups * GROUP..(p + 1) * width * groups * GROUP].as_ptr(),
+                    b: self.panels.as_slice()[p * width * groups * GROUP..(p + 1) * width * groups * GROUP]
+                        .as_ptr(),
                     c,
                     stride,
                     add,
