@@ -28,9 +28,12 @@ pub(super) struct Tile {
     pub(super) add: bool,
     /// Where there is one, sums are stored clamped to zero and this.
     pub(super) ceiling: Option<f32>,
-    /// Memory that will be read next: two cache lines of it are prefetched at every fourth step.
+    /// Memory that will be read next, whole cache lines. One of them is prefetched at every fourth step, at the first steps two where they are more than that.
     pub(super) prefetch: Range<*const f32>,
 }
+
+/// Steps from one prefetch to the next.
+pub(super) const STEPS_PER_PREFETCH: usize = 4;
 
 /// # Safety
 /// The tile's pointers must be valid for what [`Tile`] says is read and written, with the function's own number of rows and width, and the
@@ -96,6 +99,9 @@ macro_rules! tile {
                 }
                 let mut b = tile.b;
                 let Range { start: mut next, end: next_end } = tile.prefetch;
+                let more = ((next_end as usize - next as usize) / size_of::<[f32; LINE]>())
+                    .saturating_sub(tile.taps * (tile.depth / STEPS_PER_PREFETCH));
+                let two_until = next.wrapping_add(2 * more * LINE);
                 for tap in 0..tile.taps {
                     let a: [*const f32; ROWS] =
                         std::array::from_fn(|r| (*tile.a.add(tap * MAX_ROWS + r)).add(tile.skip));
@@ -115,8 +121,11 @@ macro_rules! tile {
                     while k + 4 <= tile.depth {
                         if next < next_end {
                             prefetch(next);
-                            prefetch(next.wrapping_add(LINE));
-                            next = next.wrapping_add(2 * LINE);
+                            next = next.wrapping_add(LINE);
+                            if next < two_until {
+                                prefetch(next);
+                                next = next.wrapping_add(LINE);
+                            }
                         }
                         step!(k);
                         step!(k + 1);
@@ -152,7 +161,7 @@ macro_rules! tile {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{LINE, MAX_ROWS, Range, Tile};
+    use super::{LINE, MAX_ROWS, Range, STEPS_PER_PREFETCH, Tile};
     use crate::nn::simd::prefetch;
 
     tile!(
@@ -219,7 +228,7 @@ static AVX2: Kernel = {
 /// Plain Rust, which compilers turn into the target's own vectors (NEON, for one).
 mod plain {
     #![allow(unsafe_code)]
-    use super::{LINE, MAX_ROWS, Range, Tile};
+    use super::{LINE, MAX_ROWS, Range, STEPS_PER_PREFETCH, Tile};
     use crate::nn::simd::prefetch;
 
     type V = [f32; 4];

@@ -17,9 +17,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::activation::Activation;
-use super::simd::MAX_ROWS;
+use super::simd::{LINE, MAX_ROWS};
 use super::thread_buffers::with_buffers;
-use kernel::{MAX_WIDTH, Tile};
+use kernel::{MAX_WIDTH, STEPS_PER_PREFETCH, Tile};
 pub(crate) use packed::Packed;
 use packed::Panels;
 pub(crate) use small::{ColumnBlock, OperandBuffer, Strided};
@@ -247,11 +247,17 @@ impl<'a> Job<'a> {
             .map(|(panel, step)| (panels.start + panel, step))
             .collect();
         for (n, &(panel, step)) in order.iter().enumerate() {
-            // Every tile prefetches a share of the panel that comes next.
+            // The last tiles prefetch the panel that comes next, as many as do by one line at a time: lines that are fetched long before they are read are
+            // gone from the second cache by then.
             let next = order.get(n + 1).map_or(&[][..], |&(panel, step)| self.panel(panel, step).0);
+            let lines = next.len() / LINE;
+            let lines_each = (step.taps.len() * step.inputs.len() / STEPS_PER_PREFETCH).max(1);
+            let last = lines.div_ceil(lines_each).clamp(1, tiles.len());
             for (t, tile) in tiles.iter().enumerate() {
                 let places = &pointers[t * self.taps * MAX_ROWS..][..self.taps * MAX_ROWS];
-                let share = &next[t * next.len() / tiles.len()..(t + 1) * next.len() / tiles.len()];
+                let share = (t + last)
+                    .checked_sub(tiles.len())
+                    .map_or(&[][..], |t| &next[t * lines / last * LINE..(t + 1) * lines / last * LINE]);
                 let at = Place { row: rows.start + tile.start, rows: tile.len(), panel };
                 // SAFETY: the tile is a part of the caller's rectangle, and `places` has its rows' pieces,
                 // whose lengths were checked when it was filled.
