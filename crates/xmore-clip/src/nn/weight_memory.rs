@@ -17,6 +17,10 @@ const HUGE_PAGE: usize = 2 << 20;
 /// Bytes of a region; larger weights get one of their own. Only what is written takes memory.
 const REGION: usize = 64 << 20;
 
+/// Whole blocks of so many bytes are given back when a weight is dropped before its region; a multiple of every page size.
+#[cfg(target_os = "linux")]
+const FREED: usize = 64 << 10;
+
 /// Smaller weights, in bytes, lie in the heap, as all do where no memory can be mapped.
 const MIN_IN_REGION: usize = 64 << 10;
 
@@ -30,7 +34,7 @@ struct Regions {
     used: usize,
 }
 
-/// A mapping of zeros. Each byte from `start` on belongs to at most one [`WeightMemory`].
+/// A mapping of zeros. Each byte from `start` on is in at most one [`Part`], ever.
 struct Region {
     map: MmapRaw,
     /// The first huge page's offset.
@@ -41,14 +45,42 @@ struct Region {
 pub(super) struct WeightMemory<T>(Place<T>);
 
 enum Place<T> {
-    Region {
-        region: Arc<Region>,
-        /// From the mapping's begin, in bytes.
-        offset: usize,
-        len: usize,
-        values: PhantomData<T>,
-    },
+    Region { part: Part, len: usize, values: PhantomData<T> },
     Heap(AlignedBuffer<T>),
+}
+
+/// Bytes of a region that one weight has.
+struct Part {
+    region: Arc<Region>,
+    /// From the mapping's begin.
+    offset: usize,
+    bytes: usize,
+}
+
+impl Part {
+    fn pointer(&self) -> *mut u8 {
+        self.region.map.as_mut_ptr().wrapping_add(self.offset)
+    }
+}
+
+impl Drop for Part {
+    /// Gives the memory back, which other weights may hold the region of.
+    fn drop(&mut self) {
+        #[cfg(target_os = "linux")]
+        {
+            let (begin, end) =
+                (self.offset - self.region.start, self.offset - self.region.start + self.bytes);
+            let (from, to) = (begin.next_multiple_of(FREED), end / FREED * FREED);
+            if from < to {
+                let advice = memmap2::UncheckedAdvice::DontNeed;
+                // SAFETY: nothing refers to this weight's bytes any more, and no other weight gets them.
+                #[allow(unsafe_code)]
+                let _ = unsafe {
+                    self.region.map.unchecked_advise_range(advice, self.region.start + from, to - from)
+                };
+            }
+        }
+    }
 }
 
 impl Region {
@@ -70,8 +102,8 @@ impl Region {
 }
 
 impl Regions {
-    /// A region with so many bytes that nothing else has, and their offset.
-    fn place(&mut self, bytes: usize) -> Option<(Arc<Region>, usize)> {
+    /// So many bytes that nothing else has or had.
+    fn place(&mut self, bytes: usize) -> Option<Part> {
         let open = self.open.upgrade().filter(|region| region.len() - self.used >= bytes);
         let region = match open {
             Some(region) => region,
@@ -83,7 +115,7 @@ impl Regions {
         };
         let offset = region.start + self.used;
         self.used = (self.used + bytes).next_multiple_of(LINE).min(region.len());
-        Some((region, offset))
+        Some(Part { region, offset, bytes })
     }
 }
 
@@ -93,10 +125,9 @@ impl<T: Pod> WeightMemory<T> {
         assert!(LINE.is_multiple_of(size_of::<T>()), "values of {} bytes", size_of::<T>());
         let bytes = len.checked_mul(size_of::<T>()).expect("a weight's bytes fit the address space");
         if bytes >= MIN_IN_REGION
-            && let Some((region, offset)) =
-                REGIONS.lock().unwrap_or_else(PoisonError::into_inner).place(bytes)
+            && let Some(part) = REGIONS.lock().unwrap_or_else(PoisonError::into_inner).place(bytes)
         {
-            return Self(Place::Region { region, offset, len, values: PhantomData });
+            return Self(Place::Region { part, len, values: PhantomData });
         }
         Self(Place::Heap(AlignedBuffer::zeroed(len)))
     }
@@ -106,8 +137,8 @@ impl<T: Pod> WeightMemory<T> {
             // SAFETY: `Regions::place` gave these bytes of the mapping to this weight alone, at a multiple of a cache line; they are zeros or values of `T`, any bits of
             // which are one, and stay mapped while the region is held.
             #[allow(unsafe_code)]
-            Place::Region { region, offset, len, .. } => unsafe {
-                std::slice::from_raw_parts(region.map.as_ptr().add(*offset).cast(), *len)
+            Place::Region { part, len, .. } => unsafe {
+                std::slice::from_raw_parts(part.pointer().cast(), *len)
             },
             Place::Heap(buffer) => buffer.as_slice(),
         }
@@ -117,8 +148,8 @@ impl<T: Pod> WeightMemory<T> {
         match &mut self.0 {
             // SAFETY: as in `as_slice`; the weight is borrowed as mutable, and no other has these bytes.
             #[allow(unsafe_code)]
-            Place::Region { region, offset, len, .. } => unsafe {
-                std::slice::from_raw_parts_mut(region.map.as_mut_ptr().add(*offset).cast(), *len)
+            Place::Region { part, len, .. } => unsafe {
+                std::slice::from_raw_parts_mut(part.pointer().cast(), *len)
             },
             Place::Heap(buffer) => buffer.as_mut_slice(),
         }
@@ -150,19 +181,52 @@ mod tests {
     #[test]
     fn weights_share_a_region_until_it_is_full_and_the_last_one_gives_it_back() {
         let mut regions = Regions { open: Weak::new(), used: 0 };
-        let (first, begin) = regions.place(REGION - HUGE_PAGE + 1).expect("memory");
-        assert_eq!(first.map.as_ptr().align_offset(HUGE_PAGE), begin);
-        let (second, offset) = regions.place(HUGE_PAGE / 2).expect("memory");
-        assert!(Arc::ptr_eq(&first, &second));
-        assert_eq!(offset, begin + REGION - HUGE_PAGE + LINE);
-        let (third, _) = regions.place(HUGE_PAGE).expect("memory");
-        assert!(!Arc::ptr_eq(&second, &third));
-        let (large, _) = regions.place(REGION + 1).expect("memory");
-        assert_eq!(large.len(), REGION + HUGE_PAGE);
-        let held = [first, second].map(|region| Arc::downgrade(&region));
-        assert!(held.iter().all(|region| region.upgrade().is_none()));
-        drop((third, large));
+        let mut place = |bytes| regions.place(bytes).expect("memory");
+        let first = place(REGION - HUGE_PAGE + 1);
+        assert_eq!(first.region.map.as_ptr().align_offset(HUGE_PAGE), first.offset);
+        let second = place(HUGE_PAGE / 2);
+        assert!(Arc::ptr_eq(&first.region, &second.region));
+        assert_eq!(second.offset, first.offset + REGION - HUGE_PAGE + LINE);
+        let third = place(HUGE_PAGE);
+        assert!(!Arc::ptr_eq(&second.region, &third.region));
+        let large = place(REGION + 1);
+        assert_eq!(large.region.len(), REGION + HUGE_PAGE);
+        let held = Arc::downgrade(&first.region);
+        drop(first);
+        assert!(held.upgrade().is_some());
+        drop((second, third, large));
+        assert!(held.upgrade().is_none());
         assert!(regions.open.upgrade().is_none());
         assert!(regions.place(usize::MAX - 5).is_none());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_dropped_weight_gives_its_pages_back_and_leaves_its_neighbors() {
+        let mut regions = Regions { open: Weak::new(), used: 0 };
+        let sizes = [LINE, 10 * FREED, 3 * FREED];
+        let [first, second, third] = sizes.map(|bytes| regions.place(bytes).expect("memory"));
+        let region = Arc::clone(&first.region);
+        let bytes = |part: &Part| (part.offset, part.bytes);
+        let places = [&first, &second, &third].map(bytes);
+        let slice = |(offset, len): (usize, usize)| {
+            // SAFETY: the region is held, and nothing writes to it meanwhile.
+            #[allow(unsafe_code)]
+            unsafe {
+                std::slice::from_raw_parts(region.map.as_ptr().add(offset), len)
+            }
+        };
+        for part in [&first, &second, &third] {
+            // SAFETY: the part's bytes, which nothing else refers to.
+            #[allow(unsafe_code)]
+            unsafe {
+                part.pointer().write_bytes(7, part.bytes);
+            }
+        }
+        drop(second);
+        let left = slice(places[1]).iter().filter(|&&byte| byte == 7).count();
+        assert_eq!(left, FREED, "the parts of blocks that it shares with its neighbors");
+        assert!([places[0], places[2]].map(slice).concat().iter().all(|&byte| byte == 7));
+        drop((first, third));
     }
 }
