@@ -5,7 +5,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep, spawn};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// At a stop the listener goes on until no caller has come for so long. The system resets a connection that is made between the last `accept` and the listener's end,
+/// so answers wait until then, and callers with them.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// What to do with one request.
 pub enum Behaviour {
@@ -26,6 +30,8 @@ struct Shared {
     requests: AtomicUsize,
     connections: AtomicUsize,
     stopping: AtomicBool,
+    /// Whether new connections are refused.
+    closed: AtomicBool,
     open: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -46,6 +52,7 @@ impl StandIn {
             requests: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             open: Mutex::new(Vec::new()),
         });
         let (accept, stopping) = (shared.clone(), shared.clone());
@@ -66,9 +73,18 @@ impl StandIn {
             }
             // Callers that wait to be accepted have a connection already and are served.
             listener.set_nonblocking(true).unwrap();
-            while let Ok((stream, _)) = listener.accept() {
-                accept(stream);
+            let mut last = Instant::now();
+            while last.elapsed() < QUIET {
+                match listener.accept() {
+                    Ok((stream, _)) => {
+                        accept(stream);
+                        last = Instant::now();
+                    }
+                    Err(_) => sleep(Duration::from_millis(1)),
+                }
             }
+            drop(listener);
+            stopping.closed.store(true, Ordering::SeqCst);
         });
         Self { address, shared, listener: Mutex::new(Some(listener)) }
     }
@@ -133,6 +149,9 @@ impl Shared {
             };
             let length = body.len();
             let stopping = self.stopping.load(Ordering::SeqCst);
+            while stopping && !self.closed.load(Ordering::SeqCst) {
+                sleep(Duration::from_millis(1));
+            }
             let connection = if stopping { "Connection: close\r\n" } else { "" };
             let answer = format!(
                 "HTTP/1.1 {status} X\r\nRetry-After: 1\r\n{connection}Content-Length: {length}\r\n\r\n{body}"
