@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 
 /// Cache line, in bytes.
-pub(super) const LINE: usize = 64;
+pub(super) const LINE_BYTES: usize = 64;
 
 /// Values that begin at a cache line.
 pub(super) struct AlignedBuffer<T> {
@@ -15,9 +15,9 @@ pub(super) struct AlignedBuffer<T> {
 impl<T: Pod> AlignedBuffer<T> {
     /// `len` zeros or a few more.
     pub(super) fn zeroed(len: usize) -> Self {
-        let line = LINE / size_of::<T>();
+        let line = LINE_BYTES / size_of::<T>();
         let values = vec![T::zeroed(); len + line];
-        let offset = values.as_ptr().align_offset(LINE).min(line);
+        let offset = values.as_ptr().align_offset(LINE_BYTES).min(line);
         Self { values, offset }
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use bytemuck::Pod;
 use memmap2::{MmapMut, MmapRaw};
 
-use super::aligned_buffer::{AlignedBuffer, LINE};
+use super::aligned_buffer::{AlignedBuffer, LINE_BYTES};
 
 /// Bytes of a huge page on x86-64 and AArch64.
 const HUGE_PAGE: usize = 2 << 20;
@@ -42,10 +42,13 @@ struct Region {
 }
 
 /// A weight's values, which begin at a cache line.
-pub(super) struct WeightMemory<T>(Place<T>);
+pub(super) struct WeightMemory<T> {
+    place: Place<T>,
+    len: usize,
+}
 
 enum Place<T> {
-    Region { part: Part, len: usize, values: PhantomData<T> },
+    Region(Part, PhantomData<T>),
     Heap(AlignedBuffer<T>),
 }
 
@@ -68,9 +71,8 @@ impl Drop for Part {
     fn drop(&mut self) {
         #[cfg(target_os = "linux")]
         {
-            let (begin, end) =
-                (self.offset - self.region.start, self.offset - self.region.start + self.bytes);
-            let (from, to) = (begin.next_multiple_of(FREED), end / FREED * FREED);
+            let begin = self.offset - self.region.start;
+            let (from, to) = (begin.next_multiple_of(FREED), (begin + self.bytes) / FREED * FREED);
             if from < to {
                 let advice = memmap2::UncheckedAdvice::DontNeed;
                 // SAFETY: nothing refers to this weight's bytes any more, and no other weight gets them.
@@ -114,44 +116,44 @@ impl Regions {
             }
         };
         let offset = region.start + self.used;
-        self.used = (self.used + bytes).next_multiple_of(LINE).min(region.len());
+        self.used = (self.used + bytes).next_multiple_of(LINE_BYTES).min(region.len());
         Some(Part { region, offset, bytes })
     }
 }
 
 impl<T: Pod> WeightMemory<T> {
-    /// `len` zeros or a few more.
+    /// `len` zeros.
     pub(super) fn zeroed(len: usize) -> Self {
-        assert!(LINE.is_multiple_of(size_of::<T>()), "values of {} bytes", size_of::<T>());
+        assert!(LINE_BYTES.is_multiple_of(size_of::<T>()), "values of {} bytes", size_of::<T>());
         let bytes = len.checked_mul(size_of::<T>()).expect("a weight's bytes fit the address space");
-        if bytes >= MIN_IN_REGION
-            && let Some(part) = REGIONS.lock().unwrap_or_else(PoisonError::into_inner).place(bytes)
-        {
-            return Self(Place::Region { part, len, values: PhantomData });
-        }
-        Self(Place::Heap(AlignedBuffer::zeroed(len)))
+        let part = (bytes >= MIN_IN_REGION)
+            .then(|| REGIONS.lock().unwrap_or_else(PoisonError::into_inner).place(bytes))
+            .flatten();
+        let place = match part {
+            Some(part) => Place::Region(part, PhantomData),
+            None => Place::Heap(AlignedBuffer::zeroed(len)),
+        };
+        Self { place, len }
     }
 
     pub(super) fn as_slice(&self) -> &[T] {
-        match &self.0 {
+        match &self.place {
             // SAFETY: `Regions::place` gave these bytes of the mapping to this weight alone, at a multiple of a cache line; they are zeros or values of `T`, any bits of
             // which are one, and stay mapped while the region is held.
             #[allow(unsafe_code)]
-            Place::Region { part, len, .. } => unsafe {
-                std::slice::from_raw_parts(part.pointer().cast(), *len)
-            },
-            Place::Heap(buffer) => buffer.as_slice(),
+            Place::Region(part, _) => unsafe { std::slice::from_raw_parts(part.pointer().cast(), self.len) },
+            Place::Heap(buffer) => &buffer.as_slice()[..self.len],
         }
     }
 
     pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
-        match &mut self.0 {
+        match &mut self.place {
             // SAFETY: as in `as_slice`; the weight is borrowed as mutable, and no other has these bytes.
             #[allow(unsafe_code)]
-            Place::Region { part, len, .. } => unsafe {
-                std::slice::from_raw_parts_mut(part.pointer().cast(), *len)
+            Place::Region(part, _) => unsafe {
+                std::slice::from_raw_parts_mut(part.pointer().cast(), self.len)
             },
-            Place::Heap(buffer) => buffer.as_mut_slice(),
+            Place::Heap(buffer) => &mut buffer.as_mut_slice()[..self.len],
         }
     }
 }
@@ -169,7 +171,9 @@ mod tests {
         let mut all: Vec<WeightMemory<u32>> =
             lengths.par_iter().map(|&len| WeightMemory::zeroed(len)).collect();
         for (n, (memory, len)) in all.iter_mut().zip(lengths).enumerate() {
-            assert!(memory.as_slice().len() >= len && memory.as_slice().as_ptr().align_offset(LINE) == 0);
+            assert!(
+                memory.as_slice().len() == len && memory.as_slice().as_ptr().align_offset(LINE_BYTES) == 0
+            );
             assert!(memory.as_slice().iter().all(|&v| v == 0), "{len} values");
             memory.as_mut_slice().fill(n as u32 + 1);
         }
@@ -186,7 +190,7 @@ mod tests {
         assert_eq!(first.region.map.as_ptr().align_offset(HUGE_PAGE), first.offset);
         let second = place(HUGE_PAGE / 2);
         assert!(Arc::ptr_eq(&first.region, &second.region));
-        assert_eq!(second.offset, first.offset + REGION - HUGE_PAGE + LINE);
+        assert_eq!(second.offset, first.offset + REGION - HUGE_PAGE + LINE_BYTES);
         let third = place(HUGE_PAGE);
         assert!(!Arc::ptr_eq(&second.region, &third.region));
         let large = place(REGION + 1);
@@ -204,7 +208,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_dropped_weight_gives_its_pages_back_and_leaves_its_neighbors() {
         let mut regions = Regions { open: Weak::new(), used: 0 };
-        let sizes = [LINE, 10 * FREED, 3 * FREED];
+        let sizes = [LINE_BYTES, 10 * FREED, 3 * FREED];
         let [first, second, third] = sizes.map(|bytes| regions.place(bytes).expect("memory"));
         let region = Arc::clone(&first.region);
         let bytes = |part: &Part| (part.offset, part.bytes);

@@ -41,9 +41,8 @@ impl Panels {
         fill: impl Fn(Range<usize>, &mut [u32]) -> T + Sync,
     ) -> (Self, Vec<T>) {
         let len = STEP_BYTES / 4 * steps;
-        let count = columns.div_ceil(WIDTH);
-        let mut buffer = WeightMemory::zeroed(count * len);
-        let panels = buffer.as_mut_slice()[..count * len].par_chunks_mut(len).enumerate();
+        let mut buffer = WeightMemory::zeroed(columns.div_ceil(WIDTH) * len);
+        let panels = buffer.as_mut_slice().par_chunks_mut(len).enumerate();
         let filled = panels.map(|(p, panel)| fill(p * WIDTH..columns.min((p + 1) * WIDTH), panel)).collect();
         (Self { buffer, format, steps, columns }, filled)
     }

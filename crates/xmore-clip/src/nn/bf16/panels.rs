@@ -26,10 +26,9 @@ impl Panels {
         row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
     ) -> Self {
         let (full, pairs) = (kernel.panel_columns(), depth.div_ceil(2));
-        let len = panels_len(kernel, depth, columns);
-        let mut buffer = WeightMemory::zeroed(len);
+        let mut buffer = WeightMemory::zeroed(panels_len(kernel, depth, columns));
         // A chunk is one panel; the last may be shorter.
-        let panels = buffer.as_mut_slice()[..len].par_chunks_mut((pairs * full).max(1));
+        let panels = buffer.as_mut_slice().par_chunks_mut((pairs * full).max(1));
         panels.enumerate().for_each(|(p, panel)| {
             let width = kernel.panel_width(columns, p);
             fill(panel, width, (p * full..columns.min((p + 1) * full)).map(&row));

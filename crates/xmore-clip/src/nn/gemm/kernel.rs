@@ -32,7 +32,7 @@ pub(super) struct Tile {
     pub(super) prefetch: Range<*const f32>,
 }
 
-/// Steps from one prefetch to the next.
+/// Steps from one prefetch to the next, which the tile functions write out.
 pub(super) const STEPS_PER_PREFETCH: usize = 4;
 
 /// # Safety
@@ -118,7 +118,7 @@ macro_rules! tile {
                         }};
                     }
                     let mut k = 0;
-                    while k + 4 <= tile.depth {
+                    while k + STEPS_PER_PREFETCH <= tile.depth {
                         if next < next_end {
                             prefetch(next);
                             next = next.wrapping_add(LINE);
@@ -131,7 +131,7 @@ macro_rules! tile {
                         step!(k + 1);
                         step!(k + 2);
                         step!(k + 3);
-                        k += 4;
+                        k += STEPS_PER_PREFETCH;
                     }
                     while k < tile.depth {
                         step!(k);

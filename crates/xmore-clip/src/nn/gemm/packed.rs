@@ -31,16 +31,13 @@ impl Packed {
         row: impl Fn(usize) -> (&'w [f32], f32) + Sync,
     ) -> Self {
         let full = kernel.panel_columns();
-        let len = packed_len(kernel, depth, columns);
-        let mut buffer = WeightMemory::zeroed(len);
+        let mut buffer = WeightMemory::zeroed(packed_len(kernel, depth, columns));
         // A chunk is one panel; the last may be shorter.
-        buffer.as_mut_slice()[..len].par_chunks_mut((depth * full).max(1)).enumerate().for_each(
-            |(p, panel)| {
-                let width = kernel.panel_width(columns, p);
-                let first = p * full;
-                transpose((first..columns.min(first + full)).map(&row), panel, width);
-            },
-        );
+        buffer.as_mut_slice().par_chunks_mut((depth * full).max(1)).enumerate().for_each(|(p, panel)| {
+            let width = kernel.panel_width(columns, p);
+            let first = p * full;
+            transpose((first..columns.min(first + full)).map(&row), panel, width);
+        });
         Self { buffer, depth, columns, kernel }
     }
 

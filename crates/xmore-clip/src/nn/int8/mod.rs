@@ -77,10 +77,10 @@ impl Int8 {
         let width = kernel.panel_columns();
         let padded = outputs.next_multiple_of(width);
         let groups = inputs.div_ceil(GROUP);
-        let len = padded * groups * GROUP;
-        let mut panels = WeightMemory::zeroed(len);
+        let mut panels = WeightMemory::zeroed(padded * groups * GROUP);
         let (mut scales, mut sums) = (vec![0.0; padded], vec![0; padded]);
-        panels.as_mut_slice()[..len]
+        panels
+            .as_mut_slice()
             .par_chunks_mut(width * groups * GROUP)
             .zip(scales.par_chunks_mut(width).zip(sums.par_chunks_mut(width)))
             .enumerate()

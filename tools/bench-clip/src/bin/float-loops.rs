@@ -1,7 +1,10 @@
-//! What f32's multiply-adds reach where a tile reads its operands: `cargo run --release -p xmore-clip --example float_loops`.
+//! What f32's multiply-adds reach where a tile reads its operands: `cargo run --release -p bench-clip --bin float-loops`.
 //!
 //! Tiles of several shapes with AVX-512 on one thread, over operands in the first and in the second cache: GFLOP/s, medians of several runs. See
 //! docs/decisions/matrix-product.md.
+
+#[path = "../peak.rs"]
+mod peak;
 
 fn main() {
     #[cfg(target_arch = "x86_64")]
@@ -70,25 +73,6 @@ mod avx512 {
         }
     }
 
-    /// Multiplies and adds in registers alone, `times` times 24 vectors.
-    ///
-    /// # Safety
-    /// The processor must have AVX-512.
-    #[target_feature(enable = "avx512f")]
-    unsafe fn registers(x: f32, times: usize) -> f32 {
-        let x = _mm512_set1_ps(x);
-        let mut sum = [x; 24];
-        for _ in 0..times {
-            for s in &mut sum {
-                *s = _mm512_fmadd_ps(x, x, *s);
-            }
-        }
-        let mut first = [0.0f32; LANES];
-        // SAFETY: the array holds a vector.
-        unsafe { _mm512_storeu_ps(first.as_mut_ptr(), sum[black_box(5)]) };
-        first[0]
-    }
-
     /// GFLOP/s of `run`, which multiplies and adds `vectors` vectors.
     fn rate(vectors: usize, mut run: impl FnMut()) -> f64 {
         let mut rates: Vec<f64> = (0..RUNS)
@@ -126,11 +110,8 @@ mod avx512 {
     }
 
     pub(super) fn main() {
-        let peak = rate(WORK, || {
-            // SAFETY: `main` found AVX-512.
-            black_box(unsafe { registers(black_box(0.5), WORK / 24) });
-        });
-        println!("in registers alone: {peak:.0}");
+        let peak = crate::peak::measure(1, RUNS as u32);
+        println!("in registers alone: {peak}");
         // Panels of 16 to 24 KiB, and of 96 to 384.
         for depth in [64, 768] {
             time::<6, 4>(depth);
