@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,16 @@ def test_precisions_are_other_models(model: xmore.Model, pictures: list[Path]) -
     assert packed.precision == "int8" and packed.fingerprint != whole.fingerprint
     a, b = whole.encode_image(pictures), packed.encode_image(pictures)
     assert not np.array_equal(a, b) and (np.sum(a * b, axis=1) > 0.9).all()
+
+
+def test_auto_is_one_of_the_processors_precisions(pictures: list[Path]) -> None:
+    path = FIXTURES / "clip/vit_gelu/open_clip"
+    model = xmore.Model(path, precision="auto")
+    assert model.precision in ("f32", "bf16")
+    named = xmore.Model(path, precision=model.precision)
+    assert model.name == named.name and model.fingerprint == named.fingerprint
+    assert np.array_equal(model.encode_image(pictures), named.encode_image(pictures))
+    assert pickle.loads(pickle.dumps(model)).precision == model.precision
 
 
 def test_a_choice_of_orientation(pictures: list[Path]) -> None:

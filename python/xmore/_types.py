@@ -23,5 +23,5 @@ Image: TypeAlias = (
 Images: TypeAlias = "Image | Iterable[Image]"
 
 OnError: TypeAlias = Literal["raise", "nan", "skip"]
-Precision: TypeAlias = Literal["f32", "int8", "f16", "bf16", "fp8"]
+Precision: TypeAlias = Literal["f32", "int8", "f16", "bf16", "fp8", "auto"]
 By: TypeAlias = Literal["image", "caption"]

@@ -63,8 +63,8 @@ impl Model {
         progress: bool,
     ) -> PyResult<Self> {
         let threads = job::threads(threads)?;
+        let precision = options::precision(precision)?;
         let mut load = LoadOptions::default();
-        load.precision = options::precision(precision)?;
         load.device = options::parsed::<DeviceChoice>("device", device)?;
         let orientation = options::orientation(orientation)?;
         let resize_mode = resize_mode.map(options::resize_mode).transpose()?;
@@ -74,24 +74,35 @@ impl Model {
             threads,
             |job| {
                 let name = ModelName::parse(name, pretrained).map_err(XmoreError::from)?;
-                if local_files_only {
-                    return NamedModel::open_cached_with(&name, &load);
-                }
                 let tell = |event: xmore_hub::fetch::FetchEvent<'_>| {
                     Event::of(event).into_iter().for_each(|event| job.tell(event));
                 };
-                if let (ModelName::Bundled(_), Presence::ToBeFetched(_)) =
-                    (&name, xmore_hub::presence(&name)?)
+                if !local_files_only
+                    && let (ModelName::Bundled(_), Presence::ToBeFetched(_)) =
+                        (&name, xmore_hub::presence(&name)?)
                 {
                     xmore_hub::fetch(&name, &tell)?;
                 }
-                NamedModel::open_or_fetch(&name, &load, &tell)
+                let open = |precision| {
+                    let mut load = load.clone();
+                    load.precision = precision;
+                    if local_files_only {
+                        NamedModel::open_cached_with(&name, &load)
+                    } else {
+                        NamedModel::open_or_fetch(&name, &load, &tell)
+                    }
+                };
+                match precision {
+                    Some(precision) => Ok((open(precision)?, precision)),
+                    None => NamedModel::open_auto(open).map(|(model, taken)| (model, taken.precision())),
+                }
             },
             &mut |_, event| progress.show(event),
         )?;
-        let model = opened.or_raise()?.with_orientation(orientation).with_resize_mode(resize_mode);
+        let (model, precision) = opened.or_raise()?;
+        let model = model.with_orientation(orientation).with_resize_mode(resize_mode);
         let gpu_process = model.gpu().is_some().then(std::process::id);
-        Ok(Self { model: Arc::new(model), threads, precision: load.precision.short_name(), gpu_process })
+        Ok(Self { model: Arc::new(model), threads, precision: precision.short_name(), gpu_process })
     }
 
     /// The canonical name, and the precision behind it if it is not float32.

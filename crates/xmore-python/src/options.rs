@@ -24,10 +24,11 @@ fn choose<T: Copy>(argument: &str, table: &[(&str, T)], found: &str) -> PyResult
     choice.map(|(_, choice)| *choice).ok_or_else(|| unknown(argument, &known, found))
 }
 
-/// A number format by its short name or by that in a model's identity.
-pub(crate) fn precision(name: &str) -> PyResult<Precision> {
-    let known = Precision::ALL.map(|precision| (precision.short_name(), precision));
-    Precision::named(name).map_or_else(|| choose("precision", &known, name), Ok)
+/// A number format by its short name or by that in a model's identity; none of `auto`.
+pub(crate) fn precision(name: &str) -> PyResult<Option<Precision>> {
+    let formats = Precision::ALL.map(|precision| (precision.short_name(), Some(precision)));
+    let known: Vec<_> = formats.into_iter().chain([("auto", None)]).collect();
+    Precision::named(name).map_or_else(|| choose("precision", &known, name), |found| Ok(Some(found)))
 }
 
 pub(crate) fn on_error(name: &str) -> PyResult<OnError> {

@@ -63,7 +63,7 @@ pub use labels::{
 };
 pub use math::{confidence, dot, entropy, sigmoid, softmax};
 pub use methods::{Method, Modalities};
-pub use model::NamedModel;
+pub use model::{AutoPrecision, NamedModel};
 pub use partly_seen::PartlySeen;
 pub use pipeline::{EncodedQueries, IfUnreachable, Opened, Pipeline, PipelineBuilder, QueryImage};
 pub use probabilities::{Probabilities, argmax, image_weight, mix};

@@ -36,7 +36,7 @@ def create_model(
     Args:
         model_name: an architecture of open_clip's, ``hf-hub:org/name``, ``local-dir:PATH``, or any name of :class:`xmore.Model`.
         pretrained: which weights: a tag of open_clip's, or the path of a checkpoint file.
-        precision: ``fp32``, ``int8``; on GPUs ``fp16`` and ``bf16``.
+        precision: ``fp32``, ``bf16``, ``int8``; on GPUs ``fp32``, ``fp16`` and ``bf16``.
         device: where it computes, as in :class:`xmore.Model`.
         image_resize_mode: how images become squares: ``shortest``, ``longest``, ``squash``.
         threads: threads that compute.

@@ -26,7 +26,7 @@ pub(crate) struct ModelChoice {
     pub(crate) pretrained: Option<String>,
     /// Numbers that a transformer's weights are kept in; a memory belongs to one of them [default: that of the memory's model, else f32]
     ///
-    /// `auto` takes the memory's where there is a memory, and else bf16 where the processor has instructions for it and the model's embeddings of an
+    /// `auto` takes the memory's where there is a memory, and else bf16 where the processor multiplies faster in it and the model's embeddings of an
     /// image and two texts that are made up have a cosine of 0.9995 or more to those in f32; it tells what it took.
     #[arg(long, value_enum, env = "XMORE_PRECISION")]
     pub(crate) precision: Option<PrecisionArg>,
@@ -77,9 +77,6 @@ pub(crate) enum PrecisionArg {
     Auto,
 }
 
-/// Least cosine to embeddings in f32 with which `auto` takes another precision.
-const AUTO_COSINE: f32 = 0.9995;
-
 /// What decodes image files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DecodeArg {
@@ -115,22 +112,9 @@ impl ModelChoice {
         if let Some(precision) = precision {
             return self.fetched_in(name, precision);
         }
-        let exact = self.fetched_in(name, Precision::F32)?;
-        if exact.gpu().is_some() || !Precision::Bf16.is_accelerated() {
-            tell!("precision f32: bf16 is chosen on processors with AMX or AVX512-BF16 alone");
-            return Ok(exact);
-        }
-        let fast = self.fetched_in(name, Precision::Bf16)?;
-        let cosine = fast.agreement(&exact)?;
-        if cosine >= AUTO_COSINE {
-            tell!("precision bf16: the cosine of embeddings to those in f32 is {cosine:.5} or more");
-            Ok(fast)
-        } else {
-            tell!(
-                "precision f32: in bf16 the cosine of embeddings to those in f32 is {cosine:.5}, less than {AUTO_COSINE}"
-            );
-            Ok(exact)
-        }
+        let (model, taken) = NamedModel::open_auto(|precision| self.fetched_in(name, precision))?;
+        tell!("{taken}");
+        Ok(model)
     }
 
     fn fetched_in(&self, name: &ModelName, precision: Precision) -> Result<NamedModel, XmoreError> {

@@ -1,6 +1,8 @@
 //! The number formats of linear layers: a variant of [`Precision`], its implementation of [`PackedWeight`], one of [`HeadAttention`] where attention is
 //! computed in it, too, and a line in each function here.
 
+use std::sync::OnceLock;
+
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use super::amx::{self, AmxAttention, AmxBf16, AmxInt8};
 use super::attention::{BetweenProducts, HeadAttention};
@@ -10,6 +12,7 @@ use super::float32::Float32;
 use super::gemm::OperandBuffer;
 use super::int8::Int8;
 use super::packed_weight::PackedWeight;
+use super::speed::is_faster_than_f32;
 
 /// How a layer's weights are kept and multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,13 +43,17 @@ impl Precision {
         matches!(self, Self::F32 | Self::Int8 | Self::Bf16)
     }
 
-    /// Whether this processor multiplies faster in it than in 32-bit floats, by instructions of its own. Those of bf16 are checked when first asked for.
+    /// Whether this processor multiplies faster in it than in 32-bit floats, by instructions of its own. Those of bf16 are checked when first asked for; where
+    /// they are those of AVX-512, which Intel's processors run at half the rate of multiply-adds in 32-bit floats and AMD's at twice that, they are timed once.
     pub fn is_accelerated(self) -> bool {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if self == Self::Bf16 && amx::multiplies_bf16() {
             return true;
         }
-        self == Self::Bf16 && Bf16::is_accelerated()
+        static FASTER: OnceLock<bool> = OnceLock::new();
+        self == Self::Bf16
+            && Bf16::has_instruction()
+            && *FASTER.get_or_init(|| is_faster_than_f32(Self::Bf16))
     }
 
     /// How what is computed of pixels is kept where the transformers are in this precision: the layer from pixels to patches, and CLIP's ResNets. 8 bits are too

@@ -1,5 +1,6 @@
 //! An opened model with its name.
 
+mod auto;
 #[cfg(feature = "hub")]
 mod by_name;
 
@@ -18,6 +19,8 @@ use xmore_memory::store::ModelIdentity;
 
 use crate::encoder::Encoder;
 use crate::error::Result;
+
+pub use auto::AutoPrecision;
 
 /// A model that knows the name it was asked for by.
 pub struct NamedModel {

@@ -47,7 +47,7 @@ struct Rows<'a> {
 
 impl Bf16 {
     /// Whether the processor has instructions on vectors for it, and uses them.
-    pub(super) fn is_accelerated() -> bool {
+    pub(super) fn has_instruction() -> bool {
         kernel::has_instruction(KERNELS.best())
     }
 
