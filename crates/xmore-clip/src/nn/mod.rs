@@ -20,7 +20,7 @@ pub(crate) mod pool;
 pub(crate) mod pool_threads;
 pub(crate) mod precision;
 pub(crate) mod rotary;
-mod simd;
+pub(crate) mod simd;
 pub(crate) mod speed;
 pub(crate) mod thread_buffers;
 mod weight_memory;

@@ -10,7 +10,7 @@ pub(super) const MAX_WIDTH: usize = 32;
 pub(super) const MAX_VECTORS: usize = 4;
 
 /// Values of 4 bytes in a cache line.
-pub(super) const LINE: usize = 16;
+pub(crate) const LINE: usize = 16;
 
 /// Values of 4 bytes from the beginning of a row of `len` to the next, so that rows do not share the few sets of a cache that a distance of a
 /// power of two would leave them: an odd number of cache lines.

@@ -1,4 +1,4 @@
-//! One product again and again, for the program that compares this crate's with others'.
+//! One product again and again: for the choice of a precision, and for the program that compares this crate's products with others'.
 
 use std::time::Instant;
 

@@ -3,9 +3,7 @@
 use std::ops::Range;
 
 use crate::nn::conv::{MapOutput, MapValues, Size};
-
-/// Elements of a cache line.
-const LINE: usize = 16;
+use crate::nn::simd::LINE;
 
 /// Channels-last values of one image, or of several one behind another.
 #[derive(Default)]

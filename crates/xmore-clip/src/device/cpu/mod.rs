@@ -5,7 +5,10 @@ mod grids;
 mod inverted_residual;
 mod map;
 mod maps;
+mod patches;
 mod portions;
+mod tokens;
+mod trunks;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +24,6 @@ use crate::nn::norm::{BatchNorm, LayerNorm};
 use crate::nn::pool::{average_pool, pooled};
 use crate::nn::precision::Precision;
 use crate::nn::rotary::RotaryTable;
-use crate::nn::thread_buffers::with_buffers;
 use crate::preprocess::Pixels;
 use crate::profile;
 
@@ -33,6 +35,7 @@ use super::{
 pub(crate) use encoders::normalize_rows;
 pub(crate) use grids::GridEmbedding;
 use map::Map;
+pub(crate) use tokens::MappedTable;
 
 /// The processor.
 #[derive(Clone)]
@@ -51,12 +54,6 @@ impl Cpu {
             reason: "it computes in float32, bfloat16 and int8".to_owned(),
         })
     }
-}
-
-/// The token table stays in the mapped file.
-pub(crate) struct MappedTable {
-    checkpoint: Arc<Checkpoint>,
-    name: String,
 }
 
 impl Device for Cpu {
@@ -109,8 +106,7 @@ impl Device for Cpu {
         name: &str,
         shape: [usize; 2],
     ) -> Result<MappedTable> {
-        checkpoint.rows(name, shape)?;
-        Ok(MappedTable { checkpoint: Arc::clone(checkpoint), name: name.to_owned() })
+        MappedTable::new(checkpoint, name, shape)
     }
 
     fn conv(
@@ -177,19 +173,7 @@ impl Device for Cpu {
     }
 
     fn embed_patches(threads: &mut Threads, layer: &PatchEmbedding<Self>, images: &[&Pixels]) -> Vec<f32> {
-        let (width, patches, tokens) = (layer.width, layer.patches(), layer.tokens());
-        let mut pixels = Vec::with_capacity(images.len() * patches * layer.linear.inputs());
-        images.iter().for_each(|image| lay_out(layer, image.as_slice(), &mut pixels));
-        let embedded =
-            profile::time("patches", pixels.len() * 2 * width, || layer.linear.forward(&pixels, *threads));
-        let mut x = Vec::with_capacity(images.len() * tokens * width);
-        for image in embedded.chunks_exact(patches * width) {
-            let start = x.len();
-            x.extend_from_slice(layer.class.as_deref().unwrap_or_default());
-            x.extend_from_slice(image);
-            x[start..].iter_mut().zip(&layer.positions).for_each(|(x, p)| *x += p);
-        }
-        x
+        patches::embed(layer, images, *threads)
     }
 
     fn embed_grids(
@@ -206,31 +190,7 @@ impl Device for Cpu {
         texts: &[&[u32]],
         context: &[f32],
     ) -> Vec<f32> {
-        let width = layer.width;
-        let replaced = 1..1 + context.len() / width;
-        let mut x = vec![0.0; texts.iter().map(|text| text.len()).sum::<usize>() * width];
-        let mut rows = x.chunks_exact_mut(width);
-        for text in texts {
-            for ((place, &id), row) in text.iter().enumerate().zip(rows.by_ref()) {
-                if let Some(class) = layer.class.as_ref().filter(|class| class.id == id) {
-                    row.copy_from_slice(&class.row);
-                    continue;
-                }
-                if replaced.contains(&place) {
-                    row.copy_from_slice(&context[(place - 1) * width..place * width]);
-                } else {
-                    layer.table.checkpoint.add_row(&layer.table.name, id as usize, row);
-                    if let Some(scale) = layer.scale {
-                        row.iter_mut().for_each(|x| *x *= scale);
-                    }
-                }
-                let position = &layer.positions[place * width..(place + 1) * width];
-                for values in layer.kind.as_deref().into_iter().chain([position]) {
-                    row.iter_mut().zip(values).for_each(|(x, v)| *x += v);
-                }
-            }
-        }
-        x
+        tokens::embed(layer, texts, context)
     }
 
     fn norm_in_place(threads: &mut Threads, norm: &LayerNorm, x: &mut Vec<f32>) {
@@ -388,14 +348,7 @@ impl Device for Cpu {
     }
 
     fn trunk(threads: &mut Threads, images: &[&Pixels], trunk: &Trunk<'_, Self>) -> Vec<f32> {
-        let mut rows = Vec::new();
-        for image in images {
-            with_maps(|maps| {
-                trunk(threads, std::slice::from_ref(image), maps);
-                rows.extend_from_slice(maps[0].floats());
-            });
-        }
-        rows
+        trunks::run(threads, images, trunk)
     }
 
     fn trunk_with_end(
@@ -404,24 +357,7 @@ impl Device for Cpu {
         trunk: &Trunk<'_, Self>,
         end: &TrunkEnd<'_, Self>,
     ) -> Vec<f32> {
-        if images.is_empty() {
-            return Vec::new();
-        }
-        with_maps(|[joined, maps @ ..]: &mut [Map; 4]| {
-            for (n, image) in images.iter().enumerate() {
-                trunk(threads, std::slice::from_ref(image), maps);
-                let [map, ..] = &*maps;
-                if images.len() > 1 {
-                    let to = joined.write(images.len(), map.size(), map.channels());
-                    to[n * map.floats().len()..][..map.floats().len()].copy_from_slice(map.floats());
-                }
-            }
-            if images.len() > 1 {
-                std::mem::swap(joined, &mut maps[0]);
-            }
-            end(threads, maps);
-            maps[0].floats().to_vec()
-        })
+        trunks::run_with_end(threads, images, trunk, end)
     }
 
     fn conv_images(threads: &mut Threads, conv: &Conv2d, images: &[&Pixels], size: Size, out: &mut Map) {
@@ -541,18 +477,6 @@ impl Device for Cpu {
     }
 }
 
-/// Runs `work` with some of the thread's buffers as maps.
-fn with_maps<const N: usize, T>(work: impl FnOnce(&mut [Map; N]) -> T) -> T {
-    with_buffers(|buffers: &mut [Vec<f32>; N]| {
-        let mut maps = buffers.each_mut().map(|buffer| Map::in_buffer(std::mem::take(buffer)));
-        let result = work(&mut maps);
-        for (buffer, map) in buffers.iter_mut().zip(maps) {
-            *buffer = map.into_buffer();
-        }
-        result
-    })
-}
-
 /// Writes the mean over all rows of `x`, `[rows, out.len()]`, to `out`.
 fn mean(x: &[f32], out: &mut [f32]) {
     out.fill(0.0);
@@ -561,17 +485,4 @@ fn mean(x: &[f32], out: &mut [f32]) {
     }
     let rows = (x.len() / out.len()) as f32;
     out.iter_mut().for_each(|o| *o /= rows);
-}
-
-/// The pixels of each patch side by side: `[patches, patch * patch * 3]`.
-fn lay_out(layer: &PatchEmbedding<Cpu>, image: &[f32], out: &mut Vec<f32>) {
-    let (line, grid) = (layer.patch * 3, layer.side / layer.patch);
-    for y in 0..grid {
-        for x in 0..grid {
-            for row in 0..layer.patch {
-                let at = ((y * layer.patch + row) * layer.side + x * layer.patch) * 3;
-                out.extend_from_slice(&image[at..at + line]);
-            }
-        }
-    }
 }

@@ -44,7 +44,7 @@ pub(super) type TileFn = unsafe fn(&Tile);
 pub(super) type Kernel = simd::Kernel<TileFn>;
 
 /// Columns of the widest panel.
-pub(super) const MAX_WIDTH: usize = 64;
+pub(super) const WIDEST_PANEL: usize = 64;
 
 /// All kernels, the best first.
 pub(super) static KERNELS: Kernels<TileFn> = Kernels::new(&[

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use super::activation::Activation;
 use super::simd::{LINE, MAX_ROWS};
 use super::thread_buffers::with_buffers;
-use kernel::{MAX_WIDTH, STEPS_PER_PREFETCH, Tile};
+use kernel::{STEPS_PER_PREFETCH, Tile, WIDEST_PANEL};
 pub(crate) use packed::Packed;
 use packed::Panels;
 pub(crate) use small::{ColumnBlock, OperandBuffer, Strided};
@@ -347,8 +347,8 @@ unsafe fn run_edge_tile(
     columns: usize,
     width: usize,
 ) {
-    let mut scratch = [0.0f32; MAX_ROWS * MAX_WIDTH];
-    let mut wide_bias = [0.0f32; MAX_WIDTH];
+    let mut scratch = [0.0f32; MAX_ROWS * WIDEST_PANEL];
+    let mut wide_bias = [0.0f32; WIDEST_PANEL];
     if let Some(bias) = bias {
         wide_bias[..columns].copy_from_slice(bias);
         tile.bias = wide_bias.as_ptr();

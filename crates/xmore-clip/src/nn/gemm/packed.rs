@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::kernel::{self, Kernel, MAX_WIDTH};
+use super::kernel::{self, Kernel, WIDEST_PANEL};
 use crate::nn::weight_memory::WeightMemory;
 
 /// A matrix `[depth, columns]` in the kernel's panels of columns, each panel `[depth, width]` in row-major order. The last panel
@@ -70,11 +70,11 @@ pub(super) struct Panels<'a> {
     pub(super) kernel: &'static Kernel,
 }
 
-/// Writes rows as columns: `to[i * width + r] = row[i] * factor` for row number `r`, at most `MAX_WIDTH` of them.
+/// Writes rows as columns: `to[i * width + r] = row[i] * factor` for row number `r`, at most `WIDEST_PANEL` of them.
 pub(super) fn transpose<'w>(rows: impl Iterator<Item = (&'w [f32], f32)>, to: &mut [f32], width: usize) {
     // A block of lines stays in the first cache while all rows are written to it.
     const LINES: usize = 64;
-    let mut some: [(&[f32], f32); MAX_WIDTH] = [(&[], 0.0); MAX_WIDTH];
+    let mut some: [(&[f32], f32); WIDEST_PANEL] = [(&[], 0.0); WIDEST_PANEL];
     let mut count = 0;
     for (place, row) in some.iter_mut().zip(rows) {
         *place = row;
