@@ -66,7 +66,7 @@ impl ModelName {
         if let Some(bundled) = BundledModel::find(model) {
             return alone(Self::Bundled(bundled));
         }
-        if model.starts_with(LOCAL) {
+        if model.strip_prefix(LOCAL).is_some_and(|path| !path.is_empty()) {
             return alone(Self::Local(model.to_owned()));
         }
         if let Some(repo) = model.strip_prefix(HUB).or_else(|| model.strip_prefix(HF_CLIP)) {
@@ -351,6 +351,7 @@ mod tests {
     fn paths_and_files() {
         let path = |name: ModelName| name.local_path().unwrap().to_owned();
         assert_eq!(path(parse("local-dir:/m/x").unwrap()), Path::new("/m/x"));
+        assert!(matches!(parse("local-dir:"), Err(ModelError::UnknownModel { .. })));
         assert_eq!(path(parse("models/mine").unwrap()), Path::new("models/mine"));
         assert_eq!(path(parse("weights.safetensors").unwrap()), Path::new("weights.safetensors"));
         let dir = tempfile::tempdir().unwrap();
