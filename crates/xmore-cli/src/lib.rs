@@ -21,10 +21,10 @@ mod setup;
 mod skip_limit;
 mod threads;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::sync::Once;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{Arg, Command, CommandFactory, FromArgMatches};
 
 use crate::cli::Cli;
 use crate::flags::effect::Given;
@@ -34,7 +34,7 @@ use crate::messages::tell;
 ///
 /// It is the program: signals, the panic hook and rayon's global pool become its own, and a signal may end the process. To be called once.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
-    let mut command = Cli::command();
+    let mut command = without_empty_variables(Cli::command());
     let matches = match command.try_get_matches_from_mut(arguments) {
         Ok(matches) => matches,
         Err(error) => return answer(&error),
@@ -62,6 +62,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(()) => 0,
         Err(error) => error.report(),
     }
+}
+
+/// An environment variable that is empty counts as one that is not set: container files and scripts write an optional one so. But an empty API key is refused,
+/// where none would leave the server open to all.
+fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let of_argument = |arg: Arg| match arg.get_env() {
+        Some(name) if name != "XMORE_API_KEY" && is_empty(name) => arg.env(None::<&str>),
+        _ => arg,
+    };
+    command.mut_args(of_argument).mut_subcommands(without_empty_variables)
 }
 
 /// Has panics print nothing where the library catches them, in this process: it has an error for each.

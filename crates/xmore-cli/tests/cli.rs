@@ -225,6 +225,25 @@ fn mistakes_are_told_clearly() {
 }
 
 #[test]
+fn empty_variables_count_as_not_set() {
+    let world = World::new();
+    let classify = || xmore(&["classify", &world.path("wide.png"), "--labels=a,b", &tiny_model()]);
+    let variables = [
+        "XMORE_MODEL",
+        "XMORE_PRECISION",
+        "XMORE_DEVICE",
+        "XMORE_ORIENTATION",
+        "XMORE_MEMORY",
+        "XMORE_THREADS",
+    ];
+    let found = variables.into_iter().fold(classify(), |run, name| run.env(name, "")).ok();
+    assert_eq!(found, classify().ok());
+    // Without a key the server would be open to all.
+    let serve = xmore(&["serve", "--addr=127.0.0.1:0", &tiny_model()]).env("XMORE_API_KEY", "");
+    assert!(serve.fails(2).contains("key"));
+}
+
+#[test]
 fn a_broken_photo_fails_the_run_but_not_the_others() {
     let world = World::new();
     let images = [world.path("wide.png"), world.path("broken.png"), world.path("missing.png")];

@@ -7,7 +7,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 static ENABLED: LazyLock<bool> =
-    LazyLock::new(|| std::env::var_os("XMORE_PROFILE").is_some_and(|v| v != "0"));
+    LazyLock::new(|| std::env::var_os("XMORE_PROFILE").is_some_and(|v| v != "0" && !v.is_empty()));
 static TIMES: Mutex<BTreeMap<&'static str, Entry>> = Mutex::new(BTreeMap::new());
 
 #[derive(Clone, Copy, Default)]
