@@ -11,7 +11,7 @@ use xmore_clip::{Embeddings, LoadOptions, Model, Pixels, Precision};
 use crate::Result;
 use crate::rows::{Input, Row};
 
-/// The ways to load a model that are timed, the reference first: each gets a column. bf16 is timed where the processor has instructions for it.
+/// The ways to load a model that are timed, the reference first: each gets a column. bf16 is timed where the processor is faster in it than in f32.
 pub fn variants() -> Vec<(&'static str, LoadOptions)> {
     let mut variants = vec![("f32", options(Precision::F32)), ("int8", options(Precision::Int8))];
     if Precision::Bf16.is_accelerated() {
